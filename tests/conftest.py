@@ -1,0 +1,45 @@
+"""Settings of every test: strict dtypes, a persistent compilation cache, four fake CPU devices."""
+
+import os
+import pathlib
+import tempfile
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "snnjax-test-cache")
+)
+
+import jax  # noqa: E402
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.fixture
+def x64():
+    """Runs a test in float64."""
+    with jax.enable_x64(True):
+        yield
+
+
+def shared_folder(*parts: str) -> pathlib.Path:
+    """A folder of real data or golden vectors beside the checkout, or a skip that says why."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    data = os.environ.get("SNNJAX_DATA")
+    base = pathlib.Path(data).parent if data else root.parent / "shared"
+    folder = base.joinpath(*parts)
+    if not folder.exists():
+        pytest.skip(
+            f"{'/'.join(parts)} is not beside this checkout (../shared) nor under "
+            "$SNNJAX_DATA: real data is never shipped with the package"
+        )
+    return folder
+
+
+@pytest.fixture
+def shared():
+    """A function from path parts to a folder of real data; it skips where there is none."""
+    return shared_folder
