@@ -17,6 +17,8 @@ Letters for shapes, used in every docstring: `T` timesteps, `B` batch, `H W` spa
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
 import jax
@@ -36,10 +38,36 @@ class Step(Protocol):
 
 
 class Scan(Protocol):
-    """A memory strategy: `(step, params, state, xs) -> (state, ys)`, equal in value to `lax.scan`."""
+    """A memory strategy: `(step, params, state, xs) -> (state, ys)`, in value `lax.scan`."""
 
     def __call__(
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree, /
     ) -> tuple[PyTree, PyTree]:
         """Runs `step` over the leading axis of every leaf of `xs`."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A function with its options filled in; equal functions with equal options are equal.
+
+    `functools.partial` compares by identity, so two modules holding equal partials would count as
+    different pytrees and retrace. Made by `bind`.
+    """
+
+    function: Callable[..., Any]
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the function with the options."""
+        return self.function(*args, **dict(self.options))
+
+
+def bind(function: Callable[..., Any], /, **options: Any) -> Bound:
+    """Fills in the keyword options of a step, as `functools.partial`, but comparable with `==`.
+
+    Example:
+        step = bind(neurons.lif, reset=neurons.zero)
+        memory.store(step, params, state, currents)
+    """
+    return Bound(function, tuple(sorted(options.items())))

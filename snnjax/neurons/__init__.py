@@ -1,0 +1,80 @@
+"""Neuron dynamics as pure functions: `step(params, state, current) -> (state, spikes)`.
+
+One model per file. Scan a step with any strategy of `snnjax.memory`; the `*_scan` functions are
+whole sequences with a hand-written derivative.
+"""
+
+from snnjax.neurons.alif import ALIFParams, ALIFState, alif, alif_state
+from snnjax.neurons.cuba_lif import CubaLIFParams, CubaLIFState, cuba_lif, cuba_lif_state
+from snnjax.neurons.decay import euler_decay, exponential_decay
+from snnjax.neurons.integrate_fire import (
+    IFParams,
+    IFState,
+    integrate_fire,
+    integrate_fire_scan,
+    integrate_fire_state,
+)
+from snnjax.neurons.li import LIParams, LIState, li, li_state
+from snnjax.neurons.lif import LIFParams, LIFState, charge, lif, lif_scan, lif_state
+from snnjax.neurons.plif import (
+    PLIFParams,
+    PLIFState,
+    plif,
+    plif_scan,
+    plif_state,
+    plif_weight,
+)
+from snnjax.neurons.recurrent import (
+    Recurrent,
+    RecurrentParams,
+    RecurrentState,
+    dense,
+    recurrent,
+)
+from snnjax.neurons.reset import Reset, delayed, detached, none, subtract, to, zero
+
+__all__ = [
+    "ALIFParams",
+    "ALIFState",
+    "CubaLIFParams",
+    "CubaLIFState",
+    "IFParams",
+    "IFState",
+    "LIFParams",
+    "LIFState",
+    "LIParams",
+    "LIState",
+    "PLIFParams",
+    "PLIFState",
+    "Recurrent",
+    "RecurrentParams",
+    "RecurrentState",
+    "Reset",
+    "alif",
+    "alif_state",
+    "charge",
+    "cuba_lif",
+    "cuba_lif_state",
+    "delayed",
+    "dense",
+    "detached",
+    "euler_decay",
+    "exponential_decay",
+    "integrate_fire",
+    "integrate_fire_scan",
+    "integrate_fire_state",
+    "li",
+    "li_state",
+    "lif",
+    "lif_scan",
+    "lif_state",
+    "none",
+    "plif",
+    "plif_scan",
+    "plif_state",
+    "plif_weight",
+    "recurrent",
+    "subtract",
+    "to",
+    "zero",
+]

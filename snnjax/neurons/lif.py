@@ -1,0 +1,210 @@
+"""The leaky integrate-and-fire neuron (LIF).
+
+    charge   h[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
+    fire     s[t] = [h[t] >= threshold]              derivative: the surrogate's
+    reset    v[t] = h[t] - s[t] * threshold          or another rule of `neurons.reset`
+
+`lif` is one timestep, to be scanned by any strategy of `snnjax.memory`. `lif_scan` is the whole
+sequence with a hand-written derivative that keeps only `h`.
+
+Reference: Lapicque 1907; the discrete form after Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal
+Backpropagation for Training High-Performance Spiking Neural Networks", 2018, arXiv:1706.02609.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from snnjax.neurons.reset import Reset, subtract
+from snnjax.surrogate import Surrogate, arctan
+from snnjax.typing import Array
+
+__all__ = ["LIFParams", "LIFState", "charge", "lif", "lif_scan", "lif_state"]
+
+
+class LIFParams(NamedTuple):
+    """Parameters of `lif`, each a scalar or an array that broadcasts against one timestep.
+
+    Attributes:
+        decay: membrane kept per timestep, in (0, 1]; see `euler_decay` and `exponential_decay`.
+        threshold: membrane potential at which the neuron fires.
+    """
+
+    decay: Array
+    threshold: Array
+
+
+class LIFState(NamedTuple):
+    """State of `lif`: the membrane potential `v`, `[B, ...]`, after the reset."""
+
+    v: Array
+
+
+def lif_state(shape: tuple[int, ...], dtype=jnp.float32) -> LIFState:
+    """The resting state: `v = 0`, of the shape of one timestep of current, `(B, ...)`."""
+    return LIFState(jnp.zeros(shape, dtype))
+
+
+def lif(
+    params: LIFParams,
+    state: LIFState,
+    current: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+) -> tuple[LIFState, Array]:
+    """One timestep of leaky integrate-and-fire neurons (equation above).
+
+    Args:
+        params: `decay` and `threshold`.
+        state: the membrane after the last step, `[B, ...]`.
+        current: input current, `[B, ...]`, in the unit of the membrane potential per timestep.
+        spike: the spike function and its surrogate derivative.
+        reset: what a spike does to the membrane.
+        scale_input: charge with `(1 - decay) * current`, so that a constant current is the
+            membrane's fixed point whatever the decay.
+
+    Returns:
+        The new state and the spikes, 0 or 1, `[B, ...]`.
+    """
+    before = state.v
+    if reset.delay:
+        before = reset(params.decay * before, spike(before - params.threshold), params.threshold)
+        h = before + _gain(params.decay, scale_input) * current
+        return LIFState(h), spike(h - params.threshold)
+    h = charge(params.decay, before, current, scale_input=scale_input)
+    v, spikes = _fire_and_reset(spike, reset, params.threshold, h)
+    return LIFState(v), spikes
+
+
+def charge(decay: Array, v: Array, current: Array, *, scale_input: bool = False) -> Array:
+    """`h = decay * v + g * current`: the one expression for charging, in every pass.
+
+    Two ways of writing it differ in the last bit, which is enough to flip a spike.
+    """
+    return decay * v + _gain(decay, scale_input) * current
+
+
+def lif_scan(
+    params: LIFParams,
+    state: LIFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+) -> tuple[LIFState, Array]:
+    """A whole sequence of `lif` that keeps only the pre-reset membrane for its derivative.
+
+    Equal in value to `memory.store(lif, params, state, xs)`. With `G_s`, `G_v` the cotangents of
+    the spikes and of the membrane after the reset, the backward pass runs from the last step:
+
+        G_h[t]   = G_s[t] * s'(h[t] - threshold) + G_v[t] * dv/dh[t]
+        G_x[t]   = g * G_h[t]              G_v[t-1] += decay * G_h[t]
+        G_decay += (v[t-1] - x[t] if scale_input else v[t-1]) * G_h[t]
+
+    where spikes, `v` and `x` are derived again from `h`. Kept: `T` membranes (4 bytes per neuron
+    and step in float32), against membranes, currents and spikes under `memory.store`; no extra
+    forward pass. Do not use it for forward-mode differentiation or second derivatives: use
+    `memory.store(lif, ...)` there.
+
+    Args:
+        params: as for `lif`.
+        state: the membrane before the first step, `[B, ...]`.
+        xs: currents, `[T, B, ...]`.
+        spike: as for `lif`.
+        reset: as for `lif`, but not delayed.
+        scale_input: as for `lif`; the gradient of `decay` then needs `decay < 1` (it is NaN at 1,
+            where the neuron has no input).
+
+    Returns:
+        The state after the last step and the spikes, `[T, B, ...]`.
+
+    Raises:
+        ValueError: the reset is delayed.
+        TypeError: forward-mode differentiation was asked for (raised by JAX).
+
+    Reference:
+        Backpropagation through time; that `h` alone suffices is also what the memory-optimised
+        kernels of spikingjelly 2.0 rest on (Huang, Fang, Hao, Ma, Tian, ICLR 2026).
+    """
+    if reset.delay:
+        raise ValueError(
+            "lif_scan keeps one membrane per step and a delayed reset needs two: scan the step "
+            "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
+        )
+    params = LIFParams(*(jnp.asarray(p, xs.dtype) for p in params))
+    v, spikes = _whole(spike, reset, scale_input, params, state.v, xs)
+    return LIFState(v), spikes
+
+
+def _gain(decay: Array, scale_input: bool):
+    return 1 - decay if scale_input else 1
+
+
+def _fire_and_reset(spike: Surrogate, reset: Reset, threshold: Array, h: Array):
+    spikes = spike(h - threshold)
+    return reset(h, spikes, threshold), spikes
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _whole(spike, reset, scale_input, params, v, xs):
+    (v, spikes), _ = _whole_forward(spike, reset, scale_input, params, v, xs)
+    return v, spikes
+
+
+def _whole_forward(spike, reset, scale_input, params, v, xs):
+    def step(v, x):
+        h = charge(params.decay, v, x, scale_input=scale_input)
+        v, spikes = _fire_and_reset(spike, reset, params.threshold, h)
+        return v, (spikes, h)
+
+    last, (spikes, hs) = lax.scan(step, v, xs)
+    return (last, spikes), (params, v, hs)
+
+
+def _whole_backward(spike, reset, scale_input, residuals, cotangents):
+    params, first, hs = residuals
+    g_last, g_spikes = cotangents
+    gain = _gain(params.decay, scale_input)
+
+    def decay_gradient(v_before, h, g_h):
+        # Under scale_input dh/d(decay) = v - x, and x is in h: h - v = (1 - decay) (x - v).
+        slope = (v_before - h) / (1 - params.decay) if scale_input else v_before
+        return _sum_to(slope * g_h, params.decay.shape)
+
+    def step(carry, inputs):
+        g_v, later, g_params = carry
+        h, g_s = inputs
+        (v, _), pull = jax.vjp(functools.partial(_fire_and_reset, spike, reset), *(params[1], h))
+        g_threshold, g_h = pull((g_v, g_s))
+        # The membrane before step t+1 is known only here, one step further back.
+        g_decay = decay_gradient(v, *later)
+        g_params = LIFParams(g_params.decay + g_decay, g_params.threshold + g_threshold)
+        return (params.decay * g_h, (h, g_h), g_params), gain * g_h
+
+    nothing = (jnp.zeros_like(first), jnp.zeros_like(first))
+    zeros = LIFParams(*(jnp.zeros_like(p) for p in params))
+    (g_first, later, g_params), g_xs = lax.scan(
+        step, (g_last, nothing, zeros), (hs, g_spikes), reverse=True
+    )
+    g_decay = g_params.decay + decay_gradient(first, *later)
+    return g_params._replace(decay=g_decay), g_first, g_xs
+
+
+_whole.defvjp(_whole_forward, _whole_backward)
+
+
+def _sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sums a broadcast array back to `shape`."""
+    extra = array.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1
+    )
+    return jnp.sum(array, axes).reshape(shape)

@@ -1,0 +1,210 @@
+"""Spike functions: exactly the Heaviside step forward, a chosen slope backward.
+
+    s = 1 if u >= 0 else 0,   u = v - threshold          (`strict`: u > 0)
+    ds/du := slope(u)         the surrogate derivative
+
+The derivative of the Heaviside step is zero almost everywhere, so training replaces it (Neftci,
+Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019,
+arXiv:1901.09948). The rule is attached as a `jax.custom_jvp`, so it works in forward mode, in
+reverse mode and, the slopes being ordinary functions, again and again.
+
+Spike functions are frozen and comparable: equal arguments give equal, hashable objects, so a module
+holding one never retraces. One of your own takes three lines:
+
+    def cosine(u, width):
+        return jnp.where(jnp.abs(u) < width, jnp.cos(jnp.pi * u / width / 2) ** 2 / width, 0.0)
+    spike = Surrogate(cosine, (0.5,))
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import Array
+
+__all__ = [
+    "Surrogate",
+    "arctan",
+    "fast_sigmoid",
+    "gaussian",
+    "rectangular",
+    "sigmoid",
+    "straight_through",
+    "strict",
+    "super_spike",
+    "triangle",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Surrogate:
+    """A spike function `s = H(u)` with surrogate derivative `slope(u, *parameters)`.
+
+    Attributes:
+        slope: the derivative used in place of H's; takes `u` and the parameters.
+        parameters: plain numbers, part of the object's identity.
+        strict: fire at `u > 0` instead of `u >= 0`.
+    """
+
+    slope: Callable[..., Array]
+    parameters: tuple[float, ...] = ()
+    strict: bool = False
+
+    def __call__(self, u: Array) -> Array:
+        """Spikes, 0 or 1 in the dtype of `u`, where `u` is the membrane minus its threshold."""
+        return _fire(self, u)
+
+    def derivative(self, u: Array) -> Array:
+        """The surrogate derivative at `u`, same shape and dtype."""
+        return self.slope(u, *self.parameters).astype(u.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _fire(spike: Surrogate, u: Array) -> Array:
+    return (u > 0 if spike.strict else u >= 0).astype(u.dtype)
+
+
+@_fire.defjvp
+def _fire_jvp(spike: Surrogate, primals, tangents):
+    (u,), (du,) = primals, tangents
+    return _fire(spike, u), spike.derivative(u) * du
+
+
+def strict(spike: Surrogate) -> Surrogate:
+    """The same spike function, firing only strictly above the threshold (`u > 0`)."""
+    return dataclasses.replace(spike, strict=True)
+
+
+def arctan(alpha: float = 2.0) -> Surrogate:
+    """Slope `(alpha/2) / (1 + (pi/2 * alpha * u)^2)`, the derivative of a scaled arctangent.
+
+    Args:
+        alpha: steepness; the slope at the threshold is `alpha / 2`.
+
+    Raises:
+        ValueError: `alpha` is not positive.
+
+    Reference:
+        Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant to
+        Enhance Learning of Spiking Neural Networks", 2021, arXiv:2007.05785.
+    """
+    return Surrogate(_arctan, (_positive("alpha", alpha),))
+
+
+def sigmoid(alpha: float = 4.0) -> Surrogate:
+    """Slope `alpha * sig(alpha u) * (1 - sig(alpha u))`, the derivative of the logistic function.
+
+    Raises:
+        ValueError: `alpha` is not positive.
+    """
+    return Surrogate(_sigmoid, (_positive("alpha", alpha),))
+
+
+def fast_sigmoid(alpha: float = 10.0) -> Surrogate:
+    """Slope `1 / (1 + alpha * |u|)^2` of the fast sigmoid: the SuperSpike surrogate.
+
+    Raises:
+        ValueError: `alpha` is not positive.
+
+    Reference:
+        Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking Neural Networks",
+        2018, arXiv:1705.11146.
+    """
+    return Surrogate(_fast_sigmoid, (_positive("alpha", alpha),))
+
+
+super_spike = fast_sigmoid
+
+
+def triangle(alpha: float = 1.0) -> Surrogate:
+    """Slope `max(0, alpha - alpha^2 |u|)`: a triangle of unit area (piecewise quadratic spike).
+
+    Raises:
+        ValueError: `alpha` is not positive.
+
+    Reference:
+        Esser et al., "Convolutional Networks for Fast, Energy-Efficient Neuromorphic Computing",
+        2016, arXiv:1603.08270.
+    """
+    return Surrogate(_triangle, (_positive("alpha", alpha),))
+
+
+def rectangular(width: float = 1.0) -> Surrogate:
+    """Slope `1 / width` where `|u| <= width / 2`, else 0: a rectangle of unit area.
+
+    Raises:
+        ValueError: `width` is not positive.
+
+    Reference:
+        Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
+        Spiking Neural Networks", 2018, arXiv:1706.02609.
+    """
+    return Surrogate(_rectangular, (_positive("width", width),))
+
+
+def gaussian(sigma: float = 0.5) -> Surrogate:
+    """Slope `exp(-u^2 / (2 sigma^2)) / (sigma sqrt(2 pi))`: the normal density.
+
+    Raises:
+        ValueError: `sigma` is not positive.
+    """
+    return Surrogate(_gaussian, (_positive("sigma", sigma),))
+
+
+def straight_through(low: float = -0.5, high: float = 0.5) -> Surrogate:
+    """Slope 1 where `low <= u <= high`, else 0: the straight-through estimator with a clip.
+
+    With the defaults and threshold 0.5 it is `round(clip(v, 0, 1))` with a gradient of 1 on [0, 1]
+    (ends included).
+
+    Raises:
+        ValueError: `low` is not below `high`.
+
+    Reference:
+        Bengio, Leonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons
+        for Conditional Computation", 2013, arXiv:1308.3432.
+    """
+    if not low < high:
+        raise ValueError(f"straight_through needs low < high, got {low} and {high}")
+    return Surrogate(_straight_through, (float(low), float(high)))
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"a surrogate's {name} must be a positive number, got {value}")
+    return float(value)
+
+
+def _arctan(u, alpha):
+    return alpha / 2 / (1 + (math.pi / 2 * alpha * u) ** 2)
+
+
+def _sigmoid(u, alpha):
+    sig = jax.nn.sigmoid(alpha * u)
+    return alpha * sig * (1 - sig)
+
+
+def _fast_sigmoid(u, alpha):
+    return 1 / (1 + alpha * jnp.abs(u)) ** 2
+
+
+def _triangle(u, alpha):
+    return jnp.where(jnp.abs(u) < 1 / alpha, alpha - alpha**2 * jnp.abs(u), 0.0)
+
+
+def _rectangular(u, width):
+    return jnp.where(jnp.abs(u) <= width / 2, 1 / width, 0.0)
+
+
+def _gaussian(u, sigma):
+    return jnp.exp(-((u / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def _straight_through(u, low, high):
+    return jnp.where((u >= low) & (u <= high), 1.0, 0.0)
