@@ -1,0 +1,125 @@
+"""A user's own data: arrays in memory, or an `.npz` file of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from snnjax.data.dataset import Dataset, Inputs, Split
+from snnjax.data.errors import CorruptDataError, MissingDataError
+
+_KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+
+
+def from_arrays(
+    train_inputs: Inputs,
+    train_labels: np.ndarray,
+    test_inputs: Inputs,
+    test_labels: np.ndarray,
+    *,
+    name: str = "arrays",
+    class_names: Sequence[str] | None = None,
+    scale: float | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    note: str = "",
+) -> Dataset:
+    """Makes a data set of arrays (or of event recordings).
+
+    Args:
+        train_inputs: `[N, ...]`, any dtype; or a sequence of `Events`.
+        train_labels: `[N]` integers from 0.
+        test_inputs: `[M, ...]`, as `train_inputs`.
+        test_labels: `[M]` integers from 0.
+        name: What to call it.
+        class_names: Names of the classes; by default "0" up to the largest label.
+        scale: What `rescale` multiplies by; by default 1/255 for uint8, else 1.
+        input_shape: Shape of one input without time; by default that of one array. Event
+            recordings have no shape of their own: give `(H, W, 2)`.
+        note: Where it comes from.
+
+    Returns:
+        The data set.
+
+    Raises:
+        TypeError: Where labels are not integers.
+        ValueError: Where numbers or shapes do not agree.
+
+    Example:
+        >>> import numpy as np
+        >>> x, y = np.zeros((6, 4, 4, 1), np.uint8), np.array([0, 1, 2, 0, 1, 2])
+        >>> from_arrays(x, y, x[:3], y[:3], name="mine").classes
+        3
+    """
+    train, test = _split(train_inputs, train_labels), _split(test_inputs, test_labels)
+    for split in (train, test):
+        if len(split) == 0:
+            raise ValueError(f"{name}: both splits need at least one example")
+    if isinstance(train.inputs, np.ndarray) and isinstance(test.inputs, np.ndarray):
+        input_shape = train.inputs.shape[1:] if input_shape is None else input_shape
+        scale = (1 / 255 if train.inputs.dtype == np.uint8 else 1.0) if scale is None else scale
+        if train.inputs.shape[1:] != test.inputs.shape[1:]:
+            raise ValueError(
+                f"{name}: training inputs have shape {train.inputs.shape[1:]}, test inputs "
+                f"{test.inputs.shape[1:]}"
+            )
+    elif input_shape is None:
+        raise ValueError(f"{name}: recordings need input_shape=(H, W, 2)")
+    classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
+    names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=len(names),
+        class_names=names,
+        input_shape=tuple(input_shape),
+        scale=1.0 if scale is None else scale,
+        note=note,
+    )
+
+
+def from_npz(path: str | Path) -> Dataset:
+    """Makes a data set of an `.npz` file.
+
+    Args:
+        path: A file with the arrays `train_inputs`, `train_labels`, `test_inputs`, `test_labels`
+            and, if classes have names, `class_names`; as `numpy.savez` writes it.
+
+    Returns:
+        The data set, named after the file.
+
+    Raises:
+        MissingDataError: Where there is no such file.
+        CorruptDataError: Where an array is missing or is a pickle, which is not read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        keywords = ", ".join(f"{key}=..." for key in _KEYS)
+        raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError) as error:
+        raise CorruptDataError(f"{path} cannot be read: {error}") from error
+    missing = [key for key in _KEYS if key not in arrays]
+    if missing:
+        raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(arrays)}")
+    names = arrays.get("class_names")
+    return from_arrays(
+        *(arrays[key] for key in _KEYS),
+        name=path.stem,
+        class_names=None if names is None else [str(n) for n in names],
+        note=f"Read from {path.name}.",
+    )
+
+
+def _split(inputs: Inputs, labels: np.ndarray) -> Split:
+    labels = np.asarray(labels)
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise TypeError(
+            f"labels must be integers [N] from 0, not {labels.dtype} {labels.shape}; turn one-hot "
+            "rows into integers with labels.argmax(axis=1)"
+        )
+    return Split(inputs, labels.astype(np.int32))

@@ -1,0 +1,182 @@
+"""A data set: two splits of examples with labels, and what a network must know to read them.
+
+Inputs are stored as they were published and stay on the host: images as `uint8`, windows of a
+sensor as `float32`, event recordings as tuples of `Events`. A float in the unit interval is made
+from a stored image by `rescale(inputs, dataset.scale)`, inside the jitted step, where it costs no
+memory: a set of 8-bit images is four times smaller than its float32 copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax.data.errors import CorruptDataError
+
+
+class Events(NamedTuple):
+    """One recording of an event camera, in order of time.
+
+    Attributes:
+        t: `[E]` int32, time of each event in microseconds.
+        x: `[E]` int16, column of the pixel.
+        y: `[E]` int16, row of the pixel.
+        p: `[E]` int8, polarity: 1 where the pixel grew brighter, 0 where darker.
+    """
+
+    t: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    p: np.ndarray
+
+
+Inputs: TypeAlias = np.ndarray | Sequence[Events]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Examples and their labels, in a fixed order.
+
+    Attributes:
+        inputs: `[N, ...]` array, or a sequence of `N` recordings (`Events`).
+        labels: `[N]` int32, in `0 .. K-1`.
+        groups: `[N]` int32 or None: who or what each example comes from (the person who wore the
+            sensor), where examples of one group must not fall on both sides of a split.
+
+    Raises:
+        ValueError: Where inputs, labels and groups differ in number.
+    """
+
+    inputs: Inputs
+    labels: np.ndarray
+    groups: np.ndarray | None = None
+
+    def __post_init__(self):
+        counts = {len(self.inputs), len(self.labels)}
+        counts |= set() if self.groups is None else {len(self.groups)}
+        if len(counts) != 1:
+            raise ValueError(
+                f"a split needs one label per example: {len(self.inputs)} inputs, "
+                f"{len(self.labels)} labels"
+                + ("" if self.groups is None else f", {len(self.groups)} groups")
+            )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
+        """One example as `(input, label)`: the contract of a random-access source."""
+        return self.inputs[index], self.labels[index]
+
+    def take(self, indices: np.ndarray) -> Split:
+        """The examples at `indices` `[n]`, in that order."""
+        inputs = self.inputs
+        if isinstance(inputs, np.ndarray):
+            chosen: Inputs = inputs[indices]
+        else:
+            chosen = tuple(inputs[int(i)] for i in indices)
+        groups = None if self.groups is None else self.groups[indices]
+        return Split(chosen, self.labels[indices], groups)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named data set with its published (or fixed) division into training and test examples.
+
+    Attributes:
+        name: The name it was loaded under.
+        train: The training split.
+        test: The test split.
+        classes: The number of classes `K`.
+        class_names: The `K` names, in the order of the labels.
+        input_shape: The shape of one input without time and batch: `(H, W, C)` of an image or an
+            event camera (`C` = 2 polarities), `(T, C)` of a window of a series.
+        scale: What `rescale` multiplies inputs by: 1/255 for 8-bit images, 1/16 for the 8x8
+            digits, 1 for what is a float already.
+        note: Where it comes from, whom to cite, and what the licence forbids.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: int
+    class_names: tuple[str, ...]
+    input_shape: tuple[int, ...]
+    scale: float
+    note: str
+
+    def __post_init__(self):
+        if len(self.class_names) != self.classes:
+            raise ValueError(
+                f"{self.name}: {self.classes} classes but {len(self.class_names)} class names"
+            )
+        for split in (self.train, self.test):
+            labels = split.labels
+            if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
+                raise CorruptDataError(
+                    f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
+                    f"outside 0..{self.classes - 1}; count classes from zero"
+                )
+
+
+def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
+    """Turns stored inputs into float32 in the unit interval, inside the jitted step.
+
+        rescale(x) = float32(x) * scale
+
+    Args:
+        inputs: `[...]`, of any dtype, as stored in a `Split`.
+        scale: The data set's `scale`.
+
+    Returns:
+        `[...]` float32.
+    """
+    return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
+
+
+def dense(dataset: Dataset, to_frames: Callable[[Events], Any], *, scale: float = 1.0) -> Dataset:
+    """Replaces every event recording by an array of one shape, so that a `Loader` can batch it.
+
+    Args:
+        dataset: A data set of event recordings.
+        to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
+            `lambda events: encoding.frames_by_time(events, ...)`. The dtype it returns is the
+            dtype stored: counts fit in uint8, a quarter of float32.
+        scale: What `rescale` shall multiply the frames by.
+
+    Returns:
+        The same data set with `[N, T, H, W, C]` inputs; `input_shape` becomes the shape of one
+        array without its leading (time) axis.
+
+    Raises:
+        ValueError: Where two recordings give arrays of different shapes.
+    """
+    splits = [
+        _dense_split(split, to_frames, dataset.name) for split in (dataset.train, dataset.test)
+    ]
+    shape = splits[0].inputs.shape  # type: ignore[union-attr]
+    return dataclasses.replace(
+        dataset, train=splits[0], test=splits[1], input_shape=shape[2:], scale=scale
+    )
+
+
+def _dense_split(split: Split, to_frames: Callable[[Events], Any], name: str) -> Split:
+    frames = None
+    for i, events in enumerate(split.inputs):
+        frame = np.asarray(to_frames(events))  # type: ignore[arg-type]
+        if frames is None:
+            frames = np.empty((len(split), *frame.shape), frame.dtype)
+        if frame.shape != frames.shape[1:]:
+            raise ValueError(
+                f"{name}: recording {i} gave frames {frame.shape}, the ones before it "
+                f"{frames.shape[1:]}; choose an encoder with a fixed number of timesteps"
+            )
+        frames[i] = frame
+    if frames is None:
+        raise ValueError(f"{name}: an empty split has no shape to give its frames")
+    return Split(frames, split.labels, split.groups)
