@@ -1,0 +1,48 @@
+"""Named data sets, a user's own arrays, and what turns them into batches.
+
+    dataset = data.load("digits")                                  # two Splits, and what they are
+    loader  = data.Loader(dataset.train, batch_size=128, seed=0)
+    batch   = loader.batch(step)                                   # a pure function of the step
+    images  = data.rescale(batch.inputs, dataset.scale)            # float32, in the jitted step
+
+Nothing is imported before it is needed: TensorFlow Datasets, Grain, Pillow and scikit-learn are
+loaded by the functions that use them.
+"""
+
+from snnjax.data.arrays import from_arrays, from_npz
+from snnjax.data.augmentation import augment, random_crop, random_flip
+from snnjax.data.dataset import Dataset, Events, Split, dense, rescale
+from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.grain_loader import grain_loader
+from snnjax.data.kfold import folds
+from snnjax.data.loader import Batch, Loader, evaluation_batches
+from snnjax.data.nmnist import parse_events
+from snnjax.data.registry import NAMES, load
+from snnjax.data.tfds import from_tfds, prepare, prepared_directory, tfds_source
+
+__all__ = [
+    "NAMES",
+    "Batch",
+    "CorruptDataError",
+    "Dataset",
+    "Events",
+    "Loader",
+    "MissingDataError",
+    "Split",
+    "augment",
+    "dense",
+    "evaluation_batches",
+    "folds",
+    "from_arrays",
+    "from_npz",
+    "from_tfds",
+    "grain_loader",
+    "load",
+    "parse_events",
+    "prepare",
+    "prepared_directory",
+    "random_crop",
+    "random_flip",
+    "rescale",
+    "tfds_source",
+]

@@ -1,0 +1,152 @@
+"""MNIST and Fashion-MNIST from their four idx files, plain or gzipped.
+
+An idx file is a magic number (two zero bytes, the type of the elements, the number of axes), the
+axes as big-endian int32, then the elements. Both sets use the same four file names, so a file is
+known by the sha256 of its unpacked content only: one set can never pass for the other.
+
+References:
+    Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document
+    Recognition", Proceedings of the IEEE, 1998.
+    H. Xiao, K. Rasul, R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
+    Learning Algorithms", 2017, arXiv:1708.07747.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from snnjax.data.dataset import Dataset, Split
+from snnjax.data.errors import CorruptDataError, MissingDataError
+
+_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
+
+# sha256 of the unpacked files, in the order of _FILES. The gz files of these contents have the
+# sha256 that TensorFlow Datasets records; a repacked gz differs in its header only.
+SHA256 = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion_mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
+
+CLASS_NAMES = {
+    "mnist": tuple("0123456789"),
+    "fashion_mnist": (
+        "T-shirt/top",
+        "Trouser",
+        "Pullover",
+        "Dress",
+        "Coat",
+        "Sandal",
+        "Shirt",
+        "Sneaker",
+        "Bag",
+        "Ankle boot",
+    ),
+}
+
+NOTES = {
+    "mnist": "Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, 1998; the files state no licence.",
+    "fashion_mnist": "H. Xiao, K. Rasul, R. Vollgraf, 2017, arXiv:1708.07747; MIT licence.",
+}
+
+
+def read_idx_files(folder: Path, name: str) -> Dataset:
+    """Reads the four files of MNIST or Fashion-MNIST and checks that they are what they should be.
+
+    Args:
+        folder: Where the four files lie, each plain or with `.gz`.
+        name: `"mnist"` or `"fashion_mnist"`.
+
+    Returns:
+        60,000 and 10,000 images `[N, 28, 28, 1]` uint8.
+
+    Raises:
+        MissingDataError: Where a file is not there.
+        CorruptDataError: Where a file is not the published one of this very set.
+    """
+    arrays = []
+    for file, sha256 in zip(_FILES, SHA256[name], strict=True):
+        content = _content(folder, file)
+        found = hashlib.sha256(content).hexdigest()
+        if found != sha256:
+            raise CorruptDataError(_mismatch(folder / file, name, sha256, found))
+        arrays.append(parse_idx(content))
+    train_images, train_labels, test_images, test_labels = arrays
+    return Dataset(
+        name=name,
+        train=Split(train_images[..., None], train_labels.astype(np.int32)),
+        test=Split(test_images[..., None], test_labels.astype(np.int32)),
+        classes=10,
+        class_names=CLASS_NAMES[name],
+        input_shape=(28, 28, 1),
+        scale=1 / 255,
+        note=NOTES[name] + " Read from idx files.",
+    )
+
+
+def parse_idx(content: bytes) -> np.ndarray:
+    """Turns an unpacked idx file of unsigned bytes into an array.
+
+    Args:
+        content: The whole file.
+
+    Returns:
+        An array of the shape that the file states, uint8.
+
+    Raises:
+        CorruptDataError: Where it is no idx file of unsigned bytes, or is cut short.
+    """
+    if len(content) < 4 or content[:3] != b"\x00\x00\x08":
+        raise CorruptDataError("not an idx file of unsigned bytes: it must begin with 00 00 08")
+    header = 4 + 4 * content[3]
+    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
+    if len(shape) != content[3] or len(content) - header != int(np.prod(shape)):
+        raise CorruptDataError(
+            f"an idx file of shape {shape} must have {int(np.prod(shape))} bytes after its header, "
+            f"not {len(content) - header}: it is cut short or altered; fetch it again"
+        )
+    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+
+
+def _content(folder: Path, file: str) -> bytes:
+    plain, packed = folder / file, folder / f"{file}.gz"
+    if plain.is_file():
+        return plain.read_bytes()
+    if not packed.is_file():
+        raise MissingDataError(f"{packed} is missing; the four files are {', '.join(_FILES)}")
+    try:
+        return gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise CorruptDataError(f"{packed} cannot be unpacked ({error}); fetch it again") from error
+
+
+def _mismatch(path: Path, name: str, expected: str, found: str) -> str:
+    for other, checksums in SHA256.items():
+        if found in checksums:
+            return (
+                f"{path} belongs to {other}, not to {name}: the two sets share their file names; "
+                "keep each in a folder of its own"
+            )
+    return (
+        f"{path} is not the published file of {name}: sha256 of its content is {found}, "
+        f"published {expected}; fetch it again"
+    )

@@ -1,0 +1,133 @@
+"""Data sets by name: where each is looked for, and what to do where it is not found.
+
+A data directory holds one folder per set (`mnist/`, `fashion-mnist/`, `nmnist-small/`, `hapt/`,
+`cifar10-jpeg/`, ...) and may be TFDS' own directory at the same time. It is the argument
+`data_dir` (`--data-dir` on the command line), else `$SNNJAX_DATA`, else TFDS' directory. A set
+prepared by TFDS there is the first door, raw files the second.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+from snnjax.data import tfds
+from snnjax.data.arrays import from_npz
+from snnjax.data.cifar import read_cifar_files
+from snnjax.data.cifar_jpeg import read_cifar10_jpeg
+from snnjax.data.dataset import Dataset
+from snnjax.data.digits import load_digits
+from snnjax.data.errors import MissingDataError
+from snnjax.data.hapt import read_hapt
+from snnjax.data.idx import read_idx_files
+from snnjax.data.nmnist import read_nmnist
+
+
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    folders: tuple[str, ...]  # the first is the one to recommend
+    read: Callable[[Path], Dataset]
+    contents: str
+    in_tfds: bool = False
+
+
+_IDX = "its four idx files (train-images-idx3-ubyte.gz, ...)"
+_HAPT = _Entry(("hapt", "HAPT"), read_hapt, "RawData/ of the UCI HAPT set, or an archive of it")
+_ENTRIES = {
+    "mnist": _Entry(("mnist",), functools.partial(read_idx_files, name="mnist"), _IDX, True),
+    "fashion_mnist": _Entry(
+        ("fashion-mnist", "fashion_mnist"),
+        functools.partial(read_idx_files, name="fashion_mnist"),
+        _IDX,
+        True,
+    ),
+    "cifar10": _Entry(
+        ("cifar10", "cifar-10-batches-bin"),
+        functools.partial(read_cifar_files, name="cifar10"),
+        "cifar-10-binary.tar.gz, or its .bin files",
+        True,
+    ),
+    "cifar100": _Entry(
+        ("cifar100", "cifar-100-binary"),
+        functools.partial(read_cifar_files, name="cifar100"),
+        "cifar-100-binary.tar.gz, or its .bin files",
+        True,
+    ),
+    "cifar10_jpeg": _Entry(
+        ("cifar10-jpeg",),
+        read_cifar10_jpeg,
+        "train/<class>/<number>.jpg and test/<class>/<number>.jpg, or a tar of them",
+    ),
+    "nmnist": _Entry(
+        ("nmnist", "nmnist-small", "N-MNIST"),
+        read_nmnist,
+        "Train/<digit>/<number>.bin and Test/..., or <number>.bs2 with train*.txt and test*.txt, "
+        "or archives of them",
+    ),
+    "hapt": _HAPT,
+    "uci_har": _HAPT,
+}
+
+NAMES = ("digits", *_ENTRIES)
+"""The names that `load` knows."""
+
+
+def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
+    """Loads a data set by name.
+
+    Args:
+        name: One of `NAMES`, or the path of an `.npz` file (see `from_npz`). `"digits"` needs no
+            files; `"uci_har"` is another name for `"hapt"`, whose raw signals contain it.
+        data_dir: A folder of data sets; by default `$SNNJAX_DATA`, else TFDS' own directory.
+
+    Returns:
+        The data set, checked against what is published about it.
+
+    Raises:
+        MissingDataError: Where it is not found; the message says how to get it.
+        CorruptDataError: Where what is found is not that set.
+        ValueError: Where the name is unknown.
+
+    Example:
+        >>> dataset = load("digits")
+        >>> dataset.train.inputs.shape, dataset.classes
+        ((1437, 8, 8, 1), 10)
+    """
+    if name == "digits":
+        return load_digits()
+    if name.endswith(".npz"):
+        return from_npz(name)
+    if name not in _ENTRIES:
+        raise ValueError(
+            f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, give the path of an "
+            ".npz file, or make one of your arrays with snnjax.data.from_arrays"
+        )
+    entry, root = _ENTRIES[name], tfds.data_root(data_dir)
+    if entry.in_tfds and (prepared := tfds.prepared_directory(root, name)):
+        return tfds.from_tfds(prepared)
+    for folder in entry.folders:
+        if (root / folder).is_dir():
+            try:
+                return entry.read(root / folder)
+            except MissingDataError as error:
+                raise MissingDataError(f"{error}\n{_advice(name, entry, root)}") from error
+    raise MissingDataError(
+        f"{name} was not found in {root} (looked for {', '.join(entry.folders)}).\n"
+        + _advice(name, entry, root)
+    )
+
+
+def _advice(name: str, entry: _Entry, root: Path) -> str:
+    advice = (
+        f"Put {entry.contents} into DIR/{entry.folders[0]} and pass --data-dir DIR "
+        "(data_dir=DIR in Python, or set SNNJAX_DATA=DIR)."
+    )
+    if entry.in_tfds:
+        command = tfds.prepare_command(name, root)
+        advice += (
+            f"\nOr let TensorFlow Datasets fetch it once:\n  {command}\n"
+            "TFDS builds its own sets with TensorFlow (hence the extra); reading them needs none."
+        )
+    return advice + "\nThe data set 'digits' needs no files at all."
