@@ -139,7 +139,7 @@ def lif_scan(
             "lif_scan keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    params = LIFParams(*(jnp.asarray(p, xs.dtype) for p in params))
+    params = LIFParams(jnp.asarray(params.decay, xs.dtype), jnp.asarray(params.threshold, xs.dtype))
     v, spikes = _whole(spike, reset, scale_input, params, state.v, xs)
     return LIFState(v), spikes
 

@@ -1,0 +1,51 @@
+"""Flax NNX layers: parameters only; state goes in and comes out, time is the first axis.
+
+Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
+"""
+
+from snnjax.nn.contract import Aux, Layer, State, stateless
+from snnjax.nn.convolution import convolution
+from snnjax.nn.dropout import Dropout
+from snnjax.nn.network import Network
+from snnjax.nn.neuron import ALIF, IF, LI, LIF, PLIF, Constant, CubaLIF, Neuron
+from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
+from snnjax.nn.recurrent import Recurrent
+from snnjax.nn.sharing import Grouped, Shared
+from snnjax.nn.stack import Stacked
+from snnjax.nn.synapses import AvgPool, Conv, Flatten, Fold, GlobalAvgPool, Linear, MaxPool
+from snnjax.nn.wiring import Residual, Sequential
+
+__all__ = [
+    "ALIF",
+    "IF",
+    "LI",
+    "LIF",
+    "PLIF",
+    "Aux",
+    "AvgPool",
+    "BatchNorm",
+    "Constant",
+    "Conv",
+    "CubaLIF",
+    "Dropout",
+    "Flatten",
+    "Fold",
+    "GlobalAvgPool",
+    "GroupNorm",
+    "Grouped",
+    "Layer",
+    "LayerNorm",
+    "Linear",
+    "MaxPool",
+    "Network",
+    "Neuron",
+    "Recurrent",
+    "Residual",
+    "Sequential",
+    "Shared",
+    "Stacked",
+    "State",
+    "Statistics",
+    "convolution",
+    "stateless",
+]

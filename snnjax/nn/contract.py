@@ -1,0 +1,86 @@
+"""What every layer and every network agrees on: explicit state in, outputs and by-products out.
+
+    outputs, aux = layer(inputs, state, *, training, key=None, taps=())
+    state        = layer.initial_state(shape)          shape of one timestep of input, (B, ...)
+
+Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
+after `__init__`: membranes go in with `state` and come out with `aux`, and so do normalisation
+statistics, which the train step puts back exactly once per step, whatever was recomputed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import Array, Key, PyTree
+
+__all__ = ["Aux", "Layer", "State", "output_shape", "stateless"]
+
+
+class State(NamedTuple):
+    """What a layer carries from one call to the next.
+
+    Attributes:
+        neurons: states of its neurons before the first timestep.
+        statistics: running normalisation statistics.
+    """
+
+    neurons: PyTree = ()
+    statistics: PyTree = ()
+
+
+class Aux(NamedTuple):
+    """What a layer returns beside its outputs.
+
+    Attributes:
+        state: states of its neurons after the last timestep; `State.neurons` of the next call.
+        statistics: normalisation statistics to carry on with; `State.statistics` of the next call.
+        taps: layer name -> kind -> array, for each kind asked for with `taps=`.
+    """
+
+    state: PyTree = ()
+    statistics: PyTree = ()
+    taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
+
+
+class Layer(Protocol):
+    """Anything that can stand in a network: two methods, no base class."""
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Maps `[T, B, ...]` to `[T, B, ...]`.
+
+        Args:
+            inputs: the sequence.
+            state: from `initial_state`, or from the `aux` of the call before.
+            training: whether batch statistics and dropout are at work.
+            key: for layers that draw random numbers in training.
+            taps: what to return for looking at: `"spikes"`, `"membrane"`.
+        """
+        ...
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """The state at rest, for inputs whose timesteps have this shape, `(B, ...)`."""
+        ...
+
+
+def stateless(outputs: Array) -> tuple[Array, Aux]:
+    """The result of a layer without state, statistics or taps."""
+    return outputs, Aux()
+
+
+def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one timestep of output for one of input, `(B, ...)`; nothing is computed."""
+    inputs = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    run = lambda layer, inputs, state: layer(inputs, state, training=False)[0]  # noqa: E731
+    return jax.eval_shape(run, layer, inputs, state).shape[1:]

@@ -1,0 +1,56 @@
+"""Dropout with one mask over time: a silenced neuron stays silent for the whole window.
+
+    y[t] = x[t] * m / (1 - rate),   m ~ Bernoulli(1 - rate), the same at every t
+
+A fresh mask per timestep would average out over the window. The key is an argument, so a replay
+draws the same mask.
+
+Reference: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", JMLR 2014.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax.nn.contract import Aux, State, stateless
+from snnjax.typing import Array, Key
+
+__all__ = ["Dropout"]
+
+
+class Dropout(nnx.Module):
+    """Silences each element of `[T, B, ...]` with probability `rate`, in training only.
+
+    Raises:
+        ValueError: `rate` is outside [0, 1), or a training call has no key.
+    """
+
+    def __init__(self, rate: float):
+        if not 0 <= rate < 1:
+            raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
+        self.rate, self.name = rate, "dropout"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        del shape
+        return State()
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` to the same shape."""
+        del state, taps
+        if not training or self.rate == 0:
+            return stateless(inputs)
+        if key is None:
+            raise ValueError("dropout draws random numbers in training: call the network with key=")
+        mask = jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:])
+        return stateless(jnp.where(mask, inputs / (1 - self.rate), 0))

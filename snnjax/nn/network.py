@@ -1,0 +1,143 @@
+"""The outermost module: it knows the shape of its input and the order in which time is run.
+
+    outputs, aux = net(inputs, state, *, training, key=None)       [T, B, ...] -> [T, B, K]
+
+`order="layer"`: each layer sees the whole sequence, synapses on `[T * B, ...]`, only neurons scan.
+`order="time"`: the whole network is one Step and is scanned over the frames, by any memory
+strategy. It is also the streaming form: call it with one frame at a time and carry `aux.state`.
+The two are the same function unless normalisation takes statistics over the window.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from snnjax import memory
+from snnjax.nn.contract import Aux, Layer, State
+from snnjax.nn.normalization import BatchNorm
+from snnjax.nn.sharing import mean_over_steps
+from snnjax.typing import Array, Key, Scan
+
+__all__ = ["Network"]
+
+_ORDERS = ("layer", "time")
+
+
+class Network(nnx.Module):
+    """A body of layers with a known input, run in one of two orders.
+
+    Args:
+        body: a layer, usually `Sequential`.
+        input_shape: shape of one frame of one example, such as `(28, 28, 1)`.
+        order: `"layer"` or `"time"`, see above.
+        time_scan: in `"time"` order, the memory strategy over the whole network; in `"layer"`
+            order strategies over time belong to the neurons (their `scan=`).
+
+    Raises:
+        ValueError: an unknown order; a `time_scan` in `"layer"` order.
+    """
+
+    def __init__(
+        self,
+        body: Layer,
+        input_shape: tuple[int, ...],
+        *,
+        order: str = "layer",
+        time_scan: Scan | None = None,
+    ):
+        if order not in _ORDERS:
+            raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+        if order == "layer" and time_scan is not None:
+            raise ValueError(
+                'in order="layer" a strategy over time belongs to the neurons (nn.LIF(scan=...)); '
+                'order="time" scans the whole network with time_scan'
+            )
+        self.body, self.input_shape = body, tuple(input_shape)
+        self.order, self.time_scan = order, time_scan
+
+    def initial_state(self, batch: int) -> State:
+        """All neurons at rest and fresh running statistics, for a batch of that size.
+
+        Raises:
+            ValueError: `batch` is not positive.
+        """
+        if batch < 1:
+            raise ValueError(f"the batch holds at least one example, got {batch}")
+        return self.body.initial_state((batch, *self.input_shape))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Runs the network over a sequence.
+
+        Args:
+            inputs: frames, `[T, B, *input_shape]`.
+            state: from `initial_state(B)`, or `State(aux.state, aux.statistics)` of another call.
+            training: whether batch statistics and dropout are at work.
+            key: for dropout.
+            taps: kinds to look at, of `"spikes"` and `"membrane"`; returned in `aux.taps` by the
+                name of the layer.
+
+        Returns:
+            Outputs `[T, B, ...]` and `Aux(state, statistics, taps)`.
+
+        Raises:
+            ValueError: the inputs have another shape; the state is of another batch; `"time"`
+                order in training with normalisation over the window.
+        """
+        self._check(inputs, state)
+        if self.order == "layer":
+            return self.body(inputs, state, training=training, key=key, taps=taps)
+        if training:
+            _refuse_window_statistics(self.body)
+        params = (self.body, state.statistics, key)
+        scan = memory.store if self.time_scan is None else self.time_scan
+        step = Cell(training, taps)
+        after, (outputs, statistics, seen) = scan(step, params, state.neurons, inputs)
+        moved = mean_over_steps(statistics) if training else state.statistics
+        return outputs, Aux(after, moved, seen)
+
+    def _check(self, inputs: Array, state: State) -> None:
+        if inputs.ndim < 2 or tuple(inputs.shape[2:]) != self.input_shape:
+            shape = ", ".join(map(str, self.input_shape))
+            raise ValueError(
+                f"this network takes [T, B, {shape}] (time first, channels last), got "
+                f"{list(inputs.shape)}; snnjax.encoding turns batches into sequences"
+            )
+        if not inputs.shape[0]:
+            raise ValueError("the sequence has no timesteps (T = 0)")
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One timestep of a whole network, as a Step."""
+
+    training: bool
+    taps: tuple[str, ...]
+
+    def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
+        """One frame `[B, ...]` through the layers."""
+        body, statistics, key = params
+        state = State(neurons, statistics)
+        outputs, aux = body(frame[None], state, training=self.training, key=key, taps=self.taps)
+        moved = aux.statistics if self.training else ()
+        return aux.state, (outputs[0], moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
+
+
+def _refuse_window_statistics(body: Any) -> None:
+    norms = [m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm)]
+    if any(norm.over == "window" for norm in norms):
+        raise ValueError(
+            'BatchNorm(over="window") needs all timesteps at once, and order="time" runs one after '
+            'the other: use over="step" or over="frozen", or order="layer"'
+        )

@@ -1,0 +1,132 @@
+"""Normalisation whose running statistics are inputs and outputs, never hidden state.
+
+    y = gain * scale * (x - mean) / sqrt(var + epsilon) + bias
+
+Over which elements `mean` and `var` run is the layer's `over`:
+
+    "window"   T, B and space: the usual batch norm of deep spiking nets; sees the whole window
+    "step"     B and space, each timestep by itself; the only batch statistics that exist when a
+               whole cell is scanned over time
+    "frozen"   none: always the running statistics
+
+`gain = alpha * threshold` is threshold-dependent batch norm (tdBN).
+
+References: Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167; Zheng, Wu, Deng, Hu,
+Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax.nn.contract import Aux, State
+from snnjax.nn.synapses import Fold
+from snnjax.typing import Array, Key
+
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Statistics"]
+
+_OVER = ("window", "step", "frozen")
+
+
+class Statistics(NamedTuple):
+    """Running `mean` and (biased) `var` per channel, `[C]`."""
+
+    mean: Array
+    var: Array
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation over `[T, B, ..., C]`, statistics out.
+
+    In training the batch's statistics normalise and `aux.statistics` holds
+    `momentum * running + (1 - momentum) * batch`; otherwise the running ones normalise and go
+    through unchanged. Statistics are computed in float32 whatever the input.
+
+    Args:
+        channels: `C`.
+        over: which elements the batch statistics run over, see above.
+        momentum: weight of the *old* running value (PyTorch's 0.1 is 0.9 here).
+        epsilon: added to the variance.
+        gain: fixed factor; `alpha * threshold` for tdBN.
+        scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
+
+    Raises:
+        ValueError: `over` is not one of the three.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        over: str = "window",
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        gain: float = 1.0,
+        scale: float = 1.0,
+    ):
+        if over not in _OVER:
+            raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
+        self.channels, self.over, self.momentum = channels, over, momentum
+        self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
+        self.scale = nnx.Param(jnp.full(channels, scale, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """Running mean 0 and variance 1."""
+        del shape
+        ones = jnp.ones(self.channels, jnp.float32)
+        return State((), Statistics(jnp.zeros_like(ones), ones))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Normalises `[T, B, ..., C]`."""
+        del key, taps
+        running = state.statistics
+        if not training or self.over == "frozen":
+            return self._normalize(inputs, *running), Aux((), running)
+        axes = tuple(range(0 if self.over == "window" else 1, inputs.ndim - 1))
+        wide = inputs.astype(jnp.float32)
+        mean = wide.mean(axes, keepdims=True)
+        var = jnp.square(wide - mean).mean(axes, keepdims=True)
+        outputs = self._normalize(inputs, mean, var)
+        # Over "step" one row per timestep: their mean is what the running values move towards.
+        batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
+        moved = jax.tree.map(
+            lambda old, new: self.momentum * old + (1 - self.momentum) * new, running, batch
+        )
+        return outputs, Aux((), jax.lax.stop_gradient(moved))
+
+    def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
+        factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        outputs = (inputs.astype(jnp.float32) - mean) * factor + self.bias[...]
+        return outputs.astype(inputs.dtype)
+
+
+def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
+    """Group normalisation per timestep and example (`flax.nnx.GroupNorm`); no statistics to carry.
+
+    Reference:
+        Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
+    """
+    module = nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, rngs=rngs)
+    return Fold(module, name="groupnorm")
+
+
+def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
+    """Layer normalisation over channels, per timestep, example and place (`flax.nnx.LayerNorm`).
+
+    Reference:
+        Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
+    """
+    return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")

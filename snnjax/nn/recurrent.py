@@ -1,0 +1,51 @@
+"""A layer of neurons with all-to-all feedback: `x'[t] = x[t] + s[t-1] @ weights`."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import neurons
+from snnjax.nn.contract import Aux, State
+from snnjax.nn.neuron import Neuron, run
+from snnjax.typing import Array, Key
+
+__all__ = ["Recurrent"]
+
+
+class Recurrent(nnx.Module):
+    """Feeds a layer's last outputs back to it through `weights`, `[N, N]`.
+
+    Args:
+        neuron: any layer of `N` neurons on `[T, B, N]`, such as `nn.LIF()`; its scan is used for
+            the loop with feedback.
+        size: `N`.
+        rngs: for the weights, drawn orthogonal and scaled by `gain`.
+        gain: scale of the feedback at the start.
+    """
+
+    def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
+        self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
+        draw = nnx.initializers.orthogonal(gain)
+        self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """Neurons at rest, with no feedback yet."""
+        inner = self.neuron.initial_state(shape).neurons
+        return State(neurons.RecurrentState(inner, jnp.zeros(shape, jnp.float32)))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Currents `[T, B, N]` to spikes `[T, B, N]`."""
+        del training, key
+        step = neurons.recurrent(self.neuron.step)
+        params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
+        scan = self.neuron.scan
+        return run(step, params, state.neurons, inputs, whole=None, scan=scan, taps=taps)

@@ -1,0 +1,95 @@
+"""Depth as a scan: equal blocks, stacked, with the memory strategy over depth as an argument.
+
+    x <- block_i(x),  i = 1..n      as      scan(step, (), x, stacked blocks)
+
+Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
+undoes recomputation in code unrolled by a Python loop.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import memory
+from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.typing import Array, Key, Scan
+
+__all__ = ["Stacked"]
+
+
+class Stacked(nnx.Module):
+    """`depth` equal blocks with parameters of their own, scanned over depth.
+
+    Args:
+        block: `(rngs) -> layer`; makes one block, whose outputs have the shape of its inputs.
+        depth: number of blocks.
+        scan: the memory strategy over depth.
+        rngs: for the blocks' parameters.
+
+    Raises:
+        ValueError: `depth` is not positive; a block changes the shape (on `initial_state`).
+    """
+
+    def __init__(
+        self,
+        block: Callable[[nnx.Rngs], Layer],
+        depth: int,
+        *,
+        rngs: nnx.Rngs,
+        scan: Scan = memory.store,
+    ):
+        if depth < 1:
+            raise ValueError(f"a stack has at least one block, got depth={depth}")
+        self.depth, self.scan, self.name = depth, scan, "stack"
+        keys = jax.random.split(rngs.params(), depth)
+        self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """The blocks' states at rest, stacked: `[depth, ...]` leaves."""
+        block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
+        state = block.initial_state(shape)
+        after = output_shape(block, state, shape)
+        if after != tuple(shape):
+            raise ValueError(
+                f"stacked blocks keep the shape, but {shape} became {after}: put the layer that "
+                "changes it before the stack"
+            )
+        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.depth, *leaf.shape)), state)
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` through every block."""
+        keys = None if key is None else jax.random.split(key, self.depth)
+        outputs, aux = self.scan(Block(training, taps), (), inputs, (self.blocks, state, keys))
+        seen = {
+            f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
+            for i in range(self.depth)
+            for name, kinds in aux.taps.items()
+        }
+        return outputs, Aux(aux.state, aux.statistics, seen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One block as a Step over depth: activations are the state, block and its state the input."""
+
+    training: bool
+    taps: tuple[str, ...]
+
+    def __call__(self, params: tuple[()], activations: Array, x) -> tuple[Array, Aux]:
+        """Activations `[T, B, ...]` through one block; its aux leaves as the output."""
+        del params
+        block, state, key = x
+        return block(activations, state, training=self.training, key=key, taps=self.taps)

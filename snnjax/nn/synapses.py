@@ -1,0 +1,164 @@
+"""Synapses: linear and convolutional maps from spikes to currents, the same at every timestep.
+
+Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`: one large product instead of T small
+ones. `Fold` does that for any function or Flax module of your own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax.nn.contract import Aux, State, stateless
+from snnjax.nn.convolution import convolution
+from snnjax.typing import Array, Key, bind
+
+__all__ = ["AvgPool", "Conv", "Flatten", "Fold", "GlobalAvgPool", "Linear", "MaxPool"]
+
+
+class Fold(nnx.Module):
+    """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
+
+    Args:
+        function: a Flax module that holds parameters only, or a comparable function (a plain one,
+            or one made by `typing.bind`; not a lambda).
+        name: what error messages and listings call the layer.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str = "fold"):
+        self.function, self.name = function, name
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        del shape
+        return State()
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` to `[T, B, ...]`."""
+        del state, training, key, taps
+        timesteps, batch = inputs.shape[:2]
+        outputs = self.function(inputs.reshape(timesteps * batch, *inputs.shape[2:]))
+        return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
+
+
+class Kernel(nnx.Module):
+    """A convolution `[N, *space, C] -> [N, *space', C']` with its kernel; `Conv` folds time."""
+
+    def __init__(self, shape, *, strides, padding, groups, use_bias, kernel_init, rngs):
+        self.strides, self.padding, self.groups = strides, padding, groups
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
+
+    def __call__(self, inputs: Array) -> Array:
+        kernel = self.kernel[...].astype(inputs.dtype)
+        outputs = convolution(
+            inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
+        )
+        return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+
+
+def Linear(
+    inputs: int,
+    outputs: int,
+    *,
+    rngs: nnx.Rngs,
+    use_bias: bool = True,
+    kernel_init: Callable[..., Array] = nnx.initializers.lecun_normal(),
+) -> Fold:
+    """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep."""
+    module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
+    return Fold(module, name="linear")
+
+
+def Conv(
+    inputs: int,
+    outputs: int,
+    kernel: int | Sequence[int] = (3, 3),
+    *,
+    rngs: nnx.Rngs,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    groups: int = 1,
+    use_bias: bool = False,
+    kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+) -> Fold:
+    """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
+
+    Its derivative is written by hand in the form that XLA runs fast inside loops, see
+    `nn.convolution`.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: size per spatial axis; one number means a square 2D kernel, `(k,)` is 1D.
+        rngs: for the kernel.
+        strides: step per spatial axis.
+        padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
+        groups: channel groups that do not mix; `groups=inputs` is depthwise.
+        use_bias: add one bias per output channel; off, since a normalisation usually follows.
+        kernel_init: `(key, shape, dtype) -> kernel`.
+
+    Raises:
+        ValueError: `inputs` or `outputs` is not divisible by `groups`.
+    """
+    size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
+    if inputs % groups or outputs % groups:
+        raise ValueError(
+            f"{inputs} channels in and {outputs} out cannot be cut in {groups} groups: choose "
+            "groups that divide both"
+        )
+    shape = (*size, inputs // groups, outputs)
+    module = Kernel(
+        shape,
+        strides=strides if isinstance(strides, int) else tuple(strides),
+        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        groups=groups,
+        use_bias=use_bias,
+        kernel_init=kernel_init,
+        rngs=rngs,
+    )
+    return Fold(module, name="conv")
+
+
+def AvgPool(window: int = 2, *, strides: int | None = None, padding: str = "VALID") -> Fold:
+    """Mean over `window x window` patches of `[T, B, H, W, C]`; strides default to the window."""
+    return Fold(_pool(nnx.avg_pool, window, strides, padding), name="avgpool")
+
+
+def MaxPool(window: int = 2, *, strides: int | None = None, padding: str = "VALID") -> Fold:
+    """Maximum over `window x window` patches of `[T, B, H, W, C]`; of spikes, their OR."""
+    return Fold(_pool(nnx.max_pool, window, strides, padding), name="maxpool")
+
+
+def GlobalAvgPool() -> Fold:
+    """Mean over space, `[T, B, *space, C] -> [T, B, C]`."""
+    return Fold(_mean_over_space, name="globalavgpool")
+
+
+def Flatten() -> Fold:
+    """`[T, B, ...] -> [T, B, N]`."""
+    return Fold(_flatten, name="flatten")
+
+
+def _pool(function, window, strides, padding):
+    step = window if strides is None else strides
+    return bind(function, window_shape=(window, window), strides=(step, step), padding=padding)
+
+
+def _mean_over_space(inputs):
+    return inputs.mean(tuple(range(1, inputs.ndim - 1)))
+
+
+def _flatten(inputs):
+    return inputs.reshape(inputs.shape[0], -1)

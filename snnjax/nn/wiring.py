@@ -1,0 +1,107 @@
+"""Wiring: layers one after the other, and around a shortcut."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.typing import Array, Key
+
+__all__ = ["Residual", "Sequential", "gather", "layer_name", "subkey"]
+
+
+class Sequential(nnx.Module):
+    """Layers one after the other; each one's outputs are the next one's inputs.
+
+    Args:
+        layers: any layers of the contract `nn.Layer`.
+    """
+
+    def __init__(self, *layers: Any):
+        self.layers, self.name = nnx.List(layers), "sequential"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """The layers' states at rest, in order."""
+        states = []
+        for layer in self.layers:
+            states.append(layer.initial_state(shape))
+            shape = output_shape(layer, states[-1], shape)
+        return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` through every layer."""
+        outputs, parts = inputs, []
+        for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True)):
+            outputs, aux = layer(
+                outputs, State(*own), training=training, key=subkey(key, i), taps=taps
+            )
+            parts.append((layer_name(layer, i), aux))
+        return outputs, gather(parts)
+
+
+class Residual(nnx.Module):
+    """`y = shortcut(x) + branch(x)`.
+
+    Args:
+        branch: a layer.
+        shortcut: a layer; None is the identity.
+    """
+
+    def __init__(self, branch: Layer, shortcut: Layer | None = None):
+        self.branch, self.name = branch, "residual"
+        self.shortcut = Sequential() if shortcut is None else shortcut
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """The states of branch and shortcut at rest."""
+        states = [part.initial_state(shape) for part in (self.branch, self.shortcut)]
+        return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` through branch and shortcut, then their sum."""
+        outputs, parts = [], []
+        for i, (name, layer) in enumerate((("branch", self.branch), ("shortcut", self.shortcut))):
+            own = State(state.neurons[i], state.statistics[i])
+            y, aux = layer(inputs, own, training=training, key=subkey(key, i), taps=taps)
+            outputs.append(y)
+            parts.append((name, aux))
+        return outputs[1] + outputs[0], gather(parts)
+
+
+def subkey(key: Key | None, number: int) -> Key | None:
+    """The key of a part, by its number; None stays None."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
+def layer_name(layer: Any, number: int) -> str:
+    """What taps call a layer: its kind and its place, such as `lif1`."""
+    return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
+
+
+def gather(parts: list[tuple[str, Aux]]) -> Aux:
+    """One aux of a group from those of its parts; taps get the part's name in front."""
+    taps = {
+        f"{name}/{inner}".rstrip("/"): seen
+        for name, aux in parts
+        for inner, seen in aux.taps.items()
+    }
+    auxes = [aux for _, aux in parts]
+    return Aux(tuple(a.state for a in auxes), tuple(a.statistics for a in auxes), taps)
