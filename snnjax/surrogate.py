@@ -81,7 +81,7 @@ def strict(spike: Surrogate) -> Surrogate:
     return dataclasses.replace(spike, strict=True)
 
 
-def arctan(alpha: float = 2.0) -> Surrogate:
+def arctan(*, alpha: float = 2.0) -> Surrogate:
     """Slope `(alpha/2) / (1 + (pi/2 * alpha * u)^2)`, the derivative of a scaled arctangent.
 
     Args:
@@ -97,7 +97,7 @@ def arctan(alpha: float = 2.0) -> Surrogate:
     return Surrogate(_arctan, (_positive("alpha", alpha),))
 
 
-def sigmoid(alpha: float = 4.0) -> Surrogate:
+def sigmoid(*, alpha: float = 4.0) -> Surrogate:
     """Slope `alpha * sig(alpha u) * (1 - sig(alpha u))`, the derivative of the logistic function.
 
     Raises:
@@ -106,7 +106,7 @@ def sigmoid(alpha: float = 4.0) -> Surrogate:
     return Surrogate(_sigmoid, (_positive("alpha", alpha),))
 
 
-def fast_sigmoid(alpha: float = 10.0) -> Surrogate:
+def fast_sigmoid(*, alpha: float = 10.0) -> Surrogate:
     """Slope `1 / (1 + alpha * |u|)^2` of the fast sigmoid: the SuperSpike surrogate.
 
     Raises:
@@ -122,7 +122,7 @@ def fast_sigmoid(alpha: float = 10.0) -> Surrogate:
 super_spike = fast_sigmoid
 
 
-def triangle(alpha: float = 1.0) -> Surrogate:
+def triangle(*, alpha: float = 1.0) -> Surrogate:
     """Slope `max(0, alpha - alpha^2 |u|)`: a triangle of unit area (piecewise quadratic spike).
 
     Raises:
@@ -135,7 +135,7 @@ def triangle(alpha: float = 1.0) -> Surrogate:
     return Surrogate(_triangle, (_positive("alpha", alpha),))
 
 
-def rectangular(width: float = 1.0) -> Surrogate:
+def rectangular(*, width: float = 1.0) -> Surrogate:
     """Slope `1 / width` where `|u| <= width / 2`, else 0: a rectangle of unit area.
 
     Raises:
@@ -148,7 +148,7 @@ def rectangular(width: float = 1.0) -> Surrogate:
     return Surrogate(_rectangular, (_positive("width", width),))
 
 
-def gaussian(sigma: float = 0.5) -> Surrogate:
+def gaussian(*, sigma: float = 0.5) -> Surrogate:
     """Slope `exp(-u^2 / (2 sigma^2)) / (sigma sqrt(2 pi))`: the normal density.
 
     Raises:
@@ -157,7 +157,7 @@ def gaussian(sigma: float = 0.5) -> Surrogate:
     return Surrogate(_gaussian, (_positive("sigma", sigma),))
 
 
-def straight_through(low: float = -0.5, high: float = 0.5) -> Surrogate:
+def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
     """Slope 1 where `low <= u <= high`, else 0: the straight-through estimator with a clip.
 
     With the defaults and threshold 0.5 it is `round(clip(v, 0, 1))` with a gradient of 1 on [0, 1]

@@ -47,7 +47,7 @@ class ALIFState(NamedTuple):
     a: Array
 
 
-def alif_state(shape: tuple[int, ...], dtype=jnp.float32) -> ALIFState:
+def alif_state(shape: tuple[int, ...], *, dtype=jnp.float32) -> ALIFState:
     """The resting state: membrane and adaptation 0, of the shape of one step, `(B, ...)`."""
     return ALIFState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 

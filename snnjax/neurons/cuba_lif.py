@@ -42,7 +42,7 @@ class CubaLIFState(NamedTuple):
     i: Array
 
 
-def cuba_lif_state(shape: tuple[int, ...], dtype=jnp.float32) -> CubaLIFState:
+def cuba_lif_state(shape: tuple[int, ...], *, dtype=jnp.float32) -> CubaLIFState:
     """The resting state: membrane and synaptic current 0, of the shape of one step, `(B, ...)`."""
     return CubaLIFState(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 

@@ -45,7 +45,7 @@ class LIFState(NamedTuple):
     v: Array
 
 
-def lif_state(shape: tuple[int, ...], dtype=jnp.float32) -> LIFState:
+def lif_state(shape: tuple[int, ...], *, dtype=jnp.float32) -> LIFState:
     """The resting state: `v = 0`, of the shape of one timestep of current, `(B, ...)`."""
     return LIFState(jnp.zeros(shape, dtype))
 

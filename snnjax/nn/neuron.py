@@ -140,8 +140,8 @@ def _with_membrane(params, state, current, *, step):
 
 
 def IF(
-    threshold: float | Array = 1.0,
     *,
+    threshold: float | Array = 1.0,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scan: Scan | None = None,
@@ -160,9 +160,9 @@ def IF(
 
 
 def LIF(
+    *,
     decay: float | Array = 0.5,
     threshold: float | Array = 1.0,
-    *,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = False,
@@ -186,9 +186,9 @@ def LIF(
 
 
 def PLIF(
+    *,
     decay: float = 0.5,
     threshold: float | Array = 1.0,
-    *,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = True,
@@ -209,11 +209,11 @@ def PLIF(
 
 
 def ALIF(
+    *,
     decay: float | Array = 0.9,
     threshold: float | Array = 1.0,
     adaptation_decay: float | Array = 0.97,
     strength: float | Array = 0.2,
-    *,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = False,
@@ -232,10 +232,10 @@ def ALIF(
 
 
 def CubaLIF(
+    *,
     decay: float | Array = 0.9,
     synaptic_decay: float | Array = 0.8,
     threshold: float | Array = 1.0,
-    *,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = False,
@@ -254,8 +254,8 @@ def CubaLIF(
 
 
 def LI(
-    decay: float | Array = 0.9,
     *,
+    decay: float | Array = 0.9,
     scale_input: bool = False,
     scan: Scan | None = None,
     learn: tuple[str, ...] = (),

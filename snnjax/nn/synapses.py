@@ -84,8 +84,8 @@ def Linear(
 def Conv(
     inputs: int,
     outputs: int,
-    kernel: int | Sequence[int] = (3, 3),
     *,
+    kernel: int | Sequence[int] = (3, 3),
     rngs: nnx.Rngs,
     strides: int | Sequence[int] = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
@@ -131,12 +131,12 @@ def Conv(
     return Fold(module, name="conv")
 
 
-def AvgPool(window: int = 2, *, strides: int | None = None, padding: str = "VALID") -> Fold:
+def AvgPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
     """Mean over `window x window` patches of `[T, B, H, W, C]`; strides default to the window."""
     return Fold(_pool(nnx.avg_pool, window, strides, padding), name="avgpool")
 
 
-def MaxPool(window: int = 2, *, strides: int | None = None, padding: str = "VALID") -> Fold:
+def MaxPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
     """Maximum over `window x window` patches of `[T, B, H, W, C]`; of spikes, their OR."""
     return Fold(_pool(nnx.max_pool, window, strides, padding), name="maxpool")
 

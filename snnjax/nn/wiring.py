@@ -58,7 +58,7 @@ class Residual(nnx.Module):
         shortcut: a layer; None is the identity.
     """
 
-    def __init__(self, branch: Layer, shortcut: Layer | None = None):
+    def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
         self.branch, self.name = branch, "residual"
         self.shortcut = Sequential() if shortcut is None else shortcut
 

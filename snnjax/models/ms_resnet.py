@@ -1,0 +1,97 @@
+"""MS-ResNet: residual blocks whose stream is the membrane current, not spikes.
+
+    block   y = shortcut(x) + norm(conv3x3(neuron(norm(conv3x3(neuron(x))))))
+    net     conv3x3 - norm - four stages of blocks - neuron - mean over space - linear
+
+The shortcut is the identity, or conv1x1 with stride - norm where a stage begins with another shape.
+Equal blocks of a stage are stacked and scanned over depth.
+
+Reference: Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep Residual Learning",
+2021, arXiv:2112.08954. Widths and depths as the CIFAR baselines of Zhang and Zhang,
+"Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import nnx
+
+from snnjax import memory, nn
+from snnjax.models.assembly import conv_norm, finish, placed
+from snnjax.typing import Scan
+
+__all__ = ["BLOCKS", "ms_resnet"]
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
+
+
+def ms_resnet(
+    *,
+    depth: int = 18,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    rngs: nnx.Rngs,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    blocks: Sequence[int] | None = None,
+    neuron: Callable[..., nn.Neuron] = nn.LIF,
+    norm: Callable[[int], Any] = nn.BatchNorm,
+    order: str = "layer",
+    time_scan: Scan | None = None,
+    depth_scan: Scan = memory.store,
+) -> nn.Network:
+    """An MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
+
+    With the default widths and input it has 11,173,962 (depth 18), 21,282,122 (34) or 76,764,490
+    (104) parameters for 10 classes.
+
+    Args:
+        depth: 18, 34 or 104; names the blocks per stage.
+        classes: outputs.
+        input_shape: `(H, W, C)` of one frame; each stage after the first halves H and W.
+        rngs: for the weights.
+        widths: channels per stage.
+        blocks: blocks per stage, in place of those of `depth`.
+        neuron: makes a layer of neurons; called as `neuron(scan=...)`.
+        norm: makes a normalisation for so many channels; `order="time"` needs
+            `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        order: `"layer"` or `"time"`, see `nn.Network`.
+        time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the equal blocks of a stage.
+
+    Raises:
+        ValueError: an unknown depth; as many blocks as widths are needed, each stage at least one.
+    """
+    if blocks is None:
+        if depth not in BLOCKS:
+            raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
+        blocks = BLOCKS[depth]
+    if len(blocks) != len(widths) or min(blocks) < 1:
+        raise ValueError(f"blocks {tuple(blocks)} do not fit {len(widths)} stages of widths")
+    make = placed(neuron, order, time_scan)
+    layers: list = [*conv_norm(input_shape[2], widths[0], 3, norm, rngs=rngs)]
+    before = widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        if stage:
+            layers.append(_block(before, width, 2, make, norm, rngs))
+            count -= 1
+        if count:
+            equal = lambda rngs, width=width: _block(width, width, 1, make, norm, rngs)  # noqa: E731
+            layers.append(nn.Stacked(equal, count, scan=depth_scan, rngs=rngs))
+        before = width
+    layers += [make(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
+    return finish(layers, input_shape, order, time_scan)
+
+
+def _block(inputs, outputs, strides, make, norm, rngs):
+    branch = nn.Sequential(
+        make(),
+        *conv_norm(inputs, outputs, 3, norm, strides=strides, rngs=rngs),
+        make(),
+        *conv_norm(outputs, outputs, 3, norm, rngs=rngs),
+    )
+    if strides == 1 and inputs == outputs:
+        return nn.Residual(branch)
+    shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, norm, strides=strides, rngs=rngs))
+    return nn.Residual(branch, shortcut=shortcut)
