@@ -1,0 +1,26 @@
+"""Encoding: the only door by which time enters. Images, series and events become `[T, B, ...]`.
+
+    values.py    numbers that do not change: direct current, rate and latency code, receptive fields
+    signals.py   what has a time axis already: windows and frames turned time-major, level crossings
+    events.py    event recordings cut into frames, in NumPy on the host, before there is a batch
+
+Everything here runs before the first synapse and carries no parameters. Results are time-major and
+channels-last. The functions on arrays can be jitted, with `timesteps` (a shape) static.
+"""
+
+from snnjax.encoding.events import frames_by_count, frames_by_time, stack_frames
+from snnjax.encoding.signals import delta, frames, series
+from snnjax.encoding.values import direct, latency, poisson, population
+
+__all__ = [
+    "delta",
+    "direct",
+    "frames",
+    "frames_by_count",
+    "frames_by_time",
+    "latency",
+    "poisson",
+    "population",
+    "series",
+    "stack_frames",
+]

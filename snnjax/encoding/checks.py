@@ -1,0 +1,80 @@
+"""What the encoders ask of their arguments. Values are checked where they are concrete only."""
+
+from __future__ import annotations
+
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import Array
+
+
+def positive_integer(name: str, value: int) -> int:
+    """Returns `value` as an `int` of at least 1, or says that it is a static whole number.
+
+    Args:
+        name: The argument's name, for the message.
+        value: What the caller gave.
+
+    Returns:
+        The same number as a Python integer.
+
+    Raises:
+        TypeError: If it is no whole number, or is traced by a jit.
+        ValueError: If it is below 1.
+    """
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except (TypeError, jax.errors.ConcretizationTypeError):
+        raise TypeError(
+            f"{name} is a whole number and part of a shape, got {value!r}: give a Python int "
+            f"(under jax.jit name it in static_argnames)"
+        ) from None
+    if number < 1:
+        raise ValueError(f"{name} counts from 1, got {number}: give at least {name}=1")
+    return number
+
+
+def floating(name: str, values: jax.typing.ArrayLike, *, cure: str) -> Array:
+    """Returns `values` as a floating array, or says how to make them one.
+
+    Args:
+        name: The argument's name, for the message.
+        values: What the caller gave.
+        cure: What to write instead.
+
+    Returns:
+        The values as a JAX array.
+
+    Raises:
+        TypeError: If the values are integers, booleans or keys.
+    """
+    array = jnp.asarray(values)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, got {array.dtype}: write {cure}")
+    return array
+
+
+def unit_interval(name: str, values: Array) -> None:
+    """Refuses concrete values outside [0, 1]; traced values pass unseen.
+
+    Args:
+        name: The argument's name, for the message.
+        values: `[...]`, floating.
+
+    Raises:
+        ValueError: If a value lies outside, or is not a number.
+    """
+    try:
+        inside = bool(jnp.all((values >= 0) & (values <= 1)))
+    except jax.errors.ConcretizationTypeError:
+        return
+    if not inside:
+        raise ValueError(
+            f"{name} must lie in [0, 1], got values from {float(values.min()):g} to "
+            f"{float(values.max()):g}: rescale them, e.g. (x - x.min()) / (x.max() - x.min()), "
+            f"or jnp.clip(x, 0, 1)"
+        )

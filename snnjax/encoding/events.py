@@ -1,0 +1,207 @@
+"""Event recordings cut into frames, in NumPy on the host, before there is a batch.
+
+A recording is an integer array `[n, 4]`, one row per event, with the columns
+
+    t  microseconds        x  column in [0, W)        y  row in [0, H)        p  polarity, 0 or 1
+
+and a frame counts the events of its slice of time, `frame[y, x, p]`. Two ways to slice:
+
+    by time    frame = (t - t[0]) T // duration     equal durations, counts as they come
+    by count   frame = k T // n for event k of n    equal counts, durations as they come
+
+Both conserve events: the frames of a recording sum to its number of events (within the duration).
+Frames of one recording are `[T, H, W, 2]`, of many `[N, T, H, W, 2]`; `encoding.frames` turns a
+batch of them time-major.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from snnjax.encoding import checks
+
+
+def frames_by_time(
+    events: np.ndarray,
+    *,
+    timesteps: int,
+    height: int,
+    width: int,
+    duration: int | None = None,
+    dtype: DTypeLike = np.float32,
+) -> np.ndarray:
+    """Cuts a recording into `timesteps` slices of equal duration and counts the events of each.
+
+        frame of an event = floor((t - t_first) T / duration)
+
+    Time counts from the recording's first event. The order of the events does not matter.
+
+    Args:
+        events: `[n, 4]`, integers: t in microseconds, x, y, polarity 0 or 1.
+        timesteps: T, at least 1.
+        height: H in pixels.
+        width: W in pixels.
+        duration: Length of the window in microseconds; later events are dropped, and a shorter
+            recording ends in empty frames. None spans the recording: up to its last event.
+        dtype: Of the counts. `np.uint8` takes a quarter of the memory and refuses counts over 255.
+
+    Returns:
+        Counts `[T, H, W, 2]`.
+
+    Raises:
+        TypeError: If `events` are not integers.
+        ValueError: If an event lies outside the frame, a polarity is not 0 or 1, a count does not
+            fit `dtype`, or `timesteps`, `height`, `width` or `duration` is below 1.
+
+    Example:
+        >>> frames_by_time(events, timesteps=16, height=34, width=34, duration=300_000).shape
+        (16, 34, 34, 2)
+    """
+    shape = _shape(timesteps, height, width)
+    events = _checked(events, height, width)
+    if duration is not None:
+        duration = checks.positive_integer("duration", duration)
+    if len(events) == 0:
+        return np.zeros(shape, dtype)
+    elapsed = events[:, 0] - events[:, 0].min()
+    if duration is None:
+        duration = int(elapsed.max()) + 1  # the last event is inside its own frame
+    inside = elapsed < duration
+    return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype)
+
+
+def frames_by_count(
+    events: np.ndarray,
+    *,
+    timesteps: int,
+    height: int,
+    width: int,
+    dtype: DTypeLike = np.float32,
+) -> np.ndarray:
+    """Cuts a recording into `timesteps` runs of equally many events.
+
+        frame of event k = floor(k T / n),  k = 0 ... n-1
+
+    Two frames differ by at most one event. Fast motion gets more frames, stillness fewer, and the
+    absolute time is gone.
+
+    Args:
+        events: `[n, 4]`, integers, ordered by time: t in microseconds, x, y, polarity 0 or 1.
+        timesteps: T, at least 1.
+        height: H in pixels.
+        width: W in pixels.
+        dtype: Of the counts. `np.uint8` takes a quarter of the memory and refuses counts over 255.
+
+    Returns:
+        Counts `[T, H, W, 2]`.
+
+    Raises:
+        TypeError: If `events` are not integers.
+        ValueError: If the events are not ordered by time, an event lies outside the frame, a
+            polarity is not 0 or 1, a count does not fit `dtype`, or `timesteps`, `height` or
+            `width` is below 1.
+    """
+    shape = _shape(timesteps, height, width)
+    events = _checked(events, height, width)
+    if np.any(np.diff(events[:, 0]) < 0):
+        raise ValueError(
+            "events must be ordered by time to be cut by count: give "
+            "events[np.argsort(events[:, 0], kind='stable')]"
+        )
+    order = np.arange(len(events), dtype=np.int64)
+    return _count(events, order * shape[0] // max(len(events), 1), shape, dtype)
+
+
+def stack_frames(
+    recordings: Sequence[np.ndarray],
+    *,
+    by: Callable[..., np.ndarray] = frames_by_time,
+    timesteps: int,
+    height: int,
+    width: int,
+    dtype: DTypeLike = np.float32,
+) -> np.ndarray:
+    """Cuts many recordings into one array of frames.
+
+        y[n] = by(recordings[n], timesteps=..., height=..., width=..., dtype=...)
+
+    Args:
+        recordings: N arrays of events, each `[n, 4]`.
+        by: `frames_by_time`, `frames_by_count`, or your own function with their arguments.
+        timesteps: T, at least 1.
+        height: H in pixels.
+        width: W in pixels.
+        dtype: Of the counts.
+
+    Returns:
+        Counts `[N, T, H, W, 2]`, batch-major; `encoding.frames` turns them time-major.
+
+    Raises:
+        TypeError: As `by` does; the message names the recording.
+        ValueError: As `by` does; the message names the recording.
+
+    Example:
+        >>> cut = functools.partial(frames_by_time, duration=300_000)
+        >>> stack_frames(recordings, by=cut, timesteps=16, height=34, width=34, dtype=np.uint8)
+    """
+    shape = _shape(timesteps, height, width)
+    out = np.zeros((len(recordings), *shape), dtype)
+    for n, events in enumerate(recordings):
+        try:
+            out[n] = by(events, timesteps=timesteps, height=height, width=width, dtype=dtype)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"in recording {n} of {len(recordings)}")
+            raise
+    return out
+
+
+def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]:
+    return (
+        checks.positive_integer("timesteps", timesteps),
+        checks.positive_integer("height", height),
+        checks.positive_integer("width", width),
+        2,
+    )
+
+
+def _checked(events: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The events as int64 (an unsigned column would wrap in a difference), inside the frame."""
+    events = np.asarray(events)
+    if events.ndim != 2 or events.shape[1] != 4:
+        raise ValueError(
+            f"events must be [n, 4] with the columns t, x, y, polarity, got {list(events.shape)}: "
+            f"use np.stack([t, x, y, p], axis=1)"
+        )
+    if not np.issubdtype(events.dtype, np.integer):
+        raise TypeError(
+            f"events must be integers (t in microseconds), got {events.dtype}: seconds become "
+            f"(1e6 * t).astype(np.int64)"
+        )
+    events = events.astype(np.int64)
+    for name, column, end in (("x", 1, width), ("y", 2, height)):
+        values = events[:, column]
+        if np.any((values < 0) | (values >= end)):
+            raise ValueError(
+                f"{name} must lie in [0, {end}), got {values.min()} to {values.max()}: check "
+                f"height, width and the order of the columns (t, x, y, polarity)"
+            )
+    if np.any((events[:, 3] < 0) | (events[:, 3] > 1)):
+        raise ValueError("polarity must be 0 or 1: where it is -1 and 1, write p > 0")
+    return events
+
+
+def _count(
+    events: np.ndarray, frame: np.ndarray, shape: tuple[int, int, int, int], dtype: DTypeLike
+) -> np.ndarray:
+    index = np.ravel_multi_index((frame, events[:, 2], events[:, 1], events[:, 3]), shape)
+    counts = np.bincount(index, minlength=int(np.prod(shape))).reshape(shape)
+    dtype = np.dtype(dtype)
+    if np.issubdtype(dtype, np.integer) and counts.max() > np.iinfo(dtype).max:
+        raise ValueError(
+            f"a pixel counts {counts.max()} events in one frame, more than {dtype} holds: give "
+            f"dtype=np.float32, or more timesteps"
+        )
+    return counts.astype(dtype)

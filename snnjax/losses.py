@@ -1,0 +1,252 @@
+"""Losses: one number per example, `[B]`, and `mean`, which knows that a batch may be padded.
+
+    cross_entropy            of logits [B, K], after a readout
+    rate_cross_entropy       of the time mean of outputs [T, B, K]
+    temporal_cross_entropy   at every timestep (TET)
+    rate_mse                 firing rates against target rates
+    spike_rate_penalty       firing rates outside a band
+
+The batch axis stays until `mean`, because the last batch of an evaluation is filled up with
+examples of weight 0. Losses are computed in float32 at least, whatever the dtype of the outputs.
+Labels are checked where they are concrete, so not under jit.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from snnjax.typing import Array
+
+
+def mean(values: Array, *, weights: Array | None = None) -> Array:
+    """The mean over a batch, padding left out.
+
+        sum_b w[b] v[b] / sum_b w[b],  0 where every weight is 0
+
+    Args:
+        values: `[B]`, per-example losses.
+        weights: `[B]`, 1 for an example, 0 for padding (or any share between); None is all 1.
+            What a value of weight 0 holds, not-a-number included, does not matter.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: If `weights` do not have the shape of `values`.
+    """
+    values = jnp.asarray(values)
+    if weights is None:
+        return jnp.mean(values)
+    weights = jnp.asarray(weights)
+    if weights.shape != values.shape:
+        raise ValueError(
+            f"weights must be one number per example, {list(values.shape)}, got "
+            f"{list(weights.shape)}"
+        )
+    weights = weights.astype(values.dtype)
+    summed = jnp.sum(jnp.where(weights == 0, 0, values) * weights)
+    norm = jnp.sum(weights)
+    return summed / jnp.where(norm == 0, 1, norm)
+
+
+def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
+    """Softmax cross entropy of logits, after a readout.
+
+        L = -sum_k q[k] log softmax(logits)[k],  q = (1 - a) onehot(label) + a / K
+
+    Args:
+        logits: `[B, K]`, floating.
+        labels: `[B]`, integers in [0, K).
+        label_smoothing: a, in [0, 1).
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        TypeError: If `logits` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit, a concrete label is outside [0, K), or
+            `label_smoothing` is outside [0, 1).
+    """
+    logits = _floating("logits", logits, rank=2, letters="[B, K]")
+    labels = _labels(labels, logits)
+    return _cross_entropy(logits, labels, label_smoothing)
+
+
+def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
+    """Cross entropy of the time mean: the whole window answers as one.
+
+        L = CE(1/T sum_t o[t], label)
+
+    Args:
+        outputs: `[T, B, K]`, floating: spikes, membrane potentials or logits per timestep.
+        labels: `[B]`, integers in [0, K).
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        TypeError: If `outputs` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit, a concrete label is outside [0, K), or
+            `label_smoothing` is outside [0, 1).
+    """
+    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    labels = _labels(labels, outputs)
+    return _cross_entropy(jnp.mean(outputs, axis=0), labels, label_smoothing)
+
+
+def temporal_cross_entropy(
+    outputs: Array,
+    labels: Array,
+    *,
+    regularization: float = 0.05,
+    phi: float = 1.0,
+    label_smoothing: float = 0.0,
+) -> Array:
+    """Temporal efficient training (TET): every timestep must answer by itself.
+
+        L = (1 - lambda) 1/T sum_t CE(o[t], label) + lambda 1/T sum_t MSE(o[t], phi)
+
+    The second term keeps single timesteps from running away. Since the cross entropy is convex,
+    the first is never below `rate_cross_entropy`.
+
+    Args:
+        outputs: `[T, B, K]`, floating: membrane potentials or logits per timestep.
+        labels: `[B]`, integers in [0, K).
+        regularization: lambda, in [0, 1].
+        phi: The constant the outputs are drawn to; the paper takes the firing threshold.
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+
+    Returns:
+        `[B]`.
+
+    Raises:
+        TypeError: If `outputs` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit, a concrete label is outside [0, K), or
+            `regularization` is outside [0, 1] or `label_smoothing` outside [0, 1).
+
+    Reference:
+        S. Deng, Y. Li, S. Zhang, S. Gu, "Temporal Efficient Training of Spiking Neural Network via
+        Gradient Re-weighting", ICLR 2022, arXiv:2202.11946.
+    """
+    if not 0.0 <= regularization <= 1.0:
+        raise ValueError(f"regularization must lie in [0, 1], got {regularization}: 0.05 is usual")
+    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    labels = _labels(labels, outputs)
+    each = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
+    distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
+    return (1 - regularization) * jnp.mean(each, axis=0) + regularization * jnp.mean(
+        distance, axis=(0, 2)
+    )
+
+
+def rate_mse(
+    outputs: Array, labels: Array, *, correct: float = 1.0, incorrect: float = 0.0
+) -> Array:
+    """Mean squared error of firing rates against a target rate of the label's class and the others.
+
+        L = 1/K sum_k (1/T sum_t o[t, k] - target[k])^2
+        target[k] = correct where k is the label, else incorrect
+
+    Targets short of 1 and above 0 (0.8 and 0.1, say) keep the losing neurons alive.
+
+    Args:
+        outputs: `[T, B, K]`, floating, spikes.
+        labels: `[B]`, integers in [0, K).
+        correct: Target rate of the label's class, spikes per timestep.
+        incorrect: Target rate of the other classes, spikes per timestep.
+
+    Returns:
+        `[B]`, squared spikes per timestep.
+
+    Raises:
+        TypeError: If `outputs` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit, or a concrete label is outside [0, K).
+    """
+    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    labels = _labels(labels, outputs)
+    rates = jnp.mean(outputs, axis=0)
+    target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
+    target = incorrect + (correct - incorrect) * target
+    return jnp.mean(optax.squared_error(rates, target), axis=-1)
+
+
+def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0) -> Array:
+    """How far the firing rates of a layer leave a band: silence below it, cost above it.
+
+        r[i] = 1/T sum_t s[t, i]
+        L = 1/N sum_i (max(lower - r[i], 0)^2 + max(r[i] - upper, 0)^2)
+
+    Inside the band it is 0 and so is its gradient. Add it to a loss with a small factor, per layer.
+
+    Args:
+        spikes: `[T, B, ...]`, floating, of N neurons.
+        lower: Least firing rate, spikes per timestep, in [0, upper].
+        upper: Largest firing rate, spikes per timestep.
+
+    Returns:
+        `[B]`, squared spikes per timestep.
+
+    Raises:
+        TypeError: If `spikes` are not floating point.
+        ValueError: If `spikes` have fewer than two axes, or the band is empty.
+
+    Reference:
+        F. Zenke, T. P. Vogels, "The Remarkable Robustness of Surrogate Gradient Learning for
+        Instilling Complex Function in Spiking Neural Networks", Neural Computation 33, 2021.
+    """
+    if not 0.0 <= lower <= upper:
+        raise ValueError(f"the band must be 0 <= lower <= upper, got [{lower}, {upper}]")
+    spikes = _floating("spikes", spikes, rank=None, letters="[T, B, ...]")
+    rates = jnp.mean(spikes, axis=0)
+    outside = jnp.maximum(lower - rates, 0) + jnp.maximum(rates - upper, 0)
+    # At most one of the two is not 0, so the square of the sum is the sum of the squares.
+    return jnp.mean(outside**2, axis=tuple(range(1, rates.ndim)))
+
+
+def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}: 0.1 is usual")
+    if label_smoothing == 0.0:
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(target, label_smoothing))
+
+
+def _floating(name: str, array: Array, *, rank: int | None, letters: str) -> Array:
+    array = jnp.asarray(array)
+    if array.ndim < 2 or (rank is not None and array.ndim != rank) or 0 in array.shape[:1]:
+        raise ValueError(
+            f"{name} must be {letters}, got {list(array.shape)}: outputs [T, B, K] become logits "
+            f"[B, K] by a readout, e.g. readout.rate(outputs)"
+        )
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name} must be floating point, got {array.dtype}: use .astype('float32')")
+    return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
+
+
+def _labels(labels: Array, outputs: Array) -> Array:
+    labels = jnp.asarray(labels)
+    batch, classes = outputs.shape[-2:]
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(
+            f"labels must be integers, got {labels.dtype}: one-hot labels become "
+            f"labels.argmax(-1), others labels.astype('int32')"
+        )
+    if labels.shape != (batch,):
+        raise ValueError(
+            f"labels must be [B], one class per example, got {list(labels.shape)} for a batch of "
+            f"{batch}: one-hot labels become labels.argmax(-1)"
+        )
+    try:
+        inside = bool(jnp.all((labels >= 0) & (labels < classes)))
+    except jax.errors.ConcretizationTypeError:
+        inside = True
+    if not inside:
+        raise ValueError(
+            f"labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}: make the "
+            f"network's classes as many as the labels, and count from 0"
+        )
+    return labels

@@ -1,0 +1,153 @@
+"""Readout: the only door by which time leaves. `[T, B, K]` outputs become `[B, K]` logits.
+
+    rate            mean over t of o[t]
+    weighted_rate   sum over t of w[t] o[t] / sum of w
+    total           sum over t of o[t]
+    max_membrane    max over t of o[t]
+    last            o[T-1]
+
+Outputs are spikes or, of neurons that never fire, membrane potentials. All but `weighted_rate` and
+`last` are blind to the order of the timesteps. Axes between batch and class are kept.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import Array
+
+
+def rate(outputs: Array) -> Array:
+    """The mean over time: a firing rate of spikes, a mean potential of membranes.
+
+        y = 1/T sum_t o[t]
+
+    Args:
+        outputs: `[T, B, K]`, floating.
+
+    Returns:
+        `[B, K]`, spikes per timestep, or the unit of the membrane potential.
+
+    Raises:
+        TypeError: If `outputs` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, or no timestep.
+    """
+    return jnp.mean(_time_major(outputs), axis=0)
+
+
+def weighted_rate(outputs: Array, weights: jax.typing.ArrayLike) -> Array:
+    """The mean over time under one weight per timestep; equal weights give `rate`.
+
+        y = sum_t w[t] o[t] / sum_t w[t]
+
+    Late timesteps, whose neurons have seen more, can count more (`w[t] = t + 1`), the first ones
+    not at all (a burn-in), or the weights can be learned (as a softmax, so that the sum is 1).
+
+    Args:
+        outputs: `[T, B, K]`, floating.
+        weights: `[T]`, floating, not negative, with a sum above 0.
+
+    Returns:
+        `[B, K]`, the unit of `outputs`.
+
+    Raises:
+        TypeError: If `outputs` or `weights` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, there is not one weight per timestep,
+            or concrete weights are negative or all 0.
+    """
+    outputs = _time_major(outputs)
+    weights = jnp.asarray(weights)
+    if weights.shape != outputs.shape[:1]:
+        raise ValueError(
+            f"weights must be one number per timestep, [{outputs.shape[0]}], got "
+            f"{list(weights.shape)}"
+        )
+    if not jnp.issubdtype(weights.dtype, jnp.floating):
+        raise TypeError(f"weights must be floating point, got {weights.dtype}: use .astype")
+    try:
+        valid = bool(jnp.all(weights >= 0) & (jnp.sum(weights) > 0))
+    except jax.errors.ConcretizationTypeError:
+        valid = True
+    if not valid:
+        raise ValueError(f"weights must not be negative nor all 0, got {weights}: jax.nn.softmax")
+    shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
+    return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
+
+
+def total(outputs: Array) -> Array:
+    """The sum over time: spike counts.
+
+        y = sum_t o[t]
+
+    As logits of a cross entropy it is `rate` at a temperature of 1/T: sharper, and it changes with
+    the number of timesteps.
+
+    Args:
+        outputs: `[T, B, K]`, floating.
+
+    Returns:
+        `[B, K]`, spikes.
+
+    Raises:
+        TypeError: If `outputs` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, or no timestep.
+    """
+    return jnp.sum(_time_major(outputs), axis=0)
+
+
+def max_membrane(outputs: Array) -> Array:
+    """The largest membrane potential over time, of output neurons that integrate and never fire.
+
+        y = max_t v[t]
+
+    Its gradient reaches the timestep of the maximum only; where several share it, as spikes do,
+    they share the gradient.
+
+    Args:
+        outputs: `[T, B, K]`, floating, membrane potentials.
+
+    Returns:
+        `[B, K]`, the unit of the membrane potential.
+
+    Raises:
+        TypeError: If `outputs` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, or no timestep.
+
+    Reference:
+        B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, "The Heidelberg Spiking Data Sets for the
+        Systematic Evaluation of Spiking Neural Networks", 2019, arXiv:1910.07407.
+    """
+    return jnp.max(_time_major(outputs), axis=0)
+
+
+def last(outputs: Array) -> Array:
+    """The last timestep, of membranes that remember the rest.
+
+        y = o[T-1]
+
+    Args:
+        outputs: `[T, B, K]`, floating.
+
+    Returns:
+        `[B, K]`, the unit of `outputs`.
+
+    Raises:
+        TypeError: If `outputs` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, or no timestep.
+    """
+    return _time_major(outputs)[-1]
+
+
+def _time_major(outputs: Array) -> Array:
+    outputs = jnp.asarray(outputs)
+    if outputs.ndim < 3 or outputs.shape[0] < 1:
+        raise ValueError(
+            f"outputs must be [T, B, K] with T >= 1, got {list(outputs.shape)}: a readout comes "
+            f"once, after the network; a single timestep is outputs[None]"
+        )
+    if not jnp.issubdtype(outputs.dtype, jnp.floating):
+        raise TypeError(
+            f"outputs must be floating point, got {outputs.dtype}: use outputs.astype('float32')"
+        )
+    return outputs

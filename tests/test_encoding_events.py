@@ -1,0 +1,117 @@
+"""Laws of event frames: events are conserved, slices are even, no frame depends on later events."""
+
+import functools
+import tarfile
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnjax import encoding
+
+fast = settings(max_examples=40, deadline=None)
+slices = st.integers(1, 9)
+
+
+@st.composite
+def recordings(draw, height=5, width=7):
+    n = draw(st.integers(0, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**31)))
+    t = np.sort(rng.integers(0, draw(st.integers(1, 10**6)), n)) + draw(st.integers(0, 2**40))
+    columns = [t, rng.integers(0, width, n), rng.integers(0, height, n), rng.integers(0, 2, n)]
+    return np.stack(columns, axis=1).astype(np.int64)
+
+
+size = {"height": 5, "width": 7}
+
+
+@pytest.mark.parametrize("cut", [encoding.frames_by_time, encoding.frames_by_count])
+@fast
+@given(events=recordings(), timesteps=slices)
+def test_frames_conserve_the_events_of_every_pixel(cut, events, timesteps):
+    frames = cut(events, timesteps=timesteps, **size)
+    assert frames.shape == (timesteps, 5, 7, 2) and frames.dtype == np.float32
+    expected = np.zeros((5, 7, 2))
+    for _, x, y, p in events:
+        expected[y, x, p] += 1
+    np.testing.assert_array_equal(frames.sum(0), expected)
+    np.testing.assert_array_equal(frames, cut(events, timesteps=timesteps, dtype=np.uint8, **size))
+
+
+@fast
+@given(events=recordings(), timesteps=slices)
+def test_frames_by_count_differ_by_at_most_one_event(events, timesteps):
+    counts = encoding.frames_by_count(events, timesteps=timesteps, **size).sum((1, 2, 3))
+    assert counts.max() - counts.min() <= 1
+
+
+@fast
+@given(events=recordings(), timesteps=slices, duration=st.integers(1, 10**6))
+def test_frames_by_time_match_the_slices_of_the_clock(events, timesteps, duration):
+    frames = encoding.frames_by_time(events, timesteps=timesteps, duration=duration, **size)
+    elapsed = [int(t - events[0, 0]) for t in events[:, 0]]
+    for i in range(timesteps):
+        # Whole numbers: i D <= t T < (i + 1) D.
+        inside = [i * duration <= t * timesteps < (i + 1) * duration for t in elapsed]
+        assert frames[i].sum() == sum(inside)
+
+
+def test_frames_by_time_are_causal_blind_to_order_and_to_the_origin_of_time():
+    events = np.array([[10, 0, 0, 0], [20, 1, 1, 1], [30, 2, 2, 0], [109, 3, 3, 1]])
+    cut = functools.partial(encoding.frames_by_time, timesteps=10, duration=100, **size)
+    frames = cut(events)
+    np.testing.assert_array_equal(frames, cut(events[::-1]))
+    np.testing.assert_array_equal(frames, cut((events + [7, 0, 0, 0]).astype(np.uint32)))
+    np.testing.assert_array_equal(frames[:9], cut(events[:3])[:9])
+    assert frames[9, 3, 3, 1] == 1 and frames[1, 1, 1, 1] == 1  # [y, x, polarity]
+
+
+def test_stack_frames_is_one_recording_after_the_other():
+    rng = np.random.default_rng(0)
+    events = [np.sort(rng.integers(0, 2, (n, 4)), axis=0) for n in (5, 0, 9)]
+    for by in (encoding.frames_by_time, encoding.frames_by_count):
+        stacked = encoding.stack_frames(events, by=by, timesteps=3, dtype=np.uint8, **size)
+        assert stacked.shape == (3, 3, 5, 7, 2) and stacked.dtype == np.uint8
+        for one, frames in zip(events, stacked, strict=True):
+            np.testing.assert_array_equal(frames, by(one, timesteps=3, **size))
+    assert encoding.frames(stacked).shape == (3, 3, 5, 7, 2)
+    with pytest.raises(ValueError) as caught:
+        encoding.stack_frames([*events, events[0] + 9], timesteps=3, **size)
+    assert caught.value.__notes__ == ["in recording 3 of 4"]
+
+
+def test_real_recordings_conserve_their_events(shared):
+    archive = shared("data", "nmnist-small", "NMNISTsmall.tar.xz")
+    with tarfile.open(archive, "r|xz") as files:  # a stream: only the beginning is unpacked
+        recording = next(f for f in files if f.name.endswith(".bs2"))
+        stream = files.extractfile(recording)
+        assert stream is not None
+        content = stream.read()
+    a = np.frombuffer(content, np.uint8).reshape(-1, 5).astype(np.int64)
+    t = ((a[:, 2] & 127) << 16) | (a[:, 3] << 8) | a[:, 4]
+    events = np.stack([t, a[:, 0], a[:, 1], a[:, 2] >> 7], axis=1)
+    for cut in (encoding.frames_by_time, encoding.frames_by_count):
+        assert cut(events, timesteps=16, height=34, width=34).sum() == len(events)
+
+
+events = np.array([[0, 1, 1, 0], [5, 2, 2, 1]])
+cut = functools.partial(encoding.frames_by_time, timesteps=2, **size)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "cure"),
+    [
+        (lambda: cut(events[:, :3]), ValueError, "np.stack"),
+        (lambda: cut(events / 2), TypeError, "astype"),
+        (lambda: cut(events + [0, 5, 0, 0]), ValueError, "x must lie"),
+        (lambda: cut(events - [0, 0, 2, 0]), ValueError, "y must lie"),
+        (lambda: cut(events * [1, 1, 1, -1]), ValueError, "p > 0"),
+        (lambda: cut(events, duration=0), ValueError, "duration=1"),
+        (lambda: cut(np.zeros((1000, 4), int), dtype=np.uint8), ValueError, "np.float32"),
+        (lambda: encoding.frames_by_count(events[::-1], timesteps=2, **size), ValueError, "sort"),
+    ],
+)
+def test_wrong_arguments_name_the_cure(call, error, cure):
+    with pytest.raises(error, match=cure):
+        call()

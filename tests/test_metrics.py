@@ -1,0 +1,114 @@
+"""Laws of the metrics: counts agree with each other and with NumPy, padding does not count."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnjax import metrics
+
+B, K = 16, 5
+METRICS = [
+    metrics.accuracy,
+    functools.partial(metrics.top_k_accuracy, k=2),
+    metrics.confusion_matrix,
+]
+
+
+def batch(seed, ties=False):
+    logits = jax.random.normal(jax.random.key(seed), (B, K))
+    if ties:
+        logits = jnp.round(logits)
+    return logits, jax.random.randint(jax.random.key(seed + 1), (B,), 0, K)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), ties=st.booleans())
+def test_the_metrics_agree_with_each_other_and_with_numpy(seed, ties):
+    logits, labels = batch(seed, ties)
+    right = np.asarray(logits).argmax(1) == np.asarray(labels)
+    accuracy = metrics.accuracy(logits, labels)
+    confusion = metrics.confusion_matrix(logits, labels)
+    np.testing.assert_allclose(accuracy, right.mean(), rtol=1e-6)
+    np.testing.assert_array_equal(metrics.top_k_accuracy(logits, labels, k=1), accuracy)
+    np.testing.assert_allclose(jnp.trace(confusion) / confusion.sum(), accuracy, rtol=1e-6)
+    np.testing.assert_array_equal(confusion.sum(1), np.bincount(np.asarray(labels), minlength=K))
+    np.testing.assert_array_equal(
+        confusion.sum(0), np.bincount(np.asarray(logits).argmax(1), minlength=K)
+    )
+    top = [float(metrics.top_k_accuracy(logits, labels, k=k)) for k in range(1, K + 1)]
+    assert top == sorted(top) and top[-1] == 1.0
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_padding_does_not_count_and_jit_changes_nothing(metric):
+    logits, labels = batch(0)
+    weights = (jnp.arange(B) < 10).astype(jnp.float32)
+    found = metric(logits, labels, weights=weights)
+    np.testing.assert_allclose(found, metric(logits[:10], labels[:10]), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(metric)(logits, labels, weights=weights), found, rtol=1e-6)
+    np.testing.assert_allclose(metric(logits, labels.astype("uint8")), metric(logits, labels))
+    np.testing.assert_array_equal(metric(logits, labels, weights=jnp.zeros(B)), 0.0)
+
+
+def test_what_is_not_a_number_or_not_a_class_is_never_right():
+    broken = jnp.full((4, K), jnp.nan)
+    labels = jnp.array([0, 1, 2, 3])
+    for k in range(1, K + 1):
+        assert metrics.top_k_accuracy(broken, labels, k=k) == 0.0
+    assert metrics.accuracy(broken, labels) == 0.0
+    for outside in (-1, K):
+        assert metrics.accuracy(jnp.ones((1, K)), jnp.array([outside])) == 0.0
+
+
+def test_confusion_rows_are_labels_and_batches_add_up():
+    logits, labels = jax.nn.one_hot(jnp.array([1, 1, 0]), 3), jnp.array([0, 1, 2])
+    expected = [[0, 1, 0], [0, 1, 0], [1, 0, 0]]
+    np.testing.assert_array_equal(metrics.confusion_matrix(logits, labels), expected)
+    logits, labels = batch(3)
+    parts = [metrics.confusion_matrix(logits[i::2], labels[i::2]) for i in range(2)]
+    np.testing.assert_array_equal(parts[0] + parts[1], metrics.confusion_matrix(logits, labels))
+
+
+def test_firing_rates_count_spikes_per_neuron_timestep_and_example():
+    train = jax.random.bernoulli(jax.random.key(0), 0.3, (7, B, 4, 4, 2))
+    dense = jnp.ones((7, B, 3), jnp.bfloat16)
+    taps = {"conv": {"spikes": train.astype(jnp.float32), "v": dense}, "head": dense}
+    rates = metrics.firing_rates(taps)
+    assert list(rates) == ["conv", "head"]
+    np.testing.assert_allclose(rates["conv"], np.asarray(train).mean(), rtol=1e-5)
+    np.testing.assert_array_equal(rates["head"], 1.0)
+    weights = (jnp.arange(B) < 3).astype(jnp.float32)
+    kept = jax.jit(metrics.firing_rates)(taps, weights=weights)["conv"]
+    np.testing.assert_allclose(kept, np.asarray(train)[:, :3].mean(), rtol=1e-5)
+
+
+def test_firing_rates_leave_out_layers_without_spikes():
+    spikes = jnp.zeros((2, 3, 4))
+    assert list(metrics.firing_rates({"lif": {"spikes": spikes}, "li": {"v": spikes}})) == ["lif"]
+    assert metrics.firing_rates({}) == {}
+
+
+logits, labels = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "cure"),
+    [
+        (lambda: metrics.accuracy(logits[None], labels), ValueError, "readout"),
+        (lambda: metrics.accuracy(logits > 0, labels), TypeError, "float32"),
+        (lambda: metrics.accuracy(logits, logits), TypeError, "int32"),
+        (lambda: metrics.accuracy(logits, logits.astype(int)), ValueError, "argmax"),
+        (lambda: metrics.accuracy(logits, labels, weights=labels[:2]), ValueError, "per example"),
+        (lambda: metrics.top_k_accuracy(logits, labels), ValueError, "number of classes"),
+        (lambda: metrics.firing_rates({"li": {"v": logits}}), ValueError, "taps=.'spikes'"),
+        (lambda: metrics.firing_rates({"lif": labels}), ValueError, r"\[T, B, ...\]"),
+    ],
+)
+def test_wrong_arguments_name_the_cure(call, error, cure):
+    with pytest.raises(error, match=cure):
+        call()
