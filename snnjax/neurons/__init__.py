@@ -5,6 +5,16 @@ whole sequences with a hand-written derivative.
 """
 
 from snnjax.neurons.alif import ALIFParams, ALIFState, alif, alif_state
+from snnjax.neurons.conventions import (
+    Convention,
+    norse_lif_box,
+    snntorch_leaky,
+    snntorch_synaptic,
+    spikingjelly_if,
+    spikingjelly_lif,
+    spikingjelly_plif,
+    spyx_lif,
+)
 from snnjax.neurons.cuba_lif import CubaLIFParams, CubaLIFState, cuba_lif, cuba_lif_state
 from snnjax.neurons.decay import euler_decay, exponential_decay
 from snnjax.neurons.integrate_fire import (
@@ -36,6 +46,7 @@ from snnjax.neurons.reset import Reset, delayed, detached, none, subtract, to, z
 __all__ = [
     "ALIFParams",
     "ALIFState",
+    "Convention",
     "CubaLIFParams",
     "CubaLIFState",
     "IFParams",
@@ -69,11 +80,18 @@ __all__ = [
     "lif_scan",
     "lif_state",
     "none",
+    "norse_lif_box",
     "plif",
     "plif_scan",
     "plif_state",
     "plif_weight",
     "recurrent",
+    "snntorch_leaky",
+    "snntorch_synaptic",
+    "spikingjelly_if",
+    "spikingjelly_lif",
+    "spikingjelly_plif",
+    "spyx_lif",
     "subtract",
     "to",
     "zero",

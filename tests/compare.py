@@ -1,0 +1,33 @@
+"""How two results are compared: bit for bit, or relative to the largest entry."""
+
+import jax
+import numpy as np
+
+
+def largest_error(actual, expected) -> float:
+    """The largest difference of two trees, each leaf relative to the largest entry of `expected`.
+
+    A leaf that is zero everywhere must be zero everywhere.
+    """
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    errors = [0.0]
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        assert a.shape == b.shape, (a.shape, b.shape)
+        if b.size:
+            scale = np.max(np.abs(b))
+            errors.append(float(np.max(np.abs(a - b)) / (scale if scale > 0 else 1.0)))
+    return max(errors)
+
+
+def assert_close(actual, expected, bound: float) -> None:
+    error = largest_error(actual, expected)
+    assert error <= bound, f"error {error:.3g} of the largest entry, allowed {bound:.3g}"
+
+
+def assert_equal(actual, expected) -> None:
+    """Equal structure, dtypes and bits."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
