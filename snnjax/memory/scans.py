@@ -89,7 +89,7 @@ class Recompute:
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
     ) -> tuple[PyTree, PyTree]:
         """Runs `step` over `xs`, keeping the state every `every` steps."""
-        length = jax.tree.leaves(xs)[0].shape[0]
+        length = _length(xs)
         every = min(self.every, length)
         if length == 0:
             return store(step, params, state, xs)
@@ -110,6 +110,16 @@ class Recompute:
         rest = functools.partial(_rest, step, whole * every)
         state, last = jax.checkpoint(rest)(params, state, xs)
         return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
+
+
+def _length(xs: PyTree) -> int:
+    lengths = sorted({x.shape[0] for x in jax.tree.leaves(xs)})
+    if len(lengths) != 1:
+        # Slicing would clamp the shorter leaf to its end without a word.
+        raise ValueError(
+            f"xs needs arrays of one length along their leading axis, got lengths {lengths}"
+        )
+    return lengths[0]
 
 
 def _rest(step: Step, start: int, params: PyTree, state: PyTree, xs: PyTree):
