@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def from_arrays(
     """Makes a data set of arrays (or of event recordings).
 
     Args:
-        train_inputs: `[N, ...]`, any dtype; or a sequence of `Events`.
+        train_inputs: `[N, ...]`, any dtype; or a list or tuple of recordings (`Events`).
         train_labels: `[N]` integers from 0.
         test_inputs: `[M, ...]`, as `train_inputs`.
         test_labels: `[M]` integers from 0.
@@ -99,9 +100,10 @@ def from_npz(path: str | Path) -> Dataset:
         keywords = ", ".join(f"{key}=..." for key in _KEYS)
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: numpy leaves its own handle open where the file is no zip.
+        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptDataError(f"{path} cannot be read: {error}") from error
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
@@ -116,6 +118,8 @@ def from_npz(path: str | Path) -> Dataset:
 
 
 def _split(inputs: Inputs, labels: np.ndarray) -> Split:
+    if not isinstance(inputs, (list, tuple)):
+        inputs = np.asarray(inputs)  # a jax.Array would be gathered on the device, batch by batch
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise TypeError(

@@ -1,7 +1,8 @@
 """A data set: two splits of examples with labels, and what a network must know to read them.
 
 Inputs are stored as they were published and stay on the host: images as `uint8`, windows of a
-sensor as `float32`, event recordings as tuples of `Events`. A float in the unit interval is made
+sensor as `float32`, event recordings as tuples of integer arrays `[E, 4]`, one row `t, x, y, p`
+per event, which is what `snnjax.encoding` cuts into frames. A float in the unit interval is made
 from a stored image by `rescale(inputs, dataset.scale)`, inside the jitted step, where it costs no
 memory: a set of 8-bit images is four times smaller than its float32 copy.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,22 +19,9 @@ import numpy as np
 
 from snnjax.data.errors import CorruptDataError
 
-
-class Events(NamedTuple):
-    """One recording of an event camera, in order of time.
-
-    Attributes:
-        t: `[E]` int32, time of each event in microseconds.
-        x: `[E]` int16, column of the pixel.
-        y: `[E]` int16, row of the pixel.
-        p: `[E]` int8, polarity: 1 where the pixel grew brighter, 0 where darker.
-    """
-
-    t: np.ndarray
-    x: np.ndarray
-    y: np.ndarray
-    p: np.ndarray
-
+Events: TypeAlias = np.ndarray
+"""One recording of an event camera in order of time: `[E, 4]` int32, its columns the time in
+microseconds, the column and row of the pixel, and the polarity (1 brighter, 0 darker)."""
 
 Inputs: TypeAlias = np.ndarray | Sequence[Events]
 
@@ -145,8 +133,8 @@ def dense(dataset: Dataset, to_frames: Callable[[Events], Any], *, scale: float 
     Args:
         dataset: A data set of event recordings.
         to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
-            `lambda events: encoding.frames_by_time(events, ...)`. The dtype it returns is the
-            dtype stored: counts fit in uint8, a quarter of float32.
+            `lambda events: encoding.frames_by_time(events, timesteps=16, height=34, width=34,
+            dtype=np.uint8)`. The dtype it returns is the dtype stored.
         scale: What `rescale` shall multiply the frames by.
 
     Returns:

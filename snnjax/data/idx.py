@@ -118,8 +118,9 @@ def parse_idx(content: bytes) -> np.ndarray:
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise CorruptDataError("not an idx file of unsigned bytes: it must begin with 00 00 08")
     header = 4 + 4 * content[3]
-    shape = tuple(int(n) for n in np.frombuffer(content[4:header], ">u4"))
-    if len(shape) != content[3] or len(content) - header != int(np.prod(shape)):
+    axes = content[4:header]
+    shape = tuple(int.from_bytes(axes[i : i + 4], "big") for i in range(0, len(axes), 4))
+    if len(content) < header or len(content) - header != int(np.prod(shape)):
         raise CorruptDataError(
             f"an idx file of shape {shape} must have {int(np.prod(shape))} bytes after its header, "
             f"not {len(content) - header}: it is cut short or altered; fetch it again"

@@ -74,7 +74,8 @@ class Loader:
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "
                 "shape first: data.dense(dataset, lambda events: encoding.frames_by_time(events, "
-                "...)), or per example with data.grain_loader(..., transform=...)"
+                "timesteps=16, height=34, width=34)), or per example with data.grain_loader(..., "
+                "transform=...)"
             )
         if self.batch_size < 1 or self.seed < 0:
             raise ValueError(
