@@ -1,0 +1,84 @@
+"""What a split and a data set refuse, and what leaves them for the network."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import data
+
+
+def _events(count: int) -> np.ndarray:
+    t = np.arange(count, dtype=np.int32) * 1000
+    return np.stack([t, t % 34, t % 31, t % 2], axis=1).astype(np.int32)
+
+
+def _recordings() -> data.Dataset:
+    return data.from_arrays(
+        [_events(3), _events(5)],
+        np.array([0, 1]),
+        [_events(2)],
+        np.array([1]),
+        input_shape=(34, 34, 2),
+    )
+
+
+def test_importing_loads_nothing_it_might_not_need():
+    heavy = "{'tensorflow', 'tensorflow_datasets', 'grain', 'PIL', 'sklearn', 'chex'}"
+    code = f"import sys, snnjax.data; print(sorted({heavy} & set(sys.modules)))"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+def test_a_split_needs_one_label_per_example():
+    with pytest.raises(ValueError, match="3 inputs, 2 labels"):
+        data.Split(np.zeros((3, 2)), np.zeros(2, np.int32))
+    with pytest.raises(ValueError, match="1 groups"):
+        data.Split(np.zeros((2, 2)), np.zeros(2, np.int32), np.zeros(1, np.int32))
+
+
+def test_labels_outside_the_classes_are_refused():
+    x, y = np.zeros((2, 3)), np.array([1, 2])
+    with pytest.raises(ValueError, match="count classes from zero"):
+        data.from_arrays(x, y, x, y, class_names=("a", "b"))
+
+
+def test_taking_examples_keeps_input_label_and_group_together():
+    split = data.Split(np.arange(5), np.arange(5, dtype=np.int32), np.arange(5, dtype=np.int32))
+    taken = split.take(np.array([3, 1]))
+    for leaf in (taken.inputs, taken.labels, taken.groups):
+        np.testing.assert_array_equal(leaf, [3, 1])
+    assert split[4] == (4, 4)
+    recordings = _recordings().train.take(np.array([1]))
+    assert len(recordings.inputs[0]) == 5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_rescale_gives_float32_inside_jit(dtype):
+    stored = np.array([[0, 16, 8]], dtype)
+    out = jax.jit(data.rescale, static_argnums=1)(stored, 1 / 16)
+    assert out.dtype == jnp.float32
+    np.testing.assert_array_equal(out, [[0.0, 1.0, 0.5]])
+
+
+def test_dense_turns_recordings_into_frames():
+    def to_frames(events):
+        frames = np.zeros((4, 34, 34, 2), np.uint8)
+        np.add.at(frames, (events[:, 0] % 4, events[:, 2], events[:, 1], events[:, 3]), 1)
+        return frames
+
+    dataset = data.dense(_recordings(), to_frames)
+    assert dataset.train.inputs.shape == (2, 4, 34, 34, 2)
+    assert dataset.train.inputs.dtype == np.uint8
+    assert dataset.input_shape == (34, 34, 2)
+    np.testing.assert_array_equal(dataset.train.inputs.sum(axis=(1, 2, 3, 4)), [3, 5])
+    batch = data.Loader(dataset.train, batch_size=2).batch(0)
+    assert batch.inputs.shape == (2, 4, 34, 34, 2)
+
+
+def test_dense_refuses_frames_of_different_shapes():
+    with pytest.raises(ValueError, match="fixed number of timesteps"):
+        data.dense(_recordings(), lambda events: events)

@@ -1,0 +1,55 @@
+"""Cross-validation: each example is tested once, classes keep their share, groups are not cut."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from snnjax import data
+
+
+@pytest.fixture
+def dataset():
+    labels = np.repeat([0, 1], [40, 20])
+    x = np.arange(60)[:, None]
+    return data.from_arrays(x[:45], labels[:45], x[45:], labels[45:], class_names=("a", "b"))
+
+
+def test_each_example_is_tested_once(dataset):
+    parts = list(data.folds(dataset, k=5))
+    tested = np.concatenate([part.test.inputs[:, 0] for part in parts])
+    assert len(parts) == 5
+    assert sorted(tested) == list(range(60))
+    for part in parts:
+        assert not set(part.test.inputs[:, 0]) & set(part.train.inputs[:, 0])
+        assert len(part.train) + len(part.test) == 60
+        np.testing.assert_array_equal(np.bincount(part.test.labels), [8, 4])
+
+
+def test_the_division_depends_on_its_seed_only(dataset):
+    first, again, other = (
+        [f.test.inputs for f in data.folds(dataset, seed=seed)] for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert any((a != b).any() for a, b in zip(first, other, strict=True))
+
+
+def test_recordings_are_divided_too(dataset):
+    recordings = [np.full((i + 1, 4), i) for i in range(60)]
+    train = data.Split(recordings[:45], dataset.train.labels)
+    test = data.Split(recordings[45:], dataset.test.labels)
+    parts = list(data.folds(dataclasses.replace(dataset, train=train, test=test), k=3))
+    tested = sorted(int(r[0, 0]) for part in parts for r in part.test.inputs)
+    assert tested == list(range(60))
+
+
+def test_grouped_examples_are_refused(dataset):
+    train = dataclasses.replace(dataset.train, groups=np.zeros(45, np.int32))
+    with pytest.raises(ValueError, match="use its own split"):
+        data.folds(dataclasses.replace(dataset, train=train))
+
+
+def test_nmnist_folds_cover_all_recordings(shared):
+    dataset = data.load("nmnist", data_dir=shared("data", "nmnist-small").parent)
+    sizes = [(len(f.train), len(f.test)) for f in data.folds(dataset, k=5)]
+    assert sizes == [(880, 220)] * 5
