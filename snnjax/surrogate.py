@@ -186,8 +186,8 @@ def _arctan(u, alpha):
 
 
 def _sigmoid(u, alpha):
-    sig = jax.nn.sigmoid(alpha * u)
-    return alpha * sig * (1 - sig)
+    # sig(-x), not 1 - sig(x), which cancels to 0 on one side only.
+    return alpha * jax.nn.sigmoid(alpha * u) * jax.nn.sigmoid(-alpha * u)
 
 
 def _fast_sigmoid(u, alpha):
