@@ -1,0 +1,74 @@
+"""Training: experiments, the state, the step, the loop, checkpoints and run directories.
+
+    experiment = Experiment(name=..., network=..., dataset=..., encode=...)
+    session    = prepare(experiment)                        # data, network, compiled steps
+    run        = Run.create("runs/mine", experiment, source)
+    result     = fit(session, run)                          # again on the same run: it resumes
+
+Or by hand, since a step is a pure function:
+
+    program, state = initialize(experiment, steps=1000)
+    step = compile_step(functools.partial(train_step, program), mesh)
+    state, metrics = step(place(state, mesh), sharded(batch, mesh))
+"""
+
+from snnjax.training import checkpoints
+from snnjax.training.errors import (
+    CheckpointError,
+    ExperimentError,
+    NotFiniteError,
+    RunError,
+    TrainingError,
+)
+from snnjax.training.evaluation import Evaluation, evaluate
+from snnjax.training.experiment import Experiment
+from snnjax.training.fields import check, override, plain_fields, plain_values
+from snnjax.training.loading import experiment_of, load_experiment
+from snnjax.training.loop import Result, fit
+from snnjax.training.optimizer import adamw, clipped, decayed, warmup_cosine
+from snnjax.training.run import Run, versions
+from snnjax.training.session import Session, prepare
+from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
+from snnjax.training.state import Program, TrainState, count, initialize
+from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
+
+__all__ = [
+    "CheckpointError",
+    "EvalMetrics",
+    "Evaluation",
+    "Experiment",
+    "ExperimentError",
+    "NotFiniteError",
+    "Program",
+    "Result",
+    "Run",
+    "RunError",
+    "Session",
+    "TrainMetrics",
+    "TrainState",
+    "TrainingError",
+    "adamw",
+    "check",
+    "checkpoints",
+    "clipped",
+    "compile_step",
+    "compiler_options",
+    "count",
+    "decayed",
+    "eval_step",
+    "evaluate",
+    "experiment_of",
+    "fit",
+    "initialize",
+    "load_experiment",
+    "make_mesh",
+    "override",
+    "place",
+    "plain_fields",
+    "plain_values",
+    "prepare",
+    "sharded",
+    "train_step",
+    "versions",
+    "warmup_cosine",
+]

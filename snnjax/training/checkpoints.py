@@ -1,0 +1,150 @@
+"""Checkpoints of the whole `TrainState`, one folder per step, written by Orbax.
+
+    FOLDER/00000440/        the state after 440 steps
+
+A checkpoint appears under its name only when it is complete, and disappears from its name before
+it is deleted, so that killing the process at any moment leaves whole checkpoints only. Loading
+reads arrays and JSON; it runs no code.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from snnjax.training.errors import CheckpointError
+from snnjax.training.state import TrainState
+from snnjax.typing import PyTree
+
+__all__ = ["best", "load", "newest", "prune", "save", "steps"]
+
+_DIGITS = 8
+
+
+def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Path:
+    """Writes a checkpoint named after the step of the state; one that is there already stays.
+
+    Args:
+        folder: Where the checkpoints are.
+        state: What to save.
+        accuracy: Of the evaluation at this step, by which `best` chooses.
+
+    Returns:
+        The checkpoint.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = folder / f"{int(state.step):0{_DIGITS}}"
+    if not path.exists():
+        note = {"leaves": _leaves(state), "accuracy": accuracy}
+        ocp.save(path.resolve(), state, custom_metadata=note)
+    return path
+
+
+def load(path: Path, state: TrainState) -> TrainState:
+    """Reads a checkpoint into the shape, types and devices of another state.
+
+    Args:
+        path: The checkpoint.
+        state: A state of the same model, such as the one before the first step.
+
+    Raises:
+        CheckpointError: It is of another model, or cannot be read.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    _refuse_other_model(path, _note(path).get("leaves", {}), _leaves(state))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    try:
+        return ocp.load(path.resolve(), abstract)
+    except Exception as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which there is a complete checkpoint, in rising order."""
+    if not folder.is_dir():
+        return []
+    names = [path.name for path in folder.iterdir() if path.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def newest(folder: Path) -> Path | None:
+    """The checkpoint of the last step, if there is any."""
+    found = steps(folder)
+    return _path(folder, found[-1]) if found else None
+
+
+def best(folder: Path) -> Path | None:
+    """The checkpoint with the highest accuracy; of equal ones the first."""
+    judged = [(_accuracy(_path(folder, step)), -step) for step in steps(folder)]
+    judged = [(accuracy, step) for accuracy, step in judged if accuracy is not None]
+    return _path(folder, -max(judged)[1]) if judged else None
+
+
+def prune(folder: Path, *, keep: int) -> None:
+    """Deletes all checkpoints but the newest `keep` and the best, and what a killed run left."""
+    leading = best(folder)
+    for step in steps(folder)[:-keep]:
+        path = _path(folder, step)
+        if path != leading:
+            # Deleting takes many operations, renaming one: the name never means half a checkpoint.
+            path.rename(path.with_name(f"{path.name}.deleted"))
+    for path in folder.iterdir():
+        if not path.name.isdecimal():
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _path(folder: Path, step: int) -> Path:
+    return folder / f"{step:0{_DIGITS}}"
+
+
+def _leaves(state: PyTree) -> dict[str, str]:
+    """What identifies a model: the path, type and shape of every array."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
+
+
+def _note(path: Path) -> dict[str, Any]:
+    from orbax.checkpoint import v1 as ocp
+
+    try:
+        return dict(ocp.metadata(path.resolve()).custom_metadata or {})  # type: ignore[arg-type]
+    except Exception as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+
+
+def _accuracy(path: Path) -> float | None:
+    try:
+        return _note(path).get("accuracy")
+    except CheckpointError:
+        return None
+
+
+def _unreadable(path: Path, error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return (
+        f"the checkpoint {path} cannot be read ({type(error).__name__}: {lines[0]}): delete that "
+        "folder to go on from the checkpoint before it"
+    )
+
+
+def _refuse_other_model(path: Path, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
+    differing = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
+    if not differing:
+        return
+    shown = "; ".join(
+        f"{name} is {saved.get(name, 'absent')} there and {here.get(name, 'absent')} here"
+        for name in differing[:2]
+    )
+    more = f", and {len(differing) - 2} more" if len(differing) > 2 else ""
+    raise CheckpointError(
+        f"the checkpoint {path} is of another model: {shown}{more}. Leave out options that change "
+        "the network, or train anew into another --out"
+    )

@@ -1,0 +1,63 @@
+"""Judging a state on the test examples."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from snnjax import data
+from snnjax.training.sharding import sharded
+from snnjax.training.state import TrainState
+from snnjax.training.step import EvalMetrics
+
+__all__ = ["Evaluation", "evaluate"]
+
+
+class Evaluation(NamedTuple):
+    """Means over all examples.
+
+    Attributes:
+        loss: mean loss.
+        accuracy: share of right answers.
+        rates: layer name to firing rate, spikes per neuron and timestep; layers whose outputs are
+            no spikes are left out.
+    """
+
+    loss: float
+    accuracy: float
+    rates: dict[str, float]
+
+
+def evaluate(
+    step: Callable[[TrainState, data.Batch], EvalMetrics],
+    state: TrainState,
+    split: data.Split,
+    mesh: Mesh,
+    *,
+    batch_size: int,
+) -> Evaluation:
+    """Evaluates every example of a split exactly once.
+
+    Args:
+        step: `eval_step` with its program, compiled.
+        state: What to judge.
+        split: On what.
+        mesh: The devices of `step`.
+        batch_size: Examples per call; the last batch is padded.
+    """
+    batches = data.evaluation_batches(split, batch_size=batch_size)
+    parts = jax.device_get([step(state, sharded(batch, mesh)) for batch in batches])
+    weight = sum(float(part.weight) for part in parts)
+    analog = {name for part in parts for name, yes in part.analog.items() if yes}
+    return Evaluation(
+        loss=sum(float(part.loss) for part in parts) / weight,
+        accuracy=sum(float(part.correct) for part in parts) / weight,
+        rates={
+            name: sum(float(part.rates[name]) for part in parts) / weight
+            for name in parts[0].rates
+            if name not in analog
+        },
+    )

@@ -1,0 +1,92 @@
+"""An experiment: everything that defines a training run, as one frozen value.
+
+    frames  = encode(experiment, inputs, key)              [B, ...] -> [T, B, *input_shape]
+    outputs = network(frames)                              -> [T, B, K]
+    logits  = readout(outputs)                             -> [B, K]
+    loss    = cross entropy of the logits, or loss(experiment, outputs, labels)   -> [B]
+
+An experiment file is a Python file with a docstring (paper, hardware, time, expected number,
+command) and a function `config()` that returns an `Experiment`. Functions receive the whole
+experiment, so that fields overridden on the command line take effect. To add fields of your own,
+subclass and give them plain types and defaults:
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Mine(training.Experiment):
+        width: int = 64
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from snnjax import data, nn, readout
+from snnjax.training import optimizer as rules
+from snnjax.typing import Array
+
+__all__ = ["Experiment"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What to train, on what, and how. Fields of plain types are options of `snnjax train`.
+
+    Attributes:
+        name: What to call it; runs are named after it.
+        network: `(experiment, rngs) -> nn.Network`, with K outputs.
+        dataset: `(experiment) -> data.Dataset`.
+        encode: `(experiment, inputs, key) -> frames`: a batch of inputs as the data set stores
+            them, `[B, ...]`, to `[T, B, *input_shape]`. Scaling and augmentation belong here. It is
+            jitted; `key` is None in evaluation.
+        readout: `(outputs [T, B, K]) -> logits [B, K]`.
+        loss: `(experiment, outputs [T, B, K], labels [B]) -> [B]`; None is the cross entropy of
+            the readout, smoothed by `label_smoothing`.
+        schedule: `(experiment, steps) -> optax.Schedule` over so many steps in all.
+        optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
+            in front of it.
+        data_dir: Folder of data sets; None is $SNNJAX_DATA, else TFDS' own directory.
+        timesteps: T, for `encode`.
+        batch: Examples per step.
+        eval_batch: Examples per step of evaluation; None is `batch`.
+        epochs: Passes over the training examples.
+        learning_rate: Its peak.
+        warmup_epochs: Epochs (or a part of one) in which the learning rate rises to its peak.
+        weight_decay: Decoupled; of kernels only, not of biases, norm scales and neuron parameters.
+        clip_norm: Largest global norm of the gradient; None does not clip.
+        label_smoothing: Share of the target spread over all classes, in [0, 1).
+        seed: Of the weights, the order of the examples, augmentation and dropout.
+        log_every: Steps per line of metrics.jsonl; an evaluation always ends one.
+        eval_every: Epochs from one evaluation to the next.
+        checkpoint_every: Steps from one checkpoint to the next; None is once per epoch.
+        keep: Checkpoints to keep, the newest ones; the best one is kept besides.
+        patience: Stop after so many evaluations without a better accuracy; None never does.
+        memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
+            strategies that recompute or reverse save nothing there without it, unless they scan.
+    """
+
+    name: str
+    network: Callable[[Any, Any], nn.Network]
+    dataset: Callable[[Any], data.Dataset]
+    encode: Callable[[Any, Any, Any], Array]
+    readout: Callable[[Array], Array] = readout.rate
+    loss: Callable[[Any, Array, Array], Array] | None = None
+    schedule: Callable[[Any, int], Any] = rules.warmup_cosine
+    optimizer: Callable[[Any, Any], Any] = rules.adamw
+    data_dir: str | None = None
+    timesteps: int = 4
+    batch: int = 128
+    eval_batch: int | None = None
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    warmup_epochs: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float | None = None
+    label_smoothing: float = 0.0
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 1
+    checkpoint_every: int | None = None
+    keep: int = 2
+    patience: int | None = None
+    memory_scheduler: bool = False

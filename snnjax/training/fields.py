@@ -1,0 +1,145 @@
+"""The plain fields of an experiment: what can be written down, overridden and checked.
+
+Plain are int, float, str, bool, tuples of one of them, and each of these or None.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from snnjax.training.errors import ExperimentError
+from snnjax.training.experiment import Experiment
+
+__all__ = ["FIXED", "check", "override", "plain_fields", "plain_values"]
+
+FIXED = ("name", "seed", "batch")
+"""Fields that a resumed run cannot change: they decide which examples the next steps see."""
+
+_SCALARS = (int, float, str, bool)
+_AT_LEAST = {
+    "timesteps": 1, "batch": 1, "eval_batch": 1, "epochs": 1, "warmup_epochs": 0, "seed": 0,
+    "weight_decay": 0, "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1,
+    "patience": 1,
+}  # fmt: skip
+_CURES = {
+    "timesteps": "a network needs at least one timestep; 4 is usual",
+    "batch": "128 is usual",
+    "keep": "the newest checkpoint is what a run resumes from",
+}
+
+
+def plain_fields(experiment: Experiment) -> dict[str, Any]:
+    """The types of the plain fields, by name, in the order of the class."""
+    hints = _hints(experiment)
+    names = [field.name for field in dataclasses.fields(experiment)]
+    return {name: hints[name] for name in names if _is_plain(hints[name])}
+
+
+def plain_values(experiment: Experiment) -> dict[str, Any]:
+    """The values of the plain fields, by name, as they go into config.json."""
+    return {name: getattr(experiment, name) for name in plain_fields(experiment)}
+
+
+def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
+    """The experiment with some plain fields changed.
+
+    Args:
+        experiment: What to change.
+        values: By the name of the field; lists become tuples, as JSON knows no tuples.
+
+    Raises:
+        ExperimentError: A field is unknown, or is no plain field.
+    """
+    known = plain_fields(experiment)
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise ExperimentError(
+            f"{experiment.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
+        )
+    changed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    return dataclasses.replace(experiment, **changed)
+
+
+def check(experiment: Experiment) -> None:
+    """Checks every plain field for its type and its range, before any work is done.
+
+    Raises:
+        ExperimentError: It says which field, what it is and what it may be.
+    """
+    for name, hint in plain_fields(experiment).items():
+        value = getattr(experiment, name)
+        if not _fits(value, hint):
+            raise ExperimentError(
+                f"{name} must be {_spell(hint)}, got {value!r} ({type(value).__name__})"
+            )
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+            raise ExperimentError(f"{name} must be finite, got {value}")
+    for name, least in _AT_LEAST.items():
+        value = getattr(experiment, name)
+        if value is not None and value < least:
+            cure = f": {_CURES[name]}" if name in _CURES else ""
+            raise ExperimentError(f"{name} must be at least {least}, got {value}{cure}")
+    for name in ("learning_rate", "clip_norm"):
+        value = getattr(experiment, name)
+        if value is not None and value <= 0:
+            raise ExperimentError(f"{name} must be above 0, got {value}")
+    if not 0 <= experiment.label_smoothing < 1:
+        raise ExperimentError(
+            f"label_smoothing must lie in [0, 1), got {experiment.label_smoothing}: 0.1 is usual"
+        )
+    if not experiment.name or set(experiment.name) & set("/\\\0"):
+        raise ExperimentError(
+            f"name must be usable as the name of a folder, got {experiment.name!r}"
+        )
+
+
+def _hints(experiment: Experiment) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(type(experiment))
+    except Exception as error:
+        raise ExperimentError(
+            f"the fields of {type(experiment).__name__} have types that cannot be resolved: {error}"
+        ) from error
+
+
+def _is_plain(hint: Any) -> bool:
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple:
+        inner = set(typing.get_args(hint)) - {...}
+        return len(inner) == 1 and inner <= set(_SCALARS)
+    return hint in _SCALARS
+
+
+def _without_none(hint: Any) -> Any:
+    """`X` of `X | None`; any other hint as it is."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return hint
+    rest = [part for part in typing.get_args(hint) if part is not type(None)]
+    return rest[0] if len(rest) == 1 else hint
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    inner = _without_none(hint)
+    if value is None:
+        return inner is not hint
+    if typing.get_origin(inner) is tuple:
+        parts = typing.get_args(inner)
+        kind = parts[0]
+        size = ... in parts or (isinstance(value, tuple) and len(value) == len(parts))
+        return isinstance(value, tuple) and size and all(_fits(item, kind) for item in value)
+    if isinstance(value, bool):
+        return inner is bool
+    return isinstance(value, (int, float) if inner is float else inner)
+
+
+def _spell(hint: Any) -> str:
+    """A type as a user writes it: `int or None`."""
+    inner = _without_none(hint)
+    name = inner.__name__ if inner in _SCALARS else str(inner)
+    return name if inner is hint else f"{name} or None"

@@ -1,0 +1,125 @@
+"""Metrics on their way from the device to the run directory.
+
+A step's metrics are fetched when later steps have been dispatched already, so that looking at
+every step never lets the device wait.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from snnjax.training.errors import NotFiniteError
+from snnjax.training.run import Run
+from snnjax.training.step import TrainMetrics
+
+__all__ = ["Journal"]
+
+_IN_FLIGHT = 2
+_MEANS = ("loss", "accuracy", "gradient_norm")
+
+
+class Journal:
+    """Fetches metrics, averages them, writes records and reports both.
+
+    Args:
+        run: Where records go.
+        report: Called with each record, and with `{"kind": "step", ...}` for every step.
+        steps_per_epoch: For the field `epoch`.
+        batch: Examples per step.
+        seconds: Spent in training loops of this run before this one.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        report: Callable[[dict[str, Any]], None],
+        *,
+        steps_per_epoch: int,
+        batch: int,
+        seconds: float,
+    ):
+        self.run, self.report = run, report
+        self.steps_per_epoch, self.batch = steps_per_epoch, batch
+        self.start = time.perf_counter() - seconds
+        self.window_start = time.perf_counter()
+        self.waiting: collections.deque[tuple[int, TrainMetrics]] = collections.deque()
+        self.window: list[TrainMetrics] = []
+        self.events = _events(run)
+
+    @property
+    def seconds(self) -> float:
+        """Spent in training loops of this run so far."""
+        return time.perf_counter() - self.start
+
+    def add(self, step: int, metrics: TrainMetrics) -> None:
+        """Takes the metrics of a step that was dispatched just now.
+
+        Raises:
+            NotFiniteError: A step before it was not finite.
+        """
+        self.waiting.append((step, metrics))
+        while len(self.waiting) > _IN_FLIGHT:
+            self._fetch()
+
+    def flush(self, step: int) -> None:
+        """Waits for every step so far and writes the record of the window that ends here.
+
+        Raises:
+            NotFiniteError: One of them was not finite.
+        """
+        while self.waiting:
+            self._fetch()
+        if not self.window:
+            return
+        count, now = len(self.window), time.perf_counter()
+        means = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in _MEANS}
+        speed = count * self.batch / max(now - self.window_start, 1e-9)
+        rate = float(self.window[-1].learning_rate)
+        self.record(
+            "train", step, **means, learning_rate=rate, examples_per_second=round(speed, 1)
+        )
+        self.window, self.window_start = [], time.perf_counter()
+
+    def record(self, kind: str, step: int, **values: float) -> None:
+        """Writes a record; the next window starts now."""
+        epoch = round(step / self.steps_per_epoch, 4)
+        record = {"kind": kind, "step": step, "epoch": epoch, **values}
+        record["seconds"] = round(self.seconds, 3)
+        self.run.append(record)
+        if self.events is not None:
+            for name, value in values.items():
+                self.events.add_scalar(f"{kind}/{name}", value, step)
+        self.report(record)
+        self.window_start = time.perf_counter()
+
+    def close(self) -> None:
+        """Closes the event file."""
+        if self.events is not None:
+            self.events.close()
+
+    def _fetch(self) -> None:
+        step, metrics = self.waiting.popleft()
+        metrics = jax.device_get(metrics)
+        if not metrics.finite:
+            raise NotFiniteError(
+                f"the loss or its gradient was not finite at step {step} (loss {metrics.loss}, "
+                f"gradient norm {metrics.gradient_norm})",
+                step=step - 1,
+            )
+        self.window.append(metrics)
+        self.report({"kind": "step", "step": step, "loss": float(metrics.loss),
+                     "accuracy": float(metrics.accuracy)})  # fmt: skip
+
+
+def _events(run: Run) -> Any:
+    """A writer of TensorBoard events; None where tensorboardX is not installed."""
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(run.path / "tensorboard"))

@@ -1,0 +1,168 @@
+"""A run directory: everything needed to look at a run, to judge it and to go on with it.
+
+    experiment.py     the experiment's file
+    config.json       values of its plain fields
+    versions.json     of Python, the packages and the devices
+    metrics.jsonl     one record per line, see below
+    checkpoints/      see `training.checkpoints`
+    tensorboard/      the same records as events, where tensorboardX is installed
+    pictures/         made by `snnjax show`
+    result.json       what `snnjax train --json` prints
+
+Records of metrics.jsonl:
+
+    {"kind": "train", "step", "epoch", "loss", "accuracy", "gradient_norm", "learning_rate",
+     "examples_per_second", "seconds"}     means over the steps since the train record before
+    {"kind": "eval", "step", "epoch", "loss", "accuracy", "seconds"}      of all test examples
+
+`step` counts updates done, `epoch` is `step` in passes over the training set, a fraction, and
+`seconds` is the time spent in training loops so far, evaluations and checkpoints included.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from snnjax.training.errors import RunError
+from snnjax.training.experiment import Experiment
+from snnjax.training.fields import plain_values
+
+__all__ = ["Run", "versions"]
+
+_PACKAGES = ("snnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+class Run:
+    """A run directory that is there; made by `Run.create` and `Run.open`.
+
+    Attributes:
+        path: The directory.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, experiment: Experiment, source: str) -> Run:
+        """Makes a new run directory.
+
+        Args:
+            path: It must not be there yet, or be empty.
+            experiment: Its plain fields become config.json.
+            source: Text of the experiment's file.
+
+        Raises:
+            RunError: Something is there already.
+        """
+        path = Path(path)
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            cure = f"--resume {path} goes on with it, " if (path / "config.json").exists() else ""
+            raise RunError(
+                f"{path} is there already and results are never overwritten: {cure}"
+                "another --out starts anew"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        run.source.write_text(source, encoding="utf-8")
+        run.write_json("versions.json", versions())
+        # Written last: a directory is a run once it has its configuration.
+        run.write_config(experiment)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> Run:
+        """A run directory made before.
+
+        Raises:
+            RunError: It is no run directory.
+        """
+        path = Path(path)
+        if not (path / "config.json").is_file():
+            what = "is no run directory (it has no config.json)" if path.exists() else "is not there"
+            raise RunError(f"{path} {what}: give a folder that snnjax train made, such as runs/NAME-0")
+        return cls(path)
+
+    @property
+    def source(self) -> Path:
+        """The copy of the experiment's file."""
+        return self.path / "experiment.py"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of checkpoints."""
+        return self.path / "checkpoints"
+
+    def config(self) -> dict[str, Any]:
+        """The values of the plain fields.
+
+        Raises:
+            RunError: config.json is damaged.
+        """
+        try:
+            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise RunError(f"{self.path / 'config.json'} is damaged: {error}") from error
+
+    def write_config(self, experiment: Experiment) -> None:
+        """Writes config.json."""
+        self.write_json("config.json", plain_values(experiment))
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes a file of the directory; one that was there is replaced as a whole."""
+        _replace(self.path / name, json.dumps(value, indent=2) + "\n")
+
+    def records(self) -> list[dict[str, Any]]:
+        """The records of metrics.jsonl; a last line that was cut short is left out."""
+        try:
+            lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError:
+            return []
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line))
+            except ValueError:
+                break
+        return found
+
+    def rewind(self, step: int) -> list[dict[str, Any]]:
+        """Drops the records after a step, as they are going to be made again; gives the rest."""
+        found = self.records()
+        kept = [record for record in found if record["step"] <= step]
+        if found or (self.path / "metrics.jsonl").exists():
+            _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
+        return kept
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a record to metrics.jsonl."""
+        with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+
+
+def versions() -> dict[str, Any]:
+    """Versions of Python and of the packages, and the devices."""
+    import jax
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {name: metadata.version(name) for name in _PACKAGES},
+        "backend": jax.default_backend(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "cores": os.cpu_count(),
+    }
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,161 @@
+"""All that comes before the first step: data, network, compiled functions, and every check.
+
+Nothing is written here, so that what is refused leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from snnjax import data
+from snnjax.training import fields
+from snnjax.training.errors import ExperimentError, calling
+from snnjax.training.evaluation import Evaluation, evaluate
+from snnjax.training.experiment import Experiment
+from snnjax.training.sharding import compile_step, make_mesh, place, sharded
+from snnjax.training.state import Program, TrainState, initialize
+from snnjax.training.step import eval_step, train_step
+
+__all__ = ["Session", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Session:
+    """An experiment ready to run on some devices.
+
+    Attributes:
+        experiment: What was prepared.
+        dataset: Its data.
+        loader: Batches of the training examples.
+        mesh: The devices.
+        program: The static arguments of the steps.
+        state: The state before the first step; the first training step consumes it.
+        train: `(state, batch) -> (state, metrics)`, compiled; None where only judging was asked.
+        judge: `(state, batch) -> EvalMetrics`, compiled.
+        compile_seconds: Time spent on compiling.
+    """
+
+    experiment: Experiment
+    dataset: data.Dataset
+    loader: data.Loader
+    mesh: Mesh
+    program: Program
+    state: TrainState
+    train: Any
+    judge: Any
+    compile_seconds: float
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.experiment.epochs * self.loader.steps_per_epoch
+
+    def evaluate(self, state: TrainState) -> Evaluation:
+        """Judges a state on the test examples."""
+        size = _eval_batch(self.experiment, self.dataset, self.mesh)
+        return evaluate(self.judge, state, self.dataset.test, self.mesh, batch_size=size)
+
+
+def prepare(
+    experiment: Experiment, *, mesh: Mesh | None = None, training: bool = True, rates: bool = False
+) -> Session:
+    """Checks an experiment, loads its data, makes its network and compiles its steps.
+
+    Args:
+        experiment: What to prepare.
+        mesh: On which devices; None is the first one.
+        training: Whether to compile the training step too.
+        rates: Whether evaluation shall measure firing rates.
+
+    Raises:
+        ExperimentError: Anything about the experiment is wrong; it says what.
+        snnjax.data.MissingDataError: The data are not there.
+    """
+    fields.check(experiment)
+    mesh = make_mesh() if mesh is None else mesh
+    dataset = _load(experiment)
+    loader = _loader(experiment, dataset, mesh)
+    steps = experiment.epochs * loader.steps_per_epoch
+    program, state = initialize(experiment, steps=steps)
+    state = place(state, mesh)
+    _check_outputs(program, state, loader.batch(0), dataset.classes)
+    start = time.perf_counter()
+    compiling = functools.partial(
+        compile_step, mesh=mesh, memory_scheduler=experiment.memory_scheduler
+    )
+    with calling(f"compiling the steps of {experiment.name}"):
+        size = _eval_batch(experiment, dataset, mesh)
+        judged = next(data.evaluation_batches(dataset.test, batch_size=size))
+        judge = functools.partial(eval_step, program, rates=rates)
+        judge = compiling(judge, donate=False).lower(state, sharded(judged, mesh)).compile()
+        train = None
+        if training:
+            train = compiling(functools.partial(train_step, program))
+            train = train.lower(state, sharded(loader.batch(0), mesh)).compile()
+    seconds = time.perf_counter() - start
+    return Session(experiment, dataset, loader, mesh, program, state, train, judge, seconds)
+
+
+def _eval_batch(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> int:
+    """Examples per evaluation batch: not more than there are, and as many on every device."""
+    size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
+    return max(size - size % mesh.size, mesh.size)
+
+
+def _load(experiment: Experiment) -> data.Dataset:
+    try:
+        with calling("dataset(experiment)"):
+            dataset = experiment.dataset(experiment)
+    except ExperimentError as error:
+        if isinstance(error.__cause__, data.MissingDataError | data.CorruptDataError):
+            raise error.__cause__ from None
+        raise
+    if not isinstance(dataset, data.Dataset):
+        raise ExperimentError(
+            f"dataset(experiment) must return a data.Dataset, got {type(dataset).__name__}: "
+            'data.load("digits"), or data.from_arrays(...) of your own'
+        )
+    for split, name in ((dataset.train, "training"), (dataset.test, "test")):
+        if not len(split):
+            raise ExperimentError(f"{dataset.name} has no {name} examples")
+    return dataset
+
+
+def _loader(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> data.Loader:
+    size = len(dataset.train)
+    if experiment.batch > size:
+        raise ExperimentError(
+            f"a batch of {experiment.batch} is larger than the {size} training examples of "
+            f"{dataset.name}: choose --batch {size} or less"
+        )
+    if experiment.batch % mesh.size:
+        raise ExperimentError(
+            f"a batch of {experiment.batch} cannot be cut evenly over {mesh.size} devices"
+        )
+    with calling(f"batching {dataset.name}"):
+        return data.Loader(dataset.train, batch_size=experiment.batch, seed=experiment.seed)
+
+
+def _check_outputs(program: Program, state: TrainState, batch: data.Batch, classes: int) -> None:
+    """Traces encoding and network once, so that a shape that does not fit has a name."""
+    experiment = program.experiment
+
+    def run(state, inputs):
+        with calling("encode(experiment, inputs, key)"):
+            frames = experiment.encode(experiment, inputs, state.key)
+        with calling("the network"):
+            network = program.network(state)
+            return network(frames, network.initial_state(experiment.batch), training=False)[0]
+
+    outputs = jax.eval_shape(run, state, batch.inputs)
+    if outputs.ndim != 3 or outputs.shape[-1] != classes:
+        raise ExperimentError(
+            f"the network must give outputs [T, B, {classes}], one per class of the data set, got "
+            f"{list(outputs.shape)}: its last layer has {classes} outputs"
+        )

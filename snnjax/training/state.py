@@ -1,0 +1,115 @@
+"""Everything that changes while training, as one pytree: save it and nothing is forgotten.
+
+Batch `n` is a pure function of the seed and `n`, and the keys of step `n` are folded out of one
+root key, so that two numbers, `step` and `position`, stand for generators and iterators.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from snnjax import nn
+from snnjax.training.errors import ExperimentError, calling
+from snnjax.training.experiment import Experiment
+from snnjax.training.optimizer import clipped
+from snnjax.typing import Array, Key, PyTree
+
+__all__ = ["Program", "TrainState", "count", "initialize"]
+
+
+class TrainState(NamedTuple):
+    """The state of training between two steps.
+
+    Attributes:
+        step: int32, updates done.
+        position: int32, batches drawn of the loader: the number of the next one.
+        params: what is differentiated and optimised, the network's `nnx.Param`s.
+        constants: the network's other arrays, such as fixed decays.
+        optimizer: the optimizer's state.
+        statistics: running normalisation statistics, replaced exactly once per step.
+        key: the root of all randomness of the run; step `n` uses `fold_in(key, n)`.
+        finite: bool, whether every loss and gradient so far was finite; once it is False no step
+            changes anything any more, so that what is saved is the last good state.
+    """
+
+    step: Array
+    position: Array
+    params: PyTree
+    constants: PyTree
+    optimizer: PyTree
+    statistics: PyTree
+    key: Key
+    finite: Array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Program:
+    """What stays fixed while training: the static arguments of `train_step`.
+
+    Attributes:
+        experiment: its functions encode, read out and judge.
+        graphdef: the network without its arrays.
+        optimizer: clipping and update rule.
+        schedule: step to learning rate, for the metrics.
+    """
+
+    experiment: Experiment
+    graphdef: Any
+    optimizer: optax.GradientTransformation
+    schedule: optax.Schedule
+
+    def network(self, state: TrainState) -> nn.Network:
+        """The network with the parameters of a state."""
+        return nnx.merge(self.graphdef, state.params, state.constants)
+
+
+def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainState]:
+    """Makes the network, the optimizer and the state before the first step.
+
+    Args:
+        experiment: Its `seed` decides every number.
+        steps: Steps of the whole run, for the schedule.
+
+    Returns:
+        The program and the state.
+
+    Raises:
+        ExperimentError: One of the experiment's functions failed; it says which.
+    """
+    init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
+    with calling("network(experiment, rngs)"):
+        network = experiment.network(experiment, nnx.Rngs(init_key))
+        if not isinstance(network, nn.Network):
+            raise ExperimentError(
+                f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
+                ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
+            )
+        graphdef, params, constants = nnx.split(network, nnx.Param, ...)
+        statistics = network.initial_state(1).statistics
+    with calling("schedule(experiment, steps)"):
+        schedule = experiment.schedule(experiment, steps)
+    with calling("optimizer(experiment, schedule)"):
+        rule = clipped(experiment.optimizer(experiment, schedule), experiment.clip_norm)
+        slots = rule.init(params)
+    state = TrainState(
+        step=jnp.zeros((), jnp.int32),
+        position=jnp.zeros((), jnp.int32),
+        params=params,
+        constants=constants,
+        optimizer=slots,
+        statistics=statistics,
+        key=run_key,
+        finite=jnp.ones((), bool),
+    )
+    return Program(experiment, graphdef, rule, schedule), state
+
+
+def count(params: PyTree) -> int:
+    """The number of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,152 @@
+"""One update and one evaluation, as pure functions that are not jitted here.
+
+    (program, state, batch) -> (state, metrics)
+
+Everything a step needs is an argument: replaying it gives the same bits. Statistics come out of
+the forward pass and are put into the state once, here, whatever a memory strategy recomputed.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from snnjax import losses, metrics, nn
+from snnjax.data import Batch
+from snnjax.training.errors import ExperimentError
+from snnjax.training.experiment import Experiment
+from snnjax.training.state import Program, TrainState
+from snnjax.typing import Array, PyTree
+
+__all__ = ["EvalMetrics", "TrainMetrics", "eval_step", "train_step"]
+
+
+class TrainMetrics(NamedTuple):
+    """What a step tells, scalars.
+
+    Attributes:
+        loss: mean over the batch.
+        accuracy: share of the batch whose readout is right, before the update.
+        gradient_norm: global norm, before clipping.
+        learning_rate: of this step.
+        finite: whether loss and gradient are; if not, the state was left as it was.
+    """
+
+    loss: Array
+    accuracy: Array
+    gradient_norm: Array
+    learning_rate: Array
+    finite: Array
+
+
+class EvalMetrics(NamedTuple):
+    """Sums over a batch, to be added up over batches and divided by `weight`.
+
+    Attributes:
+        loss: sum of the losses.
+        correct: examples whose readout is right.
+        weight: examples; padding counts 0.
+        rates: layer name to firing rate times `weight`; empty unless asked for.
+        analog: layer name to whether its outputs are not all 0 or 1, so that it has no rate.
+    """
+
+    loss: Array
+    correct: Array
+    weight: Array
+    rates: dict[str, Array]
+    analog: dict[str, Array]
+
+
+def train_step(
+    program: Program, state: TrainState, batch: Batch
+) -> tuple[TrainState, TrainMetrics]:
+    """One update.
+
+    Args:
+        program: Static: close over it or bind it, then compile by `compile_step`.
+        state: From `initialize`, or from the step before.
+        batch: The loader's batch of number `state.position`.
+
+    Returns:
+        The state after the update, and metrics. Where the loss or the gradient is not finite, the
+        state is returned as it was but for `finite`.
+    """
+    encode_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    frames = program.experiment.encode(program.experiment, batch.inputs, encode_key)
+    objective = jax.value_and_grad(_objective, has_aux=True)
+    (loss, (accuracy, statistics)), gradient = objective(
+        state.params, program, state, frames, batch, network_key
+    )
+    norm = optax.global_norm(gradient)
+    updates, slots = program.optimizer.update(gradient, state.optimizer, state.params)
+    after = state._replace(
+        step=state.step + 1,
+        position=state.position + 1,
+        params=optax.apply_updates(state.params, updates),
+        optimizer=slots,
+        statistics=statistics,
+    )
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    good = state.finite & finite
+    kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
+    rate = jnp.asarray(program.schedule(state.step), jnp.float32)
+    return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite)
+
+
+def eval_step(
+    program: Program, state: TrainState, batch: Batch, *, rates: bool = False
+) -> EvalMetrics:
+    """Sums of loss, right answers and, if asked for, firing rates over a batch.
+
+    Args:
+        program: Static.
+        state: Its parameters and running statistics are used.
+        batch: As a loader gives it; padding has weight 0.
+        rates: Whether to look at the spikes of every layer.
+    """
+    frames = program.experiment.encode(program.experiment, batch.inputs, None)
+    network = program.network(state)
+    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    taps = ("spikes",) if rates else ()
+    outputs, aux = network(frames, start, training=False, taps=taps)
+    values, logits = _judge(program.experiment, outputs, batch.labels)
+    weight = batch.weights.sum()
+    spikes = {name: kinds["spikes"] for name, kinds in aux.taps.items()}
+    seen = metrics.firing_rates(spikes, weights=batch.weights) if rates else {}
+    return EvalMetrics(
+        losses.mean(values, weights=batch.weights) * weight,
+        metrics.accuracy(logits, batch.labels, weights=batch.weights) * weight,
+        weight,
+        {name: rate * weight for name, rate in seen.items()},
+        {name: jnp.any((s != 0) & (s != 1)) for name, s in spikes.items()},
+    )
+
+
+def _objective(params: PyTree, program: Program, state: TrainState, frames, batch: Batch, key):
+    network = nnx.merge(program.graphdef, params, state.constants)
+    # Membranes start at rest with every batch; statistics go on from the step before.
+    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    outputs, aux = network(frames, start, training=True, key=key)
+    values, logits = _judge(program.experiment, outputs, batch.labels)
+    accuracy = metrics.accuracy(logits, batch.labels, weights=batch.weights)
+    return losses.mean(values, weights=batch.weights), (accuracy, aux.statistics)
+
+
+def _judge(experiment: Experiment, outputs: Array, labels: Array) -> tuple[Array, Array]:
+    """Losses `[B]` and logits `[B, K]` of outputs `[T, B, K]`."""
+    logits = experiment.readout(outputs)
+    if experiment.loss is None:
+        smoothing = experiment.label_smoothing
+        values = losses.cross_entropy(logits, labels, label_smoothing=smoothing)
+    else:
+        values = experiment.loss(experiment, outputs, labels)
+    if values.shape != labels.shape:
+        raise ExperimentError(
+            f"loss(experiment, outputs, labels) must give one number per example, "
+            f"{list(labels.shape)}, got {list(values.shape)}: do not take the mean over the batch"
+        )
+    return values, logits
