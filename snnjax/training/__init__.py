@@ -22,7 +22,7 @@ from snnjax.training.errors import (
 )
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.fields import check, override, plain_fields, plain_values
+from snnjax.training.fields import FIXED, check, override, plain_fields, plain_values
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
 from snnjax.training.optimizer import adamw, clipped, decayed, warmup_cosine
@@ -33,6 +33,7 @@ from snnjax.training.state import Program, TrainState, count, initialize
 from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
 
 __all__ = [
+    "FIXED",
     "CheckpointError",
     "EvalMetrics",
     "Evaluation",

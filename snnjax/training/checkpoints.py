@@ -41,7 +41,7 @@ def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> P
     path = folder / f"{int(state.step):0{_DIGITS}}"
     if not path.exists():
         note = {"leaves": _leaves(state), "accuracy": accuracy}
-        ocp.save(path.resolve(), state, custom_metadata=note)
+        ocp.save(str(path.resolve()), state, custom_metadata=note)
     return path
 
 
@@ -62,7 +62,7 @@ def load(path: Path, state: TrainState) -> TrainState:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
     try:
-        return ocp.load(path.resolve(), abstract)
+        return ocp.load(str(path.resolve()), abstract)
     except Exception as error:
         raise CheckpointError(_unreadable(path, error)) from error
 
@@ -115,7 +115,7 @@ def _note(path: Path) -> dict[str, Any]:
     from orbax.checkpoint import v1 as ocp
 
     try:
-        return dict(ocp.metadata(path.resolve()).custom_metadata or {})  # type: ignore[arg-type]
+        return dict(ocp.metadata(str(path.resolve())).custom_metadata or {})  # type: ignore[arg-type]
     except Exception as error:
         raise CheckpointError(_unreadable(path, error)) from error
 

@@ -80,13 +80,11 @@ class Journal:
         means = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in _MEANS}
         speed = count * self.batch / max(now - self.window_start, 1e-9)
         rate = float(self.window[-1].learning_rate)
-        self.record(
-            "train", step, **means, learning_rate=rate, examples_per_second=round(speed, 1)
-        )
-        self.window, self.window_start = [], time.perf_counter()
+        self.window = []
+        self.record("train", step, **means, learning_rate=rate, examples_per_second=round(speed, 1))
 
     def record(self, kind: str, step: int, **values: float) -> None:
-        """Writes a record; the next window starts now."""
+        """Writes a record and reports it."""
         epoch = round(step / self.steps_per_epoch, 4)
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         record["seconds"] = round(self.seconds, 3)
@@ -95,7 +93,12 @@ class Journal:
             for name, value in values.items():
                 self.events.add_scalar(f"{kind}/{name}", value, step)
         self.report(record)
-        self.window_start = time.perf_counter()
+        self.restart_window()
+
+    def restart_window(self) -> None:
+        """Leaves what was done besides steps out of the rate of the next record."""
+        if not self.window:
+            self.window_start = time.perf_counter()
 
     def close(self) -> None:
         """Closes the event file."""

@@ -17,7 +17,9 @@ from snnjax.training.run import Run
 
 __all__ = ["experiment_of", "load_experiment"]
 
-_SHAPE = "an experiment is a Python file with a function config() that returns a training.Experiment"
+_SHAPE = (
+    "an experiment is a Python file with a function config() that returns a training.Experiment"
+)
 
 
 def load_experiment(path: str | Path) -> Experiment:

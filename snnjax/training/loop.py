@@ -151,6 +151,7 @@ class _Loop:
     def _save(self, accuracy: float | None = None) -> None:
         checkpoints.save(self.run.checkpoints, self.state, accuracy=accuracy)
         checkpoints.prune(self.run.checkpoints, keep=self.experiment.keep)
+        self.journal.restart_window()
 
     def _result(self, *, interrupted: bool) -> Result:
         best = max(self.evaluations, key=lambda e: (e[0], -e[1]), default=(None, None))

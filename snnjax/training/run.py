@@ -24,6 +24,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -60,19 +61,28 @@ class Run:
             RunError: Something is there already.
         """
         path = Path(path)
+        cls.check_free(path)
+        path.mkdir(parents=True, exist_ok=True)
+        run = cls(path)
+        try:
+            run.source.write_text(source, encoding="utf-8")
+            run.write_json("versions.json", versions())
+            # Written last: a directory is a run once it has its configuration.
+            run.write_config(experiment)
+        except OSError:
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return run
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raises `RunError` where a run directory cannot be made, since something is there."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cure = f"--resume {path} goes on with it, " if (path / "config.json").exists() else ""
             raise RunError(
                 f"{path} is there already and results are never overwritten: {cure}"
                 "another --out starts anew"
             )
-        path.mkdir(parents=True, exist_ok=True)
-        run = cls(path)
-        run.source.write_text(source, encoding="utf-8")
-        run.write_json("versions.json", versions())
-        # Written last: a directory is a run once it has its configuration.
-        run.write_config(experiment)
-        return run
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -83,8 +93,12 @@ class Run:
         """
         path = Path(path)
         if not (path / "config.json").is_file():
-            what = "is no run directory (it has no config.json)" if path.exists() else "is not there"
-            raise RunError(f"{path} {what}: give a folder that snnjax train made, such as runs/NAME-0")
+            what = (
+                "is no run directory (it has no config.json)" if path.exists() else "is not there"
+            )
+            raise RunError(
+                f"{path} {what}: give a folder that snnjax train made, such as runs/NAME-0"
+            )
         return cls(path)
 
     @property

@@ -17,7 +17,7 @@ from snnjax.typing import PyTree
 __all__ = ["compile_step", "compiler_options", "make_mesh", "place", "sharded"]
 
 
-def make_mesh(*, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
     """A mesh with the axis `data`, by default over the first device only."""
     devices = jax.devices()[:1] if devices is None else devices
     return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)

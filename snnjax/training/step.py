@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from snnjax import losses, metrics, nn
+from snnjax import losses, metrics
 from snnjax.data import Batch
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment

@@ -1,0 +1,89 @@
+"""The command line: `snnjax COMMAND ...`.
+
+    snnjax train [EXPERIMENT.py] [--field value ...]     train; without a file the embedded digits
+    snnjax eval RUN                                      judge a run on the test examples
+    snnjax show RUN                                      pictures of a run
+    snnjax info                                          versions, devices, memory
+
+With `--json` on any command the last line of stdout is one JSON object and everything said to
+people goes to stderr; an error is the object `{"command", "error", "exit_code"}`.
+
+Exit codes: 0 done; 1 the loss is not finite (the state was saved); 2 bad input, with one message
+that names the cure; 70 a defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the
+state was saved where training had begun). Tracebacks are shown under `--debug` only.
+
+A command is a module here with a function `command(arguments, screen)` that returns the fields of
+its JSON object and its exit code. They are imported when they are asked for: help is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from snnjax.cli.failures import Failure, Interrupted, describe
+from snnjax.cli.screen import Screen
+
+__all__ = ["main"]
+
+_COMMANDS = {
+    "train": ("snnjax.cli.train", "train a network; without an argument on the embedded digits"),
+    "eval": ("snnjax.cli.evaluate", "accuracy, loss and firing rates of a run"),
+    "show": ("snnjax.cli.show", "pictures of a run: spikes, membranes, rates, learning curve"),
+    "info": ("snnjax.cli.info", "versions, devices and memory"),
+}
+
+
+def main(*, argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Its name and arguments; None is those of the process.
+
+    Returns:
+        The exit code.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments.pop(0) if arguments else "--help"
+    if name in ("-h", "--help", "help"):
+        print(_help())
+        return 0
+    if name in ("-V", "--version"):
+        from snnjax import __version__
+
+        print(f"snnjax {__version__}")
+        return 0
+    screen = Screen(json="--json" in arguments)
+    try:
+        if name not in _COMMANDS:
+            raise Failure(f"there is no command {name!r}: choose one of {', '.join(_COMMANDS)}")
+        module = importlib.import_module(_COMMANDS[name][0])
+        fields, code = module.command(arguments, screen)
+        screen.finish({"command": name, **fields, "exit_code": code})
+        return code
+    except (Exception, KeyboardInterrupt, Interrupted) as error:
+        if "--debug" in arguments and not isinstance(error, KeyboardInterrupt | Interrupted):
+            import traceback
+
+            traceback.print_exc()
+        message, code = describe(error)
+        screen.fail(message)
+        screen.finish({"command": name, "error": message, "exit_code": code})
+        return code
+
+
+def _help() -> str:
+    lines = [f"  {name:<8}{text}" for name, (_, text) in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: snnjax COMMAND ...",
+            "",
+            "Spiking neural networks in JAX and Flax.",
+            "",
+            *lines,
+            "",
+            "`snnjax COMMAND --help` lists its options. On every command --json makes the last",
+            "line of stdout one JSON object and --debug shows tracebacks.",
+        ]
+    )

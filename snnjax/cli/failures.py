@@ -1,0 +1,88 @@
+"""What went wrong, as one message and an exit code.
+
+Library errors are recognised by what they are, so that this module imports nothing heavy: by the
+time one of them is raised, the room it comes from is loaded.
+"""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from collections.abc import Iterator
+
+__all__ = ["Failure", "Interrupted", "describe"]
+
+_DEFECT = 70  # EX_SOFTWARE of sysexits.h
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
+
+
+class Failure(Exception):
+    """Bad input, found by the command line itself; the message names the cure."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came while there was nothing to save.
+
+    Attributes:
+        number: The signal's.
+    """
+
+    def __init__(self, number: int):
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.number = number
+
+
+def describe(error: BaseException) -> tuple[str, int]:
+    """The message for a user and the exit code."""
+    if isinstance(error, Interrupted):
+        return f"{error} before the first step: nothing was saved", 128 + error.number
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", 128 + signal.SIGINT
+    if any(_is_full(cause) for cause in _chain(error)):
+        return (
+            "the disk is full (or over quota): make room, or choose another disk by --out; "
+            "what was saved before can be resumed"
+        ), 2
+    if isinstance(error, Failure) or _is("snnjax.data", "MissingDataError", error):
+        return str(error), 2
+    if _is("snnjax.data", "CorruptDataError", error):
+        return str(error), 2
+    if _is("snnjax.training", "NotFiniteError", error):
+        return str(error), 1
+    if _is("snnjax.training", "TrainingError", error):
+        return str(error), 2
+    if isinstance(error, PermissionError):
+        return f"{error.filename} may not be written or read: choose another folder by --out", 2
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        return (
+            "out of memory: choose a smaller --batch, or a memory strategy in the network "
+            f"({error})"
+        ), 2
+    return (
+        f"a defect of snnjax, or of the experiment: {type(error).__name__}: {error} "
+        "(--debug shows where)"
+    ), _DEFECT
+
+
+def _is(module: str, name: str, error: BaseException) -> bool:
+    kind = getattr(sys.modules.get(module), name, None)
+    return kind is not None and isinstance(error, kind)
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return True
+    # Orbax writes through TensorStore, whose errors carry the words only.
+    words = str(error).lower()
+    return any(phrase in words for phrase in _FULL_WORDS)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen = 0
+    while error is not None and seen < 20:
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            yield from error.exceptions
+        error, seen = error.__cause__ or error.__context__, seen + 1

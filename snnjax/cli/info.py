@@ -1,0 +1,73 @@
+"""`snnjax info`.
+
+Fields of its JSON object:
+
+    python, platform, packages, backend, devices, cores      see `training.versions`
+    extras              optional packages that are installed, by name and version
+    memory              per device: {"device", "bytes_limit", "bytes_in_use"}, null where unknown
+    host_memory_bytes   of the machine, null where unknown
+    cache, data_dir     folders of compiled programs and of data sets
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from typing import Any
+
+from snnjax import training
+from snnjax.cli import cache
+from snnjax.cli.options import parse
+from snnjax.cli.screen import Screen
+
+__all__ = ["command"]
+
+_EXTRAS = ("tensorflow-datasets", "grain", "pillow", "tensorboardX", "scikit-learn", "matplotlib")
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Says what this installation is and on what it runs."""
+    parse("snnjax info", "Versions, devices and memory.", [], arguments)
+    import jax
+
+    found: dict[str, Any] = training.versions()
+    found["extras"] = {name: v for name in _EXTRAS if (v := _version(name))}
+    found["memory"] = [_memory(device) for device in jax.devices()]
+    found["host_memory_bytes"] = _host_memory()
+    found["cache"] = str(cache.directory())
+    found["data_dir"] = os.environ.get("SNNJAX_DATA")
+    screen.say(f"Python {found['python']} on {found['platform']}, {found['cores']} cores")
+    for name, version in {**found["packages"], **found["extras"]}.items():
+        screen.say(f"  {name:<20} {version}")
+    for device, memory in zip(jax.devices(), found["memory"], strict=True):
+        limit = memory["bytes_limit"]
+        size = f"{limit / 2**30:.1f} GiB" if limit else "memory of the host"
+        screen.say(f"{device}: {device.device_kind}, {size}")
+    if found["host_memory_bytes"]:
+        screen.say(f"host memory: {found['host_memory_bytes'] / 2**30:.1f} GiB")
+    screen.say(f"compiled programs: {found['cache']}")
+    screen.say(f"data sets: {found['data_dir'] or 'SNNJAX_DATA is not set'}")
+    return found, 0
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _memory(device: Any) -> dict[str, Any]:
+    stats = device.memory_stats() or {}
+    return {
+        "device": str(device),
+        "bytes_limit": stats.get("bytes_limit"),
+        "bytes_in_use": stats.get("bytes_in_use"),
+    }
+
+
+def _host_memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None

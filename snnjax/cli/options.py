@@ -1,0 +1,117 @@
+"""Options of a command: declared as a list, parsed by tyro, refused with one message."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, NamedTuple
+
+from snnjax.cli.failures import Failure
+
+__all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
+
+REQUIRED: Any = dataclasses.MISSING
+"""The default of an argument that must be given."""
+
+
+class Option(NamedTuple):
+    """One option, or one positional argument.
+
+    Attributes:
+        name: As a Python name; `learning_rate` is `--learning-rate`.
+        type: What it is parsed as.
+        default: Its value where it is not given.
+        help: One line.
+        positional: Whether it is given without its name.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+    positional: bool = False
+
+
+COMMON = [
+    Option("json", bool, False, "End stdout with one JSON object, for machines."),
+    Option("debug", bool, False, "Show the traceback of an error."),
+]
+
+
+def parse(prog: str, description: str, options: Sequence[Option], arguments: Sequence[str]) -> Any:
+    """Parses arguments into an object with one attribute per option.
+
+    Args:
+        prog: The command, such as "snnjax train".
+        description: For its help.
+        options: What it takes, besides `COMMON`.
+        arguments: What was given.
+
+    Raises:
+        Failure: An option is unknown, or has a wrong type; the message names the nearest one.
+    """
+    import tyro
+
+    fields = []
+    for option in (*options, *COMMON):
+        marks = [tyro.conf.arg(help=option.help), *[tyro.conf.Positional] * option.positional]
+        kind = Annotated[(option.type, *marks)]  # type: ignore[valid-type]
+        default = dataclasses.field(default=option.default)
+        fields.append((option.name, kind, default))
+    fields.sort(key=lambda field: field[2].default is not REQUIRED)
+    form = dataclasses.make_dataclass("Options", fields)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                form,
+                prog=prog,
+                description=description,
+                args=list(arguments),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if not end.code:  # help was asked for and printed
+            raise
+        raise Failure(_plain(said.getvalue())) from None
+
+
+def peek(arguments: Sequence[str], name: str) -> str | None:
+    """The value of an option before the others can be parsed; None if it is not given."""
+    for i, argument in enumerate(arguments):
+        if argument == name:
+            if i + 1 == len(arguments):
+                raise Failure(f"{name} needs a value")
+            return arguments[i + 1]
+        if argument.startswith(name + "="):
+            return argument.removeprefix(name + "=")
+    return None
+
+
+def attribute_help(kind: type) -> dict[str, str]:
+    """What the docstrings of a class and its bases say about each attribute, on one line."""
+    found: dict[str, str] = {}
+    for base in reversed(kind.__mro__):
+        _, _, section = (base.__dict__.get("__doc__") or "").partition("Attributes:\n")
+        for match in re.finditer(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE):
+            found[match[1]] = " ".join(match[2].split())
+    return found
+
+
+def _plain(box: str) -> str:
+    """The text in a framed message of tyro, on one line."""
+    parts, part = [], []
+    for line in box.splitlines():
+        inner = line.strip().strip("│").strip()
+        if line.lstrip().startswith("╭"):
+            continue
+        if set(inner) <= set("─╰╯") or inner.startswith("╰"):
+            parts.append(" ".join(part))
+            part = []
+        else:
+            part.append(inner)
+    parts.append(" ".join(part))
+    return "; ".join(part for part in parts if part)

@@ -1,0 +1,39 @@
+"""Where words go: to stdout for people, or to stderr where stdout is read by a machine."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+from typing import Any, TextIO
+
+__all__ = ["Screen"]
+
+
+class Screen:
+    """What a command says, and its result.
+
+    Args:
+        json: Whether stdout belongs to a machine: its last line is then one JSON object.
+    """
+
+    def __init__(self, *, json: bool):
+        self.json = json
+
+    @property
+    def stream(self) -> TextIO:
+        """The stream that people read."""
+        return sys.stderr if self.json else sys.stdout
+
+    def say(self, text: str) -> None:
+        """A line for people."""
+        print(text, file=self.stream, flush=True)
+
+    def fail(self, message: str) -> None:
+        """The one message of a command that failed."""
+        sys.stdout.flush()
+        print(f"snnjax: {message}", file=sys.stderr, flush=True)
+
+    def finish(self, fields: dict[str, Any]) -> None:
+        """The JSON object, where one was asked for."""
+        if self.json:
+            print(json_format.dumps(fields), flush=True)

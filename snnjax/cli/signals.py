@@ -1,0 +1,51 @@
+"""SIGINT and SIGTERM: the first one asks to stop, a second one ends the process at once."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+
+from snnjax.cli.failures import Interrupted
+
+__all__ = ["Listener", "listening"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Listener:
+    """What was heard so far.
+
+    Attributes:
+        number: Of the signal that came; None before.
+        patient: Whether whoever works will look at `number`; until then a signal raises.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self.patient = False
+
+    def handle(self, number: int, frame: object) -> None:
+        """The handler of both signals."""
+        del frame
+        self.number = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+        if not self.patient:
+            raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def listening() -> Iterator[Listener]:
+    """Listens inside the block, and leaves the handlers as they were."""
+    listener = Listener()
+    if threading.current_thread() is not threading.main_thread():
+        yield listener  # only the main thread may set handlers
+        return
+    before = {number: signal.signal(number, listener.handle) for number in _SIGNALS}
+    try:
+        yield listener
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

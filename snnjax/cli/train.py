@@ -1,0 +1,175 @@
+"""`snnjax train [EXPERIMENT.py] [--field value ...]`.
+
+Fields of its JSON object:
+
+    name, run               the experiment's name and the run directory
+    test_accuracy           share of test examples right after the last step, in [0, 1]
+    test_loss               their mean loss
+    best_test_accuracy      the highest of all evaluations (chosen on the test set: it flatters)
+    best_step               when that was
+    steps, epochs           updates done, in all and in passes over the training examples
+    parameters              numbers that are learned
+    train_seconds           time in the training loop, evaluations and checkpoints included and
+                            compilation not, over all sessions of the run
+    compile_seconds         time spent on compiling in this session
+    seconds                 from the start of the command to its end
+    device                  kind of device
+    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; the fields of the
+                            test are null then
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from snnjax import default_experiment, training
+from snnjax.cli import cache
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import Option, attribute_help, parse, peek
+from snnjax.cli.progress import clock, progress
+from snnjax.cli.screen import Screen
+from snnjax.cli.signals import Listener, listening
+
+__all__ = ["command"]
+
+_OPTIONS = [
+    Option(
+        "out", str | None, None, "Run directory; None is runs/NAME-SEED, numbered if it exists."
+    ),
+    Option("resume", str | None, None, "Go on with this run directory, in place."),
+    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+]
+
+
+class _Plan(NamedTuple):
+    experiment: training.Experiment
+    source: str
+    out: Path
+    resumed: training.Run | None
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Trains, or goes on training."""
+    began = time.perf_counter()
+    with listening() as listener:
+        plan = _plan(arguments)
+        session = training.prepare(plan.experiment)
+        parameters = training.count(session.state.params)
+        device = next(iter(session.mesh.devices.flat)).device_kind
+        screen.say(
+            f"{plan.experiment.name}: {parameters:,} parameters, "
+            f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
+            f"{session.steps:,} steps, {device}, compiled in {session.compile_seconds:.1f} s"
+        )
+        listener.patient = True
+        run = plan.resumed or training.Run.create(plan.out, plan.experiment, plan.source)
+        if plan.resumed:
+            run.write_config(plan.experiment)
+        result = _fit(session, run, listener, screen)
+    evaluation = result.evaluation
+    fields = {
+        "name": plan.experiment.name,
+        "run": str(run.path),
+        "test_accuracy": evaluation and evaluation.accuracy,
+        "test_loss": evaluation and evaluation.loss,
+        "best_test_accuracy": result.best_accuracy,
+        "best_step": result.best_step,
+        "steps": result.step,
+        "epochs": round(result.step / session.loader.steps_per_epoch, 4),
+        "parameters": parameters,
+        "train_seconds": round(result.train_seconds, 3),
+        "compile_seconds": round(session.compile_seconds, 3),
+        "seconds": round(time.perf_counter() - began, 3),
+        "device": device,
+        "interrupted": None,
+    }
+    if result.interrupted:
+        assert listener.number is not None
+        fields["interrupted"] = signal.Signals(listener.number).name
+        screen.say(f"{fields['interrupted']}: saved after step {result.step} of {session.steps}")
+        screen.say(f"resume with: snnjax train --resume {run.path}")
+        return fields, 128 + listener.number
+    assert evaluation is not None
+    screen.say(
+        f"test accuracy {evaluation.accuracy:.2%} after {fields['epochs']:g} epochs in "
+        f"{clock(result.train_seconds)} ({session.compile_seconds:.1f} s to compile)"
+    )
+    screen.say(f"run: {run.path}    pictures: snnjax show {run.path}")
+    run.write_json("result.json", {"command": "train", **fields, "exit_code": 0})
+    return fields, 0
+
+
+def _fit(session, run, listener: Listener, screen: Screen) -> training.Result:
+    done = training.checkpoints.steps(run.checkpoints)
+    start = done[-1] if done else 0
+    if start:
+        screen.say(f"going on after step {start}")
+    epochs = session.experiment.epochs
+    with progress(screen, steps=session.steps, epochs=epochs, start=start) as report:
+        return training.fit(session, run, stop=lambda: listener.number, report=report)
+
+
+def _plan(arguments: list[str]) -> _Plan:
+    """What to train, from the arguments; nothing is written."""
+    given = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    rest = arguments[1:] if given else arguments
+    resumed = None
+    if resume := peek(rest, "--resume"):
+        if given:
+            raise Failure(f"--resume takes the experiment from {resume}: leave out {given}")
+        resumed = training.Run.open(resume)
+        experiment = training.experiment_of(resumed)
+        source = resumed.source.read_text(encoding="utf-8")
+    else:
+        path = Path(given or default_experiment.__file__)
+        experiment = training.load_experiment(path)
+        source = path.read_text(encoding="utf-8")
+    options, values = _parse(experiment, rest)
+    if resumed and options.out:
+        raise Failure("--resume goes on in its own directory: leave out --out")
+    changed = {k: v for k, v in values.items() if v != getattr(experiment, k)}
+    fixed = sorted(set(changed) & set(training.FIXED)) if resumed else []
+    if fixed:
+        raise Failure(
+            f"a resumed run cannot change {', '.join(fixed)}: train anew into another --out"
+        )
+    experiment = training.override(experiment, changed)
+    training.check(experiment)
+    cache.enable(on=not options.no_cache)
+    return _Plan(experiment, source, _directory(options.out, experiment), resumed)
+
+
+def _parse(experiment: training.Experiment, arguments: list[str]) -> tuple[Any, dict[str, Any]]:
+    """The command's own options, and the experiment's fields."""
+    texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
+    taken = sorted({option.name for option in _OPTIONS} & set(kinds))
+    if taken:
+        raise Failure(
+            f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
+        )
+    fields = [
+        Option(name, kind, getattr(experiment, name), texts.get(name, ""))
+        for name, kind in kinds.items()
+    ]
+    if stray := [a for a in arguments if a.endswith(".py")]:
+        raise Failure(f"the experiment comes first: snnjax train {stray[0]} --field value ...")
+    told = "Train a network. The options below are fields of the experiment " + experiment.name
+    options = parse("snnjax train [EXPERIMENT.py]", told, [*fields, *_OPTIONS], arguments)
+    return options, {name: getattr(options, name) for name in kinds}
+
+
+def _directory(out: str | None, experiment: training.Experiment) -> Path:
+    """The run directory asked for, or the first free one under runs/."""
+    if out is not None:
+        path = Path(out)
+        training.Run.check_free(path)
+        return path
+    base = Path("runs") / f"{experiment.name}-{experiment.seed}"
+    path, number = base, 1
+    while path.exists():
+        number += 1
+        path = base.with_name(f"{base.name}-{number}")
+    return path

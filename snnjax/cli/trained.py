@@ -1,0 +1,55 @@
+"""A run's network with the parameters of one of its checkpoints, for commands that look at runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from snnjax import training
+from snnjax.cli import cache
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import REQUIRED, Option
+
+__all__ = ["OPTIONS", "restore"]
+
+OPTIONS = [
+    Option("run", str, REQUIRED, "The run directory.", positional=True),
+    Option("checkpoint", str, "last", 'Which one: "last", "best" or the number of a step.'),
+    Option("data_dir", str | None, None, "Folder of data sets, where it moved."),
+    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+]
+
+
+def restore(
+    options: Any, *, rates: bool = False
+) -> tuple[training.Run, training.Session, training.TrainState]:
+    """The run, its session (without a training step) and the state of the checkpoint.
+
+    Args:
+        options: Parsed from `OPTIONS`.
+        rates: Whether evaluation shall measure firing rates.
+    """
+    run = training.Run.open(options.run)
+    path = _checkpoint(run, options.checkpoint)
+    experiment = training.experiment_of(run)
+    if options.data_dir is not None:
+        experiment = training.override(experiment, {"data_dir": options.data_dir})
+    cache.enable(on=not options.no_cache)
+    session = training.prepare(experiment, training=False, rates=rates)
+    return run, session, training.checkpoints.load(path, session.state)
+
+
+def _checkpoint(run: training.Run, which: str) -> Path:
+    steps = training.checkpoints.steps(run.checkpoints)
+    if not steps:
+        raise Failure(f"{run.path} has no checkpoint yet: snnjax train --resume {run.path}")
+    newest = training.checkpoints.newest(run.checkpoints)
+    assert newest is not None
+    if which == "last":
+        return newest
+    if which == "best":
+        return training.checkpoints.best(run.checkpoints) or newest
+    if not which.isdecimal() or int(which) not in steps:
+        there = ", ".join(map(str, steps))
+        raise Failure(f"{run.path} has no checkpoint {which!r}: choose last, best, {there}")
+    return run.checkpoints / f"{int(which):0{len(newest.name)}}"
