@@ -110,9 +110,10 @@ def lif_scan(
         G_decay += (v[t-1] - x[t] if scale_input else v[t-1]) * G_h[t]
 
     where spikes, `v` and `x` are derived again from `h`. Kept: `T` membranes (4 bytes per neuron
-    and step in float32), against membranes, currents and spikes under `memory.store`; no extra
-    forward pass. Do not use it for forward-mode differentiation or second derivatives: use
-    `memory.store(lif, ...)` there.
+    and step in float32) whatever is differentiated, and no extra forward pass. `memory.store` keeps
+    as many where the reset subtracts and decay and threshold are not differentiated, two for a
+    detached hard reset, three for a full one or for differentiated parameters, four for both. Do
+    not use it for forward-mode differentiation or second derivatives: use `memory.store(lif, ...)`.
 
     Args:
         params: as for `lif`.
@@ -121,7 +122,7 @@ def lif_scan(
         spike: as for `lif`.
         reset: as for `lif`, but not delayed.
         scale_input: as for `lif`; the gradient of `decay` then needs `decay < 1` (it is NaN at 1,
-            where the neuron has no input).
+            where the neuron has no input), and its rounding error may grow as `1 / (1 - decay)`.
 
     Returns:
         The state after the last step and the spikes, `[T, B, ...]`.
