@@ -1,0 +1,84 @@
+"""The IF against plain loops, and as the LIF that never leaks."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import memory, neurons
+from snnjax.neurons import IFParams, IFState, LIFParams
+from snnjax.typing import bind
+from tests.compare import assert_close, assert_equal
+from tests.oracle import neurons as oracle
+
+pytestmark = pytest.mark.fast
+T, B, N = 7, 2, 3
+
+
+def inputs(dtype=jnp.float64):
+    rng = np.random.default_rng(0)
+    return jnp.asarray(rng.normal(0.3, 0.7, (T, B, N)), dtype)
+
+
+@pytest.mark.parametrize("rule", ["subtract", "zero"])
+def test_equals_the_loops(x64, rule):
+    xs, threshold = inputs(), jnp.asarray([0.5, 0.8, 1.1])
+    state, spikes = memory.store(
+        bind(neurons.integrate_fire, reset=getattr(neurons, rule)),
+        IFParams(threshold),
+        neurons.integrate_fire_state((B, N), dtype=jnp.float64),
+        xs,
+    )
+    expected, after, _ = oracle.lif(np.asarray(xs), 1.0, np.asarray(threshold), rule=rule)
+    np.testing.assert_array_equal(spikes, expected)
+    assert_close(state.v, after[-1], 1e-13)
+
+
+def test_nothing_is_lost_the_membrane_is_what_came_in_minus_what_went_out(x64):
+    xs = inputs()
+    rest = neurons.integrate_fire_state((B, N), dtype=jnp.float64)
+    state, spikes = neurons.integrate_fire_scan(IFParams(jnp.float64(0.7)), rest, xs)
+    assert_close(state.v, jnp.sum(xs, 0) - 0.7 * jnp.sum(spikes, 0), 1e-12)
+
+
+@pytest.mark.parametrize("reset", [neurons.subtract, neurons.detached(neurons.zero)])
+def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_decay_one(x64, reset):
+    xs, state = inputs(), IFState(jnp.full((B, N), 0.2))
+    threshold = jnp.asarray([0.5, 0.8, 1.1])
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def run(scan, threshold, state, xs):
+        def loss(threshold, state, xs):
+            after, spikes = scan(threshold, state, xs)
+            return jnp.sum(jnp.sin(after.v)) + jnp.sum(spikes * jnp.cos(xs)), (after, spikes)
+
+        return jax.grad(loss, (0, 1, 2), has_aux=True)(threshold, state, xs)
+
+    def whole(threshold, state, xs):
+        return neurons.integrate_fire_scan(IFParams(threshold), state, xs, reset=reset)
+
+    def scanned(threshold, state, xs):
+        step = bind(neurons.integrate_fire, reset=reset)
+        return memory.store(step, IFParams(threshold), state, xs)
+
+    def leakless(threshold, state, xs):
+        params = LIFParams(jnp.ones(()), threshold)
+        return memory.store(bind(neurons.lif, reset=reset), params, state, xs)
+
+    expected, expected_outputs = run(leakless, threshold, state, xs)
+    for scan in (whole, scanned):
+        gradients, outputs = run(scan, threshold, state, xs)
+        assert_equal(outputs, expected_outputs)
+        assert_close(gradients, expected, 1e-12)
+
+
+def test_a_delayed_reset_is_refused_by_the_whole_sequence_function():
+    with pytest.raises(ValueError, match="memory.store"):
+        neurons.integrate_fire_scan(
+            IFParams(jnp.float32(1.0)),
+            neurons.integrate_fire_state((B, N)),
+            inputs(jnp.float32),
+            reset=neurons.delayed(neurons.subtract),
+        )
