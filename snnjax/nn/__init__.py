@@ -9,10 +9,11 @@ from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import ALIF, IF, LI, LIF, PLIF, Constant, CubaLIF, Neuron
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
+from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
-from snnjax.nn.synapses import AvgPool, Conv, Flatten, Fold, GlobalAvgPool, Linear, MaxPool
+from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
 from snnjax.nn.wiring import Residual, Sequential
 
 __all__ = [

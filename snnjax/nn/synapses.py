@@ -14,9 +14,9 @@ from flax import nnx
 
 from snnjax.nn.contract import Aux, State, stateless
 from snnjax.nn.convolution import convolution
-from snnjax.typing import Array, Key, bind
+from snnjax.typing import Array, Key
 
-__all__ = ["AvgPool", "Conv", "Flatten", "Fold", "GlobalAvgPool", "Linear", "MaxPool"]
+__all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
 
 class Fold(nnx.Module):
@@ -131,33 +131,9 @@ def Conv(
     return Fold(module, name="conv")
 
 
-def AvgPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
-    """Mean over `window x window` patches of `[T, B, H, W, C]`; strides default to the window."""
-    return Fold(_pool(nnx.avg_pool, window, strides, padding), name="avgpool")
-
-
-def MaxPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
-    """Maximum over `window x window` patches of `[T, B, H, W, C]`; of spikes, their OR."""
-    return Fold(_pool(nnx.max_pool, window, strides, padding), name="maxpool")
-
-
-def GlobalAvgPool() -> Fold:
-    """Mean over space, `[T, B, *space, C] -> [T, B, C]`."""
-    return Fold(_mean_over_space, name="globalavgpool")
-
-
 def Flatten() -> Fold:
     """`[T, B, ...] -> [T, B, N]`."""
     return Fold(_flatten, name="flatten")
-
-
-def _pool(function, window, strides, padding):
-    step = window if strides is None else strides
-    return bind(function, window_shape=(window, window), strides=(step, step), padding=padding)
-
-
-def _mean_over_space(inputs):
-    return inputs.mean(tuple(range(1, inputs.ndim - 1)))
 
 
 def _flatten(inputs):

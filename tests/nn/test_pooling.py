@@ -1,0 +1,34 @@
+"""Pooling: flax's values and gradients, ties included, without its slow gradient."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import nn
+from snnjax.nn.pooling import max_pool
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize(
+    ("window", "strides", "size"), [(2, 2, 6), (2, 2, 7), (3, 2, 7), (3, 1, 5)]
+)
+def test_max_pool_is_flax_s(window, strides, size, padding):
+    shape = (2, size, size + 1, 3)
+    spikes = jax.random.bernoulli(jax.random.key(0), 0.4, shape).astype(jnp.float32)
+    flax = lambda x: nnx.max_pool(x, (window, window), (strides, strides), padding)  # noqa: E731
+    ours = lambda x: max_pool(x, window=window, strides=strides, padding=padding)  # noqa: E731
+    np.testing.assert_array_equal(ours(spikes), flax(spikes))
+    weights = jax.random.normal(jax.random.key(1), flax(spikes).shape)
+    gradient = lambda pool: jax.grad(lambda x: jnp.sum(pool(x) * weights))(spikes)  # noqa: E731
+    np.testing.assert_allclose(gradient(ours), gradient(flax), rtol=1e-6, atol=1e-6)
+
+
+def test_pools_work_on_every_timestep_alike():
+    x = jax.random.normal(jax.random.key(2), (3, 2, 4, 4, 5))
+    for layer in (nn.MaxPool(), nn.AvgPool(), nn.GlobalAvgPool()):
+        outputs, aux = layer(x, layer.initial_state((2, 4, 4, 5)), training=True)
+        alone = [layer(x[t : t + 1], nn.State(), training=True)[0] for t in range(3)]
+        np.testing.assert_array_equal(outputs, jnp.concatenate(alone))
+        assert jax.tree.leaves(aux) == []
