@@ -25,6 +25,13 @@ def test_max_pool_is_flax_s(window, strides, size, padding):
     np.testing.assert_allclose(gradient(ours), gradient(flax), rtol=1e-6, atol=1e-6)
 
 
+def test_avg_pool_is_the_mean_of_patches():
+    x = jax.random.normal(jax.random.key(3), (2, 3, 5, 4, 6))
+    outputs, _ = nn.AvgPool()(x, nn.State(), training=True)
+    expected = x[:, :, :4].reshape(2, 3, 2, 2, 2, 2, 6).mean((3, 5))
+    np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_pools_work_on_every_timestep_alike():
     x = jax.random.normal(jax.random.key(2), (3, 2, 4, 4, 5))
     for layer in (nn.MaxPool(), nn.AvgPool(), nn.GlobalAvgPool()):
