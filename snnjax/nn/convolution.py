@@ -1,0 +1,161 @@
+"""Convolution whose gradient is as fast inside a loop as outside one.
+
+    output[n, o, d] = sum_{t, c} inputs[n, o s + t - l, c] kernel[t, c, d]
+
+with stride `s` and low padding `l`: `lax.conv_general_dilated`, channels last. Only the derivative
+is written by hand. Autodiff's form of it, scanned over a stack of blocks or over time on a CPU, is
+some 80 times slower than the same layers unrolled; `convolution_gradients` says why and writes it
+otherwise. The benchmark is `experiments/benchmarks/convolution_in_scan.py`. On other devices the
+derivative is autodiff's own.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from snnjax.nn.convolution_gradients import Geometry, convolve, input_gradient, weight_gradient
+from snnjax.typing import Array
+
+
+def convolution(
+    inputs: Array,
+    kernel: Array,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    groups: int = 1,
+) -> Array:
+    """Convolves images or series with a kernel, channels last.
+
+    The forward pass is plain `lax.conv_general_dilated` everywhere, so that a block that is run
+    again makes the same spikes. The gradient equals autodiff's but for rounding. Reverse mode only:
+    `jax.jvp` raises a TypeError (use `lax.conv_general_dilated` there).
+
+    Args:
+      inputs: `[N, H, W, C]`, or `[N, W, C]` for a series; time is folded into `N`.
+      kernel: `[h, w, C / groups, D]`, or `[w, C / groups, D]`, in the dtype of `inputs`.
+      strides: one for all spatial axes, or one per axis.
+      padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, or one `(low, high)` per spatial axis.
+      groups: number of channel groups that do not mix; `C` makes a depthwise convolution.
+
+    Returns:
+      `[N, H', W', D]`, or `[N, W', D]`.
+
+    Raises:
+      ValueError: If ranks, dtypes, channels, strides or padding do not fit together, or the kernel
+        is larger than the padded input.
+    """
+    _check_operands(inputs, kernel, groups)
+    size, window = inputs.shape[1:-1], kernel.shape[:-2]
+    steps = _strides(strides, len(size))
+    pads = _pads(padding, size, window, steps)
+    spatial = zip(size, window, steps, pads, strict=True)
+    outputs = tuple((n + low + high - k) // s + 1 for n, k, s, (low, high) in spatial)
+    if min(outputs) < 1:
+        raise ValueError(
+            f"A kernel of {window} is larger than inputs of {size} padded by {pads}: use a "
+            'smaller kernel, fewer strided layers before it, or padding="SAME".'
+        )
+    return _convolution(inputs, kernel, Geometry(size, window, outputs, steps, pads, groups))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    return convolve(inputs, kernel, geometry)
+
+
+def _forward(inputs: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
+    return _convolution(inputs, kernel, geometry), (inputs, kernel)
+
+
+# Jitted for its cache: layers of one shape are traced once, and eager calls are not retraced.
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _backward(
+    geometry: Geometry, residuals: tuple[Array, Array], cotangent: Array
+) -> tuple[Array, Array]:
+    def by_hand(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        return (
+            input_gradient(cotangent, kernel, geometry),
+            weight_gradient(inputs, cotangent, geometry),
+        )
+
+    def by_autodiff(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
+        # The libraries of other devices have routines of their own for this form.
+        return jax.vjp(lambda x, k: convolve(x, k, geometry), inputs, kernel)[1](cotangent)
+
+    return lax.platform_dependent(*residuals, cotangent, cpu=by_hand, default=by_autodiff)
+
+
+_convolution.defvjp(_forward, _backward)
+
+
+def _check_operands(inputs: Array, kernel: Array, groups: int) -> None:
+    if inputs.ndim not in (3, 4):
+        raise ValueError(
+            f"inputs must be [N, H, W, C] or [N, W, C], not {inputs.shape}: fold time into the "
+            "batch first, `inputs.reshape(-1, *inputs.shape[2:])`."
+        )
+    if kernel.ndim != inputs.ndim:
+        raise ValueError(
+            f"inputs {inputs.shape} need a kernel of {inputs.ndim} axes, its window and "
+            f"[C / groups, D], not {kernel.shape}."
+        )
+    if inputs.dtype != kernel.dtype or not jnp.issubdtype(inputs.dtype, jnp.floating):
+        raise ValueError(
+            f"inputs are {inputs.dtype} and the kernel is {kernel.dtype}: cast both to one "
+            "floating dtype, `inputs.astype(kernel.dtype)`."
+        )
+    if 0 in kernel.shape:
+        raise ValueError(
+            f"The kernel {kernel.shape} is empty: give every axis a size of at least 1."
+        )
+    channels, (inner, features) = inputs.shape[-1], kernel.shape[-2:]
+    if groups < 1 or channels % groups or features % groups:
+        raise ValueError(
+            f"groups={groups} must divide the {channels} channels of the inputs and the {features} "
+            "features of the kernel: choose a common divisor or change the widths."
+        )
+    if inner * groups != channels:
+        raise ValueError(
+            f"inputs of {channels} channels in {groups} groups need a kernel [..., "
+            f"{channels // groups}, D], not {kernel.shape}: its axis -2 is channels / groups."
+        )
+
+
+def _strides(strides: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    if not isinstance(strides, Sequence):
+        strides = (strides,) * spatial_dims
+    steps = tuple(operator.index(s) for s in strides)
+    if len(steps) != spatial_dims or min(steps) < 1:
+        raise ValueError(
+            f"strides={steps}: give one positive integer, or one for each of the {spatial_dims} "
+            "spatial axes."
+        )
+    return steps
+
+
+def _pads(
+    padding: str | Sequence[tuple[int, int]],
+    size: tuple[int, ...],
+    window: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> tuple[tuple[int, int], ...]:
+    if padding == "VALID":
+        return ((0, 0),) * len(size)
+    if padding == "SAME":
+        spatial = zip(size, window, strides, strict=True)
+        totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in spatial]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    pairs = () if isinstance(padding, str) else tuple(padding)
+    if len(pairs) != len(size) or any(len(tuple(pair)) != 2 for pair in pairs):
+        raise ValueError(
+            f'padding={padding!r}: give "SAME", "VALID" or one (low, high) for each of the '
+            f"{len(size)} spatial axes."
+        )
+    return tuple((operator.index(low), operator.index(high)) for low, high in pairs)
