@@ -3,8 +3,8 @@
 Paper:     none of its own; 1,797 digits of E. Alpaydin and C. Kaynak, UCI, 1998, as installed with
            scikit-learn, split 80/20 by class with a fixed seed (compare only on this split)
 Hardware:  two CPU cores
-Time:      under a minute, compilation included
-Expected:  97.5 % or more of the 360 test digits
+Time:      half a minute, compilation included
+Expected:  98.5 % of the 360 test digits, mean over the seeds 0, 1 and 2
 Command:   snnjax train
 """
 
@@ -67,8 +67,9 @@ def config():
         batch=64,
         eval_batch=360,
         epochs=40,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         warmup_epochs=1,
         weight_decay=1e-3,
         label_smoothing=0.1,
+        checkpoint_every=220,
     )

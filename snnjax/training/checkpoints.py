@@ -88,12 +88,17 @@ def best(folder: Path) -> Path | None:
     return _path(folder, -max(judged)[1]) if judged else None
 
 
-def prune(folder: Path, *, keep: int) -> None:
-    """Deletes all checkpoints but the newest `keep` and the best, and what a killed run left."""
-    leading = best(folder)
+def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
+    """Deletes checkpoints, and what a killed run left behind.
+
+    Args:
+        folder: Where the checkpoints are.
+        keep: How many of the newest ones stay.
+        spare: The step of one more that stays, the best one.
+    """
     for step in steps(folder)[:-keep]:
         path = _path(folder, step)
-        if path != leading:
+        if step != spare:
             # Deleting takes many operations, renaming one: the name never means half a checkpoint.
             path.rename(path.with_name(f"{path.name}.deleted"))
     for path in folder.iterdir():

@@ -89,6 +89,8 @@ def check(experiment: Experiment) -> None:
         value = getattr(experiment, name)
         if value is not None and value <= 0:
             raise ExperimentError(f"{name} must be above 0, got {value}")
+    if experiment.seed >= 2**32:
+        raise ExperimentError(f"seed must be below 2**32, got {experiment.seed}")
     if not 0 <= experiment.label_smoothing < 1:
         raise ExperimentError(
             f"label_smoothing must lie in [0, 1), got {experiment.label_smoothing}: 0.1 is usual"

@@ -31,6 +31,7 @@ class Journal:
         report: Called with each record, and with `{"kind": "step", ...}` for every step.
         steps_per_epoch: For the field `epoch`.
         batch: Examples per step.
+        start: Steps done before.
         seconds: Spent in training loops of this run before this one.
     """
 
@@ -41,20 +42,21 @@ class Journal:
         *,
         steps_per_epoch: int,
         batch: int,
+        start: int,
         seconds: float,
     ):
         self.run, self.report = run, report
         self.steps_per_epoch, self.batch = steps_per_epoch, batch
-        self.start = time.perf_counter() - seconds
+        self.zero = time.perf_counter() - seconds
         self.window_start = time.perf_counter()
         self.waiting: collections.deque[tuple[int, TrainMetrics]] = collections.deque()
         self.window: list[TrainMetrics] = []
-        self.events = _events(run)
+        self.events = _events(run, start)
 
     @property
     def seconds(self) -> float:
         """Spent in training loops of this run so far."""
-        return time.perf_counter() - self.start
+        return time.perf_counter() - self.zero
 
     def add(self, step: int, metrics: TrainMetrics) -> None:
         """Takes the metrics of a step that was dispatched just now.
@@ -119,10 +121,10 @@ class Journal:
                      "accuracy": float(metrics.accuracy)})  # fmt: skip
 
 
-def _events(run: Run) -> Any:
+def _events(run: Run, start: int) -> Any:
     """A writer of TensorBoard events; None where tensorboardX is not installed."""
     try:
         from tensorboardX import SummaryWriter
     except ImportError:
         return None
-    return SummaryWriter(str(run.path / "tensorboard"))
+    return SummaryWriter(str(run.path / "tensorboard"), purge_step=start + 1)

@@ -66,13 +66,15 @@ def fit(
 
     Raises:
         NotFiniteError: Loss or gradient is not finite; the last good state was saved.
+        RunError: Another process is training in this run directory.
         CheckpointError: The checkpoint is of another model, or cannot be read.
     """
-    state = session.state
-    if newest := checkpoints.newest(run.checkpoints):
-        # A run that diverged may be resumed, say with a lower learning rate.
-        state = checkpoints.load(newest, state)._replace(finite=state.finite)
-    return _Loop(session, run, state, report).run_to_the_end(stop)
+    with run.locked():
+        state = session.state
+        if newest := checkpoints.newest(run.checkpoints):
+            # A run that diverged may be resumed, say with a lower learning rate.
+            state = checkpoints.load(newest, state)._replace(finite=state.finite)
+        return _Loop(session, run, state, report).run_to_the_end(stop)
 
 
 class _Loop:
@@ -88,6 +90,7 @@ class _Loop:
             report,
             steps_per_epoch=session.loader.steps_per_epoch,
             batch=self.experiment.batch,
+            start=self.step,
             seconds=records[-1]["seconds"] if records else 0.0,
         )
 
@@ -150,11 +153,13 @@ class _Loop:
 
     def _save(self, accuracy: float | None = None) -> None:
         checkpoints.save(self.run.checkpoints, self.state, accuracy=accuracy)
-        checkpoints.prune(self.run.checkpoints, keep=self.experiment.keep)
+        checkpoints.prune(self.run.checkpoints, keep=self.experiment.keep, spare=self._best()[1])
         self.journal.restart_window()
 
     def _result(self, *, interrupted: bool) -> Result:
-        best = max(self.evaluations, key=lambda e: (e[0], -e[1]), default=(None, None))
-        return Result(
-            self.state, self.step, interrupted, self.evaluation, *best, self.journal.seconds
-        )
+        seconds = self.journal.seconds
+        return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
+
+    def _best(self) -> tuple[float | None, int | None]:
+        """The highest accuracy so far and the first step that had it."""
+        return max(self.evaluations, key=lambda e: (e[0], -e[1]), default=(None, None))

@@ -21,10 +21,12 @@ Records of metrics.jsonl:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import shutil
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,27 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other processes from training in this directory inside the block.
+
+        Raises:
+            RunError: One does already.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on this platform
+            yield
+            return
+        with (self.path / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunError(
+                    f"another process is training in {self.path}: wait for it, or stop it"
+                ) from error
+            yield
 
     def config(self) -> dict[str, Any]:
         """The values of the plain fields.
