@@ -153,8 +153,8 @@ def test_the_resting_state():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_stays_half_precision(dtype):
+def test_half_precision_stays_half_precision():
+    dtype = jnp.bfloat16
     params = LIFParams(jnp.asarray(0.5, dtype), jnp.asarray(1.0, dtype))
     xs = jnp.ones((T, B, N), dtype)
     for run in (lif_scan, functools.partial(memory.store, lif)):
@@ -162,3 +162,19 @@ def test_half_precision_stays_half_precision(dtype):
         assert state.v.dtype == spikes.dtype == dtype
         gradient = jax.grad(lambda xs, run=run: jnp.sum(run(params, LIFState(xs[0] * 0), xs)[1]))
         assert gradient(xs).dtype == dtype
+
+
+def test_a_hard_reset_may_as_well_be_delayed(x64):
+    """Decay times zero is zero: the same spikes, and the same gradient once it is detached."""
+    rng = np.random.default_rng(8)
+    xs, g = jnp.asarray(rng.normal(0.5, 0.8, (T, B, N))), jnp.asarray(rng.normal(size=(T, B, N)))
+    hard = neurons.detached(neurons.zero)
+
+    def total(xs, reset):
+        rest = neurons.lif_state((B, N), dtype=xs.dtype)
+        spikes = memory.store(bind(lif, reset=reset), LIFParams(0.8, 0.7), rest, xs)[1]
+        return jnp.sum(spikes * g), spikes
+
+    now, late = (jax.grad(total, has_aux=True)(xs, r) for r in (hard, neurons.delayed(hard)))
+    np.testing.assert_array_equal(now[1], late[1])
+    assert_close(late[0], now[0], 1e-13)
