@@ -1,0 +1,98 @@
+"""Learning curves: loss and accuracy against the epoch, in training and in evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snnjax.viz import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["learning_curve"]
+
+_KINDS = {"train": style.ORANGE, "eval": style.BLUE}
+
+
+def learning_curve(records: Iterable[Mapping[str, Any]], *, title: str = "") -> Figure:
+    """Loss and accuracy against the epoch; the best evaluation is marked and the last one named.
+
+    Several records of one kind at one epoch are averaged. Values that are not finite are left out
+    and counted in the note over the panel.
+
+    Args:
+        records: parsed lines of `metrics.jsonl`: `{"kind": "train" or "eval", "epoch": ...,
+            "loss": ..., "accuracy": ...}`; other kinds and other entries are ignored, and a panel
+            without any value is left out.
+        title: over the picture.
+
+    Raises:
+        ValueError: no record holds an epoch and a loss or an accuracy.
+    """
+    records = list(records)
+    curves = {m: {k: _curve(records, k, m) for k in _KINDS} for m in ("loss", "accuracy")}
+    panels = {m: kinds for m, kinds in curves.items() if any(len(c[0]) for c in kinds.values())}
+    if not panels:
+        raise ValueError(
+            'nothing to draw: records are {"kind": "train" or "eval", "epoch": ..., "loss": ..., '
+            '"accuracy": ...}, and none holds an epoch and a loss or an accuracy'
+        )
+    figure, axes = style.subplots(height=3.3, columns=len(panels), sharex=True)
+    notes = [_panel(axis, *panel) for axis, panel in zip(axes[0], panels.items(), strict=True)]
+    style.headline(figure, title)
+    told = [f"{metric} {note}" for metric, note in zip(panels, notes, strict=True)]
+    figure.set_label(". ".join(["Learning curve", *told]))
+    return figure
+
+
+def _panel(axis, metric, kinds):
+    """Draws one metric; returns its note."""
+    for kind, (epochs, values) in kinds.items():
+        if len(epochs):
+            marker = "o" if len(epochs) <= 40 else None
+            axis.plot(
+                epochs, values, color=_KINDS[kind], label=kind, linewidth=1.6, marker=marker,
+                markersize=3.5, zorder=3 if kind == "eval" else 2,
+            )  # fmt: skip
+    note = _note(axis, metric, *kinds["eval"])
+    style.polish(axis)
+    style.whole_numbers(axis.xaxis)
+    style.write(axis, x="epoch", y=metric, note=note)
+    epochs = np.concatenate([epochs for epochs, _ in kinds.values()])
+    room = 0.04 * (np.ptp(epochs) or 1)
+    axis.set_xlim(epochs.min() - room, epochs.max() + room)
+    axis.margins(y=0.08)
+    axis.legend(frameon=False, fontsize=8.5, labelcolor=style.INK)
+    return note
+
+
+def _note(axis, metric, epochs, values):
+    """Marks the best evaluation; returns `"eval: best 0.91 (epoch 7), last 0.9"`."""
+    finite = np.isfinite(values)
+    if not finite.any():
+        return "eval: no finite value" if len(values) else ""
+    epochs, seen = epochs[finite], values[finite]
+    best = int(seen.argmin() if metric == "loss" else seen.argmax())
+    axis.plot(
+        epochs[best], seen[best], marker="o", markersize=9, linestyle="none",
+        markerfacecolor="none", markeredgecolor=style.VERMILION, markeredgewidth=1.6, zorder=4,
+    )  # fmt: skip
+    note = f"eval: best {seen[best]:.4g} (epoch {epochs[best]:g}), last {seen[-1]:.4g}"
+    lost = len(values) - len(seen)
+    return f"{note}, {lost} not finite" if lost else note
+
+
+def _curve(records, kind, metric):
+    """Epochs, ascending, and the metric's mean at each."""
+    values: dict[float, list[float]] = {}
+    for record in records:
+        if record.get("kind") == kind and metric in record and record.get("epoch") is not None:
+            value = record[metric]
+            number = math.nan if value is None else float(value)
+            values.setdefault(float(record["epoch"]), []).append(number)
+    epochs = sorted(values)
+    return np.array(epochs), np.array([np.mean(values[epoch]) for epoch in epochs])
