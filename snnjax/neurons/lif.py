@@ -14,7 +14,7 @@ Backpropagation for Training High-Performance Spiking Neural Networks", 2018, ar
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -141,7 +141,8 @@ def lif_scan(
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
     params = LIFParams(jnp.asarray(params.decay, xs.dtype), jnp.asarray(params.threshold, xs.dtype))
-    v, spikes = _whole(spike, reset, scale_input, params, state.v, xs)
+    outputs: Any = _whole(spike, reset, scale_input, params, state.v, xs)
+    v, spikes = outputs
     return LIFState(v), spikes
 
 
