@@ -23,7 +23,7 @@ import sys
 from collections.abc import Sequence
 
 from snnjax.cli.failures import Failure, Interrupted, describe
-from snnjax.cli.screen import Screen
+from snnjax.cli.screen import Screen, silence_libraries
 
 __all__ = ["main"]
 
@@ -59,6 +59,8 @@ def main(*, argv: Sequence[str] | None = None) -> int:
         if name not in _COMMANDS:
             raise Failure(f"there is no command {name!r}: choose one of {', '.join(_COMMANDS)}")
         module = importlib.import_module(_COMMANDS[name][0])
+        if "--debug" not in arguments:
+            silence_libraries()
         fields, code = module.command(arguments, screen)
         screen.finish({"command": name, **fields, "exit_code": code})
         return code

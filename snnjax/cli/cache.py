@@ -23,14 +23,16 @@ def directory() -> Path:
 
 
 def enable(*, on: bool) -> None:
-    """Turns the cache on, or off for this process.
+    """Says where the cache is, or turns it off for this process.
 
     Args:
-        on: Whether compiled programs may be taken from the cache and added to it.
+        on: Whether compiled programs may be taken from the cache and added to it; the environment
+            variable JAX_ENABLE_COMPILATION_CACHE=0 forbids it too.
     """
     import jax
 
-    jax.config.update("jax_enable_compilation_cache", on)
-    if on:
+    if not on:
+        jax.config.update("jax_enable_compilation_cache", False)
+    else:
         jax.config.update("jax_compilation_cache_dir", str(directory()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

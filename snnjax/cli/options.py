@@ -83,7 +83,7 @@ def peek(arguments: Sequence[str], name: str) -> str | None:
     """The value of an option before the others can be parsed; None if it is not given."""
     for i, argument in enumerate(arguments):
         if argument == name:
-            if i + 1 == len(arguments):
+            if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
                 raise Failure(f"{name} needs a value")
             return arguments[i + 1]
         if argument.startswith(name + "="):

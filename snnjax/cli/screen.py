@@ -6,7 +6,7 @@ import json as json_format
 import sys
 from typing import Any, TextIO
 
-__all__ = ["Screen"]
+__all__ = ["Screen", "silence_libraries"]
 
 
 class Screen:
@@ -37,3 +37,10 @@ class Screen:
         """The JSON object, where one was asked for."""
         if self.json:
             print(json_format.dumps(fields), flush=True)
+
+
+def silence_libraries() -> None:
+    """Keeps Orbax from logging the tracebacks of errors that reach the user as one message."""
+    from absl import logging
+
+    logging.set_verbosity(logging.FATAL)

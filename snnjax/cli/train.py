@@ -14,8 +14,8 @@ Fields of its JSON object:
     compile_seconds         time spent on compiling in this session
     seconds                 from the start of the command to its end
     device                  kind of device
-    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; the fields of the
-                            test are null then
+    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy and
+                            test_loss are null then, unless that step was judged
 """
 
 from __future__ import annotations
@@ -66,8 +66,6 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         )
         listener.patient = True
         run = plan.resumed or training.Run.create(plan.out, plan.experiment, plan.source)
-        if plan.resumed:
-            run.write_config(plan.experiment)
         result = _fit(session, run, listener, screen)
     evaluation = result.evaluation
     fields = {

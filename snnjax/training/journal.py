@@ -14,6 +14,7 @@ from typing import Any
 import jax
 
 from snnjax.training.errors import NotFiniteError
+from snnjax.training.events import Events
 from snnjax.training.run import Run
 from snnjax.training.step import TrainMetrics
 
@@ -51,7 +52,7 @@ class Journal:
         self.window_start = time.perf_counter()
         self.waiting: collections.deque[tuple[int, TrainMetrics]] = collections.deque()
         self.window: list[TrainMetrics] = []
-        self.events = _events(run, start)
+        self.events = Events(run.path / "tensorboard", start=start)
 
     @property
     def seconds(self) -> float:
@@ -91,9 +92,7 @@ class Journal:
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         record["seconds"] = round(self.seconds, 3)
         self.run.append(record)
-        if self.events is not None:
-            for name, value in values.items():
-                self.events.add_scalar(f"{kind}/{name}", value, step)
+        self.events.add(kind, step, values)
         self.report(record)
         self.restart_window()
 
@@ -104,8 +103,7 @@ class Journal:
 
     def close(self) -> None:
         """Closes the event file."""
-        if self.events is not None:
-            self.events.close()
+        self.events.close()
 
     def _fetch(self) -> None:
         step, metrics = self.waiting.popleft()
@@ -119,12 +117,3 @@ class Journal:
         self.window.append(metrics)
         self.report({"kind": "step", "step": step, "loss": float(metrics.loss),
                      "accuracy": float(metrics.accuracy)})  # fmt: skip
-
-
-def _events(run: Run, start: int) -> Any:
-    """A writer of TensorBoard events; None where tensorboardX is not installed."""
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(str(run.path / "tensorboard"), purge_step=start + 1)

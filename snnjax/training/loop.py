@@ -30,8 +30,9 @@ class Result:
     Attributes:
         state: The last state.
         step: Steps done.
-        interrupted: Whether it was asked to stop; there is a checkpoint then and no evaluation.
-        evaluation: Of the last state on the test examples.
+        interrupted: Whether it was asked to stop; there is a checkpoint then.
+        evaluation: Of the last state on the test examples; None where it was interrupted before
+            one was due.
         best_accuracy: The highest of all evaluations. It was chosen on the test examples, so it
             flatters: report `evaluation.accuracy`.
         best_step: When that was.
@@ -64,6 +65,9 @@ def fit(
         report: Called with every record of metrics.jsonl, and with `{"kind": "step", "step",
             "loss", "accuracy"}` for every step; for progress on a screen.
 
+    A resumed run may have other plain fields than before (more epochs, another learning rate);
+    config.json is written again once its checkpoint was found to fit.
+
     Raises:
         NotFiniteError: Loss or gradient is not finite; the last good state was saved.
         RunError: Another process is training in this run directory.
@@ -74,6 +78,7 @@ def fit(
         if newest := checkpoints.newest(run.checkpoints):
             # A run that diverged may be resumed, say with a lower learning rate.
             state = checkpoints.load(newest, state)._replace(finite=state.finite)
+        run.write_config(session.experiment)
         return _Loop(session, run, state, report).run_to_the_end(stop)
 
 
@@ -119,6 +124,7 @@ class _Loop:
 
     def _advance(self) -> None:
         """One step and what is due after it."""
+        self.evaluation = None  # that there is one was of the state before
         batch = self.session.loader.batch(self.step)
         self.state, metrics = self.session.train(self.state, sharded(batch, self.session.mesh))
         self.step += 1

@@ -81,19 +81,22 @@ def train_step(
     (loss, (accuracy, statistics)), gradient = objective(
         state.params, program, state, frames, batch, network_key
     )
-    norm = optax.global_norm(gradient)
-    updates, slots = program.optimizer.update(gradient, state.optimizer, state.params)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
+    # Optax counts steps in integers and raises floats to them: strict promotion is not for it.
+    with jax.numpy_dtype_promotion("standard"):
+        rate = jnp.asarray(program.schedule(state.step), jnp.float32)
+        updates, slots = program.optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
     after = state._replace(
         step=state.step + 1,
         position=state.position + 1,
-        params=optax.apply_updates(state.params, updates),
+        params=params,
         optimizer=slots,
         statistics=statistics,
     )
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     good = state.finite & finite
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
-    rate = jnp.asarray(program.schedule(state.step), jnp.float32)
     return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite)
 
 
@@ -119,7 +122,7 @@ def eval_step(
     seen = metrics.firing_rates(spikes, weights=batch.weights) if rates else {}
     return EvalMetrics(
         losses.mean(values, weights=batch.weights) * weight,
-        metrics.accuracy(logits, batch.labels, weights=batch.weights) * weight,
+        jnp.round(metrics.accuracy(logits, batch.labels, weights=batch.weights) * weight),
         weight,
         {name: rate * weight for name, rate in seen.items()},
         {name: jnp.any((s != 0) & (s != 1)) for name, s in spikes.items()},

@@ -1,0 +1,58 @@
+"""Records as TensorBoard events, where tensorboardX is installed (the extra `tensorboard`).
+
+Events are written by the thread that trains, not through tensorboardX's own queue and thread: an
+error, a full disk, then reaches whoever can report it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+__all__ = ["Events"]
+
+
+class Events:
+    """An event file; without tensorboardX it swallows everything.
+
+    Args:
+        folder: Where the file is made.
+        start: Steps done before; TensorBoard forgets what an earlier file says of later ones.
+    """
+
+    def __init__(self, folder: Path, *, start: int):
+        self.file: Any = None
+        try:
+            from tensorboardX.event_file_writer import EventsWriter
+            from tensorboardX.proto import event_pb2
+        except ImportError:
+            return
+        folder.mkdir(exist_ok=True)
+        self.file = EventsWriter(str(folder / "events"), filename_suffix=f".{start}")
+        session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+        self._write(step=start + 1, session_log=session)
+
+    def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Adds the numbers of a record as `kind/name`."""
+        if self.file is None:
+            return
+        from tensorboardX.proto import summary_pb2
+
+        points = [
+            summary_pb2.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
+            for name, value in values.items()
+        ]
+        self._write(step=step, summary=summary_pb2.Summary(value=points))
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self.file is not None:
+            self.file.close()
+
+    def _write(self, **fields: Any) -> None:
+        from tensorboardX.proto import event_pb2
+
+        self.file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+        self.file.flush()

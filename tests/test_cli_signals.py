@@ -1,0 +1,109 @@
+"""A real process, killed or asked to stop at a random step, loses nothing."""
+
+import contextlib
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from snnjax import training
+from snnjax.cli import main
+from tests.training import micro
+from tests.training.conftest import assert_same_bits
+
+OPTIONS = ["--epochs", "30", "--checkpoint-every", "7", "--eval-every", "10", "--log-every", "1"]
+STEPS = 150
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    with contextlib.redirect_stdout(sys.stderr):
+        assert main(argv=["train", micro.__file__, "--out", str(folder), *OPTIONS]) == 0
+    return folder
+
+
+def start(folder):
+    return subprocess.Popen(
+        [sys.executable, "-m", "snnjax", "train", micro.__file__, "--out", str(folder), *OPTIONS],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ.copy(),
+    )  # fmt: skip
+
+
+def wait_for_step(process, folder, step):
+    """Returns once a record of that step was written."""
+    metrics, deadline = pathlib.Path(folder) / "metrics.jsonl", time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"it ended before step {step}: {process.communicate()}"
+        if metrics.exists() and metrics.read_bytes().count(b'"train"') >= step:
+            return
+        time.sleep(0.001)
+    process.kill()
+    raise TimeoutError(f"no step {step}: {process.communicate()}")
+
+
+def final_state(folder):
+    run = training.Run.open(folder)
+    session = training.prepare(training.experiment_of(run), training=False)
+    path = training.checkpoints.newest(run.checkpoints)
+    assert path.name == f"{STEPS:08}"
+    return training.checkpoints.load(path, session.state)
+
+
+def resume_and_compare(folder, straight):
+    assert main(argv=["train", "--resume", str(folder)]) == 0
+    assert_same_bits(final_state(folder), final_state(straight))
+    timed = {"seconds", "examples_per_second"}
+    strip = lambda r: {k: v for k, v in r.items() if k not in timed}  # noqa: E731
+    mine, theirs = (training.Run.open(f).records() for f in (folder, straight))
+    assert [strip(r) for r in mine] == [strip(r) for r in theirs]
+
+
+def test_kill_9_at_a_random_step_changes_no_bit(straight, tmp_path):
+    step = random.randrange(1, 100)
+    print(f"killed at step {step}")
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_step(process, folder, step)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    reached = training.checkpoints.steps(training.Run.open(folder).checkpoints)
+    assert not reached or reached[-1] < STEPS
+    resume_and_compare(folder, straight)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_being_asked_to_stop_saves_and_says_how_to_go_on(straight, tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_step(process, folder, random.randrange(1, 80))
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code and not err
+    assert f"resume with: snnjax train --resume {folder}" in out
+    records = training.Run.open(folder).records()
+    newest = training.checkpoints.newest(folder / "checkpoints")
+    assert int(newest.name) == records[-1]["step"] < STEPS
+    resume_and_compare(folder, straight)
+
+
+def test_before_the_first_step_there_is_nothing_to_save(tmp_path, capsys, monkeypatch):
+    def interrupted(*args, **options):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(training, "prepare", interrupted)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    folder = tmp_path / "run"
+    assert main(argv=["train", micro.__file__, "--out", str(folder), "--json"]) == 143
+    out, err = capsys.readouterr()
+    assert "nothing was saved" in err and json.loads(out.splitlines()[-1])["exit_code"] == 143
+    assert not folder.exists()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -1,0 +1,69 @@
+"""A checkpoint holds every bit, says when it is of another model, and is whole or not there."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from snnjax import training
+from snnjax.training import checkpoints
+from tests.training.conftest import assert_same_bits, make
+
+
+@pytest.fixture
+def state(session):
+    return session.state
+
+
+def at(state, step):
+    return state._replace(step=state.step + step)
+
+
+def test_every_bit_comes_back(tmp_path, state):
+    odd = state._replace(
+        key=jax.random.fold_in(state.key, 5),
+        statistics=jax.tree.map(lambda x: x / 3, state.statistics),
+    )
+    path = checkpoints.save(tmp_path, odd)
+    loaded = checkpoints.load(path, state)
+    assert_same_bits(loaded, odd)
+    assert jax.tree.structure(loaded) == jax.tree.structure(odd)
+    assert jnp.issubdtype(loaded.key.dtype, jax.dtypes.prng_key)
+
+
+def test_another_model_is_refused_with_the_difference(tmp_path, state):
+    path = checkpoints.save(tmp_path, state)
+    _, wider = training.initialize(make(width=9), steps=1)
+    with pytest.raises(
+        training.CheckpointError, match=r"another model.*kernel.*\[64, 8\].*\[64, 9\]"
+    ):
+        checkpoints.load(path, wider)
+
+
+def test_newest_best_and_pruning(tmp_path, state):
+    for step, accuracy in [(1, 0.3), (2, 0.9), (3, None), (4, 0.9), (5, 0.4)]:
+        checkpoints.save(tmp_path, at(state, step), accuracy=accuracy)
+    (tmp_path / "00000006.orbax-checkpoint-tmp").mkdir()  # what a killed process leaves
+    assert checkpoints.steps(tmp_path) == [1, 2, 3, 4, 5]
+    assert checkpoints.best(tmp_path).name == "00000002"
+    checkpoints.prune(tmp_path, keep=2, spare=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000004", "00000005"]
+    assert checkpoints.newest(tmp_path).name == "00000005"
+
+
+def test_no_folder_no_checkpoints(tmp_path):
+    assert checkpoints.newest(tmp_path / "none") is None
+    assert checkpoints.best(tmp_path / "none") is None
+
+
+@pytest.mark.parametrize("damage", ["empty", "truncated"])
+def test_a_damaged_checkpoint_is_named(tmp_path, state, damage):
+    path = checkpoints.save(tmp_path, state)
+    if damage == "empty":
+        path = tmp_path / "00000009"
+        path.mkdir()
+    else:
+        for file in path.rglob("*"):
+            if file.is_file() and file.parent.name == "d":
+                file.write_bytes(b"")
+    with pytest.raises(training.CheckpointError, match="cannot be read.*delete that folder"):
+        checkpoints.load(path, state)

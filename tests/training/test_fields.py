@@ -1,0 +1,58 @@
+"""Plain fields are found, overridden and checked; every refusal names the field."""
+
+import dataclasses
+
+import pytest
+
+from snnjax import training
+from tests.training.conftest import make
+
+
+def test_plain_fields_are_those_of_plain_types():
+    names = list(training.plain_fields(make()))
+    assert "width" in names and "timesteps" in names and "clip_norm" in names
+    assert not {"network", "dataset", "encode", "readout", "loss"} & set(names)
+
+
+def test_values_survive_json():
+    import json
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Wide(training.Experiment):
+        widths: tuple[int, ...] = (3, 4)
+
+    experiment = Wide(name="wide", network=None, dataset=None, encode=None)  # type: ignore
+    values = json.loads(json.dumps(training.plain_values(experiment)))
+    assert training.override(experiment, values) == experiment
+    training.check(experiment)
+    with pytest.raises(training.ExperimentError, match="widths"):
+        training.check(dataclasses.replace(experiment, widths=(1, "2")))
+
+
+def test_an_unknown_field_is_refused():
+    with pytest.raises(training.ExperimentError, match="no field depth"):
+        make(depth=3)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("timesteps", 0), ("timesteps", 2.0), ("timesteps", True), ("timesteps", "4"),
+        ("batch", 0), ("batch", None), ("eval_batch", 0), ("epochs", 0), ("epochs", 1.5),
+        ("learning_rate", 0.0), ("learning_rate", float("nan")), ("learning_rate", -1.0),
+        ("clip_norm", 0.0), ("weight_decay", -0.1), ("label_smoothing", 1.0), ("keep", 0),
+        ("seed", -1), ("seed", 2**32), ("log_every", 0), ("checkpoint_every", 0),
+        ("patience", 0), ("warmup_epochs", -1.0), ("name", ""), ("name", "a/b"), ("name", 3),
+        ("memory_scheduler", 1), ("data_dir", 3),
+    ],
+)  # fmt: skip
+def test_bad_values_are_refused_by_name(field, value):
+    with pytest.raises(training.ExperimentError, match=f"^{field}"):
+        training.check(make(**{field: value}))
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"learning_rate": 1}, {"clip_norm": 1.0}, {"patience": 3}, {"seed": 2**32 - 1}]
+)
+def test_good_values_pass(fields):
+    training.check(make(**fields))

@@ -1,0 +1,160 @@
+"""A run that was stopped and resumed ends with the same bits as one that never was."""
+
+import dataclasses
+import struct
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from snnjax import training
+from snnjax.training import checkpoints
+from tests.training.conftest import assert_same_bits, make
+
+
+def fresh(session):
+    """The session again with a state that was not consumed."""
+    _, state = training.initialize(session.experiment, steps=session.steps)
+    return dataclasses.replace(session, state=training.place(state, session.mesh))
+
+
+def stop_after(count):
+    calls = iter(range(1, 10_000))
+    return lambda: next(calls) >= count
+
+
+def without_time(records):
+    timed = {"seconds", "examples_per_second"}
+    return [{k: v for k, v in r.items() if k not in timed} for r in records]
+
+
+@pytest.fixture(scope="module")
+def straight(compiled, tmp_path_factory):
+    run = training.Run.create(tmp_path_factory.mktemp("straight") / "run", make(), "")
+    return run, training.fit(fresh(compiled), run)
+
+
+def test_a_run_ends_after_its_last_epoch(straight, compiled):
+    run, result = straight
+    assert result.step == int(result.state.step) == compiled.steps == 10
+    assert not result.interrupted
+    assert 0 < result.evaluation.accuracy <= result.best_accuracy <= 1
+    records = run.records()
+    assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 5, 6, 8, 10]
+    assert [r["step"] for r in records if r["kind"] == "eval"] == [5, 10]
+    assert records[-1]["accuracy"] == result.evaluation.accuracy
+    assert checkpoints.steps(run.checkpoints)[-1] == 10
+    assert list((run.path / "tensorboard").iterdir())
+
+
+@pytest.mark.parametrize("stop", [1, 5, 7])
+def test_resuming_changes_no_bit(straight, compiled, tmp_path, stop):
+    run = training.Run.create(tmp_path / "run", make(), "")
+    first = training.fit(fresh(compiled), run, stop=stop_after(stop))
+    assert first.interrupted and first.step == stop
+    assert (first.evaluation is None) == (stop != 5)
+    second = training.fit(fresh(compiled), run)
+    assert second.step == 10
+    assert_same_bits(second.state, straight[1].state)
+    evals = lambda records: [r for r in without_time(records) if r["kind"] == "eval"]  # noqa: E731
+    assert evals(run.records()) == evals(straight[0].records())
+
+
+def test_resuming_from_an_old_checkpoint_makes_the_records_again(straight, compiled, tmp_path):
+    """As after `kill -9`: records are newer than the newest checkpoint."""
+    run = training.Run.create(tmp_path / "run", make(), "")
+    training.fit(fresh(compiled), run)
+    import shutil
+
+    shutil.rmtree(run.checkpoints / "00000010")
+    result = training.fit(fresh(compiled), run)
+    assert_same_bits(result.state, straight[1].state)
+    assert without_time(run.records()) == without_time(straight[0].records())
+
+
+def test_resuming_a_finished_run_only_judges_it(straight, compiled):
+    run, result = straight
+    before = run.records()
+    again = training.fit(fresh(compiled), run)
+    assert again.evaluation == result.evaluation and again.step == result.step
+    assert (again.best_accuracy, again.best_step) == (result.best_accuracy, result.best_step)
+    assert run.records() == before
+
+
+def test_what_diverges_stops_with_the_last_good_state_saved(compiled, run, monkeypatch):
+    session = fresh(compiled)
+    poisoned = []
+
+    def train(state, batch):
+        if int(state.step) == 3 and not poisoned:
+            poisoned.append(True)
+            huge = jax.tree.map(lambda p: jnp.full_like(p, jnp.nan), state.params)
+            after, metrics = session.train(
+                jax.tree.map(jnp.copy, state)._replace(params=huge), batch
+            )
+            return state._replace(finite=after.finite), metrics
+        return session.train(state, batch)
+
+    with pytest.raises(training.NotFiniteError, match="--learning-rate .*--clip-norm") as caught:
+        training.fit(dataclasses.replace(session, train=train), run)
+    assert caught.value.step == 3
+    assert checkpoints.steps(run.checkpoints) == [3]
+    saved = checkpoints.load(run.checkpoints / "00000003", fresh(compiled).state)
+    assert all(bool(jnp.isfinite(p).all()) for p in jax.tree.leaves(saved.params))
+    # Whatever made it diverge is gone: it goes on.
+    assert training.fit(fresh(compiled), run).step == 10
+
+
+def test_patience_ends_a_run_early(compiled, run):
+    session = training.prepare(make(epochs=5, patience=2))
+    accuracies = iter([0.2, 0.5, 0.4, 0.5, 0.4, 0.3])
+
+    def judge(state, batch):
+        del state, batch
+        return training.EvalMetrics(1.0, next(accuracies), 1.0, {}, {})
+
+    judged = dataclasses.replace(session, judge=judge)
+    judged = dataclasses.replace(judged, experiment=make(epochs=5, patience=2, eval_batch=360))
+    result = training.fit(judged, run)
+    assert (result.step, result.best_step, result.best_accuracy) == (20, 10, 0.5)
+    assert not result.interrupted
+    assert checkpoints.steps(run.checkpoints) == [10, 15, 20]
+    again = training.fit(fresh(session), run)
+    assert again.step == 20
+
+
+def test_a_checkpoint_of_another_model_is_refused(straight):
+    run, _ = straight
+    with pytest.raises(training.CheckpointError, match="another model"):
+        training.fit(training.prepare(make(width=9)), run)
+
+
+def test_every_record_and_every_step_is_reported(compiled, run):
+    seen = []
+    training.fit(fresh(compiled), run, report=seen.append)
+    assert [r["step"] for r in seen if r["kind"] == "step"] == list(range(1, 11))
+    assert [r for r in seen if r["kind"] != "step"] == run.records()
+
+
+def test_tensorboard_reads_the_same_numbers(straight):
+    run, _ = straight
+    from tensorboardX.proto.event_pb2 import Event
+
+    path = run.path / "tensorboard"
+    path = max(path.iterdir(), key=lambda file: file.stat().st_size)  # of the session that trained
+    raw, events = path.read_bytes(), []
+    while raw:
+        (size,) = struct.unpack("<Q", raw[:8])
+        events.append(Event.FromString(raw[12 : 12 + size]))
+        raw = raw[16 + size :]
+    found = {(e.step, v.tag): v.simple_value for e in events for v in e.summary.value}
+    for record in run.records():
+        tag = (record["step"], f"{record['kind']}/loss")
+        assert found[tag] == pytest.approx(record["loss"], rel=1e-6)
+
+
+def test_without_tensorboardx_records_go_to_the_file_only(compiled, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX.event_file_writer", None)
+    training.fit(fresh(compiled), run)
+    assert run.records() and not (run.path / "tensorboard").exists()
