@@ -26,7 +26,7 @@ def conv_net(
     rngs: nnx.Rngs,
     neuron: Callable[..., nn.Neuron] = nn.LIF,
     norm: Callable[[int], Any] = nn.BatchNorm,
-    pool: Callable[[], Any] = nn.AvgPool,
+    pool: Callable[[], Any] = nn.MaxPool,
     dropout: float = 0.0,
     order: str = "layer",
     time_scan: Scan | None = None,
@@ -57,7 +57,8 @@ def conv_net(
         )
     make, layers = placed(neuron, order, time_scan), []
     for size in channels:
-        layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), make(), pool()]
+        conv, normalize = conv_norm(depth, size, 3, norm, rngs=rngs)
+        layers += [conv, pool(), normalize, make()]
         height, width, depth = height // 2, width // 2, size
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth

@@ -1,0 +1,67 @@
+"""Fashion-MNIST with a small convolutional network of LIF neurons, four timesteps.
+
+Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
+Algorithms", 2017, arXiv:1708.07747.
+Network: direct coding - [conv3x3 - batch norm - LIF - pool] x 2 - linear - LIF - linear, rate readout.
+
+Hardware: 2 CPU cores
+Time: @TIME@
+Expected: @EXPECTED@
+Command: snnjax train experiments/fashion_mnist.py --data-dir "$SNNJAX_DATA"
+"""
+
+import dataclasses
+import functools
+
+from snnjax import data, encoding, models, nn, training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FashionMNIST(training.Experiment):
+    """Fields of this experiment."""
+
+    width: int = 16
+    hidden: int = 128
+    dropout: float = 0.2
+
+
+def dataset(experiment):
+    """60,000 and 10,000 grey images `[N, 28, 28, 1]`."""
+    return data.load("fashion_mnist", data_dir=experiment.data_dir)
+
+
+def encode(experiment, inputs, key):
+    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
+    images = data.rescale(inputs, 1 / 255)
+    if key is not None:
+        images = data.random_flip(key, images)
+    return encoding.direct(images, timesteps=experiment.timesteps)
+
+
+def network(experiment, rngs):
+    """Two stages of convolution and a hidden layer."""
+    return models.conv_net(
+        (28, 28, 1),
+        channels=(experiment.width, 2 * experiment.width),
+        hidden=experiment.hidden,
+        dropout=experiment.dropout,
+        neuron=functools.partial(nn.LIF, decay=0.5),
+        rngs=rngs,
+    )
+
+
+def config():
+    """The experiment."""
+    return FashionMNIST(
+        name="fashion_mnist",
+        network=network,
+        dataset=dataset,
+        encode=encode,
+        timesteps=4,
+        batch=128,
+        epochs=6,
+        learning_rate=2e-3,
+        warmup_epochs=0.2,
+        weight_decay=1e-4,
+        clip_norm=1.0,
+    )

@@ -1,0 +1,87 @@
+"""N-MNIST recordings, few of them: 1,100 event streams of handwritten digits, 5-fold cross-validation.
+
+Data: Orchard, Jayawant, Cohen, Thakor, "Converting Static Image Datasets to Spiking Neuromorphic
+Datasets Using Saccades", 2015, arXiv:1507.07629; the subset of 1,000 + 100 recordings, divided anew
+into 5 folds of equal class shares. Logistic regression on event counts: 84.0 % of the 100.
+Network: frames of equal duration - two stages of convolution, LIF and pooling - linear, rate readout.
+
+Hardware: 2 CPU cores
+Time: @TIME@
+Expected: @EXPECTED@
+Command: python experiments/cross_validation.py experiments/nmnist.py --data-dir "$SNNJAX_DATA"
+One fold: snnjax train experiments/nmnist.py --fold 0 --data-dir "$SNNJAX_DATA"
+"""
+
+import dataclasses
+import functools
+import itertools
+
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax import data, encoding, models, nn, training
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NMNIST(training.Experiment):
+    """Fields of this experiment."""
+
+    fold: int = 0
+    shift: int = 3
+    dropout: float = 0.3
+
+
+def dataset(experiment):
+    """One of five folds, as counts `[N, T, 34, 34, 2]` per pixel, polarity and timestep."""
+    recordings = data.load("nmnist", data_dir=experiment.data_dir)
+    fold = next(itertools.islice(data.folds(recordings, k=5), experiment.fold, None))
+    to_frames = functools.partial(
+        encoding.frames_by_time,
+        timesteps=experiment.timesteps,
+        height=34,
+        width=34,
+        dtype=np.uint8,
+    )
+    return data.dense(fold, to_frames)
+
+
+def encode(experiment, inputs, key):
+    """Counts to frames `[T, B, 34, 34, 2]`; in training each recording is shifted by some pixels."""
+    frames = jnp.log1p(inputs.astype(jnp.float32))
+    if key is not None and experiment.shift:
+        batch, timesteps, height, width, channels = frames.shape
+        # One shift per recording: time rides along as channels.
+        folded = jnp.moveaxis(frames, 1, 3).reshape(batch, height, width, -1)
+        folded = data.random_crop(key, folded, padding=experiment.shift)
+        frames = jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 1)
+    return encoding.frames(frames)
+
+
+def network(experiment, rngs):
+    """Two stages of convolution and a hidden layer."""
+    return models.conv_net(
+        (34, 34, 2),
+        channels=(16, 32),
+        hidden=128,
+        classes=10,
+        dropout=experiment.dropout,
+        neuron=functools.partial(nn.LIF, decay=0.5),
+        rngs=rngs,
+    )
+
+
+def config():
+    """The experiment."""
+    return NMNIST(
+        name="nmnist",
+        network=network,
+        dataset=dataset,
+        encode=encode,
+        timesteps=8,
+        batch=32,
+        epochs=20,
+        learning_rate=2e-3,
+        weight_decay=1e-3,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    )
