@@ -13,13 +13,19 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.nn.convolution_gradients import Geometry, convolve, input_gradient, weight_gradient
+from snnjax.nn.convolution_gradients import (
+    Geometry,
+    convolve,
+    input_gradient,
+    vary_alike,
+    weight_gradient,
+)
 from snnjax.typing import Array
 
 
@@ -62,6 +68,7 @@ def convolution(
             f"A kernel of {window} is larger than inputs of {size} padded by {pads}: use a "
             'smaller kernel, fewer strided layers before it, or padding="SAME".'
         )
+    inputs, kernel = vary_alike(inputs, kernel)
     return _convolution(inputs, kernel, Geometry(size, window, outputs, steps, pads, groups))
 
 
@@ -89,7 +96,13 @@ def _backward(
         # The libraries of other devices have routines of their own for this form.
         return jax.vjp(lambda x, k: convolve(x, k, geometry), inputs, kernel)[1](cotangent)
 
-    return lax.platform_dependent(*residuals, cotangent, cpu=by_hand, default=by_autodiff)
+    inputs, kernel = residuals
+    mesh = jax.sharding.get_abstract_mesh()
+    form: Callable = by_hand
+    if mesh.explicit_axes:  # the shardings within the form by hand are left to the compiler
+        shardings = (jax.typeof(inputs).sharding, jax.typeof(kernel).sharding)
+        form = jax.sharding.auto_axes(by_hand, axes=mesh.explicit_axes, out_sharding=shardings)
+    return lax.platform_dependent(inputs, kernel, cotangent, cpu=form, default=by_autodiff)
 
 
 _convolution.defvjp(_forward, _backward)

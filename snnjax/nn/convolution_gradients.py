@@ -23,6 +23,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -81,6 +82,20 @@ def convolve(lhs: Array, rhs: Array, geometry: Geometry, **options) -> Array:
     )
 
 
+def vary_alike(*arrays: Array) -> list[Array]:
+    """Within `jax.shard_map`, lets every array vary over all mesh axes over which one of them does.
+
+    A derivative by hand and the carry of a scan need it; autodiff does it unasked.
+    """
+    if not jax.sharding.get_abstract_mesh().manual_axes:
+        return list(arrays)
+    varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
+    every = frozenset().union(*varying)
+    missing = (tuple(every - names) for names in varying)
+    pairs = zip(arrays, missing, strict=True)
+    return [lax.pcast(a, names, to="varying") if names else a for a, names in pairs]
+
+
 def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
     """Gradient of a convolution with respect to its inputs.
 
@@ -103,7 +118,7 @@ def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array
         return _by_group(input_gradient, cotangent, kernel, geometry)
     if geometry.pointwise:
         matrix = kernel.reshape(kernel.shape[-2:])
-        return _spread(lax.dot_general(cotangent, matrix, _contract(-1, 1, cotangent)), geometry)
+        return _spread(jnp.tensordot(cotangent, matrix, (-1, 1)), geometry)
     return _input_gradient_by_phases(cotangent, kernel, geometry)
 
 
@@ -146,11 +161,6 @@ def _by_group(gradient: Callable, left: Array, right: Array, geometry: Geometry)
 def _wide(dtype: jnp.dtype) -> jnp.dtype:
     """The dtype to accumulate in: at least float32."""
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
-
-
-def _contract(left: int, right: int, operand: Array) -> lax.DotDimensionNumbers:
-    """Contracts one axis of each of two operands and batches none."""
-    return ((left % operand.ndim,), (right,)), ((), ())
 
 
 def _pad(values: Array, frame: list[tuple[int, int, int]]) -> Array:
@@ -209,8 +219,6 @@ def _input_gradient_by_phases(cotangent: Array, kernel: Array, geometry: Geometr
         taps = jnp.flip(taps, range(len(window)))
         taps = taps.reshape(*window, -1, groups, features)
         taps = jnp.moveaxis(taps, -3, -1).swapaxes(-3, -2).reshape(*window, features, inner)
-        # Without the barrier XLA writes flip and transposition into the convolution's labels.
-        taps = lax.optimization_barrier(taps)
         spatial = zip(window, firsts, ends, geometry.outputs, strict=True)
         pads = [(q - 1 - first, end - o) for q, first, end, o in spatial]
         alone = geometry._replace(strides=(1,) * len(pads), padding=pads)
@@ -244,21 +252,24 @@ def _pointwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geomet
     """`inputs^T cotangent` over all images and positions."""
     (read,) = _reads(inputs, geometry)
     rows, columns = (a.reshape(-1, a.shape[-1]) for a in (read, cotangent))
-    product = lax.dot_general(rows, columns, _contract(0, 0, rows))
+    product = jnp.tensordot(rows, columns, (0, 0))
     return product.reshape(*geometry.window, *product.shape)
 
 
 def _weight_gradient_by_convolution(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
     """Channels of a group act as images; the images of every group as its input features."""
+    pads = geometry.read
+    # XLA swaps the operands of a convolution whose kernel is the larger one, into other labels.
+    if math.prod(geometry.outputs) > math.prod(geometry.size):
+        inputs, pads = _pad(inputs, [(*pair, 0) for pair in pads]), [(0, 0)] * len(pads)
     images, *size, channels = inputs.shape
-    groups, strides = geometry.groups, geometry.strides
-    lhs = jnp.moveaxis(inputs.reshape(images, *size, groups, -1), (-1, 0), (0, -1))
-    lhs = lhs.reshape(channels // groups, *size, groups * images)
+    lhs = jnp.moveaxis(inputs.reshape(images, *size, geometry.groups, -1), (-1, 0), (0, -1))
+    lhs = lhs.reshape(channels // geometry.groups, *size, -1)
     rhs = jnp.moveaxis(cotangent, 0, -2)
-    # Without the barrier XLA writes the transpositions into the convolution's labels.
+    # A promise that these are not folded into other labels; jax 0.10.2 and 0.12.0.1 do not try.
     lhs, rhs = lax.optimization_barrier((lhs, rhs))
-    alone = geometry._replace(strides=(1,) * len(size), padding=geometry.read)
-    return jnp.moveaxis(convolve(lhs, rhs, alone, rhs_dilation=strides), 0, -2)
+    alone = geometry._replace(strides=(1,) * len(size), padding=pads)
+    return jnp.moveaxis(convolve(lhs, rhs, alone, rhs_dilation=geometry.strides), 0, -2)
 
 
 def _sum_over_images(
@@ -283,4 +294,5 @@ def _sum_over_images(
         x, c = (lax.dynamic_index_in_dim(a, index, 1, keepdims=False) for a in pairs)
         return total + form(x.astype(wide), c.astype(wide), geometry), None
 
-    return lax.scan(add, jnp.zeros(shape, wide), jnp.arange(images // block))[0]
+    zero, _ = vary_alike(jnp.zeros(shape, wide), inputs)
+    return lax.scan(add, zero, jnp.arange(images // block))[0]
