@@ -55,6 +55,19 @@ def test_files_that_cannot_grow(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_checkpoint_cut_short(capsys, tmp_path):
+    folder = tmp_path / "run"
+    assert train(capsys, folder)[0] == 0
+    for file in (folder / "checkpoints" / "00000010").rglob("d/*"):
+        file.write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "snnjax", "eval", str(folder)], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.count("\n") == 1 and len(done.stderr) < 600
+    assert "00000010 cannot be read" in done.stderr and "delete that folder" in done.stderr
+
+
 def test_a_folder_that_may_not_be_written(capsys, tmp_path, monkeypatch):
     def denied(*args, **options):
         raise PermissionError(errno.EACCES, "Permission denied", str(tmp_path))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json as json_format
+import logging
 import sys
+import warnings
 from typing import Any, TextIO
 
 __all__ = ["Screen", "silence_libraries"]
@@ -40,7 +42,10 @@ class Screen:
 
 
 def silence_libraries() -> None:
-    """Keeps Orbax from logging the tracebacks of errors that reach the user as one message."""
-    from absl import logging
+    """Keeps Orbax from telling at length about errors that reach the user as one message."""
+    from absl import logging as absl_logging
 
-    logging.set_verbosity(logging.FATAL)
+    absl_logging.set_verbosity(absl_logging.FATAL)
+    # Where reading one array fails it forgets the tasks that read the others.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", message="coroutine .* was never awaited")

@@ -9,6 +9,7 @@ reads arrays and JSON; it runs no code.
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +24,7 @@ from snnjax.typing import PyTree
 __all__ = ["best", "load", "newest", "prune", "save", "steps"]
 
 _DIGITS = 8
+_SIZES = "sizes.json"
 
 
 def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Path:
@@ -42,6 +44,9 @@ def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> P
     if not path.exists():
         note = {"leaves": _leaves(state), "accuracy": accuracy}
         ocp.save(str(path.resolve()), state, custom_metadata=note)
+        part = path / f"{_SIZES}.part"
+        part.write_text(json.dumps(_sizes(path)))
+        part.rename(path / _SIZES)
     return path
 
 
@@ -57,6 +62,7 @@ def load(path: Path, state: TrainState) -> TrainState:
     """
     from orbax.checkpoint import v1 as ocp
 
+    _refuse_damage(path)
     _refuse_other_model(path, _note(path).get("leaves", {}), _leaves(state))
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
@@ -132,10 +138,32 @@ def _accuracy(path: Path) -> float | None:
         return None
 
 
+def _sizes(path: Path) -> dict[str, int]:
+    files = (file for file in path.rglob("*") if file.is_file() and _SIZES not in file.name)
+    return {str(file.relative_to(path)): file.stat().st_size for file in sorted(files)}
+
+
+def _refuse_damage(path: Path) -> None:
+    """Finds files cut short before Orbax does, who tells it by pages and forgets its tasks."""
+    try:
+        there = json.loads((path / _SIZES).read_text())
+    except FileNotFoundError:  # killed just after saving: all else is complete
+        return
+    except ValueError as error:
+        raise CheckpointError(_unreadable(path, error)) from error
+    here = _sizes(path)
+    for name, size in there.items():
+        if here.get(name) != size:
+            reason = ValueError(f"{name} has {here.get(name, 'no')} bytes instead of {size}")
+            raise CheckpointError(_unreadable(path, reason))
+
+
 def _unreadable(path: Path, error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
+    reason = " ".join(str(error).split())
+    # TensorStore appends pages of its own settings.
+    short = reason if len(reason) <= 160 else reason[:160] + "..."
     return (
-        f"the checkpoint {path} cannot be read ({type(error).__name__}: {lines[0]}): delete that "
+        f"the checkpoint {path} cannot be read ({type(error).__name__}: {short}): delete that "
         "folder to go on from the checkpoint before it"
     )
 

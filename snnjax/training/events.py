@@ -26,25 +26,26 @@ class Events:
         self.file: Any = None
         try:
             from tensorboardX.event_file_writer import EventsWriter
-            from tensorboardX.proto import event_pb2
+            from tensorboardX.proto import event_pb2, summary_pb2
         except ImportError:
             return
+        # Protocol buffers make their classes at run time, out of sight of a type checker.
+        self.event: Any = event_pb2
+        self.summary: Any = summary_pb2
         folder.mkdir(exist_ok=True)
         self.file = EventsWriter(str(folder / "events"), filename_suffix=f".{start}")
-        session = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(step=start + 1, session_log=session)
+        begin = self.event.SessionLog(status=self.event.SessionLog.START)
+        self._write(step=start + 1, session_log=begin)
 
     def add(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Adds the numbers of a record as `kind/name`."""
         if self.file is None:
             return
-        from tensorboardX.proto import summary_pb2
-
         points = [
-            summary_pb2.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
+            self.summary.Summary.Value(tag=f"{kind}/{name}", simple_value=value)
             for name, value in values.items()
         ]
-        self._write(step=step, summary=summary_pb2.Summary(value=points))
+        self._write(step=step, summary=self.summary.Summary(value=points))
 
     def close(self) -> None:
         """Closes the file."""
@@ -52,7 +53,5 @@ class Events:
             self.file.close()
 
     def _write(self, **fields: Any) -> None:
-        from tensorboardX.proto import event_pb2
-
-        self.file.write_event(event_pb2.Event(wall_time=time.time(), **fields))
+        self.file.write_event(self.event.Event(wall_time=time.time(), **fields))
         self.file.flush()

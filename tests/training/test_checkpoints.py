@@ -55,15 +55,7 @@ def test_no_folder_no_checkpoints(tmp_path):
     assert checkpoints.best(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("damage", ["empty", "truncated"])
-def test_a_damaged_checkpoint_is_named(tmp_path, state, damage):
-    path = checkpoints.save(tmp_path, state)
-    if damage == "empty":
-        path = tmp_path / "00000009"
-        path.mkdir()
-    else:
-        for file in path.rglob("*"):
-            if file.is_file() and file.parent.name == "d":
-                file.write_bytes(b"")
+def test_a_damaged_checkpoint_is_named(tmp_path, state):
+    (tmp_path / "00000009").mkdir()
     with pytest.raises(training.CheckpointError, match="cannot be read.*delete that folder"):
-        checkpoints.load(path, state)
+        checkpoints.load(tmp_path / "00000009", state)

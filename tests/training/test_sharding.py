@@ -20,7 +20,8 @@ for devices in (jax.devices()[:1], jax.devices()):
     session = training.prepare(micro.config(), mesh=training.make_mesh(devices=devices))
     state = session.state
     for step in range(3):
-        state, metrics = session.train(state, training.sharded(session.loader.batch(step), session.mesh))
+        batch = training.sharded(session.loader.batch(step), session.mesh)
+        state, metrics = session.train(state, batch)
     losses.append(float(metrics.loss))
     accuracy = session.evaluate(state).accuracy
     losses.append(accuracy)
