@@ -125,7 +125,7 @@ def _advice(name: str, entry: _Entry, root: Path) -> str:
         "(data_dir=DIR in Python, or set SNNJAX_DATA=DIR)."
     )
     if entry.in_tfds:
-        command = tfds.prepare_command(name, root)
+        command = tfds.prepare_command(name, data_dir=root)
         advice += (
             f"\nOr let TensorFlow Datasets fetch it once:\n  {command}\n"
             "TFDS builds its own sets with TensorFlow (hence the extra); reading them needs none."

@@ -190,7 +190,7 @@ def verify(name: str, train: Split, test: Split) -> None:
     )
 
 
-def prepare_command(name: str, data_dir: Path | str | None = None) -> str:
+def prepare_command(name: str, *, data_dir: Path | str | None = None) -> str:
     """The command line that prepares a set, for error messages."""
     where = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
     call = f"from snnjax import data; data.prepare({name!r}{where})"

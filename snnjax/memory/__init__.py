@@ -5,6 +5,23 @@
 A strategy of your own is ten lines and needs no base class.
 """
 
+from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
+from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
+from snnjax.memory.reverse import Reverse, reverse
 from snnjax.memory.scans import Recompute, recompute, store
 
-__all__ = ["Recompute", "recompute", "store"]
+__all__ = [
+    "Coupling",
+    "CouplingAux",
+    "Recompute",
+    "Reverse",
+    "Streams",
+    "bits_left",
+    "coupling",
+    "grid_bound",
+    "on_grid",
+    "recompute",
+    "reverse",
+    "store",
+    "stream_peak",
+]

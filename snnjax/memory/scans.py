@@ -11,12 +11,11 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
+from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.typing import PyTree, Scan, Step
 
 __all__ = ["Recompute", "recompute", "store"]
@@ -89,42 +88,18 @@ class Recompute:
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
     ) -> tuple[PyTree, PyTree]:
         """Runs `step` over `xs`, keeping the state every `every` steps."""
-        length = _length(xs)
-        every = min(self.every, length)
+        length = length_of(xs)
         if length == 0:
             return store(step, params, state, xs)
-        whole = length // every
 
-        def segment(params, state, xs, number):
-            # Slicing inside the checkpoint: slicing or reshaping xs before the scan is a copy.
-            here = _slice(xs, number * every, every)
-            return store(step, params, state, here)
+        def segment(params, state, xs, start, size):
+            return store(step, params, state, piece(xs, start, size))
 
-        replayed = jax.checkpoint(segment, prevent_cse=False)
-        state, ys = lax.scan(
-            lambda s, number: replayed(params, s, xs, number), state, jnp.arange(whole)
+        replayed = jax.checkpoint(segment, prevent_cse=False, static_argnums=4)
+        state, ys, _ = over_segments(
+            lambda state, start, _, size: (*replayed(params, state, xs, start, size), ()),
+            state,
+            length,
+            min(self.every, length),
         )
-        ys = jax.tree.map(lambda y: y.reshape(whole * every, *y.shape[2:]), ys)
-        if whole * every == length:
-            return state, ys
-        rest = functools.partial(_rest, step, whole * every)
-        state, last = jax.checkpoint(rest)(params, state, xs)
-        return state, jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, last)
-
-
-def _length(xs: PyTree) -> int:
-    lengths = sorted({x.shape[0] for x in jax.tree.leaves(xs)})
-    if len(lengths) != 1:
-        # Slicing would clamp the shorter leaf to its end without a word.
-        raise ValueError(
-            f"xs needs arrays of one length along their leading axis, got lengths {lengths}"
-        )
-    return lengths[0]
-
-
-def _rest(step: Step, start: int, params: PyTree, state: PyTree, xs: PyTree):
-    return store(step, params, state, jax.tree.map(lambda x: x[start:], xs))
-
-
-def _slice(xs: PyTree, start, length: int) -> PyTree:
-    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), xs)
+        return state, ys

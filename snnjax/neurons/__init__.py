@@ -24,6 +24,7 @@ from snnjax.neurons.integrate_fire import (
     integrate_fire_scan,
     integrate_fire_state,
 )
+from snnjax.neurons.inverses import LIFInverse, integrate_fire_inverse, lif_inverse
 from snnjax.neurons.li import LIParams, LIState, li, li_state
 from snnjax.neurons.lif import LIFParams, LIFState, charge, lif, lif_scan, lif_state
 from snnjax.neurons.plif import (
@@ -51,6 +52,7 @@ __all__ = [
     "CubaLIFState",
     "IFParams",
     "IFState",
+    "LIFInverse",
     "LIFParams",
     "LIFState",
     "LIParams",
@@ -72,11 +74,13 @@ __all__ = [
     "euler_decay",
     "exponential_decay",
     "integrate_fire",
+    "integrate_fire_inverse",
     "integrate_fire_scan",
     "integrate_fire_state",
     "li",
     "li_state",
     "lif",
+    "lif_inverse",
     "lif_scan",
     "lif_state",
     "none",

@@ -1,0 +1,71 @@
+"""A dyadic grid on which addition and subtraction of float32 numbers are exact.
+
+    q(x) = round(x * 2^bits) / 2^bits,      dq/dx := 1   (straight through)
+
+Multiples of `2^-bits` below `2^(24 - bits)` in magnitude fit float32's 24 bits of mantissa, and so
+do their sums: `(x + q(f)) - q(f) == x`, bit for bit. A reversible stream on the grid is rebuilt
+without error, so no spike can flip between the forward pass and its replay. Off the grid a last-bit
+error that crosses a threshold flips a spike, and the flip spreads through batch norm and every
+earlier block.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import Array, PyTree
+
+__all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak"]
+
+DEFAULT_BITS = 12
+
+
+def on_grid(x: Array, *, bits: int | None = DEFAULT_BITS) -> Array:
+    """Rounds to the nearest multiple of `2^-bits`, with a straight-through gradient.
+
+    Args:
+        x: any float array; the result is float32 whatever its dtype, since no narrower float has
+            the bits.
+        bits: binary places kept, 1 to 22; None leaves `x` as it is.
+
+    Returns:
+        The rounded values; the error is at most `2^-(bits + 1)`.
+
+    Raises:
+        ValueError: `bits` is outside 1 to 22.
+    """
+    if bits is None:
+        return x
+    if not 1 <= bits <= 22:
+        raise ValueError(f"a grid in float32 keeps 1 to 22 binary places, got bits={bits}")
+    return _round(bits, x if x.dtype.itemsize >= 4 else x.astype(jnp.float32))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _round(bits: int, x: Array) -> Array:
+    return jnp.round(x * 2.0**bits) / 2.0**bits
+
+
+@_round.defjvp
+def _round_jvp(bits, primals, tangents):
+    return _round(bits, *primals), tangents[0]
+
+
+def grid_bound(*, bits: int = DEFAULT_BITS) -> float:
+    """The magnitude below which float32 addition on the grid is exact: `2^(24 - bits)`."""
+    return 2.0 ** (24 - bits)
+
+
+def stream_peak(streams: PyTree) -> Array:
+    """Largest magnitude in any array of a stream, a scalar; compare it with `grid_bound`."""
+    peaks = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(streams)]
+    return jax.lax.stop_gradient(jnp.max(jnp.stack(peaks)).astype(jnp.float32))
+
+
+def bits_left(peak: float, *, bits: int = DEFAULT_BITS) -> float:
+    """Binary places between a stream's peak and the bound; negative once exactness is lost."""
+    return math.log2(grid_bound(bits=bits) / max(float(peak), 2.0**-bits))

@@ -1,0 +1,158 @@
+"""The reversing scan: keep the end, walk back by the step's inverse.
+
+    forward    state[n] = step(params, state[n-1], x[n]),   only the last state is kept
+    backward   state[n-1] = inverse(params, state[n], x[n], y[n]), then the derivative there
+
+With S the bytes of one state, X and Y of all inputs and outputs, R the residuals of one step:
+
+    kept   S + X + Y + R          (N / refresh) S + X + Y + R with a refresh
+
+Y counts only where the inverse reads it. Over depth X are the stacked blocks, parameters that exist
+anyway, and Y their statistics: the bytes do not grow with depth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+from jax import lax
+
+from snnjax.memory.scans import store
+from snnjax.memory.segments import length_of, over_segments, piece
+from snnjax.memory.trees import add, combine, partition, smooth_vjp, zeros_like
+from snnjax.typing import PyTree, Scan, Step
+
+__all__ = ["Reverse", "reverse"]
+
+
+def reverse(inverse: Callable[..., PyTree], *, refresh: int | None = None) -> Scan:
+    """Keeps the last state only and rebuilds the others backwards.
+
+    One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
+    the inverse, and the step again for its derivative. The gradient is that of `store` exactly
+    where the inverse is exact (couplings on the grid); elsewhere it carries the inverse's rounding
+    error, which a contracting step multiplies by `1 / decay` at each step back.
+
+    Do not use it for a hard reset (there is no inverse), for a step that forgets faster than its
+    refresh, or where the inputs are what fills the memory: they are kept.
+
+    Args:
+        inverse: `(params, state_after, x, y) -> state_before`. May have an attribute `steps`, the
+            number of steps it can undo before its error matters (None: any number), and a method
+            `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
+            g_x)` that inverts and differentiates at once.
+        refresh: keep every `refresh`-th state as well, so that no more than so many steps are
+            undone in a row.
+
+    Returns:
+        A scan; equal arguments give equal scans.
+
+    Raises:
+        ValueError: `refresh` is not a positive whole number, or the inverse cannot undo so many
+            steps (on the call, when the length is known).
+
+    Reference:
+        Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without
+        Storing Activations", 2017, arXiv:1707.04585; for spiking networks Zhang and Zhang,
+        "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922.
+    """
+    if refresh is not None and (isinstance(refresh, bool) or refresh < 1):
+        raise ValueError(f"refresh must be a positive number of steps or None, got {refresh!r}")
+    return Reverse(inverse, refresh)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reverse:
+    """The scan made by `reverse`.
+
+    Attributes:
+        inverse: undoes one step.
+        refresh: steps undone in a row at most; None is all of them.
+    """
+
+    inverse: Callable[..., PyTree]
+    refresh: int | None = None
+
+    def __call__(
+        self, step: Step, params: PyTree, state: PyTree, xs: PyTree
+    ) -> tuple[PyTree, PyTree]:
+        """Runs `step` over `xs`, keeping the last state and every `refresh`-th."""
+        length = length_of(xs)
+        if length == 0:
+            return store(step, params, state, xs)
+        every = min(self.refresh or length, length)
+        steps = getattr(self.inverse, "steps", None)
+        if steps is not None and every > steps:
+            raise ValueError(
+                f"this inverse can undo {steps} steps before its rounding error matters, and "
+                f"{every} were asked for: use reverse(inverse, refresh={steps}), or recompute"
+            )
+        # custom_vjp wants leaves with a gradient apart from those without.
+        halves = [partition(tree) for tree in (params, state, xs)]
+        smooth, rest = zip(*halves, strict=True)
+        return _run(step, self.inverse, every, smooth, rest)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _run(step, inverse, every, smooth, rest):
+    outputs, _ = _run_forward(step, inverse, every, smooth, rest)
+    return outputs
+
+
+def _run_forward(step, inverse, every, smooth, rest):
+    del inverse
+    params, state, xs = (combine(a, b) for a, b in zip(smooth, rest, strict=True))
+
+    def segment(state, start, _, size):
+        state, ys = store(step, params, state, piece(xs, start, size))
+        return state, ys, state
+
+    state, ys, ends = over_segments(segment, state, length_of(xs), every)
+    return (state, ys), (params, xs, ys, ends, state)
+
+
+def _run_backward(step, inverse, every, residuals, cotangents):
+    params, xs, ys, ends, last = residuals
+    g_state = _smooth_half(last, cotangents[0])
+    sequences = (xs, ys, _smooth_half(ys, cotangents[1]))
+    pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
+
+    def undo(carry, inputs):
+        after, g_state, g_params = carry
+        x, y, g_y = inputs
+        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, g_y))
+        return (before, g_state, add(g_params, more)), g_x
+
+    def segment(grads, start, after, size):
+        inputs = piece(sequences, start, size)
+        (_, *grads), g_xs = lax.scan(undo, (after, *grads), inputs, reverse=True)
+        return tuple(grads), g_xs, ()
+
+    grads = (g_state, zeros_like(partition(params)[0]))
+    (g_state, g_params), g_xs, _ = over_segments(
+        segment, grads, length_of(xs), every, given=ends, last=last, reverse=True
+    )
+    return (g_params, g_state, g_xs), None
+
+
+_run.defvjp(_run_forward, _run_backward)
+
+
+def _pull(step, inverse, params, after, x, y, cotangents):
+    """One step back for an inverse without a pullback of its own."""
+    before = inverse(params, after, x, y)
+    _, pull = smooth_vjp(step, params, before, x)
+    return before, pull(cotangents)
+
+
+def _smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
+    """Cotangents of the inexact leaves, None for the others (which come as float0)."""
+    return jax.tree.map(
+        lambda leaf, g: None if leaf is None else g,
+        partition(like)[0],
+        cotangents,
+        is_leaf=lambda leaf: leaf is None,
+    )

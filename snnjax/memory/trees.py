@@ -1,0 +1,72 @@
+"""Pytrees in two halves: leaves with a gradient, and integers, booleans and keys without one.
+
+`jax.custom_vjp` and `jax.vjp` want them apart. A half has None where the other has its leaf.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from snnjax.typing import PyTree
+
+__all__ = ["add", "combine", "partition", "smooth_vjp", "zeros_like"]
+
+
+def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
+    """The inexact leaves of a tree, and the others."""
+    smooth = jax.tree.map(lambda leaf: leaf if _inexact(leaf) else None, tree)
+    rest = jax.tree.map(lambda leaf: None if _inexact(leaf) else leaf, tree)
+    return smooth, rest
+
+
+def combine(smooth: PyTree, rest: PyTree) -> PyTree:
+    """The tree that `partition` took apart."""
+    is_none = lambda leaf: leaf is None  # noqa: E731
+    return jax.tree.map(lambda a, b: b if a is None else a, smooth, rest, is_leaf=is_none)
+
+
+def smooth_vjp(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Callable[..., Any]]:
+    """`jax.vjp` with respect to the inexact leaves alone.
+
+    Args:
+        function: any function of pytrees.
+        args: its arguments; integers, booleans and keys among them are held fixed.
+
+    Returns:
+        The outputs, and `pull(cotangents)`: from cotangents of the outputs (what stands for an
+        integer output is not looked at) to one half tree of gradients per argument.
+    """
+    halves = [partition(arg) for arg in args]
+    fixed = [rest for _, rest in halves]
+
+    def inner(*smooth):
+        outputs = function(*(combine(s, r) for s, r in zip(smooth, fixed, strict=True)))
+        differentiable, rest = partition(outputs)
+        return differentiable, rest
+
+    outputs, pull, rest = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
+    keep = lambda cotangents: jax.tree.map(  # noqa: E731
+        lambda like, g: None if like is None else g,
+        outputs,
+        cotangents,
+        is_leaf=lambda leaf: leaf is None,
+    )
+    return combine(outputs, rest), lambda cotangents: pull(keep(cotangents))
+
+
+def zeros_like(tree: PyTree) -> PyTree:
+    """Zeros in place of every leaf."""
+    return jax.tree.map(jnp.zeros_like, tree)
+
+
+def add(a: PyTree, b: PyTree) -> PyTree:
+    """The sum of two trees of one structure."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def _inexact(leaf: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
