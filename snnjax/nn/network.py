@@ -18,7 +18,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State
-from snnjax.nn.normalization import BatchNorm
+from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.sharing import mean_over_steps
 from snnjax.typing import Array, Key, Scan
 
@@ -95,11 +95,19 @@ class Network(nnx.Module):
             ValueError: the inputs have another shape; the state is of another batch; `"time"`
                 order in training with normalisation over the window.
         """
-        self._check(inputs, state)
+        self._check(inputs)
+        if training and self.order == "time":
+            refuse_window_statistics(self.body)
+        try:
+            return self._run(inputs, state, training, key, taps)
+        except (TypeError, ValueError) as error:
+            # Asked only after a failure: it traces the whole network once more.
+            self._blame_the_state(inputs.shape[1], state, error)
+            raise
+
+    def _run(self, inputs, state, training, key, taps) -> tuple[Array, Aux]:
         if self.order == "layer":
             return self.body(inputs, state, training=training, key=key, taps=taps)
-        if training:
-            _refuse_window_statistics(self.body)
         params = (self.body, state.statistics, key)
         scan = memory.store if self.time_scan is None else self.time_scan
         step = Cell(training, taps)
@@ -107,7 +115,7 @@ class Network(nnx.Module):
         moved = mean_over_steps(statistics) if training else state.statistics
         return outputs, Aux(after, moved, seen)
 
-    def _check(self, inputs: Array, state: State) -> None:
+    def _check(self, inputs: Array) -> None:
         if inputs.ndim < 2 or tuple(inputs.shape[2:]) != self.input_shape:
             shape = ", ".join(map(str, self.input_shape))
             raise ValueError(
@@ -116,6 +124,15 @@ class Network(nnx.Module):
             )
         if not inputs.shape[0]:
             raise ValueError("the sequence has no timesteps (T = 0)")
+
+    def _blame_the_state(self, batch: int, state: State, error: Exception) -> None:
+        wanted = jax.eval_shape(lambda: self.initial_state(batch))
+        shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (wanted, state)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"the state does not fit a batch of {batch}: take it from initial_state({batch}), "
+                "or from the aux of a call with that batch"
+            ) from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +149,3 @@ class Cell:
         outputs, aux = body(frame[None], state, training=self.training, key=key, taps=self.taps)
         moved = aux.statistics if self.training else ()
         return aux.state, (outputs[0], moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
-
-
-def _refuse_window_statistics(body: Any) -> None:
-    norms = [m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm)]
-    if any(norm.over == "window" for norm in norms):
-        raise ValueError(
-            'BatchNorm(over="window") needs all timesteps at once, and order="time" runs one after '
-            'the other: use over="step" or over="frozen", or order="layer"'
-        )

@@ -17,7 +17,7 @@ Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, a
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from snnjax.nn.contract import Aux, State
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, Key
 
-__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Statistics"]
+__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Statistics", "refuse_window_statistics"]
 
 _OVER = ("window", "step", "frozen")
 
@@ -130,3 +130,17 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
     return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
+
+
+def refuse_window_statistics(body: Any) -> None:
+    """For layers that run timestep by timestep: no `BatchNorm(over="window")` inside.
+
+    Raises:
+        ValueError: there is one; by itself it would quietly normalise each step alone.
+    """
+    norms = [m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm)]
+    if any(norm.over == "window" for norm in norms):
+        raise ValueError(
+            'BatchNorm(over="window") needs all timesteps at once, and order="time" and nn.Shared '
+            'run one after the other: use over="step" or over="frozen", or order="layer"'
+        )

@@ -24,6 +24,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.nn.contract import Aux, State, output_shape
 from snnjax.nn.neuron import Neuron
+from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, Key, Scan
 
@@ -41,8 +42,7 @@ class Grouped(nnx.Module):
         groups: number of groups; must divide the channels.
 
     Raises:
-        ValueError: `groups` does not divide the channels (on `initial_state`), or taps are asked
-            for `"membrane"`.
+        ValueError: `groups` does not divide the channels (on `initial_state`).
     """
 
     def __init__(self, neuron: Neuron, groups: int):
@@ -97,7 +97,8 @@ class Shared(nnx.Module):
         scan: the memory strategy over time; None for `memory.store`.
 
     Raises:
-        ValueError: there are no layers, or their currents differ in shape (on `initial_state`).
+        ValueError: there are no layers, their currents differ in shape (on `initial_state`), or
+            one normalises over the window (on a call in training).
     """
 
     def __init__(self, synapses: list[Any], neuron: Neuron, *, scan: Scan | None = None):
@@ -129,6 +130,8 @@ class Shared(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the group, timestep by timestep."""
+        if training:
+            refuse_window_statistics(self.synapses)
         params = (self.synapses, self.neuron, state.statistics, key)
         step = Group(training, taps)
         scan = memory.store if self.scan is None else self.scan

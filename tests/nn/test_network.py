@@ -1,0 +1,169 @@
+"""The outermost module: two orders that are one function, streaming, and its errors."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import memory, nn
+from tests.compare import assert_close, assert_equal
+from tests.nn.layers import B, T, leaves, rngs, sequence
+
+FRAME = (8, 8, 2)
+
+
+def body(over):
+    r = rngs()
+    return nn.Sequential(
+        nn.Conv(2, 4, rngs=r), nn.BatchNorm(4, over=over, scale=2.0), nn.LIF(learn=("decay",)),
+        nn.MaxPool(), nn.Flatten(), nn.Linear(64, 3, rngs=r), nn.LI(),
+    )  # fmt: skip
+
+
+def network(order="layer", over="frozen", *, time_scan=None):
+    return nn.Network(body(over), FRAME, order=order, time_scan=time_scan)
+
+
+FRAMES = sequence((B, *FRAME))
+
+
+@jax.jit(static_argnames="training")
+def graded(net, frames, *, training):
+    def loss(net, frames):
+        outputs, aux = net(frames, net.initial_state(B), training=training)
+        return jnp.sum(outputs**2), (outputs, aux)
+
+    return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(net, frames)
+
+
+def results(net, *, training=True):
+    (_, (outputs, aux)), gradients = graded(net, FRAMES, training=training)
+    return outputs, aux, gradients
+
+
+@pytest.mark.parametrize(("over", "training"), [("step", True), ("window", False)])
+def test_the_two_orders_are_one_function(over, training):
+    layer, aux, to_layer = results(network("layer", over), training=training)
+    time, moved, to_time = results(network("time", over), training=training)
+    assert_close(time, layer, 1e-5)
+    assert_close(leaves(to_time), leaves(to_layer), 1e-4)
+    assert_close(moved.statistics, aux.statistics, 1e-5)
+    assert_close(moved.state, aux.state, 1e-5)
+    assert float(jnp.abs(layer).max()) > 0
+
+
+def test_the_two_orders_drop_the_same_neurons():
+    outputs = [
+        net(jnp.ones((T, B, 9)), net.initial_state(B), training=True, key=jax.random.key(0))[0]
+        for net in (nn.Network(nn.Dropout(0.5), (9,), order=order) for order in ("layer", "time"))
+    ]
+    np.testing.assert_array_equal(outputs[1], outputs[0])
+    assert set(np.unique(outputs[0])) == {0.0, 2.0}
+
+
+def test_batch_statistics_over_the_window_make_the_orders_two_functions():
+    window, _, _ = results(network("layer", "window"))
+    step, _, _ = results(network("time", "step"))
+    assert float(jnp.abs(window - step).max()) > 1e-3
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("order", ["layer", "time"])
+def test_one_frame_at_a_time_is_the_whole_window_bit_for_bit(order):
+    net = network(order)
+    forward = jax.jit(lambda net, frames, state: net(frames, state, training=False))
+    state = net.initial_state(B)
+    whole, end = forward(net, FRAMES, state)
+    outputs = []
+    for frame in FRAMES:
+        output, aux = forward(net, frame[None], state)
+        state = nn.State(aux.state, aux.statistics)
+        outputs.append(output[0])
+    np.testing.assert_array_equal(jnp.stack(outputs), whole)
+    assert_equal(state.neurons, end.state)
+
+
+def test_a_time_scan_over_the_whole_network_changes_nothing():
+    stored, aux, gradients = results(network("time", "step"))
+    recomputed, moved, again = results(network("time", "step", time_scan=memory.recompute(3)))
+    np.testing.assert_array_equal(recomputed, stored)
+    assert_close(leaves(again), leaves(gradients), 1e-5)
+    assert_close(moved.statistics, aux.statistics, 1e-6)
+
+
+def test_the_module_and_its_statistics_leave_as_they_came_in_evaluation():
+    for order in ("layer", "time"):
+        net = network(order, "step")
+        state = net.initial_state(B)
+        outputs, aux = net(FRAMES, state, training=False)
+        assert outputs.shape == (T, B, 3)
+        assert_equal(aux.statistics, state.statistics)
+        assert jax.tree.structure(aux.state) == jax.tree.structure(state.neurons)
+
+
+def test_both_orders_are_seen_alike():
+    taps = [
+        network(order)(
+            FRAMES, network().initial_state(B), training=False, taps=("spikes", "membrane")
+        )[1].taps
+        for order in ("layer", "time")
+    ]
+    assert sorted(taps[0]) == sorted(taps[1]) == ["li6", "lif2"]
+    assert_close(taps[1], taps[0], 1e-6)
+
+
+@pytest.mark.fast
+def test_later_inputs_leave_earlier_outputs_alone():
+    """Law 7, with fixed statistics: the gradient is zero, not small."""
+    net = network("layer")
+
+    @jax.jit
+    def backward(frames, cotangent):
+        run = lambda frames: net(frames, net.initial_state(B), training=False)[0]  # noqa: E731
+        return jax.vjp(run, frames)[1](cotangent)[0]
+
+    for t in range(T):
+        gradient = backward(FRAMES, jnp.zeros((T, B, 3)).at[t].set(1.0))
+        np.testing.assert_array_equal(np.asarray(gradient[t + 1 :]), 0.0)
+        assert np.abs(gradient[: t + 1]).max() > 0
+
+
+def test_batch_statistics_over_the_window_are_the_named_exception():
+    net = network("layer", "window")
+    loss = lambda x: net(x, net.initial_state(B), training=True)[0][0].sum()  # noqa: E731
+    assert float(jnp.abs(jax.jit(jax.grad(loss))(FRAMES)[1:]).max()) > 0
+
+
+def test_errors_of_construction():
+    with pytest.raises(ValueError, match="layer, time"):
+        network("depth")
+    with pytest.raises(ValueError, match="belongs to the neurons"):
+        network("layer", time_scan=memory.store)
+    with pytest.raises(ValueError, match="at least one example"):
+        network().initial_state(0)
+
+
+@pytest.mark.parametrize(
+    "shape", [(T, B, 8, 8, 3), (T, 8, 8, 2), (T, B, 128), (T,), (T, B, 2, 8, 8)]
+)
+def test_inputs_of_another_shape_are_an_error_that_names_the_right_one(shape):
+    net = network()
+    with pytest.raises(ValueError, match=r"\[T, B, 8, 8, 2\]"):
+        net(jnp.zeros(shape), net.initial_state(B), training=False)
+
+
+@pytest.mark.parametrize("order", ["layer", "time"])
+def test_errors_of_a_call(order):
+    net = network(order)
+    with pytest.raises(ValueError, match="no timesteps"):
+        net(FRAMES[:0], net.initial_state(B), training=False)
+    for batch in (1, B + 1):
+        with pytest.raises(ValueError, match=f"initial_state\\({B}\\)"):
+            net(FRAMES, net.initial_state(batch), training=False)
+
+
+def test_window_statistics_do_not_exist_in_time_order():
+    net = network("time", "window")
+    net(FRAMES, net.initial_state(B), training=False)
+    with pytest.raises(ValueError, match='over="step"'):
+        net(FRAMES, net.initial_state(B), training=True)

@@ -1,0 +1,131 @@
+"""Batch normalisation against NumPy, over a window, a step and nothing; flax's group and layer."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import memory, nn
+from tests.compare import assert_close
+from tests.nn.layers import FLAT, SPACE, call, rngs, run, sequence
+
+MOMENTUM, EPSILON, GAIN = 0.8, 1e-3, 0.7
+MEAN, VAR = np.array([0.3, -0.2]), np.array([1.5, 0.6])
+
+
+def oracle(x, over, scale, bias):
+    """Outputs and moved statistics in float64; each row of `rows` is normalised by itself."""
+    x = np.asarray(x, np.float64)
+    if over == "frozen":
+        mean, var, moved = MEAN, VAR, (MEAN, VAR)
+    else:
+        axes = (0, 1, 2, 3) if over == "window" else (1, 2, 3)
+        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        rows = [s.reshape(-1, x.shape[-1]).mean(0) for s in (mean, var)]
+        pairs = zip((MEAN, VAR), rows, strict=True)
+        moved = tuple(MOMENTUM * old + (1 - MOMENTUM) * new for old, new in pairs)
+    return GAIN * scale * (x - mean) / np.sqrt(var + EPSILON) + bias, moved
+
+
+def batchnorm(over):
+    layer = nn.BatchNorm(2, over=over, momentum=MOMENTUM, epsilon=EPSILON, gain=GAIN)
+    layer.scale = nnx.Param(jnp.array([1.3, 0.4], jnp.float32))
+    layer.bias = nnx.Param(jnp.array([0.1, -0.5], jnp.float32))
+    running = nn.Statistics(jnp.asarray(MEAN, jnp.float32), jnp.asarray(VAR, jnp.float32))
+    return layer, nn.State((), running)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("over", ["window", "step", "frozen"])
+def test_outputs_and_statistics_are_those_of_the_formula(over):
+    layer, state = batchnorm(over)
+    inputs = sequence(SPACE) + 0.5
+    outputs, aux = layer(inputs, state, training=True)
+    expected, moved = oracle(inputs, over, layer.scale[...], layer.bias[...])
+    assert_close(outputs, expected, 1e-5)
+    assert_close(tuple(aux.statistics), moved, 1e-5)
+
+
+@pytest.mark.parametrize("over", ["window", "step", "frozen"])
+def test_evaluation_uses_the_running_statistics_and_hands_them_on(over):
+    layer, state = batchnorm(over)
+    inputs = sequence(SPACE)
+    outputs, aux = layer(inputs, state, training=False)
+    expected, _ = oracle(inputs, "frozen", layer.scale[...], layer.bias[...])
+    assert_close(outputs, expected, 1e-5)
+    assert aux.statistics is state.statistics
+
+
+def test_over_steps_is_over_the_window_of_each_step():
+    inputs = sequence(SPACE)
+    together, _ = call(nn.BatchNorm(2, over="step"), inputs, training=True)
+    alone = [call(nn.BatchNorm(2), x[None], training=True)[0] for x in inputs]
+    np.testing.assert_array_equal(together, jnp.concatenate(alone))
+
+
+def test_the_gain_puts_the_spread_at_alpha_times_the_threshold():
+    """TdBN: outputs have mean 0 and variance (alpha * threshold)^2."""
+    outputs, _ = call(nn.BatchNorm(6, gain=0.5 * 3.0), 4 * sequence(FLAT) + 2, training=True)
+    np.testing.assert_allclose(outputs.mean((0, 1)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(outputs.std((0, 1)), 1.5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_half_precision_is_normalised_in_float32(training):
+    layer, state = batchnorm("window")
+    inputs = sequence(SPACE).astype(jnp.bfloat16)
+    outputs, aux = layer(inputs, state, training=training)
+    wide, moved = layer(inputs.astype(jnp.float32), state, training=training)
+    assert outputs.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(outputs, wide.astype(jnp.bfloat16))
+    assert all(leaf.dtype == jnp.float32 for leaf in aux.statistics)
+    assert_close(aux.statistics, moved.statistics, 1e-6)
+
+
+def test_statistics_are_no_way_round_for_the_gradient():
+    layer, state = batchnorm("window")
+    moved = lambda x: sum(s.sum() for s in layer(x, state, training=True)[1].statistics)  # noqa: E731
+    np.testing.assert_array_equal(jax.grad(moved)(sequence(SPACE)), 0.0)
+
+
+def test_a_scale_of_zero_starts_a_residual_branch_as_the_identity():
+    inputs = sequence(SPACE)
+    layer = nn.Residual(nn.Sequential(nn.Conv(2, 2, rngs=rngs()), nn.BatchNorm(2, scale=0.0)))
+    np.testing.assert_array_equal(call(layer, inputs, training=True)[0], inputs)
+
+
+def test_statistics_move_once_per_call_however_often_a_block_is_replayed():
+    """Law 3: the first block sees the inputs, so its statistics follow from one update."""
+
+    def stack(scan):
+        return nn.Stacked(lambda r: nn.BatchNorm(2, momentum=0.75), 3, rngs=rngs(), scan=scan)
+
+    inputs = sequence(SPACE) + 1
+    results = [
+        run(stack(scan), inputs, training=True) for scan in (memory.store, memory.recompute(2))
+    ]
+    for result in results:
+        mean, var = result.aux.statistics
+        np.testing.assert_allclose(mean[0], 0.25 * inputs.mean((0, 1, 2, 3)), rtol=1e-5)
+        np.testing.assert_allclose(var[0], 0.75 + 0.25 * inputs.var((0, 1, 2, 3)), rtol=1e-5)
+    assert_close(results[1].aux.statistics, results[0].aux.statistics, 1e-6)
+
+
+def test_an_unknown_window_is_an_error_that_names_the_known_ones():
+    with pytest.raises(ValueError, match="window, step, frozen"):
+        nn.BatchNorm(2, over="batch")
+
+
+@pytest.mark.parametrize("kind", ["group", "layer"])
+def test_group_and_layer_norm_are_flax_s_at_every_timestep(kind):
+    inputs = sequence((2, 3, 3, 4)) + 1
+    if kind == "group":
+        layer = nn.GroupNorm(4, 2, rngs=rngs())
+        peer = nnx.GroupNorm(4, num_groups=2, epsilon=1e-5, rngs=rngs())
+    else:
+        layer = nn.LayerNorm(4, rngs=rngs())
+        peer = nnx.LayerNorm(4, epsilon=1e-5, rngs=rngs())
+    expected = jnp.stack([peer(x) for x in inputs])
+    for training in (True, False):
+        assert_close(call(layer, inputs, training=training)[0], expected, 1e-5)

@@ -1,0 +1,99 @@
+"""Synapses: folding time into the batch is applying the map at every timestep."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import nn
+from snnjax.typing import bind
+from tests.compare import assert_close
+from tests.nn.layers import FLAT, SPACE, T, call, leaves, rngs, run, sequence
+
+
+def halve(x, *, by=2):
+    return x / by
+
+
+MAPS = {
+    "linear": (lambda: nn.Linear(6, 3, rngs=rngs()), FLAT),
+    "conv": (lambda: nn.Conv(2, 4, rngs=rngs()), SPACE),
+    "strided": (lambda: nn.Conv(2, 4, strides=2, padding="VALID", rngs=rngs()), SPACE),
+    "padded": (lambda: nn.Conv(2, 4, padding=((0, 1), (2, 0)), rngs=rngs()), SPACE),
+    "depthwise": (lambda: nn.Conv(2, 4, groups=2, use_bias=True, rngs=rngs()), SPACE),
+    "one_dimension": (lambda: nn.Conv(6, 4, kernel=(3,), rngs=rngs()), (2, 9, 6)),
+    "function": (lambda: nn.Fold(halve), SPACE),
+    "bound": (lambda: nn.Fold(bind(halve, by=4)), SPACE),
+    "module": (lambda: nn.Fold(nnx.LayerNorm(2, rngs=rngs())), SPACE),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("linear", marks=pytest.mark.fast), *[m for m in MAPS if m != "linear"]]
+)
+def test_the_fold_is_the_map_at_every_timestep(name):
+    make, shape = MAPS[name]
+    layer, inputs = make(), sequence(shape)
+    outputs, aux = call(layer, inputs, training=True)
+    assert_close(outputs, jnp.stack([layer.function(x) for x in inputs]), 1e-6)
+    assert aux == nn.Aux()
+    assert layer.initial_state(shape) == nn.State()
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({}, (8, 8, 4)),
+        ({"kernel": 1}, (8, 8, 4)),
+        ({"kernel": (5, 3), "padding": "VALID"}, (4, 6, 4)),
+        ({"strides": 2}, (4, 4, 4)),
+        ({"strides": (2, 4)}, (4, 2, 4)),
+        ({"padding": ((0, 0), (1, 1))}, (6, 8, 4)),
+    ],
+)
+def test_shapes_of_convolutions(options, shape):
+    layer = nn.Conv(2, 4, rngs=rngs(), **options)
+    assert call(layer, sequence(SPACE))[0].shape == (T, 2, *shape)
+
+
+def test_linear_is_flax_s():
+    layer, peer = nn.Linear(6, 3, rngs=rngs()), nnx.Linear(6, 3, rngs=rngs())
+    np.testing.assert_array_equal(layer.function.kernel[...], peer.kernel[...])
+    assert_close(call(layer, sequence(FLAT))[0], peer(sequence(FLAT)), 1e-6)
+    assert len(leaves(nn.Linear(6, 3, use_bias=False, rngs=rngs()))) == 1
+
+
+def test_conv_is_flax_s_with_its_gradient():
+    layer = nn.Conv(2, 4, use_bias=True, rngs=rngs())
+    peer = nnx.Conv(2, 4, (3, 3), rngs=rngs())
+    peer.kernel = nnx.Param(layer.function.kernel[...])
+    result, expected = run(layer, sequence(SPACE)), run(nn.Fold(peer), sequence(SPACE))
+    assert_close(result.outputs, expected.outputs, 1e-5)
+    assert_close(result.gradients[1], expected.gradients[1], 1e-5)
+    ours, theirs = result.gradients[0].function, expected.gradients[0].function
+    assert_close(ours.kernel[...], theirs.kernel[...], 1e-5)
+    assert_close(ours.bias[...], theirs.bias[...], 1e-5)
+
+
+def test_a_convolution_computes_in_the_type_of_its_inputs():
+    layer = nn.Conv(2, 4, use_bias=True, rngs=rngs())
+    outputs, _ = call(layer, sequence(SPACE).astype(jnp.bfloat16))
+    assert outputs.dtype == jnp.bfloat16
+    assert_close(outputs.astype(jnp.float32), call(layer, sequence(SPACE))[0], 0.03)
+
+
+@pytest.mark.fast
+def test_pooling_and_flattening_over_space_only():
+    inputs = sequence((2, 4, 6, 3))
+    patches = inputs.reshape(T, 2, 2, 2, 3, 2, 3)
+    np.testing.assert_array_equal(call(nn.MaxPool(), inputs)[0], patches.max((3, 5)))
+    assert_close(call(nn.AvgPool(), inputs)[0], patches.mean((3, 5)), 1e-6)
+    assert_close(call(nn.GlobalAvgPool(), inputs)[0], inputs.mean((2, 3)), 1e-6)
+    assert call(nn.MaxPool(window=3, strides=1), inputs)[0].shape == (T, 2, 2, 4, 3)
+    np.testing.assert_array_equal(call(nn.Flatten(), inputs)[0], inputs.reshape(T, 2, 72))
+
+
+def test_channels_that_cannot_be_grouped_are_an_error():
+    for inputs, outputs in ((3, 4), (4, 3)):
+        with pytest.raises(ValueError, match="cut in 2 groups"):
+            nn.Conv(inputs, outputs, groups=2, rngs=rngs())
