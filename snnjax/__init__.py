@@ -1,3 +1,37 @@
-"""snnjax: spiking neural networks in JAX and Flax, with memory as an argument."""
+"""snnjax: spiking neural networks in JAX and Flax, with memory as an argument.
+
+Rooms are imported when they are first named: `import snnjax` alone imports nothing else.
+"""
+
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+
+_ROOMS = (
+    "data",
+    "encoding",
+    "losses",
+    "memory",
+    "metrics",
+    "models",
+    "neurons",
+    "nn",
+    "readout",
+    "surrogate",
+    "training",
+    "typing",
+    "viz",
+)
+
+__all__ = ["__version__", *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
