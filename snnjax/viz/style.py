@@ -13,7 +13,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-BLUE, VERMILION, GREEN, ORANGE = "#0072b2", "#d55e00", "#009e73", "#e69f00"
+BLUE, VERMILION, ORANGE = "#0072b2", "#d55e00", "#e69f00"
 INK, FAINT, GRID = "#222222", "#666666", "#e3e3e3"
 
 WIDTH = 7.2
