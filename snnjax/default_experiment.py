@@ -31,7 +31,7 @@ class Digits(training.Experiment):
 
 
 def network(experiment, rngs):
-    """Conv - pool - conv - pool - linear, integrate-and-fire in between."""
+    """Conv - pool - conv - pool - linear, leaky integrate-and-fire neurons in between."""
     width = experiment.channels
     neuron = lambda: nn.LIF(decay=experiment.decay)  # noqa: E731
     return nn.Network(

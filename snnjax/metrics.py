@@ -116,9 +116,9 @@ def firing_rates(
         ValueError: If no layer taps its spikes, or spikes have fewer than two axes.
 
     Example:
-        >>> outputs, aux = net(frames, state, training=False)   # asked for taps=("spikes",)
+        >>> outputs, aux = net(frames, state, training=False, taps=("spikes",))
         >>> firing_rates(aux.taps)
-        {'block0': Array(0.11, dtype=float32), 'block1': Array(0.07, dtype=float32)}
+        {'lif2': Array(0.11, dtype=float32), 'lif5': Array(0.07, dtype=float32)}
     """
     spikes = {}
     for name, tap in taps.items():

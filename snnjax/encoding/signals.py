@@ -5,8 +5,8 @@
     delta    [T, B, ..., C]  -> [T, B, ..., 2 C]     a spike per threshold passed, up and down apart
 
 Loaders batch whole recordings, so their arrays come batch-major; inside the library time is first.
-Both functions are their own inverse, so an array must go through the door once: the shape cannot
-tell.
+`series` and `frames` are their own inverse, so an array must go through the door once: the shape
+cannot tell.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
     v[t]     = reset(h[t], s[t], threshold)          the baseline is what a spike subtracts
     a[t]     = adaptation_decay * a[t-1] + s[t]
 
-Reference: Bellec et al., "A solution to the learning dilemma for recurrent networks of spiking
-neurons", Nature Communications, 2020.
+Reference: Bellec, Scherr, Subramoney, Hajek, Salaj, Legenstein, Maass, "A solution to the learning
+dilemma for recurrent networks of spiking neurons", Nature Communications 11, 2020.
 """
 
 from __future__ import annotations
