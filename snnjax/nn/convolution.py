@@ -4,8 +4,8 @@
 
 with stride `s` and low padding `l`: `lax.conv_general_dilated`, channels last. Only the derivative
 is written by hand. Autodiff's form of it, scanned over a stack of blocks or over time on a CPU, is
-some 80 times slower than the same layers unrolled; `convolution_gradients` says why and writes it
-otherwise. The benchmark is `experiments/benchmarks/convolution_in_scan.py`. On other devices the
+tens of times slower than the same layers unrolled; `convolution_gradients` says why and writes it
+otherwise. `experiments/benchmarks/convolution_in_scan.py` measures how much. On other devices the
 derivative is autodiff's own.
 """
 

@@ -9,7 +9,7 @@ With spatial indices `o` of the output and `t` of the kernel, stride `s` and low
 
 XLA:CPU rewrites convolutions to the one layout that its fast routine reads (batch, space, features;
 the kernel as space, in, out) only outside loops. Autodiff writes both gradients with other layouts,
-so inside `lax.scan` they fall to a naive path, 10 to 200 times slower. Here every convolution is
+so inside `lax.scan` they fall to a naive path, tens of times slower. Here every convolution is
 written in that layout to begin with, and where another form beats any convolution, as that form:
 a matrix product for a 1x1 kernel, shifted products for a depthwise one.
 

@@ -40,8 +40,8 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID"
     Where several elements of a patch are the maximum, which is the rule among spikes, the first in
     reading order gets the gradient, as in PyTorch and in `flax.nnx.max_pool`. The values and
     gradients are those of `flax.nnx.max_pool`; written as comparisons of `window**2` shifted
-    slices, the gradient avoids XLA's select-and-scatter, 5 to 8 times slower on
-    a CPU (jax 0.10.2, 2 cores, `[512, 28, 28, 16]`, windows of 2 and 3).
+    slices, the gradient avoids XLA's select-and-scatter, 5 to 8 times slower on a CPU (jax 0.10.2,
+    2 cores, `[512, 28, 28, 16]`, windows of 2 and 3).
 
     Args:
         inputs: images.
