@@ -184,7 +184,8 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
     def step(carry, inputs):
         g_v, later, g_params = carry
         h, g_s = inputs
-        (v, _), pull = jax.vjp(functools.partial(_fire_and_reset, spike, reset), *(params[1], h))
+        fire_and_reset = functools.partial(_fire_and_reset, spike, reset)
+        (v, _), pull = jax.vjp(fire_and_reset, params.threshold, h)
         g_threshold, g_h = pull((g_v, g_s))
         # The membrane before step t+1 is known only here, one step further back.
         g_decay = decay_gradient(v, *later)
