@@ -38,7 +38,8 @@ class Experiment:
         dataset: `(experiment) -> data.Dataset`.
         encode: `(experiment, inputs, key) -> frames`: a batch of inputs as the data set stores
             them, `[B, ...]`, to `[T, B, *input_shape]`. Scaling and augmentation belong here. It is
-            jitted; `key` is None in evaluation.
+            jitted; `key` is None in evaluation, where a code that draws, such as
+            `encoding.poisson`, takes a fixed one, `jax.random.key(0)`.
         readout: `(outputs [T, B, K]) -> logits [B, K]`.
         loss: `(experiment, outputs [T, B, K], labels [B]) -> [B]`; None is the cross entropy of
             the readout, smoothed by `label_smoothing`.
@@ -60,7 +61,8 @@ class Experiment:
         eval_every: Epochs from one evaluation to the next.
         checkpoint_every: Steps from one checkpoint to the next; None is once per epoch.
         keep: Checkpoints to keep, the newest ones; the best one is kept besides.
-        patience: Stop after so many evaluations without a better accuracy; None never does.
+        patience: Stop after so many evaluations without a better accuracy; None never does. It
+            looks at the test examples, so the accuracy at the stop flatters a little.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
             strategies that recompute or reverse save nothing there without it, unless they scan.
     """
