@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from snnjax import data
+from snnjax import data, encoding
 
 
 def _pack(t, x, y, p):
@@ -107,7 +107,6 @@ def test_real_labels_are_those_of_mnist(shared):
 
 
 def test_real_recordings_become_frames_for_the_loader(shared):
-    encoding = pytest.importorskip("snnjax.encoding", reason="the encoding room is not built")
     dataset = _real(shared("data", "nmnist-small").parent)
     small = data.Dataset(
         **{**vars(dataset), "train": dataset.train.take(np.arange(20)), "test": dataset.test}
