@@ -17,7 +17,7 @@ def test_outputs_are_stripped(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-# The Jupyter stack warns about its own event loop and transport; the notebooks assert by themselves.
+# The Jupyter stack warns about its own event loop and transport; notebooks assert by themselves.
 @pytest.mark.filterwarnings("default")
 def test_it_runs(path):
     nbformat = pytest.importorskip("nbformat")
