@@ -2,7 +2,8 @@
 
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
-Network: direct coding - [conv3x3 - batch norm - LIF - pool] x 2 - linear - LIF - linear, rate readout.
+Network: direct coding - [conv3x3 - pool - batch norm - LIF] x 2 - dropout - linear - batch norm -
+LIF - linear, rate readout.
 
 Hardware: 2 CPU cores
 Time: @TIME@

@@ -1,9 +1,10 @@
-"""N-MNIST recordings, few of them: 1,100 event streams of handwritten digits, 5-fold cross-validation.
+"""N-MNIST, few recordings: 1,100 event streams of handwritten digits, 5-fold cross-validation.
 
 Data: Orchard, Jayawant, Cohen, Thakor, "Converting Static Image Datasets to Spiking Neuromorphic
 Datasets Using Saccades", 2015, arXiv:1507.07629; the subset of 1,000 + 100 recordings, divided anew
 into 5 folds of equal class shares. Logistic regression on event counts: 84.0 % of the 100.
-Network: frames of equal duration - two stages of convolution, LIF and pooling - linear, rate readout.
+Network: frames of equal duration - [conv3x3 - pool - batch norm - LIF] x 2 - dropout - linear -
+batch norm - LIF - linear, rate readout.
 
 Hardware: 2 CPU cores
 Time: @TIME@
@@ -46,7 +47,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """Counts to frames `[T, B, 34, 34, 2]`; in training each recording is shifted by some pixels."""
+    """Counts to frames `[T, B, 34, 34, 2]`; in training each recording is shifted by pixels."""
     frames = jnp.log1p(inputs.astype(jnp.float32))
     if key is not None and experiment.shift:
         batch, timesteps, height, width, channels = frames.shape

@@ -1,6 +1,6 @@
 """A small convolutional network, for images of some 30 pixels and frames of events.
 
-[conv3x3 - norm - neuron - pool] * stages - flatten - dropout - linear - norm - neuron - linear
+[conv3x3 - pool - norm - neuron] * stages - flatten - dropout - linear - norm - neuron - linear
 """
 
 from __future__ import annotations
