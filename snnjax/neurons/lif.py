@@ -132,8 +132,10 @@ def lif_scan(
         TypeError: forward-mode differentiation was asked for (raised by JAX).
 
     Reference:
-        Backpropagation through time; that `h` alone suffices is also what the memory-optimised
-        kernels of spikingjelly 2.0 rest on (Huang, Fang, Hao, Ma, Tian, ICLR 2026).
+        Backpropagation through time. That `h` alone suffices is also what the kernels of
+        spikingjelly 2.0 rest on: Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient
+        Training of Spiking Neural Networks via Gradient Checkpointing and Spike Compression", ICLR
+        2026.
     """
     if reset.delay:
         raise ValueError(
