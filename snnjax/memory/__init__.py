@@ -5,23 +5,33 @@
 A strategy of your own is ten lines and needs no base class.
 """
 
+from snnjax.memory.accounting import Measured, Residual, measure, residuals
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
+from snnjax.memory.packing import Packed, pack, packed, unpack
 from snnjax.memory.reverse import Reverse, reverse
 from snnjax.memory.scans import Recompute, recompute, store
 
 __all__ = [
     "Coupling",
     "CouplingAux",
+    "Measured",
+    "Packed",
     "Recompute",
+    "Residual",
     "Reverse",
     "Streams",
     "bits_left",
     "coupling",
     "grid_bound",
+    "measure",
     "on_grid",
+    "pack",
+    "packed",
     "recompute",
+    "residuals",
     "reverse",
     "store",
     "stream_peak",
+    "unpack",
 ]

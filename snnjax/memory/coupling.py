@@ -3,10 +3,15 @@
     y1 = x1 + q(F(x2))          x2 = y2 - q(G(y1))
     y2 = x2 + q(G(y1))          x1 = y1 - q(F(x2))
 
-`q` rounds to a dyadic grid (`memory.grid`), so that on it the inverse is exact. The branches are
-any pure functions; they may return by-products, such as normalisation statistics, which leave once,
-from the forward pass. With `swap=True` the streams change places in between: the parallel form, in
-which G of one block and F of the next can run side by side:
+`q` rounds to a dyadic grid (`memory.grid`), on which the inverse is exact and every replay sees the
+bits of the forward pass. The gradient is then that of `memory.store`, up to what XLA rounds
+otherwise when it fuses the two programs: nothing for conv-BN-LIF branches on a CPU, the last bits
+with dropout. Off the grid a rounding error can flip a spike, and at 16 blocks gradients of the
+first block with a cosine of 0.72 to that of `store` were seen, once 0.07.
+
+The branches are any pure functions; they may return by-products, such as normalisation statistics,
+which leave once, from the forward pass. With `swap=True` the streams change places in between: the
+parallel form, in which G of one block and F of the next can run side by side:
 
     y1 = x2 + q(F(x1))          y2 = x1 + q(G(y1))
 

@@ -3,14 +3,18 @@
 Both serve time (a neuron, or a whole cell as the step) and depth (a block as the step, stacked
 blocks as `xs`). With S the bytes of one state, R the bytes of one step's residuals, N the length:
 
-    strategy           kept for the backward pass       forward passes
-    store              N R                              1
-    recompute(every=k) (N / k) S + k R                  2
+    strategy                 kept for the backward pass    forward passes
+    store                    N R                           1
+    recompute(every=k)       (N / k) S + k R               2
+    recompute(every=k, inner=recompute(every=m))
+                             (N / k) S + (k / m) S + m R   3
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Literal
 
 import jax
 from jax import lax
@@ -39,13 +43,17 @@ def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree
     return lax.scan(lambda s, x: step(params, s, x), state, xs)
 
 
-def recompute(every: int) -> Scan:
+def recompute(
+    every: int | Literal["sqrt"], *, inner: Scan = store, keep: tuple[str, ...] = ()
+) -> Scan:
     """Keeps the state every `every` steps and replays the steps between from it.
 
-    Kept: `(N / every) S` states, plus `every R` residuals of the one segment being replayed; one
-    extra forward pass. `every` near `sqrt(N)` balances the two terms; `every=1` recomputes each
-    step from its own state (`N S`, and one `R`). Any length is served: the last segment may be
-    short, and nothing is padded or copied for it but the outputs' last piece.
+    Kept: `(N / every) S` states, plus what `inner` keeps of the one segment being replayed, `every
+    R` with `store`; one extra forward pass per level. `every` near `sqrt(N)` balances the two
+    terms; `every=1` recomputes each step from its own state (`N S`, and one `R`). Levels nest:
+    `recompute(every=64, inner=recompute(every=8))` keeps `(N / 64) S + 8 S + 8 R` for two extra
+    passes. Any length is served: the last segment may be short, and nothing is padded or copied
+    for it but the outputs' last piece.
 
     The values are those of `store`, bit for bit; so are the gradients, up to the order in which
     the parameters' gradient is summed over segments (float32: relative 1e-5; float64: 1e-12).
@@ -54,24 +62,30 @@ def recompute(every: int) -> Scan:
     accumulator of their gradient. For a bare LIF `neurons.lif_scan` is as lean and costs nothing.
 
     Args:
-        every: length of a segment, in steps.
+        every: length of a segment, in steps; `"sqrt"` takes the root of the length, rounded up.
+        inner: the strategy within a segment while it is replayed.
+        keep: names of values to keep at every step instead of computing them again, as given by
+            `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name `"spikes"` (what
+            neurons give out) and `"currents"` (what synapses give out); keeping currents spares
+            the convolutions' second pass.
 
     Returns:
         A scan; equal arguments give equal scans.
 
     Raises:
-        ValueError: `every` is not a positive whole number.
+        ValueError: `every` is not a positive whole number or `"sqrt"`.
 
     Reference:
         Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016,
         arXiv:1604.06174.
     """
-    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+    number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
+    if not number and every != "sqrt":
         raise ValueError(
             f"recompute(every) needs a positive whole number of steps, got {every!r}; about the "
-            "square root of the length keeps least"
+            'square root of the length keeps least: every="sqrt"'
         )
-    return Recompute(every)
+    return Recompute(every, inner, tuple(keep))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,10 +93,14 @@ class Recompute:
     """The scan made by `recompute`.
 
     Attributes:
-        every: length of a segment, in steps.
+        every: length of a segment, in steps, or `"sqrt"`.
+        inner: the strategy within a segment.
+        keep: names of values that are kept all the same.
     """
 
-    every: int
+    every: int | Literal["sqrt"]
+    inner: Scan = store
+    keep: tuple[str, ...] = ()
 
     def __call__(
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
@@ -91,15 +109,17 @@ class Recompute:
         length = length_of(xs)
         if length == 0:
             return store(step, params, state, xs)
+        every = math.isqrt(length - 1) + 1 if self.every == "sqrt" else self.every
 
         def segment(params, state, xs, start, size):
-            return store(step, params, state, piece(xs, start, size))
+            return self.inner(step, params, state, piece(xs, start, size))
 
-        replayed = jax.checkpoint(segment, prevent_cse=False, static_argnums=4)
+        policy = jax.checkpoint_policies.save_only_these_names(*self.keep) if self.keep else None
+        replayed = jax.checkpoint(segment, prevent_cse=False, policy=policy, static_argnums=4)
         state, ys, _ = over_segments(
             lambda state, start, _, size: (*replayed(params, state, xs, start, size), ()),
             state,
             length,
-            min(self.every, length),
+            min(every, length),
         )
         return state, ys

@@ -9,10 +9,12 @@ from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import ALIF, IF, LI, LIF, PLIF, Constant, CubaLIF, Neuron
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
-from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
+from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
+from snnjax.nn.reversible import Reversible
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
+from snnjax.nn.statistics import StreamPeak, stream_use
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
 from snnjax.nn.wiring import Residual, Sequential
 
@@ -42,11 +44,15 @@ __all__ = [
     "Neuron",
     "Recurrent",
     "Residual",
+    "Reversible",
     "Sequential",
     "Shared",
     "Stacked",
     "State",
     "Statistics",
+    "StreamPeak",
     "convolution",
+    "max_pool",
     "stateless",
+    "stream_use",
 ]

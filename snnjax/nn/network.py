@@ -19,7 +19,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State
 from snnjax.nn.normalization import refuse_window_statistics
-from snnjax.nn.sharing import mean_over_steps
+from snnjax.nn.statistics import mean_over_steps
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Network"]

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, neurons
 from snnjax.neurons.reset import Reset, subtract
@@ -119,6 +120,7 @@ def run(
         after, outputs = whole(params, state, currents)
     else:
         after, outputs = (scan or memory.store)(step, params, state, currents)
+    outputs = checkpoint_name(outputs, "spikes")
     if "spikes" in taps:
         seen["spikes"] = outputs
     return outputs, Aux(after, (), {"": seen} if seen else {})

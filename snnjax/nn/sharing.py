@@ -25,6 +25,7 @@ from snnjax import memory
 from snnjax.nn.contract import Aux, State, output_shape
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.normalization import refuse_window_statistics
+from snnjax.nn.statistics import mean_over_steps
 from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, Key, Scan
 
@@ -161,8 +162,3 @@ class Group:
             for kinds in aux.taps.values():
                 seen[f"{neuron.name}{i}"] = jax.tree.map(lambda leaf: leaf[0], kinds)
         return (membrane, tuple(states)), (outputs[0], tuple(moved), seen)
-
-
-def mean_over_steps(statistics: Any) -> Any:
-    """Mean over the leading axis, exact where all its rows are equal."""
-    return jax.tree.map(lambda s: s[0] + (s - s[0]).mean(0), statistics)

@@ -1,7 +1,8 @@
 """Synapses: linear and convolutional maps from spikes to currents, the same at every timestep.
 
 Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`: one large product instead of T small
-ones. `Fold` does that for any function or Flax module of your own.
+ones. `Fold` does that for any function or Flax module of your own. `pack=True` keeps the input
+spikes for the backward pass at one bit each (`memory.packed`).
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
+from snnjax import memory
 from snnjax.nn.contract import Aux, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.typing import Array, Key
@@ -26,10 +29,12 @@ class Fold(nnx.Module):
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
             or one made by `typing.bind`; not a lambda).
         name: what error messages and listings call the layer.
+        pack: keep the inputs, which must be spikes (0 or 1), at one bit each for the backward pass;
+            `function` is a module then.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str = "fold"):
-        self.function, self.name = function, name
+    def __init__(self, function: Callable[..., Any], *, name: str = "fold", pack: bool = False):
+        self.function, self.name, self.pack = function, name, pack
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -48,8 +53,14 @@ class Fold(nnx.Module):
         """`[T, B, ...]` to `[T, B, ...]`."""
         del state, training, key, taps
         timesteps, batch = inputs.shape[:2]
-        outputs = self.function(inputs.reshape(timesteps * batch, *inputs.shape[2:]))
+        folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        apply = memory.packed(_apply) if self.pack else _apply
+        outputs = checkpoint_name(apply(self.function, folded), "currents")
         return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
+
+
+def _apply(function: Callable[..., Any], inputs: Array) -> Array:
+    return function(inputs)
 
 
 class Kernel(nnx.Module):
@@ -75,10 +86,20 @@ def Linear(
     rngs: nnx.Rngs,
     use_bias: bool = True,
     kernel_init: Callable[..., Array] = nnx.initializers.lecun_normal(),
+    pack: bool = False,
 ) -> Fold:
-    """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep."""
+    """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep.
+
+    Args:
+        inputs: features in.
+        outputs: features out.
+        rngs: for the weights.
+        use_bias: add a bias.
+        kernel_init: `(key, shape, dtype) -> weights`.
+        pack: keep the input spikes at one bit each, see `Fold`.
+    """
     module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
-    return Fold(module, name="linear")
+    return Fold(module, name="linear", pack=pack)
 
 
 def Conv(
@@ -92,6 +113,7 @@ def Conv(
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+    pack: bool = False,
 ) -> Fold:
     """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
 
@@ -108,6 +130,7 @@ def Conv(
         groups: channel groups that do not mix; `groups=inputs` is depthwise.
         use_bias: add one bias per output channel; off, since a normalisation usually follows.
         kernel_init: `(key, shape, dtype) -> kernel`.
+        pack: keep the input spikes at one bit each, see `Fold`.
 
     Raises:
         ValueError: `inputs` or `outputs` is not divisible by `groups`.
@@ -128,7 +151,7 @@ def Conv(
         kernel_init=kernel_init,
         rngs=rngs,
     )
-    return Fold(module, name="conv")
+    return Fold(module, name="conv", pack=pack)
 
 
 def Flatten() -> Fold:

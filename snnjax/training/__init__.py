@@ -18,6 +18,7 @@ from snnjax.training.errors import (
     ExperimentError,
     NotFiniteError,
     RunError,
+    StreamBoundError,
     TrainingError,
 )
 from snnjax.training.evaluation import Evaluation, evaluate
@@ -45,6 +46,7 @@ __all__ = [
     "Run",
     "RunError",
     "Session",
+    "StreamBoundError",
     "TrainMetrics",
     "TrainState",
     "TrainingError",

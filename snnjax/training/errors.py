@@ -10,6 +10,7 @@ __all__ = [
     "ExperimentError",
     "NotFiniteError",
     "RunError",
+    "StreamBoundError",
     "TrainingError",
     "calling",
 ]
@@ -41,6 +42,10 @@ class NotFiniteError(TrainingError, ArithmeticError):
     def __init__(self, message: str, *, step: int):
         super().__init__(message)
         self.step = step
+
+
+class StreamBoundError(NotFiniteError):
+    """A reversible stream reached the bound of its grid; the last good state was saved."""
 
 
 @contextlib.contextmanager

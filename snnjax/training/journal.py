@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from snnjax.training.errors import NotFiniteError
+from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.events import Events
 from snnjax.training.run import Run
 from snnjax.training.step import TrainMetrics
@@ -112,6 +112,14 @@ class Journal:
             raise NotFiniteError(
                 f"the loss or its gradient was not finite at step {step} (loss {metrics.loss}, "
                 f"gradient norm {metrics.gradient_norm})",
+                step=step - 1,
+            )
+        if metrics.stream >= 1:
+            raise StreamBoundError(
+                f"a reversible stream reached {metrics.stream:.2g} times the bound of its grid at "
+                f"step {step}: its reversed gradient is no longer exact. Give the stack a coarser "
+                "grid (nn.Reversible(bits=...)) or normalise its branches, or keep activations "
+                "(scan=memory.store)",
                 step=step - 1,
             )
         self.window.append(metrics)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from snnjax.training import checkpoints
-from snnjax.training.errors import NotFiniteError
+from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.evaluation import Evaluation
 from snnjax.training.journal import Journal
 from snnjax.training.run import Run
@@ -113,6 +113,8 @@ class _Loop:
         except NotFiniteError as error:
             self.step = int(self.state.step)
             self._save()
+            if isinstance(error, StreamBoundError):
+                raise
             raise NotFiniteError(
                 f"{error}; the state before it was saved in {self.run.path}. Lower the learning "
                 f"rate (--learning-rate {self.experiment.learning_rate / 4:.2g}) or bound the "

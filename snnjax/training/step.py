@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from snnjax import losses, metrics
+from snnjax import losses, metrics, nn
 from snnjax.data import Batch
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
@@ -34,6 +34,8 @@ class TrainMetrics(NamedTuple):
         gradient_norm: global norm, before clipping.
         learning_rate: of this step.
         finite: whether loss and gradient are; if not, the state was left as it was.
+        stream: share of its bound that a reversible stream used, 0 without one; from 1 on its
+            gradient is not exact, and the state was left as it was.
     """
 
     loss: Array
@@ -41,6 +43,7 @@ class TrainMetrics(NamedTuple):
     gradient_norm: Array
     learning_rate: Array
     finite: Array
+    stream: Array
 
 
 class EvalMetrics(NamedTuple):
@@ -95,9 +98,10 @@ def train_step(
         statistics=statistics,
     )
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    good = state.finite & finite
+    stream = nn.stream_use(statistics)
+    good = state.finite & finite & (stream < 1)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
-    return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite)
+    return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite, stream)
 
 
 def eval_step(

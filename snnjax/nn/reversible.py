@@ -1,0 +1,141 @@
+"""A stack of reversible blocks: depth that costs no activation memory.
+
+    y1 = x1 + q(F(x2)),   y2 = x2 + q(G(y1)),      (x1, x2) the two halves of the channels
+
+F and G are layers of this library, run over the whole window `[T, B, ...]` from rest, so a block is
+a pure function of its parameters and its input. `q` rounds to a dyadic grid, on which the inverse
+is exact (`memory.grid`).
+
+Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
+arXiv:2312.07922.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import memory
+from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.statistics import StreamPeak
+from snnjax.nn.wiring import gather, subkey
+from snnjax.typing import Array, Key, Scan
+
+__all__ = ["Reversible"]
+
+
+class Reversible(nnx.Module):
+    """`depth` equal reversible blocks, scanned over depth.
+
+    Args:
+        f: `(rngs) -> layer`; makes the first branch, whose outputs have the shape of its inputs
+            (half the channels).
+        g: the same for the second branch.
+        depth: number of blocks.
+        rngs: for the blocks' parameters.
+        scan: the memory strategy over depth; None reverses, `memory.store` and
+            `memory.recompute(every)` are the twins that keep activations.
+        bits: binary places of the grid; None is the floating stream of the papers, whose reversed
+            gradient is only nearly right: one flipped spike spreads through all earlier blocks.
+        swap: the parallel form, see `memory.coupling`.
+
+    Raises:
+        ValueError: `depth` is not positive; the channels are odd, or a branch changes the shape (on
+            `initial_state`).
+    """
+
+    def __init__(
+        self,
+        f: Callable[[nnx.Rngs], Layer],
+        g: Callable[[nnx.Rngs], Layer],
+        depth: int,
+        *,
+        rngs: nnx.Rngs,
+        scan: Scan | None = None,
+        bits: int | None = DEFAULT_BITS,
+        swap: bool = False,
+    ):
+        if depth < 1:
+            raise ValueError(f"a stack has at least one block, got depth={depth}")
+        self.depth, self.scan, self.bits, self.swap = depth, scan, bits, swap
+        self.name = "reversible"
+        keys = jax.random.split(rngs.params(), (depth, 2))
+        self.f = jax.vmap(lambda key: f(nnx.Rngs(key)))(keys[:, 0])
+        self.g = jax.vmap(lambda key: g(nnx.Rngs(key)))(keys[:, 1])
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """The branches' states at rest, stacked, and the stream's peak."""
+        *front, channels = shape
+        if channels % 2:
+            raise ValueError(f"a reversible stack splits its channels in two, but got {channels}")
+        half, states = (*front, channels // 2), []
+        for stacked in (self.f, self.g):
+            branch = jax.tree.map(lambda leaf: leaf[0], stacked)
+            state = branch.initial_state(half)
+            if output_shape(branch, state, half) != half:
+                raise ValueError("the branches of a reversible block keep the shape of their input")
+            deep = lambda leaf: jnp.broadcast_to(leaf, (self.depth, *leaf.shape))  # noqa: E731
+            states.append(jax.tree.map(deep, state))
+        bound = jnp.inf if self.bits is None else memory.grid_bound(bits=self.bits)
+        peak = StreamPeak(jnp.zeros(()), jnp.asarray(bound, jnp.float32))
+        f, g = states
+        return State((f.neurons, g.neurons), ((f.statistics, g.statistics), peak))
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
+        f, g = (Branch(which, training, taps) for which in (0, 1))
+        couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
+        scan = memory.reverse(couple) if self.scan is None else self.scan
+        (statistics, (_, bound)), neurons = state.statistics, state.neurons
+        halves = tuple(State(n, s) for n, s in zip(neurons, statistics, strict=True))
+        keys = None if key is None else jax.random.split(key, self.depth)
+        entered = couple.enter(*jnp.split(inputs, 2, axis=-1))
+        streams, (f_aux, g_aux, peaks) = scan(
+            couple.step, (), entered, ((self.f, self.g), halves, keys)
+        )
+        peak = jnp.maximum(memory.stream_peak(entered), peaks.max())
+        parts = [
+            (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
+            for i in range(self.depth)
+            for name, aux in (("f", f_aux), ("g", g_aux))
+        ]
+        aux = Aux(
+            (f_aux.state, g_aux.state),
+            ((f_aux.statistics, g_aux.statistics), StreamPeak(peak, bound)),
+            gather(parts).taps,
+        )
+        return jnp.concatenate(streams, axis=-1), aux
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """One branch of a block, `(params, block, x) -> (y, aux)`, for `memory.coupling`."""
+
+    which: int
+    training: bool
+    taps: tuple[str, ...]
+
+    def __call__(self, params: tuple[()], block, x: Array) -> tuple[Array, Aux]:
+        """Runs the branch over the window `[T, B, ...]`."""
+        del params
+        layers, states, key = block
+        return layers[self.which](
+            x,
+            states[self.which],
+            training=self.training,
+            key=subkey(key, self.which),
+            taps=self.taps,
+        )
