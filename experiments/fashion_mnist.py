@@ -5,9 +5,9 @@ Algorithms", 2017, arXiv:1708.07747.
 Network: direct coding - [conv3x3 - pool - batch norm - LIF] x 2 - dropout - linear - batch norm -
 LIF - linear, rate readout.
 
-Hardware: 2 CPU cores
-Time: @TIME@
-Expected: @EXPECTED@
+Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
+Time: 7.5 minutes
+Expected: 91.6 % test accuracy (measured once, seed 0: 91.62 %)
 Command: snnjax train experiments/fashion_mnist.py --data-dir "$SNNJAX_DATA"
 """
 

@@ -6,9 +6,9 @@ others to test. Logistic regression on mean, deviation and mean difference of ea
 Network: 16 timesteps of 8 samples x 6 channels - [linear to 256 - batch norm - LIF - dropout] x 2 -
 linear, rate readout.
 
-Hardware: 2 CPU cores
-Time: @TIME@
-Expected: @EXPECTED@
+Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
+Time: 27 seconds
+Expected: 90.8 % test accuracy (measured once, seed 0: 90.79 %)
 Command: snnjax train experiments/hapt.py --data-dir "$SNNJAX_DATA"
 """
 

@@ -6,9 +6,10 @@ into 5 folds of equal class shares. Logistic regression on event counts: 84.0 % 
 Network: frames of equal duration - [conv3x3 - pool - batch norm - LIF] x 2 - dropout - linear -
 batch norm - LIF - linear, rate readout.
 
-Hardware: 2 CPU cores
-Time: @TIME@
-Expected: @EXPECTED@
+Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
+Time: 75 seconds a fold, 6 minutes in all
+Expected: 96.7 % mean over the folds, standard error 0.8 % (measured: 95.0, 95.0, 97.7, 96.8,
+    99.1 %)
 Command: python experiments/cross_validation.py experiments/nmnist.py --data-dir "$SNNJAX_DATA"
 One fold: snnjax train experiments/nmnist.py --fold 0 --data-dir "$SNNJAX_DATA"
 """
