@@ -142,8 +142,10 @@ def lif_scan(
             "lif_scan keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    params = LIFParams(jnp.asarray(params.decay, xs.dtype), jnp.asarray(params.threshold, xs.dtype))
-    outputs: Any = _whole(spike, reset, scale_input, params, state.v, xs)
+    # As a sum of membrane and current would be: a decay in the dtype of integer currents is 0.
+    dtype = jnp.result_type(state.v, xs)
+    params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
+    outputs: Any = _whole(spike, reset, scale_input, params, state.v, xs.astype(dtype))
     v, spikes = outputs
     return LIFState(v), spikes
 

@@ -123,6 +123,24 @@ def test_parameters_may_be_plain_numbers():
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bfloat16])
+def test_currents_of_another_dtype_are_summed_as_store_sums_them(dtype):
+    xs = jnp.asarray(np.random.default_rng(0).integers(0, 2, (T, B, N)), dtype)
+    rest, params = neurons.lif_state((B, N)), LIFParams(jnp.float32(0.9), jnp.float32(1.3))
+
+    def total(run):
+        return lambda xs: jnp.sum(run(params, rest, xs)[1] * jnp.arange(1.0, T + 1)[:, None, None])
+
+    stored = functools.partial(memory.store, lif)
+    with jax.numpy_dtype_promotion("standard"):
+        assert_equal(lif_scan(params, rest, xs), stored(params, rest, xs))
+        if jnp.issubdtype(dtype, jnp.floating):
+            gradients = [jax.grad(total(run))(xs) for run in (lif_scan, stored)]
+            assert gradients[0].dtype == dtype
+            assert largest_error(gradients[0], gradients[1]) < 0.02
+
+
+@pytest.mark.fast
 def test_a_delayed_reset_is_refused_and_the_cure_named():
     with pytest.raises(ValueError, match=r"memory\.store\(lif"):
         lif_scan(
