@@ -48,7 +48,11 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID"
         window: side of a patch.
         strides: step from patch to patch.
         padding: `"VALID"` or `"SAME"`; what is padded never is the maximum.
+
+    Raises:
+        ValueError: `inputs` are no images, or smaller than a patch.
     """
+    _check(inputs, window, padding)
     space = inputs.shape[1:3]
     pads = lax.padtype_to_pads(space, (window, window), (strides, strides), padding)
     if any(sum(pad) for pad in pads):
@@ -68,8 +72,18 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID"
 
 
 def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str) -> Array:
+    _check(inputs, window, padding)
     patch, step = (1, window, window, 1), (1, strides, strides, 1)
     return lax.reduce_window(inputs, 0.0, lax.add, patch, step, padding) / window**2
+
+
+def _check(inputs: Array, window: int, padding: str) -> None:
+    if inputs.ndim != 4 or (padding == "VALID" and min(inputs.shape[1:3]) < window):
+        raise ValueError(
+            f"pooling takes images [N, H, W, C] (time folded into N) of at least {window}x{window}, "
+            f"got {list(inputs.shape)}: a series is an image of one row, and small images want a "
+            "smaller window, or fewer pools before"
+        )
 
 
 def _mean_over_space(inputs: Array) -> Array:

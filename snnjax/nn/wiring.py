@@ -56,6 +56,9 @@ class Residual(nnx.Module):
     Args:
         branch: a layer.
         shortcut: a layer; None is the identity.
+
+    Raises:
+        ValueError: branch and shortcut give different shapes (on a call).
     """
 
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
@@ -83,7 +86,13 @@ class Residual(nnx.Module):
             y, aux = layer(inputs, own, training=training, key=subkey(key, i), taps=taps)
             outputs.append(y)
             parts.append((name, aux))
-        return outputs[1] + outputs[0], gather(parts)
+        y, x = outputs
+        if x.shape != y.shape:  # a sum would broadcast one of them without a word
+            raise ValueError(
+                f"the branch gives {list(y.shape)} and the shortcut {list(x.shape)}: give a "
+                "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
+            )
+        return x + y, gather(parts)
 
 
 def subkey(key: Key | None, number: int) -> Key | None:

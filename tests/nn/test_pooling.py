@@ -39,3 +39,10 @@ def test_pools_work_on_every_timestep_alike():
         alone = [layer(x[t : t + 1], nn.State(), training=True)[0] for t in range(3)]
         np.testing.assert_array_equal(outputs, jnp.concatenate(alone))
         assert jax.tree.leaves(aux) == []
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool(window=3), nn.AvgPool(window=3)])
+@pytest.mark.parametrize("shape", [(2, 1, 9, 4), (2, 1, 2, 5, 4)])
+def test_what_is_no_image_or_too_small_is_an_error(layer, shape):
+    with pytest.raises(ValueError, match=r"\[N, H, W, C\].*at least 3x3"):
+        layer(jnp.zeros(shape), nn.State(), training=False)

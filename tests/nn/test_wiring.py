@@ -56,6 +56,12 @@ def test_residual_adds_branch_and_shortcut():
     )
 
 
+def test_a_residual_that_would_broadcast_is_an_error():
+    layer = nn.Residual(nn.Linear(6, 1, rngs=rngs()))
+    with pytest.raises(ValueError, match=r"\[4, 2, 1\] and the shortcut \[4, 2, 6\]"):
+        call(layer, sequence(FLAT))
+
+
 def test_taps_are_named_by_the_way_down():
     inner = nn.Sequential(nn.Linear(6, 6, rngs=rngs()), nn.LIF())
     layer = nn.Sequential(nn.LIF(), nn.Residual(inner, shortcut=nn.IF()))
