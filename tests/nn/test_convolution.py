@@ -207,6 +207,7 @@ def test_meshes(x64, monkeypatch, kind, groups):
     monkeypatch.setattr(convolution_gradients, "_BLOCK", 1)
     monkeypatch.setattr(convolution_gradients, "_DEPTHWISE_BLOCK", 1)
     devices, manual = jax.devices()[:2], kind == AxisType.Manual
+    assert len(devices) == 2
     axis_types = (AxisType.Auto if manual else kind,)
     mesh = jax.make_mesh((len(devices),), ("data",), axis_types=axis_types, devices=devices)
     inputs, kernel = operands((5, 3), (3, 3), images=16, groups=groups, features=4)
