@@ -1,4 +1,4 @@
-"""Every python block of the pages about peers runs, in order, one page one namespace."""
+"""Every python block of README and the pages about peers runs, in order, one page one namespace."""
 
 import pathlib
 import re
@@ -25,7 +25,7 @@ def test_there_is_a_page_for_every_peer():
     assert {"spikingjelly", "snntorch", "norse", "spyx"} <= {page.stem for page in PAGES}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=ids)
+@pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=ids)
 def test_the_code_of_the_page_runs(page):
     namespace = {"__name__": page.stem}
     ran = 0
@@ -34,7 +34,7 @@ def test_the_code_of_the_page_runs(page):
             # Blank lines in front, so that a traceback shows the page's own line.
             exec(compile("\n" * (line - 1) + code, str(page), "exec"), namespace)
             ran += 1
-    assert ran > 0, "a page about a peer shows our side in code that runs"
+    assert ran > 0, "a page shows our side in code that runs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=ids)

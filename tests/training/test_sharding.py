@@ -15,7 +15,7 @@ import jax, numpy as np
 from snnjax import training
 from tests.training import micro
 assert len(jax.devices()) == 2
-losses = []
+losses, accuracies = [], []
 for devices in (jax.devices()[:1], jax.devices()):
     session = training.prepare(micro.config(), mesh=training.make_mesh(devices=devices))
     state = session.state
@@ -23,10 +23,10 @@ for devices in (jax.devices()[:1], jax.devices()):
         batch = training.sharded(session.loader.batch(step), session.mesh)
         state, metrics = session.train(state, batch)
     losses.append(float(metrics.loss))
-    accuracy = session.evaluate(state).accuracy
-    losses.append(accuracy)
+    accuracies.append(session.evaluate(state).accuracy)
 assert state.step.sharding.device_set == set(jax.devices())
-np.testing.assert_allclose(losses[:2], losses[2:], rtol=1e-4, atol=0.02)
+np.testing.assert_allclose(*losses, rtol=1e-4)
+np.testing.assert_allclose(*accuracies, atol=3 / 360)  # a sum in another order may tip a spike
 """
 
 
