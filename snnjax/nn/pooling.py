@@ -80,9 +80,9 @@ def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str) -> Arra
 def _check(inputs: Array, window: int, padding: str) -> None:
     if inputs.ndim != 4 or (padding == "VALID" and min(inputs.shape[1:3]) < window):
         raise ValueError(
-            f"pooling takes images [N, H, W, C] (time folded into N) of at least {window}x{window}, "
-            f"got {list(inputs.shape)}: a series is an image of one row, and small images want a "
-            "smaller window, or fewer pools before"
+            f"pooling takes images [N, H, W, C] (time folded into N), at least {window}x{window}, "
+            f"got {list(inputs.shape)}: for a series use a strided convolution, for small images a "
+            "smaller window or fewer pools before"
         )
 
 
