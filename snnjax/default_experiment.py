@@ -3,8 +3,8 @@
 Paper:     none of its own; 1,797 digits of E. Alpaydin and C. Kaynak, UCI, 1998, as installed with
            scikit-learn, split 80/20 by class with a fixed seed (compare only on this split)
 Hardware:  two CPU cores
-Time:      half a minute, compilation included
-Expected:  98.5 % of the 360 test digits, mean over the seeds 0, 1 and 2
+Time:      20 seconds, compilation included
+Expected:  98.6 % of the 360 test digits, mean over the seeds 0, 1 and 2 (98.9, 98.6, 98.3)
 Command:   snnjax train
 """
 
