@@ -35,6 +35,8 @@ class NMNIST(training.Experiment):
 
 def dataset(experiment):
     """One of five folds, as counts `[N, T, 34, 34, 2]` per pixel, polarity and timestep."""
+    if not 0 <= experiment.fold < 5:
+        raise ValueError(f"there are five folds, 0 to 4, not {experiment.fold}")
     recordings = data.load("nmnist", data_dir=experiment.data_dir)
     fold = next(itertools.islice(data.folds(recordings, k=5), experiment.fold, None))
     to_frames = functools.partial(

@@ -24,8 +24,6 @@ _ROOMS = (
     "viz",
 )
 
-__all__ = ["__version__", *_ROOMS]
-
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
@@ -34,4 +32,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *_ROOMS})

@@ -1,5 +1,6 @@
 """How two results are compared: bit for bit, or relative to the largest entry."""
 
+import chex
 import jax
 import numpy as np
 
@@ -27,7 +28,7 @@ def assert_close(actual, expected, bound: float) -> None:
 
 def assert_equal(actual, expected) -> None:
     """Equal structure, dtypes and bits."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    chex.assert_trees_all_equal_structs(actual, expected)
+    chex.assert_trees_all_equal_shapes_and_dtypes(actual, expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

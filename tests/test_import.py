@@ -24,7 +24,7 @@ def test_the_package_alone_imports_nothing():
 
 
 def test_all_rooms_together_import_nothing_optional():
-    rooms = ", ".join(room for room in snnjax.__all__ if not room.startswith("_"))
+    rooms = ", ".join(snnjax._ROOMS)
     loaded = modules_after(f"from snnjax import {rooms}, cli")
     assert not loaded & set(OPTIONAL)
 

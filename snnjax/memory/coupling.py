@@ -17,7 +17,8 @@ parallel form, in which G of one block and F of the next can run side by side:
 
 References: Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network", 2017, arXiv:1707.04585;
 Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922; the
-parallel form after "ParaRevSNN", 2025, arXiv:2508.01223.
+parallel form after Xu, Sun, Liu, Liao, Yang, "ParaRevSNN: A Parallel Reversible Spiking Neural
+Network for Efficient Training and Inference", 2025, arXiv:2508.01223.
 """
 
 from __future__ import annotations

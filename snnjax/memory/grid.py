@@ -28,8 +28,8 @@ def on_grid(x: Array, *, bits: int | None = DEFAULT_BITS) -> Array:
     """Rounds to the nearest multiple of `2^-bits`, with a straight-through gradient.
 
     Args:
-        x: any float array; the result is float32 whatever its dtype, since no narrower float has
-            the bits.
+        x: any float array; the result is at least float32, since no narrower float has the
+            bits.
         bits: binary places kept, 1 to 22; None leaves `x` as it is.
 
     Returns:

@@ -53,7 +53,8 @@ def packed(function: Callable[[PyTree, Array], Array]) -> Packed:
         front of real-valued inputs, or for forward-mode differentiation.
 
     Reference:
-        Huang, Fang, Hao, Ma, Tian, spike compression in spikingjelly's memopt, ICLR 2026.
+        Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient Training of Spiking Neural
+        Networks via Gradient Checkpointing and Spike Compression", ICLR 2026.
     """
     return Packed(function)
 

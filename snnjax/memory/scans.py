@@ -56,7 +56,8 @@ def recompute(
     for it but the outputs' last piece.
 
     The values are those of `store`, bit for bit; so are the gradients, up to the order in which
-    the parameters' gradient is summed over segments (float32: relative 1e-5; float64: 1e-12).
+    the parameters' gradient is summed over segments (float32: relative 1e-5 with `inner=store`;
+    float64: 1e-12 for any nesting of `recompute`).
 
     Do not use it where the parameters dominate the memory: each level of scanning holds one more
     accumulator of their gradient. For a bare LIF `neurons.lif_scan` is as lean and costs nothing.

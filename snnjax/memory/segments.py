@@ -24,13 +24,12 @@ def length_of(xs: PyTree) -> int:
     Raises:
         ValueError: the leaves differ in it, or there are none.
     """
-    lengths = sorted({x.shape[0] for x in jax.tree.leaves(xs)})
-    if len(lengths) != 1:
+    lengths = sorted({jnp.shape(x)[:1] for x in jax.tree.leaves(xs)})
+    if len(lengths) != 1 or lengths == [()]:
         # Slicing would clamp the shorter leaf to its end without a word.
-        raise ValueError(
-            f"xs needs arrays of one length along their leading axis, got lengths {lengths}"
-        )
-    return lengths[0]
+        found = [list(length) for length in lengths]
+        raise ValueError(f"xs needs arrays of one length along their leading axis, got {found}")
+    return lengths[0][0]
 
 
 def piece(xs: PyTree, start: Any, length: int) -> PyTree:

@@ -129,6 +129,7 @@ def lif_scan(
 
     Raises:
         ValueError: the reset is delayed.
+        AssertionError: the membranes have another shape than a step's currents.
         TypeError: forward-mode differentiation was asked for (raised by JAX).
 
     Reference:
@@ -142,6 +143,9 @@ def lif_scan(
             "lif_scan keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
+    import chex
+
+    chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
     # As a sum of membrane and current would be: a decay in the dtype of integer currents is 0.
     dtype = jnp.result_type(state.v, xs)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))

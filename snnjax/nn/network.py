@@ -25,6 +25,7 @@ from snnjax.typing import Array, Key, Scan
 __all__ = ["Network"]
 
 _ORDERS = ("layer", "time")
+_TAPS = ("spikes", "membrane")
 
 
 class Network(nnx.Module):
@@ -92,15 +93,15 @@ class Network(nnx.Module):
             Outputs `[T, B, ...]` and `Aux(state, statistics, taps)`.
 
         Raises:
-            ValueError: the inputs have another shape; the state is of another batch; `"time"`
-                order in training with normalisation over the window.
+            ValueError: the inputs have another shape; the state is of another batch; an unknown
+                tap; `"time"` order in training with normalisation over the window.
         """
-        self._check(inputs)
+        self._check(inputs, taps)
         if training and self.order == "time":
             refuse_window_statistics(self.body)
         try:
             return self._run(inputs, state, training, key, taps)
-        except (TypeError, ValueError) as error:
+        except (AssertionError, TypeError, ValueError) as error:
             # Asked only after a failure: it traces the whole network once more.
             self._blame_the_state(inputs.shape[1], state, error)
             raise
@@ -115,7 +116,9 @@ class Network(nnx.Module):
         moved = mean_over_steps(statistics) if training else state.statistics
         return outputs, Aux(after, moved, seen)
 
-    def _check(self, inputs: Array) -> None:
+    def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
+        if isinstance(taps, str) or set(taps) - set(_TAPS):
+            raise ValueError(f"taps is a tuple of some of {_TAPS}, got {taps!r}")
         if inputs.ndim < 2 or tuple(inputs.shape[2:]) != self.input_shape:
             shape = ", ".join(map(str, self.input_shape))
             raise ValueError(

@@ -55,6 +55,7 @@ class BatchNorm(nnx.Module):
         scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
 
     Raises:
+        AssertionError: the inputs have another number of channels (on the call).
         ValueError: `over` is not one of the three.
     """
 
@@ -92,6 +93,9 @@ class BatchNorm(nnx.Module):
     ) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
         del key, taps
+        import chex
+
+        chex.assert_axis_dimension(inputs, -1, self.channels)
         running = state.statistics
         if not training or self.over == "frozen":
             return self._normalize(inputs, *running), Aux((), running)

@@ -189,3 +189,9 @@ def test_bytes_of_the_compiled_gradient_are_those_documented(flavour, differenti
     stored = functools.partial(memory.store, bind(lif, **options))
     assert membranes(bind(lif_scan, **options)) == pytest.approx(1, abs=0.1)
     assert membranes(stored) == pytest.approx(KEPT_BY_STORE[flavour, differentiated], abs=0.1)
+
+
+def test_membranes_of_another_shape_are_refused():
+    params = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
+    with pytest.raises(AssertionError, match="one membrane per current"):
+        neurons.lif_scan(params, neurons.lif_state((2, 3)), jnp.zeros((4, 2, 5)))

@@ -167,3 +167,10 @@ def test_window_statistics_do_not_exist_in_time_order():
     net(FRAMES, net.initial_state(B), training=False)
     with pytest.raises(ValueError, match='over="step"'):
         net(FRAMES, net.initial_state(B), training=True)
+
+
+@pytest.mark.parametrize("taps", ["spikes", ("spike",), ("spikes", "v")])
+def test_an_unknown_tap_is_refused(taps):
+    net = nn.Network(nn.Sequential(nn.IF()), (3,))
+    with pytest.raises(ValueError, match="membrane"):
+        net(jnp.zeros((1, 2, 3)), net.initial_state(2), training=False, taps=taps)

@@ -129,3 +129,9 @@ def test_group_and_layer_norm_are_flax_s_at_every_timestep(kind):
     expected = jnp.stack([peer(x) for x in inputs])
     for training in (True, False):
         assert_close(call(layer, inputs, training=training)[0], expected, 1e-5)
+
+
+def test_another_number_of_channels_is_refused():
+    layer = nn.BatchNorm(3)
+    with pytest.raises(AssertionError, match="3"):
+        layer(jnp.zeros((2, 2, 4)), layer.initial_state((2, 4)), training=True)
