@@ -22,7 +22,7 @@ from jax import lax
 
 from snnjax.memory.scans import store
 from snnjax.memory.segments import length_of, over_segments, piece
-from snnjax.memory.trees import add, combine, partition, smooth_vjp, zeros_like
+from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
 from snnjax.typing import PyTree, Scan, Step
 
 __all__ = ["Reverse", "reverse"]
@@ -116,8 +116,8 @@ def _run_forward(step, inverse, every, smooth, rest):
 
 def _run_backward(step, inverse, every, residuals, cotangents):
     params, xs, ys, ends, last = residuals
-    g_state = _smooth_half(last, cotangents[0])
-    sequences = (xs, ys, _smooth_half(ys, cotangents[1]))
+    g_state = smooth_half(last, cotangents[0])
+    sequences = (xs, ys, smooth_half(ys, cotangents[1]))
     pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
 
     def undo(carry, inputs):
@@ -146,13 +146,3 @@ def _pull(step, inverse, params, after, x, y, cotangents):
     before = inverse(params, after, x, y)
     _, pull = smooth_vjp(step, params, before, x)
     return before, pull(cotangents)
-
-
-def _smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
-    """Cotangents of the inexact leaves, None for the others (which come as float0)."""
-    return jax.tree.map(
-        lambda leaf, g: None if leaf is None else g,
-        partition(like)[0],
-        cotangents,
-        is_leaf=lambda leaf: leaf is None,
-    )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from snnjax.typing import PyTree
 
-__all__ = ["add", "combine", "partition", "smooth_vjp", "zeros_like"]
+__all__ = ["add", "combine", "partition", "smooth_half", "smooth_vjp", "zeros_like"]
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
@@ -49,13 +49,17 @@ def smooth_vjp(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Callab
         return differentiable, rest
 
     outputs, pull, rest = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
-    keep = lambda cotangents: jax.tree.map(  # noqa: E731
-        lambda like, g: None if like is None else g,
-        outputs,
+    return combine(outputs, rest), lambda cotangents: pull(smooth_half(outputs, cotangents))
+
+
+def smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
+    """Cotangents of the inexact leaves of `like`, None for the others (which come as float0)."""
+    return jax.tree.map(
+        lambda leaf, g: None if leaf is None else g,
+        partition(like)[0],
         cotangents,
         is_leaf=lambda leaf: leaf is None,
     )
-    return combine(outputs, rest), lambda cotangents: pull(keep(cotangents))
 
 
 def zeros_like(tree: PyTree) -> PyTree:
