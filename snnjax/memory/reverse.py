@@ -18,17 +18,20 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from snnjax.memory.scans import store
 from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
-from snnjax.typing import PyTree, Scan, Step
+from snnjax.typing import Array, PyTree, Step
 
 __all__ = ["Reverse", "reverse"]
 
+Inverse = Callable[..., PyTree]
 
-def reverse(inverse: Callable[..., PyTree], *, refresh: int | None = None) -> Scan:
+
+def reverse(inverse: Inverse | None = None, *, refresh: int | None = None) -> Reverse:
     """Keeps the last state only and rebuilds the others backwards.
 
     One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
@@ -40,19 +43,20 @@ def reverse(inverse: Callable[..., PyTree], *, refresh: int | None = None) -> Sc
     refresh, or where the inputs are what fills the memory: they are kept.
 
     Args:
-        inverse: `(params, state_after, x, y) -> state_before`. May have an attribute `steps`, the
-            number of steps it can undo before its error matters (None: any number), and a method
+        inverse: `(params, state_after, x, y) -> state_before`; None leaves it to the layer that
+            the scan is given to (`nn.Reversible`, neurons that offer an inverse). May have an
+            attribute `steps`, the number of steps it can undo before its error matters (None: any number), and a method
             `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
             g_x)` that inverts and differentiates at once.
         refresh: keep every `refresh`-th state as well, so that no more than so many steps are
-            undone in a row.
+            undone in a row. A layer that brings the inverse fills in what its inverse can undo.
 
     Returns:
         A scan; equal arguments give equal scans.
 
     Raises:
         ValueError: `refresh` is not a positive whole number, or the inverse cannot undo so many
-            steps (on the call, when the length is known).
+            steps (on the call, when the length is known), or there is none (on the call).
 
     Reference:
         Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without
@@ -69,12 +73,59 @@ class Reverse:
     """The scan made by `reverse`.
 
     Attributes:
-        inverse: undoes one step.
+        inverse: undoes one step; None until a layer brings its own.
         refresh: steps undone in a row at most; None is all of them.
     """
 
-    inverse: Callable[..., PyTree]
+    inverse: Inverse | None = None
     refresh: int | None = None
+
+    def by(self, inverse: Inverse) -> Reverse:
+        """This scan with a layer's inverse, where it has none of its own."""
+        if self.inverse is not None:
+            return self
+        steps = getattr(inverse, "steps", None)
+        return Reverse(inverse, steps if self.refresh is None else self.refresh)
+
+    def error(self, step: Step, params: PyTree, state: PyTree, xs: PyTree) -> Array:
+        """Largest error of a rebuilt state, a scalar: 0 where the reversal is exact.
+
+        Walks back through all states as the backward pass does, and compares each with the one the
+        forward pass saw. It keeps them all: an instrument for a check, not for training.
+        """
+        length = length_of(xs)
+        every = self._every(length)
+
+        def trace(before, x):
+            after, y = step(params, before, x)
+            return after, (before, after, y)
+
+        def undo(rebuilt, inputs):
+            number, x, before, after, y = inputs
+            fresh = ((number + 1) % every == 0) | (number == length - 1)
+            start = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), after, rebuilt)
+            rebuilt = self.inverse(params, start, x, y)  # type: ignore[misc]
+            pairs = (jax.tree.leaves(partition(tree)[0]) for tree in (rebuilt, before))
+            return rebuilt, jnp.stack([jnp.abs(a - b).max() for a, b in zip(*pairs, strict=True)])
+
+        _, seen = lax.scan(trace, state, xs)
+        _, gaps = lax.scan(undo, state, (jnp.arange(length), xs, *seen), reverse=True)
+        return lax.stop_gradient(gaps.max())
+
+    def _every(self, length: int) -> int:
+        if self.inverse is None:
+            raise ValueError(
+                "reverse() has no inverse here: give it one, memory.reverse(inverse), or give the "
+                "scan to a layer that brings its own (nn.Reversible, nn.IF, nn.LIF)"
+            )
+        every = min(self.refresh or length, length)
+        steps = getattr(self.inverse, "steps", None)
+        if steps is not None and every > steps:
+            raise ValueError(
+                f"this inverse can undo {steps} steps before its rounding error matters, and "
+                f"{every} were asked for: use reverse(inverse, refresh={steps}), or recompute"
+            )
+        return every
 
     def __call__(
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
@@ -83,13 +134,7 @@ class Reverse:
         length = length_of(xs)
         if length == 0:
             return store(step, params, state, xs)
-        every = min(self.refresh or length, length)
-        steps = getattr(self.inverse, "steps", None)
-        if steps is not None and every > steps:
-            raise ValueError(
-                f"this inverse can undo {steps} steps before its rounding error matters, and "
-                f"{every} were asked for: use reverse(inverse, refresh={steps}), or recompute"
-            )
+        every = self._every(length)
         # custom_vjp wants leaves with a gradient apart from those without.
         halves = [partition(tree) for tree in (params, state, xs)]
         smooth, rest = zip(*halves, strict=True)

@@ -152,3 +152,29 @@ def test_integers_and_keys_pass_through():
     finally:
         jax.config.update("jax_numpy_dtype_promotion", "strict")
     assert largest_error(got, want) < 1e-5
+
+
+@pytest.mark.fast
+def test_the_error_of_a_reversal_is_what_the_backward_pass_meets():
+    """Zero without a leak on the grid; with one, larger the longer the way; at once if wrong."""
+    xs, state = memory.on_grid(currents()), neurons.lif_state(SHAPE)
+    exact = memory.reverse(neurons.integrate_fire_inverse())
+    params = neurons.IFParams(jnp.asarray(1.0))
+    assert exact.error(neurons.integrate_fire, params, state, xs) == 0
+    step, params, state, inverse = lif_case(0.5)
+    xs = currents()
+    errors = [memory.reverse(inverse, refresh=k).error(step, params, state, xs) for k in (1, 4, T)]
+    assert 0 < errors[0] < errors[1] < errors[2] < 1e-3
+    wrong = neurons.lif_inverse(decay=0.5, reset=neurons.none)
+    assert memory.reverse(wrong).error(step, params, state, xs) > 0.5
+
+
+@pytest.mark.fast
+def test_a_scan_without_an_inverse_takes_the_layers_own_or_says_what_is_missing():
+    step, params, state, inverse = lif_case(0.5)
+    with pytest.raises(ValueError, match="has no inverse here"):
+        memory.reverse()(step, params, state, currents())
+    assert memory.reverse().by(inverse) == memory.reverse(inverse, refresh=inverse.steps)
+    assert memory.reverse(refresh=3).by(inverse) == memory.reverse(inverse, refresh=3)
+    own = memory.reverse(neurons.lif_inverse(decay=0.9))
+    assert own.by(inverse) == own
