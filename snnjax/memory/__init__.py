@@ -6,11 +6,13 @@ A strategy of your own is ten lines and needs no base class.
 """
 
 from snnjax.memory.accounting import Measured, Residual, measure, residuals
+from snnjax.memory.chain import chain
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
-from snnjax.memory.packing import Packed, pack, packed, unpack
+from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
 from snnjax.memory.reverse import Reverse, reverse
 from snnjax.memory.scans import Recompute, recompute, store
+from snnjax.memory.strategy import Strategy, parse_strategy
 
 __all__ = [
     "Coupling",
@@ -20,18 +22,23 @@ __all__ = [
     "Recompute",
     "Residual",
     "Reverse",
+    "Storage",
+    "Strategy",
     "Streams",
     "bits_left",
+    "chain",
     "coupling",
     "grid_bound",
     "measure",
     "on_grid",
     "pack",
     "packed",
+    "parse_strategy",
     "recompute",
     "residuals",
     "reverse",
     "store",
     "stream_peak",
     "unpack",
+    "unpacked",
 ]

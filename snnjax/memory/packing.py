@@ -1,10 +1,11 @@
-"""Spike trains kept at one bit per spike: a residual 32 times smaller than float32.
+"""How a kept array is stored: spikes at one bit each, real values at two bytes or one.
 
-    kept   ceil(N / 8) bytes for N spikes        instead of 4 N
+    spikes        1 bit                    exact
+    "bfloat16"    2 bytes                  |error| <= 2^-8 |x|
+    "int8"        1 byte and one scale     |error| <= max|x| / 254
 
-The derivative of a synapse with respect to its weights needs its input spikes. `packed` keeps them
-as bits and unpacks them in the backward pass; values and gradients are those of the function, bit
-for bit, as long as its input really is 0 or 1. What the function itself would have kept besides is
+The derivative of a synapse with respect to its weights needs its inputs. `packed` keeps those in
+few bits and unpacks them in the backward pass. What the function itself would have kept besides is
 computed again, so wrap synapses one at a time: for a linear map nothing is, since its derivative
 does not look at its output.
 """
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +24,10 @@ import jax.numpy as jnp
 from snnjax.memory.trees import combine, partition, smooth_vjp
 from snnjax.typing import Array, PyTree
 
-__all__ = ["Packed", "pack", "packed", "unpack"]
+__all__ = ["Packed", "Storage", "pack", "packed", "unpack", "unpacked"]
+
+Storage = Literal["spikes", "bfloat16", "int8"]
+_STORAGES = ("spikes", "bfloat16", "int8")
 
 
 def pack(spikes: Array) -> Array:
@@ -32,65 +37,113 @@ def pack(spikes: Array) -> Array:
 
 def unpack(bits: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Spikes, 0 or 1, of that shape and dtype, from `pack`."""
-    size = 1
-    for n in shape:
-        size *= n
-    return jnp.unpackbits(bits, count=size).reshape(shape).astype(dtype)
+    return jnp.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(dtype)
 
 
-def packed(function: Callable[[PyTree, Array], Array]) -> Packed:
-    """Keeps a function's input spikes at one bit each for the backward pass.
+@jax.custom_vjp
+def unpacked(bits: Array, spikes: Array) -> Array:
+    """The spikes again, `unpack(pack(spikes))`, with the gradient of the identity.
+
+    Inside `jax.checkpoint` a derivative then keeps the bits in place of the spikes:
+
+        bits = pack(spikes)
+        outputs = jax.checkpoint(lambda bits, spikes: f(unpacked(bits, spikes)))(bits, spikes)
+    """
+    return unpack(bits, spikes.shape, spikes.dtype)
+
+
+unpacked.defvjp(
+    lambda bits, spikes: (unpack(bits, spikes.shape, spikes.dtype), None),
+    lambda _, cotangent: (None, cotangent),
+)
+
+
+def packed(function: Callable[[PyTree, Array], Array], *, storage: Storage = "spikes") -> Packed:
+    """Keeps a function's inputs in few bits for the backward pass.
+
+    With `"spikes"` values and gradients are those of the function, bit for bit, as long as its
+    input really is 0 or 1; `ceil(N / 8)` bytes are kept of N spikes instead of `4 N`. With
+    `"bfloat16"` and `"int8"` the values are exact and the derivative is taken at the rounded input:
+    of a linear map the inputs' gradient is exact and the weights' carries the error above, weighted
+    as their gradient weights the inputs.
 
     Args:
-        function: `(params, spikes) -> outputs`, pure; convolution, linear map, attention, pooling.
-            The spikes must be 0 or 1 exactly: of other inputs the gradient would be wrong, since
-            all that is kept of them is whether they are 0.
+        function: `(params, inputs) -> outputs`, pure; convolution, linear map, attention, pooling.
+        storage: what is kept of the inputs. Of `"spikes"` only whether they are 0: of any inputs
+            but 0 and 1 the gradient would be wrong.
 
     Returns:
-        The same function of `(params, spikes)`, with the packed derivative. Equal functions give
+        The same function of `(params, inputs)`, with the packed derivative. Equal arguments give
         equal results. Works inside `lax.scan` and under every strategy of `snnjax.memory`; it
-        costs the packing, and what of the function its derivative needs again. Do not use it in
-        front of real-valued inputs, or for forward-mode differentiation.
+        costs the packing, and what of the function its derivative needs again. Do not use it for
+        forward-mode differentiation, nor with real-valued storage around a threshold: a replay at
+        a rounded input flips spikes.
+
+    Raises:
+        ValueError: an unknown storage.
 
     Reference:
         Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient Training of Spiking Neural
         Networks via Gradient Checkpointing and Spike Compression", ICLR 2026.
     """
-    return Packed(function)
+    if storage not in _STORAGES:
+        raise ValueError(f"storage must be one of {', '.join(_STORAGES)}, got {storage!r}")
+    return Packed(function, storage)
 
 
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """A function that keeps its input spikes as bits; made by `packed`."""
+    """A function that keeps its inputs in few bits; made by `packed`."""
 
     function: Callable[[PyTree, Array], Array]
+    storage: Storage = "spikes"
 
-    def __call__(self, params: PyTree, spikes: Array) -> Array:
+    def __call__(self, params: PyTree, inputs: Array) -> Array:
         """The function's outputs."""
         smooth, rest = partition(params)
-        return _apply(self.function, smooth, rest, spikes)
+        return _apply(self.function, self.storage, smooth, rest, inputs)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _apply(function, smooth, rest, spikes):
-    return function(combine(smooth, rest), spikes)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _apply(function, storage, smooth, rest, inputs):
+    del storage
+    return function(combine(smooth, rest), inputs)
 
 
-def _apply_forward(function, smooth, rest, spikes):
-    like = jax.ShapeDtypeStruct(spikes.shape, spikes.dtype)
-    outputs = function(combine(smooth, rest), spikes)
-    return outputs, (smooth, rest, pack(spikes), _Like(like))
+def _apply_forward(function, storage, smooth, rest, inputs):
+    outputs = function(combine(smooth, rest), inputs)
+    like = _Like(jax.ShapeDtypeStruct(inputs.shape, inputs.dtype))
+    return outputs, (smooth, rest, _encode(inputs, storage), like)
 
 
-def _apply_backward(function, residuals, cotangents):
-    smooth, rest, bits, like = residuals
-    spikes = unpack(bits, like.of.shape, like.of.dtype)
-    _, pull = smooth_vjp(function, combine(smooth, rest), spikes)
-    g_params, g_spikes = pull(cotangents)
-    return g_params, None, g_spikes
+def _apply_backward(function, storage, residuals, cotangents):
+    smooth, rest, code, like = residuals
+    inputs = _decode(code, storage, like.of)
+    _, pull = smooth_vjp(function, combine(smooth, rest), inputs)
+    g_params, g_inputs = pull(cotangents)
+    return g_params, None, g_inputs
 
 
 _apply.defvjp(_apply_forward, _apply_backward)
+
+
+def _encode(inputs: Array, storage: Storage) -> Any:
+    if storage == "spikes":
+        return pack(inputs)
+    if storage == "bfloat16":
+        return inputs.astype(jnp.bfloat16)
+    scale = jnp.max(jnp.abs(inputs)) / 127
+    levels = jnp.round(inputs / jnp.where(scale == 0, 1, scale))
+    return levels.astype(jnp.int8), scale
+
+
+def _decode(code: Any, storage: Storage, like: jax.ShapeDtypeStruct) -> Array:
+    if storage == "spikes":
+        return unpack(code, like.shape, like.dtype)
+    if storage == "bfloat16":
+        return code.astype(like.dtype)
+    levels, scale = code
+    return levels.astype(like.dtype) * scale
 
 
 @jax.tree_util.register_static

@@ -45,9 +45,9 @@ def reverse(inverse: Inverse | None = None, *, refresh: int | None = None) -> Re
     Args:
         inverse: `(params, state_after, x, y) -> state_before`; None leaves it to the layer that
             the scan is given to (`nn.Reversible`, neurons that offer an inverse). May have an
-            attribute `steps`, the number of steps it can undo before its error matters (None: any number), and a method
-            `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
-            g_x)` that inverts and differentiates at once.
+            attribute `steps`, the number of steps it can undo before its error matters (None: any
+            number), and a method `pull(params, state_after, x, y, (g_state, g_y)) -> state_before,
+            (g_params, g_state, g_x)` that inverts and differentiates at once.
         refresh: keep every `refresh`-th state as well, so that no more than so many steps are
             undone in a row. A layer that brings the inverse fills in what its inverse can undo.
 

@@ -7,7 +7,8 @@ from snnjax.nn.contract import Aux, Layer, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
-from snnjax.nn.neuron import ALIF, IF, LI, LIF, PLIF, Constant, CubaLIF, Neuron
+from snnjax.nn.neuron import Constant, Neuron
+from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
@@ -15,6 +16,7 @@ from snnjax.nn.reversible import Reversible
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.statistics import StreamPeak, stream_use
+from snnjax.nn.strategy import with_memory
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
 from snnjax.nn.wiring import Residual, Sequential
 
@@ -55,4 +57,5 @@ __all__ = [
     "max_pool",
     "stateless",
     "stream_use",
+    "with_memory",
 ]

@@ -2,10 +2,10 @@
 
     outputs, state after = scan(step, params, state before, currents)
 
-`Neuron` wraps any pure step; `IF`, `LIF`, `PLIF`, `ALIF`, `CubaLIF` and `LI` fill it in for the
-models of `snnjax.neurons`. With `scan=None` a model that has a whole-sequence function with a
-hand-written derivative uses it, and plain `memory.store` otherwise; a given scan is used as it is.
-The values are the same under each.
+`Neuron` wraps any pure step; `nn.neuron_models` fills it in for the models of `snnjax.neurons`.
+With `scan=None` a model that has a whole-sequence function with a hand-written derivative uses it,
+and plain `memory.store` otherwise; a given scan is used as it is, and `memory.reverse()` takes the
+inverse that the neuron offers. The values are the same under each.
 """
 
 from __future__ import annotations
@@ -18,13 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from snnjax import memory, neurons
-from snnjax.neurons.reset import Reset, subtract
+from snnjax import memory
 from snnjax.nn.contract import Aux, State
-from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Key, Scan, Step, bind
 
-__all__ = ["ALIF", "IF", "LI", "LIF", "PLIF", "Constant", "CubaLIF", "Neuron", "membranes"]
+__all__ = ["Constant", "Neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
@@ -42,9 +40,13 @@ class Neuron(nnx.Module):
         scan: the memory strategy over time; None for `whole`, or `memory.store` without one.
         learn: names of the parameters to learn; the others stay as they are.
         name: what taps call the layer.
+        spiking: whether the outputs are spikes, 0 or 1 exactly; they can be kept as bits then.
+        inverse: `() -> inverse` for `memory.reverse()`, or a ValueError that says why there is
+            none; comparable.
 
     Raises:
-        ValueError: `learn` names a parameter that the neuron does not have.
+        ValueError: `learn` names a parameter that the neuron does not have; the scan reverses and
+            the neuron has no inverse.
     """
 
     def __init__(
@@ -57,12 +59,16 @@ class Neuron(nnx.Module):
         scan: Scan | None = None,
         learn: tuple[str, ...] = (),
         name: str = "neuron",
+        spiking: bool = False,
+        inverse: Callable[[], Any] | None = None,
     ):
         values = params._asdict()
         unknown = sorted(set(learn) - set(values))
         if unknown:
             raise ValueError(f"cannot learn {unknown}: the parameters here are {sorted(values)}")
-        self.step, self.initial, self.whole, self.scan = step, initial, whole, scan
+        self.step, self.initial, self.whole = step, initial, whole
+        self.spiking, self.inverse = spiking, inverse
+        self.scan = self.resolve(scan)
         self.kind: Callable[..., Any] = type(params)
         self.name = name
         numbers = {k: v for k, v in values.items() if k not in learn and isinstance(v, float | int)}
@@ -73,6 +79,14 @@ class Neuron(nnx.Module):
         self.constants = nnx.Dict(
             {k: Constant(jnp.asarray(v)) for k, v in values.items() if k not in {*learn, *numbers}}
         )
+
+    def resolve(self, scan: Scan | None) -> Scan | None:
+        """The scan, with this neuron's inverse where it reverses and brings none."""
+        if not isinstance(scan, memory.Reverse) or scan.inverse is not None:
+            return scan
+        if self.inverse is None:
+            raise ValueError(f"{self.name} neurons offer no inverse: use memory.recompute(every)")
+        return scan.by(self.inverse())
 
     def params(self) -> Any:
         """The parameters as the step takes them."""
@@ -120,6 +134,8 @@ def run(
         after, outputs = whole(params, state, currents)
     else:
         after, outputs = (scan or memory.store)(step, params, state, currents)
+    if "reconstruction" in taps and isinstance(scan, memory.Reverse):
+        seen["reconstruction"] = scan.error(step, params, state, currents)
     outputs = checkpoint_name(outputs, "spikes")
     if "spikes" in taps:
         seen["spikes"] = outputs
@@ -139,140 +155,3 @@ def membranes(state: Any) -> Array:
 def _with_membrane(params, state, current, *, step):
     state, outputs = step(params, state, current)
     return state, (outputs, membranes(state))
-
-
-def IF(
-    *,
-    threshold: float | Array = 1.0,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = (),
-) -> Neuron:
-    """Integrate-and-fire neurons without a leak; see `neurons.integrate_fire`."""
-    return Neuron(
-        bind(neurons.integrate_fire, spike=spike, reset=reset),
-        neurons.integrate_fire_state,
-        neurons.IFParams(threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.integrate_fire_scan, spike=spike, reset=reset),
-        scan=scan,
-        learn=learn,
-        name="if",
-    )
-
-
-def LIF(
-    *,
-    decay: float | Array = 0.5,
-    threshold: float | Array = 1.0,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = (),
-) -> Neuron:
-    """Leaky integrate-and-fire neurons; see `neurons.lif`.
-
-    A decay in `learn` is not kept inside (0, 1]: `PLIF` learns it through a sigmoid.
-    """
-    options = {"spike": spike, "reset": reset, "scale_input": scale_input}
-    return Neuron(
-        bind(neurons.lif, **options),
-        neurons.lif_state,
-        neurons.LIFParams(decay, threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.lif_scan, **options),
-        scan=scan,
-        learn=learn,
-        name="lif",
-    )
-
-
-def PLIF(
-    *,
-    decay: float = 0.5,
-    threshold: float | Array = 1.0,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scale_input: bool = True,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = ("w",),
-) -> Neuron:
-    """LIF neurons that learn one decay per layer, starting from `decay`; see `neurons.plif`."""
-    options = {"spike": spike, "reset": reset, "scale_input": scale_input}
-    return Neuron(
-        bind(neurons.plif, **options),
-        neurons.plif_state,
-        neurons.PLIFParams(neurons.plif_weight(decay), threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.plif_scan, **options),
-        scan=scan,
-        learn=learn,
-        name="plif",
-    )
-
-
-def ALIF(
-    *,
-    decay: float | Array = 0.9,
-    threshold: float | Array = 1.0,
-    adaptation_decay: float | Array = 0.97,
-    strength: float | Array = 0.2,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = (),
-) -> Neuron:
-    """LIF neurons whose threshold rises with every spike; see `neurons.alif`."""
-    return Neuron(
-        bind(neurons.alif, spike=spike, reset=reset, scale_input=scale_input),
-        neurons.alif_state,
-        neurons.ALIFParams(decay, threshold, adaptation_decay, strength),  # type: ignore[arg-type]
-        scan=scan,
-        learn=learn,
-        name="alif",
-    )
-
-
-def CubaLIF(
-    *,
-    decay: float | Array = 0.9,
-    synaptic_decay: float | Array = 0.8,
-    threshold: float | Array = 1.0,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = (),
-) -> Neuron:
-    """Current-based LIF neurons, with a synaptic and a membrane decay; see `neurons.cuba_lif`."""
-    return Neuron(
-        bind(neurons.cuba_lif, spike=spike, reset=reset, scale_input=scale_input),
-        neurons.cuba_lif_state,
-        neurons.CubaLIFParams(decay, synaptic_decay, threshold),  # type: ignore[arg-type]
-        scan=scan,
-        learn=learn,
-        name="cubalif",
-    )
-
-
-def LI(
-    *,
-    decay: float | Array = 0.9,
-    scale_input: bool = False,
-    scan: Scan | None = None,
-    learn: tuple[str, ...] = (),
-) -> Neuron:
-    """Leaky integrators, the non-spiking readout; see `neurons.li`."""
-    return Neuron(
-        bind(neurons.li, scale_input=scale_input),
-        neurons.li_state,
-        neurons.LIParams(decay),  # type: ignore[arg-type]
-        scan=scan,
-        learn=learn,
-        name="li",
-    )
-
-
-def _whole(function: Callable[..., Any], *, reset: Reset, **options: Any):
-    """The whole-sequence function, where its derivative admits the reset."""
-    return None if reset.delay else bind(function, reset=reset, **options)

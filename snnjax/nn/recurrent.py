@@ -5,12 +5,12 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import neurons
+from snnjax import memory, neurons
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.neuron import Neuron, run
-from snnjax.typing import Array, Key
+from snnjax.typing import Array, Key, Scan
 
-__all__ = ["Recurrent"]
+__all__ = ["Recurrent", "refuse_reversal"]
 
 
 class Recurrent(nnx.Module):
@@ -22,9 +22,13 @@ class Recurrent(nnx.Module):
         size: `N`.
         rngs: for the weights, drawn orthogonal and scaled by `gain`.
         gain: scale of the feedback at the start.
+
+    Raises:
+        ValueError: the neuron's scan reverses: the feedback that went in is not known backwards.
     """
 
     def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
+        refuse_reversal(neuron.scan)
         self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
@@ -49,3 +53,16 @@ class Recurrent(nnx.Module):
         params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
         scan = self.neuron.scan
         return run(step, params, state.neurons, inputs, whole=None, scan=scan, taps=taps)
+
+
+def refuse_reversal(scan: Scan | None) -> None:
+    """For neurons with feedback.
+
+    Raises:
+        ValueError: the scan reverses.
+    """
+    if isinstance(scan, memory.Reverse):
+        raise ValueError(
+            "neurons with feedback have no inverse, since the spikes that were fed back are not "
+            "known backwards: use memory.recompute(every)"
+        )

@@ -2,7 +2,8 @@
 
 Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`: one large product instead of T small
 ones. `Fold` does that for any function or Flax module of your own. `pack=True` keeps the input
-spikes for the backward pass at one bit each (`memory.packed`).
+spikes for the backward pass at one bit each, `pack="bfloat16"` and `"int8"` narrow real-valued
+inputs (`memory.packed`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.nn.contract import Aux, State, stateless
 from snnjax.nn.convolution import convolution
-from snnjax.typing import Array, Key
+from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
@@ -29,12 +30,24 @@ class Fold(nnx.Module):
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
             or one made by `typing.bind`; not a lambda).
         name: what error messages and listings call the layer.
-        pack: keep the inputs, which must be spikes (0 or 1), at one bit each for the backward pass;
-            `function` is a module then.
+        pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
+            bit each, or a storage of `memory.packed`.
+
+    Raises:
+        ValueError: an unknown storage.
     """
 
-    def __init__(self, function: Callable[..., Any], *, name: str = "fold", pack: bool = False):
-        self.function, self.name, self.pack = function, name, pack
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        name: str = "fold",
+        pack: bool | memory.Storage = False,
+    ):
+        self.function, self.name = function, name
+        self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
+        if self.pack:
+            memory.packed(_call, storage=self.pack)  # refuses what it does not know
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -54,12 +67,23 @@ class Fold(nnx.Module):
         del state, training, key, taps
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
-        apply = memory.packed(_apply) if self.pack else _apply
-        outputs = checkpoint_name(apply(self.function, folded), "currents")
+        if not self.pack:
+            outputs = self.function(folded)
+        elif isinstance(self.function, nnx.Module):
+            outputs = memory.packed(_call, storage=self.pack)(self.function, folded)
+        else:
+            pure = bind(_ignore_params, function=self.function)
+            outputs = memory.packed(pure, storage=self.pack)((), folded)
+        outputs = checkpoint_name(outputs, "currents")
         return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
 
 
-def _apply(function: Callable[..., Any], inputs: Array) -> Array:
+def _call(module: Callable[..., Any], inputs: Array) -> Array:
+    return module(inputs)
+
+
+def _ignore_params(params: tuple[()], inputs: Array, *, function: Callable[..., Any]) -> Array:
+    del params
     return function(inputs)
 
 
@@ -86,7 +110,7 @@ def Linear(
     rngs: nnx.Rngs,
     use_bias: bool = True,
     kernel_init: Callable[..., Array] = nnx.initializers.lecun_normal(),
-    pack: bool = False,
+    pack: bool | memory.Storage = False,
 ) -> Fold:
     """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep.
 
@@ -96,7 +120,7 @@ def Linear(
         rngs: for the weights.
         use_bias: add a bias.
         kernel_init: `(key, shape, dtype) -> weights`.
-        pack: keep the input spikes at one bit each, see `Fold`.
+        pack: how to keep the inputs for the backward pass, see `Fold`.
     """
     module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
     return Fold(module, name="linear", pack=pack)
@@ -113,7 +137,7 @@ def Conv(
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
-    pack: bool = False,
+    pack: bool | memory.Storage = False,
 ) -> Fold:
     """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
 
@@ -130,7 +154,7 @@ def Conv(
         groups: channel groups that do not mix; `groups=inputs` is depthwise.
         use_bias: add one bias per output channel; off, since a normalisation usually follows.
         kernel_init: `(key, shape, dtype) -> kernel`.
-        pack: keep the input spikes at one bit each, see `Fold`.
+        pack: how to keep the inputs for the backward pass, see `Fold`.
 
     Raises:
         ValueError: `inputs` or `outputs` is not divisible by `groups`.
@@ -156,8 +180,9 @@ def Conv(
 
 def Flatten() -> Fold:
     """`[T, B, ...] -> [T, B, N]`."""
-    return Fold(_flatten, name="flatten")
+    return Fold(flatten, name="flatten")
 
 
-def _flatten(inputs):
+def flatten(inputs: Array) -> Array:
+    """`[N, ...] -> [N, features]`."""
     return inputs.reshape(inputs.shape[0], -1)

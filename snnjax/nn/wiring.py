@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 from typing import Any
 
 import jax
 from flax import nnx
 
+from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
-from snnjax.typing import Array, Key
+from snnjax.typing import Array, Key, Scan
 
-__all__ = ["Residual", "Sequential", "gather", "layer_name", "subkey"]
+__all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name", "subkey"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Joints:
+    """Where a `Sequential` is cut, and what is kept there; made by `nn.with_memory`.
+
+    Attributes:
+        scan: the strategy over depth.
+        starts: number of the first layer of each part.
+        spikes: of each part, whether its input is spikes to be kept at one bit each.
+        alone: of each part, whether it brings a strategy of its own.
+    """
+
+    scan: Scan
+    starts: tuple[int, ...]
+    spikes: tuple[bool, ...]
+    alone: tuple[bool, ...]
 
 
 class Sequential(nnx.Module):
@@ -22,6 +42,7 @@ class Sequential(nnx.Module):
 
     def __init__(self, *layers: Any):
         self.layers, self.name = nnx.List(layers), "sequential"
+        self.joints: Joints | None = None
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The layers' states at rest, in order."""
@@ -41,13 +62,30 @@ class Sequential(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every layer."""
-        outputs, parts = inputs, []
-        for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True)):
-            outputs, aux = layer(
-                outputs, State(*own), training=training, key=subkey(key, i), taps=taps
-            )
-            parts.append((layer_name(layer, i), aux))
-        return outputs, gather(parts)
+        owns = [
+            (layer, State(*own), subkey(key, i))
+            for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
+        ]
+
+        def part(owns, x):
+            auxes = []
+            for layer, own, key in owns:
+                x, aux = layer(x, own, training=training, key=key, taps=taps)
+                auxes.append(aux)
+            return x, auxes
+
+        if self.joints is None:
+            outputs, auxes = part(owns, inputs)
+        else:
+            starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
+            cut = [owns[a:b] for a, b in itertools.pairwise((*starts, len(owns)))]
+            outputs, parts = memory.chain(
+                [part] * len(cut), cut, inputs,
+                scan=self.joints.scan, spikes=marks[0], alone=marks[1],
+            )  # fmt: skip
+            auxes = list(itertools.chain.from_iterable(parts))
+        names = [layer_name(layer, i) for i, layer in enumerate(self.layers)]
+        return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
 class Residual(nnx.Module):

@@ -1,0 +1,106 @@
+"""Depth without equal blocks: a chain of unequal functions under a strategy over depth.
+
+    x_i = f_i(own_i, x_{i-1}),   i = 1..n
+
+Equal blocks are stacked and scanned; unequal ones cannot be, so a chain is a Python loop and a
+strategy over it says what is kept at its joints. With A_i the bytes of x_i and R_i those of f_i's
+residuals:
+
+    store                 sum R_i
+    recompute(every=k)    sum of every k-th A_i + max over segments (sum of R_i inside)
+
+Joints that carry spikes are kept at one bit each where asked for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+
+from snnjax.memory.packing import pack, unpacked
+from snnjax.memory.scans import Recompute, store
+from snnjax.typing import Array, PyTree, Scan
+
+__all__ = ["chain"]
+
+Link = Callable[[PyTree, Array], tuple[Array, Any]]
+
+
+def chain(
+    links: Sequence[Link],
+    owns: Sequence[PyTree],
+    x: Array,
+    *,
+    scan: Scan | None = None,
+    spikes: Sequence[bool] = (),
+    alone: Sequence[bool] = (),
+) -> tuple[Array, list[Any]]:
+    """Runs unequal functions one after the other, keeping what `scan` says.
+
+    XLA's default scheduler on a CPU undoes recomputation in code that is not scanned: compile with
+    its memory-optimised one (`training.compiler_options`).
+
+    Args:
+        links: `(own, x) -> (x, by-products)`, pure.
+        owns: what each owns: parameters, states, keys.
+        x: into the first.
+        scan: `memory.store` or None keeps every residual; `memory.recompute(...)` keeps every
+            `every`-th joint and runs the links between again, `inner` and `keep` included.
+        spikes: which links take spikes, to be kept at one bit each where their input is a joint;
+            none by default.
+        alone: which links bring a strategy of their own and are run as they are, between joints;
+            none by default.
+
+    Returns:
+        The last output, and the by-products of every link.
+
+    Raises:
+        ValueError: a scan that needs equal links.
+    """
+    if scan is None or scan is store:
+        return _run(links, owns, x)
+    if not isinstance(scan, Recompute):
+        raise ValueError(
+            f"layers that differ cannot be scanned, and {scan} needs a scan: use memory.store or "
+            "memory.recompute(every) over them, or stack equal blocks (nn.Stacked, nn.Reversible)"
+        )
+    spikes, alone = (list(marks) or [False] * len(links) for marks in (spikes, alone))
+    count = alone.count(False)
+    every = math.isqrt(max(count - 1, 0)) + 1 if scan.every == "sqrt" else scan.every
+    policy = jax.checkpoint_policies.save_only_these_names(*scan.keep) if scan.keep else None
+    extras: list[Any] = []
+    for part in _parts(alone, every):
+        if alone[part.start]:
+            x, more = _run(links[part], owns[part], x)
+        else:
+
+            def segment(owns, bits, x, part=part):
+                x = x if bits is None else unpacked(bits, x)
+                return chain(links[part], owns, x, scan=scan.inner, spikes=spikes[part])
+
+            bits = pack(x) if spikes[part.start] else None
+            x, more = jax.checkpoint(segment, policy=policy)(owns[part], bits, x)
+        extras += more
+    return x, extras
+
+
+def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:
+    """Runs of at most `every` links, cut around those that stand alone."""
+    start = 0
+    while start < len(alone):
+        stop = start + 1
+        while stop < min(start + every, len(alone)) and not alone[start] and not alone[stop]:
+            stop += 1
+        yield slice(start, stop)
+        start = stop
+
+
+def _run(links, owns, x):
+    extras = []
+    for link, own in zip(links, owns, strict=True):
+        x, extra = link(own, x)
+        extras.append(extra)
+    return x, extras

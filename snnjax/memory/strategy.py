@@ -1,0 +1,110 @@
+"""What training keeps, as one value: a strategy over time, one over depth, and how spikes are kept.
+
+    Strategy(time=recompute("sqrt"), depth=recompute(1), pack=True)
+
+The three are independent; None leaves a model as it was written. `str` writes a strategy as the
+arguments of this call, and `parse_strategy` reads it: the command line and experiments use that.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+from typing import Any
+
+from snnjax.memory.packing import Storage
+from snnjax.memory.reverse import Reverse, reverse
+from snnjax.memory.scans import Recompute, recompute, store
+from snnjax.typing import Scan
+
+__all__ = ["Strategy", "parse_strategy"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Strategy:
+    """What to keep; give it to a model by `nn.with_memory`, or to an experiment by its name.
+
+    Attributes:
+        time: the scan over time: of each neuron in `order="layer"`, of the whole network in
+            `order="time"`.
+        depth: the scan over blocks and layers.
+        pack: True keeps spikes that a derivative needs at one bit each; `"bfloat16"` and `"int8"`
+            narrow the real-valued inputs of synapses as well, at the error `memory.packed` states.
+    """
+
+    time: Scan | None = None
+    depth: Scan | None = None
+    pack: bool | Storage = False
+
+    def __str__(self) -> str:
+        """The arguments, such as `depth=recompute(1), pack=True`; "as written" without any."""
+        parts = [f"{name}={_scan(getattr(self, name))}" for name in ("time", "depth")
+                 if getattr(self, name) is not None]  # fmt: skip
+        if self.pack:
+            parts.append(f"pack={self.pack!r}")
+        return ", ".join(parts) or "as written"
+
+
+def parse_strategy(text: str) -> Strategy:
+    """A strategy from its arguments, as `str` writes them; nothing in it is executed.
+
+    Args:
+        text: such as `"time=recompute(8, inner=recompute(1)), depth=reverse, pack=True"`; words
+            may stand without quotes; `""` and `"as written"` change nothing.
+
+    Raises:
+        ValueError: it is none, with an example of one.
+    """
+    if text.strip() in ("", "as written"):
+        return Strategy()
+    try:
+        call = ast.parse(f"strategy({text})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        given = {keyword.arg: _read(keyword.value) for keyword in call.keywords}
+        strategy = Strategy(**given)  # type: ignore[arg-type]
+        for scan in (strategy.time, strategy.depth):
+            if scan is not None and not callable(scan):
+                raise ValueError(f"{scan!r} is no scan")
+        if strategy.pack not in (True, False, "spikes", "bfloat16", "int8"):
+            raise ValueError(f"pack={strategy.pack!r}")
+    except (AssertionError, SyntaxError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"cannot read the strategy {text!r} ({error}): write it as "
+            "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, "
+            "recompute(every, inner=..., keep=(...)) and reverse(refresh=...)"
+        ) from None
+    return strategy
+
+
+_WORDS = {"store": store, "recompute": recompute, "reverse": reverse}
+
+
+def _read(node: ast.expr) -> Any:
+    """The value of one argument: a scan, a constant, a tuple of constants, or a bare word."""
+    if isinstance(node, ast.Call):
+        maker = _WORDS.get(getattr(node.func, "id", ""))
+        if maker not in (recompute, reverse):
+            raise ValueError(f"{ast.unparse(node)} is no scan")
+        options = {str(keyword.arg): _read(keyword.value) for keyword in node.keywords}
+        return maker(*map(_read, node.args), **options)
+    if isinstance(node, ast.Tuple):
+        return tuple(_read(item) for item in node.elts)
+    if isinstance(node, ast.Name):
+        if node.id == "recompute":
+            raise ValueError("recompute needs its number of steps, recompute(every)")
+        return reverse() if node.id == "reverse" else _WORDS.get(node.id, node.id)
+    if isinstance(node, ast.Constant):
+        return node.value
+    raise ValueError(f"{ast.unparse(node)} is neither a scan nor a number")
+
+
+def _scan(scan: Scan) -> str:
+    if scan is store:
+        return "store"
+    if isinstance(scan, Recompute):
+        inner = "" if scan.inner is store else f", inner={_scan(scan.inner)}"
+        keep = f", keep={scan.keep!r}" if scan.keep else ""
+        return f"recompute({scan.every}{inner}{keep})"
+    if isinstance(scan, Reverse) and scan.inverse is None:
+        return f"reverse(refresh={scan.refresh})" if scan.refresh else "reverse"
+    return str(getattr(scan, "__name__", scan))

@@ -1,0 +1,183 @@
+"""The neuron models of `snnjax.neurons` as layers: their options, filled into `Neuron`.
+
+A model with a whole-sequence derivative of its own uses it unless a scan is given. Each offers the
+inverse that `memory.reverse()` asks for, or says why it has none: a hard reset forgets, and a decay
+that is learned may become too small to be undone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+
+from snnjax import neurons
+from snnjax.neurons.reset import Reset, subtract
+from snnjax.nn.neuron import Neuron
+from snnjax.surrogate import Surrogate, arctan
+from snnjax.typing import Array, Bound, Scan, bind
+
+__all__ = ["ALIF", "IF", "LI", "LIF", "PLIF", "CubaLIF"]
+
+
+def IF(
+    *,
+    threshold: float | Array = 1.0,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """Integrate-and-fire neurons without a leak; see `neurons.integrate_fire`."""
+    return Neuron(
+        bind(neurons.integrate_fire, spike=spike, reset=reset),
+        neurons.integrate_fire_state,
+        neurons.IFParams(threshold),  # type: ignore[arg-type]
+        whole=_whole(neurons.integrate_fire_scan, spike=spike, reset=reset),
+        scan=scan,
+        learn=learn,
+        name="if",
+        spiking=True,
+        inverse=_inverse(neurons.integrate_fire_inverse, reset=reset),
+    )
+
+
+def LIF(
+    *,
+    decay: float | Array = 0.5,
+    threshold: float | Array = 1.0,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """Leaky integrate-and-fire neurons; see `neurons.lif`.
+
+    A decay in `learn` is not kept inside (0, 1]: `PLIF` learns it through a sigmoid.
+    """
+    options = {"spike": spike, "reset": reset, "scale_input": scale_input}
+    return Neuron(
+        bind(neurons.lif, **options),
+        neurons.lif_state,
+        neurons.LIFParams(decay, threshold),  # type: ignore[arg-type]
+        whole=_whole(neurons.lif_scan, **options),
+        scan=scan,
+        learn=learn,
+        name="lif",
+        spiking=True,
+        inverse=_inverse(
+            neurons.lif_inverse, learn, decay=decay, reset=reset, scale_input=scale_input
+        ),
+    )
+
+
+def PLIF(
+    *,
+    decay: float = 0.5,
+    threshold: float | Array = 1.0,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = True,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = ("w",),
+) -> Neuron:
+    """LIF neurons that learn one decay per layer, starting from `decay`; see `neurons.plif`."""
+    options = {"spike": spike, "reset": reset, "scale_input": scale_input}
+    return Neuron(
+        bind(neurons.plif, **options),
+        neurons.plif_state,
+        neurons.PLIFParams(neurons.plif_weight(decay), threshold),  # type: ignore[arg-type]
+        whole=_whole(neurons.plif_scan, **options),
+        scan=scan,
+        learn=learn,
+        name="plif",
+        spiking=True,
+    )
+
+
+def ALIF(
+    *,
+    decay: float | Array = 0.9,
+    threshold: float | Array = 1.0,
+    adaptation_decay: float | Array = 0.97,
+    strength: float | Array = 0.2,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """LIF neurons whose threshold rises with every spike; see `neurons.alif`."""
+    return Neuron(
+        bind(neurons.alif, spike=spike, reset=reset, scale_input=scale_input),
+        neurons.alif_state,
+        neurons.ALIFParams(decay, threshold, adaptation_decay, strength),  # type: ignore[arg-type]
+        scan=scan,
+        learn=learn,
+        name="alif",
+        spiking=True,
+    )
+
+
+def CubaLIF(
+    *,
+    decay: float | Array = 0.9,
+    synaptic_decay: float | Array = 0.8,
+    threshold: float | Array = 1.0,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """Current-based LIF neurons, with a synaptic and a membrane decay; see `neurons.cuba_lif`."""
+    return Neuron(
+        bind(neurons.cuba_lif, spike=spike, reset=reset, scale_input=scale_input),
+        neurons.cuba_lif_state,
+        neurons.CubaLIFParams(decay, synaptic_decay, threshold),  # type: ignore[arg-type]
+        scan=scan,
+        learn=learn,
+        name="cubalif",
+        spiking=True,
+    )
+
+
+def LI(
+    *,
+    decay: float | Array = 0.9,
+    scale_input: bool = False,
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """Leaky integrators, the non-spiking readout; see `neurons.li`."""
+    return Neuron(
+        bind(neurons.li, scale_input=scale_input),
+        neurons.li_state,
+        neurons.LIParams(decay),  # type: ignore[arg-type]
+        scan=scan,
+        learn=learn,
+        name="li",
+    )
+
+
+def _whole(function: Callable[..., Any], *, reset: Reset, **options: Any):
+    """The whole-sequence function, where its derivative admits the reset."""
+    return None if reset.delay else bind(function, reset=reset, **options)
+
+
+def _inverse(maker: Callable[..., Any], learn: tuple[str, ...] = (), **options: Any) -> Bound:
+    """Makes the inverse when it is asked for: from the smallest decays, unless they are learned."""
+    decays = {name: value for name, value in options.items() if name.endswith("decay")}
+    smallest = {name: float(jnp.min(jnp.asarray(value))) for name, value in decays.items()}
+    learned = tuple(sorted(set(learn) & set(decays)))
+    return bind(_made, maker=maker, learned=learned, **{**options, **smallest})
+
+
+def _made(*, maker: Callable[..., Any], learned: tuple[str, ...], **options: Any) -> Any:
+    if learned:
+        raise ValueError(
+            f"a learned {learned[0]} may become too small to be undone: use memory.recompute(every)"
+        )
+    return maker(**options)

@@ -1,0 +1,204 @@
+"""A memory strategy, put into a network that was written without a thought of it.
+
+    network = nn.with_memory(network, memory.Strategy(depth=memory.recompute(1), pack=True))
+
+The parameters stay the same and so do the values; only what a gradient keeps changes. Which layer
+takes what:
+
+    time    in order="layer" every neuron, in order="time" the network as a whole
+    depth   nn.Stacked and nn.Reversible scan their blocks by it; the other layers of the outermost
+            Sequential are cut where spikes arrive at the next synapse, and what lies between two
+            cuts is one block (store and recompute only, since they differ)
+    pack    synapses and max pools whose inputs are spikes, and the cuts
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from flax import nnx
+
+from snnjax.memory import Recompute, Reverse, Strategy, store
+from snnjax.nn.dropout import Dropout
+from snnjax.nn.network import Network
+from snnjax.nn.neuron import Neuron
+from snnjax.nn.pooling import max_pool
+from snnjax.nn.recurrent import Recurrent, refuse_reversal
+from snnjax.nn.reversible import Reversible
+from snnjax.nn.sharing import Grouped, Shared
+from snnjax.nn.stack import Stacked
+from snnjax.nn.synapses import Fold, Kernel, flatten
+from snnjax.nn.wiring import Joints, Residual, Sequential
+from snnjax.typing import Bound
+
+__all__ = ["with_memory"]
+
+_BLOCKS = (Residual, Reversible, Sequential, Shared, Stacked)
+
+
+def with_memory(network: Network, strategy: Strategy) -> Network:
+    """The same network, keeping what a strategy says.
+
+    A layer of your own takes part by a method `with_memory(strategy, spikes) -> (layer, spikes)`:
+    whether its inputs are spikes goes in, whether its outputs are comes out.
+
+    Args:
+        network: stays as it is; the result shares its parameters.
+        strategy: what is None in it stays as the network was written.
+
+    Raises:
+        ValueError: nothing in the network takes a part of the strategy, or what should take it
+            cannot; it says why.
+    """
+    placing = _Placing(strategy, network.order)
+    body, _ = placing.place(network.body, False)
+    changes: dict[str, Any] = {"body": placing.cut(body)}
+    if strategy.time is not None and network.order == "time":
+        if isinstance(strategy.time, Reverse) and strategy.time.inverse is None:
+            raise ValueError(
+                'a whole network has no inverse over time, which order="time" would need: use '
+                'time=recompute(every), or order="layer", where each neuron reverses by itself'
+            )
+        changes["time_scan"] = strategy.time
+        placing.taken.add("time")
+    placing.check()
+    return _changed(network, **changes)
+
+
+class _Placing:
+    """One walk through the layers; remembers which parts of the strategy found a taker."""
+
+    def __init__(self, strategy: Strategy, order: str):
+        self.strategy, self.taken = strategy, set()
+        self.time = strategy.time if order == "layer" else None
+        self.depth = strategy.depth
+
+    def place(self, layer: Any, spikes: bool) -> tuple[Any, bool]:
+        """The layer with the strategy in it, and whether its outputs are spikes."""
+        match layer:
+            case Sequential():
+                placed = []
+                for part in layer.layers:
+                    part, spikes = self.place(part, spikes)
+                    placed.append(part)
+                return _changed(layer, layers=nnx.List(placed)), spikes
+            case Residual():
+                branch, shortcut = (
+                    self.place(part, spikes)[0] for part in (layer.branch, layer.shortcut)
+                )
+                return _changed(layer, branch=branch, shortcut=shortcut), False
+            case Neuron():
+                return self._neuron(layer), layer.spiking
+            case Recurrent():
+                refuse_reversal(self.time)
+                return _changed(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
+            case Grouped():
+                return _changed(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
+            case Shared():
+                return self._shared(layer), layer.neuron.spiking
+            case Stacked():
+                return self._stacked(layer, spikes)
+            case Reversible():
+                f, g = (self.place(branch, False)[0] for branch in (layer.f, layer.g))
+                return self._deep(layer, f=f, g=g), False
+            case Fold():
+                return self._fold(layer, spikes)
+            case Dropout():
+                return layer, spikes and layer.rate == 0
+        if hasattr(layer, "with_memory"):
+            return layer.with_memory(self.strategy, spikes)
+        return layer, False
+
+    def cut(self, body: Any) -> Any:
+        """The outermost Sequential, cut into parts for a strategy over depth."""
+        if not isinstance(self.depth, Recompute) and self.depth is not store:
+            return body
+        if not isinstance(body, Sequential):
+            return body
+        self.taken.add("depth")
+        return _changed(body, joints=_joints(body.layers, self.strategy))
+
+    def check(self) -> None:
+        """Every part of the strategy must have found a layer."""
+        cures = {
+            "time": "there are no neurons in it",
+            "depth": "it has no nn.Reversible or nn.Stacked blocks to reverse or scan: use "
+            "memory.recompute(every)",
+            "pack": "no synapse in it takes spikes; pack='bfloat16' narrows real-valued inputs",
+        }
+        for part, cure in cures.items():
+            if getattr(self.strategy, part) not in (None, False) and part not in self.taken:
+                raise ValueError(f"nothing in this network takes {part} ({self.strategy}): {cure}")
+
+    def _neuron(self, layer: Neuron) -> Neuron:
+        if self.time is None:
+            return layer
+        self.taken.add("time")
+        return _changed(layer, scan=layer.resolve(self.time))
+
+    def _shared(self, layer: Shared) -> Shared:
+        synapses = nnx.List([self.place(part, False)[0] for part in layer.synapses])
+        if self.time is None:
+            return _changed(layer, synapses=synapses)
+        if isinstance(self.time, Reverse):
+            raise ValueError(
+                "layers that share a membrane have no inverse as a group: use time=recompute(every)"
+            )
+        self.taken.add("time")
+        return _changed(layer, synapses=synapses, scan=self.time)
+
+    def _stacked(self, layer: Stacked, spikes: bool) -> tuple[Stacked, bool]:
+        blocks, out = self.place(layer.blocks, spikes)
+        if spikes and not out:  # from the second block on the inputs are no spikes
+            blocks, out = self.place(layer.blocks, False)
+        if isinstance(self.depth, Reverse) and self.depth.inverse is None:
+            return _changed(layer, blocks=blocks), spikes and out  # others may reverse
+        return self._deep(layer, blocks=blocks), spikes and out
+
+    def _deep(self, layer: Any, **changes: Any) -> Any:
+        if self.depth is not None:
+            self.taken.add("depth")
+            changes["scan"] = self.depth
+        return _changed(layer, **changes)
+
+    def _fold(self, layer: Fold, spikes: bool) -> tuple[Fold, bool]:
+        pools = isinstance(layer.function, Bound) and layer.function.function is max_pool
+        keeps = pools or layer.function is flatten
+        pack = self.strategy.pack
+        if not pack or not (pools or _weighs(layer)):
+            return layer, spikes and keeps
+        storage = "spikes" if spikes else None if pools or pack is True else pack
+        if storage is None:
+            return layer, spikes and keeps
+        self.taken.add("pack")
+        return _changed(layer, pack=storage), spikes and keeps
+
+
+def _joints(layers: Any, strategy: Strategy) -> Joints:
+    """Cuts around blocks, and in front of synapses that take what neurons gave out."""
+    assert strategy.depth is not None
+    starts, marks = [], []
+    spikes, due = False, True  # whether spikes arrive, and whether the next synapse begins a part
+    for number, layer in enumerate(layers):
+        block = isinstance(layer, _BLOCKS)
+        if not number or block or (due and _weighs(layer)):
+            starts.append(number)
+            marks.append(spikes and bool(strategy.pack))
+            due = False
+        _, spikes = _Placing(Strategy(), "layer").place(layer, spikes)
+        due = due or block or isinstance(layer, Neuron | Recurrent | Grouped)
+    alone = tuple(isinstance(layers[start], Stacked | Reversible) for start in starts)
+    return Joints(strategy.depth, tuple(starts), tuple(marks), alone)
+
+
+def _weighs(layer: Any) -> bool:
+    return isinstance(layer, Fold) and isinstance(layer.function, Kernel | nnx.Linear)
+
+
+def _changed(module: Any, **attributes: Any) -> Any:
+    """A copy with other attributes; parameters are shared, and nothing else is touched."""
+    new = copy.copy(module)
+    for name, value in attributes.items():
+        setattr(new, name, value)
+    return new
