@@ -10,7 +10,7 @@ from snnjax.memory.chain import chain
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
-from snnjax.memory.reverse import Reverse, reverse
+from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, store
 from snnjax.memory.strategy import Strategy, parse_strategy
 
@@ -36,6 +36,7 @@ __all__ = [
     "parse_strategy",
     "recompute",
     "residuals",
+    "reversal",
     "reverse",
     "store",
     "stream_peak",

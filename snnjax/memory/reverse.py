@@ -26,12 +26,12 @@ from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
 from snnjax.typing import Array, PyTree, Step
 
-__all__ = ["Reverse", "reverse"]
+__all__ = ["Reverse", "reversal", "reverse"]
 
 Inverse = Callable[..., PyTree]
 
 
-def reverse(inverse: Inverse | None = None, *, refresh: int | None = None) -> Reverse:
+def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
     """Keeps the last state only and rebuilds the others backwards.
 
     One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
@@ -43,42 +43,60 @@ def reverse(inverse: Inverse | None = None, *, refresh: int | None = None) -> Re
     refresh, or where the inputs are what fills the memory: they are kept.
 
     Args:
-        inverse: `(params, state_after, x, y) -> state_before`; None leaves it to the layer that
-            the scan is given to (`nn.Reversible`, neurons that offer an inverse). May have an
-            attribute `steps`, the number of steps it can undo before its error matters (None: any
-            number), and a method `pull(params, state_after, x, y, (g_state, g_y)) -> state_before,
-            (g_params, g_state, g_x)` that inverts and differentiates at once.
+        inverse: `(params, state_after, x, y) -> state_before`. May have an attribute `steps`, the
+            number of steps it can undo before its error matters (None: any number), and a method
+            `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
+            g_x)` that inverts and differentiates at once.
         refresh: keep every `refresh`-th state as well, so that no more than so many steps are
-            undone in a row. A layer that brings the inverse fills in what its inverse can undo.
+            undone in a row.
 
     Returns:
         A scan; equal arguments give equal scans.
 
     Raises:
         ValueError: `refresh` is not a positive whole number, or the inverse cannot undo so many
-            steps (on the call, when the length is known), or there is none (on the call).
+            steps (on the call, when the length is known).
 
     Reference:
         Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without
         Storing Activations", 2017, arXiv:1707.04585; for spiking networks Zhang and Zhang,
         "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922.
     """
-    if refresh is not None and (isinstance(refresh, bool) or refresh < 1):
-        raise ValueError(f"refresh must be a positive number of steps or None, got {refresh!r}")
     return Reverse(inverse, refresh)
+
+
+def reversal(*, refresh: int | None = None) -> Reverse:
+    """`reverse` by the inverse that a layer brings: `nn.Reversible`, neurons that offer one.
+
+    Args:
+        refresh: as for `reverse`; None is as often as the layer's inverse needs.
+
+    Returns:
+        A scan to be given to a layer; by itself it raises a ValueError.
+
+    Raises:
+        ValueError: `refresh` is not a positive whole number.
+    """
+    return Reverse(None, refresh)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-    """The scan made by `reverse`.
+    """The scan made by `reverse` and `reversal`.
 
     Attributes:
         inverse: undoes one step; None until a layer brings its own.
         refresh: steps undone in a row at most; None is all of them.
     """
 
-    inverse: Inverse | None = None
+    inverse: Inverse | None
     refresh: int | None = None
+
+    def __post_init__(self):
+        if self.refresh is not None and (isinstance(self.refresh, bool) or self.refresh < 1):
+            raise ValueError(
+                f"refresh must be a positive number of steps or None, got {self.refresh!r}"
+            )
 
     def by(self, inverse: Inverse) -> Reverse:
         """This scan with a layer's inverse, where it has none of its own."""
@@ -115,8 +133,8 @@ class Reverse:
     def _every(self, length: int) -> int:
         if self.inverse is None:
             raise ValueError(
-                "reverse() has no inverse here: give it one, memory.reverse(inverse), or give the "
-                "scan to a layer that brings its own (nn.Reversible, nn.IF, nn.LIF)"
+                "reversal() needs a layer that brings an inverse (nn.Reversible, nn.IF, nn.LIF); "
+                "by itself a scan takes memory.reverse(inverse)"
             )
         every = min(self.refresh or length, length)
         steps = getattr(self.inverse, "steps", None)

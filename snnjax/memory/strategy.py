@@ -13,7 +13,7 @@ import dataclasses
 from typing import Any
 
 from snnjax.memory.packing import Storage
-from snnjax.memory.reverse import Reverse, reverse
+from snnjax.memory.reverse import Reverse, reversal
 from snnjax.memory.scans import Recompute, recompute, store
 from snnjax.typing import Scan
 
@@ -50,7 +50,8 @@ def parse_strategy(text: str) -> Strategy:
 
     Args:
         text: such as `"time=recompute(8, inner=recompute(1)), depth=reverse, pack=True"`; words
-            may stand without quotes; `""` and `"as written"` change nothing.
+            may stand without quotes, and `reverse` is `reversal()`; `""` and `"as written"` change
+            nothing.
 
     Raises:
         ValueError: it is none, with an example of one.
@@ -76,14 +77,11 @@ def parse_strategy(text: str) -> Strategy:
     return strategy
 
 
-_WORDS = {"store": store, "recompute": recompute, "reverse": reverse}
-
-
 def _read(node: ast.expr) -> Any:
     """The value of one argument: a scan, a constant, a tuple of constants, or a bare word."""
     if isinstance(node, ast.Call):
-        maker = _WORDS.get(getattr(node.func, "id", ""))
-        if maker not in (recompute, reverse):
+        maker = {"recompute": recompute, "reverse": reversal}.get(getattr(node.func, "id", ""))
+        if maker is None:
             raise ValueError(f"{ast.unparse(node)} is no scan")
         options = {str(keyword.arg): _read(keyword.value) for keyword in node.keywords}
         return maker(*map(_read, node.args), **options)
@@ -92,7 +90,7 @@ def _read(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         if node.id == "recompute":
             raise ValueError("recompute needs its number of steps, recompute(every)")
-        return reverse() if node.id == "reverse" else _WORDS.get(node.id, node.id)
+        return {"store": store, "reverse": reversal()}.get(node.id, node.id)
     if isinstance(node, ast.Constant):
         return node.value
     raise ValueError(f"{ast.unparse(node)} is neither a scan nor a number")

@@ -1,8 +1,4 @@
-"""What every model of the zoo does alike: finishing a body off, and placing the strategies.
-
-A strategy over time goes to the neurons in `order="layer"` and to the whole network in
-`order="time"`.
-"""
+"""What every model of the zoo does alike: convolutions with their norm, and the finish."""
 
 from __future__ import annotations
 
@@ -11,27 +7,24 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import nn
+from snnjax import memory, nn
 from snnjax.typing import Scan
 
-__all__ = ["conv_norm", "finish", "placed"]
-
-
-def placed(
-    neuron: Callable[..., nn.Neuron], order: str, time_scan: Scan | None
-) -> Callable[[], nn.Neuron]:
-    """The maker of neurons, with the strategy over time where it belongs."""
-    scan = time_scan if order == "layer" else None
-    return lambda: neuron(scan=scan)
+__all__ = ["conv_norm", "finish"]
 
 
 def finish(
-    layers: list[Any], input_shape: tuple[int, ...], order: str, time_scan: Scan | None
+    layers: list[Any],
+    input_shape: tuple[int, ...],
+    order: str,
+    *,
+    time_scan: Scan | None,
+    depth_scan: Scan | None,
+    pack: bool | memory.Storage,
 ) -> nn.Network:
-    """A network of these layers one after the other."""
-    body = nn.Sequential(*layers)
-    scan = time_scan if order == "time" else None
-    return nn.Network(body, input_shape, order=order, time_scan=scan)
+    """A network of these layers one after the other, with its memory strategy in place."""
+    network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
+    return nn.with_memory(network, memory.Strategy(time_scan, depth_scan, pack))
 
 
 def conv_norm(

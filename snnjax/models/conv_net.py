@@ -10,8 +10,8 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import nn
-from snnjax.models.assembly import conv_norm, finish, placed
+from snnjax import memory, nn
+from snnjax.models.assembly import conv_norm, finish
 from snnjax.typing import Scan
 
 __all__ = ["conv_net"]
@@ -30,6 +30,8 @@ def conv_net(
     dropout: float = 0.0,
     order: str = "layer",
     time_scan: Scan | None = None,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
 ) -> nn.Network:
     """A convolutional network, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -39,13 +41,15 @@ def conv_net(
         hidden: neurons of the fully connected layer; 0 leaves it out.
         classes: outputs.
         rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron(scan=...)`.
+        neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         pool: makes a pooling layer that halves H and W.
         dropout: rate in front of the fully connected part.
         order: `"layer"` or `"time"`, see `nn.Network`.
         time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
+        pack: keep spikes at one bit each, see `memory.Strategy`.
 
     Raises:
         ValueError: the stages shrink the image to nothing.
@@ -55,15 +59,15 @@ def conv_net(
         raise ValueError(
             f"{len(channels)} stages halve {height}x{width} to nothing: give fewer channels"
         )
-    make, layers = placed(neuron, order, time_scan), []
+    layers: list = []
     for size in channels:
         conv, normalize = conv_norm(depth, size, 3, norm, rngs=rngs)
-        layers += [conv, pool(), normalize, make()]
+        layers += [conv, pool(), normalize, neuron()]
         height, width, depth = height // 2, width // 2, size
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth
     if hidden:
-        layers += [nn.Linear(features, hidden, use_bias=False, rngs=rngs), norm(hidden), make()]
+        layers += [nn.Linear(features, hidden, use_bias=False, rngs=rngs), norm(hidden), neuron()]
         features = hidden
     layers.append(nn.Linear(features, classes, rngs=rngs))
-    return finish(layers, input_shape, order, time_scan)
+    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 
 from flax import nnx
 
-from snnjax import nn
-from snnjax.models.assembly import finish, placed
+from snnjax import memory, nn
+from snnjax.models.assembly import finish
 from snnjax.typing import Scan
 
 __all__ = ["mlp"]
@@ -25,6 +25,8 @@ def mlp(
     neuron: Callable[..., nn.Neuron] = nn.LIF,
     order: str = "layer",
     time_scan: Scan | None = None,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
 ) -> nn.Network:
     """A fully connected network, `[T, B, *input_shape] -> [T, B, classes]`.
 
@@ -33,17 +35,19 @@ def mlp(
         hidden: neurons per hidden layer.
         classes: outputs.
         rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron(scan=...)`.
+        neuron: makes a layer of neurons; called as `neuron()`.
             `functools.partial(nn.LIF, decay=0.9)` fills in its options.
         order: `"layer"` or `"time"`, see `nn.Network`.
         time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
+        pack: keep spikes at one bit each, see `memory.Strategy`.
     """
-    width, make = 1, placed(neuron, order, time_scan)
+    width = 1
     for size in input_shape:
         width *= size
     layers: list = [nn.Flatten()]
     for size in hidden:
-        layers += [nn.Linear(width, size, rngs=rngs), make()]
+        layers += [nn.Linear(width, size, rngs=rngs), neuron()]
         width = size
     layers.append(nn.Linear(width, classes, rngs=rngs))
-    return finish(layers, input_shape, order, time_scan)
+    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)

@@ -19,7 +19,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.models.assembly import conv_norm, finish, placed
+from snnjax.models.assembly import conv_norm, finish
 from snnjax.typing import Scan
 
 __all__ = ["BLOCKS", "ms_resnet"]
@@ -39,7 +39,8 @@ def ms_resnet(
     norm: Callable[[int], Any] = nn.BatchNorm,
     order: str = "layer",
     time_scan: Scan | None = None,
-    depth_scan: Scan = memory.store,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
 ) -> nn.Network:
     """An MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -53,12 +54,13 @@ def ms_resnet(
         rngs: for the weights.
         widths: channels per stage.
         blocks: blocks per stage, in place of those of `depth`.
-        neuron: makes a layer of neurons; called as `neuron(scan=...)`.
+        neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         order: `"layer"` or `"time"`, see `nn.Network`.
         time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the equal blocks of a stage.
+        depth_scan: the memory strategy over the blocks, stacked ones and those between.
+        pack: keep spikes at one bit each, see `memory.Strategy`.
 
     Raises:
         ValueError: an unknown depth; as many blocks as widths are needed, each stage at least one.
@@ -69,26 +71,25 @@ def ms_resnet(
         blocks = BLOCKS[depth]
     if len(blocks) != len(widths) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(widths)} stages of widths")
-    make = placed(neuron, order, time_scan)
     layers: list = [*conv_norm(input_shape[2], widths[0], 3, norm, rngs=rngs)]
     before = widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         if stage:
-            layers.append(_block(before, width, 2, make, norm, rngs))
+            layers.append(_block(before, width, 2, neuron, norm, rngs))
             count -= 1
         if count:
-            equal = lambda rngs, width=width: _block(width, width, 1, make, norm, rngs)  # noqa: E731
-            layers.append(nn.Stacked(equal, count, scan=depth_scan, rngs=rngs))
+            equal = lambda rngs, width=width: _block(width, width, 1, neuron, norm, rngs)  # noqa: E731
+            layers.append(nn.Stacked(equal, count, rngs=rngs))
         before = width
-    layers += [make(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan)
+    layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
+    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
 
 
-def _block(inputs, outputs, strides, make, norm, rngs):
+def _block(inputs, outputs, strides, neuron, norm, rngs):
     branch = nn.Sequential(
-        make(),
+        neuron(),
         *conv_norm(inputs, outputs, 3, norm, strides=strides, rngs=rngs),
-        make(),
+        neuron(),
         *conv_norm(outputs, outputs, 3, norm, rngs=rngs),
     )
     if strides == 1 and inputs == outputs:

@@ -13,8 +13,8 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import nn
-from snnjax.models.assembly import conv_norm, finish, placed
+from snnjax import memory, nn
+from snnjax.models.assembly import conv_norm, finish
 from snnjax.typing import Scan
 
 __all__ = ["VGG11", "VGG16", "vgg"]
@@ -34,6 +34,8 @@ def vgg(
     dropout: float = 0.0,
     order: str = "layer",
     time_scan: Scan | None = None,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
 ) -> nn.Network:
     """A VGG, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -42,12 +44,14 @@ def vgg(
         classes: outputs.
         input_shape: `(H, W, C)` of one frame; H and W are halved between stages.
         rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron(scan=...)`.
+        neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         dropout: rate in front of the linear layer.
         order: `"layer"` or `"time"`, see `nn.Network`.
         time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
+        pack: keep spikes at one bit each, see `memory.Strategy`.
 
     Raises:
         ValueError: the stages shrink the image to nothing.
@@ -56,12 +60,12 @@ def vgg(
         raise ValueError(
             f"{len(stages)} stages halve {input_shape[:2]} to nothing: give fewer stages"
         )
-    make, depth, layers = placed(neuron, order, time_scan), input_shape[2], []
+    depth, layers = input_shape[2], []
     for number, widths in enumerate(stages):
         if number:
             layers.append(nn.MaxPool())
         for size in widths:
-            layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), make()]
+            layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), neuron()]
             depth = size
     layers += [nn.GlobalAvgPool(), nn.Dropout(dropout), nn.Linear(depth, classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan)
+    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)

@@ -16,7 +16,7 @@ from snnjax.nn.reversible import Reversible
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.statistics import StreamPeak, stream_use
-from snnjax.nn.strategy import with_memory
+from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
 from snnjax.nn.wiring import Residual, Sequential
 
@@ -55,6 +55,7 @@ __all__ = [
     "StreamPeak",
     "convolution",
     "max_pool",
+    "saves_memory",
     "stateless",
     "stream_use",
     "with_memory",

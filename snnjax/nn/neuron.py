@@ -4,7 +4,7 @@
 
 `Neuron` wraps any pure step; `nn.neuron_models` fills it in for the models of `snnjax.neurons`.
 With `scan=None` a model that has a whole-sequence function with a hand-written derivative uses it,
-and plain `memory.store` otherwise; a given scan is used as it is, and `memory.reverse()` takes the
+and plain `memory.store` otherwise; a given scan is used as it is, and `memory.reversal()` takes the
 inverse that the neuron offers. The values are the same under each.
 """
 
@@ -41,7 +41,7 @@ class Neuron(nnx.Module):
         learn: names of the parameters to learn; the others stay as they are.
         name: what taps call the layer.
         spiking: whether the outputs are spikes, 0 or 1 exactly; they can be kept as bits then.
-        inverse: `() -> inverse` for `memory.reverse()`, or a ValueError that says why there is
+        inverse: `() -> inverse` for `memory.reversal()`, or a ValueError that says why there is
             none; comparable.
 
     Raises:

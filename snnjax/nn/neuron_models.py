@@ -1,8 +1,8 @@
 """The neuron models of `snnjax.neurons` as layers: their options, filled into `Neuron`.
 
-A model with a whole-sequence derivative of its own uses it unless a scan is given. Each offers the
-inverse that `memory.reverse()` asks for, or says why it has none: a hard reset forgets, and a decay
-that is learned may become too small to be undone.
+A model with a whole-sequence derivative of its own uses it unless a scan is given. Each offers
+the inverse that `memory.reversal()` asks for, or says why it has none: a hard reset forgets, and a
+learned decay may become too small to be undone.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
+import jax
+import numpy as np
 
 from snnjax import neurons
 from snnjax.neurons.reset import Reset, subtract
@@ -168,16 +169,24 @@ def _whole(function: Callable[..., Any], *, reset: Reset, **options: Any):
 
 
 def _inverse(maker: Callable[..., Any], learn: tuple[str, ...] = (), **options: Any) -> Bound:
-    """Makes the inverse when it is asked for: from the smallest decays, unless they are learned."""
-    decays = {name: value for name, value in options.items() if name.endswith("decay")}
-    smallest = {name: float(jnp.min(jnp.asarray(value))) for name, value in decays.items()}
-    learned = tuple(sorted(set(learn) & set(decays)))
-    return bind(_made, maker=maker, learned=learned, **{**options, **smallest})
+    """Makes the inverse when it is asked for: from the smallest decays, where they are known."""
+    for name in [name for name in options if name.endswith("decay")]:
+        options[name] = None if name in learn else _smallest(options[name])
+    return bind(_made, maker=maker, **options)
 
 
-def _made(*, maker: Callable[..., Any], learned: tuple[str, ...], **options: Any) -> Any:
-    if learned:
-        raise ValueError(
-            f"a learned {learned[0]} may become too small to be undone: use memory.recompute(every)"
-        )
+def _smallest(decay: float | Array) -> float | None:
+    try:
+        return float(np.min(np.asarray(decay)))
+    except jax.errors.TracerArrayConversionError:  # the network is made under a trace
+        return None
+
+
+def _made(*, maker: Callable[..., Any], **options: Any) -> Any:
+    for name, value in options.items():
+        if value is None:
+            raise ValueError(
+                f"the smallest {name} is not known beforehand (it is learned), so neither is how "
+                "often it can be undone: use memory.recompute(every)"
+            )
     return maker(**options)

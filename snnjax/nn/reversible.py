@@ -98,7 +98,7 @@ class Reversible(nnx.Module):
         """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
         f, g = (Branch(which, training, taps) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
-        scan = memory.reverse() if self.scan is None else self.scan
+        scan = memory.reversal() if self.scan is None else self.scan
         scan = scan.by(couple) if isinstance(scan, memory.Reverse) else scan
         (statistics, (_, bound)), neurons = state.statistics, state.neurons
         halves = tuple(State(n, s) for n, s in zip(neurons, statistics, strict=True))

@@ -32,8 +32,9 @@ from snnjax.nn.synapses import Fold, Kernel, flatten
 from snnjax.nn.wiring import Joints, Residual, Sequential
 from snnjax.typing import Bound
 
-__all__ = ["with_memory"]
+__all__ = ["saves_memory", "with_memory"]
 
+_SCANS = ("scan", "time_scan", "joints")
 _BLOCKS = (Residual, Reversible, Sequential, Shared, Stacked)
 
 
@@ -64,6 +65,16 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
         placing.taken.add("time")
     placing.check()
     return _changed(network, **changes)
+
+
+def saves_memory(network: Network) -> bool:
+    """Whether anything in a network keeps less than it could, at the price of computing again.
+
+    On a CPU such a network wants XLA's memory-optimised scheduler; another is slower under it.
+    """
+    scans = (getattr(m, name, None) for _, m in nnx.iter_modules(network) for name in _SCANS)
+    reverses = any(isinstance(m, Reversible) for _, m in nnx.iter_modules(network))
+    return reverses or any(isinstance(scan, Joints | Recompute | Reverse) for scan in scans)
 
 
 class _Placing:
@@ -117,6 +128,8 @@ class _Placing:
         if not isinstance(body, Sequential):
             return body
         self.taken.add("depth")
+        if self.depth is store:
+            return _changed(body, joints=None)
         return _changed(body, joints=_joints(body.layers, self.strategy))
 
     def check(self) -> None:

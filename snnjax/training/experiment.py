@@ -63,8 +63,11 @@ class Experiment:
         keep: Checkpoints to keep, the newest ones; the best one is kept besides.
         patience: Stop after so many evaluations without a better accuracy; None never does. It
             looks at the test examples, so the accuracy at the stop flatters a little.
+        memory: What training keeps, such as "depth=recompute(1), pack=True"; see
+            `memory.Strategy`. Empty is the network as it was written.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
             strategies that recompute or reverse save nothing there without it, unless they scan.
+            None does so where the network holds such a strategy.
     """
 
     name: str
@@ -91,4 +94,5 @@ class Experiment:
     checkpoint_every: int | None = None
     keep: int = 2
     patience: int | None = None
-    memory_scheduler: bool = False
+    memory: str = ""
+    memory_scheduler: bool | None = None

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from snnjax.memory import parse_strategy
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 
@@ -95,6 +96,10 @@ def check(experiment: Experiment) -> None:
         raise ExperimentError(
             f"label_smoothing must lie in [0, 1), got {experiment.label_smoothing}: 0.1 is usual"
         )
+    try:
+        parse_strategy(experiment.memory)
+    except ValueError as error:
+        raise ExperimentError(f"memory: {error}") from None
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(
             f"name must be usable as the name of a folder, got {experiment.name!r}"

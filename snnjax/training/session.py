@@ -19,7 +19,7 @@ from snnjax.training.errors import ExperimentError, calling
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
 from snnjax.training.sharding import compile_step, make_mesh, place, sharded
-from snnjax.training.state import Program, TrainState, initialize
+from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 
 __all__ = ["Session", "prepare"]
@@ -86,9 +86,8 @@ def prepare(
     state = place(state, mesh)
     _check_outputs(program, state, loader.batch(0), dataset.classes)
     start = time.perf_counter()
-    compiling = functools.partial(
-        compile_step, mesh=mesh, memory_scheduler=experiment.memory_scheduler
-    )
+    scheduler = wants_memory_scheduler(program, state)
+    compiling = functools.partial(compile_step, mesh=mesh, memory_scheduler=scheduler)
     with calling(f"compiling the steps of {experiment.name}"):
         size = _eval_batch(experiment, dataset, mesh)
         judged = next(data.evaluation_batches(dataset.test, batch_size=size))

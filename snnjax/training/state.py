@@ -14,13 +14,13 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 
-from snnjax import nn
+from snnjax import memory, nn
 from snnjax.training.errors import ExperimentError, calling
 from snnjax.training.experiment import Experiment
 from snnjax.training.optimizer import clipped
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["Program", "TrainState", "count", "initialize"]
+__all__ = ["Program", "TrainState", "count", "initialize", "wants_memory_scheduler"]
 
 
 class TrainState(NamedTuple):
@@ -90,6 +90,9 @@ def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainSta
                 f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
                 ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
             )
+    with calling(f"the memory strategy {experiment.memory!r}"):
+        network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
+    with calling("the network"):
         graphdef, params, constants = nnx.split(network, nnx.Param, ...)
         statistics = network.initial_state(1).statistics
     with calling("schedule(experiment, steps)"):
@@ -108,6 +111,12 @@ def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainSta
         finite=jnp.ones((), bool),
     )
     return Program(experiment, graphdef, rule, schedule), state
+
+
+def wants_memory_scheduler(program: Program, state: TrainState) -> bool:
+    """Whether to compile for the least memory: as asked for, or where the network saves it."""
+    asked = program.experiment.memory_scheduler
+    return nn.saves_memory(program.network(state)) if asked is None else asked
 
 
 def count(params: PyTree) -> int:

@@ -172,9 +172,9 @@ def test_the_error_of_a_reversal_is_what_the_backward_pass_meets():
 @pytest.mark.fast
 def test_a_scan_without_an_inverse_takes_the_layers_own_or_says_what_is_missing():
     step, params, state, inverse = lif_case(0.5)
-    with pytest.raises(ValueError, match="has no inverse here"):
-        memory.reverse()(step, params, state, currents())
-    assert memory.reverse().by(inverse) == memory.reverse(inverse, refresh=inverse.steps)
-    assert memory.reverse(refresh=3).by(inverse) == memory.reverse(inverse, refresh=3)
+    with pytest.raises(ValueError, match="brings an inverse"):
+        memory.reversal()(step, params, state, currents())
+    assert memory.reversal().by(inverse) == memory.reverse(inverse, refresh=inverse.steps)
+    assert memory.reversal(refresh=3).by(inverse) == memory.reverse(inverse, refresh=3)
     own = memory.reverse(neurons.lif_inverse(decay=0.9))
     assert own.by(inverse) == own

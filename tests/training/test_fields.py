@@ -43,7 +43,7 @@ def test_an_unknown_field_is_refused():
         ("clip_norm", 0.0), ("weight_decay", -0.1), ("label_smoothing", 1.0), ("keep", 0),
         ("seed", -1), ("seed", 2**32), ("log_every", 0), ("checkpoint_every", 0),
         ("patience", 0), ("warmup_epochs", -1.0), ("name", ""), ("name", "a/b"), ("name", 3),
-        ("memory_scheduler", 1), ("data_dir", 3),
+        ("memory_scheduler", 1), ("memory", "depth=half"), ("data_dir", 3),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(field, value):
