@@ -27,8 +27,9 @@ from typing import Any, NamedTuple
 
 from snnjax import default_experiment, training
 from snnjax.cli import cache
+from snnjax.cli.chosen import experiment_path, parse_fields
 from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option, attribute_help, parse, peek
+from snnjax.cli.options import Option, peek
 from snnjax.cli.progress import clock, progress
 from snnjax.cli.screen import Screen
 from snnjax.cli.signals import Listener, listening
@@ -112,8 +113,7 @@ def _fit(session, run, listener: Listener, screen: Screen) -> training.Result:
 
 def _plan(arguments: list[str]) -> _Plan:
     """What to train, from the arguments; nothing is written."""
-    given = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    rest = arguments[1:] if given else arguments
+    given, rest = experiment_path(arguments)
     resumed = None
     if resume := peek(rest, "--resume"):
         if given:
@@ -122,13 +122,12 @@ def _plan(arguments: list[str]) -> _Plan:
         experiment = training.experiment_of(resumed)
         source = resumed.source.read_text(encoding="utf-8")
     else:
-        path = Path(given or default_experiment.__file__)
+        path = given or Path(default_experiment.__file__)
         experiment = training.load_experiment(path)
         source = path.read_text(encoding="utf-8")
-    options, values = _parse(experiment, rest)
+    options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
-    changed = {k: v for k, v in values.items() if v != getattr(experiment, k)}
     fixed = sorted(set(changed) & set(training.FIXED)) if resumed else []
     if fixed:
         raise Failure(
@@ -138,25 +137,6 @@ def _plan(arguments: list[str]) -> _Plan:
     training.check(experiment)
     cache.enable(on=not options.no_cache)
     return _Plan(experiment, source, _directory(options.out, experiment), resumed)
-
-
-def _parse(experiment: training.Experiment, arguments: list[str]) -> tuple[Any, dict[str, Any]]:
-    """The command's own options, and the experiment's fields."""
-    texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
-    taken = sorted({option.name for option in _OPTIONS} & set(kinds))
-    if taken:
-        raise Failure(
-            f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
-        )
-    fields = [
-        Option(name, kind, getattr(experiment, name), texts.get(name, ""))
-        for name, kind in kinds.items()
-    ]
-    if stray := [a for a in arguments if a.endswith(".py")]:
-        raise Failure(f"the experiment comes first: snnjax train {stray[0]} --field value ...")
-    told = "Train a network. The options below are fields of the experiment " + experiment.name
-    options = parse("snnjax train [EXPERIMENT.py]", told, [*fields, *_OPTIONS], arguments)
-    return options, {name: getattr(options, name) for name in kinds}
 
 
 def _directory(out: str | None, experiment: training.Experiment) -> Path:

@@ -1,0 +1,71 @@
+"""The experiment a command is given: a file or the embedded one, with fields overridden.
+
+snnjax COMMAND [EXPERIMENT.py] [--field value ...] [--option value ...]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from snnjax import default_experiment, training
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import Option, attribute_help, parse
+
+__all__ = ["experiment_path", "parse_fields", "with_fields"]
+
+
+def experiment_path(arguments: list[str]) -> tuple[Path | None, list[str]]:
+    """The file given in front of the options, if any, and the options."""
+    given = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    return (Path(given), arguments[1:]) if given else (None, arguments)
+
+
+def parse_fields(
+    command: str,
+    told: str,
+    experiment: training.Experiment,
+    options: Sequence[Option],
+    arguments: list[str],
+) -> tuple[Any, dict[str, Any]]:
+    """The command's own options, and the experiment's fields that differ from its file.
+
+    Args:
+        command: Such as "train".
+        told: What it does, for its help.
+        experiment: Its plain fields become options.
+        options: The command's own.
+        arguments: All but the file.
+
+    Raises:
+        Failure: An argument is wrong, or a field has the name of an option.
+    """
+    texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
+    taken = sorted({option.name for option in options} & set(kinds))
+    if taken:
+        raise Failure(
+            f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
+        )
+    if stray := [a for a in arguments if a.endswith(".py")]:
+        raise Failure(f"the experiment comes first: snnjax {command} {stray[0]} --field value ...")
+    fields = [
+        Option(name, kind, getattr(experiment, name), texts.get(name, ""))
+        for name, kind in kinds.items()
+    ]
+    told = f"{told} The options below are fields of the experiment {experiment.name}, then its own."
+    parsed = parse(f"snnjax {command} [EXPERIMENT.py]", told, [*fields, *options], arguments)
+    values = {name: getattr(parsed, name) for name in kinds}
+    return parsed, {k: v for k, v in values.items() if v != getattr(experiment, k)}
+
+
+def with_fields(
+    command: str, told: str, options: Sequence[Option], arguments: list[str]
+) -> tuple[Any, training.Experiment]:
+    """Options and experiment of a command that writes nothing down, checked."""
+    path, rest = experiment_path(arguments)
+    experiment = training.load_experiment(path or Path(default_experiment.__file__))
+    parsed, changed = parse_fields(command, told, experiment, options, rest)
+    experiment = training.override(experiment, changed)
+    training.check(experiment)
+    return parsed, experiment
