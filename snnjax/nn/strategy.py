@@ -7,8 +7,8 @@ takes what:
 
     time    in order="layer" every neuron, in order="time" the network as a whole
     depth   nn.Stacked and nn.Reversible scan their blocks by it; the other layers of the outermost
-            Sequential are cut where spikes arrive at the next synapse, and what lies between two
-            cuts is one block (store and recompute only, since they differ)
+            Sequential are cut between neurons and the next synapse, and what lies between two cuts
+            is one block (store and recompute only, since they differ)
     pack    synapses and max pools whose inputs are spikes, and the cuts
 """
 
@@ -130,7 +130,10 @@ class _Placing:
         self.taken.add("depth")
         if self.depth is store:
             return _changed(body, joints=None)
-        return _changed(body, joints=_joints(body.layers, self.strategy))
+        joints = _joints(body.layers, self.strategy)
+        if any(joints.spikes):
+            self.taken.add("pack")
+        return _changed(body, joints=joints)
 
     def check(self) -> None:
         """Every part of the strategy must have found a layer."""
@@ -189,15 +192,18 @@ class _Placing:
 
 
 def _joints(layers: Any, strategy: Strategy) -> Joints:
-    """Cuts around blocks, and in front of synapses that take what neurons gave out."""
+    """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
     assert strategy.depth is not None
-    starts, marks = [], []
-    spikes, due = False, True  # whether spikes arrive, and whether the next synapse begins a part
+    starts, marks = [0], [False]
+    spikes, due, last = False, False, 0  # a cut is due; the last place where spikes would be cut
     for number, layer in enumerate(layers):
+        last = number if spikes else last
         block = isinstance(layer, _BLOCKS)
-        if not number or block or (due and _weighs(layer)):
-            starts.append(number)
-            marks.append(spikes and bool(strategy.pack))
+        behind = isinstance(layers[number - 1], Stacked | Reversible)
+        if number and (block or behind or (due and _weighs(layer))):
+            packs = bool(strategy.pack) and last > starts[-1]
+            starts.append(last if packs else number)
+            marks.append(packs)
             due = False
         _, spikes = _Placing(Strategy(), "layer").place(layer, spikes)
         due = due or block or isinstance(layer, Neuron | Recurrent | Grouped)

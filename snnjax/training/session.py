@@ -22,7 +22,7 @@ from snnjax.training.sharding import compile_step, make_mesh, place, sharded
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 
-__all__ = ["Session", "prepare"]
+__all__ = ["Session", "load_dataset", "prepare"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def prepare(
     """
     fields.check(experiment)
     mesh = make_mesh() if mesh is None else mesh
-    dataset = _load(experiment)
+    dataset = load_dataset(experiment)
     loader = _loader(experiment, dataset, mesh)
     steps = experiment.epochs * loader.steps_per_epoch
     program, state = initialize(experiment, steps=steps)
@@ -107,7 +107,13 @@ def _eval_batch(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> in
     return max(size - size % mesh.size, mesh.size)
 
 
-def _load(experiment: Experiment) -> data.Dataset:
+def load_dataset(experiment: Experiment) -> data.Dataset:
+    """The data of an experiment.
+
+    Raises:
+        ExperimentError: its function failed, or returned something else or nothing.
+        snnjax.data.MissingDataError: The data are not there.
+    """
     try:
         with calling("dataset(experiment)"):
             dataset = experiment.dataset(experiment)
