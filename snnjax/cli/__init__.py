@@ -3,13 +3,15 @@
     snnjax train [EXPERIMENT.py] [--field value ...]     train; without a file the embedded digits
     snnjax eval RUN                                      judge a run on the test examples
     snnjax show RUN                                      pictures of a run
+    snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
+    snnjax check [EXPERIMENT.py]                         the gradient is the same under each
     snnjax info                                          versions, devices, memory
 
 With `--json` on any command the last line of stdout is one JSON object and everything said to
 people goes to stderr; an error is the object `{"command", "error", "exit_code"}`.
 
-Exit codes: 0 done; 1 the loss is not finite (the state was saved); 2 bad input, with one message
-that names the cure; 70 a defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the
+Exit codes: 0 done; 1 the answer is no: the loss is not finite (the state was saved), nothing fits
+the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the
 state was saved where training had begun). Tracebacks are shown under `--debug` only.
 
 A command is a module here with a function `command(arguments, screen)` that returns the fields of
@@ -31,6 +33,8 @@ _COMMANDS = {
     "train": ("snnjax.cli.train", "train a network; without an argument on the embedded digits"),
     "eval": ("snnjax.cli.evaluate", "accuracy, loss and firing rates of a run"),
     "show": ("snnjax.cli.show", "pictures of a run: spikes, membranes, rates, learning curve"),
+    "plan": ("snnjax.cli.plan", "which memory strategy fits a budget, and what fits at most"),
+    "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }
 

@@ -9,16 +9,20 @@ from snnjax.memory.accounting import Measured, Residual, measure, residuals
 from snnjax.memory.chain import chain
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
+from snnjax.memory.operations import operations
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
+from snnjax.memory.planning import Candidate, Plan, largest, plan
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, store
 from snnjax.memory.strategy import Strategy, parse_strategy
 
 __all__ = [
+    "Candidate",
     "Coupling",
     "CouplingAux",
     "Measured",
     "Packed",
+    "Plan",
     "Recompute",
     "Residual",
     "Reverse",
@@ -29,11 +33,14 @@ __all__ = [
     "chain",
     "coupling",
     "grid_bound",
+    "largest",
     "measure",
     "on_grid",
+    "operations",
     "pack",
     "packed",
     "parse_strategy",
+    "plan",
     "recompute",
     "residuals",
     "reversal",

@@ -19,7 +19,7 @@ import jax
 import jax.ad_checkpoint
 import jax.numpy as jnp
 
-__all__ = ["Measured", "Residual", "measure", "residuals"]
+__all__ = ["Measured", "Residual", "analysed", "measure", "residuals"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,19 @@ def measure(
         stored = memory.measure(jax.grad(loss), params, batch)
     """
     jitted = function if hasattr(function, "lower") else jax.jit(function)
-    compiled = jitted.lower(*args).compile(compiler_options=compiler_options)
+    return analysed(jitted.lower(*args).compile(compiler_options=compiler_options), samples)
+
+
+def analysed(compiled: Any, samples: int | None) -> Measured:
+    """The bytes of what was compiled already, `jax.jit(f).lower(...).compile()`.
+
+    Args:
+        compiled: from JAX.
+        samples: examples in the batch, or None.
+
+    Raises:
+        NotImplementedError: the backend does not report the memory of compiled code.
+    """
     analysis = compiled.memory_analysis()
     if analysis is None:
         raise NotImplementedError(f"{jax.default_backend()} does not report compiled memory")

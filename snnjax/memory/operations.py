@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
-__all__ = ["operations"]
+__all__ = ["count", "operations"]
 
 
 def operations(function: Callable[..., Any], *args: Any) -> float:
@@ -30,7 +30,12 @@ def operations(function: Callable[..., Any], *args: Any) -> float:
     Example:
         extra = operations(jax.grad(recomputed), x) - operations(jax.grad(stored), x)
     """
-    return _count(jax.make_jaxpr(function)(*args).jaxpr)
+    return count(jax.make_jaxpr(function)(*args))
+
+
+def count(traced: ClosedJaxpr) -> float:
+    """The same of what was traced already, by `jax.make_jaxpr` or `jax.jit(...).trace`."""
+    return _count(traced.jaxpr)
 
 
 def _count(jaxpr: Jaxpr) -> float:

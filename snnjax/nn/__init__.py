@@ -6,6 +6,7 @@ Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 from snnjax.nn.contract import Aux, Layer, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.nn.dropout import Dropout
+from snnjax.nn.menu import menu
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CubaLIF
@@ -55,6 +56,7 @@ __all__ = [
     "StreamPeak",
     "convolution",
     "max_pool",
+    "menu",
     "saves_memory",
     "stateless",
     "stream_use",

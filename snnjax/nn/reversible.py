@@ -62,7 +62,8 @@ class Reversible(nnx.Module):
     ):
         if depth < 1:
             raise ValueError(f"a stack has at least one block, got depth={depth}")
-        self.depth, self.scan, self.bits, self.swap = depth, scan, bits, swap
+        self.depth, self.bits, self.swap = depth, bits, swap
+        self.scan = memory.reversal() if scan is None else scan
         self.name = "reversible"
         keys = jax.random.split(rngs.params(), (depth, 2))
         self.f = jax.vmap(lambda key: f(nnx.Rngs(key)))(keys[:, 0])
@@ -98,8 +99,7 @@ class Reversible(nnx.Module):
         """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
         f, g = (Branch(which, training, taps) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
-        scan = memory.reversal() if self.scan is None else self.scan
-        scan = scan.by(couple) if isinstance(scan, memory.Reverse) else scan
+        scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         (statistics, (_, bound)), neurons = state.statistics, state.neurons
         halves = tuple(State(n, s) for n, s in zip(neurons, statistics, strict=True))
         keys = None if key is None else jax.random.split(key, self.depth)

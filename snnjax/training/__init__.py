@@ -27,11 +27,13 @@ from snnjax.training.fields import FIXED, check, override, plain_fields, plain_v
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
 from snnjax.training.optimizer import adamw, clipped, decayed, warmup_cosine
+from snnjax.training.planning import largest, plan, strategies_of
 from snnjax.training.run import Run, versions
-from snnjax.training.session import Session, prepare
+from snnjax.training.session import Session, load_dataset, prepare
 from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
 from snnjax.training.state import Program, TrainState, count, initialize
 from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
+from snnjax.training.under import step_under, under
 
 __all__ = [
     "FIXED",
@@ -63,15 +65,21 @@ __all__ = [
     "experiment_of",
     "fit",
     "initialize",
+    "largest",
+    "load_dataset",
     "load_experiment",
     "make_mesh",
     "override",
     "place",
+    "plan",
     "plain_fields",
     "plain_values",
     "prepare",
     "sharded",
+    "step_under",
+    "strategies_of",
     "train_step",
+    "under",
     "versions",
     "warmup_cosine",
 ]

@@ -1,0 +1,151 @@
+"""`snnjax plan [EXPERIMENT.py] --budget 8GiB [--largest FIELD] [--field value ...]`.
+
+Fields of its JSON object:
+
+    name, device, budget    the experiment, the kind of device, the budget in bytes
+    rows                    per strategy: strategy, argument_bytes, output_bytes, temp_bytes,
+                            total_bytes, bytes_per_sample, operations, extra_passes (an estimate, in
+                            forward passes), ok (it fits), chosen, refused (why, or null)
+    chosen                  the strategy that fits with the fewest operations, or null
+    missing_bytes           by how much the leanest one is over the budget, 0 if it fits
+    largest                 {"field", "value", "strategy"} where it was asked for, else null
+    seconds                 from the start of the command to its end
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from snnjax import memory, training
+from snnjax.cli import cache
+from snnjax.cli.chosen import with_fields
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import Option
+from snnjax.cli.screen import Screen
+from snnjax.cli.sizes import read_size, spell_size
+
+__all__ = ["command", "strategies_given"]
+
+_TOLD = "Which memory strategy fits a budget: each is compiled and measured, nothing is trained."
+_OPTIONS = [
+    Option("budget", str | None, None, "Bytes, such as 8GiB or 500MB; None is the device's own."),
+    Option(
+        "strategies", str | None, None, 'Which to try, such as "store; depth=recompute(1)".'
+    ),
+    Option("largest", str | None, None, "Find the largest value of this field that fits."),
+    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+]  # fmt: skip
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Plans."""
+    began = time.perf_counter()
+    options, experiment = with_fields("plan", _TOLD, _OPTIONS, arguments)
+    mesh = training.make_mesh()
+    device = next(iter(mesh.devices.flat))
+    budget = read_size(options.budget) if options.budget else _own_budget(device)
+    strategies = strategies_given(options.strategies)
+    cache.enable(on=not options.no_cache)
+    dataset = training.load_dataset(experiment)
+    screen.say(
+        f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}: a training step "
+        f"on {device.device_kind}, budget {spell_size(budget)}"
+    )
+
+    def report(candidate: memory.Candidate) -> None:
+        screen.say(f"  {_line(candidate)}")
+
+    try:
+        planned = training.plan(
+            experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
+        )
+    except ValueError as error:
+        raise Failure(str(error)) from error
+    chosen = planned.choose(budget)
+    _conclude(planned, chosen, budget, screen)
+    largest = None
+    if options.largest:
+        strategy, value = training.largest(
+            experiment, options.largest, budget, planned, dataset=dataset, mesh=mesh
+        )
+        largest = {"field": options.largest, "value": value, "strategy": str(strategy)}
+        screen.say(f"largest {options.largest} that fits: {value:,}, with {strategy}")
+    return {
+        "name": experiment.name,
+        "device": device.device_kind,
+        "budget": budget,
+        "rows": [_row(planned, c, c is chosen, budget) for c in planned.candidates],
+        "chosen": str(chosen.strategy) if chosen else None,
+        "missing_bytes": planned.missing(budget),
+        "largest": largest,
+        "seconds": round(time.perf_counter() - began, 3),
+    }, 0 if chosen else 1
+
+
+def strategies_given(text: str | None) -> list[memory.Strategy] | None:
+    """Strategies separated by semicolons; None where none are given.
+
+    Raises:
+        Failure: One cannot be read.
+    """
+    if text is None:
+        return None
+    try:
+        return [memory.parse_strategy(part) for part in text.split(";") if part.strip()] or None
+    except ValueError as error:
+        raise Failure(str(error)) from None
+
+
+def _own_budget(device: Any) -> int:
+    limit = (device.memory_stats() or {}).get("bytes_limit")
+    if not limit:
+        raise Failure(f"{device.device_kind} does not say how much memory it has: --budget 8GiB")
+    return limit
+
+
+def _line(candidate: memory.Candidate) -> str:
+    if candidate.measured is None:
+        return f"{candidate.strategy!s:<58} refused: {candidate.refused}"
+    return f"{candidate.strategy!s:<58} {spell_size(candidate.measured.total_bytes):>10}"
+
+
+def _conclude(
+    planned: memory.Plan, chosen: memory.Candidate | None, budget: int, screen: Screen
+) -> None:
+    if chosen is None:
+        screen.say(
+            f"nothing fits: the leanest, {planned.leanest.strategy}, is over by "
+            f"{spell_size(planned.missing(budget))}; choose a smaller --batch or --timesteps "
+            "(--largest batch finds it)"
+        )
+        return
+    assert chosen.measured is not None
+    passes = planned.extra_passes(chosen)
+    screen.say(
+        f"chosen: {chosen.strategy} with {spell_size(chosen.measured.total_bytes)} and about "
+        f"{passes:.2f} extra forward passes"
+    )
+    if chosen.strategy != memory.Strategy():
+        screen.say(f'train with it: --memory "{chosen.strategy}"')
+
+
+def _row(
+    planned: memory.Plan, candidate: memory.Candidate, chosen: bool, budget: int
+) -> dict[str, Any]:
+    measured = candidate.measured
+    if measured is None:
+        return {"strategy": str(candidate.strategy), "refused": candidate.refused, "ok": False}
+    return {
+        "strategy": str(candidate.strategy),
+        "argument_bytes": measured.argument_bytes,
+        "output_bytes": measured.output_bytes,
+        "temp_bytes": measured.temp_bytes,
+        "total_bytes": measured.total_bytes,
+        "bytes_per_sample": measured.bytes_per_sample,
+        "operations": candidate.operations,
+        "extra_passes": planned.extra_passes(candidate),
+        "ok": measured.total_bytes <= budget,
+        "chosen": chosen,
+        "refused": None,
+    }
