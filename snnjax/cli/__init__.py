@@ -11,8 +11,9 @@ With `--json` on any command the last line of stdout is one JSON object and ever
 people goes to stderr; an error is the object `{"command", "error", "exit_code"}`.
 
 Exit codes: 0 done; 1 the answer is no: the loss is not finite (the state was saved), nothing fits
-the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the
-state was saved where training had begun). Tracebacks are shown under `--debug` only.
+the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
+defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the state was saved where
+training had begun). Tracebacks are shown under `--debug` only.
 
 A command is a module here with a function `command(arguments, screen)` that returns the fields of
 its JSON object and its exit code. They are imported when they are asked for: help is quick.

@@ -46,6 +46,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     device = next(iter(mesh.devices.flat))
     budget = read_size(options.budget) if options.budget else _own_budget(device)
     strategies = strategies_given(options.strategies)
+    if options.largest:
+        training.whole_number(experiment, options.largest)
     cache.enable(on=not options.no_cache)
     dataset = training.load_dataset(experiment)
     screen.say(

@@ -7,6 +7,7 @@ A strategy of your own is ten lines and needs no base class.
 
 from snnjax.memory.accounting import Measured, Residual, measure, residuals
 from snnjax.memory.chain import chain
+from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
 from snnjax.memory.operations import operations
@@ -18,8 +19,10 @@ from snnjax.memory.strategy import Strategy, parse_strategy
 
 __all__ = [
     "Candidate",
+    "Checked",
     "Coupling",
     "CouplingAux",
+    "Difference",
     "Measured",
     "Packed",
     "Plan",
@@ -31,6 +34,8 @@ __all__ = [
     "Streams",
     "bits_left",
     "chain",
+    "check",
+    "compare_gradients",
     "coupling",
     "grid_bound",
     "largest",
@@ -47,6 +52,8 @@ __all__ = [
     "reverse",
     "store",
     "stream_peak",
+    "timed",
+    "unequal",
     "unpack",
     "unpacked",
 ]

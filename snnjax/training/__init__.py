@@ -27,7 +27,7 @@ from snnjax.training.fields import FIXED, check, override, plain_fields, plain_v
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
 from snnjax.training.optimizer import adamw, clipped, decayed, warmup_cosine
-from snnjax.training.planning import largest, plan, strategies_of
+from snnjax.training.planning import largest, plan, strategies_of, whole_number
 from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
 from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
@@ -82,4 +82,5 @@ __all__ = [
     "under",
     "versions",
     "warmup_cosine",
+    "whole_number",
 ]

@@ -18,7 +18,7 @@ from snnjax.training.errors import ExperimentError, calling
 from snnjax.training.experiment import Experiment
 from snnjax.training.under import step_under
 
-__all__ = ["largest", "plan", "strategies_of"]
+__all__ = ["largest", "plan", "strategies_of", "whole_number"]
 
 
 def strategies_of(experiment: Experiment) -> list[memory.Strategy]:
@@ -84,13 +84,7 @@ def largest(
     Raises:
         ExperimentError: the experiment has no such field, or not of whole numbers.
     """
-    kinds = fields.plain_fields(experiment)
-    if kinds.get(field) is not int:
-        numbers = ", ".join(name for name, kind in kinds.items() if kind is int)
-        raise ExperimentError(
-            f"{experiment.name} has no whole-number field {field!r} to enlarge; it has {numbers}"
-        )
-    now = getattr(experiment, field)
+    now = whole_number(experiment, field)
 
     def bytes_of(strategy: memory.Strategy, value: int) -> int:
         changed = fields.override(experiment, {field: value})
@@ -110,6 +104,21 @@ def largest(
             furthest, strategy = reach, one.strategy
     start = int(min(max(furthest, 1), 2**24))
     return strategy, memory.largest(functools.partial(bytes_of, strategy), budget, start=start)
+
+
+def whole_number(experiment: Experiment, field: str) -> int:
+    """The value of a field that can be made larger.
+
+    Raises:
+        ExperimentError: the experiment has no such field, or not of whole numbers.
+    """
+    kinds = fields.plain_fields(experiment)
+    if kinds.get(field) is not int:
+        numbers = ", ".join(name for name, kind in kinds.items() if kind is int)
+        raise ExperimentError(
+            f"{experiment.name} has no whole-number field {field!r} to enlarge; it has {numbers}"
+        )
+    return getattr(experiment, field)
 
 
 def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
