@@ -15,6 +15,15 @@ from snnjax.neurons.conventions import (
     spikingjelly_plif,
     spyx_lif,
 )
+from snnjax.neurons.coupled import (
+    CoupledLIFInverse,
+    CoupledLIFParams,
+    CoupledLIFState,
+    coupled_lif,
+    coupled_lif_inverse,
+    coupled_lif_state,
+)
+from snnjax.neurons.coupled_scan import coupled_lif_scan
 from snnjax.neurons.cuba_lif import CubaLIFParams, CubaLIFState, cuba_lif, cuba_lif_state
 from snnjax.neurons.decay import euler_decay, exponential_decay
 from snnjax.neurons.integrate_fire import (
@@ -24,13 +33,24 @@ from snnjax.neurons.integrate_fire import (
     integrate_fire_scan,
     integrate_fire_state,
 )
-from snnjax.neurons.inverses import LIFInverse, integrate_fire_inverse, lif_inverse
+from snnjax.neurons.inverses import (
+    ALIFInverse,
+    CubaLIFInverse,
+    LIFInverse,
+    alif_inverse,
+    cuba_lif_inverse,
+    integrate_fire_inverse,
+    li_inverse,
+    lif_inverse,
+    plif_inverse,
+)
 from snnjax.neurons.li import LIParams, LIState, li, li_state
 from snnjax.neurons.lif import LIFParams, LIFState, charge, lif, lif_scan, lif_state
 from snnjax.neurons.plif import (
     PLIFParams,
     PLIFState,
     plif,
+    plif_decay,
     plif_scan,
     plif_state,
     plif_weight,
@@ -45,9 +65,14 @@ from snnjax.neurons.recurrent import (
 from snnjax.neurons.reset import Reset, delayed, detached, none, subtract, to, zero
 
 __all__ = [
+    "ALIFInverse",
     "ALIFParams",
     "ALIFState",
     "Convention",
+    "CoupledLIFInverse",
+    "CoupledLIFParams",
+    "CoupledLIFState",
+    "CubaLIFInverse",
     "CubaLIFParams",
     "CubaLIFState",
     "IFParams",
@@ -64,9 +89,15 @@ __all__ = [
     "RecurrentState",
     "Reset",
     "alif",
+    "alif_inverse",
     "alif_state",
     "charge",
+    "coupled_lif",
+    "coupled_lif_inverse",
+    "coupled_lif_scan",
+    "coupled_lif_state",
     "cuba_lif",
+    "cuba_lif_inverse",
     "cuba_lif_state",
     "delayed",
     "dense",
@@ -78,6 +109,7 @@ __all__ = [
     "integrate_fire_scan",
     "integrate_fire_state",
     "li",
+    "li_inverse",
     "li_state",
     "lif",
     "lif_inverse",
@@ -86,6 +118,8 @@ __all__ = [
     "none",
     "norse_lif_box",
     "plif",
+    "plif_decay",
+    "plif_inverse",
     "plif_scan",
     "plif_state",
     "plif_weight",

@@ -187,7 +187,7 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
     def decay_gradient(v_before, h, g_h):
         # Under scale_input dh/d(decay) = v - x, and x is in h: h - v = (1 - decay) (x - v).
         slope = (v_before - h) / (1 - params.decay) if scale_input else v_before
-        return _sum_to(slope * g_h, params.decay.shape)
+        return sum_to(slope * g_h, params.decay.shape)
 
     def step(carry, inputs):
         g_v, later, g_params = carry
@@ -212,7 +212,7 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
 _whole.defvjp(_whole_forward, _whole_backward)
 
 
-def _sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
     """Sums a broadcast array back to `shape`."""
     extra = array.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(

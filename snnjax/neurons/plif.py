@@ -19,7 +19,15 @@ from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
-__all__ = ["PLIFParams", "PLIFState", "plif", "plif_scan", "plif_state", "plif_weight"]
+__all__ = [
+    "PLIFParams",
+    "PLIFState",
+    "plif",
+    "plif_decay",
+    "plif_scan",
+    "plif_state",
+    "plif_weight",
+]
 
 PLIFState = LIFState
 plif_state = lif_state
@@ -46,6 +54,11 @@ def plif_weight(decay: float) -> float:
     if not 0 < decay < 1:
         raise ValueError(f"a learned decay starts inside (0, 1), got {decay}")
     return math.log((1 - decay) / decay)
+
+
+def plif_decay(w: Array) -> Array:
+    """The decay that a weight stands for, `1 - sigmoid(w)`: undoes `plif_weight`."""
+    return 1 - jax.nn.sigmoid(w)
 
 
 def plif(
@@ -79,4 +92,4 @@ def plif_scan(
 
 
 def _with_decay(params: PLIFParams) -> LIFParams:
-    return LIFParams(1 - jax.nn.sigmoid(params.w), params.threshold)
+    return LIFParams(plif_decay(params.w), params.threshold)

@@ -1,0 +1,196 @@
+"""A whole sequence of `coupled_lif` that keeps its outputs and gets even its inputs back from them.
+
+    kept   T C outputs of 4 bytes, T C spikes of 1 bit, (T / refresh) C membranes of 4 bytes
+
+Neither the inputs nor the membranes of each step are kept, which is how the node's authors reach
+for zero memory. The outputs exist anyway where the next layer keeps its input; beyond them it is
+`1/8 + 4 / refresh` bytes per neuron and step, where `memory.store` keeps 8 (20 if the parameters
+are differentiated) and `lif_scan`, of a plain LIF, keeps 4. But these outputs are real numbers:
+behind a LIF the synapse can keep its input at one bit per spike (`memory.packed`), so that of both
+together a plain LIF needs no more than this node.
+
+The spikes at one bit each are ours. Without them a rebuilt membrane that rounding puts on the other
+side of the threshold gives a wrong spike, and its neuron nonsense as far back as the next refresh
+(in float32 at `decay = alpha = beta = 0.5`: none of 262,144 neurons after 5 steps, 19 after 8).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from snnjax.neurons.coupled import (
+    CoupledLIFParams,
+    CoupledLIFState,
+    advance,
+    coupled_lif,
+    coupled_lif_inverse,
+    halves,
+    undo,
+)
+from snnjax.neurons.lif import sum_to
+from snnjax.surrogate import Surrogate, arctan
+from snnjax.typing import Array
+
+__all__ = ["coupled_lif_scan"]
+
+
+def coupled_lif_scan(
+    params: CoupledLIFParams,
+    state: CoupledLIFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    refresh: int | None = 4,
+) -> tuple[CoupledLIFState, Array]:
+    """A whole sequence of `coupled_lif`, undone and differentiated at once from its end.
+
+    Equal in value to `memory.store(coupled_lif, params, state, xs)`. With `a1, a2` the cotangents
+    of the outputs, `b1, b2` those of the membranes after a step, `p = s'(m - threshold)` and
+    `k = 1 - decay`, the backward pass is, from the last step (`<-` overwrites):
+
+        g2 = a2 p2 + b2 (1 - s2)      a1 <- a1 + k g2      b1 <- b1 + decay g2
+        g1 = a1 p1 + b1 (1 - s1)
+        G_x1 = beta a2 + k g1         G_v1 = alpha b2 + decay g1
+        G_x2 = beta a1                G_v2 = alpha b1
+        G_decay     += g1 (v1 - x1) + g2 (w1 - y1)        G_alpha += b1 v2 + b2 v1
+        G_threshold -= a1 p1 + a2 p2                      G_beta  += a1 x2 + a2 x1
+
+    where `m`, `v` and `x` are those that the inverse gives back on the way: no step runs a second
+    time. The values are exact; the gradient carries the rounding errors of the membranes, which
+    grow as `coupled_lif_inverse` says from one refresh to the one before it, and in each step
+    anew those of the inputs, some `2^-23 |y| / beta`.
+
+    Do not use it for forward-mode differentiation or second derivatives: use
+    `memory.store(coupled_lif, ...)`. In float32 a gradient as exact as that of `store` asks for
+    `memory.recompute(every)`.
+
+    Args:
+        params: as for `coupled_lif`; `alpha` and `beta` must not be 0.
+        state: the membranes before the first step, each `[B, ..., C/2]`.
+        xs: currents, `[T, B, ..., C]`, C even.
+        spike: as for `coupled_lif`.
+        refresh: keep every `refresh`-th state, so that no more than so many steps are undone in a
+            row: in float32 `coupled_lif_inverse(decay=..., alpha=...).steps` at most. None keeps
+            the last one only.
+
+    Returns:
+        The state after the last step and the outputs, `[T, B, ..., C]`.
+
+    Raises:
+        ValueError: the number of channels is odd; `refresh` is not a positive number of steps, or
+            more than float32 can undo (known only where decay and alpha are plain numbers).
+        AssertionError: the membranes have another shape than half of a step's currents.
+        TypeError: forward-mode differentiation was asked for (raised by JAX).
+
+    Reference:
+        after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
+        arXiv:2308.08649; the equations are ours (see `neurons.coupled`).
+    """
+    if refresh is not None and (isinstance(refresh, bool) or refresh < 1):
+        raise ValueError(f"refresh must be a positive number of steps or None, got {refresh!r}")
+    import chex
+
+    half = jax.eval_shape(halves, xs)[0].shape[1:]
+    message = "one membrane per current of a step, in halves"
+    chex.assert_shape(list(state), half, custom_message=message)
+    every = max(1, len(xs) if refresh is None else min(refresh, len(xs)))
+    dtype = jnp.result_type(state.v1, xs)
+    if dtype == jnp.float32:
+        _check_growth(params, every)
+    params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
+    outputs: Any = _whole(spike, every, params, state, xs.astype(dtype))
+    return outputs
+
+
+def _check_growth(params, every):
+    if not (isinstance(params.decay, float | int) and isinstance(params.alpha, float | int)):
+        return
+    steps = coupled_lif_inverse(decay=params.decay, alpha=params.alpha).steps
+    if steps is not None and every > steps:
+        raise ValueError(
+            f"this node can be undone for {steps} steps before its rounding error matters, and "
+            f"{every} were asked for: use refresh={steps}, or memory.recompute(every)"
+        )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _whole(spike, every, params, state, xs):
+    del every
+    return lax.scan(lambda state, x: coupled_lif(params, state, x, spike=spike), state, xs)
+
+
+def _whole_forward(spike, every, params, state, xs):
+    slots = max(1, -(-len(xs) // every))
+    kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)
+
+    def step(carry, inputs):
+        (state, kept), (t, x) = carry, inputs
+        state, y, spikes = advance(spike, params, state, x)
+        # Each step writes its segment's slot, so that the segment's last state stays there.
+        kept = jax.tree.map(
+            lambda slot, v: lax.dynamic_update_index_in_dim(slot, v, t // every, 0), kept, state
+        )
+        return (state, kept), (y, jnp.packbits(spikes > 0, axis=-1))
+
+    (last, kept), (ys, bits) = lax.scan(step, (state, kept), (jnp.arange(len(xs)), xs))
+    return (last, ys), (params, kept, ys, bits)
+
+
+def _whole_backward(spike, every, residuals, cotangents):
+    params, kept, ys, bits = residuals
+    g_last, g_ys = cotangents
+    last = jax.tree.map(lambda slots: slots[-1], kept)
+
+    def step(carry, inputs):
+        after, g_after, g_params = carry
+        t, y, packed, g_y = inputs
+        after = jax.tree.map(
+            lambda slots, v: jnp.where(
+                (t + 1) % every == 0,
+                lax.dynamic_index_in_dim(slots, t // every, keepdims=False),
+                v,
+            ),
+            kept,
+            after,
+        )
+        spikes = jnp.unpackbits(packed, axis=-1, count=y.shape[-1]).astype(y.dtype)
+        before, more, g_before, g_x = _pull(spike, params, after, y, spikes, g_after, g_y)
+        return (before, g_before, jax.tree.map(jnp.add, g_params, more)), g_x
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (_, g_first, g_params), g_xs = lax.scan(
+        step, (last, g_last, zeros), (jnp.arange(len(ys)), ys, bits, g_ys), reverse=True
+    )
+    return g_params, g_first, g_xs
+
+
+_whole.defvjp(_whole_forward, _whole_backward)
+
+
+def _pull(spike, params, after, outputs, spikes, g_after, g_outputs):
+    """One step back: the state before it and the cotangents of params, state and input."""
+    (y1, y2), (s1, s2), (a1, a2) = halves(outputs), halves(spikes), halves(g_outputs)
+    x1, x2 = (y2 - s2) / params.beta, (y1 - s1) / params.beta
+    before, m1, m2 = undo(params, after, y1, x1, spikes)
+    p1, p2 = (spike.derivative(m - params.threshold) for m in (m1, m2))
+    b1, b2 = g_after
+    leak, beta, alpha = params.decay, params.beta, params.alpha
+
+    g2 = a2 * p2 + b2 * (1 - s2)
+    a1, b1 = a1 + (1 - leak) * g2, b1 + leak * g2
+    g1 = a1 * p1 + b1 * (1 - s1)
+    g_x = jnp.concatenate([beta * a2 + (1 - leak) * g1, beta * a1], -1)
+    g_before = CoupledLIFState(alpha * b2 + leak * g1, alpha * b1)
+    g_params = CoupledLIFParams(
+        decay=g1 * (before.v1 - x1) + g2 * (after.v1 - y1),
+        threshold=-(a1 * p1 + a2 * p2),
+        alpha=b1 * before.v2 + b2 * before.v1,
+        beta=a1 * x2 + a2 * x1,
+    )
+    g_params = jax.tree.map(lambda g, p: sum_to(g, p.shape), g_params, params)
+    return before, g_params, g_before, g_x

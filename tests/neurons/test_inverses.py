@@ -1,0 +1,185 @@
+"""Undoing a neuron's steps: the error grows as its decays say, and what forgets is refused."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import neurons
+from snnjax.neurons import IFParams, LIFParams, LIParams, PLIFParams
+from snnjax.typing import bind
+from tests.compare import assert_close, assert_equal
+
+pytestmark = pytest.mark.fast
+SHAPE = (64, 8)
+EPSILON = 2.0**-23
+
+
+class Row(NamedTuple):
+    growth: Any  # what one step back makes of the errors of the state's parts
+    make: Any
+    step: Any
+    params: Any
+    initial: Any = neurons.lif_state
+
+
+def lif(decay, **options):
+    make = functools.partial(neurons.lif_inverse, decay=decay, **options)
+    return Row([[1 / decay]], make, bind(neurons.lif, **options), LIFParams(decay, 1.0))
+
+
+def alif(decay, adaptation_decay):
+    return Row(
+        [[1 / decay, 0], [0, 1 / adaptation_decay]],
+        functools.partial(neurons.alif_inverse, decay=decay, adaptation_decay=adaptation_decay),
+        neurons.alif,
+        neurons.ALIFParams(decay, 1.0, adaptation_decay, 0.2),
+        neurons.alif_state,
+    )
+
+
+def cuba_lif(decay, synaptic_decay, **options):
+    gain = 1 - decay if options else 1
+    return Row(
+        [[1 / decay, gain / decay], [0, 1 / synaptic_decay]],
+        functools.partial(
+            neurons.cuba_lif_inverse, decay=decay, synaptic_decay=synaptic_decay, **options
+        ),
+        bind(neurons.cuba_lif, **options),
+        neurons.CubaLIFParams(decay, synaptic_decay, 0.5),
+        neurons.cuba_lif_state,
+    )
+
+
+LEAKY = {
+    "lif 0.25": lif(0.25),
+    "lif 0.5": lif(0.5),
+    "lif 0.9": lif(0.9),
+    "lif scaled": lif(0.5, scale_input=True),
+    "lif without reset": lif(0.5, reset=neurons.none),
+    "plif": Row(
+        [[2]],
+        functools.partial(neurons.plif_inverse, decay=0.5),
+        neurons.plif,
+        PLIFParams(neurons.plif_weight(0.5), 0.5),
+    ),
+    "li": Row([[2]], functools.partial(neurons.li_inverse, decay=0.5), neurons.li, LIParams(0.5)),
+    "alif, membrane faster": alif(0.5, 0.9),
+    "alif, adaptation faster": alif(0.9, 0.5),
+    "cuba_lif, membrane faster": cuba_lif(0.5, 0.9),
+    "cuba_lif, synapse faster": cuba_lif(0.9, 0.5),
+    "cuba_lif scaled": cuba_lif(0.5, 0.5, scale_input=True),
+}
+STEADY = Row([[1]], neurons.integrate_fire_inverse, neurons.integrate_fire, IFParams(1.0))
+
+
+def error_bound(row, k):
+    return EPSILON * np.linalg.matrix_power(np.array(row.growth), k).sum(1).max()
+
+
+def largest(tree):
+    return max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
+
+
+def undone(row, timesteps):
+    """Errors of the state after 1, 2, ... steps back, relative to the largest magnitude met."""
+    xs = np.random.default_rng(0).normal(0.4, 0.8, (timesteps, *SHAPE))
+    xs = jnp.asarray(xs, jnp.float32)
+
+    def forward(state, x):
+        after, y = row.step(row.params, state, x)
+        return after, (state, y)
+
+    def back(after, inputs):
+        before = row.make()(row.params, after, *inputs)
+        return before, before
+
+    last, (states, ys) = jax.lax.scan(forward, row.initial(SHAPE), xs)
+    _, again = jax.lax.scan(back, last, (xs, ys), reverse=True)
+    scale = largest((states, last)) + largest(xs)
+    off = jax.tree.map(lambda a, b: jnp.abs(a - b).max((1, 2)) / scale, again, states)
+    return np.max(jax.tree.leaves(off), axis=0)[::-1]
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_the_error_of_a_leak_stays_below_its_bound(name):
+    """k steps back it is at most `2^-23 |growth^k|` of the largest magnitude met."""
+    row = LEAKY[name]
+    for k, error in enumerate(undone(row, row.make().steps), 1):
+        assert error <= error_bound(row, k), f"{k} steps back"
+
+
+def test_without_a_leak_the_error_does_not_grow():
+    assert undone(STEADY, 500).max() < 4 * EPSILON
+
+
+@pytest.mark.parametrize("name", LEAKY)
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_steps_are_as_many_as_the_tolerance_allows(name, tolerance):
+    row = LEAKY[name]
+    steps = row.make(tolerance=tolerance).steps
+    assert error_bound(row, steps) <= tolerance < error_bound(row, steps + 1)
+
+
+def test_the_faster_leak_decides():
+    steps = {name: row.make().steps for name, row in LEAKY.items()}
+    assert steps["lif 0.25"] == 8 and steps["lif 0.5"] == 16
+    assert steps["alif, membrane faster"] == steps["alif, adaptation faster"] == 16
+    # The synaptic current's error comes into the membrane on top.
+    assert 10 < steps["cuba_lif scaled"] < 16
+    assert STEADY.make().steps is None
+    assert neurons.lif_inverse(decay=1.0).steps is None
+
+
+@pytest.mark.parametrize(
+    "reset", [neurons.zero, neurons.to(0.1), neurons.delayed(neurons.subtract)]
+)
+@pytest.mark.parametrize(
+    "name", ["lif 0.5", "plif", "alif, membrane faster", "cuba_lif, membrane faster", None]
+)
+def test_what_forgets_has_no_inverse(name, reset):
+    row = LEAKY.get(name, STEADY)
+    with pytest.raises(ValueError, match=r"neurons\.subtract.*memory\.recompute"):
+        row.make(reset=reset)
+
+
+@pytest.mark.parametrize("decay", [0.0, -0.5, 1.01])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (neurons.lif_inverse, "decay"),
+        (neurons.plif_inverse, "decay"),
+        (neurons.li_inverse, "decay"),
+        (functools.partial(neurons.alif_inverse, adaptation_decay=0.5), "decay"),
+        (functools.partial(neurons.alif_inverse, decay=0.5), "adaptation_decay"),
+        (functools.partial(neurons.cuba_lif_inverse, synaptic_decay=0.5), "decay"),
+        (functools.partial(neurons.cuba_lif_inverse, decay=0.5), "synaptic_decay"),
+    ],
+)
+def test_a_decay_lies_above_0_and_up_to_1(make, name, decay):
+    with pytest.raises(ValueError, match=rf"{name} lies in \(0, 1\]"):
+        make(**{name: decay})
+
+
+def test_what_forgets_at_once_is_refused():
+    with pytest.raises(ValueError, match="memory.recompute"):
+        neurons.lif_inverse(decay=1e-6)
+
+
+@pytest.mark.parametrize("name", LEAKY)
+def test_equal_arguments_give_equal_inverses(name):
+    make = LEAKY[name].make
+    assert make() == make() and hash(make()) == hash(make())
+    assert make() != make(scale_input=not make().scale_input)
+
+
+def test_detaching_the_reset_changes_no_inverse():
+    row, detached = lif(0.5), lif(0.5, reset=neurons.detached(neurons.subtract))
+    state, x = neurons.LIFState(jnp.ones(SHAPE)), jnp.full(SHAPE, 0.6)
+    after, spikes = row.step(row.params, state, x)
+    before = [r.make()(row.params, after, x, spikes) for r in (row, detached)]
+    assert_equal(*before)
+    assert_close(before[0], state, 1e-6)
