@@ -5,7 +5,7 @@
 A strategy of your own is ten lines and needs no base class.
 """
 
-from snnjax.memory.accounting import Measured, Residual, measure, residuals
+from snnjax.memory.accounting import Measured, Residual, analysed, measure, residuals
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
@@ -32,6 +32,7 @@ __all__ = [
     "Storage",
     "Strategy",
     "Streams",
+    "analysed",
     "bits_left",
     "chain",
     "check",

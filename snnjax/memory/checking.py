@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +54,9 @@ class Checked:
         reconstruction: largest error of a rebuilt state; None where nothing is rebuilt.
         measured: bytes of the gradient.
         seconds: a run of it, the median of some.
+        statistics_equal: whether normalisation statistics left once, as under `store`; None where
+            there are none.
+        bits_left: binary places between the reversible streams and the bound of their grid.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Checked:
     reconstruction: float | None
     measured: Measured
     seconds: float
+    statistics_equal: bool | None = None
+    bits_left: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -157,14 +163,14 @@ def unequal(actual: PyTree, expected: PyTree) -> list[str]:
 
 
 def timed(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats: int) -> Any:
-    """The result of a jitted function, and the median seconds of some runs after the first."""
+    """The result of a jitted function, and the median seconds of the runs after it (NaN: none)."""
     result = jax.block_until_ready(jitted(*arguments))
     spent = []
     for _ in range(repeats):
         began = time.perf_counter()
         jax.block_until_ready(jitted(*arguments))
         spent.append(time.perf_counter() - began)
-    return jax.device_get(result), statistics.median(spent)
+    return jax.device_get(result), statistics.median(spent or [math.nan])
 
 
 def _graded(scan: Scan, step: Step) -> Any:

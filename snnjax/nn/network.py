@@ -19,13 +19,14 @@ from flax import nnx
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State
 from snnjax.nn.normalization import refuse_window_statistics
+from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.statistics import mean_over_steps
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Network"]
 
 _ORDERS = ("layer", "time")
-_TAPS = ("spikes", "membrane")
+_TAPS = ("spikes", "membrane", "reconstruction")
 
 
 class Network(nnx.Module):
@@ -86,8 +87,9 @@ class Network(nnx.Module):
             state: from `initial_state(B)`, or `State(aux.state, aux.statistics)` of another call.
             training: whether batch statistics and dropout are at work.
             key: for dropout.
-            taps: kinds to look at, of `"spikes"` and `"membrane"`; returned in `aux.taps` by the
-                name of the layer.
+            taps: kinds to look at, of `"spikes"`, `"membrane"` and `"reconstruction"` (the largest
+                error of what a reversing scan rebuilds); returned in `aux.taps` by the name of the
+                layer.
 
         Returns:
             Outputs `[T, B, ...]` and `Aux(state, statistics, taps)`.
@@ -114,6 +116,7 @@ class Network(nnx.Module):
         step = Cell(training, taps)
         after, (outputs, statistics, seen) = scan(step, params, state.neurons, inputs)
         moved = mean_over_steps(statistics) if training else state.statistics
+        seen |= reconstruction("network", scan, step, params, state.neurons, inputs, taps)
         return outputs, Aux(after, moved, seen)
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.reconstruction import reconstruction
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
@@ -134,8 +135,8 @@ def run(
         after, outputs = whole(params, state, currents)
     else:
         after, outputs = (scan or memory.store)(step, params, state, currents)
-    if "reconstruction" in taps and isinstance(scan, memory.Reverse):
-        seen["reconstruction"] = scan.error(step, params, state, currents)
+    for kinds in reconstruction("", scan, step, params, state, currents, taps).values():
+        seen |= kinds
     outputs = checkpoint_name(outputs, "spikes")
     if "spikes" in taps:
         seen["spikes"] = outputs

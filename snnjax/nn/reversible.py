@@ -22,6 +22,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.statistics import StreamPeak
 from snnjax.nn.wiring import gather, subkey
 from snnjax.typing import Array, Key, Scan
@@ -104,9 +105,8 @@ class Reversible(nnx.Module):
         halves = tuple(State(n, s) for n, s in zip(neurons, statistics, strict=True))
         keys = None if key is None else jax.random.split(key, self.depth)
         entered = couple.enter(*jnp.split(inputs, 2, axis=-1))
-        streams, (f_aux, g_aux, peaks) = scan(
-            couple.step, (), entered, ((self.f, self.g), halves, keys)
-        )
+        blocks = ((self.f, self.g), halves, keys)
+        streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
         peak = jnp.maximum(memory.stream_peak(entered), peaks.max())
         parts = [
             (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
@@ -116,7 +116,7 @@ class Reversible(nnx.Module):
         aux = Aux(
             (f_aux.state, g_aux.state),
             ((f_aux.statistics, g_aux.statistics), StreamPeak(peak, bound)),
-            gather(parts).taps,
+            gather(parts).taps | reconstruction("", scan, couple.step, (), entered, blocks, taps),
         )
         return jnp.concatenate(streams, axis=-1), aux
 

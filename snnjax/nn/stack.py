@@ -17,6 +17,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.reconstruction import reconstruction
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Stacked"]
@@ -72,12 +73,14 @@ class Stacked(nnx.Module):
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every block."""
         keys = None if key is None else jax.random.split(key, self.depth)
-        outputs, aux = self.scan(Block(training, taps), (), inputs, (self.blocks, state, keys))
+        step, blocks = Block(training, taps), (self.blocks, state, keys)
+        outputs, aux = self.scan(step, (), inputs, blocks)
         seen = {
             f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
             for i in range(self.depth)
             for name, kinds in aux.taps.items()
         }
+        seen |= reconstruction("", self.scan, step, (), inputs, blocks, taps)
         return outputs, Aux(aux.state, aux.statistics, seen)
 
 

@@ -13,6 +13,7 @@ Or by hand, since a step is a pure function:
 """
 
 from snnjax.training import checkpoints
+from snnjax.training.checking import check_strategies
 from snnjax.training.errors import (
     CheckpointError,
     ExperimentError,
@@ -32,7 +33,7 @@ from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
 from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
 from snnjax.training.state import Program, TrainState, count, initialize
-from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
+from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, objective, train_step
 from snnjax.training.under import step_under, under
 
 __all__ = [
@@ -54,6 +55,7 @@ __all__ = [
     "TrainingError",
     "adamw",
     "check",
+    "check_strategies",
     "checkpoints",
     "clipped",
     "compile_step",
@@ -69,6 +71,7 @@ __all__ = [
     "load_dataset",
     "load_experiment",
     "make_mesh",
+    "objective",
     "override",
     "place",
     "plan",

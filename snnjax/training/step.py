@@ -20,9 +20,9 @@ from snnjax.data import Batch
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 from snnjax.training.state import Program, TrainState
-from snnjax.typing import Array, PyTree
+from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["EvalMetrics", "TrainMetrics", "eval_step", "train_step"]
+__all__ = ["EvalMetrics", "TrainMetrics", "eval_step", "objective", "train_step"]
 
 
 class TrainMetrics(NamedTuple):
@@ -80,8 +80,8 @@ def train_step(
     """
     encode_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
     frames = program.experiment.encode(program.experiment, batch.inputs, encode_key)
-    objective = jax.value_and_grad(_objective, has_aux=True)
-    (loss, (accuracy, statistics)), gradient = objective(
+    graded = jax.value_and_grad(objective, has_aux=True)
+    (loss, (accuracy, _, aux)), gradient = graded(
         state.params, program, state, frames, batch, network_key
     )
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
@@ -95,10 +95,10 @@ def train_step(
         position=state.position + 1,
         params=params,
         optimizer=slots,
-        statistics=statistics,
+        statistics=aux.statistics,
     )
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    stream = nn.stream_use(statistics)
+    stream = nn.stream_use(aux.statistics)
     good = state.finite & finite & (stream < 1)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
     return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite, stream)
@@ -133,14 +133,37 @@ def eval_step(
     )
 
 
-def _objective(params: PyTree, program: Program, state: TrainState, frames, batch: Batch, key):
+def objective(
+    params: PyTree,
+    program: Program,
+    state: TrainState,
+    frames: Array,
+    batch: Batch,
+    key: Key,
+    *,
+    taps: tuple[str, ...] = (),
+) -> tuple[Array, tuple[Array, Array, nn.Aux]]:
+    """What a step differentiates.
+
+    Args:
+        params: Differentiated, in place of those of the state.
+        program: Static.
+        state: Its constants and running statistics are used.
+        frames: Encoded inputs, `[T, B, *input_shape]`.
+        batch: Its labels and weights are used.
+        key: For dropout.
+        taps: What to look at, see `nn.Network`.
+
+    Returns:
+        The loss, and the accuracy, the outputs `[T, B, K]` and what else left the network.
+    """
     network = nnx.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics go on from the step before.
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
-    outputs, aux = network(frames, start, training=True, key=key)
+    outputs, aux = network(frames, start, training=True, key=key, taps=taps)
     values, logits = _judge(program.experiment, outputs, batch.labels)
     accuracy = metrics.accuracy(logits, batch.labels, weights=batch.weights)
-    return losses.mean(values, weights=batch.weights), (accuracy, aux.statistics)
+    return losses.mean(values, weights=batch.weights), (accuracy, outputs, aux)
 
 
 def _judge(experiment: Experiment, outputs: Array, labels: Array) -> tuple[Array, Array]:
