@@ -6,6 +6,16 @@ matplotlib is imported when the first picture is made, not before.
 
 from snnjax.viz.activity import firing_rates, frames, membranes, raster
 from snnjax.viz.learning import learning_curve
+from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
 
-__all__ = ["firing_rates", "frames", "learning_curve", "membranes", "page", "raster", "save"]
+__all__ = [
+    "firing_rates",
+    "frames",
+    "learning_curve",
+    "membranes",
+    "memory_curve",
+    "page",
+    "raster",
+    "save",
+]

@@ -1,0 +1,198 @@
+"""Memory of training: bytes against depth and against the timesteps, one line per strategy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snnjax.viz import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["memory_curve"]
+
+_COLOURS = (style.VERMILION, style.ORANGE, style.BLUE, "#009e73", "#cc79a7", "#56b4e9", style.INK)
+_MARKERS = "osD^vP"
+_AXES = {"depth": "depth {}", "timesteps": "{} timesteps"}
+_NAMES = {"temp_bytes": "temporary memory", "total_bytes": "memory in all"}
+_GAP = 0.07  # between two numbers at the ends of lines, as a share of the panel's height
+
+
+def memory_curve(
+    rows: Iterable[Mapping[str, Any]], *, title: str = "", quantity: str = "temp_bytes"
+) -> Figure:
+    """Bytes against depth, against the timesteps, or both, with a line per strategy.
+
+    A panel per axis that varies; where both do, each is drawn at the largest value of the other
+    (of those measured most often). Where neither does there is a bar per strategy. Numbers count
+    from 0, so a line's slope is what one more block or timestep costs.
+
+    Args:
+        rows: of `snnjax memory`: `{"strategy": ..., "depth": ..., "timesteps": ..., "temp_bytes":
+            ...}`; other entries are ignored, and so are rows whose quantity is None.
+        title: over the picture.
+        quantity: the entry to draw, such as `"total_bytes"`.
+
+    Raises:
+        ValueError: no row holds the quantity.
+    """
+    rows = [row for row in rows if row.get(quantity) is not None]
+    if not rows:
+        raise ValueError(
+            'nothing to draw: rows are {"strategy": ..., "depth": ..., "timesteps": ..., '
+            f'"{quantity}": ...}}, and none holds {quantity}'
+        )
+    unit, scale = _unit(max(row[quantity] for row in rows))
+    what = f"{_NAMES.get(quantity, quantity)} ({unit})"
+    rows = [{**row, "y": row[quantity] / scale} for row in rows]
+    varying = [axis for axis in _AXES if len({row.get(axis) for row in rows}) > 1]
+    if not varying:
+        return _bars(rows, title, what)
+    looks = _strategies(rows)
+    columns = max(1, min(len(looks), 96 // (max(map(len, looks)) + 8)))
+    height = 2.9 + 0.18 * -(-len(looks) // columns)
+    figure, axes = style.subplots(height=height, columns=len(varying), sharey=len(varying) > 1)
+    for axis, name in zip(axes[0], varying, strict=True):
+        _panel(axis, rows, name)
+        style.write(
+            axis, title=title if len(varying) == 1 else "", x=name,
+            y=what if name == varying[0] else "", note=_at(rows, name),
+        )  # fmt: skip
+    style.headline(figure, title if len(varying) > 1 else "")
+    _legend(figure, looks, columns)
+    figure.set_label(_tell(rows, what, varying))
+    return figure
+
+
+def _strategies(rows):
+    """Strategy -> its colour and marker, in the order in which they were measured."""
+    names = list(dict.fromkeys(row["strategy"] for row in rows))
+    looks = range(len(names))
+    return {
+        name: {"color": _COLOURS[i % len(_COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        for name, i in zip(names, looks, strict=True)
+    }
+
+
+def _panel(axis, rows, name):
+    """Lines against one axis; their last values stand at their ends."""
+    other, value = _fixed(rows, name)
+    here = [row for row in rows if row.get(other) == value]
+    lines = {}
+    for strategy, look in _strategies(rows).items():
+        points = sorted((row[name], row["y"]) for row in here if row["strategy"] == strategy)
+        if points:
+            lines[strategy] = np.array(points), look
+    style.polish(axis)
+    top = 1.08 * (max(row["y"] for row in rows) or 1)
+    axis.set_ylim(0, top)
+    remaining = [points for points, _ in lines.values()]
+    for points, look in lines.values():
+        # Lines that lie on each other: the earlier ones are wider, so that all can be seen.
+        remaining = remaining[1:]
+        over = 2.4 * sum(_alike(points, later, top) for later in remaining)
+        axis.plot(*points.T, linewidth=1.6 + over, markersize=4.5 + 0.7 * over, **look)
+    axis.set_xticks(_ticks({row[name] for row in here}))
+    axis.margins(x=0.07)
+    _name_ends(axis, [(*points[-1], look["color"]) for points, look in lines.values()])
+
+
+def _alike(points, others, top):
+    return points.shape == others.shape and np.allclose(points, others, rtol=0, atol=0.005 * top)
+
+
+def _ticks(values):
+    """The values from the largest down, without those whose numbers would touch."""
+    apart, kept = 0.05 * max(values), []
+    for value in sorted(values, reverse=True):
+        if not kept or kept[-1] - value >= apart:
+            kept.append(value)
+    return sorted(kept)
+
+
+def _name_ends(axis, ends):
+    """The numbers of the last points, equal ones once, pushed apart where they would touch."""
+    colours: dict[tuple[float, str], list[str]] = {}
+    gap, lowest = _GAP * axis.get_ylim()[1], -np.inf
+    for x, y, colour in ends:
+        colours.setdefault((x, _spell(y)), []).append(colour)
+    for x, y, _ in sorted(ends, key=lambda end: end[1]):
+        owners = colours.pop((x, _spell(y)), [])
+        if owners:
+            lowest = max(y, lowest + gap)
+            axis.annotate(
+                _spell(y), (x, lowest), (6 + len(owners), 0), textcoords="offset points",
+                color=owners[0] if len(owners) == 1 else style.INK, fontsize=8.5, va="center",
+                annotation_clip=False,
+            )  # fmt: skip
+
+
+def _fixed(rows, name):
+    """The other axis, and where on it the panel is drawn."""
+    other = next(axis for axis in _AXES if axis != name)
+    counts = Counter(row.get(other) for row in rows)
+    return other, max(counts, key=lambda value: (counts[value], value or 0))
+
+
+def _at(rows, name):
+    other, value = _fixed(rows, name)
+    return "" if value is None else _AXES[other].format(value)
+
+
+def _bars(rows, title, what):
+    """One bar per strategy, where there is nothing else to compare."""
+    figure, axes = style.subplots(height=1.0 + 0.42 * len(rows))
+    axis, places = axes[0, 0], np.arange(len(rows))
+    looks = _strategies(rows)
+    values = [row["y"] for row in rows]
+    colours = [looks[row["strategy"]]["color"] for row in rows]
+    axis.barh(places, values, height=0.66, color=colours)
+    for place, value in zip(places, values, strict=True):
+        axis.annotate(
+            _spell(value), (value, place), (4, 0), textcoords="offset points", va="center",
+            fontsize=8.5, color=style.INK,
+        )  # fmt: skip
+    names = [row["strategy"].replace(", ", ",\n") for row in rows]
+    axis.set_yticks(places, names, parse_math=False)
+    axis.set_ylim(len(rows) - 0.45, -0.55)
+    axis.set_xlim(0, 1.12 * (max(values) or 1))
+    style.polish(axis, grid="x")
+    found = [_at(rows, name) for name in reversed(_AXES)]
+    style.write(axis, title=title, x=what, note=", ".join(text for text in found if text))
+    figure.set_label(_tell(rows, what, []))
+    return figure
+
+
+def _legend(figure, looks, columns):
+    from matplotlib.lines import Line2D
+
+    figure.legend(
+        handles=[Line2D([], [], label=name, linewidth=1.6, markersize=4.5, **look)
+                 for name, look in looks.items()],
+        loc="outside lower left", ncols=columns, frameon=False, fontsize=8.5, labelcolor=style.INK,
+    )  # fmt: skip
+
+
+def _unit(largest):
+    """The unit in which the largest number has two digits or more, and its bytes."""
+    units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
+    return next(((unit, n) for unit, n in units.items() if largest >= 10 * n), ("bytes", 1.0))
+
+
+def _spell(number):
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def _tell(rows, what, varying):
+    against = " and ".join(varying) or "strategy"
+    ends = {row["strategy"]: row for row in sorted(rows, key=_place)}
+    last = ", ".join(f"{name} {_spell(row['y'])}" for name, row in ends.items())
+    return f"Memory of training, {what}, against {against}; at the largest: {last}"
+
+
+def _place(row):
+    return tuple(row.get(axis) or 0 for axis in _AXES)
