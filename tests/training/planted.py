@@ -1,0 +1,81 @@
+"""Networks with a memory strategy that is broken on purpose, one fault each."""
+
+import dataclasses
+import functools
+
+import jax
+
+from snnjax import memory, neurons, nn
+from tests.training import micro
+
+
+def experiment(network):
+    """The micro experiment with another network, on few examples."""
+    return dataclasses.replace(micro.config(), network=network, batch=16)
+
+
+def wrong_inverse(experiment, rngs):
+    """Reverses neurons that reset by subtraction as if they did not reset."""
+    wrong = memory.reverse(neurons.lif_inverse(decay=0.5, reset=neurons.none))
+    return _network(rngs, nn.LIF(decay=0.5, scan=wrong))
+
+
+def statistics_twice(experiment, rngs):
+    """Updates normalisation statistics in the forward pass and once more."""
+
+    def scan(step, params, state, xs):
+        blocks, own, keys = xs
+        after, aux = memory.store(step, params, state, xs)
+        own = own._replace(statistics=aux.statistics)
+        _, again = memory.store(step, params, state, (blocks, own, keys))
+        return after, aux._replace(statistics=again.statistics)
+
+    return _stacked(rngs, scan)
+
+
+def dropped_key(experiment, rngs):
+    """Replays blocks with the keys of other blocks."""
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+    def run(step, state, blocks, own, keys):
+        return memory.store(step, (), state, (blocks, own, keys))
+
+    def forward(step, state, blocks, own, keys):
+        return run(step, state, blocks, own, keys), (state, blocks, own, keys)
+
+    def backward(step, kept, cotangents):
+        state, blocks, own, keys = kept
+
+        def replay(state, blocks, own):
+            return memory.store(step, (), state, (blocks, own, keys[::-1]))
+
+        return (*jax.vjp(replay, state, blocks, own)[1](cotangents), None)
+
+    run.defvjp(forward, backward)
+
+    def scan(step, params, state, xs):
+        blocks, own, keys = xs
+        if keys is None:  # evaluation
+            return memory.store(step, params, state, xs)
+        return run(step, state, blocks, own, keys)
+
+    return _stacked(rngs, scan)
+
+
+def _network(rngs, neuron):
+    body = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8, rngs=rngs), neuron, nn.Linear(8, 10, rngs=rngs)
+    )
+    return nn.Network(body, (8, 8, 1))
+
+
+def _stacked(rngs, scan):
+    def block(rngs):
+        linear = nn.Linear(8, 8, rngs=rngs)
+        return nn.Sequential(linear, nn.BatchNorm(8), nn.Dropout(0.3), nn.LIF())
+
+    stack = nn.Stacked(block, 3, scan=scan, rngs=rngs)
+    body = nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 8, rngs=rngs), nn.LIF(), stack, nn.Linear(8, 10, rngs=rngs)
+    )
+    return nn.Network(body, (8, 8, 1))

@@ -1,0 +1,59 @@
+"""`check_strategies` passes what is right and names faults planted in a whole network."""
+
+import dataclasses
+
+import pytest
+
+from snnjax import memory, nn, training
+from tests.training import micro, planted
+
+AS_WRITTEN = [memory.Strategy()]
+
+
+def findings(experiment, **options):
+    dataset = training.load_dataset(experiment)
+    return training.check_strategies(experiment, dataset=dataset, repeats=1, **options)
+
+
+def test_a_sound_network_passes_under_every_strategy():
+    found = findings(dataclasses.replace(micro.config(), batch=16))
+    names = [finding.name for finding in found]
+    assert names[0].startswith("store") and "time=reverse" in names
+    assert {"as written", "depth=recompute(1), pack=True"} <= set(names)
+    for finding in found:
+        assert finding.ok, (finding.name, finding.faults)
+        assert finding.outputs_equal and finding.statistics_equal
+        assert finding.cosine > 1 - 1e-9 and finding.measured.total_bytes > 0
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (planted.wrong_inverse, "wrong inverse: a state rebuilt in lif2 is off by"),
+        (planted.statistics_twice, "statistics were updated twice"),
+        (planted.dropped_key, "a dropped key"),
+    ],
+)
+def test_planted_faults_are_found_and_named(network, says):
+    store, found = findings(planted.experiment(network), strategies=AS_WRITTEN)
+    assert store.ok, store.faults
+    assert len(found.faults) == 1 and found.faults[0].startswith(says)
+
+
+def test_a_reversible_stream_tells_the_bits_it_has_left():
+    def network(experiment, rngs):
+        half = lambda rngs: nn.Sequential(nn.LIF(), nn.Conv(2, 2, rngs=rngs), nn.BatchNorm(2))  # noqa: E731
+        stack = nn.Reversible(half, half, 2, rngs=rngs)
+        body = nn.Sequential(
+            nn.Conv(1, 4, rngs=rngs), stack, nn.LIF(), nn.Flatten(), nn.Linear(256, 10, rngs=rngs)
+        )
+        return nn.Network(body, (8, 8, 1))
+
+    found = findings(planted.experiment(network), strategies=AS_WRITTEN)
+    assert all(finding.ok for finding in found)
+    assert found[1].reconstruction == 0 and 5 < found[1].bits_left < 15
+
+
+def test_strategies_that_are_not_admitted_are_an_error_that_says_why():
+    with pytest.raises(training.ExperimentError, match="no nn.Reversible"):
+        findings(micro.config(), strategies=[memory.Strategy(depth=memory.reversal())])
