@@ -57,14 +57,14 @@ SCANS = {
     "recompute(3)": Row(memory.recompute(3)),
     "recompute(5)": Row(memory.recompute(5), slow=BOTH),
     'recompute("sqrt")': Row(memory.recompute("sqrt"), slow=BOTH),
-    "recompute, membranes kept": Row(memory.recompute(3, keep=("membranes",))),
+    "recompute, membranes kept": Row(memory.recompute(3, keep=("membranes",)), slow=BOTH),
     "two levels": Row(memory.recompute(4, inner=memory.recompute(2))),
     "three levels": Row(
         memory.recompute(6, inner=memory.recompute(3, inner=memory.recompute(1))), slow=BOTH
     ),
     "reverse(refresh=1)": Row(memory.reverse(undo, refresh=1), REVERSIBLE, 1, slow=BOTH),
-    "reverse(refresh=3)": Row(memory.reverse(undo, refresh=3), REVERSIBLE, 3, slow=BOTH),
-    "reverse(refresh=5)": Row(memory.reverse(undo, refresh=5), REVERSIBLE, 5, slow=()),
+    "reverse(refresh=4)": Row(memory.reverse(undo, refresh=4), REVERSIBLE, 4, slow=()),
+    "reverse(refresh=5)": Row(memory.reverse(undo, refresh=5), REVERSIBLE, 5, slow=BOTH),
     "reverse": Row(memory.reverse(undo), REVERSIBLE, TWELVE, slow=BOTH),
     "reverse inside recompute": Row(
         memory.recompute(4, inner=memory.reverse(undo)), REVERSIBLE, 4, slow=BOTH
@@ -161,6 +161,7 @@ def test_every_neuron_is_stepped_and_seven_of_them_can_be_undone():
     assert len(ALL) == len(CASES) > len(REVERSIBLE) == 7
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("every", [1, 4, 5, PRIME])
 def test_recompute_changes_nothing_whatever_divides_the_length(x64, every):
     row = Row(memory.recompute(every), ("recurrent_lif",))

@@ -53,6 +53,10 @@ def _lif_delayed(arrays):
     return Model(step, neurons.LIFParams(arrays(0.8), arrays(0.7)))
 
 
+def _spyx_lif(arrays):
+    return Model(neurons.spyx_lif(0.8).step, neurons.LIFParams(arrays(0.8), arrays(0.4)))
+
+
 def _integrate_fire(arrays):
     return Model(
         neurons.integrate_fire,
@@ -121,6 +125,7 @@ NEURONS = {
     "lif": _lif,
     "lif_hard": _lif_hard,
     "lif_delayed": _lif_delayed,
+    "spyx_lif": _spyx_lif,
     "plif": _plif,
     "alif": _alif,
     "alif_hard": _alif_hard,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import memory, neurons
+from snnjax import memory
 from tests.neurons.cases import NEURONS, case
 
 T = 7
@@ -20,9 +20,6 @@ def rows():
         yield name, functools.partial(memory.store, made.step), made
         if made.whole is not None:
             yield f"{name}_scan", made.whole, made
-    spyx, made = neurons.spyx_lif(0.8, threshold=0.3), case("lif", T, dtype=jnp.float32)
-    late = made._replace(step=spyx.step, params=spyx.params)
-    yield "spyx_lif", functools.partial(memory.store, spyx.step), late
 
 
 ROWS = {name: (scan, made) for name, scan, made in rows()}

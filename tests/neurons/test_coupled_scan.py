@@ -19,7 +19,6 @@ from snnjax.neurons import (
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal, largest_error
 
-pytestmark = pytest.mark.fast
 T, B, C = 8, 3, 6
 COUPLINGS = [(alpha, beta) for alpha in (0.5, 1.0) for beta in (0.5, 1.0)]
 SHAPES = {"scalar": (), "[C/2]": (C // 2,), "[1, C/2]": (1, C // 2)}
@@ -97,6 +96,7 @@ def kept_bytes(run, *params):
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves) / xs.size
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("refresh", [4, 8, 256])
 def test_bytes_kept_are_outputs_bits_and_refreshed_states(refresh):
     params = CoupledLIFParams(*map(jnp.float32, (0.5, 0.7, 0.5, 0.5)))
@@ -112,6 +112,7 @@ def test_bytes_kept_are_outputs_bits_and_refreshed_states(refresh):
     assert kept_bytes(lambda xs, params: stored(params, rest, xs), params) == 20
 
 
+@pytest.mark.fast
 def test_bytes_kept_by_a_plain_lif():
     """For comparison: its membranes, and no outputs."""
     params, rest = neurons.LIFParams(0.5, 0.7), neurons.lif_state((4, 64))
@@ -120,6 +121,7 @@ def test_bytes_kept_by_a_plain_lif():
     assert kept_bytes(lambda xs: memory.store(lif, params, rest, xs)) == 4
 
 
+@pytest.mark.fast
 def test_no_steps_at_all_leave_the_state():
     params, state, _ = arguments(0.5, 0.5)
     xs = jnp.zeros((0, B, C))
@@ -130,12 +132,14 @@ def test_no_steps_at_all_leave_the_state():
     assert_equal(grads, CoupledLIFState(jnp.ones((B, C // 2)), jnp.zeros((B, C // 2))))
 
 
+@pytest.mark.fast
 def test_parameters_may_be_plain_numbers():
     params, state, xs = arguments(0.5, 0.5)
     numbers = CoupledLIFParams(0.5, 0.7, 0.5, 0.5)
     assert_equal(coupled_lif_scan(numbers, state, xs), coupled_lif_scan(params, state, xs))
 
 
+@pytest.mark.fast
 @pytest.mark.parametrize("refresh", [0, -1, True])
 def test_a_refresh_is_a_number_of_steps(refresh):
     with pytest.raises(ValueError, match="positive"):
@@ -154,6 +158,7 @@ def test_too_many_steps_are_refused_where_decay_and_alpha_are_known(x64):
     coupled_lif_scan(numbers, *double, refresh=9)
 
 
+@pytest.mark.fast
 def test_channels_and_membranes_that_do_not_fit_are_refused():
     params, state, xs = arguments(0.5, 0.5)
     with pytest.raises(ValueError, match="even number"):
@@ -162,6 +167,7 @@ def test_channels_and_membranes_that_do_not_fit_are_refused():
         coupled_lif_scan(params, state, xs[..., 2:])
 
 
+@pytest.mark.fast
 def test_forward_mode_is_refused():
     params, state, xs = arguments(0.5, 0.5)
     with pytest.raises(TypeError, match="forward-mode"):
