@@ -4,6 +4,7 @@
     snnjax eval RUN                                      judge a run on the test examples
     snnjax show RUN                                      pictures of a run
     snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
+    snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
     snnjax check [EXPERIMENT.py]                         the gradient is the same under each
     snnjax info                                          versions, devices, memory
 
@@ -35,6 +36,7 @@ _COMMANDS = {
     "eval": ("snnjax.cli.evaluate", "accuracy, loss and firing rates of a run"),
     "show": ("snnjax.cli.show", "pictures of a run: spikes, membranes, rates, learning curve"),
     "plan": ("snnjax.cli.plan", "which memory strategy fits a budget, and what fits at most"),
+    "memory": ("snnjax.cli.memory", "table and picture of bytes against depth and timesteps"),
     "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }

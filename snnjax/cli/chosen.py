@@ -13,7 +13,7 @@ from snnjax import default_experiment, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, attribute_help, parse
 
-__all__ = ["experiment_path", "parse_fields", "with_fields"]
+__all__ = ["experiment_path", "parse_fields", "refuse_stray", "with_fields"]
 
 
 def experiment_path(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -28,6 +28,8 @@ def parse_fields(
     experiment: training.Experiment,
     options: Sequence[Option],
     arguments: list[str],
+    *,
+    leave_out: Sequence[str] = (),
 ) -> tuple[Any, dict[str, Any]]:
     """The command's own options, and the experiment's fields that differ from its file.
 
@@ -37,18 +39,19 @@ def parse_fields(
         experiment: Its plain fields become options.
         options: The command's own.
         arguments: All but the file.
+        leave_out: Fields that are no options, since the command itself sets them.
 
     Raises:
         Failure: An argument is wrong, or a field has the name of an option.
     """
     texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
+    kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
     taken = sorted({option.name for option in options} & set(kinds))
     if taken:
         raise Failure(
             f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
         )
-    if stray := [a for a in arguments if a.endswith(".py")]:
-        raise Failure(f"the experiment comes first: snnjax {command} {stray[0]} --field value ...")
+    refuse_stray(command, arguments)
     fields = [
         Option(name, kind, getattr(experiment, name), texts.get(name, ""))
         for name, kind in kinds.items()
@@ -57,6 +60,12 @@ def parse_fields(
     parsed = parse(f"snnjax {command} [EXPERIMENT.py]", told, [*fields, *options], arguments)
     values = {name: getattr(parsed, name) for name in kinds}
     return parsed, {k: v for k, v in values.items() if v != getattr(experiment, k)}
+
+
+def refuse_stray(command: str, arguments: Sequence[str]) -> None:
+    """Raises a `Failure` where an experiment's file stands behind the options."""
+    if stray := [a for a in arguments if a.endswith(".py")]:
+        raise Failure(f"the experiment comes first: snnjax {command} {stray[0]} --field value ...")
 
 
 def with_fields(
