@@ -1,15 +1,18 @@
 """Which memory strategies are worth trying on a network.
 
-    order="layer"    depth: store, recompute (with and without the synapses), reverse     x  packing
-    order="time"     time: store, recompute on one, two or three levels  x  depth  x  packing
+    order="layer"    depth: as written, store, recompute without and with the synapses on one or two
+                     levels, reverse
+    order="time"     time: as written, recompute on one, two or three levels; depth: recompute
 
-In `order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one
-membrane per step already: it is left out here, and can be asked for all the same.
+Spikes are packed wherever they can be, since it costs little; "as written" also stands unpacked. In
+`order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one membrane
+per step already: it is left out here, and can be asked for all the same.
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
+from typing import Any
 
 from flax import nnx
 
@@ -19,30 +22,39 @@ from snnjax.nn.strategy import with_memory
 
 __all__ = ["menu"]
 
-_EACH = recompute(1)
-_CURRENTS = recompute(1, keep=("currents",))
-_TIMES = (
-    None,
+_EACH, _CURRENTS = recompute(1), recompute(1, keep=("currents",))
+_ROOTS = (
     recompute("sqrt"),
     recompute("sqrt", inner=_EACH),
     recompute("sqrt", inner=recompute("sqrt", inner=_EACH)),
 )
-_DEPTHS = (
-    None, store, _CURRENTS, _EACH, recompute("sqrt"), recompute("sqrt", inner=_EACH), reversal(),
-)  # fmt: skip
+_CHOICES = {
+    "layer": [
+        Strategy(depth=scan) for scan in (None, store, _CURRENTS, _EACH, *_ROOTS[:2], reversal())
+    ],
+    "time": [
+        *(Strategy(time=scan) for scan in (None, *_ROOTS)),
+        *(Strategy(time=scan, depth=_EACH) for scan in (None, _ROOTS[0])),
+    ],
+}
 
 
 def menu(network: Network) -> list[Strategy]:
-    """Strategies that a network admits and that change it, the one it has first."""
-    times, depths = ((None,), _DEPTHS) if network.order == "layer" else (_TIMES, (None, _EACH))
-    found, seen = [], []
-    for time, depth, pack in itertools.product(times, depths, (False, True)):
-        strategy = Strategy(time, depth, pack)
-        try:
-            written = nnx.graphdef(with_memory(network, strategy))
-        except ValueError:
-            continue
-        if written not in seen:
-            seen.append(written)
-            found.append(strategy)
-    return found
+    """Strategies that a network admits and that differ on it, the one it has first."""
+    packed = (dataclasses.replace(choice, pack=True) for choice in _CHOICES[network.order])
+    tried = [Strategy()]
+    for choice, alternative in zip(_CHOICES[network.order], packed, strict=True):
+        tried.append(alternative if _written(network, alternative) else choice)
+    found: dict[Any, Strategy] = {}
+    for strategy in tried:
+        if written := _written(network, strategy):
+            found.setdefault(written, strategy)
+    return list(found.values())
+
+
+def _written(network: Network, strategy: Strategy) -> Any:
+    """What a network is with a strategy in it, without its arrays; None if it does not admit it."""
+    try:
+        return nnx.graphdef(with_memory(network, strategy))
+    except ValueError:
+        return None
