@@ -11,10 +11,10 @@ two decays). The inverses here say how many steps that leaves in float32 (`steps
 of `2^-23` reaches the tolerance), and `memory.reverse` refuses more. Without a leak the error does
 not grow.
 
-A hard or delayed reset has no inverse, and the makers say so (what a hard one drops, a `coupled_lif`
-carries along, and has an inverse of its own). Nor has a `recurrent` neuron: its input holds the
-spikes of the step before, which are afterwards neither in its state nor in its outputs. Use
-`memory.recompute(every)` for these.
+A hard or delayed reset has no inverse, and the makers say so (what a hard one drops is carried
+along in a `coupled_lif`, which has an inverse of its own). Nor has a `recurrent` neuron: its input
+holds the spikes of the step before, which are afterwards neither in its state nor in its outputs.
+Use `memory.recompute(every)` for these.
 """
 
 from __future__ import annotations
