@@ -14,6 +14,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
@@ -26,6 +27,7 @@ from snnjax.typing import Array, Key, Scan
 __all__ = ["Network"]
 
 _ORDERS = ("layer", "time")
+_COLLECT = ("all", "mean", "last")
 _TAPS = ("spikes", "membrane", "reconstruction")
 
 
@@ -38,9 +40,12 @@ class Network(nnx.Module):
         order: `"layer"` or `"time"`, see above.
         time_scan: in `"time"` order, the memory strategy over the whole network; in `"layer"`
             order strategies over time belong to the neurons (their `scan=`).
+        collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
+            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists: what a long
+            window needs (`readout.rate` of it is then the same, but for the order of summation).
 
     Raises:
-        ValueError: an unknown order; a `time_scan` in `"layer"` order.
+        ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class Network(nnx.Module):
         *,
         order: str = "layer",
         time_scan: Scan | None = None,
+        collect: str = "all",
     ):
         if order not in _ORDERS:
             raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
@@ -58,8 +64,15 @@ class Network(nnx.Module):
                 'in order="layer" a strategy over time belongs to the neurons (nn.LIF(scan=...)); '
                 'order="time" scans the whole network with time_scan'
             )
+        if collect not in _COLLECT:
+            raise ValueError(f"collect must be one of {', '.join(_COLLECT)}, got {collect!r}")
+        if order == "layer" and collect != "all":
+            raise ValueError(
+                f'in order="layer" all outputs exist at once: collect={collect!r} needs '
+                'order="time", or take readout.rate of them'
+            )
         self.body, self.input_shape = body, tuple(input_shape)
-        self.order, self.time_scan = order, time_scan
+        self.order, self.time_scan, self.collect = order, time_scan, collect
 
     def initial_state(self, batch: int) -> State:
         """All neurons at rest and fresh running statistics, for a batch of that size.
@@ -92,7 +105,7 @@ class Network(nnx.Module):
                 layer.
 
         Returns:
-            Outputs `[T, B, ...]` and `Aux(state, statistics, taps)`.
+            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), `Aux(state, statistics, taps)`.
 
         Raises:
             ValueError: the inputs have another shape; the state is of another batch; an unknown
@@ -113,10 +126,17 @@ class Network(nnx.Module):
             return self.body(inputs, state, training=training, key=key, taps=taps)
         params = (self.body, state.statistics, key)
         scan = memory.store if self.time_scan is None else self.time_scan
-        step = Cell(training, taps)
-        after, (outputs, statistics, seen) = scan(step, params, state.neurons, inputs)
+        step, start = Cell(training, taps), state.neurons
+        if self.collect != "all":
+            shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
+            start = (start, jnp.zeros(shape.shape, shape.dtype))
+            step = Collecting(step, 1 / len(inputs) if self.collect == "mean" else None)
+        after, (outputs, statistics, seen) = scan(step, params, start, inputs)
+        if self.collect != "all":
+            after, last = after
+            outputs = last[None]
         moved = mean_over_steps(statistics) if training else state.statistics
-        seen |= reconstruction("network", scan, step, params, state.neurons, inputs, taps)
+        seen |= reconstruction("network", scan, step, params, start, inputs, taps)
         return outputs, Aux(after, moved, seen)
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
@@ -155,3 +175,18 @@ class Cell:
         outputs, aux = body(frame[None], state, training=self.training, key=key, taps=self.taps)
         moved = aux.statistics if self.training else ()
         return aux.state, (outputs[0], moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
+
+
+@dataclasses.dataclass(frozen=True)
+class Collecting:
+    """A cell whose outputs stay in the carry: `a <- a + share * y`, or `a <- y` without a share."""
+
+    cell: Cell
+    share: float | None
+
+    def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
+        """One frame; nothing leaves but statistics and taps."""
+        neurons, collected = state
+        neurons, (outputs, moved, seen) = self.cell(params, neurons, frame)
+        collected = outputs if self.share is None else collected + self.share * outputs
+        return (neurons, collected), ((), moved, seen)
