@@ -189,6 +189,7 @@ REFUSALS = {
     "negative": (["--timesteps=-1"], "--timesteps takes whole numbers"),
     "odd channels": (["--channels", "7"], "even number"),
     "no batch": (["--batch", "0"], "--batch must be at least 1"),
+    "folder in a file": (["--out", "../deep.py/new"], "choose another folder by --out"),
     "file last": (["--depths", "2", "../deep.py"], "comes first"),
     "no file": (["none.py"], "not there"),
     "no depth": ([MICRO, "--depths", "2"], "an int field `depth`"),

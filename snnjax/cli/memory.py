@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -68,8 +69,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     options, case = case_given(arguments, _OPTIONS)
     strategies = _strategies(options.strategies)
-    if options.out is not None:
-        training.Run.check_free(Path(options.out))
+    _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
     cache.enable(on=not options.no_cache)
     device = next(iter(training.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.told}, on {device}")
@@ -189,6 +189,15 @@ def _nothing(case: Case, rows: list[dict[str, Any]]) -> Failure:
         owners.setdefault(row["refused"], []).append(row["strategy"])
     told = (f"{reason} [{', '.join(dict.fromkeys(names))}]" for reason, names in owners.items())
     return Failure(f"{case.name} admits none of the strategies: {'; '.join(told)}")
+
+
+def _check_folder(folder: Path, out: str | None) -> None:
+    """Before anything is measured: that the results will have a place."""
+    if out is not None:
+        training.Run.check_free(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise Failure(f"{folder} cannot be made in {there}: choose another folder by --out")
 
 
 def _free(base: Path) -> Path:
