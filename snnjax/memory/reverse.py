@@ -93,7 +93,8 @@ class Reverse:
     refresh: int | None = None
 
     def __post_init__(self):
-        if self.refresh is not None and (isinstance(self.refresh, bool) or self.refresh < 1):
+        whole = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
+        if self.refresh is not None and (not whole or self.refresh < 1):
             raise ValueError(
                 f"refresh must be a positive number of steps or None, got {self.refresh!r}"
             )

@@ -74,7 +74,8 @@ def recompute(
         A scan; equal arguments give equal scans.
 
     Raises:
-        ValueError: `every` is not a positive whole number or `"sqrt"`.
+        ValueError: `every` is not a positive whole number or `"sqrt"`; `inner` is no scan, or
+            `keep` no tuple of names.
 
     Reference:
         Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016,
@@ -86,6 +87,10 @@ def recompute(
             f"recompute(every) needs a positive whole number of steps, got {every!r}; about the "
             'square root of the length keeps least: every="sqrt"'
         )
+    if not callable(inner):
+        raise ValueError(f"inner is a scan, such as memory.recompute(1), not {inner!r}")
+    if isinstance(keep, str) or not all(isinstance(name, str) for name in keep):
+        raise ValueError(f"keep is a tuple of names, such as ('currents',), not {keep!r}")
     return Recompute(every, inner, tuple(keep))
 
 

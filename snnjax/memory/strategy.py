@@ -28,13 +28,26 @@ class Strategy:
         time: the scan over time: of each neuron in `order="layer"`, of the whole network in
             `order="time"`.
         depth: the scan over blocks and layers.
-        pack: True keeps spikes that a derivative needs at one bit each; `"bfloat16"` and `"int8"`
-            narrow the real-valued inputs of synapses as well, at the error `memory.packed` states.
+        pack: True (or `"spikes"`) keeps spikes that a derivative needs at one bit each;
+            `"bfloat16"` and `"int8"` narrow the real-valued inputs of synapses as well, at the
+            error `memory.packed` states.
+
+    Raises:
+        ValueError: a scan that is none, or an unknown storage.
     """
 
     time: Scan | None = None
     depth: Scan | None = None
     pack: bool | Storage = False
+
+    def __post_init__(self):
+        for scan in (self.time, self.depth):
+            if scan is not None and not callable(scan):
+                raise ValueError(f"{scan!r} is no scan")
+        if not isinstance(self.pack, bool) and self.pack not in ("spikes", "bfloat16", "int8"):
+            raise ValueError(f"pack is True, False, 'bfloat16' or 'int8', not {self.pack!r}")
+        if self.pack == "spikes":
+            object.__setattr__(self, "pack", True)
 
     def __str__(self) -> str:
         """The arguments, such as `depth=recompute(1), pack=True`; "as written" without any."""
@@ -59,22 +72,19 @@ def parse_strategy(text: str) -> Strategy:
     if text.strip() in ("", "as written"):
         return Strategy()
     try:
-        call = ast.parse(f"strategy({text})", mode="eval").body
-        assert isinstance(call, ast.Call) and not call.args
+        call = ast.parse(f"strategy({text}\n)", mode="eval").body  # a comment ends with its line
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError("every part has a name: time=, depth=, pack=")
         given = {keyword.arg: _read(keyword.value) for keyword in call.keywords}
-        strategy = Strategy(**given)  # type: ignore[arg-type]
-        for scan in (strategy.time, strategy.depth):
-            if scan is not None and not callable(scan):
-                raise ValueError(f"{scan!r} is no scan")
-        if strategy.pack not in (True, False, "spikes", "bfloat16", "int8"):
-            raise ValueError(f"pack={strategy.pack!r}")
-    except (AssertionError, SyntaxError, TypeError, ValueError) as error:
+        if len(given) < len(call.keywords):
+            raise ValueError("a part is given twice")
+        return Strategy(**given)  # type: ignore[arg-type]
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(
             f"cannot read the strategy {text!r} ({error}): write it as "
             "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, "
             "recompute(every, inner=..., keep=(...)) and reverse(refresh=...)"
         ) from None
-    return strategy
 
 
 def _read(node: ast.expr) -> Any:

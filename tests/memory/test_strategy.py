@@ -1,0 +1,166 @@
+"""A strategy is written as the arguments that make it, and read back without running anything."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from snnjax import memory, neurons
+from snnjax.memory import Strategy, parse_strategy
+
+pytestmark = pytest.mark.fast
+
+counts = st.integers(1, 10**6)
+reversals = st.builds(lambda n: memory.reversal(refresh=n), st.none() | counts)
+leaves = st.just(memory.store) | reversals
+names = st.lists(st.sampled_from(["spikes", "currents"]) | st.text(max_size=5), max_size=3)
+recomputes = st.recursive(
+    leaves,
+    lambda inner: st.builds(
+        lambda every, inner, keep: memory.recompute(every, inner=inner, keep=tuple(keep)),
+        counts | st.just("sqrt"), inner, names,
+    ),
+    max_leaves=4,
+)  # fmt: skip
+strategies = st.builds(
+    Strategy,
+    time=st.none() | recomputes,
+    depth=st.none() | recomputes,
+    pack=st.booleans() | st.sampled_from(["spikes", "bfloat16", "int8"]),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(strategies)
+def test_what_is_written_is_read_back(strategy):
+    assert parse_strategy(str(strategy)) == strategy
+    assert hash(parse_strategy(str(strategy))) == hash(strategy)
+
+
+@pytest.mark.parametrize(
+    ("text", "strategy"),
+    [
+        ("", Strategy()),
+        (" as written ", Strategy()),
+        ("time=None", Strategy()),
+        ("pack=True", Strategy(pack=True)),
+        ("pack=spikes", Strategy(pack=True)),
+        ("pack=int8", Strategy(pack="int8")),
+        ("time=store,depth='reverse'", None),
+        ("depth=reverse", Strategy(depth=memory.reversal())),
+        ("depth=reverse(refresh=3)", Strategy(depth=memory.reversal(refresh=3))),
+        ("time=recompute(sqrt)", Strategy(time=memory.recompute("sqrt"))),
+        ("time=recompute(every=8)", Strategy(time=memory.recompute(8))),
+        (
+            "depth=recompute(8, inner=recompute(1), keep=(spikes, 'currents'))",
+            Strategy(
+                depth=memory.recompute(8, inner=memory.recompute(1), keep=("spikes", "currents"))
+            ),
+        ),
+    ],
+)
+def test_what_people_write(text, strategy):
+    if strategy is None:  # a scan is a word, not a text
+        with pytest.raises(ValueError, match="'reverse' is no scan"):
+            parse_strategy(text)
+    else:
+        assert parse_strategy(text) == strategy
+
+
+BAD = {
+    "a part that is not one": "width=recompute(1)",
+    "a part without a name": "recompute(1)",
+    "a part given twice": "pack=True, pack=False",
+    "no scan of ours": "depth=half",
+    "another call": "depth=revert(1)",
+    "a call of a word": "time=store()",
+    "no number": "time=recompute",
+    "nothing to every": "time=recompute()",
+    "zero": "time=recompute(0)",
+    "minus": "time=recompute(-2)",
+    "a broken number": "time=recompute(2.5)",
+    "a truth for a number": "time=recompute(True)",
+    "another word": "time=recompute(root)",
+    "an option that is none": "time=recompute(2, width=1)",
+    "an inner number": "time=recompute(8, inner=2)",
+    "an inner word": "time=recompute(8, inner=int8)",
+    "a name for a tuple of names": "time=recompute(1, keep=currents)",
+    "numbers for names": "time=recompute(1, keep=(1, 2))",
+    "a refresh by position": "depth=reverse(3)",
+    "a broken refresh": "depth=reverse(refresh=2.5)",
+    "a refresh that is a word": "depth=reverse(refresh=sqrt)",
+    "no refresh at all": "depth=reverse(refresh=0)",
+    "a number for a scan": "time=3",
+    "two scans": "depth=(store, reverse)",
+    "a storage that is none": "pack=float8",
+    "a number for a storage": "pack=1",
+    "nothing for a storage": "pack=None",
+    "unpacked options": "**{}",
+    "unpacked arguments": "time=recompute(*sqrt)",
+    "not closed": "time=recompute(1",
+    "closed too early": "time=store), (",
+    "a comment": "time=store) # and more",
+    "an attribute": "time=memory.store",
+    "a sum": "time=recompute(1 + 1)",
+    "a null": "time=store\0",
+    "no python": "time: store",
+    "too deep": "time=" + "-" * 50_000 + "1",
+    "as written and more": "as written, pack=True",
+}
+
+
+@pytest.mark.parametrize("text", BAD.values(), ids=BAD)
+def test_what_cannot_be_read_is_quoted_beside_an_example(text):
+    with pytest.raises(ValueError) as refused:
+        parse_strategy(text)
+    said = str(refused.value)
+    assert f"cannot read the strategy {text!r}" in said
+    example = said.split("write it as '")[1].split("'")[0]
+    assert parse_strategy(example) != Strategy()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(alphabet="timedpthack=recomu(),1s' \"#*[]{}:\n\\.", max_size=30) | st.text())
+def test_any_text_is_a_strategy_or_refused(text):
+    try:
+        strategy = parse_strategy(text)
+    except ValueError as error:
+        assert repr(text) in str(error)
+    else:
+        assert parse_strategy(str(strategy)) == strategy
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{}", "time={}", "pack={}", "time=recompute({})", "time=recompute(1, inner={})",
+        "time=recompute(1, keep=({},))", "depth=reverse(refresh={})", "**{}", "time=store) or ({}",
+        "time=[{} for _ in (1,)]", "time=(lambda: {})()", "time=recompute(1) if {} else store",
+        'time=f"{{{}}}"', "time=(x := {})",
+    ],
+)  # fmt: skip
+def test_nothing_in_it_is_executed(template, tmp_path):
+    touched = tmp_path / "touched"
+    with pytest.raises(ValueError, match="cannot read the strategy"):
+        parse_strategy(template.format(f"open({str(touched)!r}, 'w')"))
+    assert not touched.exists()
+
+
+def test_a_scan_of_ones_own_is_shown_by_its_name():
+    def mine(step, params, state, xs):
+        return memory.store(step, params, state, xs)
+
+    assert str(Strategy(time=mine)) == "time=mine"
+    bound = memory.reverse(neurons.lif_inverse(decay=0.5))
+    assert "LIFInverse" in str(Strategy(depth=bound))
+
+
+def test_equal_arguments_make_equal_strategies():
+    make = lambda: Strategy(memory.recompute(2), memory.reversal(), "int8")  # noqa: E731
+    assert make() == make() and hash(make()) == hash(make())
+    assert make() != Strategy(memory.recompute(3), memory.reversal(), "int8")
+
+
+@pytest.mark.parametrize("options", [{"time": 3}, {"depth": "store"}, {"pack": "f8"}, {"pack": 1}])
+def test_a_strategy_that_makes_no_sense_is_refused_when_it_is_made(options):
+    with pytest.raises(ValueError, match="no scan|pack is"):
+        Strategy(**options)
