@@ -9,7 +9,7 @@ from snnjax.nn.dropout import Dropout
 from snnjax.nn.menu import menu
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
-from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CubaLIF
+from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
@@ -32,6 +32,7 @@ __all__ = [
     "BatchNorm",
     "Constant",
     "Conv",
+    "CoupledLIF",
     "CubaLIF",
     "Dropout",
     "Flatten",

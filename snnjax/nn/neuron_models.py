@@ -19,7 +19,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Bound, Scan, bind
 
-__all__ = ["ALIF", "IF", "LI", "LIF", "PLIF", "CubaLIF"]
+__all__ = ["ALIF", "IF", "LI", "LIF", "PLIF", "CoupledLIF", "CubaLIF"]
 
 
 def IF(
@@ -95,7 +95,11 @@ def PLIF(
         learn=learn,
         name="plif",
         spiking=True,
-    )
+        inverse=_inverse(
+            neurons.plif_inverse,
+            decay=None if "w" in learn else decay, reset=reset, scale_input=scale_input,
+        ),
+    )  # fmt: skip
 
 
 def ALIF(
@@ -119,7 +123,11 @@ def ALIF(
         learn=learn,
         name="alif",
         spiking=True,
-    )
+        inverse=_inverse(
+            neurons.alif_inverse, learn, decay=decay, adaptation_decay=adaptation_decay,
+            reset=reset, scale_input=scale_input,
+        ),
+    )  # fmt: skip
 
 
 def CubaLIF(
@@ -142,7 +150,11 @@ def CubaLIF(
         learn=learn,
         name="cubalif",
         spiking=True,
-    )
+        inverse=_inverse(
+            neurons.cuba_lif_inverse, learn, decay=decay, synaptic_decay=synaptic_decay,
+            reset=reset, scale_input=scale_input,
+        ),
+    )  # fmt: skip
 
 
 def LI(
@@ -160,6 +172,37 @@ def LI(
         scan=scan,
         learn=learn,
         name="li",
+        inverse=_inverse(neurons.li_inverse, learn, decay=decay, scale_input=scale_input),
+    )
+
+
+def CoupledLIF(
+    *,
+    decay: float | Array = 0.5,
+    threshold: float | Array = 1.0,
+    alpha: float | Array = 0.5,
+    beta: float | Array = 0.5,
+    spike: Surrogate = arctan(),
+    scan: Scan | None = None,
+    learn: tuple[str, ...] = (),
+) -> Neuron:
+    """Pairs of LIF neurons that can be undone through a hard reset; see `neurons.coupled_lif`.
+
+    The channels are even in number, and the outputs are real-valued, not spikes.
+    """
+    return Neuron(
+        bind(neurons.coupled_lif, spike=spike),
+        neurons.coupled_lif_state,
+        neurons.CoupledLIFParams(decay, threshold, alpha, beta),  # type: ignore[arg-type]
+        scan=scan,
+        learn=learn,
+        name="coupledlif",
+        inverse=bind(
+            _made,
+            maker=neurons.coupled_lif_inverse,
+            decay=None if "decay" in learn else _extreme(np.max, decay),
+            alpha=None if "alpha" in learn else _extreme(np.min, alpha),
+        ),
     )
 
 
@@ -171,13 +214,14 @@ def _whole(function: Callable[..., Any], *, reset: Reset, **options: Any):
 def _inverse(maker: Callable[..., Any], learn: tuple[str, ...] = (), **options: Any) -> Bound:
     """Makes the inverse when it is asked for: from the smallest decays, where they are known."""
     for name in [name for name in options if name.endswith("decay")]:
-        options[name] = None if name in learn else _smallest(options[name])
+        options[name] = None if name in learn else _extreme(np.min, options[name])
     return bind(_made, maker=maker, **options)
 
 
-def _smallest(decay: float | Array) -> float | None:
+def _extreme(of: Callable[..., Any], value: float | Array | None) -> float | None:
+    """The smallest or largest entry; None for what is not known now."""
     try:
-        return float(np.min(np.asarray(decay)))
+        return None if value is None else float(of(np.asarray(value)))
     except jax.errors.TracerArrayConversionError:  # the network is made under a trace
         return None
 
@@ -186,7 +230,7 @@ def _made(*, maker: Callable[..., Any], **options: Any) -> Any:
     for name, value in options.items():
         if value is None:
             raise ValueError(
-                f"the smallest {name} is not known beforehand (it is learned), so neither is how "
-                "often it can be undone: use memory.recompute(every)"
+                f"the {name} is not known beforehand (it is learned), so neither is how often it "
+                "can be undone: use memory.recompute(every)"
             )
     return maker(**options)

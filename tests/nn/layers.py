@@ -65,6 +65,7 @@ LAYERS = {
     "alif": (lambda: nn.ALIF(), FLAT),
     "cubalif": (lambda: nn.CubaLIF(learn=("decay",)), FLAT),
     "li": (lambda: nn.LI(), FLAT),
+    "coupledlif": (lambda: nn.CoupledLIF(learn=("alpha",)), FLAT),
     "recurrent": (_recurrent, FLAT),
     "grouped": (lambda: nn.Grouped(nn.LIF(), 2), SPACE),
     "shared": (_shared, SPACE),

@@ -174,3 +174,29 @@ def test_an_unknown_tap_is_refused(taps):
     net = nn.Network(nn.Sequential(nn.IF()), (3,))
     with pytest.raises(ValueError, match="membrane"):
         net(jnp.zeros((1, 2, 3)), net.initial_state(2), training=False, taps=taps)
+
+
+@pytest.mark.parametrize(("collect", "of"), [("mean", jnp.mean), ("last", lambda y, _: y[-1])])
+@pytest.mark.parametrize("scan", [None, memory.recompute(3)])
+def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):
+    net = nn.Network(body("step"), FRAME, order="time", time_scan=scan, collect=collect)
+    full = network("time", "step", time_scan=scan)
+
+    def loss(net, pool):
+        outputs, aux = net(FRAMES, net.initial_state(B), training=True)
+        pooled = of(outputs, 0) if pool else outputs[0]
+        return jnp.sum(pooled**2), (pooled, aux)
+
+    (_, got), gradient = jax.value_and_grad(loss, has_aux=True)(net, False)
+    (_, want), expected = jax.value_and_grad(loss, has_aux=True)(full, True)
+    assert_close(got, want, 1e-6)
+    assert_close(leaves(gradient), leaves(expected), 1e-5)
+    assert net(FRAMES, net.initial_state(B), training=True)[0].shape == (1, B, 3)
+
+
+@pytest.mark.fast
+def test_what_cannot_be_collected_is_refused():
+    with pytest.raises(ValueError, match="all outputs exist at once"):
+        nn.Network(body("step"), FRAME, collect="mean")
+    with pytest.raises(ValueError, match="collect must be one of"):
+        nn.Network(body("step"), FRAME, order="time", collect="first")
