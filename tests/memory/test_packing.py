@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import memory, neurons, nn
-from tests.compare import assert_equal
+from tests.compare import assert_close, assert_equal, largest_error
 
 
 @pytest.mark.fast
@@ -114,3 +114,144 @@ def test_kept_spikes_of_a_net_of_four_layers_fall_32_times():
     got, want = (jax.tree.leaves(gradient(net)) for net in (packed, plain))
     assert_equal(got, want)
     assert any(float(jnp.abs(leaf).max()) > 0 for leaf in got)
+
+
+# Real-valued inputs, narrowed.
+
+SHRINKS = {"bfloat16": 2, "int8": 4}
+LINEAR_MAPS = ("linear", "convolution")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def pulled(function, params, x, g):
+    """Outputs, and the gradients of params and inputs that a cotangent `g` makes."""
+    y, pull = jax.vjp(function, params, x)
+    return y, pull(g)
+
+
+def narrow_case(name, seed, exponent=0, share=1.0):
+    """Inputs of some magnitude, a share of them not zero, and a cotangent of the outputs."""
+    function, params, shape = FUNCTIONS[name]
+    rng = np.random.default_rng(seed)
+    x = np.float32(rng.normal(size=shape) * 2.0**exponent * (rng.random(shape) < share))
+    y = jax.eval_shape(function, params, x)
+    return function, params, x, np.float32(rng.normal(size=y.shape))
+
+
+def rounding(storage, x):
+    """The largest error that a storage may make of each element."""
+    return np.abs(x) / 2**8 if storage == "bfloat16" else np.full_like(x, np.abs(x).max() / 254)
+
+
+@pytest.mark.parametrize("storage", SHRINKS)
+@pytest.mark.parametrize("name", LINEAR_MAPS)
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 2**31), st.integers(-30, 30), st.sampled_from([0.0, 0.3, 1.0]))
+def test_narrow_inputs_err_by_no_more_than_stated(name, storage, seed, exponent, share):
+    """A weight's gradient is a sum of inputs times cotangents, so its error is at most the same sum
+    of the inputs' errors and the cotangents' magnitudes: the gradient itself, taken of those. The
+    sums themselves round, by a last bit per term at most.
+    """
+    function, params, x, g = narrow_case(name, seed, exponent, share)
+    y, (of_params, of_x) = pulled(memory.packed(function, storage=storage), params, x, g)
+    want_y, (want_params, want_x) = pulled(function, params, x, g)
+    assert_equal((y, of_x), (want_y, want_x))
+    bounds = pulled(function, params, rounding(storage, x), np.abs(g))[1][0]
+    terms = pulled(function, params, np.abs(x), np.abs(g))[1][0]
+    last_bits = 2 * g.size * np.finfo(np.float32).eps
+    leaves = map(jax.tree.leaves, (of_params, want_params, bounds, terms))
+    for got, want, bound, sums in zip(*leaves, strict=True):
+        assert np.all(np.abs(got - want) <= (1 + last_bits) * bound + last_bits * sums)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("storage", SHRINKS)
+def test_the_derivative_is_that_at_the_rounded_inputs(storage):
+    """Whatever the function; and the inputs are rounded indeed."""
+    function, params, x, g = narrow_case("attention", 0)
+    y, got = pulled(memory.packed(function, storage=storage), params, x, g)
+    plain_y, plain = pulled(function, params, x, g)
+    scale = np.abs(x).max() / np.float32(127)
+    rounded = x.astype(jnp.bfloat16) if storage == "bfloat16" else np.round(x / scale) * scale
+    assert_equal(y, plain_y)
+    assert_close(got, pulled(function, params, np.float32(rounded), g)[1], 1e-6)
+    assert largest_error(got, plain) > 1e-4
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("storage", SHRINKS)
+def test_what_is_not_finite_stays_so(storage, bad):
+    """A loop that watches its gradients for it must see it."""
+    function, params, x, g = narrow_case("linear", 0)
+    x[1, 2] = bad
+    of_params = pulled(memory.packed(function, storage=storage), params, x, g)[1][0]
+    assert not np.isfinite(of_params["w"]).all()
+
+
+def kept_inputs(function, params, x):
+    """Bytes that a derivative keeps besides the parameters."""
+    leaves = jax.tree.leaves(jax.eval_shape(lambda *a: jax.vjp(function, *a)[1], params, x))
+    parameters = [leaf.shape for leaf in jax.tree.leaves(params)]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves if leaf.shape not in parameters)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", LINEAR_MAPS)
+def test_what_is_kept_is_as_narrow_as_stated(name):
+    function, params, shape = FUNCTIONS[name]
+    x = jax.ShapeDtypeStruct((64, *shape[1:]), jnp.float32)
+    plain = kept_inputs(function, params, x)
+    assert plain == x.size * 4
+    for storage, times in SHRINKS.items():
+        scale = 4 if storage == "int8" else 0
+        narrow = kept_inputs(memory.packed(function, storage=storage), params, x)
+        assert times * (narrow - scale) == plain
+    assert 32 * kept_inputs(memory.packed(function), params, x) == plain
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("storage", ["float8", "", None, True, "Spikes"])
+def test_an_unknown_storage_is_refused(storage):
+    with pytest.raises(ValueError, match="spikes, bfloat16, int8"):
+        memory.packed(linear, storage=storage)
+    if isinstance(storage, str) and storage:
+        with pytest.raises(ValueError, match="spikes, bfloat16, int8"):
+            nn.Linear(2, 3, pack=storage, rngs=nnx.Rngs(0))
+
+
+# Spikes unpacked inside a replay.
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("scanned", [False, True])
+def test_unpacked_inside_a_checkpoint_keeps_bits_alone(scanned):
+    weights, spikes = normal(6, 6), spikes_of((5, 7, 6))
+
+    def replayed(weights, bits, x):
+        return jnp.sum(jnp.tanh(memory.unpacked(bits, x) @ weights))
+
+    def packing(weights, x):
+        return jax.checkpoint(replayed)(weights, memory.pack(x), x)
+
+    def total(one, weights, x):
+        if scanned:
+            return jax.lax.scan(lambda t, x: (t + one(weights, x), ()), jnp.zeros(()), x)[0]
+        return one(weights, x)
+
+    def plain(weights, x):
+        return jax.checkpoint(lambda w, x: jnp.sum(jnp.tanh(x @ w)))(weights, x)
+
+    def kept(one):
+        run = lambda w, x: jax.vjp(functools.partial(total, one), w, x)[1]  # noqa: E731
+        leaves = jax.tree.leaves(jax.eval_shape(run, weights, spikes))
+        return sorted((str(leaf.dtype), leaf.size) for leaf in leaves if leaf.shape != (6, 6))
+
+    bits = 5 * -(-7 * 6 // 8) if scanned else -(-5 * 7 * 6 // 8)
+    assert kept(packing) == [("uint8", bits)]
+    assert kept(plain) == [("float32", spikes.size)]
+    gradients = [
+        jax.jit(jax.grad(functools.partial(total, one), (0, 1)))(weights, spikes)
+        for one in (packing, plain)
+    ]
+    assert_equal(*gradients)
