@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.memory import symbolic
 from snnjax.memory.scans import store
 from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
@@ -162,12 +163,11 @@ class Reverse:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _run(step, inverse, every, smooth, rest):
-    outputs, _ = _run_forward(step, inverse, every, smooth, rest)
-    return outputs
-
-
-def _run_forward(step, inverse, every, smooth, rest):
     del inverse
+    return _forward(step, every, smooth, rest)[0]
+
+
+def _forward(step, every, smooth, rest):
     params, state, xs = (combine(a, b) for a, b in zip(smooth, rest, strict=True))
 
     def segment(state, start, _, size):
@@ -178,31 +178,40 @@ def _run_forward(step, inverse, every, smooth, rest):
     return (state, ys), (params, xs, ys, ends, state)
 
 
+def _run_forward(step, inverse, every, smooth, rest):
+    del inverse
+    wanted = symbolic.perturbed((smooth[0], smooth[2]))
+    outputs, kept = _forward(step, every, *symbolic.values((smooth, rest)))
+    return outputs, (*kept, wanted)
+
+
 def _run_backward(step, inverse, every, residuals, cotangents):
-    params, xs, ys, ends, last = residuals
-    g_state = smooth_half(last, cotangents[0])
-    sequences = (xs, ys, smooth_half(ys, cotangents[1]))
+    params, xs, ys, ends, last, wanted = residuals
+    g_state = symbolic.filled(smooth_half(last, cotangents[0]))
+    # Zeros that are known as such are not scanned over: XLA would write them out for every step.
+    g_ys, fill = symbolic.hollow(smooth_half(ys, cotangents[1]))
     pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
 
     def undo(carry, inputs):
         after, g_state, g_params = carry
         x, y, g_y = inputs
-        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, g_y))
+        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, fill(g_y)))
+        more, g_x = wanted.of((more, g_x))
         return (before, g_state, add(g_params, more)), g_x
 
     def segment(grads, start, after, size):
-        inputs = piece(sequences, start, size)
+        inputs = piece((xs, ys, g_ys), start, size)
         (_, *grads), g_xs = lax.scan(undo, (after, *grads), inputs, reverse=True)
         return tuple(grads), g_xs, ()
 
-    grads = (g_state, zeros_like(partition(params)[0]))
+    zeros, _ = wanted.of((zeros_like(partition(params)[0]), partition(xs)[0]))
     (g_state, g_params), g_xs, _ = over_segments(
-        segment, grads, length_of(xs), every, given=ends, last=last, reverse=True
+        segment, (g_state, zeros), length_of(xs), every, given=ends, last=last, reverse=True
     )
     return (g_params, g_state, g_xs), None
 
 
-_run.defvjp(_run_forward, _run_backward)
+_run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
 
 
 def _pull(step, inverse, params, after, x, y, cotangents):

@@ -13,6 +13,7 @@ from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
+from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.reversible import Reversible
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
@@ -48,6 +49,7 @@ __all__ = [
     "Neuron",
     "Recurrent",
     "Residual",
+    "Rest",
     "Reversible",
     "Sequential",
     "Shared",
@@ -56,6 +58,7 @@ __all__ = [
     "Statistics",
     "StreamPeak",
     "convolution",
+    "expanded",
     "max_pool",
     "menu",
     "saves_memory",

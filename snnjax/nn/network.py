@@ -21,6 +21,7 @@ from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.reconstruction import reconstruction
+from snnjax.nn.rest import expanded
 from snnjax.nn.statistics import mean_over_steps
 from snnjax.typing import Array, Key, Scan
 
@@ -77,12 +78,16 @@ class Network(nnx.Module):
     def initial_state(self, batch: int) -> State:
         """All neurons at rest and fresh running statistics, for a batch of that size.
 
+        Stacked blocks at rest share one state (`nn.Rest`); a loop of your own that carries the
+        state needs `nn.expanded` of it, as `"time"` order has it already.
+
         Raises:
             ValueError: `batch` is not positive.
         """
         if batch < 1:
             raise ValueError(f"the batch holds at least one example, got {batch}")
-        return self.body.initial_state((batch, *self.input_shape))
+        state = self.body.initial_state((batch, *self.input_shape))
+        return expanded(state) if self.order == "time" else state
 
     def __call__(
         self,
@@ -152,8 +157,8 @@ class Network(nnx.Module):
             raise ValueError("the sequence has no timesteps (T = 0)")
 
     def _blame_the_state(self, batch: int, state: State, error: Exception) -> None:
-        wanted = jax.eval_shape(lambda: self.initial_state(batch))
-        shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in (wanted, state)]
+        states = jax.eval_shape(lambda: (expanded(self.initial_state(batch)), expanded(state)))
+        shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in states]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"the state does not fit a batch of {batch}: take it from initial_state({batch}), "

@@ -23,6 +23,7 @@ from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.nn.contract import Aux, Layer, State, output_shape
 from snnjax.nn.reconstruction import reconstruction
+from snnjax.nn.rest import Rest, expanded, split
 from snnjax.nn.statistics import StreamPeak
 from snnjax.nn.wiring import gather, subkey
 from snnjax.typing import Array, Key, Scan
@@ -71,22 +72,22 @@ class Reversible(nnx.Module):
         self.g = jax.vmap(lambda key: g(nnx.Rngs(key)))(keys[:, 1])
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The branches' states at rest, stacked, and the stream's peak."""
+        """The branches' neurons at rest, their statistics, stacked, and the stream's peak."""
         *front, channels = shape
         if channels % 2:
             raise ValueError(f"a reversible stack splits its channels in two, but got {channels}")
         half, states = (*front, channels // 2), []
         for stacked in (self.f, self.g):
             branch = jax.tree.map(lambda leaf: leaf[0], stacked)
-            state = branch.initial_state(half)
-            if output_shape(branch, state, half) != half:
+            states.append(branch.initial_state(half))
+            if output_shape(branch, states[-1], half) != half:
                 raise ValueError("the branches of a reversible block keep the shape of their input")
-            deep = lambda leaf: jnp.broadcast_to(leaf, (self.depth, *leaf.shape))  # noqa: E731
-            states.append(jax.tree.map(deep, state))
         bound = jnp.inf if self.bits is None else memory.grid_bound(bits=self.bits)
         peak = StreamPeak(jnp.zeros(()), jnp.asarray(bound, jnp.float32))
-        f, g = states
-        return State((f.neurons, g.neurons), ((f.statistics, g.statistics), peak))
+        neurons, statistics = (
+            Rest(tuple(parts), self.depth) for parts in zip(*states, strict=True)
+        )
+        return State(neurons, (expanded(statistics), peak))
 
     def __call__(
         self,
@@ -101,12 +102,12 @@ class Reversible(nnx.Module):
         f, g = (Branch(which, training, taps) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
-        (statistics, (_, bound)), neurons = state.statistics, state.neurons
-        halves = tuple(State(n, s) for n, s in zip(neurons, statistics, strict=True))
+        statistics, (_, bound) = state.statistics
+        rest, neurons = split(state.neurons)
         keys = None if key is None else jax.random.split(key, self.depth)
         entered = couple.enter(*jnp.split(inputs, 2, axis=-1))
-        blocks = ((self.f, self.g), halves, keys)
-        streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
+        blocks = ((self.f, self.g), neurons, statistics, keys)
+        streams, (f_aux, g_aux, peaks) = scan(couple.step, rest, entered, blocks)
         peak = jnp.maximum(memory.stream_peak(entered), peaks.max())
         parts = [
             (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
@@ -116,7 +117,7 @@ class Reversible(nnx.Module):
         aux = Aux(
             (f_aux.state, g_aux.state),
             ((f_aux.statistics, g_aux.statistics), StreamPeak(peak, bound)),
-            gather(parts).taps | reconstruction("", scan, couple.step, (), entered, blocks, taps),
+            gather(parts).taps | reconstruction("", scan, couple.step, rest, entered, blocks, taps),
         )
         return jnp.concatenate(streams, axis=-1), aux
 
@@ -129,14 +130,10 @@ class Branch:
     training: bool
     taps: tuple[str, ...]
 
-    def __call__(self, params: tuple[()], block, x: Array) -> tuple[Array, Aux]:
-        """Runs the branch over the window `[T, B, ...]`."""
-        del params
-        layers, states, key = block
+    def __call__(self, rest, block, x: Array) -> tuple[Array, Aux]:
+        """Runs the branch over the window `[T, B, ...]`, from rest unless the block has a state."""
+        layers, neurons, statistics, key = block
+        own = State((rest if neurons is None else neurons)[self.which], statistics[self.which])
         return layers[self.which](
-            x,
-            states[self.which],
-            training=self.training,
-            key=subkey(key, self.which),
-            taps=self.taps,
+            x, own, training=self.training, key=subkey(key, self.which), taps=self.taps
         )

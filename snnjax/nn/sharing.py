@@ -25,6 +25,7 @@ from snnjax import memory
 from snnjax.nn.contract import Aux, State, output_shape
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.normalization import refuse_window_statistics
+from snnjax.nn.rest import expanded
 from snnjax.nn.statistics import mean_over_steps
 from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, Key, Scan
@@ -117,7 +118,7 @@ class Shared(nnx.Module):
             shapes.append(shape)
         if len(set(shapes)) > 1:
             raise ValueError(f"layers that share a membrane give one shape, not {shapes}")
-        inner = tuple(s.neurons for s in states)
+        inner = expanded(tuple(s.neurons for s in states))  # they are carried over time
         membrane = self.neuron.initial_state(shape).neurons
         return State((membrane, inner), tuple(s.statistics for s in states))
 

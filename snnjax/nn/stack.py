@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
 from snnjax.nn.reconstruction import reconstruction
+from snnjax.nn.rest import Rest, expanded, split
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Stacked"]
@@ -51,7 +52,7 @@ class Stacked(nnx.Module):
         self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The blocks' states at rest, stacked: `[depth, ...]` leaves."""
+        """The blocks' neurons at rest, and their statistics, stacked: `[depth, ...]` leaves."""
         block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
         state = block.initial_state(shape)
         after = output_shape(block, state, shape)
@@ -60,7 +61,7 @@ class Stacked(nnx.Module):
                 f"stacked blocks keep the shape, but {shape} became {after}: put the layer that "
                 "changes it before the stack"
             )
-        return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (self.depth, *leaf.shape)), state)
+        return State(Rest(state.neurons, self.depth), expanded(Rest(state.statistics, self.depth)))
 
     def __call__(
         self,
@@ -73,26 +74,30 @@ class Stacked(nnx.Module):
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every block."""
         keys = None if key is None else jax.random.split(key, self.depth)
-        step, blocks = Block(training, taps), (self.blocks, state, keys)
-        outputs, aux = self.scan(step, (), inputs, blocks)
+        rest, neurons = split(state.neurons)
+        step, blocks = Block(training, taps), (self.blocks, neurons, state.statistics, keys)
+        outputs, aux = self.scan(step, rest, inputs, blocks)
         seen = {
             f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
             for i in range(self.depth)
             for name, kinds in aux.taps.items()
         }
-        seen |= reconstruction("", self.scan, step, (), inputs, blocks, taps)
+        seen |= reconstruction("", self.scan, step, rest, inputs, blocks, taps)
         return outputs, Aux(aux.state, aux.statistics, seen)
 
 
 @dataclasses.dataclass(frozen=True)
 class Block:
-    """One block as a Step over depth: activations are the state, block and its state the input."""
+    """One block as a Step over depth: activations are the state, block and its state the input.
+
+    Its params are the neurons at rest, for blocks that come without a state of their own.
+    """
 
     training: bool
     taps: tuple[str, ...]
 
-    def __call__(self, params: tuple[()], activations: Array, x) -> tuple[Array, Aux]:
+    def __call__(self, rest: Any, activations: Array, x) -> tuple[Array, Aux]:
         """Activations `[T, B, ...]` through one block; its aux leaves as the output."""
-        del params
-        block, state, key = x
+        block, neurons, statistics, key = x
+        state = State(rest if neurons is None else neurons, statistics)
         return block(activations, state, training=self.training, key=key, taps=self.taps)

@@ -1,0 +1,81 @@
+"""Which gradients are wanted, and which cotangents are zero, where JAX knows it while tracing.
+
+A rule of `jax.custom_vjp` with `symbolic_zeros=True` is told both. A loop that carries or stacks
+gradients can then leave out those that nobody asked for, and need not read zeros from memory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
+
+from snnjax.typing import PyTree
+
+__all__ = ["Wanted", "filled", "hollow", "perturbed", "values"]
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """Which leaves of a tree a gradient is wanted of, in order; made by `perturbed`."""
+
+    leaves: tuple[bool, ...]
+
+    def of(self, tree: PyTree) -> PyTree:
+        """The tree with None in place of every leaf that is not wanted."""
+        leaves, structure = jax.tree.flatten(tree)
+        pairs = zip(leaves, self.leaves, strict=True)
+        return structure.unflatten([leaf if wanted else None for leaf, wanted in pairs])
+
+
+def perturbed(primals: PyTree) -> Wanted:
+    """From the primals that a forward rule is given."""
+    return Wanted(tuple(p.perturbed for p in jax.tree.leaves(primals, is_leaf=_is_primal)))
+
+
+def values(primals: PyTree) -> PyTree:
+    """The arrays in the primals that a forward rule is given."""
+    return jax.tree.map(lambda p: p.value, primals, is_leaf=_is_primal)
+
+
+def filled(cotangents: PyTree) -> PyTree:
+    """Arrays of zeros in place of symbolic ones."""
+    return jax.tree.map(_fill, cotangents, is_leaf=_is_zero)
+
+
+def hollow(stacked: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
+    """Stacked cotangents without the symbolic zeros, and what fills them in for one row.
+
+    Args:
+        stacked: cotangents `[N, ...]`, some of them symbolic zeros.
+
+    Returns:
+        The tree with None in place of those, to be scanned over; `fill(row)` with zeros instead.
+    """
+    leaves, structure = jax.tree.flatten(stacked, is_leaf=_is_zero)
+    rest = structure.unflatten([None if _is_zero(leaf) else leaf for leaf in leaves])
+
+    def fill(row: PyTree) -> PyTree:
+        found = iter(jax.tree.leaves(row))
+        return structure.unflatten(
+            [jnp.zeros(x.shape[1:], x.dtype) if _is_zero(x) else next(found) for x in leaves]
+        )
+
+    return rest, fill
+
+
+def _fill(leaf: Any) -> Any:
+    return jnp.zeros(leaf.shape, leaf.dtype) if _is_zero(leaf) else leaf
+
+
+def _is_primal(node: Any) -> bool:
+    return isinstance(node, CustomVJPPrimal)
+
+
+def _is_zero(node: Any) -> bool:
+    return isinstance(node, SymbolicZero)
