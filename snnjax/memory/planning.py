@@ -148,7 +148,9 @@ def largest(
     """The largest number (batch, timesteps, depth) whose bytes fit; each one tried is measured.
 
     Bytes are nearly a line in such a number, so each next guess is where the line through the two
-    nearest measurements meets the budget.
+    nearest measurements meets the budget; where two guesses in a row left more than half of what
+    was open (bytes may rise in steps), the next one halves it. Nothing is tried that is more than
+    16 times the largest that is known to fit. A line takes four measurements from a start nearby.
 
     Args:
         bytes_of: measures for one number; must not fall as the number grows.
@@ -160,21 +162,25 @@ def largest(
         The number; 0 if not even 1 fits.
     """
     known: dict[int, int] = {}
-    low, high, guess = 0, limit + 1, min(start, limit)
+    low, high, guess, slow = 0, limit + 1, min(start, limit), 0
     while high - low > 1:
         known[guess] = bytes_of(guess)
-        if known[guess] <= budget:
-            low = guess
-        else:
-            high = guess
+        before = low, high
+        low, high = (guess, high) if known[guess] <= budget else (low, guess)
+        free = high > limit  # nothing too large is known yet
+        told = low >= 2 * before[0] if free else 2 * (high - low) <= before[1] - before[0]
+        slow = 0 if told else slow + 1
         near = sorted(known, key=lambda n: abs(n - guess))[:2]
-        if len(near) < 2:
-            guess = max(1, min(2 * guess if low else guess // 2, limit))
+        a, b = min(near), max(near)
+        rise = known[b] - known[a]
+        top = min(16 * low, limit) if free else high - 1
+        guess = min(2 * low, limit) if free else (low + high) // 2
+        if rise > 0 and slow < 2:
+            line = int(a + (budget - known[a]) * (b - a) / rise)
+            guess = line if line <= top else top if free else guess
         else:
-            a, b = sorted(near)
-            slope = (known[b] - known[a]) / (b - a)
-            guess = int(a + (budget - known[a]) / slope) if slope > 0 else 2 * b
-        guess = min(max(guess, low + 1), high - 1)
+            slow = 0
+        guess = max(guess, low + 1)
     return low
 
 
