@@ -149,7 +149,7 @@ def _measure(
         raise  # the experiment is wrong, whatever the strategy
     except NotImplementedError as error:
         raise Failure(str(error)) from error
-    except ValueError as error:
+    except memory.StrategyError as error:
         found["refused"] = " ".join(str(error).split()) or type(error).__name__
     return row | found
 

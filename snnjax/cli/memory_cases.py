@@ -34,7 +34,7 @@ class Case(NamedTuple):
         depths: `[None]` where there is none to choose.
         timesteps: values of T.
         build: `(depth, timesteps, strategy)` to a jitted function and the shapes of its arguments;
-            raises a ValueError where the network does not admit the strategy.
+            raises a StrategyError where the network does not admit the strategy.
     """
 
     name: str

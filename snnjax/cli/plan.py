@@ -31,7 +31,7 @@ _TOLD = "Which memory strategy fits a budget: each is compiled and measured, not
 _OPTIONS = [
     Option("budget", str | None, None, "Bytes, such as 8GiB or 500MB; None is the device's own."),
     Option(
-        "strategies", str | None, None, 'Which to try, such as "store; depth=recompute(1)".'
+        "strategies", str | None, None, 'Such as "depth=recompute(1); pack=True".'
     ),
     Option("largest", str | None, None, "Find the largest value of this field that fits."),
     Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
@@ -62,7 +62,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         planned = training.plan(
             experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
         )
-    except ValueError as error:
+    except memory.StrategyError as error:
         raise Failure(str(error)) from error
     chosen = planned.choose(budget)
     _conclude(planned, chosen, budget, screen)

@@ -15,7 +15,7 @@ from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacke
 from snnjax.memory.planning import Candidate, Plan, largest, plan
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, store
-from snnjax.memory.strategy import Strategy, parse_strategy
+from snnjax.memory.strategy import Strategy, StrategyError, parse_strategy
 
 __all__ = [
     "Candidate",
@@ -31,6 +31,7 @@ __all__ = [
     "Reverse",
     "Storage",
     "Strategy",
+    "StrategyError",
     "Streams",
     "analysed",
     "bits_left",

@@ -17,7 +17,7 @@ from typing import Any
 
 from snnjax.memory.accounting import Measured, analysed
 from snnjax.memory.operations import count
-from snnjax.memory.strategy import Strategy
+from snnjax.memory.strategy import Strategy, StrategyError
 
 __all__ = ["Candidate", "Plan", "largest", "plan"]
 
@@ -92,8 +92,8 @@ def plan(
     """Measures strategies by compiling a step under each.
 
     Args:
-        build: `(strategy) -> (jitted function, its arguments or their shapes)`; a ValueError says
-            that the model does not admit the strategy.
+        build: `(strategy) -> (jitted function, its arguments or their shapes)`; a StrategyError
+            says that the model does not admit the strategy.
         strategies: which to try.
         forward: floating-point operations of one forward pass, for `extra_passes`.
         samples: examples in a batch, for the bytes per sample.
@@ -104,7 +104,7 @@ def plan(
         The plan; `plan.choose(budget)` picks.
 
     Raises:
-        ValueError: no strategy was admitted.
+        StrategyError: no strategy was admitted.
 
     Example:
         planned = memory.plan(build, [Strategy(), Strategy(depth=recompute(1))])
@@ -124,7 +124,7 @@ def plan(
                 try:
                     jitted, arguments = build(strategy)
                     traced = jitted.trace(*arguments)
-                except ValueError as error:
+                except StrategyError as error:
                     results.append(Candidate(strategy, None, 0.0, str(error)))
                     if report:
                         report(results[-1])
@@ -138,7 +138,7 @@ def plan(
     found = Plan(tuple(candidates), forward)
     if not found.admitted:
         reasons = "; ".join(sorted({str(c.refused) for c in candidates}))
-        raise ValueError(f"no strategy is admitted here: {reasons}")
+        raise StrategyError(f"no strategy is admitted here: {reasons}")
     return found
 
 

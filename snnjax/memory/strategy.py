@@ -17,7 +17,11 @@ from snnjax.memory.reverse import Reverse, reversal
 from snnjax.memory.scans import Recompute, recompute, store
 from snnjax.typing import Scan
 
-__all__ = ["Strategy", "parse_strategy"]
+__all__ = ["Strategy", "StrategyError", "parse_strategy"]
+
+
+class StrategyError(ValueError):
+    """A strategy that a model does not admit; the message says why, and what it does admit."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax.memory import Recompute, Reverse, Strategy, store
+from snnjax.memory import Recompute, Reverse, Strategy, StrategyError, store
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Neuron
@@ -49,9 +49,16 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
         strategy: what is None in it stays as the network was written.
 
     Raises:
-        ValueError: nothing in the network takes a part of the strategy, or what should take it
-            cannot; it says why.
+        memory.StrategyError: nothing in the network takes a part of the strategy, or what should
+            take it cannot; it says why. It is a ValueError.
     """
+    try:
+        return _with_memory(network, strategy)
+    except ValueError as error:
+        raise StrategyError(str(error)) from error
+
+
+def _with_memory(network: Network, strategy: Strategy) -> Network:
     placing = _Placing(strategy, network.order)
     body, _ = placing.place(network.body, False)
     changes: dict[str, Any] = {"body": placing.cut(body)}

@@ -112,7 +112,7 @@ class _Case:
         try:
             initialize(under(self.experiment, strategy), steps=1)
         except ExperimentError as error:
-            if isinstance(error.__cause__, ValueError):
+            if isinstance(error.__cause__, memory.StrategyError):
                 return str(error.__cause__)
             raise
         return None

@@ -45,7 +45,7 @@ def plan(
         report: is told each candidate as it is measured.
 
     Raises:
-        ValueError: the network admits none of them.
+        memory.StrategyError: the network admits none of them.
     """
     return memory.plan(
         functools.partial(step_under, experiment, dataset=dataset, mesh=mesh),

@@ -46,14 +46,17 @@ def step_under(
         mesh: on which devices; None is the first one.
 
     Raises:
-        ValueError: the network does not admit the strategy; the message says why.
+        memory.StrategyError: the network does not admit the strategy; the message says why.
+        ExperimentError: the experiment itself failed.
     """
     mesh = make_mesh() if mesh is None else mesh
     experiment = under(experiment, strategy)
     try:
         program, state = initialize(experiment, steps=1000)
     except ExperimentError as error:
-        raise error.__cause__ if isinstance(error.__cause__, ValueError) else error from None
+        if isinstance(error.__cause__, memory.StrategyError):
+            raise error.__cause__ from None
+        raise
     scheduler = wants_memory_scheduler(program, state)
     step = functools.partial(train_step, program)
     one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)

@@ -24,10 +24,9 @@ def statistics_twice(experiment, rngs):
     """Updates normalisation statistics in the forward pass and once more."""
 
     def scan(step, params, state, xs):
-        blocks, own, keys = xs
+        blocks, neurons, _, keys = xs
         after, aux = memory.store(step, params, state, xs)
-        own = own._replace(statistics=aux.statistics)
-        _, again = memory.store(step, params, state, (blocks, own, keys))
+        _, again = memory.store(step, params, state, (blocks, neurons, aux.statistics, keys))
         return after, aux._replace(statistics=again.statistics)
 
     return _stacked(rngs, scan)
@@ -37,27 +36,27 @@ def dropped_key(experiment, rngs):
     """Replays blocks with the keys of other blocks."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def run(step, state, blocks, own, keys):
-        return memory.store(step, (), state, (blocks, own, keys))
+    def run(step, params, state, rest, keys):
+        return memory.store(step, params, state, (*rest, keys))
 
-    def forward(step, state, blocks, own, keys):
-        return run(step, state, blocks, own, keys), (state, blocks, own, keys)
+    def forward(step, *arguments):
+        return run(step, *arguments), arguments
 
     def backward(step, kept, cotangents):
-        state, blocks, own, keys = kept
+        *arguments, keys = kept
 
-        def replay(state, blocks, own):
-            return memory.store(step, (), state, (blocks, own, keys[::-1]))
+        def replay(params, state, rest):
+            return memory.store(step, params, state, (*rest, keys[::-1]))
 
-        return (*jax.vjp(replay, state, blocks, own)[1](cotangents), None)
+        return (*jax.vjp(replay, *arguments)[1](cotangents), None)
 
     run.defvjp(forward, backward)
 
     def scan(step, params, state, xs):
-        blocks, own, keys = xs
+        *rest, keys = xs
         if keys is None:  # evaluation
             return memory.store(step, params, state, xs)
-        return run(step, state, blocks, own, keys)
+        return run(step, params, state, tuple(rest), keys)
 
     return _stacked(rngs, scan)
 
