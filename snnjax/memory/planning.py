@@ -162,7 +162,7 @@ def largest(
         The number; 0 if not even 1 fits.
     """
     known: dict[int, int] = {}
-    low, high, guess, slow = 0, limit + 1, min(start, limit), 0
+    low, high, guess, slow = 0, limit + 1, min(start, limit), -1
     while high - low > 1:
         known[guess] = bytes_of(guess)
         before = low, high
@@ -179,7 +179,7 @@ def largest(
             line = int(a + (budget - known[a]) * (b - a) / rise)
             guess = line if line <= top else top if free else guess
         else:
-            slow = 0
+            slow = -1  # halving tells enough by itself
         guess = max(guess, low + 1)
     return low
 
