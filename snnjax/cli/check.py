@@ -8,6 +8,7 @@ Fields of its JSON object:
                             (smallest), worst (the array where), gradients (per array: relative,
                             cosine), reconstruction, bits_left, temp_bytes, total_bytes, seconds,
                             chosen (always false: a check does not choose)
+    device_peak_bytes       measured over all of them, where the device reports it, else null
     ok                      whether every row is
     seconds                 from the start of the command to its end
 """
@@ -67,6 +68,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "device": device,
         "batch": experiment.batch,
         "rows": [_row(finding) for finding in found],
+        "device_peak_bytes": memory.device_peak(next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if ok else 1

@@ -5,7 +5,7 @@
 A strategy of your own is ten lines and needs no base class.
 """
 
-from snnjax.memory.accounting import Measured, Residual, analysed, measure, residuals
+from snnjax.memory.accounting import Measured, Residual, analysed, device_peak, measure, residuals
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
@@ -39,6 +39,7 @@ __all__ = [
     "check",
     "compare_gradients",
     "coupling",
+    "device_peak",
     "grid_bound",
     "largest",
     "measure",

@@ -53,3 +53,14 @@ def test_recomputing_leaves_the_states_of_segments():
     replayed = memory.residuals(functools.partial(loss, memory.recompute(every=4)), X)
     # Of the scan: one state per segment. The sine's input and the spikes' cosine stay outside.
     assert (T // 4, B, N) in [r.shape for r in replayed]
+
+
+@pytest.mark.fast
+def test_the_measured_peak_is_the_devices_own_or_nothing():
+    class Device:
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    assert memory.device_peak(Device({"peak_bytes_in_use": 7})) == 7
+    assert memory.device_peak(Device(None)) is None  # a CPU
+    assert memory.device_peak() is None or memory.device_peak() > 0
