@@ -15,6 +15,7 @@ takes what:
 from __future__ import annotations
 
 import copy
+import dataclasses
 from typing import Any
 
 from flax import nnx
@@ -42,7 +43,8 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
     """The same network, keeping what a strategy says.
 
     A layer of your own takes part by a method `with_memory(strategy, spikes) -> (layer, spikes)`:
-    whether its inputs are spikes goes in, whether its outputs are comes out.
+    whether its inputs are spikes goes in, whether its outputs are comes out. The strategy over time
+    is left out for it in `order="time"`, where the network takes it as a whole.
 
     Args:
         network: stays as it is; the result shares its parameters.
@@ -125,7 +127,9 @@ class _Placing:
             case Dropout():
                 return layer, spikes and layer.rate == 0
         if hasattr(layer, "with_memory"):
-            return layer.with_memory(self.strategy, spikes)
+            strategy = dataclasses.replace(self.strategy, time=self.time)
+            self.taken.update(("time", "depth", "pack"))  # it knows which it takes
+            return layer.with_memory(strategy, spikes)
         return layer, False
 
     def cut(self, body: Any) -> Any:
@@ -172,8 +176,10 @@ class _Placing:
         return _changed(layer, synapses=synapses, scan=self.time)
 
     def _stacked(self, layer: Stacked, spikes: bool) -> tuple[Stacked, bool]:
+        taken = set(self.taken)
         blocks, out = self.place(layer.blocks, spikes)
         if spikes and not out:  # from the second block on the inputs are no spikes
+            self.taken = taken
             blocks, out = self.place(layer.blocks, False)
         if isinstance(self.depth, Reverse) and self.depth.inverse is None:
             return _changed(layer, blocks=blocks), spikes and out  # others may reverse
