@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from snnjax.cli.failures import Failure
 
 __all__ = ["read_size", "spell_size"]
 
-_UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def read_size(text: str) -> int:
-    """Bytes of `8GiB`, `500 MB`, `1e9`.
+    """Bytes of `8GiB`, `500 MB`, `1e9`, cut to whole ones.
 
     Raises:
-        Failure: It is no size above 0.
+        Failure: It is no size from 1 byte to 2^63.
     """
-    match = re.fullmatch(r"\s*([0-9.]+(?:e[0-9]+)?)\s*([a-z]*)\s*", text.lower())
+    match = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*", text.lower())
     try:
         assert match is not None
-        size = float(match[1]) * _UNITS[match[2]]
-    except (AssertionError, KeyError, ValueError):
-        size = 0.0
-    if size < 1:
+        size = Decimal(match[1]) * _UNITS[match[2]]
+    except (ArithmeticError, AssertionError, KeyError):
+        size = 0
+    if not 1 <= size < 2**63:
         raise Failure(f"{text!r} is no size: write 8GiB, 500MB or a number of bytes")
     return int(size)
 
