@@ -82,8 +82,7 @@ def saves_memory(network: Network) -> bool:
     On a CPU such a network wants XLA's memory-optimised scheduler; another is slower under it.
     """
     scans = (getattr(m, name, None) for _, m in nnx.iter_modules(network) for name in _SCANS)
-    reverses = any(isinstance(m, Reversible) for _, m in nnx.iter_modules(network))
-    return reverses or any(isinstance(scan, Joints | Recompute | Reverse) for scan in scans)
+    return any(isinstance(scan, Joints | Recompute | Reverse) for scan in scans)
 
 
 class _Placing:
@@ -212,10 +211,10 @@ def _joints(layers: Any, strategy: Strategy) -> Joints:
     for number, layer in enumerate(layers):
         last = number if spikes else last
         block = isinstance(layer, _BLOCKS)
-        behind = isinstance(layers[number - 1], Stacked | Reversible)
-        if number and (block or behind or (due and _weighs(layer))):
-            packs = bool(strategy.pack) and last > starts[-1]
-            starts.append(last if packs else number)
+        here = block or (number and isinstance(layers[number - 1], Stacked | Reversible))
+        if number and (here or (due and _weighs(layer))):
+            packs = bool(strategy.pack) and (spikes if here else last > starts[-1])
+            starts.append(last if packs and not here else number)
             marks.append(packs)
             due = False
         _, spikes = _Placing(Strategy(), "layer").place(layer, spikes)

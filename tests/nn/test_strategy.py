@@ -243,3 +243,16 @@ def test_a_reversible_stack_is_rebuilt_without_error():
     )
     seen = tapped(floating, inputs, taps=("reconstruction",))
     assert 0 < seen["reversible0"]["reconstruction"] < 1e-5
+
+
+@pytest.mark.fast
+def test_a_stack_begins_its_part_whatever_lies_between_it_and_the_neurons():
+    r = nnx.Rngs(0)
+    stack = nn.Stacked(lambda r: nn.Residual(nn.Linear(4, 4, rngs=r)), 2, rngs=r)
+    linear = functools.partial(nn.Linear, 4, 4, rngs=r)
+    body = nn.Sequential(linear(), nn.LIF(), linear(), nn.LIF(), nn.Dropout(0.5), stack, nn.LIF())
+    strategy = memory.Strategy(depth=memory.recompute(1), pack=True)
+    joints = nn.with_memory(nn.Network(body, (4,)), strategy).body.joints
+    assert joints.starts == (0, 2, 5, 6)
+    assert joints.alone == (False, False, True, False)
+    assert joints.spikes == (False, True, False, False)
