@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.memory.apart import one_trip
 from snnjax.nn.convolution_gradients import (
     Geometry,
     convolve,
@@ -87,10 +88,10 @@ def _backward(
     geometry: Geometry, residuals: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
     def by_hand(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        return (
-            input_gradient(cotangent, kernel, geometry),
-            weight_gradient(inputs, cotangent, geometry),
-        )
+        # First one, then the other: the copies that the first needs are gone by then.
+        weights_first = functools.partial(_weights_first, geometry)
+        cotangent, weights = one_trip(weights_first, (cotangent, kernel), inputs)
+        return input_gradient(cotangent, kernel, geometry), weights
 
     def by_autodiff(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         # The libraries of other devices have routines of their own for this form.
@@ -103,6 +104,12 @@ def _backward(
         shardings = (jax.typeof(inputs).sharding, jax.typeof(kernel).sharding)
         form = jax.sharding.auto_axes(by_hand, axes=mesh.explicit_axes, out_sharding=shardings)
     return lax.platform_dependent(inputs, kernel, cotangent, cpu=form, default=by_autodiff)
+
+
+def _weights_first(geometry: Geometry, carry: tuple[Array, Array], inputs: Array):
+    """`(cotangent, kernel) -> (cotangent, gradient of the kernel)`, for `one_trip`."""
+    cotangent, _ = carry
+    return cotangent, weight_gradient(inputs, cotangent, geometry)
 
 
 _convolution.defvjp(_forward, _backward)

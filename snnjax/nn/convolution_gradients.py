@@ -31,10 +31,10 @@ from snnjax.typing import Array
 
 # Up to so many groups a convolution per group beats one grouped convolution (2 to 4 times).
 _SPLIT_GROUPS = 16
-# Elements of the inputs in one block of images: 1 MiB of float32 stays in the cache of a core.
-_BLOCK = 2**18
-# Shifted products read their block once per tap, and so want a smaller one.
-_DEPTHWISE_BLOCK = 2**16
+# Elements of the inputs in one block of images: small copies, and they stay in the cache of a core.
+_BLOCK = 2**16
+# But so many images at least: in a weight gradient they are what is summed over, as channels are.
+_LEAST = 8
 
 
 class Geometry(NamedTuple):
@@ -141,15 +141,15 @@ def weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Arra
     """
     channels, features, groups = inputs.shape[-1], cotangent.shape[-1], geometry.groups
     if geometry.depthwise(channels, features):
-        form, limit = _depthwise_weight_gradient, _DEPTHWISE_BLOCK
+        form = _depthwise_weight_gradient
     elif 1 < groups <= _SPLIT_GROUPS:
         return _by_group(weight_gradient, inputs, cotangent, geometry)
     elif geometry.pointwise:
-        form, limit = _pointwise_weight_gradient, _BLOCK
+        form = _pointwise_weight_gradient
     else:
-        form, limit = _weight_gradient_by_convolution, _BLOCK
+        form = _weight_gradient_by_convolution
     shape = (*geometry.window, channels // groups, features)
-    return _sum_over_images(form, inputs, cotangent, geometry, shape, limit).astype(inputs.dtype)
+    return _sum_over_images(form, inputs, cotangent, geometry, shape).astype(inputs.dtype)
 
 
 def _by_group(gradient: Callable, left: Array, right: Array, geometry: Geometry) -> Array:
@@ -278,11 +278,10 @@ def _sum_over_images(
     cotangent: Array,
     geometry: Geometry,
     shape: tuple[int, ...],
-    limit: int,
 ) -> Array:
-    """Sums a form of the weight gradient over blocks of images of at most `limit` elements."""
+    """Sums a form of the weight gradient over blocks of images of about `_BLOCK` elements."""
     wide, images = _wide(inputs.dtype), len(inputs)
-    most = max(4, limit // max(1, math.prod(inputs.shape[1:])))
+    most = max(_LEAST, _BLOCK // max(1, math.prod(inputs.shape[1:])))
     # Blocks of one size, or one block: XLA would copy the images for a ragged remainder.
     fitting = (b for b in range(4, min(most, images) + 1) if images % b == 0)
     block = max(fitting, default=images)

@@ -205,7 +205,6 @@ def test_one_operand_alone_and_second_order(x64, groups):
 def test_meshes(x64, monkeypatch, kind, groups):
     """Images sharded over a mesh, with a sum over blocks of them that is traced within it."""
     monkeypatch.setattr(convolution_gradients, "_BLOCK", 1)
-    monkeypatch.setattr(convolution_gradients, "_DEPTHWISE_BLOCK", 1)
     devices, manual = jax.devices()[:2], kind == AxisType.Manual
     assert len(devices) == 2
     axis_types = (AxisType.Auto if manual else kind,)

@@ -101,7 +101,6 @@ def test_a_loop_saves_no_more_than_the_operands():
 @pytest.mark.parametrize("images", [12, 13])
 def test_blocks_of_images_sum_to_the_whole(x64, monkeypatch, window, groups, images):
     monkeypatch.setattr(convolution_gradients, "_BLOCK", 1)
-    monkeypatch.setattr(convolution_gradients, "_DEPTHWISE_BLOCK", 1)
     jax.clear_caches()
     shapes = {"images": images, "channels": 6, "groups": groups}
     inputs, kernel = operands((5, 4)[: len(window)], window, **shapes)
