@@ -28,8 +28,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from snnjax.memory.apart import apart
 from snnjax.memory.grid import DEFAULT_BITS, on_grid, stream_peak
-from snnjax.memory.trees import add, smooth_vjp
+from snnjax.memory.trees import combine, partition, partition_read, smooth_vjp, sum_found
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Coupling", "CouplingAux", "Streams", "coupling"]
@@ -123,23 +124,41 @@ class Coupling:
     def pull(
         self, params: PyTree, after: Streams, block: PyTree, y: Any, cotangents: Any
     ) -> tuple[Streams, tuple[PyTree, Streams, PyTree]]:
-        """Inverse and derivative at once: each branch runs forward once, under `jax.vjp`."""
+        """Inverse and derivative at once: each branch runs forward once, under `jax.vjp`.
+
+        The branches take turns (`memory.apart`): the working set is that of one.
+        """
         del y
         (d1, d2), d_aux = cotangents
-        (gy, _), pull_g = smooth_vjp(self._partial(self.g), params, block, after.x1)
-        p_g, b_g, e1 = pull_g((d2, d_aux.g))
-        x2, d1 = after.x2 - gy, d1 + e1
-        (fx, _), pull_f = smooth_vjp(self._partial(self.f), params, block, x2)
-        p_f, b_f, e2 = pull_f((d1, d_aux.f))
-        x1, d2 = after.x1 - fx, d2 + e2
+        held = (params, block)
+        by_g, y1, x2, d1, d2 = self._undo(self.g, held, d_aux.g, *after, d1, d2)
+        by_f, x2, x1, d2, d1 = self._undo(self.f, held, d_aux.f, x2, y1, d2, d1)
         before, g_before = self._order(Streams(x1, x2)), self._order(Streams(d1, d2))
-        return before, (add(p_f, p_g), g_before, add(b_f, b_g))
+        g_params, g_block = sum_found(partition(held)[0], by_f, by_g)
+        return before, (g_params, g_before, g_block)
+
+    def _undo(self, branch: Branch, held: PyTree, d_aux: PyTree, *streams: Array) -> PyTree:
+        """`(u, w, du, dw) -> (u, w - q(b(u)), du + b'(u)^T dw, dw)`, gradients of `held` in front.
+
+        Only what the branch reads of `held` goes with it, and its gradients take its place.
+        """
+
+        def run(held, u):
+            params, block = held
+            return self._rounded(branch, params, block, u)
+
+        def undo(carry, others, d_aux):
+            smooth, u, w, du, dw = carry
+            (b, _), pull = smooth_vjp(lambda s, u: run(combine(s, others), u), smooth, u)
+            gradients, e = pull((dw, d_aux))
+            return gradients, u, w - b, du + e, dw
+
+        (read, _), (unread, _) = partition_read(run, held, streams[0])
+        smooth, fixed = partition(read)
+        return apart(undo, (smooth, *streams), combine(fixed, unread), d_aux)
 
     def _order(self, streams: Streams) -> Streams:
         return Streams(streams.x2, streams.x1) if self.swap else streams
-
-    def _partial(self, branch: Branch):
-        return lambda params, block, x: self._rounded(branch, params, block, x)
 
     def _rounded(self, branch: Branch, params: PyTree, block: PyTree, x: Array):
         y, aux = branch(params, block, x)

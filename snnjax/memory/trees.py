@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,16 @@ import jax.numpy as jnp
 
 from snnjax.typing import PyTree
 
-__all__ = ["add", "combine", "partition", "smooth_half", "smooth_vjp", "zeros_like"]
+__all__ = [
+    "add",
+    "combine",
+    "partition",
+    "partition_read",
+    "smooth_half",
+    "smooth_vjp",
+    "sum_found",
+    "zeros_like",
+]
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
@@ -27,6 +37,22 @@ def combine(smooth: PyTree, rest: PyTree) -> PyTree:
     """The tree that `partition` took apart."""
     is_none = lambda leaf: leaf is None  # noqa: E731
     return jax.tree.map(lambda a, b: b if a is None else a, smooth, rest, is_leaf=is_none)
+
+
+def partition_read(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Any]:
+    """The leaves of its arguments that a function looks at, and the others: two half arguments."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    looked_at = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    looked_at |= {id(v) for v in jaxpr.outvars}
+    leaves, tree = jax.tree.flatten(args)
+
+    def half(read):
+        pairs = zip(leaves, jaxpr.invars, strict=True)
+        return jax.tree.unflatten(
+            tree, [leaf if (id(v) in looked_at) is read else None for leaf, v in pairs]
+        )
+
+    return half(True), half(False)
 
 
 def smooth_vjp(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Callable[..., Any]]:
@@ -70,6 +96,18 @@ def zeros_like(tree: PyTree) -> PyTree:
 def add(a: PyTree, b: PyTree) -> PyTree:
     """The sum of two trees of one structure."""
     return jax.tree.map(jnp.add, a, b)
+
+
+def sum_found(like: PyTree, *trees: PyTree) -> PyTree:
+    """The sum of trees that may lack leaves of `like`; zeros where all of them do."""
+
+    def total(leaf, *found):
+        if leaf is None:
+            return None
+        found = [part for part in found if part is not None]
+        return functools.reduce(jnp.add, found) if found else jnp.zeros_like(leaf)
+
+    return jax.tree.map(total, like, *trees, is_leaf=lambda leaf: leaf is None)
 
 
 def _inexact(leaf: Any) -> bool:
