@@ -122,15 +122,22 @@ def whole_number(experiment: Experiment, field: str) -> int:
 
 
 def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
-    """Of the network alone, for one batch in training."""
-    network = experiment.network(experiment, nnx.Rngs(0))
+    """Of the network alone, for one batch in training.
+
+    Raises:
+        ExperimentError: a function of the experiment failed; it says which.
+    """
+    with calling("network(experiment, rngs)"):
+        network = experiment.network(experiment, nnx.Rngs(0))
     one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)
     inputs = jax.ShapeDtypeStruct((experiment.batch, *one.inputs.shape[1:]), one.inputs.dtype)
     key = jax.random.key(0)
 
     def forward(network, inputs):
-        frames = experiment.encode(experiment, inputs, key)
-        start = network.initial_state(experiment.batch)
-        return network(frames, start, training=True, key=key)[0]
+        with calling("encode(experiment, inputs, key)"):
+            frames = experiment.encode(experiment, inputs, key)
+        with calling("the network"):
+            start = network.initial_state(experiment.batch)
+            return network(frames, start, training=True, key=key)[0]
 
     return memory.operations(forward, network, inputs)
