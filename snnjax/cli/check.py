@@ -68,7 +68,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "device": device,
         "batch": experiment.batch,
         "rows": [_row(finding) for finding in found],
-        "device_peak_bytes": memory.device_peak(next(iter(mesh.devices.flat))),
+        "device_peak_bytes": memory.device_peak(device=next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if ok else 1

@@ -117,7 +117,7 @@ def analysed(compiled: Any, samples: int | None) -> Measured:
     )
 
 
-def device_peak(device: Any = None) -> int | None:
+def device_peak(*, device: Any = None) -> int | None:
     """The most bytes a device had in use since the process began; None where it does not say.
 
     A measured figure to set beside a compiled one: CPUs do not report it, GPUs and TPUs do. It

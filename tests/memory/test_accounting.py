@@ -61,6 +61,6 @@ def test_the_measured_peak_is_the_devices_own_or_nothing():
         def __init__(self, stats):
             self.memory_stats = lambda: stats
 
-    assert memory.device_peak(Device({"peak_bytes_in_use": 7})) == 7
-    assert memory.device_peak(Device(None)) is None  # a CPU
+    assert memory.device_peak(device=Device({"peak_bytes_in_use": 7})) == 7
+    assert memory.device_peak(device=Device(None)) is None  # a CPU
     assert memory.device_peak() is None or memory.device_peak() > 0
