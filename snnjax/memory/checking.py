@@ -163,10 +163,14 @@ def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]
     return {name: _difference(a, b, float(largest)) for (name, a), (_, b) in pairs}
 
 
-def unequal(actual: PyTree, expected: PyTree) -> list[str]:
-    """Paths of arrays that are not equal bit for bit."""
+def unequal(actual: PyTree, expected: PyTree, *, within: float = 0.0) -> list[str]:
+    """Paths of arrays that are not equal bit for bit, or `within` a share of the largest entry."""
+
+    def differ(a, b):
+        return not np.array_equal(a, b) and not _difference(a, b, 0.0).relative <= within
+
     pairs = zip(_named(actual), _named(expected), strict=True)
-    return [name or "outputs" for (name, a), (_, b) in pairs if not np.array_equal(a, b)]
+    return [name or "outputs" for (name, a), (_, b) in pairs if differ(a, b)]
 
 
 def timed(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats: int) -> Any:

@@ -115,3 +115,12 @@ def test_any_other_wrong_gradient_is_named_by_its_array():
     (found,) = memory.check({"biased": scan}, step, *arguments)
     assert "wrong gradient of 0." in found.faults[0]
     assert found.relative == pytest.approx(0.1, rel=1e-3)
+
+
+@pytest.mark.fast
+def test_arrays_are_equal_bit_for_bit_or_within_a_share_of_the_largest_entry():
+    a = {"x": np.float32([1.0, np.inf]), "y": np.float32([8.0, 1.0]), "z": np.float32([np.nan])}
+    b = {"x": np.float32([1.0, np.inf]), "y": np.float32([8.0, 1.25]), "z": np.float32([np.nan])}
+    assert memory.unequal(a, b) == ["y", "z"]
+    assert memory.unequal(a, b, within=1 / 32) == ["z"]
+    assert memory.unequal(a, b, within=1 / 33) == ["y", "z"]

@@ -29,7 +29,7 @@ def statistics_twice(experiment, rngs):
         _, again = memory.store(step, params, state, (blocks, neurons, aux.statistics, keys))
         return after, aux._replace(statistics=again.statistics)
 
-    return _stacked(rngs, scan)
+    return stacked(rngs, scan)
 
 
 def dropped_key(experiment, rngs):
@@ -58,7 +58,7 @@ def dropped_key(experiment, rngs):
             return memory.store(step, params, state, xs)
         return run(step, params, state, tuple(rest), keys)
 
-    return _stacked(rngs, scan)
+    return stacked(rngs, scan)
 
 
 def _network(rngs, neuron):
@@ -68,7 +68,9 @@ def _network(rngs, neuron):
     return nn.Network(body, (8, 8, 1))
 
 
-def _stacked(rngs, scan):
+def stacked(rngs, scan):
+    """Three blocks with a norm and dropout, scanned by `scan`."""
+
     def block(rngs):
         linear = nn.Linear(8, 8, rngs=rngs)
         return nn.Sequential(linear, nn.BatchNorm(8), nn.Dropout(0.3), nn.LIF())

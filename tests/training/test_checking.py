@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import pytest
 
 from snnjax import memory, nn, training
@@ -57,3 +58,16 @@ def test_a_reversible_stream_tells_the_bits_it_has_left():
 def test_strategies_that_are_not_admitted_are_an_error_that_says_why():
     with pytest.raises(training.ExperimentError, match="no nn.Reversible"):
         findings(micro.config(), strategies=[memory.Strategy(depth=memory.reversal())])
+
+
+def test_the_last_bit_of_a_statistic_is_no_fault():
+    """XLA fuses a running mean into other sums in other programs, and rounds it otherwise."""
+
+    def scan(step, params, state, xs):
+        after, aux = memory.store(step, params, state, xs)
+        nudged = jax.tree.map(lambda leaf: leaf * (1 + 2**-23), aux.statistics)
+        return after, aux._replace(statistics=nudged)
+
+    network = lambda experiment, rngs: planted.stacked(rngs, scan)  # noqa: E731
+    _, found = findings(planted.experiment(network), strategies=AS_WRITTEN)
+    assert found.ok and found.statistics_equal, found.faults
