@@ -21,10 +21,12 @@ def branch(which, dtype):
     def run(params, block, x):
         del params
         half, state = block[which]
-        # Membranes in the dtype of the branch; statistics stay float32.
-        state = state._replace(neurons=jax.tree.map(lambda v: v.astype(dtype), state.neurons))
-        outputs, aux = half(x.astype(dtype), state, training=True)
-        return outputs, aux.statistics
+        outputs, statistics = x, []
+        for layer, *own in zip(half.layers, *state, strict=True):
+            outputs, aux = layer(outputs, nn.State(*own), training=True)
+            outputs = outputs.astype(dtype)  # membranes and statistics stay float32
+            statistics.append(aux.statistics)
+        return outputs, tuple(statistics)
 
     return run
 
@@ -38,7 +40,7 @@ def blocks(depth):
     def one(key):
         rngs = nnx.Rngs(key)
         halves = [
-            nn.Sequential(nn.IF(), nn.Conv(C, C, rngs=rngs), nn.BatchNorm(C)) for _ in range(2)
+            nn.Sequential(nn.LIF(), nn.Conv(C, C, rngs=rngs), nn.BatchNorm(C)) for _ in range(2)
         ]
         return [(half, half.initial_state((B, HW, HW, C))) for half in halves]
 
