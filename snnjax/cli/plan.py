@@ -5,7 +5,8 @@ Fields of its JSON object:
     name, device, budget    the experiment, the kind of device, the budget in bytes
     rows                    per strategy: strategy, argument_bytes, output_bytes, temp_bytes,
                             total_bytes, bytes_per_sample, operations, extra_passes (an estimate, in
-                            forward passes), ok (it fits), chosen, refused (why, or null)
+                            forward passes), ok (it fits), chosen, refused (why, its numbers are
+                            null then; or null)
     chosen                  the strategy that fits with the fewest operations, or null
     missing_bytes           by how much the leanest one is over the budget, 0 if it fits
     largest                 {"field", "value", "strategy"} where it was asked for, else null
@@ -135,19 +136,14 @@ def _conclude(
 def _row(
     planned: memory.Plan, candidate: memory.Candidate, chosen: bool, budget: int
 ) -> dict[str, Any]:
-    measured = candidate.measured
-    if measured is None:
-        return {"strategy": str(candidate.strategy), "refused": candidate.refused, "ok": False}
+    measured, sizes = candidate.measured, ("argument", "output", "temp", "total")
     return {
         "strategy": str(candidate.strategy),
-        "argument_bytes": measured.argument_bytes,
-        "output_bytes": measured.output_bytes,
-        "temp_bytes": measured.temp_bytes,
-        "total_bytes": measured.total_bytes,
-        "bytes_per_sample": measured.bytes_per_sample,
-        "operations": candidate.operations,
-        "extra_passes": planned.extra_passes(candidate),
-        "ok": measured.total_bytes <= budget,
+        **{f"{size}_bytes": getattr(measured, f"{size}_bytes", None) for size in sizes},
+        "bytes_per_sample": getattr(measured, "bytes_per_sample", None),
+        "operations": candidate.operations if measured else None,
+        "extra_passes": planned.extra_passes(candidate) if measured else None,
+        "ok": measured is not None and measured.total_bytes <= budget,
         "chosen": chosen,
-        "refused": None,
+        "refused": candidate.refused,
     }

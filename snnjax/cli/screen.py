@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_format
 import logging
+import math
 import sys
 import warnings
 from typing import Any, TextIO
@@ -38,7 +39,16 @@ class Screen:
     def finish(self, fields: dict[str, Any]) -> None:
         """The JSON object, where one was asked for."""
         if self.json:
-            print(json_format.dumps(fields), flush=True)
+            print(json_format.dumps(_strict(fields), allow_nan=False), flush=True)
+
+
+def _strict(value: Any) -> Any:
+    """What JSON can hold: numbers that are not finite become null."""
+    if isinstance(value, dict):
+        return {name: _strict(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def silence_libraries() -> None:

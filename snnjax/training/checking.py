@@ -82,21 +82,21 @@ def check_strategies(
     """
     case = _Case(experiment, dataset, make_mesh() if mesh is None else mesh)
     asked = [*strategies_of(experiment), *_IN_TIME] if strategies is None else strategies
+    reasons = [case.refusal(strategy) for strategy in asked]
+    if asked and all(reasons):
+        said = "; ".join(dict.fromkeys(map(str, reasons)))
+        raise ExperimentError(f"{experiment.name} admits no such strategy: {said}")
+    admitted = [s for s, reason in zip(asked, reasons, strict=True) if reason is None]
     reference = next(s for s in _STORE if case.admits(s))
     expected, *_ = case.run(reference, repeats=0)
-    found, reasons = [], []
-    for strategy in [reference, *asked]:
-        if reason := case.refusal(strategy):
-            reasons.append(reason)
-            continue
+    found = []
+    for strategy in [reference, *admitted]:
         finding = _judge(case, strategy, reference, expected, bound, tolerance, repeats)
         if strategy is reference:
             finding = dataclasses.replace(finding, name=f"store ({finding.name})")
         found.append(finding)
         if report:
             report(finding)
-    if len(found) == 1 and asked:
-        raise ExperimentError(f"{experiment.name} admits no such strategy: {'; '.join(reasons)}")
     return found
 
 
