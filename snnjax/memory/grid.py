@@ -6,7 +6,12 @@ Multiples of `2^-bits` below `2^(24 - bits)` in magnitude fit float32's 24 bits 
 do their sums: `(x + q(f)) - q(f) == x`, bit for bit. A reversible stream on the grid is rebuilt
 without error, so no spike can flip between the forward pass and its replay. Off the grid a last-bit
 error that crosses a threshold flips a spike, and the flip spreads through batch norm and every
-earlier block.
+earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, streams [4, 8, 16, 16,
+32] float32, a CPU, jax 0.10.2, seeds 0, 1, 2 (`experiments/benchmarks/floating_stream.py`):
+
+    blocks   bits=None: error of a rebuilt stream   cosine of the worst block   bits=12
+    32       3.3, 15, 5e-6                          0.997, 0.052, 1.000         exactly 0, 1
+    64       3.3, 13, 8.9                           0.996, 0.047, 0.331         exactly 0, 1
 """
 
 from __future__ import annotations

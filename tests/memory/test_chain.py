@@ -53,6 +53,8 @@ SCANS = {
     "currents kept": memory.recompute(3, keep=("currents",)),
 }
 
+QUICK = ("store", "every link", "the root", "three levels", "currents kept")
+
 
 def arguments(dtype=jnp.float64):
     keys = jax.random.split(jax.random.key(0), 2 * len(LINKS) + 1)
@@ -112,7 +114,7 @@ MARKS["both"] = MARKS["spikes"] + MARKS["alone"]
 def table():
     for name in SCANS:
         for marks in MARKS:
-            slow = () if marks == "both" else pytest.mark.slow
+            slow = () if marks == "both" and name in QUICK else pytest.mark.slow
             yield pytest.param(name, marks, marks=slow, id=f"{name}-{marks}")
 
 

@@ -36,7 +36,7 @@ def averaging(**options):
 def ms_resnet(**options):
     """Stacked blocks, and one between that changes the shape."""
     return models.ms_resnet(
-        blocks=(2, 2), widths=(3, 4), classes=CLASSES, input_shape=IMAGE, rngs=nnx.Rngs(0),
+        blocks=(2, 1), widths=(3, 4), classes=CLASSES, input_shape=IMAGE, rngs=nnx.Rngs(0),
         **options,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ TABLE = {
 }
 # Each row is a compilation: the default lane has of each network what touches it most.
 QUICK = {
-    "vgg": (NAMED, LEVELS),
+    "vgg": (NAMED,),
     "averaging": (LEVELS, REVERSE),
     "ms_resnet": (LEVELS,),
     "reversible": (BOTH,),
