@@ -76,14 +76,18 @@ class Watched:
 
 
 def branch(which: int, compute: Any):
-    """The `which`-th half of a block as a branch, from rest."""
+    """The `which`-th half of a block as a branch, from rest.
+
+    What one layer hands to the next has the dtype `compute`; membranes and batch statistics are
+    float32 whatever it is.
+    """
 
     def run(params, block, x):
         del params
-        half = block[which]
-        state = half.initial_state(x.shape[1:])
-        state = state._replace(neurons=jax.tree.map(lambda v: v.astype(compute), state.neurons))
-        return half(x.astype(compute), state, training=True)[0], ()
+        x = x.astype(compute)
+        for layer in block[which].layers:
+            x = layer(x, layer.initial_state(x.shape[1:]), training=True)[0].astype(compute)
+        return x, ()
 
     return run
 
@@ -145,10 +149,8 @@ def spikes(compute: Any, joints: Streams) -> jax.Array:
     neuron = nn.IF()
 
     def fire(x):
-        x = x.astype(compute)
         state = neuron.initial_state(x.shape[1:])
-        state = state._replace(neurons=jax.tree.map(lambda v: v.astype(compute), state.neurons))
-        return neuron(x, state, training=True)[0] > 0
+        return neuron(x.astype(compute), state, training=True)[0] > 0
 
     return jax.lax.map(jax.vmap(fire), jnp.stack([joints.x2[:-1], joints.x1[1:]], 1))
 

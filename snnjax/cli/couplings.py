@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import memory, nn, training
+from snnjax import memory, nn
 from snnjax.cli.failures import Failure
 
 __all__ = ["Couplings"]
@@ -52,7 +52,8 @@ class Couplings:
     ) -> tuple[Any, tuple[Any, ...]]:
         """The jitted gradient and the shapes of its arguments; nothing is compiled.
 
-        On a CPU it is compiled for the least memory, whatever the strategy.
+        The CPU's scheduler is XLA's default: one scanned stack has nothing for the
+        memory-optimised one to reorder (it cost reverse 1.5 MB of 9.3, and gained store 1 %).
 
         Raises:
             ValueError: the stack does not admit the strategy.
@@ -69,8 +70,7 @@ class Couplings:
             outputs, aux = network(frames, start, training=True)
             return jnp.mean(jnp.square(outputs)), aux.statistics
 
-        options = training.compiler_options(training.make_mesh(), memory_scheduler=True)
-        gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True), compiler_options=options)
+        gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
         return gradient, (params, frames, constants, network.initial_state(1).statistics)
 
     def _branch(self, rngs: nnx.Rngs) -> nn.Layer:

@@ -13,6 +13,7 @@ from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
 from snnjax.memory.operations import operations
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
 from snnjax.memory.planning import Candidate, Plan, largest, plan
+from snnjax.memory.replay import Replayed, replayed
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, store
 from snnjax.memory.strategy import Strategy, StrategyError, parse_strategy
@@ -27,6 +28,7 @@ __all__ = [
     "Packed",
     "Plan",
     "Recompute",
+    "Replayed",
     "Residual",
     "Reverse",
     "Storage",
@@ -50,6 +52,7 @@ __all__ = [
     "parse_strategy",
     "plan",
     "recompute",
+    "replayed",
     "residuals",
     "reversal",
     "reverse",

@@ -14,6 +14,7 @@ Joints that carry spikes are kept at one bit each where asked for.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import jax
 
 from snnjax.memory.packing import pack, unpacked
+from snnjax.memory.replay import replayed
 from snnjax.memory.scans import Recompute, store
 from snnjax.typing import Array, PyTree, Scan
 
@@ -70,21 +72,42 @@ def chain(
     spikes, alone = (list(marks) or [False] * len(links) for marks in (spikes, alone))
     count = alone.count(False)
     every = math.isqrt(max(count - 1, 0)) + 1 if scan.every == "sqrt" else scan.every
-    policy = jax.checkpoint_policies.save_only_these_names(*scan.keep) if scan.keep else None
     extras: list[Any] = []
     for part in _parts(alone, every):
+        segment = _Segment(tuple(links[part]), scan.inner, tuple(spikes[part]))
         if alone[part.start]:
             x, more = _run(links[part], owns[part], x)
+        elif part.stop == len(links):  # its derivative comes next: nothing is gained by waiting
+            x, more = segment(owns[part], x)
+        elif scan.keep:
+            x, more = _checkpointed(segment, scan.keep)(owns[part], x)
         else:
-
-            def segment(owns, bits, x, part=part):
-                x = x if bits is None else unpacked(bits, x)
-                return chain(links[part], owns, x, scan=scan.inner, spikes=spikes[part])
-
-            bits = pack(x) if spikes[part.start] else None
-            x, more = jax.checkpoint(segment, policy=policy)(owns[part], bits, x)
+            x, more = replayed(segment, spikes=spikes[part.start])(owns[part], x)
         extras += more
     return x, extras
+
+
+@dataclasses.dataclass(frozen=True)
+class _Segment:
+    """Links between two joints, as one; equal segments are equal."""
+
+    links: tuple[Link, ...]
+    inner: Scan
+    spikes: tuple[bool, ...]
+
+    def __call__(self, owns: Sequence[PyTree], x: Array) -> tuple[Array, list[Any]]:
+        return chain(self.links, owns, x, scan=self.inner, spikes=self.spikes)
+
+
+def _checkpointed(segment: _Segment, keep: tuple[str, ...]) -> Link:
+    """As `replayed`, but values of these names are kept."""
+
+    def run(owns, bits, x):
+        return segment(owns, x if bits is None else unpacked(bits, x))
+
+    policy = jax.checkpoint_policies.save_only_these_names(*keep)
+    again = jax.checkpoint(run, policy=policy)
+    return lambda owns, x: again(owns, pack(x) if segment.spikes[0] else None, x)
 
 
 def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from snnjax.memory.trees import combine, partition, smooth_vjp
 from snnjax.typing import Array, PyTree
 
-__all__ = ["Packed", "Storage", "pack", "packed", "unpack", "unpacked"]
+__all__ = ["Like", "Packed", "Storage", "pack", "packed", "unpack", "unpacked"]
 
 Storage = Literal["spikes", "bfloat16", "int8"]
 _STORAGES = ("spikes", "bfloat16", "int8")
@@ -112,13 +112,13 @@ def _apply(function, storage, smooth, rest, inputs):
 
 def _apply_forward(function, storage, smooth, rest, inputs):
     outputs = function(combine(smooth, rest), inputs)
-    like = _Like(jax.ShapeDtypeStruct(inputs.shape, inputs.dtype))
+    like = Like.of(inputs)
     return outputs, (smooth, rest, _encode(inputs, storage), like)
 
 
 def _apply_backward(function, storage, residuals, cotangents):
     smooth, rest, code, like = residuals
-    inputs = _decode(code, storage, like.of)
+    inputs = _decode(code, storage, like)
     _, pull = smooth_vjp(function, combine(smooth, rest), inputs)
     g_params, g_inputs = pull(cotangents)
     return g_params, None, g_inputs
@@ -137,7 +137,7 @@ def _encode(inputs: Array, storage: Storage) -> Any:
     return levels.astype(jnp.int8), scale
 
 
-def _decode(code: Any, storage: Storage, like: jax.ShapeDtypeStruct) -> Array:
+def _decode(code: Any, storage: Storage, like: Like) -> Array:
     if storage == "spikes":
         return unpack(code, like.shape, like.dtype)
     if storage == "bfloat16":
@@ -148,7 +148,13 @@ def _decode(code: Any, storage: Storage, like: jax.ShapeDtypeStruct) -> Array:
 
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class _Like:
+class Like:
     """A shape and dtype, carried to the backward pass as structure, not as data."""
 
-    of: jax.ShapeDtypeStruct
+    shape: tuple[int, ...]
+    dtype: Any
+
+    @classmethod
+    def of(cls, array: Any) -> Like:
+        """Those of an array, or of what stands for one."""
+        return cls(tuple(array.shape), array.dtype)

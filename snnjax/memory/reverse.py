@@ -25,7 +25,7 @@ from snnjax.memory import symbolic
 from snnjax.memory.scans import store
 from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
-from snnjax.typing import Array, PyTree, Step
+from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = ["Reverse", "reversal", "reverse"]
 
@@ -66,11 +66,13 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
     return Reverse(inverse, refresh)
 
 
-def reversal(*, refresh: int | None = None) -> Reverse:
+def reversal(*, refresh: int | None = None, inner: Scan | None = None) -> Reverse:
     """`reverse` by the inverse that a layer brings: `nn.Reversible`, neurons that offer one.
 
     Args:
         refresh: as for `reverse`; None is as often as the layer's inverse needs.
+        inner: the strategy within one branch while it is differentiated, for layers that have
+            branches; None leaves it to `nn.with_memory`, which takes `recompute(1)`.
 
     Returns:
         A scan to be given to a layer; by itself it raises a ValueError.
@@ -78,7 +80,7 @@ def reversal(*, refresh: int | None = None) -> Reverse:
     Raises:
         ValueError: `refresh` is not a positive whole number.
     """
-    return Reverse(None, refresh)
+    return Reverse(None, refresh, inner)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +90,12 @@ class Reverse:
     Attributes:
         inverse: undoes one step; None until a layer brings its own.
         refresh: steps undone in a row at most; None is all of them.
+        inner: the strategy within a step, taken up by the layer that has the steps.
     """
 
     inverse: Inverse | None
     refresh: int | None = None
+    inner: Scan | None = None
 
     def __post_init__(self):
         whole = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
@@ -105,7 +109,7 @@ class Reverse:
         if self.inverse is not None:
             return self
         steps = getattr(inverse, "steps", None)
-        return Reverse(inverse, steps if self.refresh is None else self.refresh)
+        return Reverse(inverse, steps if self.refresh is None else self.refresh, self.inner)
 
     def error(self, step: Step, params: PyTree, state: PyTree, xs: PyTree) -> Array:
         """Largest error of a rebuilt state, a scalar: 0 where the reversal is exact.

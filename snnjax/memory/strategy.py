@@ -87,7 +87,7 @@ def parse_strategy(text: str) -> Strategy:
         raise ValueError(
             f"cannot read the strategy {text!r} ({error}): write it as "
             "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, "
-            "recompute(every, inner=..., keep=(...)) and reverse(refresh=...)"
+            "recompute(every, inner=..., keep=(...)) and reverse(refresh=..., inner=...)"
         ) from None
 
 
@@ -118,5 +118,7 @@ def _scan(scan: Scan) -> str:
         keep = f", keep={scan.keep!r}" if scan.keep else ""
         return f"recompute({scan.every}{inner}{keep})"
     if isinstance(scan, Reverse) and scan.inverse is None:
-        return f"reverse(refresh={scan.refresh})" if scan.refresh else "reverse"
+        options = [f"refresh={scan.refresh}"] if scan.refresh else []
+        options += [f"inner={_scan(scan.inner)}"] if scan.inner else []
+        return f"reverse({', '.join(options)})" if options else "reverse"
     return str(getattr(scan, "__name__", scan))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import CustomVJPPrimal, SymbolicZero
 
+from snnjax.memory.trees import partition
 from snnjax.typing import PyTree
 
 __all__ = ["Wanted", "filled", "hollow", "perturbed", "values"]
@@ -31,6 +32,11 @@ class Wanted:
         leaves, structure = jax.tree.flatten(tree)
         pairs = zip(leaves, self.leaves, strict=True)
         return structure.unflatten([leaf if wanted else None for leaf, wanted in pairs])
+
+    def halves(self, tree: PyTree) -> tuple[PyTree, PyTree]:
+        """The wanted ones among a tree's inexact leaves, and everything else."""
+        wanted = self.of(partition(tree)[0])
+        return wanted, jax.tree.map(lambda a, b: a if b is None else None, tree, wanted)
 
 
 def perturbed(primals: PyTree) -> Wanted:

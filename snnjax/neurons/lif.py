@@ -189,22 +189,30 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
         slope = (v_before - h) / (1 - params.decay) if scale_input else v_before
         return sum_to(slope * g_h, params.decay.shape)
 
-    def step(carry, inputs):
-        g_v, later, g_params = carry
-        h, g_s = inputs
+    def step(carry, t):
+        g_v, later, g_params, pending, g_seq = carry
+        # The currents' cotangents take the place of the spikes', each one step after it was read:
+        # a write and then a read of the same array is what XLA does in place.
+        g_seq = lax.dynamic_update_index_in_dim(g_seq, pending, t + 1, 0)
+        h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
         fire_and_reset = functools.partial(_fire_and_reset, spike, reset)
         (v, _), pull = jax.vjp(fire_and_reset, params.threshold, h)
         g_threshold, g_h = pull((g_v, g_s))
         # The membrane before step t+1 is known only here, one step further back.
         g_decay = decay_gradient(v, *later)
         g_params = LIFParams(g_params.decay + g_decay, g_params.threshold + g_threshold)
-        return (params.decay * g_h, (h, g_h), g_params), gain * g_h
+        return (params.decay * g_h, (h, g_h), g_params, gain * g_h, g_seq), None
 
     nothing = (jnp.zeros_like(first), jnp.zeros_like(first))
     zeros = LIFParams(*(jnp.zeros_like(p) for p in params))
-    (g_first, later, g_params), g_xs = lax.scan(
-        step, (g_last, nothing, zeros), (hs, g_spikes), reverse=True
+    if not len(hs):
+        return zeros, g_last, g_spikes
+    # Before the last step itself there is nothing to write: what is there already (index clamped).
+    start = (g_last, nothing, zeros, g_spikes[-1], g_spikes)
+    (g_first, later, g_params, pending, g_xs), _ = lax.scan(
+        step, start, jnp.arange(len(hs), dtype=jnp.uint32), reverse=True
     )
+    g_xs = g_xs.at[0].set(pending)
     g_decay = g_params.decay + decay_gradient(first, *later)
     return g_params._replace(decay=g_decay), g_first, g_xs
 

@@ -17,6 +17,7 @@ Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, a
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,8 @@ class BatchNorm(nnx.Module):
 
     In training the batch's statistics normalise and `aux.statistics` holds
     `momentum * running + (1 - momentum) * batch`; otherwise the running ones normalise and go
-    through unchanged. Statistics are computed in float32 whatever the input.
+    through unchanged. Statistics are computed in float32 whatever the input. For its derivative the
+    layer keeps its inputs and two numbers per channel; in training there is no forward mode.
 
     Args:
         channels: `C`.
@@ -100,10 +102,8 @@ class BatchNorm(nnx.Module):
         if not training or self.over == "frozen":
             return self._normalize(inputs, *running), Aux((), running)
         axes = tuple(range(0 if self.over == "window" else 1, inputs.ndim - 1))
-        wide = inputs.astype(jnp.float32)
-        mean = wide.mean(axes, keepdims=True)
-        var = jnp.square(wide - mean).mean(axes, keepdims=True)
-        outputs = self._normalize(inputs, mean, var)
+        scale = self.gain * self.scale[...]
+        outputs, mean, var = _standardized(axes, self.epsilon, inputs, scale, self.bias[...])
         # Over "step" one row per timestep: their mean is what the running values move towards.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
         moved = jax.tree.map(
@@ -115,6 +115,47 @@ class BatchNorm(nnx.Module):
         factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         outputs = (inputs.astype(jnp.float32) - mean) * factor + self.bias[...]
         return outputs.astype(inputs.dtype)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _standardized(axes, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
+    """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
+
+    The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
+    strategy, so that XLA rounds it alike:
+
+        dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
+
+    Mean and variance leave as statistics only: their own cotangents are not looked at.
+    """
+    return _standardize(axes, epsilon, x, scale, bias)[0]
+
+
+def _standardize(axes, epsilon, x, scale, bias):
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axes, keepdims=True)
+    var = jnp.square(wide - mean).mean(axes, keepdims=True)
+    rate = jax.lax.rsqrt(var + epsilon)
+    y = (wide - mean) * (scale * rate) + bias
+    return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
+
+
+def _standardize_backward(axes, epsilon, residuals, cotangents):
+    del epsilon
+    x, mean, rate, scale = residuals
+    g = cotangents[0].astype(jnp.float32)
+    n = (x.astype(jnp.float32) - mean) * rate
+    mean_g, mean_gn = (part.mean(axes, keepdims=True) for part in (g, g * n))
+    g_x = scale * rate * (g - mean_g - n * mean_gn)
+    # One row of means per timestep or one in all; each stands for so many elements.
+    count = x.size // mean.size
+    g_scale, g_bias = (
+        count * part.reshape(-1, part.shape[-1]).sum(0) for part in (mean_gn, mean_g)
+    )
+    return g_x.astype(x.dtype), g_scale, g_bias
+
+
+_standardized.defvjp(_standardize, _standardize_backward)
 
 
 def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:

@@ -25,6 +25,8 @@ __all__ = ["Rest", "expanded", "split"]
 class Rest:
     """The state of `depth` equal blocks at rest.
 
+    A state of your own is given as arrays `[depth, ...]` instead; blocks may make this one anew.
+
     Attributes:
         block: the state of one.
         depth: how many there are.

@@ -23,7 +23,7 @@ from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.nn.contract import Aux, Layer, State, output_shape
 from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.rest import Rest, expanded, split
+from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.statistics import StreamPeak
 from snnjax.nn.wiring import gather, subkey
 from snnjax.typing import Array, Key, Scan
@@ -103,11 +103,11 @@ class Reversible(nnx.Module):
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         statistics, (_, bound) = state.statistics
-        rest, neurons = split(state.neurons)
+        neurons = None if isinstance(state.neurons, Rest) else state.neurons
         keys = None if key is None else jax.random.split(key, self.depth)
         entered = couple.enter(*jnp.split(inputs, 2, axis=-1))
         blocks = ((self.f, self.g), neurons, statistics, keys)
-        streams, (f_aux, g_aux, peaks) = scan(couple.step, rest, entered, blocks)
+        streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
         peak = jnp.maximum(memory.stream_peak(entered), peaks.max())
         parts = [
             (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
@@ -117,7 +117,7 @@ class Reversible(nnx.Module):
         aux = Aux(
             (f_aux.state, g_aux.state),
             ((f_aux.statistics, g_aux.statistics), StreamPeak(peak, bound)),
-            gather(parts).taps | reconstruction("", scan, couple.step, rest, entered, blocks, taps),
+            gather(parts).taps | reconstruction("", scan, couple.step, (), entered, blocks, taps),
         )
         return jnp.concatenate(streams, axis=-1), aux
 
@@ -130,10 +130,13 @@ class Branch:
     training: bool
     taps: tuple[str, ...]
 
-    def __call__(self, rest, block, x: Array) -> tuple[Array, Aux]:
+    def __call__(self, params, block, x: Array) -> tuple[Array, Aux]:
         """Runs the branch over the window `[T, B, ...]`, from rest unless the block has a state."""
+        del params
         layers, neurons, statistics, key = block
-        own = State((rest if neurons is None else neurons)[self.which], statistics[self.which])
-        return layers[self.which](
-            x, own, training=self.training, key=subkey(key, self.which), taps=self.taps
-        )
+        # A state at rest is made here: handed in, it would get a gradient that nobody asked for.
+        layer = layers[self.which]
+        rest = layer.initial_state(x.shape[1:]).neurons
+        own = State(rest if neurons is None else neurons[self.which], statistics[self.which])
+        key = subkey(key, self.which)
+        return layer(x, own, training=self.training, key=key, taps=self.taps)

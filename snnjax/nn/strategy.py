@@ -20,7 +20,7 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax.memory import Recompute, Reverse, Strategy, StrategyError, store
+from snnjax.memory import Recompute, Reverse, Strategy, StrategyError, recompute, store
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Neuron
@@ -79,7 +79,9 @@ def _with_memory(network: Network, strategy: Strategy) -> Network:
 def saves_memory(network: Network) -> bool:
     """Whether anything in a network keeps less than it could, at the price of computing again.
 
-    On a CPU such a network wants XLA's memory-optimised scheduler; another is slower under it.
+    On a CPU such a network wants XLA's memory-optimised scheduler; another is slower under it. The
+    scheduler orders what stands between loops: an MS-ResNet-18 cut by `depth=recompute(1)` fell
+    from 66 to 39 MB, while a single scanned stack with nothing around it rose by 4 to 20 %.
     """
     scans = (getattr(m, name, None) for _, m in nnx.iter_modules(network) for name in _SCANS)
     return any(isinstance(scan, Joints | Recompute | Reverse) for scan in scans)
@@ -119,8 +121,7 @@ class _Placing:
             case Stacked():
                 return self._stacked(layer, spikes)
             case Reversible():
-                f, g = (self.place(branch, False)[0] for branch in (layer.f, layer.g))
-                return self._deep(layer, f=f, g=g), False
+                return self._reversible(layer), False
             case Fold():
                 return self._fold(layer, spikes)
             case Dropout():
@@ -183,6 +184,14 @@ class _Placing:
         if isinstance(self.depth, Reverse) and self.depth.inverse is None:
             return _changed(layer, blocks=blocks), spikes and out  # others may reverse
         return self._deep(layer, blocks=blocks), spikes and out
+
+    def _reversible(self, layer: Reversible) -> Reversible:
+        """Branches are undone one at a time, and their parts between two cuts as well."""
+        f, g = (self.place(branch, False)[0] for branch in (layer.f, layer.g))
+        scan = self.depth or layer.scan
+        inner = (scan.inner or recompute(1)) if isinstance(scan, Reverse) else store
+        within = _Placing(dataclasses.replace(self.strategy, depth=inner), "layer")
+        return self._deep(layer, f=within.cut(f), g=within.cut(g))
 
     def _deep(self, layer: Any, **changes: Any) -> Any:
         if self.depth is not None:

@@ -83,6 +83,25 @@ def test_half_precision_is_normalised_in_float32(training):
     assert_close(aux.statistics, moved.statistics, 1e-6)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("over", ["window", "step"])
+def test_the_gradient_is_that_of_the_formula(over):
+    layer, state = batchnorm(over)
+    x, weights = sequence(SPACE) + 1, sequence(SPACE, seed=1)
+    axes = (0, 1, 2, 3) if over == "window" else (1, 2, 3)
+
+    def formula(layer, x):
+        centred = x - x.mean(axes, keepdims=True)
+        spread = jnp.sqrt(jnp.square(centred).mean(axes, keepdims=True) + EPSILON)
+        return GAIN * layer.scale[...] * centred / spread + layer.bias[...]
+
+    def gradient(function):
+        return jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a)) * weights), (0, 1))(layer, x)
+
+    found = gradient(lambda layer, x: layer(x, state, training=True)[0])
+    assert_close(found, gradient(formula), 2e-6)
+
+
 def test_statistics_are_no_way_round_for_the_gradient():
     layer, state = batchnorm("window")
     moved = lambda x: sum(s.sum() for s in layer(x, state, training=True)[1].statistics)  # noqa: E731
