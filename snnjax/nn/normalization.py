@@ -103,7 +103,8 @@ class BatchNorm(nnx.Module):
             return self._normalize(inputs, *running), Aux((), running)
         axes = tuple(range(0 if self.over == "window" else 1, inputs.ndim - 1))
         scale = self.gain * self.scale[...]
-        outputs, mean, var = _standardized(axes, self.epsilon, inputs, scale, self.bias[...])
+        normal = _standardized(axes, self.epsilon, inputs, scale, self.bias[...])
+        outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         # Over "step" one row per timestep: their mean is what the running values move towards.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
         moved = jax.tree.map(
