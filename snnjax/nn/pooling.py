@@ -14,16 +14,16 @@ from snnjax.typing import Array, bind
 __all__ = ["AvgPool", "GlobalAvgPool", "MaxPool", "max_pool"]
 
 
-def AvgPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
+def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
     """Mean over `window x window` patches of `[T, B, H, W, C]`; strides default to the window.
 
-    Padding counts as zeros.
+    Padding counts as zeros; a number pads so many rows and columns on every side.
     """
     step = window if strides is None else strides
     return Fold(bind(_avg_pool, window=window, strides=step, padding=padding), name="avgpool")
 
 
-def MaxPool(*, window: int = 2, strides: int | None = None, padding: str = "VALID") -> Fold:
+def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
     """Maximum over `window x window` patches of `[T, B, H, W, C]`; see `max_pool`."""
     step = window if strides is None else strides
     return Fold(bind(max_pool, window=window, strides=step, padding=padding), name="maxpool")
@@ -34,7 +34,7 @@ def GlobalAvgPool() -> Fold:
     return Fold(_mean_over_space, name="globalavgpool")
 
 
-def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID") -> Array:
+def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "VALID") -> Array:
     """Maximum over `window x window` patches of `[N, H, W, C]`.
 
     Where several elements of a patch are the maximum, which is the rule among spikes, the first in
@@ -47,14 +47,13 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID"
         inputs: images.
         window: side of a patch.
         strides: step from patch to patch.
-        padding: `"VALID"` or `"SAME"`; what is padded never is the maximum.
+        padding: `"VALID"`, `"SAME"`, or so many rows and columns on every side; what is padded
+            never is the maximum.
 
     Raises:
         ValueError: `inputs` are no images, or smaller than a patch.
     """
-    _check(inputs, window, padding)
-    space = inputs.shape[1:3]
-    pads = lax.padtype_to_pads(space, (window, window), (strides, strides), padding)
+    pads = _pads(inputs, window, strides, padding)
     if any(sum(pad) for pad in pads):
         lowest = jnp.asarray(-jnp.inf, inputs.dtype)
         inputs = jnp.pad(inputs, ((0, 0), *pads, (0, 0)), constant_values=lowest)
@@ -71,19 +70,25 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str = "VALID"
     return largest
 
 
-def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str) -> Array:
-    _check(inputs, window, padding)
+def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:
+    pads = ((0, 0), *_pads(inputs, window, strides, padding), (0, 0))
     patch, step = (1, window, window, 1), (1, strides, strides, 1)
-    return lax.reduce_window(inputs, 0.0, lax.add, patch, step, padding) / window**2
+    return lax.reduce_window(inputs, 0.0, lax.add, patch, step, pads) / window**2
 
 
-def _check(inputs: Array, window: int, padding: str) -> None:
-    if inputs.ndim != 4 or (padding == "VALID" and min(inputs.shape[1:3]) < window):
+def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[tuple[int, int]]:
+    """Rows and columns to add before and after."""
+    border = padding if isinstance(padding, int) else 0
+    if inputs.ndim != 4 or (padding != "SAME" and min(inputs.shape[1:3]) + 2 * border < window):
         raise ValueError(
             f"pooling takes images [N, H, W, C] (time folded into N), at least {window}x{window}, "
             f"got {list(inputs.shape)}: for a series use a strided convolution, for small images a "
             "smaller window or fewer pools before"
         )
+    if isinstance(padding, int):
+        return [(border, border)] * 2
+    space = inputs.shape[1:3]
+    return list(lax.padtype_to_pads(space, (window, window), (strides, strides), padding))
 
 
 def _mean_over_space(inputs: Array) -> Array:

@@ -32,6 +32,20 @@ def test_avg_pool_is_the_mean_of_patches():
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
 
 
+def test_a_number_pads_every_side_with_what_counts_least():
+    """3x3 patches, step 2, one row and column around, as PyTorch's padding=1."""
+    x = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
+    wide = lambda value: jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=value)  # noqa: E731
+    pools = {"window": 3, "strides": 2}
+    np.testing.assert_array_equal(max_pool(x, **pools, padding=1), max_pool(wide(-9.0), **pools))
+    means, padded = (
+        nn.AvgPool(**pools, padding=p)(a[None], nn.State(), training=False)[0]
+        for p, a in ((1, x), ("VALID", wide(0.0)))
+    )
+    assert means.shape == (1, 2, 3, 3, 3)
+    np.testing.assert_array_equal(means, padded)
+
+
 def test_pools_work_on_every_timestep_alike():
     x = jax.random.normal(jax.random.key(2), (3, 2, 4, 4, 5))
     for layer in (nn.MaxPool(), nn.AvgPool(), nn.GlobalAvgPool()):
