@@ -11,6 +11,7 @@ from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
+from snnjax.nn.once import Once
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.rest import Rest, expanded
@@ -47,6 +48,7 @@ __all__ = [
     "MaxPool",
     "Network",
     "Neuron",
+    "Once",
     "Recurrent",
     "Residual",
     "Rest",

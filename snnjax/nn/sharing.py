@@ -6,7 +6,9 @@
                                                       h_l[t] = f(v_{l-1}[t], x_l[t])
 
 It is wiring, not a memory strategy: another network, whose membranes forget once per call, so K or
-G times per timestep. State shrinks by G or K; the gradient stays exact for this network.
+G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to the
+next). State shrinks by G or K; the gradient stays exact for this network. Both at once is `Shared`
+with a `Grouped` neuron, K G calls per timestep.
 
 Reference: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for
 Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
@@ -14,7 +16,7 @@ Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -22,9 +24,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn.baton import Baton, BatonInverse, Parts
 from snnjax.nn.contract import Aux, State, output_shape
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.normalization import refuse_window_statistics
+from snnjax.nn.once import Once
+from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import expanded
 from snnjax.nn.statistics import mean_over_steps
 from snnjax.nn.wiring import subkey
@@ -49,6 +54,7 @@ class Grouped(nnx.Module):
 
     def __init__(self, neuron: Neuron, groups: int):
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
+        self.spiking = neuron.spiking
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `(B, ..., C / groups)`."""
@@ -90,34 +96,92 @@ class Shared(nnx.Module):
     """Layers of equal shape that write one membrane, one after the other within each timestep.
 
     Since a layer waits for the membrane its predecessor leaves at the same timestep, the group runs
-    step by step: normalisation inside must be `over="step"` or `"frozen"`.
+    step by step: normalisation inside must be `over="step"` or `"frozen"`. A first layer in
+    `nn.Once` is taken out of the loop.
+
+    Of the membrane a gradient keeps, with `T` timesteps, `K` layers, `G` channel groups and M bytes
+    of one membrane (of `C / G` channels):
+
+        memory.store              T K G M         every call's
+        memory.recompute(every)   (T / every) M   exact; all calls of `every` timesteps once more
+        memory.reversal()         M               if the neuron does not forget, as nn.IF; else
+                                                  (T / refresh) M, refresh * K * G calls at most as
+                                                  many as its inverse can undo
+
+    `recompute` keeps the inputs beside it, and `reversal` all spikes at one bit each; neither keeps
+    currents nor what synapses and norms keep.
 
     Args:
         synapses: what leads to each layer's currents, such as `Sequential(Conv, BatchNorm)`; all
             of them give one shape.
-        neuron: the neuron, with its one membrane.
+        neuron: the neuron, with its one membrane; an `nn.Grouped` one if channels share it, too.
+        shortcuts: of each layer None, or what what entered the layer before goes through to be
+            added to its currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
+            blocks of two layers. An empty `nn.Sequential()` is the identity.
         scan: the memory strategy over time; None for `memory.store`.
 
     Raises:
-        ValueError: there are no layers, their currents differ in shape (on `initial_state`), or
-            one normalises over the window (on a call in training).
+        ValueError: there are no layers, or not one shortcut for each; their currents differ in
+            shape (on `initial_state`); one normalises over the window (on a call in training); the
+            scan reverses and the group has no inverse.
     """
 
-    def __init__(self, synapses: list[Any], neuron: Neuron, *, scan: Scan | None = None):
+    def __init__(
+        self,
+        synapses: list[Any],
+        neuron: Neuron | Grouped,
+        *,
+        shortcuts: Sequence[Any] = (),
+        scan: Scan | None = None,
+    ):
         if not synapses:
             raise ValueError("Shared needs at least one layer of synapses")
+        if shortcuts and (len(shortcuts) != len(synapses) or shortcuts[0] is not None):
+            raise ValueError(
+                "give one shortcut per layer, or None; before the first layer there is nothing it "
+                "could start from"
+            )
         self.synapses, self.neuron = nnx.List(synapses), neuron
+        self.shortcuts = nnx.List(shortcuts)
         self.scan, self.name = scan, "shared"
+        if isinstance(scan, memory.Reverse):
+            self.inverse()
+
+    def inverse(self) -> tuple[Any, int | None]:
+        """The inverse of one call and how many timesteps it can undo; None is any number.
+
+        Raises:
+            ValueError: there is none, and why.
+        """
+        cell, groups = self._cell()
+        if cell.inverse is None or not cell.spiking:
+            raise ValueError(f"{cell.name} neurons offer no inverse: use memory.recompute(every)")
+        undo, calls = cell.inverse(), groups * len(self.synapses)
+        if undo.steps is None:
+            return undo, None
+        if undo.steps < calls:
+            raise ValueError(
+                f"layers that share a membrane call it {calls} times per timestep, and this neuron "
+                f"can be undone {undo.steps} times before its rounding error matters: use "
+                "memory.recompute(every), or a neuron that forgets less"
+            )
+        return undo, undo.steps // calls
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """One membrane for all layers, and the states of the synapses."""
-        states, shapes = [], []
-        for synapse in self.synapses:
+        """One membrane for all layers, and the states of synapses and shortcuts."""
+        states, bypasses, further, first = [], [], None, None
+        for number, synapse in enumerate(self.synapses):
             states.append(synapse.initial_state(shape))
-            shape = output_shape(synapse, states[-1], shape)
-            shapes.append(shape)
-        if len(set(shapes)) > 1:
-            raise ValueError(f"layers that share a membrane give one shape, not {shapes}")
+            if self.shortcuts:
+                way = self.shortcuts[number]
+                bypasses.append(State() if way is None else way.initial_state(further))
+            further, shape = shape, output_shape(synapse, states[-1], shape)
+            if number and shape != first:
+                raise ValueError(
+                    f"layers that share a membrane give one shape, not {first} and {shape}"
+                )
+            first = shape
+        states += bypasses
         inner = expanded(tuple(s.neurons for s in states))  # they are carried over time
         membrane = self.neuron.initial_state(shape).neurons
         return State((membrane, inner), tuple(s.statistics for s in states))
@@ -133,33 +197,35 @@ class Shared(nnx.Module):
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the group, timestep by timestep."""
         if training:
-            refuse_window_statistics(self.synapses)
-        params = (self.synapses, self.neuron, state.statistics, key)
-        step = Group(training, taps)
-        scan = memory.store if self.scan is None else self.scan
-        after, (outputs, statistics, seen) = scan(step, params, state.neurons, inputs)
-        return outputs, Aux(after, mean_over_steps(statistics), seen)
+            refuse_window_statistics([*self.synapses, *self.shortcuts])
+        cell, groups = self._cell()
+        fixed, aux = self._fixed(inputs, state, training, key)
+        parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, key, fixed)
+        step, scan, start = Baton(groups, training, taps), self.scan, state.neurons
+        if isinstance(scan, memory.Reverse):
+            back = Baton(groups, training, (), True)
+            scan = scan.by(BatonInverse(back, *self.inverse()))
+            seen_back = reconstruction("", scan, back, parts, start, inputs, taps)
+            # What is looked at is all kept: under a strategy it would have to be rebuilt as well.
+            step, scan = (step, memory.store) if taps else (back, scan)
+        else:
+            seen_back = {}
+        scan = memory.store if scan is None else scan
+        after, (outputs, statistics, seen, _) = scan(step, parts, start, inputs)
+        statistics = mean_over_steps(statistics)
+        if fixed is not None:
+            statistics = (aux.statistics, *statistics[1:])
+        return outputs, Aux(after, statistics, seen | seen_back)
 
+    def _cell(self) -> tuple[Neuron, int]:
+        neuron = self.neuron
+        return (neuron.neuron, neuron.groups) if isinstance(neuron, Grouped) else (neuron, 1)
 
-@dataclasses.dataclass(frozen=True)
-class Group:
-    """One timestep of layers that share a membrane, as a Step."""
-
-    training: bool
-    taps: tuple[str, ...]
-
-    def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
-        """One frame `[B, ...]` through the layers; the membrane is handed from one to the next."""
-        synapses, neuron, statistics, key = params
-        membrane, inner = state
-        outputs, states, moved, seen = frame[None], [], [], {}
-        for i, synapse in enumerate(synapses):
-            own = State(inner[i], statistics[i])
-            currents, aux = synapse(outputs, own, training=self.training, key=subkey(key, i))
-            states.append(aux.state)
-            moved.append(aux.statistics)
-            outputs, aux = neuron(currents, State(membrane), training=self.training, taps=self.taps)
-            membrane = aux.state
-            for kinds in aux.taps.values():
-                seen[f"{neuron.name}{i}"] = jax.tree.map(lambda leaf: leaf[0], kinds)
-        return (membrane, tuple(states)), (outputs[0], tuple(moved), seen)
+    def _fixed(self, inputs, state, training, key) -> tuple[Array | None, Aux]:
+        """The first layer's currents, where they are the same at every timestep."""
+        first = self.synapses[0]
+        if not isinstance(first, Once):
+            return None, Aux()
+        own = State(state.neurons[1][0], state.statistics[0])
+        outputs, aux = first.layer(inputs[:1], own, training=training, key=subkey(key, 0))
+        return outputs[0], aux

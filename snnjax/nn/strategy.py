@@ -117,7 +117,7 @@ class _Placing:
             case Grouped():
                 return _changed(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
             case Shared():
-                return self._shared(layer), layer.neuron.spiking
+                return self._shared(layer, spikes), layer.neuron.spiking
             case Stacked():
                 return self._stacked(layer, spikes)
             case Reversible():
@@ -164,16 +164,21 @@ class _Placing:
         self.taken.add("time")
         return _changed(layer, scan=layer.resolve(self.time))
 
-    def _shared(self, layer: Shared) -> Shared:
-        synapses = nnx.List([self.place(part, False)[0] for part in layer.synapses])
+    def _shared(self, layer: Shared, spikes: bool) -> Shared:
+        firing = layer.neuron.spiking
+        marks = [spikes, *([firing] * (len(layer.synapses) - 1))]
+        pairs = zip(layer.synapses, marks, strict=True)
+        synapses = nnx.List([self.place(part, mark)[0] for part, mark in pairs])
+        # What enters a shortcut entered the layer before; in front of the first there is none.
+        ways = zip(layer.shortcuts, [False, *marks[:-1]], strict=False)
+        shortcuts = nnx.List([w if w is None else self.place(w, m)[0] for w, m in ways])
+        changed = _changed(layer, synapses=synapses, shortcuts=shortcuts)
         if self.time is None:
-            return _changed(layer, synapses=synapses)
+            return changed
         if isinstance(self.time, Reverse):
-            raise ValueError(
-                "layers that share a membrane have no inverse as a group: use time=recompute(every)"
-            )
+            layer.inverse()
         self.taken.add("time")
-        return _changed(layer, synapses=synapses, scan=self.time)
+        return _changed(changed, scan=self.time)
 
     def _stacked(self, layer: Stacked, spikes: bool) -> tuple[Stacked, bool]:
         taken = set(self.taken)

@@ -4,12 +4,14 @@ Inputs and weights are multiples of 1/8 and membranes decay by 1/2, so that ever
 "equal" is bit for bit, however XLA orders or fuses it.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import memory, nn
+from snnjax import memory, neurons, nn
 from tests.compare import assert_close
 from tests.nn.layers import B, T, block, call, dyadic, leaves, rngs, run, sequence, weighted
 
@@ -171,3 +173,96 @@ def test_window_statistics_inside_a_shared_group_are_an_error():
     layer = nn.Shared([block(rngs())], nn.LIF())
     with pytest.raises(ValueError, match="window"):
         call(layer, sequence((B, 8, 8, 2)), training=True)
+
+
+# Shortcuts, a first layer that runs once, and what is kept.
+
+
+def residual_blocks(neuron, **options):
+    """Two blocks of two layers; the first changes the shape."""
+    r = rngs()
+    sizes = [(4, 6), (6, 6), (6, 6), (6, 6)]
+    synapses = [nn.Linear(*size, rngs=r) for size in sizes]
+    shortcuts = [None, nn.Linear(4, 6, rngs=r), None, nn.Sequential()]
+    shared = nn.Shared(synapses, neuron, shortcuts=shortcuts, **options)
+    return jax.tree.map(lambda leaf: 2 * leaf, shared)
+
+
+@pytest.mark.fast
+def test_shortcuts_are_those_of_residual_blocks():
+    """Without memory from call to call (decay 0) a shared membrane is as good as one each."""
+    neuron, inputs = nn.LIF(decay=0.0, reset=neurons.zero), sequence((B, 4)) + 1
+    layer = residual_blocks(neuron)
+    (a, b, c, d), (_, way, _, identity) = layer.synapses, layer.shortcuts
+    plain = nn.Sequential(
+        *(nn.Residual(nn.Sequential(a, neuron, b), shortcut=way), neuron),
+        *(nn.Residual(nn.Sequential(c, neuron, d), shortcut=identity), neuron),
+    )
+    result, expected = run(layer, inputs), run(plain, inputs)
+    np.testing.assert_array_equal(result.outputs, expected.outputs)
+    assert 0 < result.outputs.mean() < 1
+    assert_close(result.gradients[1], expected.gradients[1], 1e-5)
+
+
+def test_shortcuts_that_cannot_be_are_an_error():
+    r = rngs()
+    linear = [nn.Linear(6, 6, rngs=r) for _ in range(2)]
+    with pytest.raises(ValueError, match="one shortcut per layer"):
+        nn.Shared(linear, nn.LIF(), shortcuts=[None])
+    with pytest.raises(ValueError, match="before the first layer"):
+        nn.Shared(linear, nn.LIF(), shortcuts=[nn.Sequential(), None])
+    wrong = nn.Shared(linear, nn.LIF(), shortcuts=[None, nn.Linear(6, 1, rngs=r)])
+    with pytest.raises(ValueError, match=r"\[2, 6\] and the shortcut \[2, 1\]"):
+        call(wrong, sequence(FLAT))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_first_layer_that_runs_once_leaves_the_loop(training):
+    def make(first):
+        bare = {"use_bias": False, "rngs": rngs()}
+        front = nn.Sequential(nn.Linear(6, 6, **bare), nn.BatchNorm(6, over="step"))
+        second = nn.Sequential(nn.Linear(6, 6, **bare), nn.BatchNorm(6, over="step"))
+        return nn.Shared([first(front), second], nn.LIF())
+
+    still = jnp.broadcast_to(sequence((4, 6), timesteps=1), (T, 4, 6))
+    expected = run(make(lambda layer: layer), still, training=training)
+    result = run(make(nn.Once), still, training=training)
+    np.testing.assert_array_equal(result.outputs, expected.outputs)
+    assert_close(leaves(result.aux.statistics), leaves(expected.aux.statistics), 1e-6)
+    assert_close(leaves(result.gradients[0]), leaves(expected.gradients[0]), 2e-5)
+
+
+def kept(layer, inputs):
+    """Shapes of what the backward pass keeps, largest first."""
+    state = layer.initial_state(inputs.shape[1:])
+
+    def residuals(layer, inputs, state):
+        return jax.vjp(lambda f, *a: f(*a, training=True)[0], layer, inputs, state)[1]
+
+    shapes = [
+        leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(residuals, layer, inputs, state))
+    ]
+    return [shape for shape in shapes if shape[-2:] == (B, 3)]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("neuron", "scan", "membranes"),
+    [
+        (nn.LIF, memory.store, T * 3 * 2),
+        (nn.LIF, memory.recompute(T), 1),
+        (nn.LIF, memory.recompute(2), 2),
+        (nn.IF, memory.reversal(), 1),
+        (functools.partial(nn.LIF, decay=0.25), memory.reversal(), T),
+    ],
+)
+def test_the_backward_pass_keeps_one_membrane(neuron, scan, membranes):
+    """Counted among the residuals by their shape: only membranes have half the channels."""
+    r = rngs()
+    synapses = [nn.Linear(6, 6, rngs=r) for _ in range(3)]
+    layer = nn.Shared(synapses, nn.Grouped(neuron(), 2), scan=scan)
+    found = sum(np.prod(shape[:-2], dtype=int) for shape in kept(layer, sequence(FLAT)))
+    if scan is memory.store:
+        assert found >= membranes
+    else:  # the one before the first timestep is an argument, and is kept by a reversal, too
+        assert found <= membranes + isinstance(scan, memory.Reverse)

@@ -191,7 +191,8 @@ REFUSALS = {
         lambda: written("recurrent"), "time=reverse", r"feedback have no inverse.*recompute\(every",
     ),
     "a shared membrane": (
-        lambda: written("shared"), "time=reverse", r"share a membrane.*recompute\(every\)",
+        lambda: of(nn.Shared([linear() for _ in range(9)], nn.LIF(decay=0.25))), "time=reverse",
+        r"share a membrane call it 9 times per timestep.*undone 8 times.*recompute\(every\)",
     ),
     "a hard reset": (
         lambda: of(nn.LIF(reset=neurons.zero)), "time=reverse", "reset.*(CoupledLIF|recompute)",
