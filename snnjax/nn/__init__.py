@@ -3,6 +3,7 @@
 Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 """
 
+from snnjax.nn.attention import Attention, SpikingSelfAttention, attend
 from snnjax.nn.contract import Aux, Layer, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.nn.dropout import Dropout
@@ -29,6 +30,7 @@ __all__ = [
     "LI",
     "LIF",
     "PLIF",
+    "Attention",
     "Aux",
     "AvgPool",
     "BatchNorm",
@@ -55,10 +57,12 @@ __all__ = [
     "Reversible",
     "Sequential",
     "Shared",
+    "SpikingSelfAttention",
     "Stacked",
     "State",
     "Statistics",
     "StreamPeak",
+    "attend",
     "convolution",
     "expanded",
     "max_pool",

@@ -5,9 +5,9 @@ Of spikes, the maximum is their OR and a mean of them is a current in [0, 1].
 
 from __future__ import annotations
 
-import jax.numpy as jnp
 from jax import lax
 
+from snnjax.nn.pooling_gradients import Patches, largest, search
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, bind
 
@@ -41,7 +41,8 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
     reading order gets the gradient, as in PyTorch and in `flax.nnx.max_pool`. The values and
     gradients are those of `flax.nnx.max_pool`; written as comparisons of `window**2` shifted
     slices, the gradient avoids XLA's select-and-scatter, 5 to 8 times slower on a CPU (jax 0.10.2,
-    2 cores, `[512, 28, 28, 16]`, windows of 2 and 3).
+    2 cores, `[512, 28, 28, 16]`, windows of 2 and 3). Where patches overlap it is written by hand,
+    in reverse mode only, and keeps one byte per patch (`nn.pooling_gradients`).
 
     Args:
         inputs: images.
@@ -54,20 +55,8 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
         ValueError: `inputs` are no images, or smaller than a patch.
     """
     pads = _pads(inputs, window, strides, padding)
-    if any(sum(pad) for pad in pads):
-        lowest = jnp.asarray(-jnp.inf, inputs.dtype)
-        inputs = jnp.pad(inputs, ((0, 0), *pads, (0, 0)), constant_values=lowest)
-    number, height, width, channels = inputs.shape
-    rows, columns = ((n - window) // strides * strides + 1 for n in (height, width))
-    largest = None
-    for i in range(window):
-        for j in range(window):
-            end = (number, i + rows, j + columns, channels)
-            shifted = lax.slice(inputs, (0, i, j, 0), end, (1, strides, strides, 1))
-            # Strictly larger: among equals the first one stays.
-            largest = shifted if largest is None else jnp.where(shifted > largest, shifted, largest)
-    assert largest is not None, "a window has at least one element"
-    return largest
+    patches = Patches(inputs.shape[1:3], window, strides, tuple(pads))
+    return search(inputs, patches)[0] if window <= strides else largest(inputs, patches)
 
 
 def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:

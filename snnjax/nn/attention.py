@@ -1,0 +1,167 @@
+"""Spiking self-attention: products of spikes, without a softmax.
+
+    s       = neuron(x)
+    q, k, v = neuron(norm(s W))                       three maps, 0 or 1 everywhere
+    o       = scale * (q k^T) v                       per head, over the tokens of one timestep
+    y       = norm(neuron_threshold(o) W' + b')
+
+The entries of `q`, `k`, `v` are 0 or 1, so those of `(q k^T) v` are whole numbers, and the brackets
+are free: `q (k^T v)` has the same bits in float32 as long as `tokens * head size < 2^24`. The
+cheaper of the two is computed, by shape alone, and so it is the same one under every memory
+strategy.
+
+References: Zhou, Zhu, He, Wang, Yan, Tian, Yuan, "Spikformer: When Spiking Neural Network Meets
+Transformer", 2023, arXiv:2209.15425. Neurons in front of the synapses as in Zhou, Yu, Zhou, Ma,
+Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning for Transformer-based Spiking
+Neural Network", 2023, arXiv:2304.11954.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from snnjax import memory
+from snnjax.memory import Strategy
+from snnjax.nn.contract import Aux, State, stateless
+from snnjax.nn.neuron import Neuron
+from snnjax.nn.neuron_models import LIF
+from snnjax.nn.normalization import BatchNorm
+from snnjax.nn.synapses import Linear
+from snnjax.nn.wiring import Sequential
+from snnjax.typing import Array, Key, bind
+
+__all__ = ["Attention", "SpikingSelfAttention", "attend"]
+
+
+def SpikingSelfAttention(
+    channels: int,
+    heads: int,
+    *,
+    rngs: nnx.Rngs,
+    neuron: Callable[..., Neuron] = LIF,
+    norm: Callable[[int], Any] = BatchNorm,
+    scale: float = 0.125,
+    threshold: float = 0.5,
+) -> Sequential:
+    """Spiking self-attention on tokens, `[T, B, N, channels] -> [T, B, N, channels]`.
+
+    The three maps are one synapse of `3 * channels` outputs, in the order q, k, v: `W`, norm and
+    neurons act on each output by itself, so this is what three synapses compute. It has `4 D^2 + D`
+    parameters and those of two norms. Every timestep attends to itself only.
+
+    Args:
+        channels: `D`, of a token.
+        heads: of equal size `D / heads`.
+        rngs: for the weights.
+        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
+        norm: makes a normalisation for so many channels.
+        scale: fixed factor of the product, whatever the size of a head.
+        threshold: of the neurons behind the product.
+
+    Raises:
+        ValueError: `heads` does not divide `channels`.
+    """
+    if heads < 1 or channels % heads:
+        raise ValueError(
+            f"{channels} channels cannot be cut in {heads} heads: choose a divisor of the channels"
+        )
+    init = nnx.initializers.he_normal()
+    three = Linear(channels, 3 * channels, use_bias=False, kernel_init=init, rngs=rngs)
+    return Sequential(
+        *(neuron(), three, norm(3 * channels), neuron()),
+        *(Attention(heads, scale=scale), neuron(threshold=threshold)),
+        *(Linear(channels, channels, kernel_init=init, rngs=rngs), norm(channels)),
+    )
+
+
+class Attention(nnx.Module):
+    """The product of attention, `[T, B, N, 3 D] -> [T, B, N, D]`; no parameters. See `attend`.
+
+    Args:
+        heads: of equal size `D / heads`.
+        scale: fixed factor.
+        pack: keep q, k and v, if they are spikes (0 or 1 exactly), at one bit each for the backward
+            pass, which computes the inner product again; `nn.with_memory` sets it.
+
+    Raises:
+        ValueError: the channels are not three times as many as heads of one size (on
+            `initial_state`).
+    """
+
+    def __init__(self, heads: int, *, scale: float = 0.125, pack: bool = False):
+        self.heads, self.scale, self.pack, self.name = heads, scale, pack, "attention"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        if len(shape) != 3 or shape[-1] % (3 * self.heads):
+            raise ValueError(
+                f"attention with {self.heads} heads takes q, k and v side by side, [B, tokens, "
+                f"3 * channels] with channels divisible by the heads, not {list(shape)}"
+            )
+        return State()
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
+        del state, training, key, taps
+        timesteps, batch = inputs.shape[:2]
+        folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        product = bind(_product, heads=self.heads, scale=self.scale)
+        outputs = (memory.packed(product) if self.pack else product)((), folded)
+        outputs = checkpoint_name(outputs, "currents")
+        return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
+
+    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Attention, bool]:
+        """Keeps spikes as bits where `strategy.pack` asks for it; what comes out are none."""
+        if not (strategy.pack and spikes):
+            return self, False
+        new = copy.copy(self)
+        new.pack = True
+        return new, False
+
+
+def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:
+    """`scale * (q k^T) v` for every head, computed as `q (k^T v)` where that is cheaper.
+
+    With N tokens and heads of size d it costs `2 N d min(N, d)` products, and the smaller of the
+    `[N, N]` and `[d, d]` matrices per head is what a derivative keeps besides.
+
+    Args:
+        q: `[..., N, heads, d]`.
+        k: the same.
+        v: the same.
+        scale: fixed factor; a power of two is exact.
+
+    Returns:
+        `[..., N, heads, d]`.
+    """
+    tokens, _, size = q.shape[-3:]
+    if size <= tokens:
+        inner = jnp.einsum("...nhc,...nhd->...hcd", k, v)
+        return scale * jnp.einsum("...nhc,...hcd->...nhd", q, inner)
+    scores = jnp.einsum("...nhc,...mhc->...hnm", q, k)
+    return scale * jnp.einsum("...hnm,...mhd->...nhd", scores, v)
+
+
+def _product(params: tuple[()], qkv: Array, *, heads: int, scale: float) -> Array:
+    """`[N, tokens, 3 D] -> [N, tokens, D]`."""
+    del params
+    # Counts above 256 do not fit bfloat16.
+    wide = qkv.astype(jnp.float32) if jnp.finfo(qkv.dtype).bits < 32 else qkv
+    number, tokens, width = qkv.shape
+    parts = wide.reshape(number, tokens, 3, heads, width // (3 * heads))
+    outputs = attend(*(parts[:, :, i] for i in range(3)), scale=scale)
+    return outputs.reshape(number, tokens, width // 3).astype(qkv.dtype)
