@@ -11,6 +11,9 @@ from snnjax.models.efficient_lif import (
 )
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
+from snnjax.models.rev_sformer import rev_sformer
+from snnjax.models.spikingformer import spikingformer
+from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import VGG11, VGG16, vgg
 
 __all__ = [
@@ -25,5 +28,8 @@ __all__ = [
     "efficient_lif_vgg",
     "mlp",
     "ms_resnet",
+    "rev_sformer",
+    "spikingformer",
+    "tau_lif",
     "vgg",
 ]

@@ -159,7 +159,7 @@ def graded(net, x):
     return jax.value_and_grad(loss, (0, 1), has_aux=True)(net, x)
 
 
-@pytest.mark.parametrize("order", ["layer", "time"])
+@pytest.mark.parametrize("order", ["layer", pytest.param("time", marks=pytest.mark.slow)])
 def test_packing_changes_no_bit(order):
     got, want = graded(packed("pack=True", order=order), X), graded(network(order), X)
     assert_equal(jax.tree.leaves(got), jax.tree.leaves(want))

@@ -1,0 +1,109 @@
+"""RevSFormer: a spiking transformer whose blocks are undone instead of stored.
+
+    x1 = x2 = tokens
+    block   y1 = x1 + q(SSA(x2)),   y2 = x2 + q(MLP(y1))
+    net     tokenizer - blocks - mean over tokens - linear(2 D, classes)
+
+`SSA` is spiking self-attention (`nn.SpikingSelfAttention`), `q` rounds to a dyadic grid, on which a
+block is undone without error; the papers' stream floats (`bits=None`). What cannot be undone, the
+tokenizer, is computed again from its spikes, which are kept at one bit each.
+
+Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
+arXiv:2312.07922; the parallel form after Xu, Sun, Liu, Liao, Yang, "ParaRevSNN: A Parallel
+Reversible Spiking Neural Network for Efficient Training and Inference", 2025, arXiv:2508.01223.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import memory, nn
+from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.models.tokens import mlp_branch, tau_lif, tokenizer
+from snnjax.typing import Array, Scan
+
+__all__ = ["rev_sformer"]
+
+
+def rev_sformer(
+    *,
+    depth: int = 4,
+    width: int = 384,
+    heads: int = 12,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    rngs: nnx.Rngs,
+    pools: int = 2,
+    expansion: int = 4,
+    bits: int | None = DEFAULT_BITS,
+    parallel: bool = False,
+    neuron: Callable[..., nn.Neuron] = tau_lif,
+    norm: Callable[[int], Any] = nn.BatchNorm,
+    order: str = "layer",
+    time_scan: Scan | None = None,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
+) -> nn.Network:
+    """A RevSFormer, `[T, B, H, W, C] -> [T, B, classes]`.
+
+    RevSFormer-2-384 and 4-384 have 5,766,586 and 9,323,962 parameters for 10 classes, 5,835,796 and
+    9,393,172 for 100. Published with 12 heads for 10 classes and 8 for 100. RevSFormer-2-256 for
+    event frames (2,569,226 for 10 classes, 2,569,739 for 11) is
+
+        rev_sformer(depth=2, width=256, heads=16, pools=4, input_shape=(128, 128, 2),
+                    neuron=functools.partial(models.tau_lif, tau=1.5), rngs=rngs)
+
+    Args:
+        depth: blocks.
+        width: `D`, of a token in each of the two streams; divisible by 8 and by `heads`.
+        heads: of the attention.
+        classes: outputs.
+        input_shape: `(H, W, C)` of one frame.
+        rngs: for the weights.
+        pools: max pools of the tokenizer, see `models.tokenizer`.
+        expansion: of the MLP.
+        bits: binary places of the streams' grid; None is the floating stream of the paper, whose
+            reversed gradient is only nearly right.
+        parallel: let the streams change places in each block, `y1 = x2 + SSA(x1)`, `y2 = x1 +
+            MLP(y1)`: the attention of one block and the MLP of the one before can run side by side.
+        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
+        norm: makes a normalisation for so many channels; `order="time"` needs
+            `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        order: `"layer"` or `"time"`, see `nn.Network`.
+        time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the blocks; None and `memory.reversal()` undo them and
+            compute the tokenizer again, `memory.store` keeps everything.
+        pack: keep the other spikes that a derivative needs at one bit each, see `memory.Strategy`.
+
+    Raises:
+        ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
+    """
+    make = {"neuron": neuron, "norm": norm}
+    layers = [
+        *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
+        nn.Fold(twice, name="twice"),
+        nn.Reversible(
+            lambda rngs: nn.SpikingSelfAttention(width, heads, rngs=rngs, **make),
+            lambda rngs: mlp_branch(width, expansion=expansion, rngs=rngs, **make),
+            depth,
+            rngs=rngs,
+            bits=bits,
+            swap=parallel,
+        ),
+        nn.GlobalAvgPool(),
+        nn.Linear(2 * width, classes, rngs=rngs),
+    ]
+    network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
+    # Undoing serves the blocks only: the layers before them are cut where spikes pass.
+    each = memory.Strategy(depth=memory.recompute(1), pack=True)
+    network.body.joints = nn.with_memory(network, each).body.joints  # type: ignore[union-attr]
+    return nn.with_memory(network, memory.Strategy(time_scan, depth_scan, pack))
+
+
+def twice(tokens: Array) -> Array:
+    """`[N, tokens, D] -> [N, tokens, 2 D]`: both streams begin with the same tokens."""
+    return jnp.concatenate([tokens, tokens], -1)

@@ -1,0 +1,86 @@
+"""Spikingformer: a spiking transformer with residual currents; the counterpart of RevSFormer.
+
+    block   x <- x + SSA(x),   x <- x + MLP(x)
+    net     tokenizer - blocks - mean over tokens - linear(D, classes)
+
+`SSA` is spiking self-attention (`nn.SpikingSelfAttention`). The stream is a current, not spikes.
+Blocks are stacked and scanned over depth.
+
+References: Zhou, Yu, Zhou, Ma, Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning
+for Transformer-based Spiking Neural Network", 2023, arXiv:2304.11954. Sizes as the baselines of
+Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from flax import nnx
+
+from snnjax import memory, nn
+from snnjax.models.assembly import finish
+from snnjax.models.tokens import mlp_branch, tau_lif, tokenizer
+from snnjax.typing import Scan
+
+__all__ = ["spikingformer"]
+
+
+def spikingformer(
+    *,
+    depth: int = 4,
+    width: int = 384,
+    heads: int = 12,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    rngs: nnx.Rngs,
+    pools: int = 2,
+    expansion: int = 4,
+    neuron: Callable[..., nn.Neuron] = tau_lif,
+    norm: Callable[[int], Any] = nn.BatchNorm,
+    order: str = "layer",
+    time_scan: Scan | None = None,
+    depth_scan: Scan | None = None,
+    pack: bool | memory.Storage = False,
+) -> nn.Network:
+    """A Spikingformer, `[T, B, H, W, C] -> [T, B, classes]`.
+
+    Spikingformer-2-384 and 4-384 have 5,762,746 and 9,320,122 parameters for 10 classes, 5,797,396
+    and 9,354,772 for 100. The released code counts 5,765,818 and 9,326,266 (5,800,468 and
+    9,360,916): each of its blocks carries two layer norms, 1,536 parameters, that its forward pass
+    never uses; they are left out here.
+
+    Args:
+        depth: blocks.
+        width: `D`, of a token; divisible by 8 and by `heads`.
+        heads: of the attention.
+        classes: outputs.
+        input_shape: `(H, W, C)` of one frame.
+        rngs: for the weights.
+        pools: max pools of the tokenizer, see `models.tokenizer`.
+        expansion: of the MLP.
+        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
+        norm: makes a normalisation for so many channels; `order="time"` needs
+            `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        order: `"layer"` or `"time"`, see `nn.Network`.
+        time_scan: the memory strategy over time; None is the neuron's own.
+        depth_scan: the memory strategy over the blocks and the tokenizer's layers.
+        pack: keep spikes at one bit each, see `memory.Strategy`.
+
+    Raises:
+        ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
+    """
+    make = {"neuron": neuron, "norm": norm}
+
+    def block(rngs: nnx.Rngs) -> nn.Sequential:
+        attention = nn.SpikingSelfAttention(width, heads, rngs=rngs, **make)
+        mlp = mlp_branch(width, expansion=expansion, rngs=rngs, **make)
+        return nn.Sequential(nn.Residual(attention), nn.Residual(mlp))
+
+    layers = [
+        *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
+        nn.Stacked(block, depth, rngs=rngs),
+        nn.GlobalAvgPool(),
+        nn.Linear(width, classes, rngs=rngs),
+    ]
+    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
