@@ -21,12 +21,16 @@ image of 32x32, in elements of 4 bytes, G = 2:
     layer      190,464   2.14     237,568    3.17
     both        95,232   4.28     118,784    6.34
 
-**Training** keeps what the backward pass needs, of membranes with `memory.store` one per layer and
-timestep (`neurons.lif_scan`). That a shared net keeps one per group takes a strategy: see
-`nn.Shared`; `time_scan=memory.recompute(T)` or `depth_scan=memory.recompute(1), pack=True` compute
-the rest again, exactly, for one more forward pass. VGG16 with "both" at T = 5 then keeps T * 4.28 =
-21.4 times less of membranes than the unshared net under `memory.store`; and so does, but for the
-4.28, an unshared net under the same strategy. Neither number counts spikes, currents or weights.
+**Training** keeps what the backward pass needs. Of membranes that is with `memory.store` one per
+layer and timestep, and the one before the first (`neurons.lif_scan`), shared or not. For a shared
+net to keep one per group, the rest is computed again, exactly, for one more forward pass:
+`time_scan=memory.recompute(T)`, or `depth_scan=memory.recompute(1), pack=True`; without a leak
+(`neuron=nn.IF`) `time_scan=memory.reversal()` walks back instead, see `nn.Shared`. VGG16 with "both"
+at T = 5 then keeps 21.4 = 4.28 T times less of membranes than the unshared net under
+`memory.store`, 25.7 = 4.28 (T + 1) times with those before the first timestep. Only the 4.28 is
+sharing's own: an unshared net that computes again keeps one membrane per layer. These numbers count
+membranes among the residuals of `jax.vjp`, not spikes, currents or weights, nor the working set of
+the stage that is being computed again.
 
 The paper's abstract claims up to about 4.3 times less LIF memory forward and 21.9 times backward.
 Its released code holds a plain autograd loop; that the second figure is T times the first is OUR
