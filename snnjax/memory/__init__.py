@@ -9,7 +9,7 @@ from snnjax.memory.accounting import Measured, Residual, analysed, device_peak, 
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
-from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak
+from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watched
 from snnjax.memory.operations import operations
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
 from snnjax.memory.planning import Candidate, Plan, largest, plan
@@ -62,4 +62,5 @@ __all__ = [
     "unequal",
     "unpack",
     "unpacked",
+    "watched",
 ]

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from snnjax.memory.apart import apart
-from snnjax.memory.grid import DEFAULT_BITS, on_grid, stream_peak
+from snnjax.memory.grid import DEFAULT_BITS, on_grid, watched
 from snnjax.memory.trees import combine, partition, partition_read, smooth_vjp, sum_found
 from snnjax.typing import Array, PyTree
 
@@ -111,8 +111,8 @@ class Coupling:
         fx, f_aux = self._rounded(self.f, params, block, x2)
         y1 = x1 + fx
         gy, g_aux = self._rounded(self.g, params, block, y1)
-        after = Streams(y1, x2 + gy)
-        return after, CouplingAux(f_aux, g_aux, stream_peak(after))
+        after, peak = watched(Streams(y1, x2 + gy))
+        return after, CouplingAux(f_aux, g_aux, peak)
 
     def __call__(self, params: PyTree, after: Streams, block: PyTree, y: Any) -> Streams:
         """The streams before the block, from those after it."""

@@ -22,9 +22,10 @@ import math
 import jax
 import jax.numpy as jnp
 
+from snnjax.memory.apart import apart
 from snnjax.typing import Array, PyTree
 
-__all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak"]
+__all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak", "watched"]
 
 DEFAULT_BITS = 12
 
@@ -69,6 +70,21 @@ def stream_peak(streams: PyTree) -> Array:
     """Largest magnitude in any array of a stream, a scalar; compare it with `grid_bound`."""
     peaks = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(streams)]
     return jax.lax.stop_gradient(jnp.max(jnp.stack(peaks)).astype(jnp.float32))
+
+
+@jax.custom_jvp
+def watched(streams: PyTree) -> tuple[PyTree, Array]:
+    """The streams, and their `stream_peak` as it is found before anybody else reads them.
+
+    On a CPU the peak alone, which only leaves with the statistics, would be put off to the end of
+    the program and hold all streams of the forward pass alive until then.
+    """
+    return apart(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
+
+
+@watched.defjvp
+def _watched_jvp(primals, tangents):
+    return watched(*primals), (tangents[0], jnp.zeros(()))
 
 
 def bits_left(peak: float, *, bits: int = DEFAULT_BITS) -> float:

@@ -37,7 +37,8 @@ def replayed(function: Link, *, spikes: bool = False) -> Replayed:
     differentiation.
 
     Args:
-        function: `(held, x) -> (y, by-products)`, pure; `held` are parameters, states and keys.
+        function: `(held, x) -> (y, by-products)`, pure; `held` are parameters, states and keys,
+            `x` one array or a tuple of them.
         spikes: `x` is 0 or 1 everywhere and is kept at one bit each.
 
     Returns:
@@ -68,29 +69,40 @@ def _run_forward(replay, smooth, rest):
     wanted = symbolic.perturbed(smooth)
     held, x = combine(*symbolic.values((smooth, rest)))
     outputs = replay.function(held, x)
-    return outputs, (held, pack(x) if replay.spikes else x, Like.of(x), wanted)
+    likes = jax.tree.map(Like.of, x)
+    return outputs, (held, pack(x) if replay.spikes else x, likes, wanted)
 
 
 def _run_backward(replay, residuals, cotangents):
     held, kept, like, wanted = residuals
-    x = jnp.zeros(like.shape, like.dtype)
+    x = unpack(kept, like.shape, like.dtype) if replay.spikes else kept
     y, aux = jax.eval_shape(replay.function, held, x)
     d_y, d_aux = symbolic.filled(smooth_half((y, aux), cotangents))
-    (asked, place), others = wanted.halves((held, x))
-    # The gradient of x takes the place of that of y where it fits: no third array beside x.
-    fits = place is not None and Like.of(y) == like
+    (asked, place), others = wanted.halves((held, _after(d_y, like) if replay.spikes else x))
+    # The gradient of x takes the place of that of y where it fits, or else that of x itself.
+    whole = len(jax.tree.leaves(place)) == len(jax.tree.leaves(x))
+    fits = whole and jax.tree.map(Like.of, y) == like
     if fits:
         place, d_y = d_y, None
+    elif whole and not replay.spikes:
+        kept = None
 
     def undo(carry, others, kept, d_y, d_aux):
         asked, place = carry
-        x = unpack(kept, like.shape, like.dtype) if replay.spikes else kept
-        held, _ = combine((asked, x), others)
+        x = place if kept is None else kept
+        x = unpack(x, like.shape, like.dtype) if replay.spikes else x
+        held, _ = combine((asked, place), others)
         mine, rest = wanted.halves((held, x))
         _, pull = smooth_vjp(lambda mine: replay.function(*combine(mine, rest)), mine)
         return pull((place if fits else d_y, d_aux))[0]
 
     return apart(undo, (asked, place), others, kept, d_y, d_aux), None
+
+
+def _after(array: Array, like: Like) -> Array:
+    """Zeros that XLA:CPU cannot write down before it has the array."""
+    first = array.reshape(-1)[:1].sum().astype(like.dtype)
+    return jnp.broadcast_to(jnp.minimum(jnp.abs(first), 0), like.shape)
 
 
 _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)

@@ -10,7 +10,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.typing import Scan
 
-__all__ = ["conv_norm", "finish"]
+__all__ = ["conv_norm", "event_stem", "finish"]
 
 
 def finish(
@@ -38,3 +38,17 @@ def conv_norm(
 ) -> tuple[Any, Any]:
     """A convolution without bias and its normalisation."""
     return nn.Conv(inputs, outputs, kernel=kernel, strides=strides, rngs=rngs), norm(outputs)
+
+
+def event_stem(
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    norm: Callable[[int], Any],
+    *,
+    rngs: nnx.Rngs,
+    pool: Callable[..., Any] = nn.AvgPool,
+) -> tuple[Any, ...]:
+    """`conv_norm` with stride 2 and a pool 3x3 with stride 2: a quarter of H and W."""
+    first = conv_norm(inputs, outputs, kernel, norm, rngs=rngs, strides=2)
+    return *first, pool(window=3, strides=2, padding=1)

@@ -13,18 +13,20 @@ Reference: Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.models.assembly import conv_norm, finish
+from snnjax.models.assembly import conv_norm, event_stem, finish
 from snnjax.typing import Scan
 
 __all__ = ["BLOCKS", "ms_resnet"]
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
+BLOCKS = {18: (2, 2, 2, 2), 20: (3, 3, 3), 34: (3, 4, 6, 3), 104: (3, 8, 32, 8)}
+WIDTHS = {20: (16, 32, 64)}
 
 
 def ms_resnet(
@@ -33,10 +35,11 @@ def ms_resnet(
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     rngs: nnx.Rngs,
-    widths: Sequence[int] = (64, 128, 256, 512),
+    widths: Sequence[int] | None = None,
     blocks: Sequence[int] | None = None,
     neuron: Callable[..., nn.Neuron] = nn.LIF,
     norm: Callable[[int], Any] = nn.BatchNorm,
+    events: bool | None = None,
     order: str = "layer",
     time_scan: Scan | None = None,
     depth_scan: Scan | None = None,
@@ -45,18 +48,19 @@ def ms_resnet(
     """An MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
     With the default widths and input it has 11,173,962 (depth 18), 21,282,122 (34) or 76,764,490
-    (104) parameters for 10 classes.
+    (104) parameters for 10 classes, and for event frames of 2 channels 272,330 (20).
 
     Args:
-        depth: 18, 34 or 104; names the blocks per stage.
+        depth: 18, 34, 104, or 20 for event frames; names widths and blocks per stage.
         classes: outputs.
         input_shape: `(H, W, C)` of one frame; each stage after the first halves H and W.
         rngs: for the weights.
-        widths: channels per stage.
+        widths: channels per stage, in place of those of `depth`.
         blocks: blocks per stage, in place of those of `depth`.
         neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        events: a stem for large event frames, which halves H and W twice; None is for depth 20.
         order: `"layer"` or `"time"`, see `nn.Network`.
         time_scan: the memory strategy over time; None is the neuron's own.
         depth_scan: the memory strategy over the blocks, stacked ones and those between.
@@ -69,9 +73,12 @@ def ms_resnet(
         if depth not in BLOCKS:
             raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
         blocks = BLOCKS[depth]
+    widths = widths or WIDTHS.get(depth, (64, 128, 256, 512))
     if len(blocks) != len(widths) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(widths)} stages of widths")
-    layers: list = [*conv_norm(input_shape[2], widths[0], 3, norm, rngs=rngs)]
+    pooled = functools.partial(event_stem, pool=nn.MaxPool)
+    stem = pooled if (depth == 20 if events is None else events) else conv_norm
+    layers: list = [*stem(input_shape[2], widths[0], 3, norm, rngs=rngs)]
     before = widths[0]
     for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
         if stage:

@@ -99,16 +99,28 @@ class Reversible(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
+        streams, aux = self.streams(inputs, state, training=training, key=key, taps=taps)
+        return jnp.concatenate(streams, axis=-1), aux
+
+    def streams(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[memory.Streams, Aux]:
+        """The same, its outputs as two arrays: they are kept, and joined would be kept twice."""
         f, g = (Branch(which, training, taps) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         statistics, (_, bound) = state.statistics
         neurons = None if isinstance(state.neurons, Rest) else state.neurons
         keys = None if key is None else jax.random.split(key, self.depth)
-        entered = couple.enter(*jnp.split(inputs, 2, axis=-1))
+        entered, peak = memory.watched(couple.enter(*jnp.split(inputs, 2, axis=-1)))
         blocks = ((self.f, self.g), neurons, statistics, keys)
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
-        peak = jnp.maximum(memory.stream_peak(entered), peaks.max())
         parts = [
             (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
             for i in range(self.depth)
@@ -116,10 +128,11 @@ class Reversible(nnx.Module):
         ]
         aux = Aux(
             (f_aux.state, g_aux.state),
-            ((f_aux.statistics, g_aux.statistics), StreamPeak(peak, bound)),
+            ((f_aux.statistics, g_aux.statistics),
+             StreamPeak(jnp.maximum(peak, peaks.max()), bound)),
             gather(parts).taps | reconstruction("", scan, couple.step, (), entered, blocks, taps),
-        )
-        return jnp.concatenate(streams, axis=-1), aux
+        )  # fmt: skip
+        return streams, aux
 
 
 @dataclasses.dataclass(frozen=True)

@@ -134,14 +134,17 @@ class _Placing:
 
     def cut(self, body: Any) -> Any:
         """The outermost Sequential, cut into parts for a strategy over depth."""
-        if not isinstance(self.depth, Recompute) and self.depth is not store:
+        scan = self.depth
+        if isinstance(scan, Reverse) and "depth" in self.taken:  # what lies between reversed stacks
+            scan = scan.inner or recompute(1)
+        if not isinstance(scan, Recompute) and scan is not store:
             return body
         if not isinstance(body, Sequential):
             return body
         self.taken.add("depth")
-        if self.depth is store:
+        if scan is store:
             return _changed(body, joints=None)
-        joints = _joints(body.layers, self.strategy)
+        joints = _joints(body.layers, dataclasses.replace(self.strategy, depth=scan))
         if any(joints.spikes):
             self.taken.add("pack")
         return _changed(body, joints=joints)

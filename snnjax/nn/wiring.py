@@ -7,11 +7,12 @@ import itertools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
-from snnjax.typing import Array, Key, Scan
+from snnjax.typing import Array, Key, Scan, bind
 
 __all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name", "subkey"]
 
@@ -67,25 +68,41 @@ class Sequential(nnx.Module):
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
         ]
 
-        def part(owns, x):
-            auxes = []
-            for layer, own, key in owns:
-                x, aux = layer(x, own, training=training, key=key, taps=taps)
-                auxes.append(aux)
-            return x, auxes
-
+        options = {"training": training, "taps": taps}
+        run, run_alone = (bind(function, **options) for function in (_run, _run_alone))
         if self.joints is None:
-            outputs, auxes = part(owns, inputs)
+            outputs, auxes = run(owns, inputs)
         else:
             starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
             cut = [owns[a:b] for a, b in itertools.pairwise((*starts, len(owns)))]
+            runs = [run_alone if alone else run for alone in self.joints.alone]
             outputs, parts = memory.chain(
-                [part] * len(cut), cut, inputs,
-                scan=self.joints.scan, spikes=marks[0], alone=marks[1],
-            )  # fmt: skip
+                runs, cut, inputs, scan=self.joints.scan, spikes=marks[0], alone=marks[1]
+            )
+            outputs = _joined(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
         names = [layer_name(layer, i) for i, layer in enumerate(self.layers)]
         return outputs, gather(list(zip(names, auxes, strict=True)))
+
+
+def _run(owns: Any, x: Any, *, training: bool, taps: tuple[str, ...]) -> tuple[Array, list[Aux]]:
+    """Layers one after the other; `owns` are they, their states and keys."""
+    x, auxes = _joined(x), []
+    for layer, own, key in owns:
+        x, aux = layer(x, own, training=training, key=key, taps=taps)
+        auxes.append(aux)
+    return x, auxes
+
+
+def _run_alone(owns: Any, x: Any, **options: Any) -> tuple[Any, list[Aux]]:
+    """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
+    ((layer, own, key),) = owns
+    outputs, aux = getattr(layer, "streams", layer)(_joined(x), own, key=key, **options)
+    return outputs, [aux]
+
+
+def _joined(x: Any) -> Array:
+    return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
 
 
 class Residual(nnx.Module):

@@ -37,6 +37,13 @@ def test_ms_resnet_parameters(depth, classes, expected):
     assert count(make) == expected
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(("classes", "expected"), [(10, 272_330), (11, 272_395)])
+def test_ms_resnet_parameters_for_event_frames(classes, expected):
+    options = {"depth": 20, "classes": classes, "input_shape": (128, 128, 2)}
+    assert count(lambda: models.ms_resnet(**options, rngs=nnx.Rngs(0))) == expected
+
+
 def vgg_count(stages, classes, channels=3):
     """Kernels, scales and biases of the norms, one linear layer."""
     total = 0

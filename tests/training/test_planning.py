@@ -9,7 +9,7 @@ from flax import nnx
 
 from snnjax import data, encoding, memory, models, nn, training
 
-SIDE, CLASSES, LONG = 10, 3, 128
+SIDE, CLASSES, LONG = 10, 3, 256
 per_step = functools.partial(nn.BatchNorm, over="step")
 
 
@@ -87,7 +87,7 @@ def plan_of(name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_strategy_is_found_for_each_share_of_the_memory(name):
-    """Over 128 timesteps a tenth of the memory is enough, and a kilobyte is not."""
+    """Over 256 timesteps a tenth of the memory is enough, and a kilobyte is not."""
     plan, _ = plan_of(name)
     whole = plan.admitted[0].measured.total_bytes
     chosen = [plan.choose(whole * percent / 100) for percent in PERCENT]

@@ -1,0 +1,128 @@
+"""RevSResNet: published sizes, one gradient whatever is kept, bytes that depth does not move."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from snnjax import memory, models, nn
+from tests.compare import assert_close, assert_equal
+
+T, B, SHAPE = 4, 4, (8, 8, 3)  # of channels not in eights XLA rounds sums by program
+X = jax.random.uniform(jax.random.key(1), (T, B, *SHAPE))
+
+
+def count(make):
+    """Parameters of a model, from its shapes alone."""
+    params = nnx.split(jax.eval_shape(make), nnx.Param, ...)[1]
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("depth", "classes", "expected"),
+    [
+        (21, 10, 10_967_690),
+        (21, 100, 11_048_420),
+        (37, 10, 23_510_154),
+        (37, 100, 23_590_884),
+        (109, 10, 69_995_146),
+        (109, 100, 70_075_876),
+    ],
+)
+def test_parameters_for_images(depth, classes, expected):
+    """They follow from the layer shapes; 11.05M and 23.59M are published for 100 classes."""
+    make = lambda: models.rev_resnet(depth=depth, classes=classes, rngs=nnx.Rngs(0))  # noqa: E731
+    assert count(make) == expected
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("classes", "expected"), [(10, 260_362), (11, 260_459)])
+def test_parameters_for_event_frames(classes, expected):
+    options = {"depth": 24, "classes": classes, "input_shape": (128, 128, 2)}
+    assert count(lambda: models.rev_resnet(**options, rngs=nnx.Rngs(0))) == expected
+
+
+def small(blocks=(1, 2), **options):
+    return models.rev_resnet(
+        halves=(8, 16), blocks=blocks, classes=5, input_shape=SHAPE, rngs=nnx.Rngs(0), **options
+    )
+
+
+def loss(network, x, state):
+    outputs, aux = network(x, state, training=True)
+    return jnp.mean(jnp.sin(outputs)), (outputs, aux.statistics, aux.state)
+
+
+@jax.jit
+def gradient(network):
+    """Value, what leaves, and the gradient's leaves (modules compare by their strategy, too)."""
+    state = network.initial_state(B)
+    (value, seen), grads = jax.value_and_grad(loss, (0, 1), has_aux=True)(network, X, state)
+    return (value, seen), jax.tree.leaves(grads)
+
+
+def under(network, text):
+    return nn.with_memory(network, memory.parse_strategy(text))
+
+
+KEPT = ("depth=store", "depth=recompute(1)", "depth=reverse", "depth=reverse(inner=store)",
+        "depth=reverse, pack=True")  # fmt: skip
+
+
+@functools.cache
+def stored(parallel, bits):
+    return gradient(under(small(parallel=parallel, bits=bits), "depth=store"))
+
+
+@pytest.mark.parametrize(
+    ("text", "parallel"), [*((text, False) for text in KEPT[1:]), ("depth=reverse", True)]
+)
+def test_what_is_kept_changes_neither_values_nor_gradients(text, parallel):
+    found, grads = gradient(under(small(parallel=parallel), text))
+    expected, want = stored(parallel, 12)
+    assert_equal((found, grads), (expected, want))
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in want)
+
+
+def test_a_floating_stream_is_undone_nearly_right_while_no_spike_flips():
+    found, grads = gradient(under(small(bits=None), "depth=reverse"))
+    expected, want = stored(False, None)
+    assert_equal(found, expected)
+    assert_close(grads, want, 1e-5)
+
+
+def temporary(text, blocks):
+    """Bytes of activations in the gradient: what four more examples per batch add."""
+
+    def of(batch):
+        network = under(small(blocks), text)
+        x = jax.ShapeDtypeStruct((T, batch, *SHAPE), jnp.float32)
+        run = jax.jit(jax.grad(loss, has_aux=True))
+        compiled = run.lower(network, x, network.initial_state(batch)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    return of(8) - of(4)
+
+
+@pytest.mark.slow
+def test_activation_bytes_do_not_grow_with_the_blocks_of_a_stage():
+    flat = temporary("depth=reverse", (2, 2))
+    assert abs(temporary("depth=reverse", (5, 5)) - flat) <= 0.02 * flat
+    assert temporary("depth=store", (5, 5)) > 1.8 * temporary("depth=store", (2, 2))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"depth": 18}, r"knows depths \[21, 24, 37, 109\].*give halves= and blocks="),
+        ({"blocks": (1, 2)}, "do not fit 4 stages"),
+        ({"blocks": (1, 0, 1, 1)}, "do not fit"),
+    ],
+)
+def test_errors_name_the_cure(options, message):
+    with pytest.raises(ValueError, match=message):
+        models.rev_resnet(**options, rngs=nnx.Rngs(0))
