@@ -4,6 +4,7 @@ Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 """
 
 from snnjax.nn.attention import Attention, SpikingSelfAttention, attend
+from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Layer, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.nn.dropout import Dropout
@@ -17,11 +18,13 @@ from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.reversible import Reversible
+from snnjax.nn.scaled_conv import ScaledStdConv
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.statistics import StreamPeak, stream_use
 from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
+from snnjax.nn.turned_off import TurnedOff
 from snnjax.nn.wiring import Residual, Sequential
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Aux",
     "AvgPool",
     "BatchNorm",
+    "Columns",
     "Constant",
     "Conv",
     "CoupledLIF",
@@ -55,6 +59,7 @@ __all__ = [
     "Residual",
     "Rest",
     "Reversible",
+    "ScaledStdConv",
     "Sequential",
     "Shared",
     "SpikingSelfAttention",
@@ -62,6 +67,7 @@ __all__ = [
     "State",
     "Statistics",
     "StreamPeak",
+    "TurnedOff",
     "attend",
     "convolution",
     "expanded",

@@ -1,0 +1,92 @@
+"""Convolution with scaled weight standardisation: normalised weights in place of activations.
+
+    w' = gain * (w - mean(w)) / sqrt(var(w) + 1e-6) / sqrt(fan_in)
+    y  = conv(x, w') + bias
+
+`mean`, (biased) `var` and `gain` are per output channel, over the `fan_in = h w C / groups` weights
+that feed it. Nothing depends on the batch, so a replay sees the same map.
+
+Reference: Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
+unnormalized ResNets", 2021, arXiv:2101.08692.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import memory
+from snnjax.nn.convolution import convolution
+from snnjax.nn.synapses import Fold
+from snnjax.typing import Array
+
+__all__ = ["ScaledStdConv", "standardized"]
+
+_EPSILON = 1e-6
+
+
+class ScaledKernel(nnx.Module):
+    """A convolution `[N, H, W, C] -> [N, H', W', C']` by its standardised kernel."""
+
+    def __init__(self, shape, *, strides, kernel_init, rngs):
+        self.strides = strides
+        self.padding = tuple((size // 2, size // 2) for size in shape[:-2])
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
+        # The gain; weight decay leaves what is called a scale alone.
+        self.scale = nnx.Param(jnp.ones(shape[-1], jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
+
+    def __call__(self, inputs: Array) -> Array:
+        kernel = standardized(self.kernel[...], self.scale[...]).astype(inputs.dtype)
+        outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
+        return outputs + self.bias[...].astype(inputs.dtype)
+
+
+def ScaledStdConv(
+    inputs: int,
+    outputs: int,
+    *,
+    kernel: int = 3,
+    rngs: nnx.Rngs,
+    strides: int = 1,
+    kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+    pack: bool | memory.Storage = False,
+) -> Fold:
+    """`[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, with bias.
+
+    `kernel**2 * inputs * outputs + 2 * outputs` parameters. Padded by half the kernel on each side.
+
+    Args:
+        inputs: channels in.
+        outputs: channels out.
+        kernel: odd size of the square kernel.
+        rngs: for the kernel.
+        strides: step of both spatial axes.
+        kernel_init: `(key, shape, dtype) -> kernel`; its mean and scale do not matter.
+        pack: how to keep the inputs for the backward pass, see `Fold`.
+
+    Raises:
+        ValueError: the kernel's size is even.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"a kernel padded by half its size has an odd size, got {kernel}")
+    shape = (kernel, kernel, inputs, outputs)
+    module = ScaledKernel(shape, strides=strides, kernel_init=kernel_init, rngs=rngs)
+    return Fold(module, name="scaled_conv", pack=pack)
+
+
+def standardized(kernel: Array, gain: Array) -> Array:
+    """The kernel that is convolved with, of mean 0 and variance `gain^2 / fan_in` per output.
+
+    Args:
+        kernel: `[..., C, D]`.
+        gain: `[D]`.
+    """
+    axes = tuple(range(kernel.ndim - 1))
+    fan_in = math.prod(kernel.shape[:-1])
+    mean, var = kernel.mean(axes), kernel.var(axes)
+    return (kernel - mean) * (gain * jax.lax.rsqrt(var + _EPSILON) / math.sqrt(fan_in))

@@ -1,0 +1,130 @@
+"""T-RevSNN: published parameter counts, heads, the whole network under its memory modes."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import losses, memory, models, nn
+from tests.compare import assert_close, assert_equal
+
+B = 3
+
+
+def slim(columns=4, **options):
+    options = {"input_shape": (8, 8, 2), "stem": ((3, 1),), "kernel": 3, **options}
+    return models.t_revsnn(
+        channels=(3, 4, 4, 4), classes=5, columns=columns, rngs=nnx.Rngs(0), **options
+    )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("size", "options", "expected"),
+    [
+        ("small", {}, 32_331_312),
+        ("small", {"heads": "plain"}, 29_787_312),
+        ("small", {"kernel": 3}, 32_085_040),
+        ("tiny", {}, 17_376_912),
+        ("tiny", {"heads": "plain"}, 15_216_912),
+        ("tiny", {"kernel": 3}, 17_203_856),
+        ("tiny_dvs", {"classes": 10}, 10_220_364),
+        ("tiny_dvs", {"classes": 11}, 10_220_645),
+    ],
+)
+def test_parameters(size, options, expected):
+    """The released log's total for small, and what follows from the layer shapes for the others."""
+    net = jax.eval_shape(lambda: models.t_revsnn(size, rngs=nnx.Rngs(0), **options))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1])) == expected
+
+
+@pytest.mark.fast
+def test_parts_of_small():
+    """Stem, alphas and heads as the released code logs them; the states at 56, 28, 14, 14."""
+    net = jax.eval_shape(lambda: models.t_revsnn(rngs=nnx.Rngs(0)))
+    size = lambda part: sum(leaf.size for leaf in jax.tree.leaves(part))  # noqa: E731
+    assert [size(conv) for conv in net.body.stem.layers] == [14_304, 83_136]
+    assert size(net.body.columns.learned) == 4 * 1_184
+    assert [size(head) for head in net.body.heads] == [514_000] * 3 + [1_516_000]
+    first, later = net.body.columns.first, net.body.columns.later
+    assert size(first) + 1_184 == 6_612_416 and size(later) == 3 * (6_902_528 - 1_184)
+    state = jax.eval_shape(lambda: models.t_revsnn(rngs=nnx.Rngs(0)).initial_state(2))
+    places = [(2, 56, 56, 96), (2, 28, 28, 192), (2, 14, 14, 384), (2, 14, 14, 512)]
+    assert [c.shape for c in state.neurons] == places
+
+
+def test_the_column_loss_weighs_later_columns_more():
+    outputs = jax.random.normal(jax.random.key(0), (4, B, 5))
+    labels = jnp.asarray([0, 3, 4])
+    each = [losses.cross_entropy(o, labels, label_smoothing=0.1) for o in outputs]
+    expected = 0.25 * each[0] + 0.5 * each[1] + 0.75 * each[2] + 2 * each[3]
+    assert_close(models.column_loss(outputs, labels), expected, 1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "timesteps", "shape"),
+    [
+        ({}, 1, (2, B, 5)),
+        ({"heads": "spiking"}, 1, (2, B, 5)),
+        ({"heads": "plain"}, 2, (1, B, 5)),
+        ({"size": "tiny_dvs"}, 2, (2, B, 5)),
+    ],
+)
+def test_heads_and_inputs(options, timesteps, shape):
+    net = slim(2, **options)
+    x = jax.random.normal(jax.random.key(0), (timesteps, B, 8, 8, 2))
+    run = jax.jit(lambda net, x: net(x, net.initial_state(B), training=False)[0])
+    outputs = run(net, x)
+    assert outputs.shape == shape and jnp.isfinite(outputs).all()
+
+
+@functools.partial(jax.jit, static_argnames="training")
+def graded(net, x, *, training=True):
+    def loss(net):
+        outputs, aux = net(x, net.initial_state(B), training=training)
+        return jnp.mean(models.column_loss(outputs, jnp.arange(B))), (outputs, aux)
+
+    return jax.grad(loss, has_aux=True)(net)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bits", [None, 12])
+def test_memory_modes_are_the_same_function(bits):
+    """Store, column mode, O(L): outputs and statistics bit-equal, gradients within float32."""
+    x = jax.random.normal(jax.random.key(1), (1, B, 8, 8, 2))
+    want, expected = graded(slim(bits=bits, time_scan=memory.store), x)
+    for scan in (None, memory.reversal()):
+        got, seen = graded(slim(bits=bits, time_scan=scan), x)
+        assert_equal(seen, expected)
+        assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 1e-6)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: models.t_revsnn("large", rngs=nnx.Rngs(0)), "knows sizes"),
+        (lambda: slim(heads="two"), "heads must be"),
+        (lambda: slim(input_shape=(10, 10, 2)), "divided by 4"),
+        (lambda: slim(16, bits=12), "alpha=1"),
+        (lambda: nn.with_memory(slim(1), memory.Strategy(depth=memory.recompute(1))), "time="),
+    ],
+)
+def test_errors_name_the_cure(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.fast
+def test_a_strategy_over_time_reaches_the_columns():
+    net = nn.with_memory(slim(2), memory.parse_strategy("time=reverse(refresh=2)"))
+    assert net.body.columns.scan == memory.reversal(refresh=2)
+    assert slim(2).body.columns.scan == memory.recompute(every=1)
+    assert nn.saves_memory(net)
+    np.testing.assert_array_equal(net.body.heads[0].layers[0].function.bias[...], jnp.zeros(5))
+    with pytest.raises(ValueError, match="takes 2 timesteps"):
+        net(jnp.zeros((3, B, 8, 8, 2)), net.initial_state(B), training=False)
