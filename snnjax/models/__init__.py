@@ -15,7 +15,6 @@ from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
 from snnjax.models.t_revsnn import T_REVSNN_SIZES, TRevSNNSize, column_loss, t_revsnn
-from snnjax.models.t_revsnn import T_REVSNN_SIZES, TRevSNNSize, column_loss, t_revsnn
 from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import VGG11, VGG16, vgg
 
@@ -23,11 +22,8 @@ __all__ = [
     "EFFICIENT_RESNET19",
     "EFFICIENT_VGG16",
     "T_REVSNN_SIZES",
-    "T_REVSNN_SIZES",
     "VGG11",
     "VGG16",
-    "TRevSNNSize",
-    "column_loss",
     "TRevSNNSize",
     "column_loss",
     "conv_net",
@@ -40,7 +36,6 @@ __all__ = [
     "rev_resnet",
     "rev_sformer",
     "spikingformer",
-    "t_revsnn",
     "t_revsnn",
     "tau_lif",
     "vgg",
