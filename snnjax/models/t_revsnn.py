@@ -38,8 +38,8 @@ T_REVSNN_SIZES = {
 
 
 def t_revsnn(
-    size: str | TRevSNNSize = "small",
     *,
+    size: str | TRevSNNSize = "small",
     classes: int = 1000,
     rngs: nnx.Rngs,
     channels: Sequence[int] | None = None,

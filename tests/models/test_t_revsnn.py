@@ -37,7 +37,7 @@ def slim(columns=4, **options):
 )
 def test_parameters(size, options, expected):
     """The released log's total for small, and what follows from the layer shapes for the others."""
-    net = jax.eval_shape(lambda: models.t_revsnn(size, rngs=nnx.Rngs(0), **options))
+    net = jax.eval_shape(lambda: models.t_revsnn(size=size, rngs=nnx.Rngs(0), **options))
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1])) == expected
 
 
@@ -107,7 +107,7 @@ def test_memory_modes_are_the_same_function(bits):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: models.t_revsnn("large", rngs=nnx.Rngs(0)), "knows sizes"),
+        (lambda: models.t_revsnn(size="large", rngs=nnx.Rngs(0)), "knows sizes"),
         (lambda: slim(heads="two"), "heads must be"),
         (lambda: slim(input_shape=(10, 10, 2)), "divided by 4"),
         (lambda: slim(16, bits=12), "alpha=1"),
