@@ -69,18 +69,17 @@ def ms_resnet(
     Raises:
         ValueError: an unknown depth; as many blocks as widths are needed, each stage at least one.
     """
-    if blocks is None:
-        if depth not in BLOCKS:
-            raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
-        blocks = BLOCKS[depth]
-    widths = widths or WIDTHS.get(depth, (64, 128, 256, 512))
-    if len(blocks) != len(widths) or min(blocks) < 1:
-        raise ValueError(f"blocks {tuple(blocks)} do not fit {len(widths)} stages of widths")
-    pooled = functools.partial(event_stem, pool=nn.MaxPool)
-    stem = pooled if (depth == 20 if events is None else events) else conv_norm
-    layers: list = [*stem(input_shape[2], widths[0], 3, norm, rngs=rngs)]
-    before = widths[0]
-    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+    if blocks is None and depth not in BLOCKS:
+        raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
+    counts: Sequence[int] = blocks or BLOCKS[depth]
+    sizes: Sequence[int] = widths or WIDTHS.get(depth, (64, 128, 256, 512))
+    if len(counts) != len(sizes) or min(counts) < 1:
+        raise ValueError(f"blocks {tuple(counts)} do not fit {len(sizes)} stages of widths")
+    small: Callable[..., Any] = functools.partial(event_stem, pool=nn.MaxPool)
+    stem = small if (depth == 20 if events is None else events) else conv_norm
+    layers: list = [*stem(input_shape[2], sizes[0], 3, norm, rngs=rngs)]
+    before = sizes[0]
+    for stage, (width, count) in enumerate(zip(sizes, counts, strict=True)):
         if stage:
             layers.append(_block(before, width, 2, neuron, norm, rngs))
             count -= 1

@@ -19,7 +19,7 @@ ROOT = "depth=recompute(sqrt), pack=True"
 LEVELS = "depth=recompute(sqrt, inner=recompute(1)), pack=True"
 STORE, UNPACKED = "depth=store, pack=True", "depth=recompute(2)"
 STEPS, BOTH = "time=recompute(2)", "time=recompute(2), depth=recompute(1), pack=True"
-REVERSE = "time=reverse"
+REVERSE, UNDONE = "time=reverse", "depth=reverse, pack=True"
 TIME_ROOT = "time=recompute(sqrt), pack=True"
 TIME_LEVELS = "time=recompute(sqrt, inner=recompute(1)), pack=True"
 TIME_THREE = "time=recompute(sqrt, inner=recompute(sqrt, inner=recompute(1))), pack=True"
@@ -31,7 +31,7 @@ TABLE = {
     "vgg": (*_LAYER, REVERSE),
     "averaging": (*_LAYER[1:], REVERSE),  # a mean of spikes is none, nothing to pack as it is
     "ms_resnet": (*_LAYER, REVERSE),
-    "reversible": (*_LAYER, REVERSE, STORE),
+    "reversible": (*_LAYER, REVERSE, STORE, UNDONE),
     "recurrent": _LAYER,
     "grouped": (*_LAYER, REVERSE),
     "shared": _LAYER,
@@ -43,7 +43,7 @@ QUICK = {
     "vgg": (NAMED,),
     "averaging": (LEVELS, REVERSE),
     "ms_resnet": (LEVELS,),
-    "reversible": (BOTH,),
+    "reversible": (UNDONE,),
     "recurrent": (BOTH,),
     "grouped": (REVERSE,),
     "shared": (BOTH,),
