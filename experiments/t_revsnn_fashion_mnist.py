@@ -9,9 +9,10 @@ on a grid of 12 binary places, alphas powers of two; deep heads. `--memory time=
 states of the last column only, with the same gradient.
 
 Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
-Time: not measured on free cores. On two cores shared with other work, 9.5 minutes for one epoch
+Time: not measured on free cores. On two busy cores 10 to 19 minutes for an epoch, 1 to compile
 Expected: 87 % is the aim and not shown. Measured, seed 0: 73.4 % test after the first of two epochs
-(`--epochs 2`, stopped there); the six epochs here have not been run
+(`--epochs 2`, stopped there); 62.5 % after one epoch of images in [0, 1] in place of standardised
+ones. The six epochs here have not been run
 Command: snnjax train experiments/t_revsnn_fashion_mnist.py --data-dir "$SNNJAX_DATA"
 """
 

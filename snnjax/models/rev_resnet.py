@@ -51,6 +51,7 @@ def rev_resnet(
     blocks: Sequence[int] | None = None,
     neuron: Callable[..., nn.Neuron] = integrate_and_fire,
     norm: Callable[[int], Any] = nn.BatchNorm,
+    last_norm: Callable[[int], Any] | None = None,
     events: bool | None = None,
     bits: int | None = DEFAULT_BITS,
     parallel: bool = False,
@@ -76,6 +77,8 @@ def rev_resnet(
             `nn.LIF` with a time constant of 1.5.
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        last_norm: makes the normalisation that ends a branch; None is `norm`. A very deep net wants
+            branches that start small, `functools.partial(nn.BatchNorm, scale=0.05)`.
         events: a stem for large event frames, which halves H and W twice; None is for depth 24.
         bits: binary places of the streams' grid; None is the floating stream of the paper, whose
             gradient is exact only while no spike flips on the way back.
@@ -96,7 +99,8 @@ def rev_resnet(
     halves, blocks = halves or published[0], blocks or published[1]
     if len(blocks) != len(halves) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(halves)} stages of halves")
-    branch = functools.partial(_branch, neuron=neuron, norm=norm)
+    norms = (norm, last_norm or norm)
+    branch = functools.partial(_branch, neuron=neuron, norms=norms)
     stem = event_stem if (depth == 24 if events is None else events) else conv_norm
     layers: list = [*stem(input_shape[2], 2 * halves[0], 3, norm, rngs=rngs)]
     for stage, (half, count) in enumerate(zip(halves, blocks, strict=True)):
@@ -110,6 +114,6 @@ def rev_resnet(
     return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
 
 
-def _branch(channels: int, rngs: nnx.Rngs, *, neuron: Any, norm: Any) -> nn.Sequential:
-    first, second = (conv_norm(channels, channels, 3, norm, rngs=rngs) for _ in range(2))
-    return nn.Sequential(neuron(), *first, neuron(), *second)
+def _branch(channels: int, rngs: nnx.Rngs, *, neuron: Any, norms: Any) -> nn.Sequential:
+    halves = [(neuron(), *conv_norm(channels, channels, 3, norm, rngs=rngs)) for norm in norms]
+    return nn.Sequential(*halves[0], *halves[1])

@@ -25,7 +25,7 @@ from snnjax.nn.contract import Aux, Layer, State, output_shape
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.statistics import StreamPeak
-from snnjax.nn.wiring import gather, subkey
+from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Reversible"]
@@ -121,16 +121,17 @@ class Reversible(nnx.Module):
         entered, peak = memory.watched(couple.enter(*jnp.split(inputs, 2, axis=-1)))
         blocks = ((self.f, self.g), neurons, statistics, keys)
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
-        parts = [
-            (f"block{i}/{name}", jax.tree.map(lambda leaf, i=i: leaf[i], aux))
+        seen = {
+            f"block{i}/{branch}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
             for i in range(self.depth)
-            for name, aux in (("f", f_aux), ("g", g_aux))
-        ]
+            for branch, branch_aux in (("f", f_aux), ("g", g_aux))
+            for name, kinds in branch_aux.taps.items()
+        }
         aux = Aux(
             (f_aux.state, g_aux.state),
             ((f_aux.statistics, g_aux.statistics),
              StreamPeak(jnp.maximum(peak, peaks.max()), bound)),
-            gather(parts).taps | reconstruction("", scan, couple.step, (), entered, blocks, taps),
+            seen | reconstruction("", scan, couple.step, (), entered, blocks, taps),
         )  # fmt: skip
         return streams, aux
 

@@ -115,6 +115,19 @@ def test_activation_bytes_do_not_grow_with_the_blocks_of_a_stage():
 
 
 @pytest.mark.fast
+def test_the_last_norm_of_a_branch_is_its_own():
+    quiet = functools.partial(nn.BatchNorm, scale=0.05)
+    stage = jax.eval_shape(small).body.layers[2]
+    assert [type(layer) for layer in stage.f.layers[3:]] == [type(x) for x in stage.f.layers[:3]]
+    for branch in (
+        small(last_norm=quiet).body.layers[2].f,
+        small(last_norm=quiet).body.layers[7].g,
+    ):
+        first, last = (branch.layers[i].scale[...] for i in (2, 5))
+        assert bool(jnp.all(first == 1)) and bool(jnp.all(last == jnp.float32(0.05)))
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "message"),
     [

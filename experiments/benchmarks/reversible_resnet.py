@@ -1,0 +1,110 @@
+"""Bytes per image of RevSResNet37 against MS-ResNet34, each under several memory strategies.
+
+Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922,
+publish 3.79 times less (GPU memory per image, both as the framework runs them).
+
+Gradient of the cross entropy of the mean logits with respect to the parameters; images 32x32x3,
+T = 4, integrate-and-fire neurons with a hard reset in both, float32. Nothing runs: XLA's temporary
+bytes are read off two compiled programs, and bytes per image are the slope between a batch of 8 and
+one of 24, so that parameters drop out. "on" is XLA:CPU's memory-optimised scheduler (the default of
+training here), "off" its other one.
+
+Run:
+    python experiments/benchmarks/reversible_resnet.py            # ten minutes
+    python experiments/benchmarks/reversible_resnet.py --json
+
+Compiled with jax 0.10.2, MB per image and how much less than the baseline's `depth=store`:
+
+                                                    on               off
+    MS-ResNet34     store                          50.85   1.00x    54.36   1.00x
+                    recompute(1), pack             12.85   3.96x    14.02   3.88x
+    RevSResNet37    store                          49.07   1.04x    60.90   0.89x
+                    reverse(inner=store)           16.04   3.17x    20.39   2.67x
+                    reverse                        11.27   4.51x    13.53   4.02x
+                    reverse, pack                   9.18   5.54x    14.75   3.68x
+
+Against the baseline under its own best strategy reversal gains 1.1 to 1.4 times at this depth; its
+bytes do not grow with the blocks of a stage (`experiments/rev_resnet_1005.py`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import losses, memory, models, nn, readout, training
+from snnjax.models.rev_resnet import integrate_and_fire
+
+T, IMAGE, SMALL, LARGE = 4, (32, 32, 3), 8, 24
+NETWORKS = {
+    "MS-ResNet34": functools.partial(models.ms_resnet, depth=34, neuron=integrate_and_fire),
+    "RevSResNet37": functools.partial(models.rev_resnet, depth=37),
+}
+ROWS = (
+    ("MS-ResNet34", "depth=store"),
+    ("MS-ResNet34", "depth=recompute(1), pack=True"),
+    ("RevSResNet37", "depth=store"),
+    ("RevSResNet37", "depth=reverse(inner=store)"),
+    ("RevSResNet37", "depth=reverse"),
+    ("RevSResNet37", "depth=reverse, pack=True"),
+)
+
+
+def temporary(name: str, strategy: str, batch: int, *, memory_scheduler: bool) -> int:
+    """XLA's temporary bytes of the gradient; the network itself is never made."""
+
+    def make() -> nn.Network:
+        network = NETWORKS[name](rngs=nnx.Rngs(0))
+        return nn.with_memory(network, memory.parse_strategy(strategy))
+
+    graphdef, params, constants = nnx.split(jax.eval_shape(make), nnx.Param, ...)
+    statistics = jax.eval_shape(lambda: make().initial_state(1).statistics)
+
+    def loss(params, constants, statistics, frames, labels):
+        network = nnx.merge(graphdef, params, constants)
+        state = network.initial_state(batch)._replace(statistics=statistics)
+        outputs, aux = network(frames, state, training=True)
+        logits = readout.rate(outputs)
+        return losses.mean(losses.cross_entropy(logits, labels)), aux.statistics
+
+    frames = jax.ShapeDtypeStruct((T, batch, *IMAGE), jnp.float32)
+    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+    options = training.compiler_options(training.make_mesh(), memory_scheduler=memory_scheduler)
+    gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=options)
+    lowered = gradient.lower(params, constants, statistics, frames, labels)
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+def main() -> None:
+    """Compiles every row twice per scheduler and prints a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows, against = [], {}
+    for name, strategy in ROWS:
+        for scheduler in (True, False):
+            small, large = (
+                temporary(name, strategy, b, memory_scheduler=scheduler) for b in (SMALL, LARGE)
+            )
+            per_image = (large - small) / (LARGE - SMALL)
+            less = against.setdefault(scheduler, per_image) / per_image
+            row = {"network": name, "strategy": strategy, "memory_scheduler": scheduler}
+            rows.append({**row, "bytes_per_image": per_image, "temp_bytes": large, "ratio": less})
+            if not options.json:
+                print(
+                    f"{name:14}{strategy:32}{'on' if scheduler else 'off':5}"
+                    f"{per_image / 1e6:7.2f} MB per image {less:5.2f}x less, "
+                    f"{large / 1e6:6.0f} MB at a batch of {LARGE}",
+                    flush=True,
+                )
+    if options.json:
+        print(json.dumps({"jax": jax.__version__, "timesteps": T, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
