@@ -9,7 +9,8 @@ same 80,390 parameters. "both" holds 128 membranes instead of 512.
 A membrane is called up to four times per timestep (`CALLS`), so a shared net feeds what its second
 layer leaves back to its first. Two settings; the first is the default:
 
-    decay 0.25 per call, input scaled by 0.75 (the released code's neuron): NOT MEASURED here yet
+    decay 0.25 per call, input scaled by 0.75 (the released code's neuron), one run each, seed 0:
+        none 92.02 %, both 91.59 % test accuracy after 15 epochs
     decay 0.5 per timestep (`--decay 0.5 --per-timestep --no-scale-input`), one run each, seed 0:
         none 90.39 %, both 80.44 % test accuracy after 15 epochs
 
@@ -21,8 +22,8 @@ Spiking Neural Networks", 2023, arXiv:2305.18360. Its tables for human activity 
 and neither data set nor network is claimed to be its own.
 
 Hardware: 2 CPU cores, shared with others (float32, jax 0.10.2, flax 0.12.8)
-Time: 52 seconds (both), 62 seconds (none)
-Expected: not measured in the default setting, see above
+Time: 35 seconds (both), 23 seconds (none)
+Expected: 91.6 % test accuracy with "both", 92.0 % with "none" (measured once, seed 0)
 Command: snnjax train experiments/efficient_lif_hapt.py --data-dir "$SNNJAX_DATA"
     and with --sharing none for the twin
 """
