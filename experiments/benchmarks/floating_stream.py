@@ -5,6 +5,18 @@ undone by `memory.reverse`. Each block's input as its backward pass rebuilds it 
 what its forward pass saw, the neurons' spikes on both are compared, and each block's gradient is
 compared with that of `memory.store`.
 
+Measured on a CPU, jax 0.10.2, streams [4, 8, 16, 16, 32], seeds 0 and 1: spikes that flip on the way
+back, and the cosine of the worst block's gradient
+
+                               4 blocks                  32 blocks
+    floating                   0           1.000         1,204 / 875,583          0.997 / 0.052
+    grid                       0           exactly 1     0                        exactly 1
+    grid, bfloat16 branches    0           exactly 1     0                        exactly 1
+    bfloat16 stream            131 / 127k  0.68 / 0.70   2.22 / 2.22 million      0.04 / 0.02
+
+Exactly: no bit of any gradient differs, to 64 blocks. bfloat16 branches have float32 membranes and
+statistics, as the layers here do.
+
 Run:
     python experiments/benchmarks/floating_stream.py
     python experiments/benchmarks/floating_stream.py --json

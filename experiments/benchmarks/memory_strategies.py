@@ -18,19 +18,17 @@ Run:
 Measured on two shared cores of an AMD EPYC (Zen 4), float32, jax 0.10.2, 7 rounds, busy machine:
 
     depth, 32 blocks         temporary   less    time
-    store                    279.0 MB    1.0x    1.00x
-    recompute(1)              83.2 MB    3.4x    0.96x
-    reverse                   13.0 MB   21.5x    0.85x
+    store                    209.9 MB    1.0x    1.00x
+    recompute(1)              77.2 MB    2.7x    1.04x
+    reverse                    6.7 MB   31.5x    0.94x
 
     time, T = 1024           temporary   less    time          mean in the carry
     store                     85.4 MB    1.0x    1.00x          84.1 MB    1.0x    1.00x
-    recompute(sqrt)            5.6 MB   15.1x    0.40x           4.3 MB   19.4x    0.68x
-      on two levels            4.3 MB   19.7x    0.33x           3.0 MB   28.2x    0.80x
-      on three levels          4.0 MB   21.2x    0.36x           2.7 MB   31.4x    0.50x
+    recompute(sqrt)            5.6 MB   15.1x    0.87x           4.3 MB   19.4x    0.85x
+      on two levels            4.3 MB   19.7x    0.81x           3.0 MB   28.2x    0.93x
+      on three levels          4.0 MB   21.2x    0.99x           2.7 MB   31.4x    1.04x
 
-`nn.Reversible` splits and joins the two streams, which costs some of them; `memory.coupling` by
-itself takes 9.03 MB at any depth, 31 times less than its store's 279.6 MB at 32 blocks
-(`tests/memory/test_coupling_bytes.py`).
+Reversed bytes are the same at any depth (`tests/memory/test_coupling_bytes.py`).
 """
 
 from __future__ import annotations
