@@ -113,6 +113,7 @@ def test_strategies_agree_and_statistics_move_once():
     for scan in (memory.recompute(1), memory.reversal(), memory.reversal(refresh=2)):
         got, aux = graded(layer.with_scan(scan), x, state_of(layer, x))
         assert_equal(aux, expected)
+        # Of channels that are not in eights XLA rounds sums by program: 1.6e-6 seen.
         assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 5e-6)
     mean = state_of(layer, x).statistics[0][0][0][2].mean
     moved = expected.statistics[0][0][0][2].mean
