@@ -5,8 +5,8 @@ undone by `memory.reverse`. Each block's input as its backward pass rebuilds it 
 what its forward pass saw, the neurons' spikes on both are compared, and each block's gradient is
 compared with that of `memory.store`.
 
-Measured on a CPU, jax 0.10.2, streams [4, 8, 16, 16, 32], seeds 0 and 1: spikes that flip on the way
-back, and the cosine of the worst block's gradient
+Measured on a CPU, jax 0.10.2, streams [4, 8, 16, 16, 32], seeds 0 and 1: spikes that flip on the
+way back, and the cosine of the worst block's gradient
 
                                4 blocks                  32 blocks
     floating                   0           1.000         1,204 / 875,583          0.997 / 0.052

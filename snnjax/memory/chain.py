@@ -42,8 +42,10 @@ def chain(
 ) -> tuple[Array, list[Any]]:
     """Runs unequal functions one after the other, keeping what `scan` says.
 
-    XLA's default scheduler on a CPU undoes recomputation in code that is not scanned: compile with
-    its memory-optimised one (`training.compiler_options`).
+    Segments are `memory.replayed`, each apart from the others; on a CPU XLA's memory-optimised
+    scheduler (`training.compiler_options`) saves some more of what lies between. With `keep` they
+    are `jax.checkpoint`, which saves nothing there without that scheduler. The last segment is not
+    replayed: its derivative comes next.
 
     Args:
         links: `(own, x) -> (x, by-products)`, pure.

@@ -13,6 +13,7 @@ from snnjax import memory, nn
 from snnjax.models import efficient_lif as models
 from snnjax.surrogate import arctan
 from tests.compare import assert_close, assert_equal
+from tests.models.sizes import count
 
 T, B, CLASSES = 2, 3, 5
 SHARING = ("none", "channel", "layer", "both")
@@ -21,10 +22,6 @@ IMAGE, FEATURES = (8, 8, 2), (6,)
 
 def parameters(net):
     return jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1])
-
-
-def count(make):
-    return sum(leaf.size for leaf in parameters(jax.eval_shape(make)))
 
 
 def elements(make, batch=1):

@@ -9,14 +9,9 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
+from tests.models.sizes import count
 
 T, B = 3, 4  # two samples normalised per step become -1 and 1: their gradient is all rounding
-
-
-def count(make):
-    """Parameters of a model, from its shapes alone."""
-    net = jax.eval_shape(make)
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1]))
 
 
 @pytest.mark.fast

@@ -9,15 +9,10 @@ from flax import nnx
 
 from snnjax import memory, models, nn
 from tests.compare import assert_close, assert_equal
+from tests.models.sizes import count
 
 T, B, SHAPE = 4, 4, (8, 8, 3)  # of channels not in eights XLA rounds sums by program
 X = jax.random.uniform(jax.random.key(1), (T, B, *SHAPE))
-
-
-def count(make):
-    """Parameters of a model, from its shapes alone."""
-    params = nnx.split(jax.eval_shape(make), nnx.Param, ...)[1]
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 @pytest.mark.fast

@@ -1,0 +1,10 @@
+"""How many parameters a model has, without making it."""
+
+import jax
+from flax import nnx
+
+
+def count(make):
+    """Parameters of what `make` would return, from shapes alone."""
+    params = nnx.split(jax.eval_shape(make), nnx.Param, ...)[1]
+    return sum(leaf.size for leaf in jax.tree.leaves(params))
