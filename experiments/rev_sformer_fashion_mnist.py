@@ -2,14 +2,14 @@
 
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
-Network: direct coding - tokenizer (28x28 to 49 tokens) - RevSFormer-2-32 with 4 heads, rate readout;
+Network: direct coding - tokenizer (28x28 to 49 tokens) - RevSFormer-2-32, 4 heads - rate readout;
 after Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922, whose networks for CIFAR are 384 wide; 42,246 parameters.
 
 Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 10.7 minutes for 2 epochs
-Expected: 88 % is the aim and not shown. Measured, seed 0: 78.9 % test accuracy with `--epochs 2`; the
-    four epochs here have not been run
+Expected: 88 % is the aim and not shown. Measured, seed 0: 78.9 % test accuracy with `--epochs 2`;
+    the four epochs here have not been run
 Command: snnjax train experiments/rev_sformer_fashion_mnist.py --data-dir "$SNNJAX_DATA"
 """
 
