@@ -78,7 +78,9 @@ def _run_backward(replay, residuals, cotangents):
     x = unpack(kept, like.shape, like.dtype) if replay.spikes else kept
     y, aux = jax.eval_shape(replay.function, held, x)
     d_y, d_aux = symbolic.filled(smooth_half((y, aux), cotangents))
-    (asked, place), others = wanted.halves((held, _after(d_y, like) if replay.spikes else x))
+    (asked, place), others = wanted.halves(
+        (held, _after(jax.tree.leaves(d_y)[0], like) if replay.spikes else x)
+    )
     # The gradient of x takes the place of that of y where it fits, or else that of x itself.
     whole = len(jax.tree.leaves(place)) == len(jax.tree.leaves(x))
     fits = whole and jax.tree.map(Like.of, y) == like
