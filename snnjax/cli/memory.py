@@ -2,7 +2,7 @@
 
 With an experiment its training step is compiled, as training would compile it; `--depths` sets its
 field `depth`. Without one it is the gradient of a stack of reversible blocks (`cli.couplings`), on
-a CPU compiled for the least memory under every strategy. Nothing runs.
+a CPU compiled alike under every strategy. Nothing runs.
 
 Fields of its JSON object, which is also kept in the folder as memory.json:
 

@@ -92,7 +92,7 @@ def _couplings(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
     timesteps = _numbers("--timesteps", options.timesteps, 4)
     told = (
         f"LIF - conv 3x3 - batch norm, batch {stack.batch}, {stack.size} x {stack.size} x "
-        f"{stack.channels}: the gradient, compiled for the least memory under every strategy"
+        f"{stack.channels}: the gradient, compiled alike under every strategy"
     )
     return options, Case("couplings", told, stack.batch, depths, timesteps, stack.gradient)
 
