@@ -5,10 +5,15 @@
     batch   = loader.batch(step)                                   # a pure function of the step
     images  = data.rescale(batch.inputs, dataset.scale)            # float32, in the jitted step
 
+    gestures = data.load("dvs128_gesture")                         # recordings, read when asked for
+    gestures = data.dense(gestures, to_frames)                     # [N, T, H, W, 2], for a Loader
+
 Nothing is imported before it is needed: TensorFlow Datasets, Grain, Pillow and scikit-learn are
-loaded by the functions that use them.
+loaded by the functions that use them, and so is the decoder of AEDAT 4.
 """
 
+from snnjax.data.aedat import parse_aedat2, parse_aedat3
+from snnjax.data.aedat4 import read_aedat4
 from snnjax.data.arrays import from_arrays, from_npz
 from snnjax.data.augmentation import augment, random_crop, random_flip
 from snnjax.data.dataset import Dataset, Events, Split, dense, rescale
@@ -16,7 +21,9 @@ from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.kfold import folds
 from snnjax.data.loader import Batch, Loader, evaluation_batches
+from snnjax.data.ncars import parse_dat
 from snnjax.data.nmnist import parse_events
+from snnjax.data.recordings import Recordings
 from snnjax.data.registry import NAMES, load
 from snnjax.data.tfds import from_tfds, prepare, prepared_directory, tfds_source
 
@@ -28,6 +35,7 @@ __all__ = [
     "Events",
     "Loader",
     "MissingDataError",
+    "Recordings",
     "Split",
     "augment",
     "dense",
@@ -38,11 +46,15 @@ __all__ = [
     "from_tfds",
     "grain_loader",
     "load",
+    "parse_aedat2",
+    "parse_aedat3",
+    "parse_dat",
     "parse_events",
     "prepare",
     "prepared_directory",
     "random_crop",
     "random_flip",
+    "read_aedat4",
     "rescale",
     "tfds_source",
 ]

@@ -2,7 +2,8 @@
 
 Data sets travel as a folder of small files, as a tar or as a zip. A reader asks for the names it
 wants and gets their bytes, whichever it is; nothing is written, so an archive with absolute or
-climbing paths can do no harm.
+climbing paths can do no harm. A set too large for memory is read out of order, which an archive
+does not allow in reasonable time: `unpacked` lists its files and asks for them unpacked.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from snnjax.data.errors import CorruptDataError
+from snnjax.data.errors import CorruptDataError, MissingDataError
 
 _TARS = (".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, OSError)
@@ -54,6 +55,31 @@ def members(
             raise CorruptDataError(
                 f"{path} cannot be read to its end ({error}); fetch it again"
             ) from error
+
+
+def unpacked(folder: Path, wanted: Callable[[PurePosixPath], bool]) -> list[Path]:
+    """Lists the wanted files of a set that is read file by file, when asked for.
+
+    Args:
+        folder: Where the files lie.
+        wanted: Whether a file is asked for, from its path relative to the folder.
+
+    Returns:
+        The files, sorted by path; none where the folder has none.
+
+    Raises:
+        MissingDataError: Where there are archives instead of them.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [PurePosixPath(path.relative_to(folder).as_posix()) for path in files]
+    found = [f for f, name in zip(files, names, strict=True) if _visible(name) and wanted(name)]
+    archives = [f.name for f in files if f.name.endswith((*_TARS, ".zip"))]
+    if archives and not found:
+        raise MissingDataError(
+            f"{folder} has archives only ({', '.join(archives[:3])}), and this set is too large to "
+            "be read out of them: unpack them there (tar -xf, unzip)"
+        )
+    return found
 
 
 def _visible(path: PurePosixPath) -> bool:

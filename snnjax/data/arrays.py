@@ -10,6 +10,7 @@ import numpy as np
 
 from snnjax.data.dataset import Dataset, Inputs, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.recordings import Recordings
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 
@@ -29,7 +30,7 @@ def from_arrays(
     """Makes a data set of arrays (or of event recordings).
 
     Args:
-        train_inputs: `[N, ...]`, any dtype; or a list or tuple of recordings (`Events`).
+        train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events.
         train_labels: `[N]` integers from 0.
         test_inputs: `[M, ...]`, as `train_inputs`.
         test_labels: `[M]` integers from 0.
@@ -118,7 +119,7 @@ def from_npz(path: str | Path) -> Dataset:
 
 
 def _split(inputs: Inputs, labels: np.ndarray) -> Split:
-    if not isinstance(inputs, (list, tuple)):
+    if not isinstance(inputs, (list, tuple, Recordings)):
         inputs = np.asarray(inputs)  # a jax.Array would be gathered on the device, batch by batch
     labels = np.asarray(labels)
     if labels.dtype.kind not in "iu" or labels.ndim != 1:

@@ -1,8 +1,9 @@
 """A data set: two splits of examples with labels, and what a network must know to read them.
 
 Inputs are stored as they were published and stay on the host: images as `uint8`, windows of a
-sensor as `float32`, event recordings as tuples of integer arrays `[E, 4]`, one row `t, x, y, p`
-per event, which is what `snnjax.encoding` cuts into frames. A float in the unit interval is made
+sensor as `float32`, event recordings as sequences of integer arrays `[E, 4]`, one row `t, x, y, p`
+per event, which is what `snnjax.encoding` cuts into frames: a tuple where the set fits in memory,
+else `Recordings`, which reads each when asked for. A float in the unit interval is made
 from a stored image by `rescale(inputs, dataset.scale)`, inside the jitted step, where it costs no
 memory: a set of 8-bit images is four times smaller than its float32 copy.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
@@ -18,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax.data.errors import CorruptDataError
+from snnjax.data.recordings import Recordings
 
 Events: TypeAlias = np.ndarray
 """One recording of an event camera in order of time: `[E, 4]` int32, its columns the time in
@@ -66,6 +69,8 @@ class Split:
         inputs = self.inputs
         if isinstance(inputs, np.ndarray):
             chosen: Inputs = inputs[indices]
+        elif isinstance(inputs, Recordings):
+            chosen = inputs.take(indices)
         else:
             chosen = tuple(inputs[int(i)] for i in indices)
         groups = None if self.groups is None else self.groups[indices]
@@ -127,8 +132,21 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
     return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
 
 
-def dense(dataset: Dataset, to_frames: Callable[[Events], Any], *, scale: float = 1.0) -> Dataset:
+def dense(
+    dataset: Dataset,
+    to_frames: Callable[[Events], Any],
+    *,
+    scale: float = 1.0,
+    directory: str | Path | None = None,
+) -> Dataset:
     """Replaces every event recording by an array of one shape, so that a `Loader` can batch it.
+
+    One recording at a time is read and cut. The frames of both splits take
+
+        (N_train + N_test) T H W C  bytes of the dtype that `to_frames` returns
+
+    of memory or, given a `directory`, of disk. Frames that fit in neither are made on the fly:
+    `grain_loader(split, transform=lambda pair: (to_frames(pair[0]), pair[1]), ...)`.
 
     Args:
         dataset: A data set of event recordings.
@@ -136,6 +154,9 @@ def dense(dataset: Dataset, to_frames: Callable[[Events], Any], *, scale: float 
             `lambda events: encoding.frames_by_time(events, timesteps=16, height=34, width=34,
             dtype=np.uint8)`. The dtype it returns is the dtype stored.
         scale: What `rescale` shall multiply the frames by.
+        directory: A folder to write the frames to, `<name>-train.npy` and `<name>-test.npy`, over
+            what has those names; they are mapped, so that memory holds only the batches in use.
+            None keeps them in memory.
 
     Returns:
         The same data set with `[N, T, H, W, C]` inputs; `input_shape` becomes the shape of one
@@ -144,21 +165,24 @@ def dense(dataset: Dataset, to_frames: Callable[[Events], Any], *, scale: float 
     Raises:
         ValueError: Where two recordings give arrays of different shapes.
     """
-    splits = [
-        _dense_split(split, to_frames, dataset.name) for split in (dataset.train, dataset.test)
-    ]
-    shape = splits[0].inputs.shape  # type: ignore[union-attr]
-    return dataclasses.replace(
-        dataset, train=splits[0], test=splits[1], input_shape=shape[2:], scale=scale
-    )
+    folder = None if directory is None else Path(directory)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder and folder / f"{dataset.name}-{split}.npy" for split in ("train", "test")]
+    train = _dense_split(dataset.train, to_frames, dataset.name, paths[0])
+    test = _dense_split(dataset.test, to_frames, dataset.name, paths[1])
+    shape = train.inputs.shape  # type: ignore[union-attr]
+    return dataclasses.replace(dataset, train=train, test=test, input_shape=shape[2:], scale=scale)
 
 
-def _dense_split(split: Split, to_frames: Callable[[Events], Any], name: str) -> Split:
+def _dense_split(
+    split: Split, to_frames: Callable[[Events], Any], name: str, path: Path | None
+) -> Split:
     frames = None
     for i, events in enumerate(split.inputs):
         frame = np.asarray(to_frames(events))  # type: ignore[arg-type]
         if frames is None:
-            frames = np.empty((len(split), *frame.shape), frame.dtype)
+            frames = _room((len(split), *frame.shape), frame.dtype, path)
         if frame.shape != frames.shape[1:]:
             raise ValueError(
                 f"{name}: recording {i} gave frames {frame.shape}, the ones before it "
@@ -168,3 +192,9 @@ def _dense_split(split: Split, to_frames: Callable[[Events], Any], name: str) ->
     if frames is None:
         raise ValueError(f"{name}: an empty split has no shape to give its frames")
     return Split(frames, split.labels, split.groups)
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
+    if path is None:
+        return np.empty(shape, dtype)
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

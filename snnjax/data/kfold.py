@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from snnjax.data.dataset import Dataset, Split
+from snnjax.data.recordings import Recordings
 
 
 def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
@@ -48,4 +49,6 @@ def _pool(train: Split, test: Split) -> Split:
     labels = np.concatenate([train.labels, test.labels])
     if isinstance(train.inputs, np.ndarray):
         return Split(np.concatenate([train.inputs, np.asarray(test.inputs)]), labels)
+    if isinstance(train.inputs, Recordings) and isinstance(test.inputs, Recordings):
+        return Split(train.inputs + test.inputs, labels)
     return Split((*train.inputs, *test.inputs), labels)

@@ -19,6 +19,7 @@ import numpy as np
 from snnjax.data.archive import members
 from snnjax.data.dataset import Dataset, Events, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.recordings import as_events
 
 SIZE = 34  # pixels along each side of the recordings
 _OVERFLOW_ROW = 240
@@ -69,19 +70,28 @@ def read_nmnist(folder: Path) -> Dataset:
     )
 
 
-def parse_events(content: bytes, *, name: str = "recording") -> Events:
-    """Turns a file of 5-byte events into arrays.
+def parse_events(
+    content: bytes, *, name: str = "recording", height: int = SIZE, width: int = SIZE
+) -> Events:
+    """Turns a file of 5-byte events into arrays: N-MNIST's, or another camera's in that format.
 
     Args:
         content: The whole file.
         name: What to call it in an error.
+        height: Rows of the camera, at most 240: 128 for a DVS128, 180 for N-Caltech101.
+        width: Columns of the camera, at most 256.
 
     Returns:
         Its events in order of time, `[E, 4]` int32: t in microseconds, x, y, p.
 
     Raises:
-        CorruptDataError: Where it is empty, cut short, or has a pixel outside 34x34.
+        CorruptDataError: Where it is empty, cut short, or has a pixel outside `height` x `width`.
+        ValueError: Where the format has no room for such a camera.
     """
+    if not (1 <= height <= _OVERFLOW_ROW and 1 <= width <= 256):
+        raise ValueError(
+            f"events of 5 bytes have room for 240 rows and 256 columns, not {height}x{width}"
+        )
     if not content or len(content) % 5:
         raise CorruptDataError(
             f"{name} has {len(content)} bytes, not a positive multiple of 5: the event file is "
@@ -92,14 +102,8 @@ def parse_events(content: bytes, *, name: str = "recording") -> Events:
     t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     overflow = y == _OVERFLOW_ROW
     t = t + _OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int32)
-    events = np.stack([t, x, y, raw[:, 2] >> 7], axis=1)[~overflow]
-    if (events[:, 1:3] >= SIZE).any():
-        column, row = events[:, 1:3].max(axis=0)
-        raise CorruptDataError(
-            f"{name} has events up to column {column}, row {row}, outside {SIZE}x{SIZE}: not an "
-            "N-MNIST recording"
-        )
-    return events[np.argsort(events[:, 0], kind="stable")]
+    t, x, y, p = (column[~overflow] for column in (t, x, y, raw[:, 2] >> 7))
+    return as_events(t, x, y, p, height=height, width=width, name=name)
 
 
 _SPLITS = ("train", "test")

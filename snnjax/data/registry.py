@@ -1,9 +1,9 @@
 """Data sets by name: where each is looked for, and what to do where it is not found.
 
 A data directory holds one folder per set (`mnist/`, `fashion-mnist/`, `nmnist-small/`, `hapt/`,
-`cifar10-jpeg/`, ...) and may be TFDS' own directory at the same time. It is the argument
-`data_dir` (`--data-dir` on the command line), else `$SNNJAX_DATA`, else TFDS' directory. A set
-prepared by TFDS there is the first door, raw files the second.
+`cifar10-jpeg/`, `dvs128-gesture/`, ...) and may be TFDS' own directory at the same time. It is the
+argument `data_dir` (`--data-dir` on the command line), else `$SNNJAX_DATA`, else TFDS' directory. A
+set prepared by TFDS there is the first door, raw files the second.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from pathlib import Path
 from snnjax.data import tfds
 from snnjax.data.arrays import from_npz
 from snnjax.data.cifar import read_cifar_files
+from snnjax.data.cifar10_dvs import read_cifar10_dvs
 from snnjax.data.cifar_jpeg import read_cifar10_jpeg
 from snnjax.data.dataset import Dataset
 from snnjax.data.digits import load_digits
+from snnjax.data.dvs128_gesture import read_dvs128_gesture
 from snnjax.data.errors import MissingDataError
 from snnjax.data.hapt import read_hapt
 from snnjax.data.idx import read_idx_files
+from snnjax.data.ncars import read_ncars
 from snnjax.data.nmnist import read_nmnist
 
 
@@ -35,6 +38,11 @@ class _Entry:
 
 _IDX = "its four idx files (train-images-idx3-ubyte.gz, ...)"
 _HAPT = _Entry(("hapt", "HAPT"), read_hapt, "RawData/ of the UCI HAPT set, or an archive of it")
+_GESTURE_FOLDERS = ("dvs128-gesture", "DvsGesture", "DVS128Gesture")
+_GESTURE = (
+    "the unpacked folder DvsGesture (userXX_LIGHT.aedat, userXX_LIGHT_labels.csv, "
+    "trials_to_train.txt, trials_to_test.txt)"
+)
 _ENTRIES = {
     "mnist": _Entry(("mnist",), functools.partial(read_idx_files, name="mnist"), _IDX, True),
     "fashion_mnist": _Entry(
@@ -66,6 +74,20 @@ _ENTRIES = {
         "Train/<digit>/<number>.bin and Test/..., or <number>.bs2 with train*.txt and test*.txt, "
         "or archives of them",
     ),
+    "dvs128_gesture": _Entry(_GESTURE_FOLDERS, read_dvs128_gesture, _GESTURE),
+    "dvs128_gesture_10": _Entry(
+        _GESTURE_FOLDERS, functools.partial(read_dvs128_gesture, other=False), _GESTURE
+    ),
+    "cifar10_dvs": _Entry(
+        ("cifar10-dvs", "CIFAR10-DVS", "CIFAR10DVS"),
+        read_cifar10_dvs,
+        "its ten unpacked folders (airplane/cifar10_airplane_0.aedat, ...)",
+    ),
+    "ncars": _Entry(
+        ("ncars", "n-cars", "N-CARS", "Prophesee_Dataset_n_cars"),
+        read_ncars,
+        "the unpacked train/cars/*.dat, train/background/*.dat and test/...",
+    ),
     "hapt": _HAPT,
     "uci_har": _HAPT,
 }
@@ -79,7 +101,8 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
 
     Args:
         name: One of `NAMES`, or the path of an `.npz` file (see `from_npz`). `"digits"` needs no
-            files; `"uci_har"` is another name for `"hapt"`, whose raw signals contain it.
+            files; `"uci_har"` is another name for `"hapt"`, whose raw signals contain it;
+            `"dvs128_gesture_10"` is `"dvs128_gesture"` without the class of other gestures.
         data_dir: A folder of data sets; by default `$SNNJAX_DATA`, else TFDS' own directory.
 
     Returns:

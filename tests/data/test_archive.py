@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from snnjax.data.archive import members
-from snnjax.data.errors import CorruptDataError
+from snnjax.data.archive import members, unpacked
+from snnjax.data.errors import CorruptDataError, MissingDataError
 
 CONTENT = {"a/1.bin": b"one", "a/._1.bin": b"a Mac's", "b/2.bin": b"two", "b/note.txt": b"no"}
 
@@ -71,3 +71,15 @@ def test_a_broken_archive_is_named(tmp_path, name):
 
 def test_a_folder_without_anything_gives_nothing(tmp_path):
     assert _read(tmp_path) == {}
+
+
+def test_files_of_a_large_set_are_listed_and_archives_are_not_opened(tmp_path):
+    def wanted(path):
+        return path.suffix == ".bin"
+
+    assert unpacked(tmp_path, wanted) == []
+    _tar(tmp_path / "all.tar.gz", "w:gz")
+    with pytest.raises(MissingDataError, match=r"all\.tar\.gz.*unpack them there"):
+        unpacked(tmp_path, wanted)
+    _folder(tmp_path)
+    assert unpacked(tmp_path, wanted) == [tmp_path / "a" / "1.bin", tmp_path / "b" / "2.bin"]

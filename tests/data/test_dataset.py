@@ -27,7 +27,7 @@ def _recordings() -> data.Dataset:
 
 
 def test_importing_loads_nothing_it_might_not_need():
-    heavy = "{'tensorflow', 'tensorflow_datasets', 'grain', 'PIL', 'sklearn', 'chex'}"
+    heavy = "{'tensorflow', 'tensorflow_datasets', 'grain', 'PIL', 'sklearn', 'chex', 'aedat'}"
     code = f"import sys, snnjax.data; print(sorted({heavy} & set(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"

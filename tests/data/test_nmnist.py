@@ -1,6 +1,7 @@
 """N-MNIST: bytes to events, both layouts, and what is refused."""
 
 import functools
+import tarfile
 import zipfile
 
 import numpy as np
@@ -45,6 +46,16 @@ def test_a_truncated_or_foreign_recording_is_refused():
             data.parse_events(broken, name="1.bin")
     with pytest.raises(data.CorruptDataError, match="outside 34x34"):
         data.parse_events(_pack([1], [34], [0], [0]))
+
+
+@pytest.mark.fast
+def test_other_cameras_of_the_format_are_read_with_their_size():
+    content = _pack([1, 2], [127, 0], [0, 127], [0, 1])
+    events = data.parse_events(content, height=128, width=128)
+    np.testing.assert_array_equal(events, [[1, 127, 0, 0], [2, 0, 127, 1]])
+    for size in ({"height": 241}, {"width": 257}, {"height": 0}):
+        with pytest.raises(ValueError, match="room for 240 rows and 256 columns"):
+            data.parse_events(content, **size)
 
 
 def test_the_layout_of_the_whole_set_is_read_from_zips(tmp_path):
@@ -119,3 +130,29 @@ def test_real_recordings_become_frames_for_the_loader(shared):
         frames.train.inputs.sum(axis=(1, 2, 3, 4)), [len(e) for e in small.train.inputs]
     )
     assert data.Loader(frames.train, batch_size=4).batch(3).inputs.shape == (4, 8, 34, 34, 2)
+
+
+def test_a_real_recording_of_the_whole_set_is_read(shared):
+    content = shared("data", "event-samples", "sample_nmnist.bin").read_bytes()
+    events = data.parse_events(content, name="sample_nmnist.bin")
+    assert len(events) == len(content) // 5 == 4325
+    assert (np.diff(events[:, 0]) >= 0).all() and 250_000 < events[-1, 0] < 340_000
+    assert set(events[:, 3]) == {0, 1} and events[:, 1:3].max() < 34
+
+
+def test_real_recordings_of_a_dvs128_are_read(shared):
+    counts = []
+    with tarfile.open(shared("data", "event-samples", "dvs128-unlabelled-10.tar.xz")) as archive:
+        for member in archive:
+            content = archive.extractfile(member).read()
+            events = data.parse_events(content, name=member.name, height=128, width=128)
+            counts.append(len(events))
+            assert len(events) == len(content) // 5
+            assert (np.diff(events[:, 0]) >= 0).all() and 1_400_000 < events[-1, 0] < 1_500_000
+            assert set(np.unique(events[:, 3])) == {0, 1}
+            assert events[:, 1:3].min() >= 0 and 100 < events[:, 1:3].max() < 128
+            frames = encoding.frames_by_time(events, timesteps=4, height=128, width=128)
+            assert frames.sum() == len(events)
+    assert (len(counts), min(counts), max(counts)) == (10, 63_471, 181_179)
+    with pytest.raises(data.CorruptDataError, match="outside 34x34"):
+        data.parse_events(content)
