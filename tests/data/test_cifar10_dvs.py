@@ -68,7 +68,6 @@ def test_archives_alone_are_to_be_unpacked(tmp_path):
         data.load("cifar10_dvs", data_dir=tmp_path)
 
 
-@pytest.mark.slow
 def test_a_set_of_the_published_size_divides_into_9000_and_1000(tmp_path):
     _write(tmp_path / "cifar10-dvs", per_class=1000)
     dataset = data.load("cifar10_dvs", data_dir=tmp_path)
