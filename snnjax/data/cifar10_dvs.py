@@ -1,11 +1,12 @@
-"""CIFAR10-DVS: 10,000 pictures of CIFAR-10 moved on a screen before a DVS128, 1.3 s each.
+"""CIFAR10-DVS: 10,000 pictures of CIFAR-10 moved on a screen before a DVS128.
 
 The set has no division of its own. The usual one is taken: of each class the first nine tenths of
 the recordings train, the last tenth tests, in the order of their names as text (0, 1, 10, 100, 101,
 ...), which is what SpikingJelly's `split_to_train_test_set(0.9, ...)` gives without shuffling.
 
 The camera's columns become rows and its rows columns, as in the loaders of SpikingJelly and Tonic,
-so that what they call a horizontal flip is one here.
+so that what they call a horizontal flip is one here. This reader was tested on files written from
+the format's description and the layout of the set, not on the set itself.
 
 Reference:
     H. Li, H. Liu, X. Ji, G. Li, L. Shi, "CIFAR10-DVS: An Event-Stream Dataset for Object

@@ -4,8 +4,9 @@ A recording holds the gestures of one person under one light; a table beside it 
 begins and ends. Those stretches are the examples, `start <= t < end`, of about six seconds. People,
 not recordings, are divided into training and test, by the set's own lists.
 
-The paper counts 1,342 gestures; the tables of the published files have 1,464 rows, 1,176 and 288,
-which is what SpikingJelly and snnTorch report too.
+The paper counts 1,342 gestures; cut like this, SpikingJelly and snnTorch report 1,176 and 288 of
+the published files. This reader was tested on files written from the page of the format and the
+layout of the set, not on the set itself.
 
 Reference:
     A. Amir, B. Taba, D. Berg, T. Melano, J. McKinstry, C. Di Nolfo, T. Nayak, A. Andreopoulos,
@@ -62,8 +63,8 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
 
     Returns:
         Recordings `[E, 4]` int32 of different lengths, t in microseconds of the camera's clock,
-        read from disk one at a time. `groups` are the people. All of them as events would take up
-        to 10 GB; `input_shape` is `(128, 128, 2)`, and frames of 8 bits and 16 timesteps made of
+        read from disk one at a time. `groups` are the people. All of them as events would take
+        twice the room of the files (5 GB, unpacked); `input_shape` is `(128, 128, 2)`, and frames of 8 bits and 16 timesteps made of
         them by `dense` take 0.8 GB.
 
     Raises:

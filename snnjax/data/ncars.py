@@ -5,7 +5,8 @@ a byte of type, a byte of size (8), and per event two words of 32 bits,
 
     microseconds        bits 0-13  column    bits 14-27  row    bits 28-31  polarity
 
-Rows and columns count from the corner of the cut, which is at most 100 rows by 120 columns.
+Rows and columns count from the corner of the cut, which is at most 100 rows by 120 columns. This
+reader was tested on one recording of the set and on files written from the page of the format.
 
 Reference:
     A. Sironi, M. Brambilla, N. Bourdis, X. Lagorce, R. Benosman, "HATS: Histograms of Averaged
