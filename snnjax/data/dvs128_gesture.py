@@ -64,8 +64,8 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
     Returns:
         Recordings `[E, 4]` int32 of different lengths, t in microseconds of the camera's clock,
         read from disk one at a time. `groups` are the people. All of them as events would take
-        twice the room of the files (5 GB, unpacked); `input_shape` is `(128, 128, 2)`, and frames of 8 bits and 16 timesteps made of
-        them by `dense` take 0.8 GB.
+        twice the room of the files (5 GB, unpacked); `input_shape` is `(128, 128, 2)`, and frames
+        of 8 bits and 16 timesteps made of them by `dense` take 0.8 GB.
 
     Raises:
         MissingDataError: Where the lists are not there, or only an archive of them.
