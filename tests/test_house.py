@@ -37,7 +37,7 @@ FLOORS = {
 # embedded experiment is written in terms of the training room's Experiment.
 NEIGHBOURS = {("plasticity", "neurons"), ("default_experiment", "training"), ("__main__", "cli")}
 HEAVY = {
-    "PIL", "chex", "grain", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",
+    "PIL", "aedat", "chex", "grain", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",
     "tensorflow", "tensorflow_datasets", "tyro",
 }  # fmt: skip
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))

@@ -9,6 +9,10 @@ Activations of a stage are kept for its output only, whatever its depth; bytes g
 of stages. The published streams are floating ones (`bits=None`), here they are on a dyadic grid by
 default, so that the reversed gradient is the stored one bit for bit (`memory.grid`).
 
+Beyond the paper, the two neurons of a branch can write one membrane, and the channel groups of each
+(`sharing`, see `nn.Shared`; ours): what a branch holds while it is computed again, and what one
+timestep holds in inference, shrinks by two and by `groups`.
+
 Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922. Its blocks are those of Hu et al., arXiv:2112.08954. The parallel form is that of
 "ParaRevSNN", 2025, arXiv:2508.01223.
@@ -25,6 +29,8 @@ from flax import nnx
 from snnjax import memory, neurons, nn
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.models.assembly import conv_norm, event_stem, finish
+from snnjax.models.shared_stages import Share
+from snnjax.models.shared_stages import sharing as shared_by
 from snnjax.typing import Scan
 
 __all__ = ["STAGES", "rev_resnet"]
@@ -53,6 +59,9 @@ def rev_resnet(
     norm: Callable[[int], Any] = nn.BatchNorm,
     last_norm: Callable[[int], Any] | None = None,
     events: bool | None = None,
+    static: bool = False,
+    sharing: str = "none",
+    groups: int = 2,
     bits: int | None = DEFAULT_BITS,
     parallel: bool = False,
     order: str = "layer",
@@ -80,6 +89,12 @@ def rev_resnet(
         last_norm: makes the normalisation that ends a branch; None is `norm`. A very deep net wants
             branches that start small, `functools.partial(nn.BatchNorm, scale=0.05)`.
         events: a stem for large event frames, which halves H and W twice; None is for depth 24.
+        static: compute the stem once, for frames that are all the same (`encoding.direct`), as the
+            paper does; of others it would see the first only.
+        sharing: `"none"`, or which neurons of a branch write one membrane: `"channel"` groups of
+            each, both `"layer"`s, or `"both"`. The last two need a norm that takes each timestep by
+            itself, as `order="time"` does.
+        groups: channel groups, of `"channel"` and `"both"`; must divide every half.
         bits: binary places of the streams' grid; None is the floating stream of the paper, whose
             gradient is exact only while no spike flips on the way back.
         parallel: the form whose F waits for nothing, `y1 = x2 + F(x1), y2 = x1 + G(y1)`.
@@ -89,7 +104,8 @@ def rev_resnet(
         pack: keep spikes at one bit each, see `memory.Strategy`.
 
     Raises:
-        ValueError: an unknown depth; as many blocks as halves are needed, each stage at least one.
+        ValueError: an unknown depth or `sharing`; as many blocks as halves are needed, each stage
+            at least one; halves that are no multiples of `groups` (on `initial_state`).
     """
     if depth not in STAGES and (halves is None or blocks is None):
         raise ValueError(
@@ -100,9 +116,11 @@ def rev_resnet(
     if len(blocks) != len(halves) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(halves)} stages of halves")
     norms = (norm, last_norm or norm)
-    branch = functools.partial(_branch, neuron=neuron, norms=norms)
+    share = shared_by(sharing, groups, neuron)
+    branch = functools.partial(_branch, share=share, norms=norms)
     stem = event_stem if (depth == 24 if events is None else events) else conv_norm
-    layers: list = [*stem(input_shape[2], 2 * halves[0], 3, norm, rngs=rngs)]
+    first = stem(input_shape[2], 2 * halves[0], 3, norm, rngs=rngs)
+    layers: list = [nn.Once(nn.Sequential(*first))] if static else [*first]
     for stage, (half, count) in enumerate(zip(halves, blocks, strict=True)):
         if stage:
             pool = nn.AvgPool(window=3, strides=2, padding=1)
@@ -114,6 +132,6 @@ def rev_resnet(
     return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
 
 
-def _branch(channels: int, rngs: nnx.Rngs, *, neuron: Any, norms: Any) -> nn.Sequential:
-    halves = [(neuron(), *conv_norm(channels, channels, 3, norm, rngs=rngs)) for norm in norms]
-    return nn.Sequential(*halves[0], *halves[1])
+def _branch(channels: int, rngs: nnx.Rngs, *, share: Share, norms: Any) -> nn.Sequential:
+    first, last = (conv_norm(channels, channels, 3, norm, rngs=rngs) for norm in norms)
+    return nn.Sequential(*share(0, [(), first], ()), *last)

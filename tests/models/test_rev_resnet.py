@@ -89,6 +89,49 @@ def test_a_floating_stream_is_undone_nearly_right_while_no_spike_flips():
     assert_close(grads, want, 1e-5)
 
 
+per_step = functools.partial(nn.BatchNorm, over="step")
+
+
+def shared(kind):
+    return small((1, 1), sharing=kind, static=True, norm=per_step)
+
+
+@functools.cache
+def stored_shared(kind):
+    return gradient(under(shared(kind), "depth=store"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        pytest.param("channel", "depth=reverse, pack=True", marks=pytest.mark.slow),
+        pytest.param("layer", "depth=reverse", marks=pytest.mark.slow),
+        pytest.param("both", "depth=reverse, pack=True", marks=pytest.mark.slow),
+        ("both", "time=recompute(2), depth=reverse, pack=True"),
+    ],
+)
+def test_branches_that_share_membranes_have_one_gradient(kind, text):
+    found, grads = gradient(under(shared(kind), text))
+    expected, want = stored_shared(kind)
+    assert_equal(found, expected)
+    assert_close(grads, want, 1e-6)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("kind", "smaller"), [("channel", 2), ("layer", 2), ("both", 4)])
+def test_sharing_leaves_the_parameters_and_shrinks_the_membranes_of_branches(kind, smaller):
+    def branches(network):
+        at_rest = [s.block for s in network.initial_state(1).neurons if isinstance(s, nn.Rest)]
+        return sum(leaf.size for leaf in jax.tree.leaves(at_rest))
+
+    def shapes(network):
+        return sorted(leaf.shape for leaf in jax.tree.leaves(nnx.state(network, nnx.Param)))
+
+    plain, small_state = small((1, 1), norm=per_step), shared(kind)
+    assert branches(small_state) * smaller == branches(plain)
+    assert shapes(small_state) == shapes(plain)
+
+
 def temporary(text, blocks):
     """Bytes of activations in the gradient: what four more examples per batch add."""
 
