@@ -27,13 +27,30 @@ from snnjax.training.experiment import Experiment
 from snnjax.training.fields import FIXED, check, override, plain_fields, plain_values
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
-from snnjax.training.optimizer import adamw, clipped, decayed, warmup_cosine
+from snnjax.training.optimizer import (
+    adamw,
+    adaptive_clip,
+    clipped,
+    decayed,
+    lamb,
+    multistep,
+    sgd,
+    warmup_cosine,
+)
 from snnjax.training.planning import largest, plan, strategies_of, whole_number
 from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
 from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
 from snnjax.training.state import Program, TrainState, count, initialize
-from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, objective, train_step
+from snnjax.training.step import (
+    EvalMetrics,
+    Given,
+    TrainMetrics,
+    eval_step,
+    given,
+    objective,
+    train_step,
+)
 from snnjax.training.under import step_under, under
 
 __all__ = [
@@ -43,6 +60,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "ExperimentError",
+    "Given",
     "NotFiniteError",
     "Program",
     "Result",
@@ -54,6 +72,7 @@ __all__ = [
     "TrainState",
     "TrainingError",
     "adamw",
+    "adaptive_clip",
     "check",
     "check_strategies",
     "checkpoints",
@@ -66,11 +85,14 @@ __all__ = [
     "evaluate",
     "experiment_of",
     "fit",
+    "given",
     "initialize",
+    "lamb",
     "largest",
     "load_dataset",
     "load_experiment",
     "make_mesh",
+    "multistep",
     "objective",
     "override",
     "place",
@@ -78,6 +100,7 @@ __all__ = [
     "plain_fields",
     "plain_values",
     "prepare",
+    "sgd",
     "sharded",
     "step_under",
     "strategies_of",

@@ -23,7 +23,7 @@ from snnjax.training.experiment import Experiment
 from snnjax.training.planning import strategies_of
 from snnjax.training.sharding import compiler_options, make_mesh
 from snnjax.training.state import TrainState, initialize, wants_memory_scheduler
-from snnjax.training.step import objective
+from snnjax.training.step import given, objective
 from snnjax.training.under import under
 
 __all__ = ["check_strategies"]
@@ -142,9 +142,9 @@ class _Case:
         program, state = initialize(under(self.experiment, strategy), steps=1)
 
         def look(state: TrainState, batch: data.Batch):
-            frames, key = _encoded(program, state, batch)
-            taps = ("reconstruction",)
-            return objective(state.params, program, state, frames, batch, key, taps=taps)[1][2].taps
+            frames, share, key = given(program, state, batch)
+            options = {"share": share, "taps": ("reconstruction",)}
+            return objective(state.params, program, state, frames, batch, key, **options)[1][2].taps
 
         taps = jax.device_get(jax.jit(look)(state, self.batch))
         return {name: float(kinds["reconstruction"].max()) for name, kinds in taps.items()}
@@ -216,16 +216,12 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
     return equal and max(gap.relative for gap in gaps.values()) <= bound
 
 
-def _encoded(program, state: TrainState, batch: data.Batch):
-    """Frames and the network's key, as the first training step has them."""
-    encode_key, key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    return program.experiment.encode(program.experiment, batch.inputs, encode_key), key
-
-
 def _graded(program, state: TrainState, batch: data.Batch) -> _Outcome:
-    frames, key = _encoded(program, state, batch)
+    frames, share, key = given(program, state, batch)
     graded = jax.grad(objective, has_aux=True)
-    gradients, (_, outputs, aux) = graded(state.params, program, state, frames, batch, key)
+    gradients, (_, outputs, aux) = graded(
+        state.params, program, state, frames, batch, key, share=share
+    )
     return _Outcome(gradients, outputs, aux.statistics)
 
 

@@ -53,9 +53,14 @@ class Experiment:
         epochs: Passes over the training examples.
         learning_rate: Its peak.
         warmup_epochs: Epochs (or a part of one) in which the learning rate rises to its peak.
-        weight_decay: Decoupled; of kernels only, not of biases, norm scales and neuron parameters.
+        weight_decay: Decoupled; of kernels only, not of biases, norm scales and neuron parameters
+            (under `adamw`; `sgd` couples it).
         clip_norm: Largest global norm of the gradient; None does not clip.
         label_smoothing: Share of the target spread over all classes, in [0, 1).
+        mixup: Blends each batch with itself reversed, by a share drawn from Beta(mixup, mixup), see
+            `training.mixup`; 0 does not.
+        mixup_epochs: Stop blending after so many epochs; None never does.
+        mixup_probability: Share of the batches that are blended.
         seed: Of the weights, the order of the examples, augmentation and dropout.
         log_every: Steps per line of metrics.jsonl; an evaluation always ends one.
         eval_every: Epochs from one evaluation to the next.
@@ -88,6 +93,9 @@ class Experiment:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     label_smoothing: float = 0.0
+    mixup: float = 0.0
+    mixup_epochs: int | None = None
+    mixup_probability: float = 1.0
     seed: int = 0
     log_every: int = 20
     eval_every: int = 1

@@ -24,8 +24,8 @@ FIXED = ("name", "seed", "batch")
 _SCALARS = (int, float, str, bool)
 _AT_LEAST = {
     "timesteps": 1, "batch": 1, "eval_batch": 1, "epochs": 1, "warmup_epochs": 0, "seed": 0,
-    "weight_decay": 0, "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1,
-    "patience": 1,
+    "weight_decay": 0, "mixup": 0, "mixup_epochs": 0, "log_every": 1, "eval_every": 1,
+    "checkpoint_every": 1, "keep": 1, "patience": 1,
 }  # fmt: skip
 _CURES = {
     "timesteps": "a network needs at least one timestep; 4 is usual",
@@ -95,6 +95,10 @@ def check(experiment: Experiment) -> None:
     if not 0 <= experiment.label_smoothing < 1:
         raise ExperimentError(
             f"label_smoothing must lie in [0, 1), got {experiment.label_smoothing}: 0.1 is usual"
+        )
+    if not 0 <= experiment.mixup_probability <= 1:
+        raise ExperimentError(
+            f"mixup_probability must lie in [0, 1], got {experiment.mixup_probability}"
         )
     try:
         parse_strategy(experiment.memory)

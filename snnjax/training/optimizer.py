@@ -1,51 +1,179 @@
-"""How gradients become updates: learning rates, clipping, decoupled weight decay.
+"""How gradients become updates: learning rates, clipping, weight decay.
 
     g <- g * min(1, clip_norm / |g|)                        (where clip_norm is given)
-    p <- p - lr(n) (adam(g) + weight_decay p)               (the decay on kernels only)
+
+    adamw   p <- p - lr(n) (adam(g) + weight_decay p)       (decoupled decay, on kernels only)
+    sgd     v <- momentum v + g + weight_decay p            (coupled decay)
+            p <- p - lr(n) v
+    lamb    u  = adam(g) + weight_decay p                   (decoupled decay, on kernels only)
+            p <- p - lr(n) |p| / |u| u                      (norms of each array of parameters)
+
+A rule or a schedule with options is bound to them: `schedule=functools.partial(training.multistep,
+milestones=(100, 150))`.
 
 References: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980;
 Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101, and "SGDR:
-Stochastic Gradient Descent with Warm Restarts", 2016, arXiv:1608.03983.
+Stochastic Gradient Descent with Warm Restarts", 2016, arXiv:1608.03983; You et al., "Large Batch
+Optimization for Deep Learning: Training BERT in 76 minutes", 2019, arXiv:1904.00962; Brock, De,
+Smith, Simonyan, "High-Performance Large-Scale Image Recognition Without Normalization", 2021,
+arXiv:2102.06171 (adaptive clipping).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from snnjax.typing import PyTree
+from snnjax.typing import Array, PyTree
 
-__all__ = ["adamw", "clipped", "decayed", "warmup_cosine"]
+__all__ = [
+    "adamw",
+    "adaptive_clip",
+    "clipped",
+    "decayed",
+    "lamb",
+    "multistep",
+    "sgd",
+    "warmup_cosine",
+]
 
 # Names of parameters that are not decayed whatever their rank: stacked over depth, a vector has
 # two axes. "learned" holds the parameters of neurons.
 _EXEMPT = {"bias", "scale", "learned"}
 
 
-def warmup_cosine(experiment: Any, steps: int) -> optax.Schedule:
-    """Rises linearly over `warmup_epochs`, then falls to 0 as half a cosine.
+def warmup_cosine(
+    experiment: Any,
+    steps: int,
+    *,
+    start: float = 0.0,
+    floor: float = 0.0,
+    cooldown_epochs: float = 0.0,
+) -> optax.Schedule:
+    """Rises linearly over `warmup_epochs`, falls as half a cosine, and stays where it arrived.
 
     Args:
         experiment: Its `learning_rate`, `warmup_epochs` and `epochs` are used.
         steps: Steps of the whole run.
+        start: Where the rise begins.
+        floor: Where the fall ends.
+        cooldown_epochs: Epochs at the floor, the last ones of `epochs`.
+
+    Returns:
+        Step number to learning rate.
+
+    Raises:
+        ValueError: The cool-down leaves no step for a warm-up or a fall.
+    """
+    peak = experiment.learning_rate
+    share = steps / experiment.epochs
+    warmup, falling = (
+        round(experiment.warmup_epochs * share),
+        steps - round(cooldown_epochs * share),
+    )
+    if max(warmup, falling) < 1:
+        raise ValueError(
+            f"{cooldown_epochs} epochs of cool-down leave nothing of {experiment.epochs}: more "
+            "epochs, or fewer of cool-down"
+        )
+    if warmup >= falling:
+        return optax.linear_schedule(start, peak, warmup)
+    if warmup == 0:
+        return optax.cosine_decay_schedule(peak, falling, alpha=floor / peak)
+    return optax.warmup_cosine_decay_schedule(start, peak, warmup, falling, floor)
+
+
+def multistep(
+    experiment: Any, steps: int, *, milestones: Sequence[float], factor: float = 0.1
+) -> optax.Schedule:
+    """Multiplies the learning rate by a factor at each milestone.
+
+    Args:
+        experiment: Its `learning_rate` and `epochs` are used.
+        steps: Steps of the whole run.
+        milestones: Epochs after which to multiply, as `(100, 150)`.
+        factor: By what.
 
     Returns:
         Step number to learning rate.
     """
-    peak = experiment.learning_rate
-    warmup = round(experiment.warmup_epochs / experiment.epochs * steps)
-    if warmup == 0:
-        return optax.cosine_decay_schedule(peak, steps)
-    if warmup >= steps:
-        return optax.linear_schedule(0.0, peak, warmup)
-    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps)
+    share = steps / experiment.epochs
+    scales: dict[int, float] = {}
+    for epoch in milestones:
+        # In a run of few steps two milestones may fall on one.
+        step = round(epoch * share)
+        scales[step] = scales.get(step, 1.0) * factor
+    return optax.piecewise_constant_schedule(experiment.learning_rate, scales)
 
 
 def adamw(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Adam with decoupled weight decay of what `decayed` marks; without decay it is Adam."""
     return optax.adamw(schedule, weight_decay=experiment.weight_decay, mask=decayed)
+
+
+def sgd(
+    experiment: Any,
+    schedule: optax.Schedule,
+    *,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    decays: Callable[[PyTree], PyTree] | None = None,
+) -> optax.GradientTransformation:
+    """Stochastic gradient descent with momentum and coupled weight decay.
+
+    The decay joins the gradient before the momentum, which makes it an L2 penalty, `weight_decay
+    |p|^2 / 2`; so has PyTorch's SGD it, with which the recipes of papers were found. `adamw`
+    decouples it.
+
+    Args:
+        experiment: Its `weight_decay` is used.
+        schedule: Step number to learning rate.
+        momentum: Share of the last update that goes on.
+        nesterov: Look ahead by a step of momentum.
+        decays: Marks what decays, by a bool per array; None is `decayed`, kernels only. Recipes
+            that give one `weight_decay` to all parameters mean `lambda params: True`.
+    """
+    mask = decayed if decays is None else decays
+    return optax.chain(
+        optax.add_decayed_weights(experiment.weight_decay, mask),
+        optax.sgd(schedule, momentum, nesterov),
+    )
+
+
+def lamb(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """LAMB: Adam whose step is as long as the parameters it moves, array by array.
+
+    Decay is decoupled, of what `decayed` marks. A stack over depth or over columns is one array.
+    """
+    return optax.lamb(schedule, weight_decay=experiment.weight_decay, mask=decayed)
+
+
+def adaptive_clip(clipping: float, *, least: float = 1e-3) -> optax.GradientTransformation:
+    """Bounds the gradient of each unit by a share of the unit's own parameters.
+
+        g <- g * min(1, clipping max(|p|, least) / |g|)
+
+    A unit is what makes one output: norms are taken over all axes but the last, of a vector over
+    the whole. A stack over depth or over columns counts as one layer.
+
+    Args:
+        clipping: The largest `|g| / |p|`; 0.01 to 0.16 in the paper.
+        least: What `|p|` counts at least, so that what starts at zero can move.
+
+    Returns:
+        To be put in front of a rule: `optax.chain(adaptive_clip(0.02), lamb(...))`.
+    """
+
+    def clip(gradient: Array, parameter: Array) -> Array:
+        most = clipping * jnp.maximum(_unit_norm(parameter), least)
+        norm = _unit_norm(gradient)
+        return jnp.where(norm > most, gradient * (most / jnp.maximum(norm, most)), gradient)
+
+    return optax.stateless(lambda gradients, params: jax.tree.map(clip, gradients, params))
 
 
 def clipped(rule: optax.GradientTransformation, norm: float | None):
@@ -72,3 +200,8 @@ def decayed(params: PyTree) -> PyTree:
         return leaf.ndim >= 2 and not names & _EXEMPT
 
     return jax.tree_util.tree_map_with_path(kernel, params)
+
+
+def _unit_norm(x: Array) -> Array:
+    axes = tuple(range(max(x.ndim - 1, 1))) if x.ndim else None
+    return jnp.sqrt(jnp.sum(jnp.square(x), axes, keepdims=True))

@@ -57,12 +57,14 @@ class Program:
         graphdef: the network without its arrays.
         optimizer: clipping and update rule.
         schedule: step to learning rate, for the metrics.
+        steps: of the whole run.
     """
 
     experiment: Experiment
     graphdef: Any
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
+    steps: int
 
     def network(self, state: TrainState) -> nn.Network:
         """The network with the parameters of a state."""
@@ -110,7 +112,7 @@ def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainSta
         key=run_key,
         finite=jnp.ones((), bool),
     )
-    return Program(experiment, graphdef, rule, schedule), state
+    return Program(experiment, graphdef, rule, schedule, steps), state
 
 
 def wants_memory_scheduler(program: Program, state: TrainState) -> bool:

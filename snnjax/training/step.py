@@ -4,6 +4,7 @@
 
 Everything a step needs is an argument: replaying it gives the same bits. Statistics come out of
 the forward pass and are put into the state once, here, whatever a memory strategy recomputed.
+Examples are blended by `training.mixup` where the experiment asks for it.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from flax import nnx
 
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
+from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["EvalMetrics", "TrainMetrics", "eval_step", "objective", "train_step"]
+__all__ = ["EvalMetrics", "Given", "TrainMetrics", "eval_step", "given", "objective", "train_step"]
 
 
 class TrainMetrics(NamedTuple):
@@ -30,7 +32,8 @@ class TrainMetrics(NamedTuple):
 
     Attributes:
         loss: mean over the batch.
-        accuracy: share of the batch whose readout is right, before the update.
+        accuracy: share of the batch whose readout is right, before the update; under mixup, the
+            label that has the larger share.
         gradient_norm: global norm, before clipping.
         learning_rate: of this step.
         finite: whether loss and gradient are; if not, the state was left as it was.
@@ -44,6 +47,20 @@ class TrainMetrics(NamedTuple):
     learning_rate: Array
     finite: Array
     stream: Array
+
+
+class Given(NamedTuple):
+    """What a training step gives its network.
+
+    Attributes:
+        frames: encoded inputs, `[T, B, *input_shape]`, blended under mixup.
+        share: of an example's own label in its loss, a scalar, see `training.mixup`; None is all.
+        key: for dropout.
+    """
+
+    frames: Array
+    share: Array | None
+    key: Key
 
 
 class EvalMetrics(NamedTuple):
@@ -78,11 +95,10 @@ def train_step(
         The state after the update, and metrics. Where the loss or the gradient is not finite, the
         state is returned as it was but for `finite`.
     """
-    encode_key, network_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    frames = program.experiment.encode(program.experiment, batch.inputs, encode_key)
+    frames, share, key = given(program, state, batch)
     graded = jax.value_and_grad(objective, has_aux=True)
     (loss, (accuracy, _, aux)), gradient = graded(
-        state.params, program, state, frames, batch, network_key
+        state.params, program, state, frames, batch, key, share=share
     )
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(gradient)))
     # Optax counts steps in integers and raises floats to them: strict promotion is not for it.
@@ -102,6 +118,24 @@ def train_step(
     good = state.finite & finite & (stream < 1)
     kept = jax.tree.map(lambda new, old: jnp.where(good, new, old), after, state)
     return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite, stream)
+
+
+def given(program: Program, state: TrainState, batch: Batch) -> Given:
+    """Encodes a batch for the step that comes next, and blends it where mixup is on.
+
+    Args:
+        program: Static.
+        state: Its key and its number of steps decide every draw.
+        batch: The loader's batch.
+    """
+    experiment, key = program.experiment, jax.random.fold_in(state.key, state.step)
+    encode_key, network_key = jax.random.split(key)
+    frames = experiment.encode(experiment, batch.inputs, encode_key)
+    if not experiment.mixup:
+        return Given(frames, None, network_key)
+    # A third key beside the two, so that mixup leaves augmentation and dropout as they were.
+    share = mixup.share(jax.random.fold_in(key, 2), experiment, state.step, program.steps)
+    return Given(mixup.mix(frames, share), share, network_key)
 
 
 def eval_step(
@@ -141,6 +175,7 @@ def objective(
     batch: Batch,
     key: Key,
     *,
+    share: Array | None = None,
     taps: tuple[str, ...] = (),
 ) -> tuple[Array, tuple[Array, Array, nn.Aux]]:
     """What a step differentiates.
@@ -152,6 +187,7 @@ def objective(
         frames: Encoded inputs, `[T, B, *input_shape]`.
         batch: Its labels and weights are used.
         key: For dropout.
+        share: Of the labels in the loss, see `Given`; the rest goes to those of the batch reversed.
         taps: What to look at, see `nn.Network`.
 
     Returns:
@@ -162,7 +198,12 @@ def objective(
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
     outputs, aux = network(frames, start, training=True, key=key, taps=taps)
     values, logits = _judge(program.experiment, outputs, batch.labels)
-    accuracy = metrics.accuracy(logits, batch.labels, weights=batch.weights)
+    labels = batch.labels
+    if share is not None:
+        others, _ = _judge(program.experiment, outputs, labels[::-1])
+        values = mixup.blend(share, values, others)
+        labels = jnp.where(share >= 0.5, labels, labels[::-1])
+    accuracy = metrics.accuracy(logits, labels, weights=batch.weights)
     return losses.mean(values, weights=batch.weights), (accuracy, outputs, aux)
 
 

@@ -43,7 +43,9 @@ def test_an_unknown_field_is_refused():
         ("clip_norm", 0.0), ("weight_decay", -0.1), ("label_smoothing", 1.0), ("keep", 0),
         ("seed", -1), ("seed", 2**32), ("log_every", 0), ("checkpoint_every", 0),
         ("patience", 0), ("warmup_epochs", -1.0), ("name", ""), ("name", "a/b"), ("name", 3),
-        ("memory_scheduler", 1), ("memory", "depth=half"), ("data_dir", 3),
+        ("memory_scheduler", 1), ("memory", "depth=half"), ("data_dir", 3), ("mixup", -0.1),
+        ("mixup", float("inf")), ("mixup_epochs", -1), ("mixup_epochs", 1.5),
+        ("mixup_probability", 1.1), ("mixup_probability", -0.1),
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(field, value):
@@ -52,7 +54,11 @@ def test_bad_values_are_refused_by_name(field, value):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"learning_rate": 1}, {"clip_norm": 1.0}, {"patience": 3}, {"seed": 2**32 - 1}]
-)
+    "fields",
+    [
+        {}, {"learning_rate": 1}, {"clip_norm": 1.0}, {"patience": 3}, {"seed": 2**32 - 1},
+        {"mixup": 0.5, "mixup_epochs": 0, "mixup_probability": 0.5},
+    ],
+)  # fmt: skip
 def test_good_values_pass(fields):
     training.check(make(**fields))

@@ -59,6 +59,88 @@ def test_the_learning_rate_rises_and_falls(warmup):
         assert rates[-1] == pytest.approx(0, abs=1e-6)
 
 
+def test_the_learning_rate_stays_at_its_floor_while_it_cools_down():
+    experiment = make(warmup_epochs=2.0, epochs=20, learning_rate=0.5)
+    schedule = training.warmup_cosine(experiment, 200, start=0.1, floor=0.05, cooldown_epochs=5)
+    rates = np.array([schedule(n) for n in range(201)])
+    np.testing.assert_allclose(rates[:21], np.linspace(0.1, 0.5, 21), rtol=1e-6)
+    half = 0.05 + 0.45 * (1 + np.cos(np.pi * np.arange(131) / 130)) / 2
+    np.testing.assert_allclose(rates[20:151], half, rtol=1e-5)
+    np.testing.assert_allclose(rates[150:], 0.05, rtol=1e-6)
+    cold = training.warmup_cosine(make(warmup_epochs=0.0, epochs=20), 200, floor=0.001)
+    assert cold(0) == pytest.approx(1e-2) and cold(200) == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="leave nothing of 20"):
+        training.warmup_cosine(make(warmup_epochs=0.0, epochs=20), 200, cooldown_epochs=20)
+
+
+def test_milestones_multiply():
+    experiment = make(epochs=200, learning_rate=0.1)
+    schedule = training.multistep(experiment, 2000, milestones=(100, 150))
+    rates = [float(schedule(n)) for n in (0, 999, 1000, 1499, 1500, 1999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    short = training.multistep(experiment, 2, milestones=(90, 110), factor=0.5)
+    assert [float(short(n)) for n in (0, 1)] == pytest.approx([0.1, 0.025])
+
+
+def followed(rule, params, gradients):
+    slots = rule.init(params)
+    for gradient in gradients:
+        updates, slots = rule.update(gradient, slots, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_couples_its_decay(nesterov):
+    """Against a loop: the decay joins the gradient, then the momentum."""
+    draws = np.random.default_rng(0).normal(size=(5, 3, 2)).astype(np.float32)
+    p, v = draws[0].copy(), 0.0
+    for g in draws[1:]:
+        g = g + 0.3 * p
+        v = 0.9 * v + g
+        p = p - 0.1 * (g + 0.9 * v if nesterov else v)
+    rule = training.sgd(make(weight_decay=0.3), optax.constant_schedule(0.1), nesterov=nesterov)
+    start = {"kernel": jnp.asarray(draws[0])}
+    with jax.numpy_dtype_promotion("standard"):
+        found = followed(rule, start, [{"kernel": jnp.asarray(g)} for g in draws[1:]])
+    np.testing.assert_allclose(found["kernel"], p, rtol=1e-5)
+
+
+def test_sgd_decays_kernels_or_what_it_is_told():
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    schedule = optax.constant_schedule(1.0)
+    with jax.numpy_dtype_promotion("standard"):
+        kernels = followed(training.sgd(make(weight_decay=0.1), schedule), params, [zeros])
+        every = training.sgd(make(weight_decay=0.1), schedule, decays=lambda params: True)
+        both = followed(every, params, [zeros])
+    assert (kernels["kernel"] < 1).all() and (kernels["bias"] == 1).all()
+    assert (both["kernel"] < 1).all() and (both["bias"] < 1).all()
+
+
+def test_lamb_steps_as_far_as_the_parameters_are_long():
+    params = {"kernel": jnp.full((4, 4), 3.0), "bias": jnp.full(4, 0.5)}
+    gradient = {"kernel": jnp.full((4, 4), 1e-3), "bias": jnp.full(4, 10.0)}
+    rule = training.lamb(make(weight_decay=0.0), optax.constant_schedule(0.01))
+    with jax.numpy_dtype_promotion("standard"):
+        updates, _ = rule.update(gradient, rule.init(params), params)
+    for name, update in updates.items():
+        norms = [float(jnp.linalg.norm(x.ravel())) for x in (update, params[name])]
+        assert norms[0] == pytest.approx(0.01 * norms[1], rel=1e-4)
+
+
+def test_adaptive_clipping_bounds_each_unit_by_its_own_size():
+    params = {"w": jnp.array([[3.0, 30.0], [4.0, 40.0]]), "b": jnp.zeros(2)}
+    gradient = {"w": jnp.array([[0.6, 0.6], [0.8, 0.8]]), "b": jnp.array([3.0, 4.0])}
+    rule = training.adaptive_clip(0.1)
+    clipped, _ = rule.update(gradient, rule.init(params), params)
+    # The first column is as large as 0.1 * 5 allows, the second far below 0.1 * 50.
+    np.testing.assert_allclose(clipped["w"], [[0.3, 0.6], [0.4, 0.8]], rtol=1e-6)
+    assert jnp.linalg.norm(clipped["b"]) == pytest.approx(0.1 * 1e-3, rel=1e-5)
+    still, _ = rule.update(jax.tree.map(jnp.zeros_like, params), rule.init(params), params)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(still))
+
+
 def test_clipping_bounds_the_norm_and_keeps_the_structure_of_the_state():
     params = {"w": jnp.full((3, 3), 100.0)}
     free, bound = (training.clipped(optax.sgd(1.0), norm) for norm in (None, 0.5))
