@@ -17,12 +17,14 @@ from snnjax.data.aedat4 import read_aedat4
 from snnjax.data.arrays import from_arrays, from_npz
 from snnjax.data.augmentation import augment, random_crop, random_flip
 from snnjax.data.dataset import Dataset, Events, Split, dense, rescale
+from snnjax.data.erasing import random_erasing
 from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.kfold import folds
 from snnjax.data.loader import Batch, Loader, evaluation_batches
 from snnjax.data.ncars import parse_dat
 from snnjax.data.nmnist import parse_events
+from snnjax.data.policies import rand_augment, trivial_augment
 from snnjax.data.recordings import Recordings
 from snnjax.data.registry import NAMES, load
 from snnjax.data.tfds import from_tfds, prepare, prepared_directory, tfds_source
@@ -52,9 +54,12 @@ __all__ = [
     "parse_events",
     "prepare",
     "prepared_directory",
+    "rand_augment",
     "random_crop",
+    "random_erasing",
     "random_flip",
     "read_aedat4",
     "rescale",
     "tfds_source",
+    "trivial_augment",
 ]

@@ -47,7 +47,7 @@ def random_crop(key: Key, images: jax.Array, *, padding: int = 4) -> jax.Array:
     Raises:
         ValueError: Where `images` is not a batch of images.
     """
-    _check(images)
+    check_images(images)
     size = images.shape[1:]
 
     def crop(key: Key, image: jax.Array) -> jax.Array:
@@ -55,7 +55,7 @@ def random_crop(key: Key, images: jax.Array, *, padding: int = 4) -> jax.Array:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
         return jax.lax.dynamic_slice(padded, (row, column, jnp.zeros_like(row)), size)
 
-    return jax.vmap(crop)(_keys(key, images), images)
+    return jax.vmap(crop)(keys_of(key, images), images)
 
 
 def random_flip(key: Key, images: jax.Array) -> jax.Array:
@@ -71,17 +71,19 @@ def random_flip(key: Key, images: jax.Array) -> jax.Array:
     Raises:
         ValueError: Where `images` is not a batch of images.
     """
-    _check(images)
-    mirror = jax.vmap(jax.random.bernoulli)(_keys(key, images))
+    check_images(images)
+    mirror = jax.vmap(jax.random.bernoulli)(keys_of(key, images))
     return jnp.where(mirror[:, None, None, None], images[:, :, ::-1, :], images)
 
 
-def _keys(key: Key, images: jax.Array) -> jax.Array:
+def keys_of(key: Key, images: jax.Array) -> jax.Array:
+    """A key for each image, `[B]`: of its place in the batch, whatever the batch's size."""
     places = jnp.arange(images.shape[0], dtype=jnp.uint32)
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, places)
 
 
-def _check(images: jax.Array) -> None:
+def check_images(images: jax.Array) -> None:
+    """Raises `ValueError` unless these are `[B, H, W, C]`."""
     if images.ndim != 4:
         raise ValueError(
             f"augmentation takes images [B, H, W, C], not {images.shape}: apply it before the "
