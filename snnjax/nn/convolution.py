@@ -2,11 +2,12 @@
 
     output[n, o, d] = sum_{t, c} inputs[n, o s + t - l, c] kernel[t, c, d]
 
-with stride `s` and low padding `l`: `lax.conv_general_dilated`, channels last. Only the derivative
-is written by hand. Autodiff's form of it, scanned over a stack of blocks or over time on a CPU, is
-tens of times slower than the same layers unrolled; `convolution_gradients` says why and writes it
-otherwise. `experiments/benchmarks/convolution_in_scan.py` measures how much. On other devices the
-derivative is autodiff's own.
+with stride `s` and low padding `l`: `lax.conv_general_dilated`, channels last, and on a CPU shifted
+products where it is depthwise (`depthwise`). The derivative is written by hand. Autodiff's form of
+it, scanned over a stack of blocks or over time on a CPU, is tens of times slower than the same
+layers unrolled; `convolution_gradients` says why and writes it otherwise.
+`experiments/benchmarks/convolution_in_scan.py` measures how much. On other devices the derivative
+is autodiff's own.
 """
 
 from __future__ import annotations
@@ -20,13 +21,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.memory.apart import one_trip
-from snnjax.nn.convolution_gradients import (
-    Geometry,
-    convolve,
-    input_gradient,
-    vary_alike,
-    weight_gradient,
-)
+from snnjax.nn.convolution_gradients import input_gradient, weight_gradient
+from snnjax.nn.depthwise import depthwise
+from snnjax.nn.geometry import Geometry, convolve, vary_alike
 from snnjax.typing import Array
 
 
@@ -40,8 +37,8 @@ def convolution(
 ) -> Array:
     """Convolves images or series with a kernel, channels last.
 
-    The forward pass is plain `lax.conv_general_dilated` everywhere, so that a block that is run
-    again makes the same spikes. The gradient equals autodiff's but for rounding. Reverse mode only:
+    For one shape and kind of device the forward pass is one form, so that a block that is run again
+    makes the same spikes. The gradient equals autodiff's but for rounding. Reverse mode only:
     `jax.jvp` raises a TypeError (use `lax.conv_general_dilated` there).
 
     Args:
@@ -75,7 +72,11 @@ def convolution(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    return convolve(inputs, kernel, geometry)
+    forms = (functools.partial(form, geometry=geometry) for form in (depthwise, convolve))
+    by_hand, by_library = forms
+    if not geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
+        return by_library(inputs, kernel)
+    return lax.platform_dependent(inputs, kernel, cpu=by_hand, default=by_library)
 
 
 def _forward(inputs: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
