@@ -16,7 +16,7 @@ from snnjax.data.aedat import parse_aedat2, parse_aedat3
 from snnjax.data.aedat4 import read_aedat4
 from snnjax.data.arrays import from_arrays, from_npz
 from snnjax.data.augmentation import augment, random_crop, random_flip
-from snnjax.data.dataset import Dataset, Events, Split, dense, rescale
+from snnjax.data.dataset import Dataset, Events, Split, dense, patches, rescale
 from snnjax.data.erasing import random_erasing
 from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.grain_loader import grain_loader
@@ -52,6 +52,7 @@ __all__ = [
     "parse_aedat3",
     "parse_dat",
     "parse_events",
+    "patches",
     "prepare",
     "prepared_directory",
     "rand_augment",

@@ -82,3 +82,22 @@ def test_dense_turns_recordings_into_frames():
 def test_dense_refuses_frames_of_different_shapes():
     with pytest.raises(ValueError, match="fixed number of timesteps"):
         data.dense(_recordings(), lambda events: events)
+
+
+@pytest.mark.fast
+def test_patches_keep_every_pixel_where_it_was():
+    images = np.arange(2 * 4 * 6 * 3).reshape(2, 4, 6, 3)
+    cut = np.asarray(data.patches(jnp.asarray(images)))
+    assert cut.shape == (2, 2, 3, 12)
+    for row, column in np.ndindex(4, 6):
+        channels = 3 * (2 * (row % 2) + column % 2) + np.arange(3)
+        np.testing.assert_array_equal(
+            cut[:, row // 2, column // 2, channels], images[:, row, column]
+        )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("size", [0, 4])
+def test_patches_must_fill_the_image(size):
+    with pytest.raises(ValueError, match="do not fill images of 4x6: pad them"):
+        data.patches(jnp.zeros((1, 4, 6, 1)), size)
