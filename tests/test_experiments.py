@@ -1,0 +1,173 @@
+"""Every experiment file loads, passes its checks and gives one training step, on stand-in data.
+
+Nothing is computed: the step is traced by its shapes, at the sizes written in the file.
+"""
+
+import functools
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+
+from snnjax import data, training
+
+FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
+FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
+RECIPES = (
+    "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "t_revsnn_dvs"
+)  # fmt: skip
+"""The papers' own, which were not run: too long for two cores."""
+
+SLOW = {
+    "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_fashion_mnist",
+    "rev_snn_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
+}  # fmt: skip
+"""Seconds of tracing each; one of a family stays in the default lane."""
+
+VARIANTS = [
+    ("efficient_lif_cifar", {"architecture": "vgg16", "sharing": "layer"}),
+    ("efficient_lif_cifar", {"compat": True, "sharing": "none", "source": "cifar100"}),
+    ("efficient_lif_cifar", {"memory": "time=recompute(5)"}),
+    ("rev_resnet_cifar", {"depth": 37, "source": "cifar100", "milestones": (60, 120, 160)}),
+    ("rev_resnet_cifar", {"depth": 109, "bits": None}),
+    ("rev_resnet_cifar", {"baseline": True}),
+    ("rev_sformer_cifar", {"depth": 4, "source": "cifar100", "heads": 8}),
+    ("rev_sformer_cifar", {"baseline": True}),
+    ("rev_snn_dvs", {"architecture": "former", "weight_decay": 0.06}),
+    ("rev_snn_dvs", {"source": "dvs128_gesture", "epochs": 202, "timesteps": 16}),
+    ("rev_snn_dvs", {"baseline": True}),
+    ("rev_snn_dvs", {"baseline": True, "architecture": "former"}),
+    ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
+]
+
+
+def recordings(count, size):
+    draw = np.random.default_rng(0).integers
+    columns = [(0, 1000), (0, size), (0, size), (0, 2)]
+    stack = [np.stack([draw(*c, 40, np.int32) for c in columns], 1) for _ in range(count)]
+    return [events[np.argsort(events[:, 0])] for events in stack]
+
+
+def stand_in(name, *, data_dir=None):
+    """A few examples in the shapes of a data set."""
+    del data_dir
+    classes = {"cifar100": 100, "dvs128_gesture": 11, "hapt": 6}.get(name, 10)
+    labels = np.arange(50, dtype=np.int32) % classes
+    shapes = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "hapt": (128, 6)}
+    if name in ("nmnist", "cifar10_dvs", "dvs128_gesture"):
+        size = 34 if name == "nmnist" else 128
+        inputs, shape = recordings(len(labels), size), (size, size, 2)
+    else:
+        assert name in shapes or name.startswith("cifar"), name
+        shape = shapes.get(name, (32, 32, 3))
+        inputs = np.zeros((len(labels), *shape), "float32" if name == "hapt" else "uint8")
+    names = tuple(map(str, range(classes)))
+    splits = (inputs, labels, inputs, labels)
+    return data.from_arrays(*splits, name=name, class_names=names, input_shape=shape)
+
+
+@pytest.fixture(autouse=True)
+def no_files(monkeypatch):
+    real = data.load
+    load = lambda name, **options: (real if name == "digits" else stand_in)(name, **options)  # noqa: E731
+    monkeypatch.setattr(data, "load", load)
+
+
+def traced(experiment):
+    """Metrics of one step and outputs in evaluation, as shapes, and the data set."""
+    training.check(experiment)
+    dataset = training.load_dataset(experiment)
+    one = data.Loader(dataset.train, batch_size=1).batch(0)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
+    )
+    programs = []
+
+    def begin():
+        program, state = training.initialize(experiment, steps=10 * experiment.epochs)
+        programs.append(program)
+        return state
+
+    state = jax.eval_shape(begin)
+    (program,) = programs
+
+    def judge(state, batch):
+        frames = experiment.encode(experiment, batch.inputs, None)
+        network = program.network(state)
+        return network(frames, network.initial_state(experiment.batch), training=False)[0]
+
+    after, metrics = jax.eval_shape(functools.partial(training.train_step, program), state, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), state
+    )
+    return metrics, jax.eval_shape(judge, state, batch), dataset
+
+
+def assert_trains(experiment):
+    metrics, outputs, dataset = traced(experiment)
+    assert metrics.loss.shape == () and metrics.loss.dtype == np.float32
+    assert outputs.ndim == 3 and outputs.shape[1:] == (experiment.batch, dataset.classes)
+
+
+def config_of(name, **fields):
+    return training.override(training.load_experiment(FOLDER / f"{name}.py"), fields)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(p, marks=pytest.mark.slow) if p.stem in SLOW else p for p in FILES],
+    ids=lambda p: p.stem,
+)
+def test_an_experiment_gives_a_training_step(path):
+    assert_trains(training.load_experiment(path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "fields"), VARIANTS, ids=lambda v: str(v))
+def test_a_variant_gives_a_training_step(name, fields):
+    assert_trains(config_of(name, **fields))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
+    training.check(training.load_experiment(path))
+    doc = path.read_text().split('"""')[1]
+    for word in ("Hardware:", "Time:", "Expected:", "Command:"):
+        assert word in doc or "default_experiment" in doc, word
+    if path.stem in RECIPES:
+        assert "published" in doc and "not run (needs a GPU)" in doc and "Left out:" in doc
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_the_command_lines_name_is_there(name):
+    """Fields in the docstring of a recipe are fields of its experiment."""
+    experiment = config_of(name)
+    doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]
+    for option in re.findall(r"--([a-z][a-z-]*)", doc):
+        assert option.replace("-", "_") in training.plain_fields(experiment), option
+
+
+@pytest.mark.fast
+def test_recipes_are_those_of_the_papers():
+    epochs = {
+        "rev_resnet_cifar": (0, 99, 101, 151),
+        "rev_sformer_cifar": (0, 20, 305),
+        "rev_snn_dvs": (0, 10, 100),
+        "t_revsnn_dvs": (0, 20, 300),
+        "efficient_lif_cifar": (0, 150, 300),
+    }
+    rates = {}
+    for name in RECIPES:
+        experiment = config_of(name)
+        schedule = experiment.schedule(experiment, 10 * experiment.epochs)
+        rates[name] = [float(schedule(10 * epoch)) for epoch in epochs[name]]
+    close = functools.partial(pytest.approx, rel=1e-4, abs=1e-9)
+    assert rates["rev_resnet_cifar"] == close([0.1, 0.1, 0.01, 0.001])
+    assert rates["rev_sformer_cifar"] == close([1e-5, 5e-4, 1e-5])
+    assert rates["rev_snn_dvs"] == close([1e-5, 1e-3, 1e-5])
+    assert rates["t_revsnn_dvs"] == close([1e-5 / 16, 2e-3 / 16, 1e-6 / 16])
+    assert rates["efficient_lif_cifar"] == close([0.1, 0.05, 0.0])
