@@ -117,6 +117,19 @@ def test_orders_and_strategies_are_the_same_function(name):
             np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["vgg", "ms_resnet"])
+def test_nets_of_coupled_neurons_walk_back_through_a_hard_reset(name):
+    """Zero-Memory nodes as a VGG's and a ResNet's neurons; the membranes are not kept."""
+    (_, (outputs, _)), expected = gradient(build(name, neuron=nn.CoupledLIF))
+    undone = build(name, neuron=nn.CoupledLIF, time_scan=memory.reversal())
+    (_, (again, _)), gradients = gradient(undone)
+    np.testing.assert_array_equal(again, outputs)
+    for got, want in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):
+        assert float(jnp.abs(want).max()) > 0
+        # Three steps undone in float32; `coupled_lif_inverse` says how rounding grows.
+        np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
