@@ -200,3 +200,44 @@ def test_what_cannot_be_collected_is_refused():
         nn.Network(body("step"), FRAME, collect="mean")
     with pytest.raises(ValueError, match="collect must be one of"):
         nn.Network(body("step"), FRAME, order="time", collect="first")
+
+
+def by_step(net, frames):
+    """Each timestep's loss pulled back at once, nothing of the one before (SLTT, spatial only)."""
+
+    def loss(net, state, frame):
+        outputs, aux = net(frame[None], state, training=False)
+        return jnp.sum(outputs**2) / len(frames), aux.state
+
+    def step(carry, frame):
+        neurons, total = carry
+        state = rest._replace(neurons=neurons)
+        gradient, after = jax.grad(loss, has_aux=True)(net, state, frame)
+        return (after, jax.tree.map(jnp.add, total, gradient)), None
+
+    rest = net.initial_state(frames.shape[1])
+    carry = (nn.expanded(rest.neurons), jax.tree.map(jnp.zeros_like, net))
+    return jax.lax.scan(step, carry, frames)[0][1]
+
+
+def test_a_leak_that_is_cut_makes_training_a_matter_of_one_timestep():
+    """Meng et al. 2023, arXiv:2302.14311: equal to backpropagation with the membranes detached."""
+    net = nn.Network(nn.Sequential(nn.Linear(9, 6, rngs=rngs()), nn.LIF(decay=0.5)), (9,))
+    frames = 3 * sequence((B, 9))
+
+    def through_time(net):
+        state, total = net.initial_state(B), 0.0
+        for frame in frames:
+            outputs, aux = net(frame[None], jax.lax.stop_gradient(state), training=False)
+            state, total = state._replace(neurons=aux.state), total + jnp.sum(outputs**2)
+        return total / len(frames)
+
+    expected = jax.jit(jax.grad(through_time))(net)
+    assert_close(leaves(jax.jit(by_step)(net, frames)), leaves(expected), 1e-6)
+    assert all(float(jnp.abs(leaf).max()) > 0 for leaf in leaves(expected))
+
+    def temporary(timesteps):
+        longer = jax.ShapeDtypeStruct((timesteps, B, 9), jnp.float32)
+        return jax.jit(by_step).lower(net, longer).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporary(64) == temporary(8)
