@@ -21,8 +21,8 @@ RECIPES = (
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
-    "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_fashion_mnist",
-    "rev_snn_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
+    "nmnist", "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10", "rev_snn_dvs",
+    "rev_sformer_fashion_mnist", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
@@ -128,6 +128,29 @@ def test_an_experiment_gives_a_training_step(path):
 @pytest.mark.parametrize(("name", "fields"), VARIANTS, ids=lambda v: str(v))
 def test_a_variant_gives_a_training_step(name, fields):
     assert_trains(config_of(name, **fields))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("rev_sformer_cifar", {"depth": 1, "width": 16, "heads": 2, "batch": 8}),
+        ("rev_snn_dvs", {"batch": 2, "timesteps": 2}),
+    ],
+)
+def test_a_recipe_takes_steps(name, fields):
+    """Augmentation, mixup, schedule and optimizer together, in numbers."""
+    experiment = config_of(name, **fields)
+    dataset = training.load_dataset(experiment)
+    loader = data.Loader(dataset.train, batch_size=experiment.batch)
+    program, state = training.initialize(experiment, steps=20 * experiment.epochs)
+    step = jax.jit(functools.partial(training.train_step, program))
+    before = state
+    for number in range(3):
+        state, metrics = step(state, loader.batch(number))
+        assert metrics.finite and metrics.gradient_norm > 0
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.params, state.params)
+    assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
 @pytest.mark.fast

@@ -24,6 +24,10 @@ def begun(**fields):
     return training.initialize(make(batch=8, epochs=10, **fields), steps=100)
 
 
+def given(program):
+    return jax.jit(functools.partial(training.given, program))
+
+
 def jaxpr(**fields):
     program, state = begun(**fields)
     text = str(jax.make_jaxpr(functools.partial(training.train_step, program))(state, batch()))
@@ -62,13 +66,16 @@ def test_some_batches_and_late_epochs_are_left_alone():
 
 def test_the_loss_is_that_of_mixed_frames_and_mixed_targets():
     program, state = begun(mixup=0.5, label_smoothing=0.1)
-    frames, share, key = training.given(program, state, batch())
+    frames, share, key = given(program)(state, batch())
     assert 0 < share < 1
-    found, (_, outputs, _) = training.objective(
-        state.params, program, state, frames, batch(), key, share=share
+    judge = jax.jit(
+        lambda state, share: training.objective(
+            state.params, program, state, frames, batch(), key, share=share
+        )
     )
+    found, (_, outputs, _) = judge(state, share)
     unmixed, own = begun(label_smoothing=0.1)
-    plain, nothing, same_key = training.given(unmixed, own, batch())
+    plain, nothing, same_key = given(unmixed)(own, batch())
     assert nothing is None
     assert_same_bits(key, same_key)  # dropout draws what it drew
     others = np.asarray(plain)[:, ::-1]
@@ -82,11 +89,15 @@ def test_the_loss_is_that_of_mixed_frames_and_mixed_targets():
 
 def test_a_step_counts_the_label_of_the_larger_share():
     program, state = begun(mixup=0.5)
-    frames, _, key = training.given(program, state, batch())
-    judge = functools.partial(training.objective, state.params, program, state, frames)
-    _, (plain, outputs, _) = judge(batch(), key)
+    frames, _, key = given(program)(state, batch())
+    judge = jax.jit(
+        lambda state, share: training.objective(
+            state.params, program, state, frames, batch(), key, share=share
+        )
+    )
+    _, (plain, outputs, _) = judge(state, jnp.float32(0.8))
     answers = outputs.mean(0).argmax(-1)
-    flipped = judge(batch(), key, share=jnp.float32(0.2))[1][0]
+    flipped = judge(state, jnp.float32(0.2))[1][0]
     assert float(plain) == (answers == batch().labels).mean()
     assert float(flipped) == (answers == batch().labels[::-1]).mean()
 
