@@ -12,8 +12,8 @@ Recipe: SGD with momentum 0.9, learning rate 0.1 falling to 0 as half a cosine o
 decay 5e-4 of every parameter, batch 128 (learning rate and batch of its README; its config says 0.2
 and 256).
 Left out: the released code updates the learning rate once per epoch, here every step; it draws its
-convolutions with the fan of their outputs, here of their inputs. Batch statistics are those of one
-timestep, as there.
+convolutions by the fan of their outputs and its last layer with a deviation of 0.01, here both by
+the fan of their inputs. Batch statistics are those of one timestep, as there.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)

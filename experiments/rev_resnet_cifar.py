@@ -4,7 +4,7 @@ Paper: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2
 arXiv:2312.07922; the recipe is that of its released code.
 Data: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. In training a
 random crop (4 pixels of black around) and a flip; standardised by the code's own deviations, which
-are twice those of the pixels.
+are more than twice those of the pixels.
 Network: four timesteps, the first convolution and norm computed once per image; integrate-and-fire
 neurons; rate readout. `--baseline` trains the counterpart instead, MS-ResNet 18, 34 or 104 (its
 first convolution is computed at every timestep, to the same values up to rounding). Streams are on

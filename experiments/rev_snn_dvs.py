@@ -18,10 +18,10 @@ Recipe: AdamW, learning rate 1e-5 rising to 1e-3 over 10 epochs, half a cosine t
 batch 16, seed 2021.
 Left out: the released code trains in half precision (AMP), here float32; it changes the learning
 rate once per epoch, here every step, and has its cosine run during the warm-up already. Counts over
-255 are cut to 255. The operations are read in the code of T-RevSNN, which has a module of that
-name; [infer] the one of this paper, which is not in its repository, is the same. Published
-accuracies are those of the best epoch, chosen on the test recordings; `snnjax train` reports the
-last one, and the best apart.
+255 are cut to 255. The six operations are those of `SNNAugmentWide` in the code of T-RevSNN;
+[infer] the class of that name which this code uses, in a file that we could not read, is the same.
+Published accuracies are those of the best epoch, chosen on the test recordings; `snnjax train`
+reports the last one, and the best apart.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)

@@ -13,8 +13,8 @@ Network: levels of 32, 64, 128 and 256 channels, 10.2 million parameters, one sp
 all columns. The stem's strides are our choice, see `models.t_revsnn`. States float and every
 column's are kept; `--memory time=reverse` walks back from the last, `--bits 12` on a grid.
 Recipe: [infer] LAMB, learning rate rising from 1e-5 over 20 epochs to 2e-3, half a cosine to 1e-6
-until epoch 300, all per 1,024 recordings in a batch; adaptive clipping at 0.02, decay 0.01 of kernels, smoothing 0.1,
-TET loss (regularization 0.05: ours), batch 64 (ours), seed 118.
+until epoch 300, all per 1,024 recordings in a batch; adaptive clipping at 0.02, decay 0.01 of
+kernels, smoothing 0.1, TET loss (regularization 0.05: ours), batch 64 (ours), seed 118.
 Left out: half precision, the moving average of weights (0.9992), LAMB's bound on its trust ratio.
 
 Hardware: a GPU
