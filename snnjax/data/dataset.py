@@ -132,7 +132,7 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
     return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
 
 
-def patches(images: jax.Array, size: int = 2) -> jax.Array:
+def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
     """Lays the pixels of each patch side by side as channels: a smaller image that lost nothing.
 
         y[b, i, j, (k, l, c)] = x[b, size i + k, size j + l, c]

@@ -100,4 +100,4 @@ def test_patches_keep_every_pixel_where_it_was():
 @pytest.mark.parametrize("size", [0, 4])
 def test_patches_must_fill_the_image(size):
     with pytest.raises(ValueError, match="do not fill images of 4x6: pad them"):
-        data.patches(jnp.zeros((1, 4, 6, 1)), size)
+        data.patches(jnp.zeros((1, 4, 6, 1)), size=size)
