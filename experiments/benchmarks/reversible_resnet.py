@@ -4,9 +4,8 @@ Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024, ar
 publish 3.79 times less (GPU memory per image, both as the framework runs them).
 
 Gradient of the cross entropy of the mean logits with respect to the parameters; images 32x32x3,
-T = 4, integrate-and-fire neurons with a hard reset in both, float32. Nothing runs: XLA's temporary
-bytes are read off two compiled programs, and bytes per image are the slope between a batch of 8 and
-one of 24, so that parameters drop out. "on" is XLA:CPU's memory-optimised scheduler (the default of
+T = 4, integrate-and-fire neurons with a hard reset in both, float32; slope between a batch of 8 and
+one of 24 (`bytes_per_image.py`). "on" is XLA:CPU's memory-optimised scheduler (the default of
 training here), "off" its other one.
 
 Run:
@@ -34,13 +33,12 @@ import functools
 import json
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
+from bytes_per_image import BATCHES, per_image
 
-from snnjax import losses, memory, models, nn, readout, training
+from snnjax import models
 from snnjax.models.rev_resnet import integrate_and_fire
 
-T, IMAGE, SMALL, LARGE = 4, (32, 32, 3), 8, 24
+T = 4
 NETWORKS = {
     "MS-ResNet34": functools.partial(models.ms_resnet, depth=34, neuron=integrate_and_fire),
     "RevSResNet37": functools.partial(models.rev_resnet, depth=37),
@@ -55,31 +53,6 @@ ROWS = (
 )
 
 
-def temporary(name: str, strategy: str, batch: int, *, memory_scheduler: bool) -> int:
-    """XLA's temporary bytes of the gradient; the network itself is never made."""
-
-    def make() -> nn.Network:
-        network = NETWORKS[name](rngs=nnx.Rngs(0))
-        return nn.with_memory(network, memory.parse_strategy(strategy))
-
-    graphdef, params, constants = nnx.split(jax.eval_shape(make), nnx.Param, ...)
-    statistics = jax.eval_shape(lambda: make().initial_state(1).statistics)
-
-    def loss(params, constants, statistics, frames, labels):
-        network = nnx.merge(graphdef, params, constants)
-        state = network.initial_state(batch)._replace(statistics=statistics)
-        outputs, aux = network(frames, state, training=True)
-        logits = readout.rate(outputs)
-        return losses.mean(losses.cross_entropy(logits, labels)), aux.statistics
-
-    frames = jax.ShapeDtypeStruct((T, batch, *IMAGE), jnp.float32)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    options = training.compiler_options(training.make_mesh(), memory_scheduler=memory_scheduler)
-    gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=options)
-    lowered = gradient.lower(params, constants, statistics, frames, labels)
-    return lowered.compile().memory_analysis().temp_size_in_bytes
-
-
 def main() -> None:
     """Compiles every row twice per scheduler and prints a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -88,18 +61,17 @@ def main() -> None:
     rows, against = [], {}
     for name, strategy in ROWS:
         for scheduler in (True, False):
-            small, large = (
-                temporary(name, strategy, b, memory_scheduler=scheduler) for b in (SMALL, LARGE)
+            each, large = per_image(
+                NETWORKS[name], strategy, timesteps=T, memory_scheduler=scheduler
             )
-            per_image = (large - small) / (LARGE - SMALL)
-            less = against.setdefault(scheduler, per_image) / per_image
+            less = against.setdefault(scheduler, each) / each
             row = {"network": name, "strategy": strategy, "memory_scheduler": scheduler}
-            rows.append({**row, "bytes_per_image": per_image, "temp_bytes": large, "ratio": less})
+            rows.append({**row, "bytes_per_image": each, "temp_bytes": large, "ratio": less})
             if not options.json:
                 print(
                     f"{name:14}{strategy:32}{'on' if scheduler else 'off':5}"
-                    f"{per_image / 1e6:7.2f} MB per image {less:5.2f}x less, "
-                    f"{large / 1e6:6.0f} MB at a batch of {LARGE}",
+                    f"{each / 1e6:7.2f} MB per image {less:5.2f}x less, "
+                    f"{large / 1e6:6.0f} MB at a batch of {BATCHES[1]}",
                     flush=True,
                 )
     if options.json:

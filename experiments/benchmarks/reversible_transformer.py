@@ -43,12 +43,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-from flax import nnx
+from bytes_per_image import BATCHES, per_image
 
-from snnjax import losses, memory, models, nn, readout, training
+from snnjax import models, nn
 
-SHAPE, TIMESTEPS = (32, 32, 3), 4
+TIMESTEPS = 4
 MODELS: dict[str, Callable[..., nn.Network]] = {
     "Spikingformer": models.spikingformer,
     "RevSFormer": models.rev_sformer,
@@ -72,53 +71,26 @@ ROWS = (
 )
 
 
-def gradient(network: nn.Network, frames: jax.Array, labels: jax.Array) -> Any:
-    """The full gradient for the parameters, with the statistics a train step keeps."""
-
-    def loss(network: nn.Network) -> tuple[jax.Array, Any]:
-        state = network.initial_state(frames.shape[1])
-        outputs, aux = network(frames, state, training=True)
-        return losses.mean(losses.cross_entropy(readout.rate(outputs), labels)), aux.statistics
-
-    return jax.value_and_grad(loss, has_aux=True)(network)
-
-
-def temp_bytes(row: Row, *, batch: int, memory_scheduler: bool, **options: Any) -> int:
-    """Temporary bytes of the compiled gradient, from shapes alone."""
-    strategy = memory.parse_strategy(row.strategy)
-    make = functools.partial(
-        MODELS[row.model], input_shape=SHAPE, time_scan=strategy.time, depth_scan=strategy.depth,
-        pack=strategy.pack, **options,
-    )  # fmt: skip
-    network = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0)))
-    frames = jax.ShapeDtypeStruct((TIMESTEPS, batch, *SHAPE), jnp.float32)
-    labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    compiler = training.compiler_options(training.make_mesh(), memory_scheduler=memory_scheduler)
-    lowered = jax.jit(gradient).lower(network, frames, labels)
-    return lowered.compile(compiler_options=compiler).memory_analysis().temp_size_in_bytes
-
-
-def measure(row: Row, batches: tuple[int, int], **options: Any) -> dict[str, Any]:
-    """Bytes per image as the slope over the batch, by both of XLA:CPU's schedulers."""
-    found = {}
-    for scheduler in (False, True):
-        sizes = [temp_bytes(row, batch=b, memory_scheduler=scheduler, **options) for b in batches]
-        name = "memory" if scheduler else "default"
-        found[name] = (sizes[1] - sizes[0]) / (batches[1] - batches[0])
-        found[f"{name}_temp_bytes"] = sizes
+def measure(row: Row, batches: tuple[int, int], depth: int) -> dict[str, Any]:
+    """Bytes per image by both of XLA:CPU's schedulers."""
+    make, found = functools.partial(MODELS[row.model], depth=depth), {}
+    for scheduler, name in ((False, "default"), (True, "memory")):
+        found[name], found[f"{name}_temp_bytes"] = per_image(
+            make, row.strategy, timesteps=TIMESTEPS, memory_scheduler=scheduler, batches=batches
+        )
     return row._asdict() | found
 
 
 def main() -> None:
     """Measures all rows and prints a table or JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs=2, default=(8, 24))
+    parser.add_argument("--batches", type=int, nargs=2, default=BATCHES)
     parser.add_argument("--depth", type=int, default=4)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = []
     for row in ROWS:
-        rows.append(measure(row, tuple(options.batches), depth=options.depth))
+        rows.append(measure(row, tuple(options.batches), options.depth))
         if not options.json:
             print(
                 f"{row.model:<14}{row.strategy:<46}"

@@ -1,0 +1,71 @@
+"""Depth reversal, packing, shared membranes and recomputation over time on one network.
+
+A RevSResNet with halves of 64, 128 and 256 channels, two blocks each, on 32x32x3, whose branches
+share membranes (`sharing=`): what a gradient takes, in MB per image (`bytes_per_image.py`), and
+what inference holds, membranes in elements per image.
+
+Run:
+    python experiments/benchmarks/combined.py                     # ten minutes
+    python experiments/benchmarks/combined.py --json
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+
+import jax
+from bytes_per_image import per_image
+from flax import nnx
+
+from snnjax import models, nn
+
+T = 4
+make = functools.partial(
+    models.rev_resnet,
+    halves=(64, 128, 256),
+    blocks=(2, 2, 2),
+    static=True,
+    norm=functools.partial(nn.BatchNorm, over="step"),
+)
+ROWS = (
+    ("none", "depth=store"),
+    ("none", "depth=reverse"),
+    ("none", "depth=reverse, pack=True"),
+    ("channel", "depth=store"),
+    ("channel", "depth=reverse, pack=True"),
+    ("both", "depth=store"),
+    ("both", "depth=reverse, pack=True"),
+    ("both", "time=recompute(1), depth=reverse, pack=True"),
+)
+
+
+def membranes(sharing: str) -> int:
+    """Elements of all membranes of one image, as one timestep needs them."""
+    network = jax.eval_shape(lambda: make(sharing=sharing, rngs=nnx.Rngs(0)))
+    neurons = jax.eval_shape(lambda: nn.expanded(network.initial_state(1).neurons))
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(neurons))
+
+
+def main() -> None:
+    """Compiles every row twice and prints a table or JSON."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    for sharing, strategy in ROWS:
+        network = functools.partial(make, sharing=sharing)
+        each, _ = per_image(network, strategy, timesteps=T, memory_scheduler=True)
+        state = membranes(sharing)
+        rows.append({"sharing": sharing, "strategy": strategy, "bytes": each, "membranes": state})
+        if not options.json:
+            print(f"{sharing:9}{strategy:46}{each / 1e6:7.2f} MB {state:9,} membranes", flush=True)
+    if options.json:
+        print(json.dumps({"jax": jax.__version__, "timesteps": T, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
