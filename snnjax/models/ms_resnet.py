@@ -3,7 +3,8 @@
     block   y = shortcut(x) + norm(conv3x3(neuron(norm(conv3x3(neuron(x))))))
     net     conv3x3 - norm - four stages of blocks - neuron - mean over space - linear
 
-The shortcut is the identity, or conv1x1 with stride - norm where a stage begins with another shape.
+The shortcut is the identity, or conv1x1 with stride - norm where a stage begins with another shape
+(the code of the baselines below has a neuron in front of it, with as many parameters).
 Equal blocks of a stage are stacked and scanned over depth.
 
 Reference: Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep Residual Learning",
