@@ -3,11 +3,13 @@
 Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 """
 
+from snnjax.nn.asa import ASA
 from snnjax.nn.attention import Attention, SpikingSelfAttention, attend
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Layer, State, stateless
 from snnjax.nn.convolution import convolution
 from snnjax.nn.dropout import Dropout
+from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.menu import menu
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
@@ -29,9 +31,12 @@ from snnjax.nn.wiring import Residual, Sequential
 
 __all__ = [
     "ALIF",
+    "ASA",
     "IF",
     "LI",
     "LIF",
+    "MA",
+    "MALIF",
     "PLIF",
     "Attention",
     "Aux",

@@ -10,14 +10,23 @@ statistics, which the train step puts back exactly once per step, whatever was r
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["Aux", "Layer", "State", "output_shape", "stateless"]
+__all__ = [
+    "Aux",
+    "Layer",
+    "State",
+    "output_shape",
+    "refuse_whole_windows",
+    "stateless",
+    "whole_window",
+]
 
 
 class State(NamedTuple):
@@ -81,6 +90,30 @@ def stateless(outputs: Array) -> tuple[Array, Aux]:
 
 def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one timestep of output for one of input, `(B, ...)`; nothing is computed."""
-    inputs = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
     run = lambda layer, inputs, state: layer(inputs, state, training=False)[0]  # noqa: E731
     return jax.eval_shape(run, layer, inputs, state).shape[1:]
+
+
+def whole_window(layer: Any) -> int:
+    """The timesteps that a layer, or one inside it, must have at once; 1 where none must.
+
+    Such a layer has an attribute `whole_window`.
+    """
+    inside = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
+    return max(inside, default=1)
+
+
+def refuse_whole_windows(body: Any) -> None:
+    """For networks that run timestep by timestep: no layer inside that needs the window at once.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for _, module in nnx.iter_modules(body):
+        timesteps = getattr(module, "whole_window", 1)
+        if timesteps > 1:
+            raise ValueError(
+                f"nn.{type(module).__name__} looks at its whole window of {timesteps} timesteps at "
+                'once, and order="time" runs one after the other: use order="layer"'
+            )

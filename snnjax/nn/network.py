@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Layer, State
+from snnjax.nn.contract import Aux, Layer, State, refuse_whole_windows
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import expanded
@@ -29,7 +29,7 @@ __all__ = ["Network"]
 
 _ORDERS = ("layer", "time")
 _COLLECT = ("all", "mean", "last")
-_TAPS = ("spikes", "membrane", "reconstruction")
+_TAPS = ("spikes", "membrane", "reconstruction", "mask", "attention")
 
 
 class Network(nnx.Module):
@@ -46,7 +46,8 @@ class Network(nnx.Module):
             window needs (`readout.rate` of it is then the same, but for the order of summation).
 
     Raises:
-        ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order.
+        ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order; a layer
+            in `"time"` order that needs its whole window at once, as `nn.ASA` and `nn.MA` do.
     """
 
     def __init__(
@@ -72,6 +73,8 @@ class Network(nnx.Module):
                 f'in order="layer" all outputs exist at once: collect={collect!r} needs '
                 'order="time", or take readout.rate of them'
             )
+        if order == "time":
+            refuse_whole_windows(body)
         self.body, self.input_shape = body, tuple(input_shape)
         self.order, self.time_scan, self.collect = order, time_scan, collect
 
@@ -105,9 +108,9 @@ class Network(nnx.Module):
             state: from `initial_state(B)`, or `State(aux.state, aux.statistics)` of another call.
             training: whether batch statistics and dropout are at work.
             key: for dropout.
-            taps: kinds to look at, of `"spikes"`, `"membrane"` and `"reconstruction"` (the largest
-                error of what a reversing scan rebuilds); returned in `aux.taps` by the name of the
-                layer.
+            taps: kinds to look at, of `"spikes"`, `"membrane"`, `"reconstruction"` (the largest
+                error of what a reversing scan rebuilds), or of an attention on currents `"mask"`
+                and `"attention"`; returned in `aux.taps` by the name of the layer.
 
         Returns:
             Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), `Aux(state, statistics, taps)`.

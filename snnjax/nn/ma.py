@@ -1,0 +1,219 @@
+"""Multi-dimensional attention (MA): currents weighed by when, in which channel and where they are.
+
+    y = x * f_T             f_T = sig(mlp(mean x) + mlp(max x))     over C, H, W: [T, B, 1, 1, 1]
+    y = y * f_C             f_C = sig(mlp(mean y) + mlp(max y))     over T, H, W: [1, B, 1, 1, C]
+    y = y * f_S             f_S = sig(conv3x3(mean y, max y))       over T, C:    [1, B, H, W, 1]
+    y = relu(y)             mlp(a) = relu(a W) W',  without bias
+
+each from what the one before has weighed, in this order, and only those that are asked for. The
+place of it is between pooling and neurons: currents come in and currents go out. Every factor looks
+at all timesteps of the window. It is the exception to causality that the laws name, so it has no
+streaming form.
+
+References: Yao, Zhao, Zhang, Hu, Deng, Tian, Xu, Li, "Attention Spiking Neural Networks", 2023,
+arXiv:2209.13929; the temporal one alone: Yao, Gao, Zhao, Wang, Lin, Yang, Li, "Temporal-wise
+Attention Spiking Neural Networks for Event Streams Classification", 2021, arXiv:2107.11711.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from snnjax import neurons, surrogate
+from snnjax.nn.contract import Aux, State
+from snnjax.nn.convolution import convolution
+from snnjax.nn.neuron import Neuron
+from snnjax.nn.neuron_models import LIF
+from snnjax.typing import Array, Key, Scan
+
+__all__ = ["MA", "MALIF", "check_window", "fan_in_uniform", "place_map", "seen", "wide"]
+
+_KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
+
+fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+"""Uniform within `1 / sqrt(fan in)`: how PyTorch, and so the released code, starts its weights."""
+
+
+class MA(nnx.Module):
+    """Multi-dimensional attention on currents, `[T, B, H, W, C]` to the same shape.
+
+    It has `2 T (T // time_reduction)` parameters for T, `2 C (C // channel_reduction)` for C and 18
+    for S. T and C also take `[T, B, F]`, where a feature is a channel. Where several elements are
+    the largest, the gradient of a maximum is shared among them. For its derivative it keeps its
+    inputs.
+
+    Which reading: the released networks put `"TA"` behind their fully connected layers as well, and
+    the specification at hand does not say whether the closing relu is there too. It is the same
+    layer, so here it is; `relu=False` is the other reading.
+
+    Args:
+        kind: one of TA, CA, SA, CSA, TCA, TSA, TCSA.
+        timesteps: `T` of the window; always given, since every factor depends on it.
+        channels: `C`.
+        time_reduction: how many times narrower the hidden layer over T is.
+        channel_reduction: the same over C.
+        relu: end with a relu, as published, so that no current is negative.
+        rngs: for the weights.
+
+    Raises:
+        ValueError: an unknown kind; a reduction that leaves nothing; another number of timesteps or
+            channels, or S without space (on a call).
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        timesteps: int,
+        channels: int,
+        *,
+        time_reduction: int = 5,
+        channel_reduction: int = 8,
+        relu: bool = True,
+        rngs: nnx.Rngs,
+    ):
+        if kind not in _KINDS:
+            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        self.whole_window, self.channels, self.relu = timesteps, channels, relu
+        self.kind, self.name = kind, "ma"
+        widths = {"T": (timesteps, time_reduction), "C": (channels, channel_reduction)}
+        self.squeezes = nnx.Dict(
+            {axis: _squeeze(*widths[axis], rngs) for axis in widths if axis in kind[:-1]}
+        )
+        place = fan_in_uniform(rngs.params(), (3, 3, 2, 1), jnp.float32) if "S" in kind else None
+        self.place = None if place is None else nnx.Param(place)
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        del shape
+        return State()
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Currents `[T, B, H, W, C]` to weighed currents.
+
+        Taps: `"attention"`, the product of the factors, in the shape of the inputs.
+        """
+        del state, training, key
+        check_window(f"nn.MA({self.kind!r})", self.whole_window, inputs, space="S" in self.kind)
+        if inputs.shape[-1] != self.channels:
+            raise ValueError(
+                f"this layer weighs {self.channels} channels and got {list(inputs.shape)}: give "
+                f"nn.MA channels={inputs.shape[-1]}"
+            )
+        outputs, factor = jax.checkpoint(_weigh)(self, inputs)
+        whole = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
+        return outputs, seen(taps, attention=whole)
+
+
+def MALIF(
+    *,
+    decay: float = 0.3,
+    threshold: float = 0.3,
+    width: float = 0.5,
+    reset_bug: bool = False,
+    scan: Scan | None = None,
+) -> Neuron:
+    """The LIF neurons of MA-SNN and ASA-SNN.
+
+        u[t] = h[t-1] + x[t],   s[t] = [u[t] >= threshold],   h[t] = decay * (1 - s[t]) * u[t]
+
+    The reset is to 0, hard and differentiated; the surrogate is a rectangle. These are
+    `nn.LIF(decay, threshold, reset=neurons.zero)`, whose membrane after the reset is `h / decay`.
+
+    Args:
+        decay: of the membrane, called alpha there.
+        threshold: called V_th there.
+        width: of the rectangle around the threshold; 0.5 is their `lens = 0.25`.
+        reset_bug: leave `h = decay * threshold` behind after a spike, as the released MA-SNN does
+            by mistake; the code of ASA-SNN mended it.
+        scan: the memory strategy over time.
+    """
+    reset = neurons.to(threshold) if reset_bug else neurons.zero
+    spike = surrogate.rectangular(width=width)
+    return LIF(decay=decay, threshold=threshold, spike=spike, reset=reset, scan=scan)
+
+
+def check_window(name: str, timesteps: int, inputs: Array, *, space: bool) -> None:
+    """Refuses another window than the layer was made for, and flat inputs where it needs space.
+
+    Raises:
+        ValueError: so it is.
+    """
+    if len(inputs) != timesteps:
+        raise ValueError(
+            f"{name} looks at its whole window of {timesteps} timesteps at once and got "
+            f'{len(inputs)}: give it the window it was made for, in order="layer". Streaming, '
+            'order="time" and nn.Shared run one timestep after the other, which it cannot'
+        )
+    if inputs.ndim < 3 or (space and inputs.ndim != 5):
+        raise ValueError(
+            f"{name} weighs currents {'[T, B, H, W, C]' if space else '[T, B, ..., C]'}, got "
+            f"{list(inputs.shape)}: put it in front of nn.Flatten"
+        )
+
+
+def place_map(mean: Array, largest: Array, kernel: Array) -> Array:
+    """`sig(conv3x3(mean, largest))`, of two maps `[B, H, W]`."""
+    both = jnp.stack([mean, largest], axis=-1)
+    return jax.nn.sigmoid(convolution(both, kernel.astype(both.dtype))[..., 0])
+
+
+def wide(inputs: Array) -> Array:
+    """Inputs in float32 at least: means over a window are not for half precision."""
+    return inputs.astype(jnp.float32) if jnp.finfo(inputs.dtype).bits < 32 else inputs
+
+
+def seen(taps: tuple[str, ...], **kinds: Any) -> Aux:
+    """An aux with those of the kinds that are asked for; each is made by a call."""
+    found = {kind: make() for kind, make in kinds.items() if kind in taps}
+    return Aux(taps={"": found} if found else {})
+
+
+def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:
+    """The two matrices of an mlp `size -> size // reduction -> size`."""
+    hidden = size // reduction if reduction > 0 else 0
+    if not hidden:
+        raise ValueError(
+            f"a reduction by {reduction} leaves nothing of {size}: choose one from 1 to {size}"
+        )
+    shapes = ((size, hidden), (hidden, size))
+    draws = [fan_in_uniform(rngs.params(), shape, jnp.float32) for shape in shapes]
+    return nnx.List([nnx.Param(draw) for draw in draws])
+
+
+def _weigh(layer: MA, inputs: Array) -> tuple[Array, Array]:
+    """The weighed currents, and the product of all factors."""
+    currents = wide(inputs)
+    last, factor = inputs.ndim - 1, jnp.ones((1,) * inputs.ndim, currents.dtype)
+    axes = {"T": tuple(range(2, inputs.ndim)), "C": (0, *range(2, last)), "S": (0, last)}
+    for axis in layer.kind[:-1]:
+        means, maxima = (
+            f(currents * factor, axes[axis], keepdims=True) for f in (jnp.mean, jnp.max)
+        )
+        if axis == "S":
+            kernel = layer.place[...]  # type: ignore[index]
+            own = place_map(means[0, ..., 0], maxima[0, ..., 0], kernel)[None, ..., None]
+        else:
+            weights, along = layer.squeezes[axis], 0 if axis == "T" else last
+            own = jax.nn.sigmoid(_mlp(weights, means, along) + _mlp(weights, maxima, along))
+        factor = factor * own
+    outputs = inputs * factor.astype(inputs.dtype)
+    return (jax.nn.relu(outputs) if layer.relu else outputs), factor
+
+
+def _mlp(weights: Any, pooled: Array, axis: int) -> Array:
+    first, second = (w[...].astype(pooled.dtype) for w in weights)
+    along = jnp.moveaxis(pooled, axis, -1)
+    hidden = jax.nn.relu(jnp.matmul(along, first, precision="highest"))
+    return jnp.moveaxis(jnp.matmul(hidden, second, precision="highest"), -1, axis)
