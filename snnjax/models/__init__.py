@@ -1,5 +1,6 @@
 """Architectures, one family per file; neurons, normalisation and strategies are arguments."""
 
+from snnjax.models.asa_snn import asa_attention, asa_snn, asa_snn_five
 from snnjax.models.conv_net import conv_net
 from snnjax.models.efficient_lif import (
     EFFICIENT_RESNET19,
@@ -25,6 +26,9 @@ __all__ = [
     "VGG11",
     "VGG16",
     "TRevSNNSize",
+    "asa_attention",
+    "asa_snn",
+    "asa_snn_five",
     "column_loss",
     "conv_net",
     "efficient_lif_compat",

@@ -106,7 +106,7 @@ def oracle(layer, x, *, union, shares=None):
 
 
 @pytest.mark.parametrize("mode", GOLDEN)
-@pytest.mark.parametrize(("reduction", "share"), [(1, 0.5), (2, 0.5), (2, 0.4)])
+@pytest.mark.parametrize(("reduction", "share"), [(1, 0.5), (2, 0.4)])
 def test_the_layer_in_loops(mode, reduction, share):
     layer = asa(reduction=reduction, share=share, mode=mode)
     outputs, aux = call(layer, taps=("mask", "attention"))
@@ -279,7 +279,7 @@ def body(layer):
     r = rngs()
     return nn.Sequential(
         *(nn.Conv(2, 3, rngs=r), nn.BatchNorm(3), nn.AvgPool(), layer, nn.MALIF()),
-        *(nn.Conv(3, 4, rngs=r), nn.BatchNorm(4), nn.LIF(), nn.Flatten(), nn.Linear(36, 2, rngs=r)),
+        *(nn.Flatten(), nn.Linear(27, 2, rngs=r)),
     )
 
 
@@ -360,7 +360,8 @@ def test_it_is_stacked_and_seen():
     block = lambda r: nn.Sequential(nn.Conv(2, 2, rngs=r), nn.ASA(T, rngs=r), nn.LIF())  # noqa: E731
     net = nn.Network(nn.Sequential(nn.Stacked(block, 2, rngs=rngs())), (6, 6, 2))
     assert whole_window(net.body) == T
-    _, aux = net(FRAMES, net.initial_state(2), training=False, taps=("mask", "attention"))
+    run = lambda net, x: net(x, net.initial_state(2), training=False, taps=("mask", "attention"))  # noqa: E731
+    _, aux = jax.eval_shape(run, net, FRAMES)
     assert set(aux.taps) == {"stack0/block0/asa1", "stack0/block1/asa1"}
     for seen in aux.taps.values():
         assert (seen["mask"].shape, seen["mask"].dtype) == ((T, 2, 2), jnp.bool_)
