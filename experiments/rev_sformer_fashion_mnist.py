@@ -2,20 +2,24 @@
 
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
-Network: direct coding - tokenizer (28x28 to 49 tokens) - RevSFormer-2-32, 4 heads - rate readout;
-after Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
-arXiv:2312.07922, whose networks for CIFAR are 384 wide; 42,246 parameters.
+Network: each 2x2 patch of the image becomes the 4 channels of a pixel (nothing is lost, 14x14
+remain) - tokenizer to 16 tokens - RevSFormer-2-96, 4 heads - rate readout; after Zhang and Zhang,
+"Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922, whose networks for
+CIFAR are 384 wide. Norms start at a scale of 2, because the paper's neuron halves what it is given.
 
-Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
-Time: 10.7 minutes for 2 epochs
-Expected: 88 % is the aim and not shown. Measured, seed 0: 78.9 % test accuracy with `--epochs 2`;
-    the four epochs here have not been run
+Hardware: one CPU core, shared with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 29 minutes of processor time (79 on the clock of that busy core)
+Expected: 89.0 % test accuracy (measured once, seed 0: 89.04 %; 89.00 % after five of the seven
+    epochs, so after 21 of the 29 minutes)
 Command: snnjax train experiments/rev_sformer_fashion_mnist.py --data-dir "$SNNJAX_DATA"
 """
 
 import dataclasses
+import functools
 
-from snnjax import data, encoding, models, training
+from snnjax import data, encoding, models, nn, training
+
+MEAN, DEVIATION = 0.286, 0.353  # of the training pixels
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +27,7 @@ class RevSFormerFashionMNIST(training.Experiment):
     """Fields of this experiment."""
 
     depth: int = 2
-    width: int = 32
+    width: int = 96
     heads: int = 4
 
 
@@ -33,11 +37,11 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
-    images = data.rescale(inputs, 1 / 255)
+    """Standardised patches as a constant current, `[T, B, 14, 14, 4]`; mirrored in training."""
+    images = (data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION
     if key is not None:
         images = data.random_flip(key, images)
-    return encoding.direct(images, timesteps=experiment.timesteps)
+    return encoding.direct(data.patches(images), timesteps=experiment.timesteps)
 
 
 def network(experiment, rngs):
@@ -46,7 +50,9 @@ def network(experiment, rngs):
         depth=experiment.depth,
         width=experiment.width,
         heads=experiment.heads,
-        input_shape=(28, 28, 1),
+        pools=2,
+        norm=functools.partial(nn.BatchNorm, scale=2.0),
+        input_shape=(14, 14, 4),
         rngs=rngs,
     )
 
@@ -59,9 +65,9 @@ def config():
         dataset=dataset,
         encode=encode,
         timesteps=2,
-        batch=128,
-        epochs=4,
-        learning_rate=3e-3,
+        batch=64,
+        epochs=7,
+        learning_rate=2e-3,
         warmup_epochs=0.2,
         weight_decay=1e-2,
         clip_norm=1.0,

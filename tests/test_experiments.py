@@ -27,6 +27,7 @@ SLOW = {
 """Seconds of tracing each; one of a family stays in the default lane."""
 
 VARIANTS = [
+    ("nmnist", {"architecture": "rev_resnet24", "timesteps": 6, "batch": 16}),
     ("efficient_lif_cifar", {"architecture": "vgg16", "sharing": "layer"}),
     ("efficient_lif_cifar", {"compat": True, "sharing": "none", "source": "cifar100"}),
     ("efficient_lif_cifar", {"memory": "time=recompute(5)"}),

@@ -45,9 +45,12 @@ ROWS = (
 
 def membranes(sharing: str) -> int:
     """Elements of all membranes of one image, as one timestep needs them."""
-    network = jax.eval_shape(lambda: make(sharing=sharing, rngs=nnx.Rngs(0)))
-    neurons = jax.eval_shape(lambda: nn.expanded(network.initial_state(1).neurons))
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(neurons))
+
+    def state():
+        network = make(sharing=sharing, rngs=nnx.Rngs(0))
+        return nn.expanded(network.initial_state(1).neurons)
+
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(state)))
 
 
 def main() -> None:

@@ -103,6 +103,31 @@ def test_memory_modes_are_the_same_function(bits):
         assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 1e-6)
 
 
+def temporary(columns, scan):
+    """XLA's temporary bytes per example: what three more of them add."""
+
+    def of(batch):
+        def loss(net, x):
+            outputs, aux = net(x, net.initial_state(batch), training=True)
+            return jnp.sum(jnp.sin(outputs)), aux.statistics
+
+        options = {"bits": 12, "alpha": 1.0, "input_shape": (16, 16, 2), "time_scan": scan}
+        net = jax.eval_shape(lambda: slim(columns, **options))
+        x = jax.ShapeDtypeStruct((1, batch, 16, 16, 2), jnp.float32)
+        lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(net, x)
+        return lowered.compile().memory_analysis().temp_size_in_bytes
+
+    return (of(6) - of(3)) / 3
+
+
+@pytest.mark.slow
+def test_bytes_of_the_whole_network_do_not_grow_with_its_columns():
+    """O(L): of each column only what its head reads is kept, a few numbers per example."""
+    four, eight, sixteen = (temporary(columns, memory.reversal()) for columns in (4, 8, 16))
+    assert abs(eight - four) <= 0.02 * four and abs(sixteen - four) <= 0.02 * four
+    assert temporary(16, None) > 1.2 * temporary(4, None)  # the released mode keeps boundaries
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("make", "message"),
