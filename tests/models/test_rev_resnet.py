@@ -101,12 +101,13 @@ def stored_shared(kind):
     return gradient(under(shared(kind), "depth=store"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
-        pytest.param("channel", "depth=reverse, pack=True", marks=pytest.mark.slow),
-        pytest.param("layer", "depth=reverse", marks=pytest.mark.slow),
-        pytest.param("both", "depth=reverse, pack=True", marks=pytest.mark.slow),
+        ("channel", "depth=reverse, pack=True"),
+        ("layer", "depth=reverse"),
+        ("both", "depth=reverse, pack=True"),
         ("both", "time=recompute(2), depth=reverse, pack=True"),
     ],
 )
