@@ -8,7 +8,8 @@ remain) - tokenizer to 16 tokens - RevSFormer-2-96, 4 heads - rate readout; afte
 CIFAR are 384 wide. Norms start at a scale of 2, because the paper's neuron halves what it is given.
 
 Hardware: one CPU core, shared with other work (float32, jax 0.10.2, flax 0.12.8)
-Time: 29 minutes of processor time (79 on the clock of that busy core)
+Time: 29 minutes of processor time (79 on the clock of that busy core); on two free cores 0.23 s a
+    step, 3.6 minutes an epoch
 Expected: 89.0 % test accuracy (measured once, seed 0: 89.04 %; 89.00 % after five of the seven
     epochs, so after 21 of the 29 minutes)
 Command: snnjax train experiments/rev_sformer_fashion_mnist.py --data-dir "$SNNJAX_DATA"
