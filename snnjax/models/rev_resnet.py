@@ -10,8 +10,8 @@ of stages. The published streams are floating ones (`bits=None`), here they are 
 default, so that the reversed gradient is the stored one bit for bit (`memory.grid`).
 
 Beyond the paper, the two neurons of a branch can write one membrane, and the channel groups of each
-(`sharing`, see `nn.Shared`; ours): what a branch holds while it is computed again, and what one
-timestep holds in inference, shrinks by two and by `groups`.
+(`sharing`, see `nn.Shared`; ours): what one timestep of a branch holds in inference shrinks by two
+and by `groups`; a gradient's bytes do not (`experiments/benchmarks/combined.py`).
 
 Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922. Its blocks are those of Hu et al., arXiv:2112.08954. The parallel form is that of

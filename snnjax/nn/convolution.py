@@ -72,10 +72,9 @@ def convolution(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    forms = (functools.partial(form, geometry=geometry) for form in (depthwise, convolve))
-    by_hand, by_library = forms
     if not geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
-        return by_library(inputs, kernel)
+        return convolve(inputs, kernel, geometry)
+    by_hand, by_library = (functools.partial(f, geometry=geometry) for f in (depthwise, convolve))
     return lax.platform_dependent(inputs, kernel, cpu=by_hand, default=by_library)
 
 

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import neurons, surrogate
+from snnjax.nn import geometry
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.convolution import convolution
 from snnjax.nn.neuron import Neuron
@@ -171,7 +172,7 @@ def place_map(mean: Array, largest: Array, kernel: Array) -> Array:
 
 def wide(inputs: Array) -> Array:
     """Inputs in float32 at least: means over a window are not for half precision."""
-    return inputs.astype(jnp.float32) if jnp.finfo(inputs.dtype).bits < 32 else inputs
+    return inputs.astype(geometry.wide(inputs.dtype))
 
 
 def seen(taps: tuple[str, ...], **kinds: Any) -> Aux:
