@@ -1,4 +1,4 @@
-"""Laws of the metrics: counts agree with each other and with NumPy, padding does not count."""
+"""Laws of the accuracies: counts agree with each other and with NumPy, padding does not count."""
 
 import functools
 
@@ -74,25 +74,6 @@ def test_confusion_rows_are_labels_and_batches_add_up():
     np.testing.assert_array_equal(parts[0] + parts[1], metrics.confusion_matrix(logits, labels))
 
 
-def test_firing_rates_count_spikes_per_neuron_timestep_and_example():
-    train = jax.random.bernoulli(jax.random.key(0), 0.3, (7, B, 4, 4, 2))
-    dense = jnp.ones((7, B, 3), jnp.bfloat16)
-    taps = {"conv": {"spikes": train.astype(jnp.float32), "v": dense}, "head": dense}
-    rates = metrics.firing_rates(taps)
-    assert list(rates) == ["conv", "head"]
-    np.testing.assert_allclose(rates["conv"], np.asarray(train).mean(), rtol=1e-5)
-    np.testing.assert_array_equal(rates["head"], 1.0)
-    weights = (jnp.arange(B) < 3).astype(jnp.float32)
-    kept = jax.jit(metrics.firing_rates)(taps, weights=weights)["conv"]
-    np.testing.assert_allclose(kept, np.asarray(train)[:, :3].mean(), rtol=1e-5)
-
-
-def test_firing_rates_leave_out_layers_without_spikes():
-    spikes = jnp.zeros((2, 3, 4))
-    assert list(metrics.firing_rates({"lif": {"spikes": spikes}, "li": {"v": spikes}})) == ["lif"]
-    assert metrics.firing_rates({}) == {}
-
-
 logits, labels = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
 
 
@@ -105,8 +86,6 @@ logits, labels = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
         (lambda: metrics.accuracy(logits, logits.astype(int)), ValueError, "argmax"),
         (lambda: metrics.accuracy(logits, labels, weights=labels[:2]), ValueError, "per example"),
         (lambda: metrics.top_k_accuracy(logits, labels), ValueError, "number of classes"),
-        (lambda: metrics.firing_rates({"li": {"v": logits}}), ValueError, "taps=.'spikes'"),
-        (lambda: metrics.firing_rates({"lif": labels}), ValueError, r"\[T, B, ...\]"),
     ],
 )
 def test_wrong_arguments_name_the_cure(call, error, cure):
