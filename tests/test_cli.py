@@ -42,6 +42,7 @@ def test_train_says_what_it_measured(trained):
     assert said["steps"] == 10 and said["epochs"] == 2.0 and said["parameters"] == 626
     assert said["seconds"] > said["train_seconds"] > 0 and said["compile_seconds"] > 0
     assert said["interrupted"] is None
+    assert list(said["firing_rates"]) == ["lif3"] and said["nasfr"] == said["firing_rates"]["lif3"]
     assert json.loads((folder / "result.json").read_text()) == said
 
 
@@ -52,7 +53,8 @@ def test_eval_measures_the_same_as_train(trained, capsys):
     assert found["test_accuracy"] == said["test_accuracy"]
     assert found["test_loss"] == pytest.approx(said["test_loss"], rel=1e-6)
     assert found["step"] == 10 and found["examples"] == 360
-    assert list(found["firing_rates"]) == ["lif3"]
+    assert found["firing_rates"] == said["firing_rates"] and found["neurons"] == {"lif3": 8}
+    assert found["nasfr"] == said["nasfr"]
     code, best, _ = call(capsys, "eval", str(folder), "--checkpoint", "best")
     assert best["test_accuracy"] == said["best_test_accuracy"]
     assert best["step"] == said["best_step"]

@@ -7,6 +7,9 @@ Fields of its JSON object:
     test_loss           their mean loss
     examples            how many there are
     firing_rates        layer to spikes per neuron and timestep; layers that do not spike left out
+    neurons             layer to how many neurons it has, for the same layers
+    nasfr               spikes per neuron and timestep of the network: the rates' mean over all
+                        neurons; null where nothing spikes
     seconds             from the start of the command to its end
 """
 
@@ -36,6 +39,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     )
     for name, rate in found.rates.items():
         screen.say(f"  {name:<24} {rate:.4f} spikes per neuron and timestep")
+    if found.nasfr is not None:
+        neurons = sum(found.neurons.values())
+        screen.say(f"  {'NASFR':<24} {found.nasfr:.4f}, the mean over all {neurons:,} neurons")
     return {
         "run": str(run.path),
         "step": int(state.step),
@@ -43,5 +49,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "test_loss": found.loss,
         "examples": len(session.dataset.test),
         "firing_rates": found.rates,
+        "neurons": found.neurons,
+        "nasfr": found.nasfr,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0

@@ -5,6 +5,10 @@ Fields of its JSON object:
     name, run               the experiment's name and the run directory
     test_accuracy           share of test examples right after the last step, in [0, 1]
     test_loss               their mean loss
+    firing_rates            layer to spikes per neuron and timestep on all test examples, after the
+                            last step; layers that do not spike are left out
+    nasfr                   the mean of these rates over all neurons, see `metrics.nasfr`; null
+                            where nothing spikes
     best_test_accuracy      the highest of all evaluations (chosen on the test set: it flatters)
     best_step               when that was
     steps, epochs           updates done, in all and in passes over the training examples
@@ -14,8 +18,9 @@ Fields of its JSON object:
     compile_seconds         time spent on compiling in this session
     seconds                 from the start of the command to its end
     device                  kind of device
-    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy and
-                            test_loss are null then, unless that step was judged
+    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy,
+                            test_loss, firing_rates and nasfr are null then, unless that step was
+                            judged
 """
 
 from __future__ import annotations
@@ -57,7 +62,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     with listening() as listener:
         plan = _plan(arguments)
-        session = training.prepare(plan.experiment)
+        session = training.prepare(plan.experiment, rates=True)
         parameters = training.count(session.state.params)
         device = next(iter(session.mesh.devices.flat)).device_kind
         screen.say(
@@ -74,6 +79,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "run": str(run.path),
         "test_accuracy": evaluation and evaluation.accuracy,
         "test_loss": evaluation and evaluation.loss,
+        "firing_rates": evaluation and evaluation.rates,
+        "nasfr": evaluation and evaluation.nasfr,
         "best_test_accuracy": result.best_accuracy,
         "best_step": result.best_step,
         "steps": result.step,

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from snnjax import data
+from snnjax import data, metrics
 from snnjax.training.sharding import sharded
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
@@ -23,12 +23,22 @@ class Evaluation(NamedTuple):
         loss: mean loss.
         accuracy: share of right answers.
         rates: layer name to firing rate, spikes per neuron and timestep; layers whose outputs are
-            no spikes are left out.
+            no spikes are left out, and all of them where nobody asked.
+        neurons: how many neurons each of these layers has.
     """
 
     loss: float
     accuracy: float
     rates: dict[str, float]
+    neurons: dict[str, int]
+
+    @property
+    def nasfr(self) -> float | None:
+        """Spikes per neuron and timestep of the network; None where no layer has a rate.
+
+        See `metrics.nasfr`.
+        """
+        return metrics.nasfr(self.rates, self.neurons) if self.rates else None
 
 
 def evaluate(
@@ -52,12 +62,10 @@ def evaluate(
     parts = jax.device_get([step(state, sharded(batch, mesh)) for batch in batches])
     weight = sum(float(part.weight) for part in parts)
     analog = {name for part in parts for name, yes in part.analog.items() if yes}
+    spiking = [name for name in parts[0].rates if name not in analog]
     return Evaluation(
         loss=sum(float(part.loss) for part in parts) / weight,
         accuracy=sum(float(part.correct) for part in parts) / weight,
-        rates={
-            name: sum(float(part.rates[name]) for part in parts) / weight
-            for name in parts[0].rates
-            if name not in analog
-        },
+        rates={name: sum(float(part.rates[name]) for part in parts) / weight for name in spiking},
+        neurons={name: int(parts[0].neurons[name]) for name in spiking},
     )

@@ -146,7 +146,7 @@ class _Loop:
         """Evaluates; says whether it was never better before."""
         before = max((accuracy for accuracy, _ in self.evaluations), default=-1.0)
         self.evaluation = self.session.evaluate(self.state)
-        loss, accuracy, _ = self.evaluation
+        loss, accuracy = self.evaluation.loss, self.evaluation.accuracy
         self.journal.record("eval", self.step, loss=loss, accuracy=accuracy)
         self.evaluations.append((accuracy, self.step))
         return accuracy > before

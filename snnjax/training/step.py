@@ -9,6 +9,7 @@ Examples are blended by `training.mixup` where the experiment asks for it.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -72,6 +73,7 @@ class EvalMetrics(NamedTuple):
         weight: examples; padding counts 0.
         rates: layer name to firing rate times `weight`; empty unless asked for.
         analog: layer name to whether its outputs are not all 0 or 1, so that it has no rate.
+        neurons: layer name to how many neurons it has: no sum, every batch says the same.
     """
 
     loss: Array
@@ -79,6 +81,7 @@ class EvalMetrics(NamedTuple):
     weight: Array
     rates: dict[str, Array]
     analog: dict[str, Array]
+    neurons: dict[str, Array]
 
 
 def train_step(
@@ -164,6 +167,7 @@ def eval_step(
         weight,
         {name: rate * weight for name, rate in seen.items()},
         {name: jnp.any((s != 0) & (s != 1)) for name, s in spikes.items()},
+        {name: jnp.asarray(math.prod(s.shape[2:]), jnp.int32) for name, s in spikes.items()},
     )
 
 

@@ -112,7 +112,7 @@ def test_patience_ends_a_run_early(compiled, run):
 
     def judge(state, batch):
         del state, batch
-        return training.EvalMetrics(1.0, next(accuracies), 1.0, {}, {})
+        return training.EvalMetrics(1.0, next(accuracies), 1.0, {}, {}, {})
 
     judged = dataclasses.replace(session, judge=judge)
     judged = dataclasses.replace(judged, experiment=make(epochs=5, patience=2, eval_batch=360))
