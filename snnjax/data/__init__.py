@@ -7,6 +7,7 @@
 
     gestures = data.load("dvs128_gesture")                         # recordings, read when asked for
     gestures = data.dense(gestures, to_frames)                     # [N, T, H, W, 2], for a Loader
+    gestures = data.transformed(gestures, to_random_frames)        # or made anew for every batch
 
 Nothing is imported before it is needed: TensorFlow Datasets, Grain, Pillow and scikit-learn are
 loaded by the functions that use them, and so is the decoder of AEDAT 4.
@@ -28,6 +29,7 @@ from snnjax.data.policies import rand_augment, trivial_augment
 from snnjax.data.recordings import Recordings
 from snnjax.data.registry import NAMES, load
 from snnjax.data.tfds import from_tfds, prepare, prepared_directory, tfds_source
+from snnjax.data.transformed import Transformed, clips, transformed
 
 __all__ = [
     "NAMES",
@@ -39,7 +41,9 @@ __all__ = [
     "MissingDataError",
     "Recordings",
     "Split",
+    "Transformed",
     "augment",
+    "clips",
     "dense",
     "evaluation_batches",
     "folds",
@@ -62,5 +66,6 @@ __all__ = [
     "read_aedat4",
     "rescale",
     "tfds_source",
+    "transformed",
     "trivial_augment",
 ]

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax.data.errors import CorruptDataError
-from snnjax.data.recordings import Recordings
+from snnjax.data.recordings import taken
 
 Events: TypeAlias = np.ndarray
 """One recording of an event camera in order of time: `[E, 4]` int32, its columns the time in
@@ -34,7 +34,8 @@ class Split:
     """Examples and their labels, in a fixed order.
 
     Attributes:
-        inputs: `[N, ...]` array, or a sequence of `N` recordings (`Events`).
+        inputs: `[N, ...]` array, or a sequence of `N` recordings (`Events`), or one that makes its
+            examples on request (`Transformed`).
         labels: `[N]` int32, in `0 .. K-1`.
         groups: `[N]` int32 or None: who or what each example comes from (the person who wore the
             sensor), where examples of one group must not fall on both sides of a split.
@@ -66,15 +67,8 @@ class Split:
 
     def take(self, indices: np.ndarray) -> Split:
         """The examples at `indices` `[n]`, in that order."""
-        inputs = self.inputs
-        if isinstance(inputs, np.ndarray):
-            chosen: Inputs = inputs[indices]
-        elif isinstance(inputs, Recordings):
-            chosen = inputs.take(indices)
-        else:
-            chosen = tuple(inputs[int(i)] for i in indices)
         groups = None if self.groups is None else self.groups[indices]
-        return Split(chosen, self.labels[indices], groups)
+        return Split(taken(self.inputs, indices), self.labels[indices], groups)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,8 +164,8 @@ def dense(
 
         (N_train + N_test) T H W C  bytes of the dtype that `to_frames` returns
 
-    of memory or, given a `directory`, of disk. Frames that fit in neither are made on the fly:
-    `grain_loader(split, transform=lambda pair: (to_frames(pair[0]), pair[1]), ...)`.
+    of memory or, given a `directory`, of disk. Frames that fit in neither, or shall differ from
+    epoch to epoch, are made batch by batch: `transformed`.
 
     Args:
         dataset: A data set of event recordings.

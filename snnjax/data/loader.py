@@ -1,4 +1,4 @@
-"""Batches of a split in memory: the batch of step `n` is a pure function of the seed and `n`.
+"""Batches of a split: the batch of step `n` is a pure function of the seed and `n`.
 
     epoch, index = divmod(step, steps_per_epoch)
     batch(step)  = split[order(seed, epoch)[index * B : (index + 1) * B]]
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snnjax.data.dataset import Split
+from snnjax.data.transformed import Transformed
 
 
 class Batch(NamedTuple):
@@ -44,10 +45,11 @@ class Loader:
     """An endless, resumable sequence of batches over a split in memory.
 
     Attributes:
-        split: What to draw from; its inputs must be one array.
+        split: What to draw from; its inputs must be one array, or `Transformed` on request.
         batch_size: Examples in a batch, `B`.
         seed: Which orders to draw; non-negative.
-        shuffle: Whether each epoch has an order of its own, else the split's.
+        shuffle: Whether each epoch has an order of its own, else the split's. Only then, in
+            training that is, `Transformed` inputs draw.
         drop_last: Whether the examples left over by whole batches are left out of the epoch (other
             ones each epoch, where shuffled). Otherwise the last batch is filled by repeating
             examples at weight 0, so that every batch still has one shape.
@@ -70,12 +72,11 @@ class Loader:
     drop_last: bool = True
 
     def __post_init__(self):
-        if not isinstance(self.split.inputs, np.ndarray):
+        if not isinstance(self.split.inputs, np.ndarray | Transformed):
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "
                 "shape first: data.dense(dataset, lambda events: encoding.frames_by_time(events, "
-                "timesteps=16, height=34, width=34)), or per example with data.grain_loader(..., "
-                "transform=...)"
+                "timesteps=16, height=34, width=34)), or batch by batch with data.transformed(...)"
             )
         if self.batch_size < 1 or self.seed < 0:
             raise ValueError(
@@ -121,7 +122,13 @@ class Loader:
     def batch(self, step: int) -> Batch:
         """The batch of a step, whatever was drawn before it."""
         indices, weights = self.indices(step)
-        return Batch(self.split.inputs[indices], self.split.labels[indices], weights)  # type: ignore[call-overload]
+        inputs = self.split.inputs
+        if isinstance(inputs, Transformed):
+            draw = (self.seed, self.position(step)[0]) if self.shuffle else None
+            chosen = inputs.batch(indices, draw=draw)
+        else:
+            chosen = inputs[indices]  # type: ignore[call-overload]
+        return Batch(chosen, self.split.labels[indices], weights)
 
     def batches(self, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Yields the batches of steps `start`, `start + 1`, ... up to `stop`, or without end."""
@@ -138,7 +145,7 @@ def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
     weights, and a jitted evaluation compiles once.
 
     Args:
-        split: What to evaluate; its inputs must be one array.
+        split: What to evaluate; its inputs must be one array, or `Transformed` on request.
         batch_size: Examples in a batch.
 
     Returns:

@@ -64,7 +64,16 @@ class Recordings(Sequence[np.ndarray]):
 
     def take(self, indices: np.ndarray) -> Recordings:
         """The recordings at `indices` `[n]`, in that order; none is read."""
-        return Recordings(tuple(self.sources[int(i)] for i in indices), self.read)
+        return Recordings(taken(self.sources, indices), self.read)
+
+
+def taken(examples: Any, indices: np.ndarray) -> Any:
+    """The examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
+    if isinstance(examples, np.ndarray):
+        return examples[indices]
+    if hasattr(examples, "take"):
+        return examples.take(indices)
+    return tuple(examples[int(i)] for i in indices)
 
 
 def as_events(

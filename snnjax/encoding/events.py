@@ -30,20 +30,23 @@ def frames_by_time(
     timesteps: int,
     height: int,
     width: int,
+    start: int | None = None,
     duration: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
     """Cuts a recording into `timesteps` slices of equal duration and counts the events of each.
 
-        frame of an event = floor((t - t_first) T / duration)
+        frame of an event = floor((t - start) T / duration)
 
-    Time counts from the recording's first event. The order of the events does not matter.
+    The order of the events does not matter.
 
     Args:
         events: `[n, 4]`, integers: t in microseconds, x, y, polarity 0 or 1.
         timesteps: T, at least 1.
         height: H in pixels.
         width: W in pixels.
+        start: When the window begins, in microseconds; earlier events are dropped. None is the
+            recording's first event; a slice of a recording (`encoding.clips`) begins at 0.
         duration: Length of the window in microseconds; later events are dropped, and a shorter
             recording ends in empty frames. None spans the recording: up to its last event.
         dtype: Of the counts. `np.uint8` takes a quarter of the memory and refuses counts over 255.
@@ -66,10 +69,10 @@ def frames_by_time(
         duration = checks.positive_integer("duration", duration)
     if len(events) == 0:
         return np.zeros(shape, dtype)
-    elapsed = events[:, 0] - events[:, 0].min()
+    elapsed = events[:, 0] - (events[:, 0].min() if start is None else start)
     if duration is None:
-        duration = int(elapsed.max()) + 1  # the last event is inside its own frame
-    inside = elapsed < duration
+        duration = max(int(elapsed.max()) + 1, 1)  # the last event is inside its own frame
+    inside = (elapsed >= 0) & (elapsed < duration)
     return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype)
 
 
