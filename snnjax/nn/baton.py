@@ -21,6 +21,7 @@ from snnjax import memory
 from snnjax.memory.trees import smooth_vjp
 from snnjax.nn.contract import State
 from snnjax.nn.neuron import Neuron, membranes
+from snnjax.nn.taps import tapped
 from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, PyTree
 
@@ -82,15 +83,16 @@ class Baton:
             given = None if known is None else known[number]
             carried, spikes, potentials = self._calls(parts.cell, carried, x, given)
             entered.append(checkpoint_name(spikes, "spikes"))
-            if kinds := self._tapped(spikes, potentials):
+            if kinds := self._tapped(parts.cell, x, spikes, potentials):
                 seen[f"{parts.cell.name}{number}"] = kinds
         bits = tuple(memory.pack(s) for s in entered[2:]) if self.bits else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
-        inner, moved = zip(*pairs, strict=True)
+        inner, moved, looked = zip(*pairs, strict=True)
+        seen |= _named(looked, len(parts.synapses))
         return (carried, inner), (entered[-1], moved, seen, bits)
 
     def currents(self, parts: Parts, inner: Any, number: int, further: Any, before: Any):
-        """A layer's currents `[B, ...]`; states and statistics of its synapse and shortcut.
+        """A layer's currents `[B, ...]`; states, statistics, taps of its synapse and shortcut.
 
         Args:
             parts: of the step.
@@ -102,17 +104,17 @@ class Baton:
 
         def run(layer, x, place):
             own, key = State(inner[place], parts.statistics[place]), subkey(parts.key, place)
-            y, aux = layer(x[None], own, training=self.training, key=key)
-            return y[0], [(aux.state, aux.statistics)]
+            y, aux = layer(x[None], own, training=self.training, key=key, taps=self.taps)
+            return y[0], [(aux.state, aux.statistics, aux.taps)]
 
         if number == 0 and parts.fixed is not None:
-            total, found = parts.fixed, [(inner[0], ())]  # its statistics left before the loop
+            total, found = parts.fixed, [(inner[0], (), {})]  # all else left before the loop
         else:
             total, found = run(parts.synapses[number], before, number)
         if not len(parts.shortcuts):
             return total, found
         if parts.shortcuts[number] is None:
-            return total, [*found, ((), ())]
+            return total, [*found, ((), (), {})]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
         return _sum(bypass, total), found + more
 
@@ -127,9 +129,10 @@ class Baton:
                 potentials.append(membranes(carried))
         return carried, side_by_side(fired), potentials
 
-    def _tapped(self, spikes: Array, potentials: list[Array]) -> dict[str, Array]:
-        seen = {"spikes": spikes} if "spikes" in self.taps else {}
-        return seen | ({"membrane": side_by_side(potentials)} if potentials else {})
+    def _tapped(self, cell: Neuron, x: Array, spikes: Array, potentials: list[Array]):
+        membrane = side_by_side(potentials)[None] if potentials else None
+        options = {"currents": x[None], "params": cell.params(), "membrane": membrane}
+        return {k: leaf[0] for k, leaf in tapped(self.taps, spikes[None], **options).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,6 +180,16 @@ class BatonInverse:
             calls.append((carried, fired))
             carried = self.undo(params, carried, part, fired)
         return carried, calls[::-1]
+
+
+def _named(looked: tuple[dict, ...], layers: int) -> dict[str, Any]:
+    """Taps of synapses and then of shortcuts, one timestep of each, by their names."""
+    names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
+    return {
+        f"{name}/{inner}".rstrip("/"): jax.tree.map(lambda leaf: leaf[0], kinds)
+        for name, taps in zip(names, looked, strict=False)
+        for inner, kinds in taps.items()
+    }
 
 
 def side_by_side(groups: list[Array]) -> Array:

@@ -74,7 +74,7 @@ class Layer(Protocol):
             state: from `initial_state`, or from the `aux` of the call before.
             training: whether batch statistics and dropout are at work.
             key: for layers that draw random numbers in training.
-            taps: what to return for looking at: `"spikes"`, `"membrane"`.
+            taps: what to return for looking at, such as `"spikes"` and `"membrane"`; see `nn.taps`.
         """
         ...
 

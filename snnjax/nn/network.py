@@ -29,7 +29,11 @@ __all__ = ["Network"]
 
 _ORDERS = ("layer", "time")
 _COLLECT = ("all", "mean", "last")
-_TAPS = ("spikes", "membrane", "reconstruction", "mask", "attention")
+_TAPS = (
+    *("spikes", "membrane", "currents", "threshold", "rates"),  # of neurons, see nn.taps
+    *("reconstruction", "mask", "attention"),
+    *("operations", "products"),  # of connections and attention, see nn.operations
+)
 
 
 class Network(nnx.Module):
@@ -108,9 +112,10 @@ class Network(nnx.Module):
             state: from `initial_state(B)`, or `State(aux.state, aux.statistics)` of another call.
             training: whether batch statistics and dropout are at work.
             key: for dropout.
-            taps: kinds to look at, of `"spikes"`, `"membrane"`, `"reconstruction"` (the largest
-                error of what a reversing scan rebuilds), or of an attention on currents `"mask"`
-                and `"attention"`; returned in `aux.taps` by the name of the layer.
+            taps: kinds to look at, of neurons `"spikes"`, `"membrane"`, `"currents"`,
+                `"threshold"` and `"rates"` (see `nn.taps`), `"reconstruction"` (the largest error
+                of what a reversing scan rebuilds), or of an attention on currents `"mask"` and
+                `"attention"`; returned in `aux.taps` by the name of the layer.
 
         Returns:
             Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), `Aux(state, statistics, taps)`.

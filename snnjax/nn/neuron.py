@@ -21,6 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.reconstruction import reconstruction
+from snnjax.nn.taps import tapped
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
@@ -126,20 +127,29 @@ def run(
     scan: Scan | None,
     taps: tuple[str, ...],
 ) -> tuple[Array, Aux]:
-    """Scans a neuron's step by the strategy asked for, and taps what is asked to be seen."""
-    seen = {}
+    """Scans a neuron's step by the strategy asked for, and taps what is asked to be seen.
+
+    Args:
+        step: of the neuron.
+        params: of the step.
+        state: before the first timestep.
+        currents: `[T, B, ...]`.
+        whole: equal to scanning `step`, or None.
+        scan: the memory strategy over time, or None.
+        taps: what to look at, see `nn.taps`.
+    """
+    membrane = None
     if "membrane" in taps:
         traced = bind(_with_membrane, step=step)
-        after, (outputs, seen["membrane"]) = (scan or memory.store)(traced, params, state, currents)
+        after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)
     elif scan is None and whole is not None:
         after, outputs = whole(params, state, currents)
     else:
         after, outputs = (scan or memory.store)(step, params, state, currents)
+    outputs = checkpoint_name(outputs, "spikes")
+    seen = tapped(taps, outputs, currents=currents, params=params, membrane=membrane)
     for kinds in reconstruction("", scan, step, params, state, currents, taps).values():
         seen |= kinds
-    outputs = checkpoint_name(outputs, "spikes")
-    if "spikes" in taps:
-        seen["spikes"] = outputs
     return outputs, Aux(after, (), {"": seen} if seen else {})
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 
@@ -32,6 +31,7 @@ from snnjax.nn.once import Once
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import expanded
 from snnjax.nn.statistics import mean_over_steps
+from snnjax.nn.taps import tapped
 from snnjax.nn.wiring import subkey
 from snnjax.typing import Array, Key, Scan
 
@@ -75,11 +75,15 @@ class Grouped(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """Currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
-        outputs, aux = self.neuron(
-            self._in_turn(inputs), state, training=training, key=key, taps=taps
+        inner = tuple(kind for kind in taps if kind in ("membrane", "reconstruction"))
+        turns, aux = self.neuron(
+            self._in_turn(inputs), state, training=training, key=key, taps=inner
         )
-        seen = jax.tree.map(self._side_by_side, aux.taps)
-        return self._side_by_side(outputs), Aux(aux.state, (), seen)
+        outputs, kinds = self._side_by_side(turns), aux.taps.get("", {})
+        membrane = self._side_by_side(kinds["membrane"]) if "membrane" in kinds else None
+        options = {"currents": inputs, "params": self.neuron.params(), "membrane": membrane}
+        kinds = kinds | tapped(taps, outputs, **options)
+        return outputs, Aux(aux.state, (), {"": kinds} if kinds else {})
 
     def _in_turn(self, inputs: Array) -> Array:
         timesteps, *middle, channels = inputs.shape
@@ -199,7 +203,7 @@ class Shared(nnx.Module):
         if training:
             refuse_window_statistics([*self.synapses, *self.shortcuts])
         cell, groups = self._cell()
-        fixed, aux = self._fixed(inputs, state, training, key)
+        fixed, aux = self._fixed(inputs, state, training, key, taps)
         parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, key, fixed)
         step, scan, start = Baton(groups, training, taps), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
@@ -215,17 +219,19 @@ class Shared(nnx.Module):
         statistics = mean_over_steps(statistics)
         if fixed is not None:
             statistics = (aux.statistics, *statistics[1:])
-        return outputs, Aux(after, statistics, seen | seen_back)
+        first = {f"synapse0/{name}".rstrip("/"): kinds for name, kinds in aux.taps.items()}
+        return outputs, Aux(after, statistics, first | seen | seen_back)
 
     def _cell(self) -> tuple[Neuron, int]:
         neuron = self.neuron
         return (neuron.neuron, neuron.groups) if isinstance(neuron, Grouped) else (neuron, 1)
 
-    def _fixed(self, inputs, state, training, key) -> tuple[Array | None, Aux]:
+    def _fixed(self, inputs, state, training, key, taps) -> tuple[Array | None, Aux]:
         """The first layer's currents, where they are the same at every timestep."""
         first = self.synapses[0]
         if not isinstance(first, Once):
             return None, Aux()
         own = State(state.neurons[1][0], state.statistics[0])
-        outputs, aux = first.layer(inputs[:1], own, training=training, key=subkey(key, 0))
+        options = {"training": training, "key": subkey(key, 0), "taps": taps}
+        outputs, aux = first.layer(inputs[:1], own, **options)
         return outputs[0], aux

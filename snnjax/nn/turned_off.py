@@ -16,6 +16,7 @@ from flax import nnx
 
 from snnjax import surrogate
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.taps import tapped
 from snnjax.typing import Array, Key
 
 __all__ = ["TurnedOff"]
@@ -59,6 +60,6 @@ class TurnedOff(nnx.Module):
         """Spikes, 0 or 1 in the dtype of the inputs."""
         del state, training, key
         spikes = self.spike(inputs - self.threshold)
-        seen = {"spikes": spikes, "membrane": inputs}
-        found = {kind: seen[kind] for kind in taps if kind in seen}
-        return spikes, Aux(taps={"": found} if found else {})
+        # Without a memory the membrane is what comes in; the layer itself names its threshold.
+        seen = tapped(taps, spikes, currents=inputs, params=self, membrane=inputs)
+        return spikes, Aux(taps={"": seen} if seen else {})

@@ -155,20 +155,27 @@ def eval_step(
     frames = program.experiment.encode(program.experiment, batch.inputs, None)
     network = program.network(state)
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
-    taps = ("spikes",) if rates else ()
-    outputs, aux = network(frames, start, training=False, taps=taps)
+    outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     values, logits = _judge(program.experiment, outputs, batch.labels)
     weight = batch.weights.sum()
-    spikes = {name: kinds["spikes"] for name, kinds in aux.taps.items()}
-    seen = metrics.firing_rates(spikes, weights=batch.weights) if rates else {}
+    fired = {name: kinds["rates"] for name, kinds in aux.taps.items()}
+    seen = metrics.firing_rates(fired, weights=batch.weights)
     return EvalMetrics(
         losses.mean(values, weights=batch.weights) * weight,
         jnp.round(metrics.accuracy(logits, batch.labels, weights=batch.weights) * weight),
         weight,
         {name: rate * weight for name, rate in seen.items()},
-        {name: jnp.any((s != 0) & (s != 1)) for name, s in spikes.items()},
-        {name: jnp.asarray(math.prod(s.shape[2:]), jnp.int32) for name, s in spikes.items()},
+        {name: kinds["analog"].any() for name, kinds in aux.taps.items()},
+        _neurons(network, frames, start) if rates else {},
     )
+
+
+def _neurons(network: nn.Network, frames: Array, start: nn.State) -> dict[str, Array]:
+    """How many neurons each layer has: a matter of shapes, nothing is computed."""
+    look = lambda network, *given: network(*given, training=False, taps=("spikes",))[1].taps  # noqa: E731
+    seen = jax.eval_shape(look, network, frames, start)
+    counts = {name: math.prod(kinds["spikes"].shape[2:]) for name, kinds in seen.items()}
+    return {name: jnp.asarray(count, jnp.int32) for name, count in counts.items()}
 
 
 def objective(

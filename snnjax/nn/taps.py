@@ -1,0 +1,69 @@
+"""Taps: what can be looked at in a layer of neurons, beside its outputs.
+
+    spikes      [T, B, ...]             its outputs
+    membrane    [T, B, ...]             membrane potential after the reset
+    currents    [T, B, ...]             what came in: behind norm and attention, before any feedback
+                                        and before the scaling of `scale_input`
+    threshold   [T, 1, .., 1 or C]      against which membranes are held, to broadcast; a neuron
+                                        without one (a leaky integrator) has no such tap
+    rates       [T, B]                  share of its neurons that fire, float32; with it comes
+    analog      [T, B]                  whether any output is neither 0 nor 1, so that there is no
+                                        rate
+
+`rates` are summed up where the spikes are: inside a scan over blocks nothing of the size of the
+spikes leaves it, and looking costs no memory that grows with the depth.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from snnjax.typing import Array
+
+__all__ = ["tapped"]
+
+
+def tapped(
+    taps: tuple[str, ...],
+    spikes: Array,
+    *,
+    currents: Array,
+    params: Any,
+    membrane: Array | None = None,
+) -> dict[str, Array]:
+    """Those of the kinds above that are asked for.
+
+    Args:
+        taps: what the caller asked to see.
+        spikes: outputs, `[T, B, ..., C]`.
+        currents: inputs, of the same shape.
+        params: of the neurons; theirs, or those of the neurons inside of a recurrent one.
+        membrane: potentials, of the same shape; None where they were not asked for.
+    """
+    kinds = {"spikes": spikes, "membrane": membrane, "currents": currents}
+    seen = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
+    if "threshold" in taps and (threshold := _threshold(params)) is not None:
+        seen["threshold"] = _wide(jnp.asarray(threshold), spikes.shape)
+    if "rates" in taps:
+        axes = tuple(range(2, spikes.ndim))
+        # A mean of zeros and ones is exact up to its last division, whatever the order.
+        seen["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
+        seen["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
+    return seen
+
+
+def _threshold(params: Any) -> Any:
+    while hasattr(params, "neuron"):
+        params = params.neuron
+    return getattr(params, "threshold", None)
+
+
+def _wide(threshold: Array, shape: tuple[int, ...]) -> Array:
+    """One row per timestep; thresholds of one channel group (or half) stand for all of them."""
+    if threshold.ndim and 1 < threshold.shape[-1] < shape[-1]:
+        copies = (1,) * (threshold.ndim - 1) + (shape[-1] // threshold.shape[-1],)
+        threshold = jnp.tile(threshold, copies)
+    ones = (1,) * (len(shape) - 1 - threshold.ndim)
+    return jnp.broadcast_to(threshold, (shape[0], *ones, *threshold.shape))
