@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from snnjax.memory.apart import apart
 from snnjax.memory.grid import on_grid, stream_peak
 from snnjax.memory.trees import smooth_vjp
 from snnjax.typing import Array, PyTree
@@ -123,7 +124,7 @@ class MultiLevel:
         parts = zip(params.levels, column.levels, column.alphas, before, uppers, strict=True)
         for shared, own, alpha, state, upper in parts:
             b, extra = self._rounded(shared, own, lower, upper)
-            lower = b + self.scale(alpha) * state
+            lower = b + _leak(self.scale(alpha), state)
             after.append(lower)
             extras.append(extra)
         aux = ColumnAux(tuple(extras), self.read(after[-1]), stream_peak(after))
@@ -180,7 +181,7 @@ class MultiLevel:
         shared, own, alpha = held
         (b, _), pull = smooth_vjp(self._rounded, shared, own, lower, upper)
         before = (after - b) / self.scale(alpha)
-        _, carry = jax.vjp(lambda alpha, state: self.scale(alpha) * state, alpha, before)
+        _, carry = jax.vjp(lambda alpha, state: _leak(self.scale(alpha), state), alpha, before)
         d_shared, d_own, d_lower, d_upper = pull(cotangents)
         d_alpha, h = carry(cotangents[0])
         return before, h, d_lower, d_upper, (d_shared, d_own, d_alpha)
@@ -195,6 +196,31 @@ class MultiLevel:
 def _call(columns: MultiLevel, shared: PyTree, own: PyTree, lower: Array, upper: Array | None):
     y, extra = columns.level(shared, own, lower, upper)
     return on_grid(y, bits=columns.bits), extra
+
+
+@jax.custom_vjp
+def _leak(scale: Array, state: Array) -> Array:
+    """`scale * state`, `[C]` and `[..., C]`, with a gradient of the scale that rounds one way.
+
+    It is a sum of products over whole arrays. XLA would fuse it with whatever makes the state, and
+    add up in an order that depends on that: kept, recomputed and rebuilt states would give last
+    bits of their own. By itself it is one program under every strategy.
+    """
+    return scale * state
+
+
+def _leak_forward(scale: Array, state: Array):
+    return scale * state, (scale, state)
+
+
+def _leak_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    scale, state = residuals
+    axes = tuple(range(state.ndim - 1))
+    product = lambda zero, g, state: zero + jnp.sum(g * state, axes)  # noqa: E731
+    return apart(product, jnp.zeros_like(scale), g, state), scale * g
+
+
+_leak.defvjp(_leak_forward, _leak_backward)
 
 
 def _input(params: Common, column: Column) -> Any:
