@@ -1,0 +1,83 @@
+"""Reports: the rates are those that evaluation streams; features, classes and shares."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import data, redundancy, training
+from snnjax.redundancy import Bins, Sums
+from tests.nn import networks
+from tests.redundancy.test_sums import look, measure
+from tests.training.test_evaluation import EXAMPLES, experiment
+
+T = 2
+
+
+def sums(spikes, examples=4, analog=False, threshold=True):
+    """Of a layer whose potentials are half below and half above its threshold of 0.5."""
+    counts = np.zeros(len(Bins()), np.int64)
+    counts[[Bins().below - 1, Bins().below]] = 10
+    return Sums(examples, np.asarray(spikes), analog, counts, counts, 0.5, threshold)
+
+
+@pytest.fixture
+def found():
+    maps = np.zeros((T, 3, 3, 4), int)
+    maps[..., 1] = 4  # always alight, everywhere
+    maps[0, 1, 1, 2] = 4  # an object, in the first timestep
+    maps[:, 0, 0, 3] = 1
+    return redundancy.report({"lif": sums(maps), "head": sums([[4, 0], [2, 0]]),
+                              "li": sums([[1], [1]], analog=True)})  # fmt: skip
+
+
+@pytest.mark.fast
+def test_features_have_a_class_per_timestep_and_channel(found):
+    layer = found.layers["lif"]
+    np.testing.assert_array_equal(layer.classes, [[0, 2, 1, 1], [0, 2, 0, 1]])
+    np.testing.assert_array_equal(layer.channel_classes, [0, 2, 1, 1])
+    assert layer.shares == {"null": 3 / 8, "normal": 3 / 8, "noise": 2 / 8}
+    assert layer.channel_shares == {"null": 0.25, "normal": 0.5, "noise": 0.25}
+    assert layer.features[0, 1, 1, 2] == 1.0 and layer.features[1, 0, 0, 3] == 0.25
+    np.testing.assert_array_equal(found.layers["head"].classes, [[2, 0], [1, 0]])
+
+
+@pytest.mark.fast
+def test_rates_are_counts_over_neurons_timesteps_and_examples(found):
+    assert found.neurons == {"lif": 36, "head": 2} and found.left_out == ("li",)
+    spikes = {"lif": 4 * 18 + 4 + 2, "head": 6}
+    assert found.rates == {k: n / (4 * T * found.neurons[k]) for k, n in spikes.items()}
+    assert found.nasfr == pytest.approx(sum(spikes.values()) / (4 * T * 38), rel=1e-12)
+    layer = found.layers["lif"]
+    assert layer.rates_over_time.mean() == pytest.approx(layer.rate, rel=1e-7)
+    assert layer.currents.above == 0.5 and layer.currents.threshold == 0.5
+
+
+@pytest.mark.fast
+def test_a_threshold_that_is_not_known_gives_no_share():
+    layer = redundancy.report({"own": sums([[1]], threshold=False)}).layers["own"]
+    assert layer.currents.above is None and layer.rate == 0.25
+
+
+@pytest.mark.fast
+def test_nothing_to_report_is_an_error():
+    with pytest.raises(ValueError, match=r"no layer spikes \(of \['li'\]\)"):
+        redundancy.report({"li": sums([[1]], analog=True)})
+    with pytest.raises(ValueError, match="weight 0"):
+        redundancy.report({"lif": sums([[0]], examples=0)})
+
+
+def test_recorded_spikes_give_the_rates_that_evaluation_streams():
+    """Two ways to one number: streamed while evaluating, and from recorded spikes."""
+    session = training.prepare(experiment(networks.grouped), training=False, rates=True)
+    streamed, test = session.evaluate(session.state), session.dataset.test
+    (batch,) = data.evaluation_batches(test, batch_size=EXAMPLES)
+    frames = session.experiment.encode(session.experiment, jnp.asarray(batch.inputs), None)
+    _, aux = look(session.program.network(session.state), frames)
+    recorded = redundancy.report(redundancy.add(None, measure(aux.taps)))
+    assert recorded.neurons == streamed.neurons
+    for layer, rate in streamed.rates.items():
+        spikes = np.asarray(aux.taps[layer]["spikes"])
+        assert recorded.rates[layer] == int(spikes.sum()) / spikes.size
+        assert rate == pytest.approx(recorded.rates[layer], rel=1e-6)
+    assert streamed.nasfr == pytest.approx(recorded.nasfr, rel=1e-6)
+    assert 0 < recorded.nasfr < 1
