@@ -3,7 +3,7 @@
     sums = None
     for batch in batches:                           # jitted, nothing else leaves the device
         outputs, aux = net(frames, state, training=False, taps=redundancy.TAPS)
-        sums = redundancy.add(sums, redundancy.measure(aux.taps, batch.weights))
+        sums = redundancy.add(sums, redundancy.measure(aux.taps, weights=batch.weights))
     found = redundancy.report(sums)
     found.nasfr, found.layers["lif3"].shares, found.layers["lif3"].currents.above
 

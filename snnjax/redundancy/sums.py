@@ -47,8 +47,8 @@ class Sums(NamedTuple):
 
 def measure(
     taps: Mapping[str, Mapping[str, Array]],
-    weights: Array | None = None,
     *,
+    weights: Array | None = None,
     bins: Bins = Bins(),  # noqa: B008 (frozen)
 ) -> dict[str, Sums]:
     """Sums up one batch; pure, to be jitted together with the network.

@@ -68,7 +68,7 @@ def test_batches_add_up_to_what_all_examples_recorded_at_once_give(name):
             layer: kinds | {"threshold": aux.taps[layer]["threshold"]}
             for layer, kinds in part.items()
         }
-        total = redundancy.add(total, measure(part, jnp.asarray(weights, jnp.float32)))
+        total = redundancy.add(total, measure(part, weights=jnp.asarray(weights, jnp.float32)))
     assert list(total) == list(aux.taps)
     for layer, kinds in aux.taps.items():
         check_against_counts(total[layer], kinds, np.arange(EXAMPLES))
