@@ -31,8 +31,8 @@ class Bins:
         ValueError: The threshold, 1, does not lie between them.
     """
 
-    lowest: int = -4
-    highest: int = 6
+    lowest: int = -9
+    highest: int = 11
     per_threshold: int = 10
 
     def __post_init__(self):

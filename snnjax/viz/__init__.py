@@ -1,15 +1,21 @@
-"""Pictures of spiking activity and of training, and one HTML page to hold them.
+"""Pictures of spiking activity, of redundancy and of training, and one HTML page to hold them.
 
 Every function gives a `matplotlib.figure.Figure` and leaves matplotlib's global state alone;
 matplotlib is imported when the first picture is made, not before.
 """
 
 from snnjax.viz.activity import firing_rates, frames, membranes, raster
+from snnjax.viz.distributions import Distribution, distributions
 from snnjax.viz.learning import learning_curve
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
+from snnjax.viz.redundancy import class_shares, compared_rates, spike_features
 
 __all__ = [
+    "Distribution",
+    "class_shares",
+    "compared_rates",
+    "distributions",
     "firing_rates",
     "frames",
     "learning_curve",
@@ -18,4 +24,5 @@ __all__ = [
     "page",
     "raster",
     "save",
+    "spike_features",
 ]

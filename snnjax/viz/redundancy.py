@@ -1,0 +1,211 @@
+"""Pictures of redundancy: spike features, their classes, rates before and after.
+
+They take the arrays of a `redundancy.Report`, and know nothing else of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snnjax.viz import style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["class_shares", "compared_rates", "spike_features"]
+
+_CLASSES = {"null": "#b5b5b5", "normal": style.BLUE, "noise": style.VERMILION}
+_GAP = 1  # pixels between two maps
+
+
+def spike_features(
+    features: Any, *, classes: Any = None, title: str = "", rows: int = 6, columns: int = 12
+) -> Figure:
+    """Mean spike maps of a layer: a row per timestep, a column per channel, the busiest first.
+
+    Args:
+        features: `[T, H, W, C]`, firing rates; `[T, P, C]` and `[T, C]` are maps of one row and of
+            one place.
+        classes: `[T, C]`, 0 null, 1 normal, 2 noise: the colour of each map's frame.
+        title: over the picture.
+        rows: timesteps to show at most, evenly spread.
+        columns: channels to show at most, evenly spread over their ranks.
+
+    Raises:
+        ValueError: the axes are others, or `classes` do not fit.
+    """
+    maps = _maps(features)
+    timesteps, height, width, channels = maps.shape
+    if classes is not None and np.shape(classes) != (timesteps, channels):
+        raise ValueError(
+            f"classes must be [T, C] = {[timesteps, channels]}, got {list(np.shape(classes))}"
+        )
+    ranked = np.argsort(-maps.mean((0, 1, 2)), kind="stable")
+    if height == width == 1:  # small dots: many of them fit
+        rows, columns = 4 * rows, 5 * columns
+    times, chosen = style.spread(timesteps, rows), ranked[style.spread(channels, columns)]
+    tile = min(style.WIDTH / len(chosen), 1.1) * (height + _GAP) / (width + _GAP)
+    figure, axes = style.subplots(height=float(np.clip(tile * len(times), 0.6, 9)) + 1.1)
+    axis = axes[0, 0]
+    image = axis.imshow(
+        _mosaic(maps[times][..., chosen]), cmap=_white_to_ink(), vmin=0, vmax=1,
+        interpolation="nearest",
+    )  # fmt: skip
+    if classes is not None:
+        _frame(axis, np.asarray(classes)[times][:, chosen], height, width)
+        _class_legend(figure)
+    _label_tiles(axis, times, chosen, height, width)
+    bar = figure.colorbar(image, ax=axis, shrink=0.8, aspect=30, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0, labelsize=8, labelcolor=style.INK)
+    style.write(
+        axis, title=title, y=style.of(len(times), timesteps, "timestep"),
+        x=style.of(len(chosen), channels, "channel") + ", the busiest first",
+    )  # fmt: skip
+    figure.set_label(
+        f"Mean spike maps of {channels} channels over {timesteps} timesteps, mean rate "
+        f"{maps.mean():.3g}"
+    )
+    return figure
+
+
+def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") -> Figure:
+    """Shares of null, normal and noise features, one bar per layer.
+
+    Args:
+        shares: layer name -> share of each of `"null"`, `"normal"` and `"noise"`; they sum to 1.
+        title: over the picture.
+
+    Raises:
+        ValueError: there are no layers, or a class is missing.
+    """
+    if not shares or any(set(layer) != set(_CLASSES) for layer in shares.values()):
+        raise ValueError(f"each layer has shares of {', '.join(_CLASSES)}, and there is one layer")
+    figure, axis = _bars(list(shares))
+    left = np.zeros(len(shares))
+    for name, colour in _CLASSES.items():
+        values = np.array([layer[name] for layer in shares.values()])
+        axis.barh(np.arange(len(left)), values, left=left, height=0.66, color=colour, label=name)
+        for row, (start, value) in enumerate(zip(left, values, strict=True)):
+            if value >= 0.06:
+                axis.text(
+                    start + value / 2, row, f"{value:.0%}", ha="center", va="center", fontsize=8,
+                    color=style.INK if name == "null" else "white",
+                )  # fmt: skip
+        left += values
+    axis.set_xlim(0, 1)
+    figure.legend(loc="outside lower right", ncols=3, frameon=False, fontsize=8.5)
+    style.write(axis, title=title, x="share of spike features")
+    noisy = max(shares, key=lambda name: shares[name]["noise"])
+    figure.set_label(
+        f"Classes of spike features of {len(shares)} layers; most noise in {noisy}, "
+        f"{shares[noisy]['noise']:.0%}"
+    )
+    return figure
+
+
+def compared_rates(rates: Sequence[tuple[str, float, float]], *, title: str = "") -> Figure:
+    """Firing rates before and after, two bars per layer.
+
+    Args:
+        rates: `(name, before, after)` each, in spikes per neuron and timestep.
+        title: over the picture.
+
+    Raises:
+        ValueError: there are no layers.
+    """
+    if not rates:
+        raise ValueError("no layers to compare: the two networks have none that correspond")
+    figure, axis = _bars([name for name, _, _ in rates])
+    rows, largest = np.arange(len(rates)), max(max(b, a) for _, b, a in rates) or 0.1
+    for place, (label, colour) in enumerate((("before", style.ORANGE), ("after", style.BLUE)), 1):
+        values = np.array([row[place] for row in rates])
+        heights = rows + 0.36 * (place - 1.5)
+        axis.barh(heights, values, height=0.34, color=colour, label=label)
+        for height, value in zip(heights, values, strict=True):
+            axis.annotate(
+                f"{value:.3g}", (value, height), (4, 0), textcoords="offset points", va="center",
+                fontsize=8, color=style.INK,
+            )  # fmt: skip
+    axis.set_xlim(0, 1.16 * largest)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8.5)
+    style.write(axis, title=title, x="spikes per neuron per timestep")
+    told = ", ".join(f"{name} {before:.3g} to {after:.3g}" for name, before, after in rates)
+    figure.set_label(f"Firing rates before and after: {told}")
+    return figure
+
+
+def _bars(names: list[str]):
+    """A figure with a row per layer, the first one on top."""
+    labels = [style.wrap(name) for name in names]
+    lines = max(label.count("\n") + 1 for label in labels)
+    figure, axes = style.subplots(height=1.25 + (0.22 + 0.15 * lines) * len(names))
+    axis = axes[0, 0]
+    axis.set_yticks(np.arange(len(names)), labels, parse_math=False)
+    axis.set_ylim(len(names) - 0.45, -0.55)
+    style.polish(axis, grid="x")
+    return figure, axis
+
+
+def _maps(features: Any) -> np.ndarray:
+    """As `[T, H, W, C]`."""
+    maps = np.asarray(features, np.float32)
+    if maps.ndim not in (2, 3, 4) or not maps.size:
+        raise ValueError(
+            "features must be [T, H, W, C], [T, P, C] or [T, C] and not empty, got "
+            f"{list(maps.shape)}"
+        )
+    while maps.ndim < 4:
+        maps = maps[:, None]
+    return maps
+
+
+def _mosaic(maps: np.ndarray) -> np.ndarray:
+    """Maps `[T, H, W, C]` as one image with gaps between them, which are not numbers."""
+    gaps = ((0, 0), (0, _GAP), (0, _GAP), (0, 0))
+    timesteps, _, _, channels = maps.shape
+    tiles = np.pad(maps, gaps, constant_values=np.nan)
+    _, height, width, _ = tiles.shape
+    return tiles.transpose(0, 1, 3, 2).reshape(timesteps * height, channels * width)
+
+
+def _frame(axis, classes, height, width):
+    from matplotlib.patches import Rectangle
+
+    colours = list(_CLASSES.values())
+    for (row, column), number in np.ndenumerate(classes):
+        corner = (column * (width + _GAP) - 0.5, row * (height + _GAP) - 0.5)
+        axis.add_patch(
+            Rectangle(corner, width, height, fill=False, edgecolor=colours[number], linewidth=1.2)
+        )
+
+
+def _class_legend(figure):
+    from matplotlib.patches import Patch
+
+    handles = [
+        Patch(facecolor="none", edgecolor=colour, linewidth=1.4, label=name)
+        for name, colour in _CLASSES.items()
+    ]
+    figure.legend(
+        handles=handles, loc="outside lower right", ncols=3, frameon=False, fontsize=8.5,
+    )  # fmt: skip
+
+
+def _label_tiles(axis, times, channels, height, width):
+    few = lambda count: style.spread(count, 12)  # noqa: E731
+    across, down = few(len(channels)), few(len(times))
+    axis.set_xticks(across * (width + _GAP) + (width - 1) / 2, [str(channels[i]) for i in across])
+    axis.set_yticks(down * (height + _GAP) + (height - 1) / 2, [str(times[i]) for i in down])
+    axis.tick_params(length=0, labelsize=8, labelcolor=style.INK)
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+
+
+def _white_to_ink():
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("ink", ["#f4f4f2", style.BLUE, "#001a2c"])
