@@ -16,13 +16,15 @@ from snnjax import data, training
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
-    "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "t_revsnn_dvs"
+    "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "t_revsnn_dvs",
+    "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
     "nmnist", "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10", "rev_snn_dvs",
     "rev_sformer_fashion_mnist", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
+    "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
@@ -40,6 +42,7 @@ VARIANTS = [
     ("rev_snn_dvs", {"source": "dvs128_gesture", "epochs": 202, "timesteps": 16}),
     ("rev_snn_dvs", {"baseline": True}),
     ("rev_snn_dvs", {"baseline": True, "architecture": "former"}),
+    ("t_revsnn_imagenet", {"size": "tiny", "batch": 512, "memory": "time=reverse", "bits": 12}),
     ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
 ]
 
@@ -51,11 +54,21 @@ def recordings(count, size):
     return [events[np.argsort(events[:, 0])] for events in stack]
 
 
-def stand_in(name, *, data_dir=None):
+def photographs(labels, path):
+    """Views of one image, in place of ImageNet's."""
+    pytest.importorskip("PIL.Image").new("RGB", (300, 260)).save(path)
+    split = data.Split(data.Transformed((path,) * len(labels), data.ImageView()), labels)
+    names = tuple(map(str, range(1000)))
+    return data.Dataset("imagenet", split, split, 1000, names, (224, 224, 3), 1 / 255, "")
+
+
+def stand_in(name, *, folder, data_dir=None):
     """A few examples in the shapes of a data set."""
     del data_dir
     classes = {"cifar100": 100, "dvs128_gesture": 11, "hapt": 6}.get(name, 10)
     labels = np.arange(50, dtype=np.int32) % classes
+    if name == "imagenet":
+        return photographs(labels, folder / "photograph.png")
     shapes = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "hapt": (128, 6)}
     if name in ("nmnist", "cifar10_dvs", "dvs128_gesture"):
         size = 34 if name == "nmnist" else 128
@@ -70,9 +83,9 @@ def stand_in(name, *, data_dir=None):
 
 
 @pytest.fixture(autouse=True)
-def no_files(monkeypatch):
-    real = data.load
-    load = lambda name, **options: (real if name == "digits" else stand_in)(name, **options)  # noqa: E731
+def no_files(monkeypatch, tmp_path):
+    real, made = data.load, functools.partial(stand_in, folder=tmp_path)
+    load = lambda name, **options: (real if name == "digits" else made)(name, **options)  # noqa: E731
     monkeypatch.setattr(data, "load", load)
 
 
@@ -182,6 +195,7 @@ def test_recipes_are_those_of_the_papers():
         "rev_sformer_cifar": (0, 20, 305),
         "rev_snn_dvs": (0, 10, 100),
         "t_revsnn_dvs": (0, 20, 300),
+        "t_revsnn_imagenet": (0, 20, 300),
         "efficient_lif_cifar": (0, 150, 300),
     }
     rates = {}
@@ -194,4 +208,5 @@ def test_recipes_are_those_of_the_papers():
     assert rates["rev_sformer_cifar"] == close([1e-5, 5e-4, 1e-5])
     assert rates["rev_snn_dvs"] == close([1e-5, 1e-3, 1e-5])
     assert rates["t_revsnn_dvs"] == close([1e-5 / 16, 2e-3 / 16, 1e-6 / 16])
+    assert rates["t_revsnn_imagenet"] == close([4e-5, 8e-3, 4e-6])
     assert rates["efficient_lif_cifar"] == close([0.1, 0.05, 0.0])

@@ -21,6 +21,8 @@ from snnjax.data.dataset import Dataset, Events, Split, dense, patches, rescale
 from snnjax.data.erasing import random_erasing
 from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.grain_loader import grain_loader
+from snnjax.data.image_folder import at_size, image_folder
+from snnjax.data.image_view import ImageView
 from snnjax.data.kfold import folds
 from snnjax.data.loader import Batch, Loader, evaluation_batches
 from snnjax.data.ncars import parse_dat
@@ -37,11 +39,13 @@ __all__ = [
     "CorruptDataError",
     "Dataset",
     "Events",
+    "ImageView",
     "Loader",
     "MissingDataError",
     "Recordings",
     "Split",
     "Transformed",
+    "at_size",
     "augment",
     "clips",
     "dense",
@@ -51,6 +55,7 @@ __all__ = [
     "from_npz",
     "from_tfds",
     "grain_loader",
+    "image_folder",
     "load",
     "parse_aedat2",
     "parse_aedat3",

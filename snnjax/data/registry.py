@@ -24,6 +24,7 @@ from snnjax.data.dvs128_gesture import read_dvs128_gesture
 from snnjax.data.errors import MissingDataError
 from snnjax.data.hapt import read_hapt
 from snnjax.data.idx import read_idx_files
+from snnjax.data.imagenet import read_imagenet
 from snnjax.data.ncars import read_ncars
 from snnjax.data.nmnist import read_nmnist
 
@@ -87,6 +88,11 @@ _ENTRIES = {
         ("ncars", "n-cars", "N-CARS", "Prophesee_Dataset_n_cars"),
         read_ncars,
         "the unpacked train/cars/*.dat, train/background/*.dat and test/...",
+    ),
+    "imagenet": _Entry(
+        ("imagenet", "ImageNet", "ILSVRC2012"),
+        read_imagenet,
+        "train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG of ILSVRC 2012, or links to them,",
     ),
     "hapt": _HAPT,
     "uci_har": _HAPT,

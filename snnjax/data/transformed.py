@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,14 @@ class Transformed(Sequence[np.ndarray]):
         source: `N` of whatever `transform` understands: recordings, paths, arrays.
         transform: `(example, rng) -> array`; `rng` is None in evaluation. Nothing else may be
             random in it.
+        threads: That make the examples of a batch side by side; 0 makes them one after another.
+            It pays where `transform` leaves Python, as decoding a file does.
     """
 
     source: Inputs | Sequence[Any]
     transform: Callable[[Any, np.random.Generator | None], Any]
+    _: dataclasses.KW_ONLY
+    threads: int = 0
 
     def __len__(self) -> int:
         return len(self.source)
@@ -46,7 +51,7 @@ class Transformed(Sequence[np.ndarray]):
 
     def take(self, indices: np.ndarray) -> Transformed:
         """The examples at `indices` `[n]`, in that order; none is made."""
-        return Transformed(taken(self.source, indices), self.transform)
+        return dataclasses.replace(self, source=taken(self.source, indices))
 
     def batch(self, indices: np.ndarray, *, draw: tuple[int, int] | None = None) -> np.ndarray:
         """Makes some examples, `[n, ...]`.
@@ -59,16 +64,23 @@ class Transformed(Sequence[np.ndarray]):
         Raises:
             ValueError: Where two examples differ in shape.
         """
-        made = []
-        for index in map(int, indices):
-            rng = None if draw is None else _rng(*draw, index)
-            made.append(np.asarray(self.transform(self.source[index], rng)))
-            if made[-1].shape != made[0].shape:
+        make, places = functools.partial(self._made, draw=draw), list(map(int, indices))
+        if self.threads:
+            with futures.ThreadPoolExecutor(self.threads) as pool:
+                made = list(pool.map(make, places))
+        else:
+            made = list(map(make, places))
+        for index, example in zip(places, made, strict=True):
+            if example.shape != made[0].shape:
                 raise ValueError(
-                    f"example {index} became {list(made[-1].shape)} and another one of its batch "
+                    f"example {index} became {list(example.shape)} and another one of its batch "
                     f"{list(made[0].shape)}: transform must give every example one shape"
                 )
         return np.stack(made)
+
+    def _made(self, index: int, *, draw: tuple[int, int] | None) -> np.ndarray:
+        rng = None if draw is None else _rng(*draw, index)
+        return np.asarray(self.transform(self.source[index], rng))
 
 
 def transformed(
