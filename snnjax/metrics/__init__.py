@@ -6,10 +6,42 @@
     firing_rates       spikes per neuron and timestep of each layer, from the taps of a forward pass
     nasfr              the same of the network as a whole, every neuron counting once
 
+Costs, the counts that NeuroBench defines and what it leaves out:
+
+    connection_sparsity    share of weights that are zero
+    activation_sparsity    share of outputs of neurons that are zero
+    synaptic_operations    products of one connection, effective and dense
+    membrane_updates       how often membranes move; `neuron_operations` of so many
+    attention_products     products of activations with each other; `multiplications` of any number
+
 Over several batches, average these with the sum of each batch's weights.
 """
 
 from snnjax.metrics.accuracy import accuracy, confusion_matrix, top_k_accuracy
 from snnjax.metrics.firing import firing_rates, nasfr
+from snnjax.metrics.operations import Operations, fan_out, synaptic_operations
+from snnjax.metrics.products import Products, attention_products, multiplications
+from snnjax.metrics.sparsity import (
+    activation_sparsity,
+    connection_sparsity,
+    membrane_updates,
+    neuron_operations,
+)
 
-__all__ = ["accuracy", "confusion_matrix", "firing_rates", "nasfr", "top_k_accuracy"]
+__all__ = [
+    "Operations",
+    "Products",
+    "accuracy",
+    "activation_sparsity",
+    "attention_products",
+    "confusion_matrix",
+    "connection_sparsity",
+    "fan_out",
+    "firing_rates",
+    "membrane_updates",
+    "multiplications",
+    "nasfr",
+    "neuron_operations",
+    "synaptic_operations",
+    "top_k_accuracy",
+]

@@ -22,6 +22,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.models.column_level import ColumnLevel, packing, shared_tail
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.wiring import gather
 from snnjax.typing import Array, Key
 
 __all__ = ["HEADS", "STRIDES", "TRevSNN", "TRevSNNSize"]
@@ -153,20 +154,29 @@ class TRevSNN(nnx.Module):
                 f"give it columns={timesteps}, or encode to that many"
             )
         frames = inputs if self.events else inputs[:1]
-        x, _ = self.stem(frames, _stateless(self.stem), training=training)
+        x, stem = self.stem(frames, _stateless(self.stem), training=training, taps=taps)
         read, aux = self.columns(x, state, training=training, key=key, taps=taps)
-        return self._logits(read, aux.state[-1], training), aux
+        logits, heads = self._logits(read, aux.state[-1], training, taps)
+        seen = gather([("stem", stem), *heads]).taps
+        return logits, aux._replace(taps=aux.taps | seen)
 
-    def _logits(self, read: Any, top: Array, training: bool) -> Array:
-        run = lambda head, x: head(  # noqa: E731
-            x[:, :, None, None], _stateless(head), training=training
-        )[0][:, :, 0, 0]
+    def _logits(
+        self, read: Any, top: Array, training: bool, taps: tuple[str, ...]
+    ) -> tuple[Array, list[tuple[str, Aux]]]:
+        """Logits of each column, and what was to be seen of each head by its name."""
         if self.head_kind == "plain":
-            return run(self.heads[0], mean(top)[None])
-        if self.head_kind == "spiking":
-            return run(self.heads[0], read)
-        rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
-        return jnp.concatenate([run(h, row) for h, row in zip(self.heads, rows, strict=True)])
+            rows = [mean(top)[None]]
+        elif self.head_kind == "spiking":
+            rows = [read]
+        else:
+            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
+        outputs, auxes = [], []
+        for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
+            options = {"training": training, "taps": taps}
+            y, aux = head(row[:, :, None, None], _stateless(head), **options)
+            outputs.append(y[:, :, 0, 0])
+            auxes.append((f"head{number}", aux))
+        return jnp.concatenate(outputs), auxes
 
 
 def mean(top: Array) -> Array:

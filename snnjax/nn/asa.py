@@ -20,13 +20,15 @@ ICCV 2023, arXiv:2308.08227. The equations are those of its released code.
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from snnjax import metrics
 from snnjax.nn.contract import Aux, State
-from snnjax.nn.ma import check_window, fan_in_uniform, place_map, seen, wide
+from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen, wide
 from snnjax.typing import Array, Key
 
 __all__ = ["ASA"]
@@ -119,7 +121,8 @@ class ASA(nnx.Module):
         """Currents `[T, B, H, W, C]` to weighed currents.
 
         Taps: `"mask"`, the important maps, bool `[T, B, C]`; `"attention"`, what each current is
-        multiplied by.
+        multiplied by; `"products"`, the multiplications, `2 T C H W` of the currents by the two
+        maps and what maps and mixer take, one row for the window.
         """
         del state, training, key
         check_window("nn.ASA", self.whole_window, inputs, space=True)
@@ -130,7 +133,17 @@ class ASA(nnx.Module):
         maps = jax.checkpoint(functools.partial(_maps, shares))(kernels, inputs, important)
         outputs = jax.checkpoint(_weigh)(inputs, important, maps)
         factor = lambda: jnp.broadcast_to(_factor(important, maps), inputs.shape)  # noqa: E731
-        return outputs, seen(taps, mask=lambda: important > 0.5, attention=factor)
+        products = lambda: metrics.multiplications(  # noqa: E731
+            self._multiplications(inputs.shape), (1, inputs.shape[1])
+        )
+        mask = lambda: important > 0.5  # noqa: E731
+        return outputs, seen(taps, mask=mask, attention=factor, products=products)
+
+    def _multiplications(self, shape: tuple[int, ...]) -> int:
+        """Of one example: two per current, those of the maps and those of the mixer."""
+        timesteps, _, *space, channels = shape
+        mixer = sum(weights.shape[0] * weights.shape[1] for weights in self.mixer) * channels
+        return 2 * timesteps * channels * math.prod(space) + 2 * place_products(space) + mixer
 
     def _important(self, inputs: Array) -> Array:
         """`I`, 0 or 1, `[T, B, C]`, in the dtype of means and maxima."""

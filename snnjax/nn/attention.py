@@ -26,12 +26,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from snnjax import memory
+from snnjax import memory, metrics
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State, stateless
+from snnjax.nn.contract import Aux, State
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
+from snnjax.nn.operations import counted
 from snnjax.nn.synapses import Linear
 from snnjax.nn.wiring import Sequential
 from snnjax.typing import Array, Key, bind
@@ -83,6 +84,8 @@ def SpikingSelfAttention(
 class Attention(nnx.Module):
     """The product of attention, `[T, B, N, 3 D] -> [T, B, N, D]`; no parameters. See `attend`.
 
+    It taps `"products"`, see `metrics.attention_products`.
+
     Args:
         heads: of equal size `D / heads`.
         scale: fixed factor.
@@ -116,13 +119,19 @@ class Attention(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
-        del state, training, key, taps
+        del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
+        seen = counted(taps, products=lambda: self._products(inputs))
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
+
+    def _products(self, inputs: Array) -> metrics.Products:
+        *rows, tokens, width = inputs.shape
+        parts = inputs.reshape(*rows, tokens, 3, self.heads, width // (3 * self.heads))
+        return metrics.attention_products(*(parts[..., i, :, :] for i in range(3)))
 
     def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Attention, bool]:
         """Keeps spikes as bits where `strategy.pack` asks for it; what comes out are none."""

@@ -55,6 +55,20 @@ def convolution(
       ValueError: If ranks, dtypes, channels, strides or padding do not fit together, or the kernel
         is larger than the padded input.
     """
+    geometry = geometry_of(inputs, kernel, strides=strides, padding=padding, groups=groups)
+    inputs, kernel = vary_alike(inputs, kernel)
+    return _convolution(inputs, kernel, geometry)
+
+
+def geometry_of(
+    inputs: Array,
+    kernel: Array,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: str | Sequence[tuple[int, int]] = "SAME",
+    groups: int = 1,
+) -> Geometry:
+    """What `convolution` of these is beside its numbers; the same arguments and errors."""
     _check_operands(inputs, kernel, groups)
     size, window = inputs.shape[1:-1], kernel.shape[:-2]
     steps = _strides(strides, len(size))
@@ -66,8 +80,7 @@ def convolution(
             f"A kernel of {window} is larger than inputs of {size} padded by {pads}: use a "
             'smaller kernel, fewer strided layers before it, or padding="SAME".'
         )
-    inputs, kernel = vary_alike(inputs, kernel)
-    return _convolution(inputs, kernel, Geometry(size, window, outputs, steps, pads, groups))
+    return Geometry(size, window, outputs, steps, pads, groups)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))

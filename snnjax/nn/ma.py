@@ -17,13 +17,16 @@ Attention Spiking Neural Networks for Event Streams Classification", 2021, arXiv
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import neurons, surrogate
+from snnjax import metrics, neurons, surrogate
+from snnjax.metrics.operations import dense_operations
 from snnjax.nn import geometry
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.convolution import convolution
@@ -31,7 +34,16 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.typing import Array, Key, Scan
 
-__all__ = ["MA", "MALIF", "check_window", "fan_in_uniform", "place_map", "seen", "wide"]
+__all__ = [
+    "MA",
+    "MALIF",
+    "check_window",
+    "fan_in_uniform",
+    "place_map",
+    "place_products",
+    "seen",
+    "wide",
+]
 
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
 
@@ -103,7 +115,8 @@ class MA(nnx.Module):
     ) -> tuple[Array, Aux]:
         """Currents `[T, B, H, W, C]` to weighed currents.
 
-        Taps: `"attention"`, the product of the factors, in the shape of the inputs.
+        Taps: `"attention"`, the product of the factors, in the shape of the inputs; `"products"`,
+        the multiplications, one per current and factor and those that make the factors.
         """
         del state, training, key
         check_window(f"nn.MA({self.kind!r})", self.whole_window, inputs, space="S" in self.kind)
@@ -114,7 +127,18 @@ class MA(nnx.Module):
             )
         outputs, factor = jax.checkpoint(_weigh)(self, inputs)
         whole = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
-        return outputs, seen(taps, attention=whole)
+        products = lambda: metrics.multiplications(  # noqa: E731
+            self._multiplications(inputs.shape), (1, inputs.shape[1])
+        )
+        return outputs, seen(taps, attention=whole, products=products)
+
+    def _multiplications(self, shape: tuple[int, ...]) -> int:
+        """Of one example: one per current and factor, and those that make the factors."""
+        timesteps, _, *space, channels = shape
+        weighed = (len(self.kind) - 1) * timesteps * channels * math.prod(space)
+        # Mean and maximum each pass the two matrices, for every row they are made of.
+        squeezed = 2 * sum(w.size for pair in self.squeezes.values() for w in pair)
+        return weighed + squeezed + (0 if self.place is None else place_products(space))
 
 
 def MALIF(
@@ -168,6 +192,11 @@ def place_map(mean: Array, largest: Array, kernel: Array) -> Array:
     """`sig(conv3x3(mean, largest))`, of two maps `[B, H, W]`."""
     both = jnp.stack([mean, largest], axis=-1)
     return jax.nn.sigmoid(convolution(both, kernel.astype(both.dtype))[..., 0])
+
+
+def place_products(space: Sequence[int]) -> int:
+    """Multiplications of `place_map`, for one example."""
+    return dense_operations((3, 3, 2, 1), size=space, strides=(1, 1), padding=((1, 1), (1, 1)))
 
 
 def wide(inputs: Array) -> Array:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import memory, neurons
+from snnjax import memory, metrics, neurons
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.neuron import Neuron, run
+from snnjax.nn.operations import counted
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Recurrent", "refuse_reversal"]
@@ -52,7 +53,15 @@ class Recurrent(nnx.Module):
         step = neurons.recurrent(self.neuron.step)
         params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
         scan = self.neuron.scan
-        return run(step, params, state.neurons, inputs, whole=None, scan=scan, taps=taps)
+        outputs, aux = run(step, params, state.neurons, inputs, whole=None, scan=scan, taps=taps)
+        fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
+        seen = counted(taps, operations=lambda: self.operations(fed_back()))
+        kinds = aux.taps.get("", {}) | seen.get("", {})
+        return outputs, aux._replace(taps={"": kinds} if kinds else {})
+
+    def operations(self, fed_back: Array) -> metrics.Operations:
+        """What the feedback does with the spikes of the timestep before, `[T, B, N]`."""
+        return metrics.synaptic_operations(fed_back, self.weights[...])
 
 
 def refuse_reversal(scan: Scan | None) -> None:

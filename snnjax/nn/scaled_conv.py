@@ -19,8 +19,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import memory
+from snnjax import memory, metrics
 from snnjax.nn.convolution import convolution
+from snnjax.nn.operations import convolution_operations
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array
 
@@ -44,6 +45,11 @@ class ScaledKernel(nnx.Module):
         kernel = standardized(self.kernel[...], self.scale[...]).astype(inputs.dtype)
         outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
         return outputs + self.bias[...].astype(inputs.dtype)
+
+    def operations(self, inputs: Array) -> metrics.Operations:
+        """What it does with `[T, B, H, W, C]`, by the weights that are multiplied with."""
+        kernel = standardized(self.kernel[...], self.scale[...])
+        return convolution_operations(inputs, kernel, strides=self.strides, padding=self.padding)
 
 
 def ScaledStdConv(

@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from snnjax import memory
-from snnjax.nn.contract import Aux, State, stateless
+from snnjax import memory, metrics
+from snnjax.nn.contract import Aux, State
 from snnjax.nn.convolution import convolution
+from snnjax.nn.operations import convolution_operations, operations_of
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
@@ -25,6 +26,9 @@ __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
 class Fold(nnx.Module):
     """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
+
+    A module with weights of its own kind tells what they cost by a method `operations`, which takes
+    `[T, B, ...]` and gives `metrics.Operations`; `nn.Linear` and the convolutions do.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
@@ -64,7 +68,7 @@ class Fold(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` to `[T, B, ...]`."""
-        del state, training, key, taps
+        del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         if not self.pack:
@@ -75,7 +79,8 @@ class Fold(nnx.Module):
             pure = bind(_ignore_params, function=self.function)
             outputs = memory.packed(pure, storage=self.pack)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        return stateless(outputs.reshape(timesteps, batch, *outputs.shape[1:]))
+        seen = operations_of(self.function, inputs, taps)
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
 
 def _call(module: Callable[..., Any], inputs: Array) -> Array:
@@ -101,6 +106,11 @@ class Kernel(nnx.Module):
             inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
         )
         return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+
+    def operations(self, inputs: Array) -> metrics.Operations:
+        """What it does with `[T, B, *space, C]`."""
+        options = {"strides": self.strides, "padding": self.padding, "groups": self.groups}
+        return convolution_operations(inputs, self.kernel[...], **options)
 
 
 def Linear(
