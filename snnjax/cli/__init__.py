@@ -3,6 +3,7 @@
     snnjax train [EXPERIMENT.py] [--field value ...]     train; without a file the embedded digits
     snnjax eval RUN                                      judge a run on the test examples
     snnjax show RUN                                      pictures of a run
+    snnjax redundancy RUN [--against OTHER_RUN]          what a network wastes, and what changed
     snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
     snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
     snnjax check [EXPERIMENT.py]                         the gradient is the same under each
@@ -35,6 +36,10 @@ _COMMANDS = {
     "train": ("snnjax.cli.train", "train a network; without an argument on the embedded digits"),
     "eval": ("snnjax.cli.evaluate", "accuracy, loss and firing rates of a run"),
     "show": ("snnjax.cli.show", "pictures of a run: spikes, membranes, rates, learning curve"),
+    "redundancy": (
+        "snnjax.cli.redundancy",
+        "what a network wastes: null and noisy spike features, input currents, rates",
+    ),
     "plan": ("snnjax.cli.plan", "which memory strategy fits a budget, and what fits at most"),
     "memory": ("snnjax.cli.memory", "table and picture of bytes against depth and timesteps"),
     "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
@@ -83,7 +88,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
 
 
 def _help() -> str:
-    lines = [f"  {name:<8}{text}" for name, (_, text) in _COMMANDS.items()]
+    lines = [f"  {name:<12}{text}" for name, (_, text) in _COMMANDS.items()]
     return "\n".join(
         [
             "usage: snnjax COMMAND ...",

@@ -16,13 +16,17 @@ spikes leaves it, and looking costs no memory that grows with the depth.
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
 from snnjax.typing import Array
 
-__all__ = ["tapped"]
+__all__ = ["in_order", "tapped"]
+
+Seen = TypeVar("Seen")
 
 
 def tapped(
@@ -52,6 +56,22 @@ def tapped(
         seen["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
         seen["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
     return seen
+
+
+def in_order(layers: Mapping[str, Seen]) -> dict[str, Seen]:
+    """By the places of the layers, which are the numbers in their names.
+
+    What leaves a jitted function comes sorted by letters, `lif14` before `lif3`.
+
+    Args:
+        layers: name, as taps have it, to anything.
+    """
+
+    def places(name: str) -> list[tuple[int, str]]:
+        parts = [re.fullmatch(r"(.*?)(\d*)", part) for part in name.split("/")]
+        return [(int(part[2] or -1), part[1]) for part in parts if part]
+
+    return {name: layers[name] for name in sorted(layers, key=places)}
 
 
 def _threshold(params: Any) -> Any:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from snnjax import metrics
+from snnjax.nn.taps import in_order
 from snnjax.redundancy.classes import Thresholds, classify, shares
 from snnjax.redundancy.histogram import Bins, Histogram
 from snnjax.redundancy.sums import Sums
@@ -62,7 +63,7 @@ class Report:
     """What was found in a network.
 
     Attributes:
-        layers: By name, in order; those that spike.
+        layers: By name, in the order of the network; those that spike.
         left_out: Names of layers whose outputs are no spikes.
         examples: How many were looked at.
     """
@@ -103,7 +104,7 @@ def report(
     Raises:
         ValueError: No layer spikes, or no example was counted.
     """
-    spiking = {name: s for name, s in sums.items() if not s.analog}
+    spiking = {name: s for name, s in in_order(sums).items() if not s.analog}
     if not spiking:
         raise ValueError(
             f"no layer spikes (of {sorted(sums)}): there is nothing to find in a network without "
@@ -113,7 +114,7 @@ def report(
     if not examples:
         raise ValueError("no example was counted: all of them had weight 0")
     layers = {name: _layer(s, thresholds, bins) for name, s in spiking.items()}
-    return Report(layers, tuple(name for name in sums if name not in spiking), examples)
+    return Report(layers, tuple(n for n in in_order(sums) if n not in spiking), examples)
 
 
 def _layer(sums: Sums, thresholds: Thresholds, bins: Bins) -> Layer:

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from snnjax import data, metrics
+from snnjax.nn.taps import in_order
 from snnjax.training.sharding import sharded
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
@@ -62,7 +63,7 @@ def evaluate(
     parts = jax.device_get([step(state, sharded(batch, mesh)) for batch in batches])
     weight = sum(float(part.weight) for part in parts)
     analog = {name for part in parts for name, yes in part.analog.items() if yes}
-    spiking = [name for name in parts[0].rates if name not in analog]
+    spiking = [name for name in in_order(parts[0].rates) if name not in analog]
     return Evaluation(
         loss=sum(float(part.loss) for part in parts) / weight,
         accuracy=sum(float(part.correct) for part in parts) / weight,

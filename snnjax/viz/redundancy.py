@@ -47,7 +47,7 @@ def spike_features(
     if height == width == 1:  # small dots: many of them fit
         rows, columns = 4 * rows, 5 * columns
     times, chosen = style.spread(timesteps, rows), ranked[style.spread(channels, columns)]
-    tile = min(style.WIDTH / len(chosen), 1.1) * (height + _GAP) / (width + _GAP)
+    tile = min((style.WIDTH - 1) / len(chosen), 1.0) * (height + _GAP) / (width + _GAP)
     figure, axes = style.subplots(height=float(np.clip(tile * len(times), 0.6, 9)) + 1.1)
     axis = axes[0, 0]
     image = axis.imshow(

@@ -7,6 +7,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
+from snnjax.nn.taps import in_order
 from tests.nn.layers import FLAT, LAYERS, SPACE, B, T, call, rngs, sequence
 
 KINDS = ("spikes", "membrane", "currents", "threshold", "rates")
@@ -130,3 +131,14 @@ def test_rates_cost_the_bytes_of_the_rates_and_nothing_of_the_size_of_the_spikes
 
     rates = depth * T * batch * (4 + 1)  # a float32 and a bool per timestep and example
     assert temporary(("rates",)) - temporary(()) <= rates
+
+
+@pytest.mark.fast
+def test_layers_stand_in_the_order_of_the_network():
+    layers = [nn.Linear(6, 6, rngs=rngs()), nn.Residual(nn.Sequential(nn.LIF()))]
+    body = nn.Sequential(*layers, nn.Stacked(half, 11, rngs=rngs()), *[nn.IF() for _ in range(8)])
+    run = lambda x: call(body, x, taps=("rates",))[1].taps  # noqa: E731
+    names = list(run(sequence(FLAT)))
+    assert names[:2] == ["residual1/branch/lif0", "stack2/block0/lif0"] and names[-1] == "if10"
+    jitted = jax.jit(run)(sequence(FLAT))
+    assert list(jitted) != names and list(in_order(jitted)) == names

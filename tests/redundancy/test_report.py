@@ -26,28 +26,29 @@ def found():
     maps[..., 1] = 4  # always alight, everywhere
     maps[0, 1, 1, 2] = 4  # an object, in the first timestep
     maps[:, 0, 0, 3] = 1
-    return redundancy.report({"lif": sums(maps), "head": sums([[4, 0], [2, 0]]),
-                              "li": sums([[1], [1]], analog=True)})  # fmt: skip
+    return redundancy.report({"lif3": sums(maps), "li20": sums([[1], [1]], analog=True),
+                              "head12": sums([[4, 0], [2, 0]])})  # fmt: skip
 
 
 @pytest.mark.fast
 def test_features_have_a_class_per_timestep_and_channel(found):
-    layer = found.layers["lif"]
+    layer = found.layers["lif3"]
     np.testing.assert_array_equal(layer.classes, [[0, 2, 1, 1], [0, 2, 0, 1]])
     np.testing.assert_array_equal(layer.channel_classes, [0, 2, 1, 1])
     assert layer.shares == {"null": 3 / 8, "normal": 3 / 8, "noise": 2 / 8}
     assert layer.channel_shares == {"null": 0.25, "normal": 0.5, "noise": 0.25}
     assert layer.features[0, 1, 1, 2] == 1.0 and layer.features[1, 0, 0, 3] == 0.25
-    np.testing.assert_array_equal(found.layers["head"].classes, [[2, 0], [1, 0]])
+    np.testing.assert_array_equal(found.layers["head12"].classes, [[2, 0], [1, 0]])
 
 
 @pytest.mark.fast
 def test_rates_are_counts_over_neurons_timesteps_and_examples(found):
-    assert found.neurons == {"lif": 36, "head": 2} and found.left_out == ("li",)
-    spikes = {"lif": 4 * 18 + 4 + 2, "head": 6}
+    assert list(found.layers) == ["lif3", "head12"]
+    assert found.neurons == {"lif3": 36, "head12": 2} and found.left_out == ("li20",)
+    spikes = {"lif3": 4 * 18 + 4 + 2, "head12": 6}
     assert found.rates == {k: n / (4 * T * found.neurons[k]) for k, n in spikes.items()}
     assert found.nasfr == pytest.approx(sum(spikes.values()) / (4 * T * 38), rel=1e-12)
-    layer = found.layers["lif"]
+    layer = found.layers["lif3"]
     assert layer.rates_over_time.mean() == pytest.approx(layer.rate, rel=1e-7)
     assert layer.currents.above == 0.5 and layer.currents.threshold == 0.5
 

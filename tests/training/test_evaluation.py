@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, encoding, nn, training
+from snnjax.nn.taps import in_order
 from tests.nn import networks
 
 EXAMPLES = 5
@@ -45,7 +46,7 @@ def recorded(session):
 def test_streamed_rates_are_those_of_recorded_spikes(name):
     session = training.prepare(experiment(networks.NETWORKS[name]), training=False, rates=True)
     found, spikes = session.evaluate(session.state), recorded(session)
-    assert list(found.rates) == list(found.neurons) == list(spikes)
+    assert list(found.rates) == list(found.neurons) == list(in_order(spikes))
     for layer, train in spikes.items():
         assert found.neurons[layer] == train[0, 0].size
         assert found.rates[layer] == pytest.approx(train.mean(dtype=np.float64), rel=1e-6)

@@ -1,0 +1,202 @@
+"""`snnjax redundancy RUN [--against OTHER_RUN]`: what a network wastes, and what changed.
+
+Fields of its JSON object:
+
+    run, step           the run directory, and the step of the checkpoint
+    examples            test examples that were looked at
+    accuracy            share of them that is right, in [0, 1]
+    nasfr               spikes per neuron and timestep of the network, see `metrics.nasfr`
+    layers              by name, those that spike: neurons; rate and rates_over_time, spikes per
+                        neuron and timestep; features and channels, shares of null, normal and noise
+                        among the spike features of each timestep and channel, and of each channel
+                        over all timesteps; threshold, their mean; currents_at_threshold, the share
+                        of input currents (after attention) at or above it
+    left_out            names of the layers whose outputs are no spikes
+    thresholds          of the classes, see `redundancy.classify`
+    pictures, page      paths of the PNG files by what they show, and of one HTML page of them all
+    against             with --against: the same fields, as far as `left_out`, of the other run
+    nasfr_change_percent   with --against: of this run's NASFR against the other one's
+    comparison          with --against: path of the HTML page of before and after
+    seconds             from the start of the command to its end
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax import data, metrics, redundancy, training
+from snnjax.cli import redundancy_page as pages
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import Option, parse
+from snnjax.cli.screen import Screen
+from snnjax.cli.trained import OPTIONS, restore
+
+__all__ = ["command"]
+
+_TOLD = "What a network wastes: firing rates, spike features, input currents, by layer."
+_RULE = redundancy.Thresholds()
+_OPTIONS = [
+    *OPTIONS,
+    Option("against", str | None, None, "A run to compare with, the one before."),
+    Option("examples", int | None, None, "How many test examples, evenly spread; None is all."),
+    Option("batch", int, 8, "Examples at once: all their spikes and currents are in memory."),
+    Option("null_rate", float, _RULE.null_rate, "A feature with a lower mean rate is null."),
+    Option("noise_rate", float, _RULE.noise_rate, "A place with a higher rate is busy."),
+    Option("noise_area", float, _RULE.noise_area, "At this share of busy places it is noise."),
+]
+_QUIET_SECONDS = 5
+
+
+class _Found(NamedTuple):
+    run: training.Run
+    step: int
+    accuracy: float
+    report: redundancy.Report
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Analyses a run, or two."""
+    began = time.perf_counter()
+    options = parse("snnjax redundancy", _TOLD, _OPTIONS, arguments)
+    thresholds = _thresholds(options)
+    if options.against is not None:
+        training.Run.open(options.against)  # refused before the work, not after it
+    found = _analyse(options, thresholds, screen)
+    _tell(found, screen)
+    page, pictures = pages.write(found.run, found.report, title=_title(found))
+    fields = {
+        **_fields(found),
+        "thresholds": dataclasses.asdict(thresholds),
+        "pictures": pictures,
+        "page": str(page),
+    }
+    screen.say(f"{len(pictures)} pictures in {page.parent}; all of them on one page: {page}")
+    if options.against is not None:
+        fields |= _against(options, thresholds, found, screen)
+    return {**fields, "seconds": round(time.perf_counter() - began, 3)}, 0
+
+
+def _against(options, thresholds, found: _Found, screen: Screen) -> dict[str, Any]:
+    before = _analyse(dataclasses.replace(options, run=options.against), thresholds, screen)
+    _tell(before, screen)
+    compared = redundancy.compare(before.report, found.report)
+    change = compared.nasfr_change
+    screen.say(
+        f"NASFR {before.report.nasfr:.4f} -> {found.report.nasfr:.4f}"
+        + ("" if change is None else f" ({change:+.1f} %)")
+        + f", accuracy {before.accuracy:.2%} -> {found.accuracy:.2%}"
+    )
+    told = [(_title(one), one.report) for one in (before, found)]
+    page = pages.write_comparison(found.run, before.run, told, compared)
+    screen.say(f"before and after: {page}")
+    return {
+        "against": _fields(before),
+        "nasfr_change_percent": change,
+        "comparison": str(page),
+    }
+
+
+def _thresholds(options) -> redundancy.Thresholds:
+    for name in ("examples", "batch"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise Failure(f"--{name} must be at least 1, got {value}")
+    try:
+        return redundancy.Thresholds(options.null_rate, options.noise_rate, options.noise_area)
+    except ValueError as error:
+        raise Failure(f"{error}: choose other --null-rate, --noise-rate, --noise-area") from None
+
+
+def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Found:
+    run, session, state = restore(options)
+    sums, accuracy = _look(session, state, options, screen)
+    try:
+        report = redundancy.report(sums, thresholds=thresholds)
+    except ValueError as error:
+        raise Failure(f"{run.path}: {error}") from None
+    return _Found(run, int(state.step), accuracy, report)
+
+
+def _look(session: training.Session, state: training.TrainState, options, screen: Screen):
+    """Sums of every layer over the test examples, and the accuracy on them."""
+    test, experiment = session.dataset.test, session.experiment
+    count = min(options.examples or len(test), len(test))
+    split = test.take(np.linspace(0, len(test) - 1, count).round().astype(int))
+
+    def run(state, batch):
+        frames = experiment.encode(experiment, batch.inputs, None)
+        network = session.program.network(state)
+        start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+        outputs, aux = network(frames, start, training=False, taps=redundancy.TAPS)
+        logits = experiment.readout(outputs)
+        right = metrics.accuracy(logits, batch.labels, weights=batch.weights)
+        return redundancy.measure(aux.taps, weights=batch.weights), jnp.round(
+            right * batch.weights.sum()
+        )
+
+    step, sums, right = jax.jit(run), None, 0.0
+    for batch in _told(split, min(options.batch, count), screen):
+        part, correct = step(state, batch)
+        sums, right = redundancy.add(sums, part), right + float(correct)
+    assert sums is not None
+    return sums, right / count
+
+
+def _told(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batch]:
+    """Batches, and a line now and then on how far it is."""
+    spoken = time.perf_counter()
+    for number, batch in enumerate(data.evaluation_batches(split, batch_size=size)):
+        yield batch
+        done = min((number + 1) * size, len(split))
+        if time.perf_counter() - spoken > _QUIET_SECONDS and done < len(split):
+            spoken = time.perf_counter()
+            screen.say(f"  {done:,} of {len(split):,} examples")
+
+
+def _title(found: _Found) -> str:
+    return f"{found.run.path.name}, step {found.step}: {_summary(found)}"
+
+
+def _summary(found: _Found) -> str:
+    report, neurons = found.report, sum(found.report.neurons.values())
+    return (
+        f"accuracy {found.accuracy:.2%} of {report.examples:,} test examples, "
+        f"NASFR {report.nasfr:.4f} over {neurons:,} neurons"
+    )
+
+
+def _tell(found: _Found, screen: Screen) -> None:
+    screen.say(f"{found.run.path}, step {found.step}: {_summary(found)}")
+    for line in pages.table(found.report):
+        screen.say(line)
+
+
+def _fields(found: _Found) -> dict[str, Any]:
+    return {
+        "run": str(found.run.path),
+        "step": found.step,
+        "examples": found.report.examples,
+        "accuracy": found.accuracy,
+        "nasfr": found.report.nasfr,
+        "layers": {name: _layer_fields(layer) for name, layer in found.report.layers.items()},
+        "left_out": list(found.report.left_out),
+    }
+
+
+def _layer_fields(layer: redundancy.Layer) -> dict[str, Any]:
+    return {
+        "neurons": layer.neurons,
+        "rate": layer.rate,
+        "rates_over_time": layer.rates_over_time.tolist(),
+        "features": layer.shares,
+        "channels": layer.channel_shares,
+        "threshold": layer.currents.threshold,
+        "currents_at_threshold": layer.currents.above,
+    }
