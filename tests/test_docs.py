@@ -25,7 +25,11 @@ def test_there_is_a_page_for_every_peer():
     assert {"spikingjelly", "snntorch", "norse", "spyx"} <= {page.stem for page in PAGES}
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "memory.md", *PAGES], ids=ids)
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "redundancy.md", *PAGES],
+    ids=ids,
+)
 def test_the_code_of_the_page_runs(page):
     namespace = {"__name__": page.stem}
     ran = 0

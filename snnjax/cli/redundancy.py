@@ -141,6 +141,7 @@ def _look(session: training.Session, state: training.TrainState, options, screen
             right * batch.weights.sum()
         )
 
+    screen.say(f"{options.run}: looking at {count:,} test examples")
     step, sums, right = jax.jit(run), None, 0.0
     for batch in _told(split, min(options.batch, count), screen):
         part, correct = step(state, batch)

@@ -6,7 +6,7 @@
     metrics.jsonl     one record per line, see below
     checkpoints/      see `training.checkpoints`
     tensorboard/      the same records as events, where tensorboardX is installed
-    pictures/         made by `snnjax show`
+    pictures/         made by `snnjax show` and `snnjax redundancy`
     result.json       what `snnjax train --json` prints
 
 Records of metrics.jsonl:

@@ -1,11 +1,15 @@
 """Reports: the rates are those that evaluation streams; features, classes and shares."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
-from snnjax import data, redundancy, training
+from snnjax import data, models, redundancy, training
 from snnjax.redundancy import Bins, Sums
+from tests.models.test_t_revsnn import slim
+from tests.models.transformers import TINY
 from tests.nn import networks
 from tests.redundancy.test_sums import look, measure
 from tests.training.test_evaluation import EXAMPLES, experiment
@@ -82,3 +86,27 @@ def test_recorded_spikes_give_the_rates_that_evaluation_streams():
         assert rate == pytest.approx(recorded.rates[layer], rel=1e-6)
     assert streamed.nasfr == pytest.approx(recorded.nasfr, rel=1e-6)
     assert 0 < recorded.nasfr < 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rev_sformer", "spikingformer", "t_revsnn", "efficient_lif"])
+def test_every_family_can_be_looked_at(name):
+    """Tokens, columns, shared membranes: every neuron is counted, and rates are counts."""
+    rngs = nnx.Rngs(0)
+    network = {
+        "rev_sformer": lambda: models.rev_sformer(depth=2, rngs=rngs, **TINY),
+        "spikingformer": lambda: models.spikingformer(depth=2, rngs=rngs, **TINY),
+        "t_revsnn": slim,
+        "efficient_lif": lambda: models.efficient_lif_vgg(
+            stages=((4, 4),), sharing="both", classes=3, input_shape=(8, 8, 2), rngs=rngs
+        ),
+    }[name]()
+    timesteps = 1 if name == "t_revsnn" else T
+    inputs = 1 + jax.random.normal(jax.random.key(0), (timesteps, 2, *network.input_shape))
+    _, aux = look(network, inputs)
+    found = redundancy.report(redundancy.add(None, measure(aux.taps)))
+    spikes = {layer: np.asarray(kinds["spikes"]) for layer, kinds in aux.taps.items()}
+    assert set(found.layers) == set(spikes) and not found.left_out
+    assert found.rates == {layer: spikes[layer].mean(dtype=float) for layer in found.layers}
+    total = sum(s.size for s in spikes.values())
+    assert found.nasfr == pytest.approx(sum(s.sum() for s in spikes.values()) / total, rel=1e-9)
