@@ -129,8 +129,8 @@ def transformed(
 def clips(split: Split, *, count: int, duration: int) -> Split:
     """Each recording of a split as `count` clips, one after the other: see `encoding.clips`.
 
-    A recording is then judged by its clips: `metrics.most_clips_right`, or an experiment's field
-    `clips`. Clips are cut when they are asked for, each from its recording.
+    A recording is then judged by most of its clips: `metrics.clip_accuracy`, or an experiment's
+    field `clips`. Clips are cut when they are asked for, each from its recording.
 
     Args:
         split: Of recordings.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from snnjax.metrics.average import example_weights, weighted_mean
 from snnjax.typing import Array
 
-__all__ = ["accuracy", "confusion_matrix", "top_k_accuracy"]
+__all__ = ["accuracy", "clip_accuracy", "confusion_matrix", "top_k_accuracy"]
 
 
 def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> Array:
@@ -32,6 +32,44 @@ def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> A
     """
     logits, labels = _checked(logits, labels)
     return weighted_mean(_rank(logits, labels) < 1, weights)
+
+
+def clip_accuracy(
+    logits: Array, labels: Array, *, clips: int, weights: Array | None = None
+) -> Array:
+    """The share of recordings of whose clips strictly more than half are right.
+
+        sum_r w[r] [2 sum_k right[r, k] > clips] / sum_r w[r]
+
+    Half of the clips are not enough, and neither is a plurality of them. One clip is `accuracy`.
+
+    Args:
+        logits: `[B, K]`, floating; every `clips` neighbours are the clips of one recording.
+        labels: `[B]`, integers.
+        clips: Of a recording.
+        weights: `[B]`, 1 for an example, 0 for padding; a recording with a clip of weight 0 does
+            not count. None is all 1.
+
+    Returns:
+        A scalar in [0, 1], float32; 0 where every weight is 0.
+
+    Raises:
+        TypeError: If `logits` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit, or B is no multiple of `clips`.
+
+    Reference:
+        Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
+        2023, arXiv:2308.08227 (the rule of its released code, with ten clips).
+    """
+    logits, labels = _checked(logits, labels)
+    if clips < 1 or len(labels) % clips:
+        raise ValueError(
+            f"{len(labels)} examples are not whole recordings of {clips} clips: give a batch that "
+            "is a multiple of clips"
+        )
+    right = (_rank(logits, labels) < 1).reshape(-1, clips)
+    counted = example_weights(weights, labels.shape).reshape(-1, clips).min(-1)
+    return weighted_mean(2 * right.sum(-1) > clips, counted)
 
 
 def top_k_accuracy(

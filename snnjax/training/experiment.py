@@ -50,6 +50,8 @@ class Experiment:
         timesteps: T, for `encode`.
         batch: Examples per step.
         eval_batch: Examples per step of evaluation; None is `batch`.
+        clips: Neighbouring test examples that are clips of one recording (`data.clips`); the test
+            accuracy is then `metrics.clip_accuracy`.
         epochs: Passes over the training examples.
         learning_rate: Its peak.
         warmup_epochs: Epochs (or a part of one) in which the learning rate rises to its peak.
@@ -87,6 +89,7 @@ class Experiment:
     timesteps: int = 4
     batch: int = 128
     eval_batch: int | None = None
+    clips: int = 1
     epochs: int = 10
     learning_rate: float = 1e-3
     warmup_epochs: float = 0.0

@@ -23,8 +23,8 @@ FIXED = ("name", "seed", "batch")
 
 _SCALARS = (int, float, str, bool)
 _AT_LEAST = {
-    "timesteps": 1, "batch": 1, "eval_batch": 1, "epochs": 1, "warmup_epochs": 0, "seed": 0,
-    "weight_decay": 0, "mixup": 0, "mixup_epochs": 0, "log_every": 1, "eval_every": 1,
+    "timesteps": 1, "batch": 1, "eval_batch": 1, "clips": 1, "epochs": 1, "warmup_epochs": 0,
+    "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0, "log_every": 1, "eval_every": 1,
     "checkpoint_every": 1, "keep": 1, "patience": 1,
 }  # fmt: skip
 _CURES = {

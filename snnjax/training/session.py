@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from typing import Any
 
@@ -102,9 +103,13 @@ def prepare(
 
 
 def _eval_batch(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> int:
-    """Examples per evaluation batch: not more than there are, and as many on every device."""
+    """Examples per evaluation batch: whole recordings, and as many examples on every device.
+
+    Not more than there are, where that can be.
+    """
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
-    return max(size - size % mesh.size, mesh.size)
+    unit = math.lcm(mesh.size, experiment.clips)
+    return max(size - size % unit, unit)
 
 
 def load_dataset(experiment: Experiment) -> data.Dataset:
@@ -129,6 +134,12 @@ def load_dataset(experiment: Experiment) -> data.Dataset:
     for split, name in ((dataset.train, "training"), (dataset.test, "test")):
         if not len(split):
             raise ExperimentError(f"{dataset.name} has no {name} examples")
+    if len(dataset.test) % experiment.clips:
+        raise ExperimentError(
+            f"{dataset.name} has {len(dataset.test)} test examples, which are not recordings of "
+            f"{experiment.clips} clips each: make them by data.clips(split, count=..., "
+            "duration=...), and set clips to that count"
+        )
     return dataset
 
 

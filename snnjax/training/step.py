@@ -69,7 +69,7 @@ class EvalMetrics(NamedTuple):
 
     Attributes:
         loss: sum of the losses.
-        correct: examples whose readout is right.
+        correct: examples whose readout is right; all clips of a recording count as its majority.
         weight: examples; padding counts 0.
         rates: layer name to firing rate times `weight`; empty unless asked for.
         analog: layer name to whether its outputs are not all 0 or 1, so that it has no rate.
@@ -157,12 +157,13 @@ def eval_step(
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
     outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     values, logits = _judge(program.experiment, outputs, batch.labels)
-    weight = batch.weights.sum()
+    weight, clips = batch.weights.sum(), program.experiment.clips
+    accuracy = metrics.clip_accuracy(logits, batch.labels, clips=clips, weights=batch.weights)
     fired = {name: kinds["rates"] for name, kinds in aux.taps.items()}
     seen = metrics.firing_rates(fired, weights=batch.weights)
     return EvalMetrics(
         losses.mean(values, weights=batch.weights) * weight,
-        jnp.round(metrics.accuracy(logits, batch.labels, weights=batch.weights) * weight),
+        jnp.round(accuracy * weight),
         weight,
         {name: rate * weight for name, rate in seen.items()},
         {name: kinds["analog"].any() for name, kinds in aux.taps.items()},

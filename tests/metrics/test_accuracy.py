@@ -91,3 +91,36 @@ logits, labels = np.zeros((4, 3), np.float32), np.zeros(4, np.int32)
 def test_wrong_arguments_name_the_cure(call, error, cure):
     with pytest.raises(error, match=cure):
         call()
+
+
+@pytest.mark.parametrize("clips", [1, 2, 3, 4])
+def test_a_recording_is_right_where_more_than_half_of_its_clips_are(clips):
+    rng = np.random.default_rng(clips)
+    labels = jnp.asarray(np.repeat(rng.integers(0, 3, 20), clips))
+    logits = jnp.asarray(rng.normal(size=(20 * clips, 3)), jnp.float32)
+    weights = jnp.asarray(np.repeat(np.arange(20) < 17, clips), jnp.float32)
+    right = (np.asarray(logits).argmax(-1) == np.asarray(labels)).reshape(20, clips)[:17]
+    expected = np.mean([sum(one) > clips / 2 for one in right])
+    found = metrics.clip_accuracy(logits, labels, clips=clips, weights=weights)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    if clips == 1:
+        assert found == metrics.accuracy(logits, labels, weights=weights)
+
+
+def test_half_of_the_clips_or_a_plurality_are_not_enough():
+    def accuracy_of(answers):
+        logits = jax.nn.one_hot(jnp.asarray(answers), 4)
+        labels = jnp.zeros(len(answers), jnp.int32)
+        return float(metrics.clip_accuracy(logits, labels, clips=len(answers)))
+
+    assert accuracy_of([0, 0, 1, 1]) == 0.0
+    assert accuracy_of([0, 0, 1, 2, 3]) == 0.0  # the plurality is right
+    assert accuracy_of([0, 0, 0, 1, 2]) == 1.0
+    with pytest.raises(ValueError, match="whole recordings"):
+        metrics.clip_accuracy(jnp.zeros((5, 4)), jnp.zeros(5, jnp.int32), clips=2)
+
+
+def test_a_recording_of_which_a_clip_is_padding_does_not_count():
+    logits, labels = jax.nn.one_hot(jnp.array([0, 0, 1, 1]), 2), jnp.zeros(4, jnp.int32)
+    weights = jnp.array([1.0, 1.0, 1.0, 0.0])
+    assert metrics.clip_accuracy(logits, labels, clips=2, weights=weights) == 1.0

@@ -64,3 +64,61 @@ def test_layers_that_do_not_spike_have_no_part_in_the_rates():
     session = training.prepare(experiment(make), training=False, rates=True)
     found = session.evaluate(session.state)
     assert (found.rates, found.neurons, found.nasfr) == ({}, {}, None)
+
+
+def _clips_experiment(clips, eval_batch=5):
+    """Recordings of three events each, as clips; the network sees in which third events are."""
+    rng = np.random.default_rng(0)
+
+    def recording():
+        t = np.sort(rng.integers(0, 300, 40)).astype(np.int32)
+        return np.stack(
+            [t, rng.integers(0, 2, 40), *2 * [np.zeros_like(t)]], axis=1, dtype=np.int32
+        )
+
+    def dataset(experiment):
+        split = data.Split(tuple(recordings), labels)
+        parts = data.clips(split, count=3, duration=100)
+        whole = data.Dataset("clips", split, parts, 2, ("a", "b"), (1, 2, 2), 1.0, "made up")
+        return data.transformed(whole, to_frames)
+
+    def to_frames(events, rng):
+        if rng is not None:
+            events = encoding.random_slice(rng, events, duration=100)
+        return encoding.frames_by_time(
+            events, timesteps=2, height=1, width=2, start=0, duration=100
+        )
+
+    recordings, labels = [recording() for _ in range(7)], np.arange(7) % 2
+    return training.Experiment(
+        name="clips",
+        network=lambda experiment, rngs: nn.Network(
+            nn.Sequential(nn.Flatten(), nn.Linear(4, 2, rngs=rngs)), input_shape=(1, 2, 2)
+        ),
+        dataset=dataset,
+        encode=lambda experiment, inputs, key: encoding.frames(inputs),
+        batch=4,
+        eval_batch=eval_batch,
+        clips=clips,
+        epochs=1,
+    )
+
+
+def test_recordings_are_judged_by_most_of_their_clips():
+    session = training.prepare(_clips_experiment(3))
+    test = session.dataset.test
+    frames = encoding.frames(jnp.asarray(test.inputs.batch(np.arange(21))))
+    network = session.program.network(session.state)
+    outputs, _ = network(frames, network.initial_state(21), training=False)
+    right = (np.asarray(outputs.mean(0)).argmax(-1) == test.labels).reshape(7, 3)
+    found = session.evaluate(session.state)
+    assert found.accuracy == pytest.approx(np.mean(right.sum(-1) >= 2), abs=1e-6)
+    # Clips by themselves give another number here, or this test would show nothing.
+    assert abs(found.accuracy - right.mean()) > 1e-3
+    state, metrics = session.train(session.state, session.loader.batch(0))
+    assert bool(metrics.finite)
+
+
+def test_test_examples_that_are_no_whole_recordings_are_named():
+    with pytest.raises(training.ExperimentError, match="clips"):
+        training.prepare(_clips_experiment(4), training=False)
