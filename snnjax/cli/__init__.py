@@ -7,6 +7,7 @@
     snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
     snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
     snnjax check [EXPERIMENT.py]                         the gradient is the same under each
+    snnjax cost [EXPERIMENT.py | RUN]                    operations and energy; else of every model
     snnjax info                                          versions, devices, memory
 
 With `--json` on any command the last line of stdout is one JSON object and everything said to
@@ -43,6 +44,7 @@ _COMMANDS = {
     "plan": ("snnjax.cli.plan", "which memory strategy fits a budget, and what fits at most"),
     "memory": ("snnjax.cli.memory", "table and picture of bytes against depth and timesteps"),
     "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
+    "cost": ("snnjax.cli.cost", "synaptic operations and energy of a run, or of every model"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }
 

@@ -35,7 +35,7 @@ import numpy as np
 
 from snnjax.typing import Array
 
-__all__ = ["Operations", "dense_operations", "fan_out", "synaptic_operations"]
+__all__ = ["Operations", "checksum", "dense_operations", "fan_out", "synaptic_operations"]
 
 Pads = Sequence[tuple[int, int]]
 
@@ -200,6 +200,12 @@ def _sums(inputs: Array, fan: Array) -> Sequence[Array]:
     zeros = [np.uint32(0)] * len(columns)
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
     return jax.lax.reduce([c.astype(jnp.uint32) for c in columns], zeros, add, (2,))
+
+
+def checksum(inputs: Array) -> Array:
+    """The checksum of `Operations`, for arrays `[T, B, ...]`; a reshape of `...` keeps it."""
+    flat = inputs.reshape(*inputs.shape[:2], -1).astype(jnp.float32)
+    return jnp.sum(_mixed(flat), -1, dtype=jnp.uint32)
 
 
 def _mixed(flat: Array) -> Array:

@@ -41,7 +41,8 @@ def connection_sparsity(weights: Iterable[Array]) -> float:
     total = sum(array.size for array in arrays)
     if not total:
         raise ValueError("connection_sparsity needs at least one array of weights, got none")
-    return round(sum(array.size - np.count_nonzero(array) for array in arrays) / total, 4)
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in arrays)
+    return round(zeros / total, 4)
 
 
 def activation_sparsity(spikes: Iterable[Array]) -> float:
@@ -59,7 +60,8 @@ def activation_sparsity(spikes: Iterable[Array]) -> float:
     """
     arrays = [np.asarray(array) for array in spikes]
     total = sum(array.size for array in arrays)
-    return sum(array.size - np.count_nonzero(array) for array in arrays) / total if total else 0.0
+    zeros = sum(array.size - int(np.count_nonzero(array)) for array in arrays)
+    return zeros / total if total else 0.0
 
 
 def membrane_updates(membrane: Array) -> Array:

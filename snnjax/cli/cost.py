@@ -1,0 +1,255 @@
+"""`snnjax cost [EXPERIMENT.py | RUN]`; without an argument every model of the zoo in one table.
+
+A run is measured with its trained checkpoint on test examples, evenly spread over the test set; an
+experiment with freshly drawn weights, its normalisation settled on the first batch. Two reports
+stand side by side and do not mix: NeuroBench's figures (`cost.neurobench`), and the energy at 45 nm
+that papers print (`cost.energy`).
+
+Fields of its JSON object, of a run or an experiment:
+
+    name, source    what was measured; "run" (with run and step) or "experiment"
+    examples, timesteps, batch      a batch is a call in NeuroBench's sense
+    neurobench      the fields of `cost.NeuroBench`, counts per example; null where not defined
+    energy          the fields of `cost.Energy`, per example
+    layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
+                    effective, dense, padded, per example
+    attention       per product of activations: name, kind, effective, dense, per example
+    uncounted       layers that hold weights and do not tell their operations
+    firing_rate     spikes per neuron and timestep
+    break_even      what to hold it against
+    device, jax, seconds
+
+and of the zoo: rows, one per model with model, told, slim, timesteps, batch, parameters_published,
+neurobench, energy, firing_rate and seconds; seconds and interrupted as for `snnjax memory`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+from snnjax import cost, training
+from snnjax.cli import cache
+from snnjax.cli.chosen import experiment_path, with_fields
+from snnjax.cli.cost_report import header, legend, row_line, say_report
+from snnjax.cli.failures import Failure, Interrupted
+from snnjax.cli.options import Option, parse
+from snnjax.cli.screen import Screen
+from snnjax.cli.signals import listening
+from snnjax.cli.trained import OPTIONS, restore
+from snnjax.training.errors import calling
+
+__all__ = ["command"]
+
+_TOLD = "Synaptic operations, energy at 45 nm and memory traffic, from a forward pass."
+_BATCH = 16  # examples of one call at most: what is looked at is kept until it is counted
+_EXAMPLES = Option("examples", int, 64, "How many test examples to measure on.")
+_CACHE = Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache.")
+_MODELS = Option("models", str | None, None, "Such as vgg,mlp; None is every model of the zoo.")
+_WORKERS = 2  # models at once: one is traced while another is compiled
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Measures a run, an experiment or the zoo."""
+    began = time.perf_counter()
+    path, rest = experiment_path(arguments)
+    if path is None:
+        return _zoo(rest, screen, began)
+    if path.is_dir():
+        options = parse("snnjax cost RUN", _TOLD, [*OPTIONS, _EXAMPLES], arguments)
+        _check(options.examples)
+        run, session, state = restore(options)
+        source = {"source": "run", "run": str(run.path), "step": int(state.step)}
+        program, dataset = session.program, session.dataset
+    else:
+        if path.suffix != ".py":
+            raise Failure(
+                f"{path} is no run directory and no experiment: snnjax cost RUN, EXPERIMENT.py, or "
+                "nothing for every model of the zoo"
+            )
+        options, experiment = with_fields("cost", _TOLD, [_EXAMPLES, _CACHE], arguments)
+        _check(options.examples)
+        cache.enable(on=not options.no_cache)
+        dataset = training.load_dataset(experiment)
+        program, state = training.initialize(experiment, steps=1)
+        source = {"source": "experiment"}
+    found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
+    network = program.network(state)
+    return {
+        "name": program.experiment.name,
+        **source,
+        **_fields(network, found, screen),
+        "batch": batch,
+        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "jax": jax.__version__,
+        "seconds": round(time.perf_counter() - began, 3),
+    }, 0
+
+
+def _check(examples: int) -> None:
+    if examples < 1:
+        raise Failure(f"--examples must be at least 1, got {examples}")
+
+
+def _measure(program, state, dataset, examples: int, screen: Screen, source: str):
+    """The tally of evenly spread test examples, and the examples of a call."""
+    test, experiment = dataset.test, program.experiment
+    number = min(examples, len(test))
+    places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
+    size = min(_BATCH, len(places))
+    trained = source == "run"
+    told = (
+        "its trained weights" if trained else "freshly drawn weights, normalisation settled on them"
+    )
+    screen.say(f"{experiment.name}: {len(places)} test examples, {told}")
+
+    @jax.jit
+    def settle(state, inputs):
+        frames = experiment.encode(experiment, inputs, None)
+        key = jax.random.key(0)
+        return cost.settled(program.network(state), state.statistics, frames, key)
+
+    @jax.jit
+    def count(state, inputs):
+        frames = experiment.encode(experiment, inputs, None)
+        return cost.counted(program.network(state), state.statistics, frames)
+
+    total = None
+    with calling("measuring the network"):
+        for start in range(0, len(places), size):
+            # The last batch is filled up, so that one shape is compiled.
+            chosen = np.resize(places[start : start + size], size)
+            real = np.arange(size) < len(places) - start
+            inputs = test.take(chosen).inputs
+            if total is None and not trained:
+                state = state._replace(statistics=settle(state, inputs))
+            counts = count(state, inputs)
+            part = cost.tally(program.network(state), counts, weights=real)
+            total = part if total is None else total + part
+    assert total is not None
+    return total, size
+
+
+def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
+    """The reports, said and as fields."""
+    figures, estimate = cost.neurobench(network, found), cost.energy(found)
+    each = lambda number: number / found.examples  # noqa: E731
+    layers = [
+        {
+            "name": name,
+            "runs": layer.runs,
+            "rate": layer.rate,
+            "kind": "AC" if layer.binary else "MAC",
+            "static": layer.static,
+            "effective": each(layer.effective_macs + layer.effective_acs),
+            "dense": each(layer.dense),
+            "padded": each(layer.padded),
+        }
+        for name, layer in found.connections.items()
+    ]
+    attention = [
+        {
+            "name": name,
+            "kind": "AC" if layer.binary else "MAC",
+            "effective": each(layer.effective),
+            "dense": each(layer.dense),
+        }
+        for name, layer in found.products.items()
+    ]
+    missing = cost.uncounted(network)
+    say_report(figures, estimate, layers, attention, missing, screen)
+    return {
+        "examples": found.examples,
+        "timesteps": found.timesteps,
+        "neurobench": dataclasses.asdict(figures),
+        "energy": dataclasses.asdict(estimate),
+        "layers": layers,
+        "attention": attention,
+        "uncounted": missing,
+        "firing_rate": found.rate,
+        "break_even": cost.BREAK_EVEN,
+    }
+
+
+def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, Any], int]:
+    options = parse("snnjax cost", _TOLD, [_MODELS, _CACHE], arguments)
+    names = _chosen(options.models)
+    cache.enable(on=not options.no_cache)
+    screen.say(legend())
+    screen.say(header())
+    rows: list[dict[str, Any]] = []
+    with listening() as listener:
+        stopped = None
+        try:
+            with _measured(names) as measured:
+                for row in measured:
+                    rows.append(row)
+                    screen.say(row_line(row))
+        except Interrupted as error:
+            if not rows:
+                raise
+            stopped = error
+        listener.patient = True
+    if stopped:
+        screen.say(f"{stopped}: what was measured before is kept")
+    seconds = round(time.perf_counter() - began, 3)
+    for row in rows:
+        if row["slim"]:
+            screen.say(f"* {row['model']}: {row['slim']}; as published it has "
+                       f"{row['parameters_published']:,} parameters")  # fmt: skip
+    screen.say(f"{len(rows)} models in {seconds:.0f} s. Break-even: {cost.BREAK_EVEN}")
+    return {
+        "rows": rows,
+        "break_even": cost.BREAK_EVEN,
+        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "jax": jax.__version__,
+        "seconds": seconds,
+        "interrupted": stopped and signal.Signals(stopped.number).name,
+    }, 128 + stopped.number if stopped else 0
+
+
+def _chosen(text: str | None) -> list[str]:
+    if text is None:
+        return list(cost.ZOO)
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in cost.ZOO]
+    if unknown or not names:
+        raise Failure(f"--models takes some of {', '.join(cost.ZOO)}, got {text!r}")
+    return list(dict.fromkeys(names))
+
+
+@contextlib.contextmanager
+def _measured(names: list[str]) -> Iterator[Iterator[dict[str, Any]]]:
+    """Rows in order, as they are ready; what has not begun when the block is left never does."""
+    workers = ThreadPoolExecutor(_WORKERS)
+    try:
+        futures = [workers.submit(_row, name, cost.ZOO[name]) for name in names]
+        yield (future.result() for future in futures)
+    finally:
+        workers.shutdown(wait=False, cancel_futures=True)
+
+
+def _row(name: str, case: cost.Case) -> dict[str, Any]:
+    began = time.perf_counter()
+    network, frames = case.drawn(seed=0)
+    found = cost.measure(network, frames, training=True)
+    return {
+        "model": name,
+        "told": case.told,
+        "slim": case.slim,
+        "timesteps": case.timesteps,
+        "batch": case.batch,
+        "parameters_published": case.parameters(),
+        "neurobench": dataclasses.asdict(cost.neurobench(network, found)),
+        "energy": dataclasses.asdict(cost.energy(found)),
+        "firing_rate": found.rate,
+        "seconds": round(time.perf_counter() - began, 3),
+    }

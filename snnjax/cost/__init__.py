@@ -1,0 +1,35 @@
+"""What a network costs to run: synaptic operations, energy at 45 nm, memory traffic.
+
+    tally    = cost.measure(network, frames)           counts, from one forward pass
+    counts   = cost.neurobench(network, tally)         the figures as NeuroBench defines them
+    estimate = cost.energy(tally)                      the estimate that papers print, by five rules
+
+The two are reports of their own and do not mix: one counts what is not zero and excludes padding,
+the other is the field's arithmetic of dense operations and mean rates. `cost.ZOO` holds a
+configuration of every model, for `snnjax cost`.
+"""
+
+from snnjax.cost.energy import BREAK_EVEN, Energy, energy, millijoules
+from snnjax.cost.measure import counted, measure, settled, tally
+from snnjax.cost.neurobench import NeuroBench, neurobench, uncounted
+from snnjax.cost.tally import Connection, Product, Tally
+from snnjax.cost.zoo import ZOO, Case
+
+__all__ = [
+    "BREAK_EVEN",
+    "ZOO",
+    "Case",
+    "Connection",
+    "Energy",
+    "NeuroBench",
+    "Product",
+    "Tally",
+    "counted",
+    "energy",
+    "measure",
+    "millijoules",
+    "neurobench",
+    "settled",
+    "tally",
+    "uncounted",
+]

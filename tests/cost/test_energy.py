@@ -1,0 +1,85 @@
+"""The estimate at 45 nm: published numbers, and the five rules one by one."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from snnjax import cost
+
+pytestmark = pytest.mark.fast
+
+LAYER = cost.Connection(
+    runs=4, effective_macs=0, effective_acs=70, dense=400, padded=480, active=20, inputs=80,
+    binary=True, constant=False, first=False,
+)  # fmt: skip
+
+
+def tally(*layers, products=(), examples=1):
+    return cost.Tally(
+        examples, 4, {f"conv{n}": layer for n, layer in enumerate(layers)},
+        {f"attention{n}": product for n, product in enumerate(products)}, {}, 100, 10,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("gigamacs", "gigaacs", "expected", "places"),
+    [
+        (2.75, 0.50, 13.10, 2),  # SEW-ResNet18, T = 4
+        (1.82, 0.0, 8.372, 3),  # ResNet18
+        (0.005312266, 0.2458512465306023, 0.24570254547754208, 16),  # Spikformer-4-384, CIFAR10
+    ],
+)
+def test_golden_arithmetic(gigamacs, gigaacs, expected, places):
+    found = cost.millijoules(gigamacs * 1e9, gigaacs * 1e9)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=0.5 * 10.0**-places + 1e-15)
+
+
+def test_spikes_add_at_their_rate():
+    """FLOPs fr T: 480 products over the window, a quarter of the inputs spike."""
+    found = cost.energy(tally(LAYER))
+    assert (found.macs, found.acs) == (0, 120)
+    np.testing.assert_allclose(found.millijoules, 0.9e-9 * 120)
+    np.testing.assert_allclose(found.once_millijoules, 4.6e-9 * 480 / 4)
+
+
+def test_what_is_not_binary_multiplies_all_products_at_every_timestep():
+    found = cost.energy(tally(dataclasses.replace(LAYER, binary=False), LAYER))
+    assert (found.macs, found.acs) == (480, 120)
+    assert found.multiplying == ("conv0",) and found.static == ()
+
+
+def test_a_static_input_counts_once():
+    stem = dataclasses.replace(LAYER, binary=False, constant=True)
+    found = cost.energy(tally(stem, LAYER))
+    assert (found.macs, found.acs) == (120, 120) and found.static == ("conv0",)
+    binary = cost.energy(tally(dataclasses.replace(LAYER, constant=True, first=True)))
+    assert (binary.macs, binary.acs) == (0, 30)
+
+
+def test_attention_is_counted_and_told_apart():
+    spikes, currents = cost.Product(30, 90, True), cost.Product(50, 50, False)
+    found = cost.energy(tally(LAYER, products=(spikes, currents)))
+    assert (found.attention_acs, found.attention_macs) == (30, 50)
+    assert (found.macs, found.acs) == (50, 150)
+
+
+def test_numbers_are_per_example():
+    one, two = cost.energy(tally(LAYER)), cost.energy(tally(LAYER) + tally(LAYER))
+    assert one == two
+
+
+def test_traffic_is_apart_and_in_bytes():
+    """Weights at every timestep; inputs written and read, spikes at a bit each."""
+    found = cost.energy(tally(LAYER))
+    assert found.parameter_traffic == 4 * 100
+    assert found.activation_traffic == 2 * 80 / 8
+    assert found.membrane_traffic == 2 * 4 * 10
+    real = cost.energy(tally(dataclasses.replace(LAYER, binary=False)))
+    assert real.activation_traffic == 2 * 80 * 4
+
+
+def test_the_break_even_is_always_at_hand():
+    found = cost.energy(tally(LAYER))
+    assert (found.rate, found.timesteps) == (0.0, 4)
+    assert "5.7 %" in cost.BREAK_EVEN and "2409.08290" in cost.BREAK_EVEN
