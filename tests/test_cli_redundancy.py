@@ -1,5 +1,6 @@
 """`snnjax redundancy`: the same numbers as `eval`, a page of one run and a page of two."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -9,6 +10,7 @@ import pytest
 
 from snnjax import redundancy, training
 from snnjax.cli import main, redundancy_page
+from snnjax.cli import redundancy as redundancy_command
 from tests.redundancy.test_report import sums
 from tests.test_cli import MICRO, call
 
@@ -91,6 +93,15 @@ def test_bad_input_gets_one_message_and_leaves_nothing(runs, capsys, tmp_path, a
     assert code == 2 and needle in said["error"]
     assert err == f"snnjax: {said['error']}\n"
     assert not (runs["plain"] / "pictures").exists()
+
+
+@pytest.mark.fast
+def test_recordings_are_looked_at_as_a_whole():
+    places = functools.partial(redundancy_command._places, 12)
+    np.testing.assert_array_equal(places(None, 1), np.arange(12))
+    np.testing.assert_array_equal(places(3, 1), [0, 6, 11])
+    np.testing.assert_array_equal(places(5, 3), [0, 1, 2, 9, 10, 11])
+    np.testing.assert_array_equal(places(99, 3), np.arange(12))
 
 
 @pytest.fixture

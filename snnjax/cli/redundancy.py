@@ -4,7 +4,8 @@ Fields of its JSON object:
 
     run, step           the run directory, and the step of the checkpoint
     examples            test examples that were looked at
-    accuracy            share of them that is right, in [0, 1]
+    accuracy            share of them that is right, in [0, 1]; of recordings that are cut in clips
+                        by most of their clips, as `snnjax eval` judges them
     nasfr               spikes per neuron and timestep of the network, see `metrics.nasfr`
     layers              by name, those that spike: neurons; rate and rates_over_time, spikes per
                         neuron and timestep; features and channels, shares of null, normal and noise
@@ -23,6 +24,7 @@ Fields of its JSON object:
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -46,7 +48,7 @@ _OPTIONS = [
     *OPTIONS,
     Option("against", str | None, None, "A run to compare with, the one before."),
     Option("examples", int | None, None, "How many test examples, evenly spread; None is all."),
-    Option("batch", int, 8, "Examples at once: all their spikes and currents are in memory."),
+    Option("batch", int, 8, "Examples at once, whole recordings: their spikes are in memory."),
     Option("null_rate", float, _RULE.null_rate, "A feature with a lower mean rate is null."),
     Option("noise_rate", float, _RULE.noise_rate, "A place with a higher rate is busy."),
     Option("noise_area", float, _RULE.noise_area, "At this share of busy places it is noise."),
@@ -127,8 +129,9 @@ def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Fou
 def _look(session: training.Session, state: training.TrainState, options, screen: Screen):
     """Sums of every layer over the test examples, and the accuracy on them."""
     test, experiment = session.dataset.test, session.experiment
-    count = min(options.examples or len(test), len(test))
-    split = test.take(np.linspace(0, len(test) - 1, count).round().astype(int))
+    clips = experiment.clips
+    split = test.take(_places(len(test), options.examples, clips))
+    size = max(min(options.batch, len(split)) // clips, 1) * clips
 
     def run(state, batch):
         frames = experiment.encode(experiment, batch.inputs, None)
@@ -136,18 +139,26 @@ def _look(session: training.Session, state: training.TrainState, options, screen
         start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
         outputs, aux = network(frames, start, training=False, taps=redundancy.TAPS)
         logits = experiment.readout(outputs)
-        right = metrics.accuracy(logits, batch.labels, weights=batch.weights)
-        return redundancy.measure(aux.taps, weights=batch.weights), jnp.round(
-            right * batch.weights.sum()
-        )
+        weights = batch.weights
+        right = metrics.clip_accuracy(logits, batch.labels, clips=clips, weights=weights)
+        correct = jnp.round(right * weights.sum())
+        return redundancy.measure(aux.taps, weights=weights), correct
 
-    screen.say(f"{options.run}: looking at {count:,} test examples")
+    screen.say(f"{options.run}: looking at {len(split):,} test examples")
     step, sums, right = jax.jit(run), None, 0.0
-    for batch in _told(split, min(options.batch, count), screen):
+    for batch in _told(split, size, screen):
         part, correct = step(state, batch)
         sums, right = redundancy.add(sums, part), right + float(correct)
     assert sums is not None
-    return sums, right / count
+    return sums, right / len(split)
+
+
+def _places(there: int, wanted: int | None, clips: int) -> np.ndarray:
+    """Which test examples, evenly spread; of a recording that is cut in clips all or none."""
+    recordings = there // clips
+    count = recordings if wanted is None else min(math.ceil(wanted / clips), recordings)
+    chosen = np.linspace(0, recordings - 1, count).round().astype(int)
+    return (chosen[:, None] * clips + np.arange(clips)).ravel()
 
 
 def _told(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batch]:
