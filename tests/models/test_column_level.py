@@ -64,7 +64,7 @@ def slim():
 
 @pytest.mark.fast
 def test_packing_keeps_spikes_at_one_bit():
-    columns = slim().body.columns
+    columns = jax.eval_shape(slim).body.columns
     packed = packing(columns, True)
     folds = [m for _, m in nnx.iter_modules(packed) if isinstance(m, nn.Fold)]
     # Per level two depthwise and one narrowing convolution of its own and one that is shared, and

@@ -63,8 +63,16 @@ def under(network, text):
     return nn.with_memory(network, memory.parse_strategy(text))
 
 
-KEPT = ("depth=store", "depth=recompute(1)", "depth=reverse", "depth=reverse(inner=store)",
-        "depth=reverse, pack=True")  # fmt: skip
+KEPT = [
+    ("depth=recompute(1)", False),
+    ("depth=reverse, pack=True", False),
+    *(
+        pytest.param(*row, marks=pytest.mark.slow)
+        for row in (
+            ("depth=reverse", False), ("depth=reverse(inner=store)", False), ("depth=reverse", True)
+        )
+    ),
+]  # fmt: skip
 
 
 @functools.cache
@@ -72,9 +80,7 @@ def stored(parallel, bits):
     return gradient(under(small(parallel=parallel, bits=bits), "depth=store"))
 
 
-@pytest.mark.parametrize(
-    ("text", "parallel"), [*((text, False) for text in KEPT[1:]), ("depth=reverse", True)]
-)
+@pytest.mark.parametrize(("text", "parallel"), KEPT)
 def test_what_is_kept_changes_neither_values_nor_gradients(text, parallel):
     found, grads = gradient(under(small(parallel=parallel), text))
     expected, want = stored(parallel, 12)
@@ -82,6 +88,7 @@ def test_what_is_kept_changes_neither_values_nor_gradients(text, parallel):
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in want)
 
 
+@pytest.mark.slow
 def test_a_floating_stream_is_undone_nearly_right_while_no_spike_flips():
     found, grads = gradient(under(small(bits=None), "depth=reverse"))
     expected, want = stored(False, None)

@@ -94,19 +94,34 @@ def graded(net, x, *, training=True):
 @pytest.mark.slow
 @pytest.mark.parametrize("bits", [None, 12])
 def test_memory_modes_are_the_same_function(bits):
-    """Store, column mode, O(L): outputs and statistics bit-equal, gradients within float32.
+    """Store, column mode, O(L): outputs and statistics bit-equal; gradients too, on the grid, of
+    the two modes that keep states alone.
 
-    Reversing adds next to nothing to the column mode (on the grid all arrays but two, gradients of
-    alpha, have its bits); both are rounded by XLA otherwise than store, by 1.2e-6 of an array's
-    largest entry at most here.
+    Store is autodiff: XLA adds up elsewhere what is still there, and what is computed again. That
+    is rounding: of a float64 gradient store is 5.8e-7 off in norm (2.4e-6 of an array's largest
+    entry), the column mode 6.0e-7 (2.6e-6).
     """
     x = jax.random.normal(jax.random.key(1), (1, B, 8, 8, 2))
-    stored, expected = graded(slim(bits=bits, time_scan=memory.store), x)
-    column, seen = graded(slim(bits=bits), x)
-    undone, rebuilt = graded(slim(bits=bits, time_scan=memory.reversal()), x)
+    runs = [
+        graded(slim(bits=bits, time_scan=s), x) for s in (memory.store, None, memory.reversal())
+    ]
+    stored, column, undone = (jax.tree.leaves(gradient) for gradient, _ in runs)
+    expected, seen, rebuilt = (outputs for _, outputs in runs)
     assert_equal((seen, rebuilt), (expected, expected))
-    assert_close(jax.tree.leaves(undone), jax.tree.leaves(column), 1e-6)
-    assert_close(jax.tree.leaves(undone), jax.tree.leaves(stored), 2e-6)
+    if bits is None:
+        assert_close(undone, column, 1e-6)
+    else:
+        assert_equal(undone, column)
+    assert_close(undone, stored, 2e-6)
+    assert gap(undone, stored) < 1e-6
+
+
+def gap(a, b):
+    """`|a - b| / |b|` of two gradients as one vector each."""
+    norm = lambda *trees: np.sqrt(  # noqa: E731
+        sum(np.sum(np.square(x, dtype=np.float64)) for x in jax.tree.leaves(trees))
+    )
+    return norm(jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), a, b)) / norm(b)
 
 
 def temporary(columns, scan):
@@ -147,15 +162,19 @@ def test_bytes_of_the_whole_network_do_not_grow_with_its_columns():
 )
 def test_errors_name_the_cure(make, message):
     with pytest.raises(ValueError, match=message):
-        make()
+        jax.eval_shape(make)
 
 
 @pytest.mark.fast
 def test_a_strategy_over_time_reaches_the_columns():
-    net = nn.with_memory(slim(2), memory.parse_strategy("time=reverse(refresh=2)"))
+    written = jax.eval_shape(lambda: slim(2))
+    net = nn.with_memory(written, memory.parse_strategy("time=reverse(refresh=2)"))
     assert net.body.columns.scan == memory.reversal(refresh=2)
-    assert slim(2).body.columns.scan == memory.recompute(every=1)
+    assert written.body.columns.scan == memory.recompute(every=1)
     assert nn.saves_memory(net)
-    np.testing.assert_array_equal(net.body.heads[0].layers[0].function.bias[...], jnp.zeros(5))
     with pytest.raises(ValueError, match="takes 2 timesteps"):
-        net(jnp.zeros((3, B, 8, 8, 2)), net.initial_state(B), training=False)
+        jax.eval_shape(
+            lambda net, x: net(x, net.initial_state(B), training=False)[0],
+            net,
+            jnp.zeros((3, B, 8, 8, 2)),
+        )
