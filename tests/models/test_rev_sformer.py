@@ -181,4 +181,4 @@ def test_the_menu_offers_what_it_admits(order):
 )
 def test_errors_name_the_cure(options, message):
     with pytest.raises(ValueError, match=message):
-        models.rev_sformer(**(TINY | {"rngs": nnx.Rngs(0)} | options))
+        jax.eval_shape(lambda: tiny(**options))
