@@ -18,6 +18,7 @@ from snnjax.data.aedat4 import read_aedat4
 from snnjax.data.arrays import from_arrays, from_npz
 from snnjax.data.augmentation import augment, random_crop, random_flip
 from snnjax.data.dataset import Dataset, Events, Split, dense, patches, rescale
+from snnjax.data.dvs128_gait import parse_gait
 from snnjax.data.erasing import random_erasing
 from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.grain_loader import grain_loader
@@ -61,6 +62,7 @@ __all__ = [
     "parse_aedat3",
     "parse_dat",
     "parse_events",
+    "parse_gait",
     "patches",
     "prepare",
     "prepared_directory",

@@ -20,6 +20,7 @@ from snnjax.data.cifar10_dvs import read_cifar10_dvs
 from snnjax.data.cifar_jpeg import read_cifar10_jpeg
 from snnjax.data.dataset import Dataset
 from snnjax.data.digits import load_digits
+from snnjax.data.dvs128_gait import read_dvs128_gait
 from snnjax.data.dvs128_gesture import read_dvs128_gesture
 from snnjax.data.errors import MissingDataError
 from snnjax.data.hapt import read_hapt
@@ -79,6 +80,14 @@ _ENTRIES = {
     "dvs128_gesture_10": _Entry(
         _GESTURE_FOLDERS, functools.partial(read_dvs128_gesture, other=False), _GESTURE
     ),
+    **{
+        f"dvs128_gait_{light}": _Entry(
+            (f"dvs128-gait-{light}", f"DVS128-Gait-{light.title()}"),
+            functools.partial(read_dvs128_gait, light=light),
+            "the unpacked folders train/<person>/*.txt and test/<person>/*.txt",
+        )
+        for light in ("day", "night")
+    },
     "cifar10_dvs": _Entry(
         ("cifar10-dvs", "CIFAR10-DVS", "CIFAR10DVS"),
         read_cifar10_dvs,
