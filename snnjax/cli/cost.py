@@ -25,12 +25,9 @@ neurobench, energy, firing_rate and seconds; seconds and interrupted as for `snn
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -54,7 +51,6 @@ _BATCH = 16  # examples of one call at most: what is looked at is kept until it 
 _EXAMPLES = Option("examples", int, 64, "How many test examples to measure on.")
 _CACHE = Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache.")
 _MODELS = Option("models", str | None, None, "Such as vgg,mlp; None is every model of the zoo.")
-_WORKERS = 2  # models at once: one is traced while another is compiled
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
@@ -189,10 +185,9 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
     with listening() as listener:
         stopped = None
         try:
-            with _measured(names) as measured:
-                for row in measured:
-                    rows.append(row)
-                    screen.say(row_line(row))
+            for name in names:
+                rows.append(_row(name, cost.ZOO[name]))
+                screen.say(row_line(rows[-1]))
         except Interrupted as error:
             if not rows:
                 raise
@@ -224,17 +219,6 @@ def _chosen(text: str | None) -> list[str]:
     if unknown or not names:
         raise Failure(f"--models takes some of {', '.join(cost.ZOO)}, got {text!r}")
     return list(dict.fromkeys(names))
-
-
-@contextlib.contextmanager
-def _measured(names: list[str]) -> Iterator[Iterator[dict[str, Any]]]:
-    """Rows in order, as they are ready; what has not begun when the block is left never does."""
-    workers = ThreadPoolExecutor(_WORKERS)
-    try:
-        futures = [workers.submit(_row, name, cost.ZOO[name]) for name in names]
-        yield (future.result() for future in futures)
-    finally:
-        workers.shutdown(wait=False, cancel_futures=True)
 
 
 def _row(name: str, case: cost.Case) -> dict[str, Any]:

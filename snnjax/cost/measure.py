@@ -41,25 +41,33 @@ def counted(
         `{"operations", "products", "neurons", "frames"}`, for `tally`.
     """
     start = network.initial_state(frames.shape[1])._replace(statistics=statistics)
-    _, aux = network(frames, start, training=training, taps=_TAPS)
+    # Of a shared membrane there are no updates to count.
+    taps = _TAPS[:3] if shares_membranes(network) else _TAPS
+    _, aux = network(frames, start, training=training, taps=taps)
     found: dict[str, Any] = {"operations": {}, "products": {}, "neurons": {}}
     for name, kinds in aux.taps.items():
         for kind in ("operations", "products"):
             found[kind] |= {name: kinds[kind]} if kind in kinds else {}
         if "spikes" in kinds:
-            found["neurons"][name] = _neurons(kinds["spikes"], kinds.get("membrane"))
+            found["neurons"][name] = _neurons(name, kinds["spikes"], kinds.get("membrane"))
     return {**found, "frames": checksum(frames)}
 
 
-def _neurons(spikes: Array, membrane: Array | None) -> dict[str, Array]:
+def _neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str, Array]:
     axes = (0, *range(2, spikes.ndim))
     number = np.prod([spikes.shape[axis] for axis in axes], dtype=np.int64)
+    columns = [(spikes != 0).astype(jnp.uint32), ((spikes != 0) & (spikes != 1)).astype(jnp.uint32)]
+    add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
+    # One reduction, as in `metrics.synaptic_operations`: compiling takes most of the time.
+    active, analog = jax.lax.reduce(columns, [np.uint32(0)] * 2, add, axes)
     found = {
-        "active": jnp.sum(spikes != 0, axes, dtype=jnp.uint32),
+        "active": active,
         "outputs": jnp.full(spikes.shape[1], np.uint32(number)),
-        "spiking": jnp.all((spikes == 0) | (spikes == 1), axes),
+        "spiking": analog == 0,
     }
-    return found if membrane is None else found | {"updates": metrics.membrane_updates(membrane)}
+    if membrane is None or kind_of(name) == "turned_off":
+        return found
+    return found | {"updates": metrics.membrane_updates(membrane)}
 
 
 def settled(network: nn.Network, statistics: PyTree, frames: Array, key: Any) -> PyTree:
