@@ -6,7 +6,6 @@ measured as it is, whatever its order and memory strategy: connections count whe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.tally import Connection, Neurons, Product, Tally
 from snnjax.metrics.operations import checksum
+from snnjax.nn.taps import in_order
 from snnjax.typing import Array, PyTree
 
 __all__ = ["counted", "kind_of", "measure", "settled", "shares_membranes", "tally"]
@@ -144,9 +144,9 @@ def tally(network: nn.Network, counts: Mapping[str, Any], *, weights: Any = None
     return Tally(
         examples=int(real.sum()),
         timesteps=timesteps,
-        connections=_ordered({n: Connection.of(f, real, frames) for n, f in operations.items()}),
-        products=_ordered({n: Product.of(f, real) for n, f in products.items()}),
-        neurons=_ordered({n: _summed(n, f, real, shared) for n, f in neurons.items()}),
+        connections=in_order({n: Connection.of(f, real, frames) for n, f in operations.items()}),
+        products=in_order({n: Product.of(f, real) for n, f in products.items()}),
+        neurons=in_order({n: _summed(n, f, real, shared) for n, f in neurons.items()}),
         parameter_bytes=_bytes(nnx.state(network, nnx.Param)),
         membrane_bytes=_bytes(jax.eval_shape(lambda: _states(network))),
     )
@@ -182,13 +182,3 @@ def _states(network: nn.Network) -> PyTree:
 
 def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def _ordered(layers: dict[str, Any]) -> dict[str, Any]:
-    """In the order of their numbers: what comes out of a jitted function is in the alphabet's."""
-
-    def place(name: str) -> list[tuple[int, str]]:
-        levels = (re.fullmatch(r"(.*?)(\d*)", level) for level in name.split("/"))
-        return [(int(m[2] or -1), m[1]) for m in levels if m is not None]
-
-    return {name: layers[name] for name in sorted(layers, key=place)}
