@@ -21,6 +21,7 @@ from snnjax import metrics, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.screen import Screen
 from snnjax.cli.trained import OPTIONS, restore
+from snnjax.nn.taps import in_order
 
 __all__ = ["command"]
 
@@ -81,7 +82,7 @@ def _look(session: training.Session, state: training.TrainState, example: int):
         one = jax.tree.map(lambda x: x[:, 0].reshape(len(x), -1), aux.taps)
         return one, metrics.firing_rates({k: v["spikes"] for k, v in aux.taps.items()})
 
-    taps, rates = jax.device_get(jax.jit(run)(state, batch.inputs))
+    taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
     spiking = {name for name, kinds in taps.items() if np.isin(kinds["spikes"], (0, 1)).all()}
     label = session.dataset.class_names[int(batch.labels[0])]
     return taps, {k: float(v) for k, v in rates.items() if k in spiking}, label
