@@ -52,6 +52,8 @@ class Case:
         told: the configuration, in words.
         slim: what is smaller than published; empty where nothing is.
         inputs: `(key, timesteps, batch, shape) -> frames`.
+        eager: draw the weights array by array: sooner done than compiling all of them at once where
+            many have one shape.
         full: the published network, of which parameters are counted; None where `make` is it.
     """
 
@@ -61,13 +63,15 @@ class Case:
     told: str
     slim: str = ""
     inputs: Callable[..., Array] = static_images
+    eager: bool = False
     full: Callable[..., nn.Network] | None = None
 
     def drawn(self, seed: int) -> tuple[nn.Network, Array]:
         """The network and its frames, compiled as quickly as may be."""
         # This generator compiles faster than the default one, for values nobody compares.
         weights, pixels = jax.random.split(jax.random.key(seed, impl="rbg"))
-        network = jax.jit(lambda key: self.make(rngs=nnx.Rngs(key)))(weights)
+        make = lambda key: self.make(rngs=nnx.Rngs(key))  # noqa: E731
+        network = (make if self.eager else jax.jit(make))(weights)
         draw = lambda key: self.inputs(key, self.timesteps, self.batch, network.input_shape)  # noqa: E731
         return network, jax.jit(draw)(pixels)
 
@@ -93,9 +97,10 @@ ZOO = {
     "spikingformer": Case(models.spikingformer, 4, 1, "4-384, 32x32"),
     "rev_sformer": Case(models.rev_sformer, 4, 1, "4-384, 32x32"),
     "t_revsnn": Case(
-        _some(models.t_revsnn, channels=(16, 32, 64, 96), input_shape=(64, 64, 3)),
+        _some(models.t_revsnn, channels=(32, 32, 32, 32), input_shape=(64, 64, 3)),
         *(4, 1, "small, 1000 classes"),
-        slim="channels 16 to 96 of 96 to 512, 64x64 of 224x224",
+        slim="32 channels of 96 to 512, 64x64 of 224x224",
+        eager=True,
         full=models.t_revsnn,
     ),
     "efficient_lif_vgg": Case(models.efficient_lif_vgg, 5, 1, "VGG16, both shared, 32x32"),
