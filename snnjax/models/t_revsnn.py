@@ -24,7 +24,7 @@ from flax import nnx
 
 from snnjax import losses, memory, nn
 from snnjax.models.t_revsnn_body import HEADS, STRIDES, TRevSNN, TRevSNNSize
-from snnjax.typing import Array, Scan
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["T_REVSNN_SIZES", "TRevSNN", "TRevSNNSize", "column_loss", "t_revsnn"]
 
@@ -35,6 +35,9 @@ T_REVSNN_SIZES = {
         (32, 64, 128, 256), 3, ((3, 2),), 8, "spiking", (128, 128, 2), events=True
     ),
 }
+
+# Statistics computed by themselves: the memory modes give the same bits, gradients on the grid too.
+_NORM = bind(nn.BatchNorm, alone=True)
 
 
 def t_revsnn(
@@ -52,7 +55,7 @@ def t_revsnn(
     floor: float = 1e-3,
     bits: int | None = None,
     magnitude: float = 8.0,
-    norm: Callable[[int], Any] = nn.BatchNorm,
+    norm: Callable[[int], Any] = _NORM,
     time_scan: Scan | None = None,
     pack: bool | memory.Storage = False,
 ) -> nn.Network:
@@ -71,7 +74,8 @@ def t_revsnn(
     Memory: `time_scan=None` is `memory.recompute(1)`, the column mode of the released code.
     `memory.reversal()` keeps the states of the last column only, O(L): floating states are kept
     every 4 columns as well; with `bits` they live on a grid, where reversing is exact and alpha is
-    a (learned) power of two.
+    a (learned) power of two. On the grid outputs, statistics and gradients have the same bits under
+    `memory.store`, the column mode and reversal (on a CPU, with the norm as it is).
 
     Args:
         size: `"small"`, `"tiny"`, `"tiny_dvs"`, or one of your own.

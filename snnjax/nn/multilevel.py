@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from snnjax.memory.apart import apart
 from snnjax.memory.grid import on_grid, stream_peak
-from snnjax.memory.trees import smooth_vjp
+from snnjax.memory.trees import combine, partition, smooth_vjp
 from snnjax.typing import Array, PyTree
 
 __all__ = [
@@ -186,16 +186,42 @@ class MultiLevel:
         d_alpha, h = carry(cotangents[0])
         return before, h, d_lower, d_upper, (d_shared, d_own, d_alpha)
 
-    def _rounded(self, shared: PyTree, own: PyTree, lower: Array, upper: Array | None):
-        # One call per level, so that the cotangents within it are summed before they are added to
-        # others, whoever differentiates: the same sums, in the same order, under every strategy.
-        return _call(self, shared, own, lower, upper)
+    def _rounded(self, shared: PyTree, own: PyTree, lower: Array, upper: Array | None) -> Any:
+        smooth, rest = partition((shared, own, lower, upper))
+        return _branch(self, smooth, rest)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _call(columns: MultiLevel, shared: PyTree, own: PyTree, lower: Array, upper: Array | None):
-    y, extra = columns.level(shared, own, lower, upper)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _branch(columns: MultiLevel, smooth: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
+    """`q(B_l)` and its by-products, with a pullback that rounds one way.
+
+    Its sums over whole arrays would be fused with what makes their terms, which one strategy keeps
+    and the others compute again, and those within a level would be added to those of others in an
+    order that depends on the program around. By itself it is one program under every strategy.
+    """
+    return _branch_value(columns, smooth, rest)
+
+
+def _branch_value(columns: MultiLevel, smooth: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
+    y, extra = columns.level(*combine(smooth, rest))
     return on_grid(y, bits=columns.bits), extra
+
+
+def _branch_forward(columns: MultiLevel, smooth: PyTree, rest: PyTree):
+    run = lambda smooth: partition(_branch_value(columns, smooth, rest))  # noqa: E731
+    outputs, pull, others = jax.vjp(run, smooth, has_aux=True)
+    return combine(outputs, others), (pull, smooth)
+
+
+def _branch_backward(columns: MultiLevel, residuals: PyTree, cotangents: PyTree):
+    del columns
+    pull, smooth = residuals
+    wanted = jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else g, cotangents)
+    undo = lambda smooth, pull, wanted: pull(wanted)[0]  # noqa: E731
+    return apart(undo, smooth, pull, wanted), None
+
+
+_branch.defvjp(_branch_forward, _branch_backward)
 
 
 @jax.custom_vjp

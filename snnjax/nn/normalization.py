@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from snnjax.memory.apart import apart
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, Key
@@ -55,6 +56,8 @@ class BatchNorm(nnx.Module):
         epsilon: added to the variance.
         gain: fixed factor; `alpha * threshold` for tdBN.
         scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
+        alone: on a CPU batch statistics are computed by themselves (`memory.apart`): last bits that
+            do not depend on what the program around keeps for its derivative.
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).
@@ -70,11 +73,13 @@ class BatchNorm(nnx.Module):
         epsilon: float = 1e-5,
         gain: float = 1.0,
         scale: float = 1.0,
+        alone: bool = False,
     ):
         if over not in _OVER:
             raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
+        self.alone = alone
         self.scale = nnx.Param(jnp.full(channels, scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
@@ -103,12 +108,14 @@ class BatchNorm(nnx.Module):
             return self._normalize(inputs, *running), Aux((), running)
         axes = tuple(range(0 if self.over == "window" else 1, inputs.ndim - 1))
         scale = self.gain * self.scale[...]
-        normal = _standardized(axes, self.epsilon, inputs, scale, self.bias[...])
+        over = (axes, self.epsilon, self.alone)
+        normal = _standardized(*over, inputs, scale, self.bias[...])
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         # Over "step" one row per timestep: their mean is what the running values move towards.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
+        # One product, not two: which of two is fused with the sum would be up to the compiler.
         moved = jax.tree.map(
-            lambda old, new: self.momentum * old + (1 - self.momentum) * new, running, batch
+            lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
         )
         return outputs, Aux((), jax.lax.stop_gradient(moved))
 
@@ -118,8 +125,8 @@ class BatchNorm(nnx.Module):
         return outputs.astype(inputs.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _standardized(axes, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _standardized(axes, epsilon, alone, x, scale, bias) -> tuple[Array, Array, Array]:
     """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
 
     The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
@@ -129,20 +136,28 @@ def _standardized(axes, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
 
     Mean and variance leave as statistics only: their own cotangents are not looked at.
     """
-    return _standardize(axes, epsilon, x, scale, bias)[0]
+    return _standardize(axes, epsilon, alone, x, scale, bias)[0]
 
 
-def _standardize(axes, epsilon, x, scale, bias):
-    wide = x.astype(jnp.float32)
-    mean = wide.mean(axes, keepdims=True)
-    var = jnp.square(wide - mean).mean(axes, keepdims=True)
+def _standardize(axes, epsilon, alone, x, scale, bias):
+    moments = functools.partial(_moments, axes)
+    rows = jnp.zeros(jax.eval_shape(moments, (), x)[0].shape, jnp.float32)
+    mean, var = apart(moments, (rows, rows), x) if alone else moments((), x)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = (wide - mean) * (scale * rate) + bias
+    y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
     return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
 
 
-def _standardize_backward(axes, epsilon, residuals, cotangents):
-    del epsilon
+def _moments(axes, carry, x):
+    """Mean and variance, in the form that `apart` takes."""
+    del carry
+    wide = x.astype(jnp.float32)
+    mean = wide.mean(axes, keepdims=True)
+    return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
+
+
+def _standardize_backward(axes, epsilon, alone, residuals, cotangents):
+    del epsilon, alone
     x, mean, rate, scale = residuals
     g = cotangents[0].astype(jnp.float32)
     n = (x.astype(jnp.float32) - mean) * rate

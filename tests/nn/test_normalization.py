@@ -28,8 +28,8 @@ def oracle(x, over, scale, bias):
     return GAIN * scale * (x - mean) / np.sqrt(var + EPSILON) + bias, moved
 
 
-def batchnorm(over):
-    layer = nn.BatchNorm(2, over=over, momentum=MOMENTUM, epsilon=EPSILON, gain=GAIN)
+def batchnorm(over, **options):
+    layer = nn.BatchNorm(2, over=over, momentum=MOMENTUM, epsilon=EPSILON, gain=GAIN, **options)
     layer.scale = nnx.Param(jnp.array([1.3, 0.4], jnp.float32))
     layer.bias = nnx.Param(jnp.array([0.1, -0.5], jnp.float32))
     running = nn.Statistics(jnp.asarray(MEAN, jnp.float32), jnp.asarray(VAR, jnp.float32))
@@ -37,9 +37,10 @@ def batchnorm(over):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("over", ["window", "step", "frozen"])
-def test_outputs_and_statistics_are_those_of_the_formula(over):
-    layer, state = batchnorm(over)
+def test_outputs_and_statistics_are_those_of_the_formula(over, alone):
+    layer, state = batchnorm(over, alone=alone)
     inputs = sequence(SPACE) + 0.5
     outputs, aux = layer(inputs, state, training=True)
     expected, moved = oracle(inputs, over, layer.scale[...], layer.bias[...])
@@ -84,9 +85,10 @@ def test_half_precision_is_normalised_in_float32(training):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("over", ["window", "step"])
-def test_the_gradient_is_that_of_the_formula(over):
-    layer, state = batchnorm(over)
+def test_the_gradient_is_that_of_the_formula(over, alone):
+    layer, state = batchnorm(over, alone=alone)
     x, weights = sequence(SPACE) + 1, sequence(SPACE, seed=1)
     axes = (0, 1, 2, 3) if over == "window" else (1, 2, 3)
 
