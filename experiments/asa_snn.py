@@ -65,7 +65,9 @@ def dataset(experiment):
         raise ValueError(f"there are five folds, 0 to 4, not {experiment.fold}")
     whole = data.load(experiment.source, data_dir=experiment.data_dir)
     if experiment.source == "fashion_mnist":
-        return dataclasses.replace(whole, train=whole.train.take(np.arange(6000)))
+        return dataclasses.replace(
+            whole, train=whole.train.take(np.arange(min(6000, len(whole.train))))
+        )
     fold = next(itertools.islice(data.folds(whole, k=5), experiment.fold, None))
     size = {"height": 34, "width": 34, "duration": 300_000, "dtype": np.uint8}
     cut = functools.partial(encoding.frames_by_time, timesteps=experiment.timesteps, **size)

@@ -16,8 +16,8 @@ from snnjax import data, training
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
-    "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "t_revsnn_dvs",
-    "t_revsnn_imagenet",
+    "asa_snn_dvs", "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs",
+    "t_revsnn_dvs", "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
 
@@ -29,6 +29,9 @@ SLOW = {
 """Seconds of tracing each; one of a family stays in the default lane."""
 
 VARIANTS = [
+    ("asa_snn", {"source": "fashion_mnist", "attention": "half"}),
+    ("asa_snn_dvs", {"source": "dvs128_gait_day", "attention": "none"}),
+    ("asa_snn_dvs", {"source": "dvs128_gait_night", "attention": "union", "epochs": 100}),
     ("nmnist", {"architecture": "rev_resnet24", "timesteps": 6, "batch": 16}),
     ("efficient_lif_cifar", {"architecture": "vgg16", "sharing": "layer"}),
     ("efficient_lif_cifar", {"compat": True, "sharing": "none", "source": "cifar100"}),
@@ -66,11 +69,12 @@ def stand_in(name, *, folder, data_dir=None):
     """A few examples in the shapes of a data set."""
     del data_dir
     classes = {"cifar100": 100, "dvs128_gesture": 11, "hapt": 6}.get(name, 10)
+    classes = 20 if name.startswith("dvs128_gait") else classes
     labels = np.arange(50, dtype=np.int32) % classes
     if name == "imagenet":
         return photographs(labels, folder / "photograph.png")
     shapes = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "hapt": (128, 6)}
-    if name in ("nmnist", "cifar10_dvs", "dvs128_gesture"):
+    if name in ("nmnist", "cifar10_dvs") or name.startswith("dvs128"):
         size = 34 if name == "nmnist" else 128
         inputs, shape = recordings(len(labels), size), (size, size, 2)
     else:

@@ -88,6 +88,7 @@ def transformed(
     transform: Callable[[Any, np.random.Generator | None], Any],
     *,
     scale: float = 1.0,
+    threads: int = 0,
 ) -> Dataset:
     """The data set with inputs that `transform` makes anew for every batch; see this file's head.
 
@@ -96,6 +97,7 @@ def transformed(
         transform: `(example, rng) -> array` of one shape, its first axis time. `rng` is None for
             what is evaluated: test examples, that is.
         scale: What `rescale` shall multiply the inputs by.
+        threads: As of `Transformed`.
 
     Returns:
         The same data set; `input_shape` is that of its first training example without time.
@@ -119,7 +121,7 @@ def transformed(
     if not len(dataset.train):
         raise ValueError(f"{dataset.name}: an empty split has no shape to give its inputs")
     train, test = (
-        dataclasses.replace(split, inputs=Transformed(split.inputs, transform))
+        dataclasses.replace(split, inputs=Transformed(split.inputs, transform, threads=threads))
         for split in (dataset.train, dataset.test)
     )
     shape = train.inputs[0].shape[1:]
