@@ -40,7 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax import data, encoding, models, nn, readout, training
+from snnjax import data, encoding, losses, models, nn, training
 
 SIZES = {"nmnist": 34, "fashion_mnist": 28}
 ATTENTIONS = {"none": None, "half": None, "asa": models.asa_attention}
@@ -121,8 +121,7 @@ def network(experiment, rngs):
 def loss(experiment, outputs, labels):
     """The squared difference of output rates and one-hot labels, mean over the classes."""
     del experiment
-    rates = readout.rate(outputs)
-    return jnp.square(rates - jax.nn.one_hot(labels, rates.shape[-1])).mean(-1)
+    return losses.rate_mse(outputs, labels)
 
 
 def config():

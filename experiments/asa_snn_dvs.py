@@ -33,11 +33,9 @@ Command: snnjax train experiments/asa_snn_dvs.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from snnjax import data, encoding, models, readout, training
+from snnjax import data, encoding, losses, models, training
 
 STEP = 15_000  # microseconds
 CLASSES = {"dvs128_gesture": 11, "dvs128_gait_day": 20, "dvs128_gait_night": 20}
@@ -108,8 +106,7 @@ def network(experiment, rngs):
 def loss(experiment, outputs, labels):
     """The squared difference of output rates and one-hot labels, mean over the classes."""
     del experiment
-    rates = readout.rate(outputs)
-    return jnp.square(rates - jax.nn.one_hot(labels, rates.shape[-1])).mean(-1)
+    return losses.rate_mse(outputs, labels)
 
 
 def optimizer(experiment, schedule):
