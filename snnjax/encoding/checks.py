@@ -6,6 +6,7 @@ import operator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from snnjax.typing import Array
 
@@ -78,3 +79,21 @@ def unit_interval(name: str, values: Array) -> None:
             f"{float(values.max()):g}: rescale them, e.g. (x - x.min()) / (x.max() - x.min()), "
             f"or jnp.clip(x, 0, 1)"
         )
+
+
+def recording(events: np.ndarray) -> np.ndarray:
+    """Returns events as a NumPy array of four columns, or says how to make one.
+
+    Args:
+        events: What the caller gave.
+
+    Raises:
+        ValueError: If it is not `[n, 4]`.
+    """
+    events = np.asarray(events)
+    if events.ndim != 2 or events.shape[1] != 4:
+        raise ValueError(
+            f"events must be [n, 4] with the columns t, x, y, polarity, got {list(events.shape)}: "
+            "use np.stack([t, x, y, p], axis=1)"
+        )
+    return events

@@ -172,12 +172,7 @@ def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]
 
 def _checked(events: np.ndarray, height: int, width: int) -> np.ndarray:
     """The events as int64 (an unsigned column would wrap in a difference), inside the frame."""
-    events = np.asarray(events)
-    if events.ndim != 2 or events.shape[1] != 4:
-        raise ValueError(
-            f"events must be [n, 4] with the columns t, x, y, polarity, got {list(events.shape)}: "
-            f"use np.stack([t, x, y, p], axis=1)"
-        )
+    events = checks.recording(events)
     if not np.issubdtype(events.dtype, np.integer):
         raise TypeError(
             f"events must be integers (t in microseconds), got {events.dtype}: seconds become "

@@ -41,7 +41,7 @@ def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarra
     Raises:
         ValueError: If `events` are not `[n, 4]`, or `duration` is below 1.
     """
-    events, duration = _checked(events), checks.positive_integer("duration", duration)
+    events, duration = checks.recording(events), checks.positive_integer("duration", duration)
     t = events[:, 0]
     inside = events[(t >= start) & (t < start + duration)].copy()
     inside[:, 0] -= start
@@ -64,7 +64,7 @@ def random_slice(rng: np.random.Generator, events: np.ndarray, *, duration: int)
     Raises:
         ValueError: If `events` are not `[n, 4]`, or `duration` is below 1.
     """
-    events = _checked(events)
+    events = checks.recording(events)
     first, slack = _slack(events, duration)
     start = first + int(rng.integers(0, slack, endpoint=True))
     return slice_by_time(events, start=start, duration=duration)
@@ -88,7 +88,7 @@ def clips(events: np.ndarray, *, count: int, duration: int) -> list[np.ndarray]:
     Raises:
         ValueError: If `events` are not `[n, 4]`, or `count` or `duration` is below 1.
     """
-    events, count = _checked(events), checks.positive_integer("count", count)
+    events, count = checks.recording(events), checks.positive_integer("count", count)
     first, slack = _slack(events, duration)
     starts = [first + k * slack // max(count - 1, 1) for k in range(count)]
     return [slice_by_time(events, start=start, duration=duration) for start in starts]
@@ -131,7 +131,7 @@ def event_drop(
     Raises:
         ValueError: If `events` are not `[n, 4]`, or a range does not lie within 0 and 1.
     """
-    events = _checked(events)
+    events = checks.recording(events)
     for name, bounds in (("time", time), ("side", side), ("share", share)):
         if not 0 <= bounds[0] <= bounds[1] <= 1:
             raise ValueError(f"{name} must be two shares in order, within 0 and 1, got {bounds}")
@@ -164,12 +164,3 @@ def _slack(events: np.ndarray, duration: int) -> tuple[int, int]:
         return 0, 0
     first, last = int(events[:, 0].min()), int(events[:, 0].max())
     return first, max(last + 1 - duration - first, 0)
-
-
-def _checked(events: np.ndarray) -> np.ndarray:
-    events = np.asarray(events)
-    if events.ndim != 2 or events.shape[1] != 4:
-        raise ValueError(
-            f"events must be [n, 4] with the columns t, x, y, polarity, got {list(events.shape)}"
-        )
-    return events

@@ -141,8 +141,11 @@ def _standardized(axes, epsilon, alone, x, scale, bias) -> tuple[Array, Array, A
 
 def _standardize(axes, epsilon, alone, x, scale, bias):
     moments = functools.partial(_moments, axes)
-    rows = jnp.zeros(jax.eval_shape(moments, (), x)[0].shape, jnp.float32)
-    mean, var = apart(moments, (rows, rows), x) if alone else moments((), x)
+    if alone:
+        rows = jnp.zeros(jax.eval_shape(moments, (), x)[0].shape, jnp.float32)
+        mean, var = apart(moments, (rows, rows), x)
+    else:
+        mean, var = moments((), x)
     rate = jax.lax.rsqrt(var + epsilon)
     y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
     return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
