@@ -77,28 +77,23 @@ def dataset(experiment):
 def encode(experiment, inputs, key):
     """Events as frames of patches, `[T, B, 17, 17, 8]` or `[T, B, 14, 14, 8]`."""
     if experiment.source == "nmnist":
-        frames = encoding.frames(inputs.astype(jnp.float32))
-        shift = 3
+        frames, padding = inputs.astype(jnp.float32), 3
     else:
-        frames = moved(data.rescale(inputs, 1 / 255), experiment.timesteps)
-        shift = 1
+        frames, padding = moved(data.rescale(inputs, 1 / 255), experiment.timesteps), 1
     if key is not None:
-        timesteps, batch, height, width, channels = frames.shape
-        # One shift per recording: time rides along as channels.
-        folded = jnp.moveaxis(frames, 0, 3).reshape(batch, height, width, -1)
-        folded = data.random_crop(key, folded, padding=shift)
-        frames = jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 0)
-    return jax.vmap(data.patches)(frames)
+        shift = functools.partial(data.random_crop, key, padding=padding)
+        frames = data.through_time(shift, frames)
+    return jax.vmap(data.patches)(encoding.frames(frames))
 
 
 def moved(images, timesteps):
-    """What pixels report of images that move along a triangle, `[T, B, 28, 28, 2]`."""
+    """What pixels report of images that move along a triangle, `[B, T, 28, 28, 2]`."""
     corners = np.array([[0, 0], [4, 2], [0, 4], [0, 0]])
     way = np.linspace(0, 3, timesteps + 1)
     path = [np.interp(way, np.arange(4), corners[:, axis]).round().astype(int) for axis in (0, 1)]
     padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
     seen = [padded[:, r : r + 28, c : c + 28] for r, c in zip(*path, strict=True)]
-    return encoding.delta(jnp.stack(seen), threshold=0.15)[1:]
+    return encoding.delta(jnp.stack(seen), threshold=0.15)[1:].swapaxes(0, 1)
 
 
 def network(experiment, rngs):

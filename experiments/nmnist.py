@@ -65,11 +65,8 @@ def encode(experiment, inputs, key):
     """
     frames = jnp.log1p(inputs.astype(jnp.float32))
     if key is not None and experiment.shift:
-        batch, timesteps, height, width, channels = frames.shape
-        # One shift per recording: time rides along as channels.
-        folded = jnp.moveaxis(frames, 1, 3).reshape(batch, height, width, -1)
-        folded = data.random_crop(key, folded, padding=experiment.shift)
-        frames = jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 1)
+        shift = functools.partial(data.random_crop, key, padding=experiment.shift)
+        frames = data.through_time(shift, frames)
     frames = encoding.frames(frames)
     return jax.vmap(data.patches)(frames) if experiment.architecture != "conv" else frames
 

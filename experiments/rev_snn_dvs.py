@@ -76,11 +76,8 @@ def encode(experiment, inputs, key):
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
-        batch, timesteps, height, width, channels = inputs.shape
-        # Time rides along as channels.
-        folded = jnp.moveaxis(inputs, 1, 3).reshape(batch, height, width, -1)
-        folded = data.trivial_augment(change, data.random_flip(flip, folded))
-        inputs = jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 1)
+        both = lambda images: data.trivial_augment(change, data.random_flip(flip, images))  # noqa: E731
+        inputs = data.through_time(both, inputs)
     return encoding.frames(inputs.astype(jnp.float32))
 
 

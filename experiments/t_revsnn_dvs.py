@@ -65,11 +65,8 @@ def encode(experiment, inputs, key):
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
-        batch, timesteps, height, width, channels = inputs.shape
-        # Time rides along as channels.
-        folded = jnp.moveaxis(inputs, 1, 3).reshape(batch, height, width, -1)
-        folded = data.random_flip(flip, data.trivial_augment(change, folded))
-        inputs = jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 1)
+        both = lambda images: data.random_flip(flip, data.trivial_augment(change, images))  # noqa: E731
+        inputs = data.through_time(both, inputs)
     return encoding.frames(inputs.astype(jnp.float32))
 
 

@@ -16,7 +16,7 @@ loaded by the functions that use them, and so is the decoder of AEDAT 4.
 from snnjax.data.aedat import parse_aedat2, parse_aedat3
 from snnjax.data.aedat4 import read_aedat4
 from snnjax.data.arrays import from_arrays, from_npz
-from snnjax.data.augmentation import augment, random_crop, random_flip
+from snnjax.data.augmentation import augment, random_crop, random_flip, through_time
 from snnjax.data.dataset import Dataset, Events, Split, dense, patches, rescale
 from snnjax.data.dvs128_gait import parse_gait
 from snnjax.data.erasing import random_erasing
@@ -73,6 +73,7 @@ __all__ = [
     "read_aedat4",
     "rescale",
     "tfds_source",
+    "through_time",
     "transformed",
     "trivial_augment",
 ]

@@ -10,6 +10,8 @@ Reference:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -74,6 +76,23 @@ def random_flip(key: Key, images: jax.Array) -> jax.Array:
     check_images(images)
     mirror = jax.vmap(jax.random.bernoulli)(keys_of(key, images))
     return jnp.where(mirror[:, None, None, None], images[:, :, ::-1, :], images)
+
+
+def through_time(change: Callable[[jax.Array], jax.Array], frames: jax.Array) -> jax.Array:
+    """Changes each recording as a whole: what is drawn for it is the same at every timestep.
+
+    Time rides along as channels: `change` sees `[B, H, W, T C]`.
+
+    Args:
+        change: Of images, such as `lambda x: random_crop(key, x)`; it keeps their shape.
+        frames: `[B, T, H, W, C]`, of any dtype.
+
+    Returns:
+        `[B, T, H, W, C]`.
+    """
+    batch, timesteps, height, width, channels = frames.shape
+    folded = change(jnp.moveaxis(frames, 1, 3).reshape(batch, height, width, -1))
+    return jnp.moveaxis(folded.reshape(batch, height, width, timesteps, channels), 3, 1)
 
 
 def keys_of(key: Key, images: jax.Array) -> jax.Array:

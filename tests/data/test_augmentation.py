@@ -70,3 +70,14 @@ def test_what_is_no_batch_of_images_is_refused(images, key):
     for wrong in (images[0], images[None]):
         with pytest.raises(ValueError, match="before the encoding"):
             data.augment(key, wrong)
+
+
+@pytest.mark.fast
+def test_a_recording_is_changed_alike_at_every_timestep():
+    key = jax.random.key(3)
+    frames = jax.random.normal(jax.random.key(0), (4, 3, 5, 6, 2))
+    change = lambda images: data.random_crop(key, images, padding=2)  # noqa: E731
+    found = data.through_time(change, frames)
+    assert found.shape == frames.shape and (found != frames).any()
+    for t in range(3):
+        np.testing.assert_array_equal(found[:, t], change(frames[:, t]))
