@@ -201,7 +201,9 @@ def test_recipes_are_those_of_the_papers():
         "t_revsnn_dvs": (0, 20, 300),
         "t_revsnn_imagenet": (0, 20, 300),
         "efficient_lif_cifar": (0, 150, 300),
+        "asa_snn_dvs": (0, 100, 200),
     }
+    assert set(epochs) == set(RECIPES)
     rates = {}
     for name in RECIPES:
         experiment = config_of(name)
@@ -214,3 +216,4 @@ def test_recipes_are_those_of_the_papers():
     assert rates["t_revsnn_dvs"] == close([1e-5 / 16, 2e-3 / 16, 1e-6 / 16])
     assert rates["t_revsnn_imagenet"] == close([4e-5, 8e-3, 4e-6])
     assert rates["efficient_lif_cifar"] == close([0.1, 0.05, 0.0])
+    assert rates["asa_snn_dvs"] == close([1e-4, 5.05e-5, 1e-6])
