@@ -1,0 +1,14 @@
+"""Few bits per weight: fixed point and its rounding, packed storage, shared scales.
+
+Pure functions on arrays; the layers that use them are in `snnjax.nn`.
+"""
+
+from snnjax.quantization.fixed_point import (
+    QFormat,
+    nearest,
+    stochastic,
+    straight_through,
+    truncate,
+)
+
+__all__ = ["QFormat", "nearest", "stochastic", "straight_through", "truncate"]
