@@ -25,6 +25,7 @@ from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.statistics import StreamPeak, stream_use
 from snnjax.nn.strategy import saves_memory, with_memory
+from snnjax.nn.sub_bit_conv import SubBitConv, with_stored_kernels
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
 from snnjax.nn.turned_off import TurnedOff
 from snnjax.nn.wiring import Residual, Sequential
@@ -72,6 +73,7 @@ __all__ = [
     "State",
     "Statistics",
     "StreamPeak",
+    "SubBitConv",
     "TurnedOff",
     "attend",
     "convolution",
@@ -82,4 +84,5 @@ __all__ = [
     "stateless",
     "stream_use",
     "with_memory",
+    "with_stored_kernels",
 ]

@@ -10,5 +10,15 @@ from snnjax.quantization.fixed_point import (
     straight_through,
     truncate,
 )
+from snnjax.quantization.packing import Packed, pack, unpack
 
-__all__ = ["QFormat", "nearest", "stochastic", "straight_through", "truncate"]
+__all__ = [
+    "Packed",
+    "QFormat",
+    "nearest",
+    "pack",
+    "stochastic",
+    "straight_through",
+    "truncate",
+    "unpack",
+]
