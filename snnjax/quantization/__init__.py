@@ -11,13 +11,27 @@ from snnjax.quantization.fixed_point import (
     truncate,
 )
 from snnjax.quantization.packing import Packed, pack, unpack
+from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters, Plan, quantized
+from snnjax.quantization.quantizer import Quantized, Quantizer
+from snnjax.quantization.storage import Footprint, Stored, restore, store
 
 __all__ = [
+    "FirstOf",
+    "Footprint",
+    "Kernels",
+    "NeuronParameters",
     "Packed",
+    "Plan",
     "QFormat",
+    "Quantized",
+    "Quantizer",
+    "Stored",
     "nearest",
     "pack",
+    "quantized",
+    "restore",
     "stochastic",
+    "store",
     "straight_through",
     "truncate",
     "unpack",
