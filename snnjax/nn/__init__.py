@@ -17,10 +17,12 @@ from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.once import Once
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
+from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.reversible import Reversible
 from snnjax.nn.scaled_conv import ScaledStdConv
+from snnjax.nn.shared_scale import SharedScale
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.statistics import StreamPeak, stream_use
@@ -61,6 +63,7 @@ __all__ = [
     "Network",
     "Neuron",
     "Once",
+    "Quantized",
     "Recurrent",
     "Residual",
     "Rest",
@@ -68,6 +71,7 @@ __all__ = [
     "ScaledStdConv",
     "Sequential",
     "Shared",
+    "SharedScale",
     "SpikingSelfAttention",
     "Stacked",
     "State",

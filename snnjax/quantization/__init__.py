@@ -13,11 +13,21 @@ from snnjax.quantization.fixed_point import (
 from snnjax.quantization.packing import Packed, pack, unpack
 from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters, Plan, quantized
 from snnjax.quantization.quantizer import Quantized, Quantizer
+from snnjax.quantization.shared_scale import (
+    IntegerParams,
+    SharedScaleParams,
+    SharedScaleState,
+    integer_form,
+    integer_lif,
+    shared_codes,
+    shared_scale_lif,
+)
 from snnjax.quantization.storage import Footprint, Stored, restore, store
 
 __all__ = [
     "FirstOf",
     "Footprint",
+    "IntegerParams",
     "Kernels",
     "NeuronParameters",
     "Packed",
@@ -25,11 +35,17 @@ __all__ = [
     "QFormat",
     "Quantized",
     "Quantizer",
+    "SharedScaleParams",
+    "SharedScaleState",
     "Stored",
+    "integer_form",
+    "integer_lif",
     "nearest",
     "pack",
     "quantized",
     "restore",
+    "shared_codes",
+    "shared_scale_lif",
     "stochastic",
     "store",
     "straight_through",

@@ -1,0 +1,79 @@
+"""A network whose weights are rounded while it trains, so that it learns to live with it.
+
+    y = layer(round(w))(x),      dL/dw := dL/d(round(w))           where nothing is clipped
+
+The layer holds full-precision weights, which collect the small updates, and runs on their rounded
+copies: what `quantization.store` packs afterwards is what was trained and judged, bit for bit. No
+state is added, so training, checkpoints and strategies go on as they do.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+from flax import nnx
+
+from snnjax.memory import Strategy
+from snnjax.nn.contract import Aux, Layer, State
+from snnjax.nn.strategy import _Placing
+from snnjax.quantization import Plan, quantized
+from snnjax.typing import Array, Key
+
+__all__ = ["Quantized"]
+
+
+class Quantized(nnx.Module):
+    """A layer on rounded weights; usually the whole body of a network.
+
+        network = nn.Network(nn.Quantized(network.body, plan), network.input_shape)
+
+    To store it, take the layer out again: `quantization.store(body.layer, body.plan)`. Rounding
+    costs a pass over the weights per call (per timestep in `order="time"`), and a rounded copy of
+    them for the derivative. Taps, states and statistics are those of the layer.
+
+    Args:
+        layer: any layer of the contract `nn.Layer`.
+        plan: which arrays, and how, see `quantization.plans`; frozen and comparable, and none that
+            rounds stochastically: behind the rounding nothing is lost.
+
+    Raises:
+        ValueError: the plan finds nothing in the layer, or rounds stochastically.
+
+    Example:
+        nn.Quantized(network.body, quantization.Kernels(quantization.Quantizer(4)))
+
+    Reference:
+        Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and Training of
+        Neural Networks for Efficient Integer-Arithmetic-Only Inference", 2017, arXiv:1712.05877
+        (rounding in the forward pass of training). The grids here are those of `quantization`.
+    """
+
+    def __init__(self, layer: Layer, plan: Plan):
+        jax.eval_shape(lambda layer: quantized(layer, plan), layer)  # refuses what it cannot do
+        self.layer, self.plan, self.name = layer, plan, "quantized"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """That of the layer."""
+        return self.layer.initial_state(shape)
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`[T, B, ...]` through the layer with its weights on their grids."""
+        rounded = quantized(self.layer, self.plan)
+        return rounded(inputs, state, training=training, key=key, taps=taps)
+
+    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:
+        """The layer takes of the strategy what it would take by itself."""
+        # In order="time" the strategy over time was taken out of it before.
+        placing = _Placing(strategy, "layer")
+        layer: Any
+        layer, spikes = placing.place(self.layer, spikes)
+        return Quantized(placing.cut(layer), self.plan), spikes

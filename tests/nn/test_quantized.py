@@ -1,0 +1,136 @@
+"""Networks on rounded weights: the layer inside as it is, but for the rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import memory, nn
+from snnjax.quantization import (
+    FirstOf,
+    Kernels,
+    NeuronParameters,
+    QFormat,
+    Quantizer,
+    quantized,
+    restore,
+    stochastic,
+    store,
+)
+from tests.compare import assert_close, assert_equal
+from tests.nn.networks import B, averaging, inputs_of, reversible, vgg
+from tests.nn.networks import run as graded
+
+PLAN = Kernels(Quantizer(4))
+
+
+def wrapped(network, plan=PLAN):
+    return nn.Network(nn.Quantized(network.body, plan), network.input_shape, order=network.order)
+
+
+def outputs_of(network, **options):
+    state = network.initial_state(B)
+    return network(inputs_of(network), state, training=False, **options)
+
+
+@pytest.mark.fast
+def test_what_is_stored_of_it_is_what_it_ran_as():
+    network, compiled = wrapped(averaging()), jax.jit(outputs_of)
+    body = restore(store(network.body.layer, network.body.plan))
+    outputs, aux = compiled(network)
+    expected, expected_aux = compiled(nn.Network(body, network.input_shape))
+    assert_equal(outputs, expected)
+    assert_equal(aux, expected_aux)
+    assert (compiled(averaging())[0] != expected).any()
+
+
+def test_gradients_are_those_at_the_rounded_weights():
+    """Where nothing is clipped; the parameters of the two are the same arrays in the same order."""
+    plan, network = Kernels(Quantizer(4, fit="largest")), vgg()
+    gradients, (outputs, aux) = graded(wrapped(network, plan))
+    expected, (expected_outputs, expected_aux) = graded(quantized(network, plan))
+    assert_equal(outputs, expected_outputs)
+    assert_close(gradients, expected, 1e-5)
+    assert_close(aux.statistics, expected_aux.statistics, 1e-6)
+
+
+def test_taps_have_the_names_of_the_layer_inside():
+    network = averaging()
+    plain = outputs_of(network, taps=("rates",))[1].taps
+    assert set(outputs_of(wrapped(network), taps=("rates",))[1].taps) == set(plain)
+
+
+@pytest.mark.fast
+def test_neuron_parameters_are_rounded_too():
+    rngs = nnx.Rngs(0)
+    body = nn.Sequential(nn.Linear(5, 6, rngs=rngs), nn.LIF(decay=0.3, learn=("decay",)))
+    plan = FirstOf((PLAN, NeuronParameters(QFormat(0, 2))))
+    by_hand = nn.Sequential(quantized(body.layers[0], PLAN), nn.LIF(decay=0.25))
+    inputs = 2 * jax.random.normal(jax.random.key(0), (4, B, 5))
+    state = body.initial_state((B, 5))
+    assert_close(
+        nn.Quantized(body, plan)(inputs, state, training=False)[0],
+        by_hand(inputs, state, training=False)[0],
+        0.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "strategy"),
+    [
+        (vgg, memory.Strategy(depth=memory.recompute(1), pack=True)),
+        (vgg, memory.Strategy(time=memory.recompute(2))),
+        (reversible, memory.Strategy(depth=memory.reversal())),
+    ],
+    ids=["depth and pack", "time", "reverse"],
+)
+def test_strategies_reach_the_layers_inside(make, strategy):
+    """They take what they take unwrapped, and values do not change."""
+    network = make()
+    saving = nn.with_memory(wrapped(network), strategy)
+    inside, alone = saving.body.layer, nn.with_memory(network, strategy).body
+    assert jax.tree.structure(inside) == jax.tree.structure(alone)
+    expected, (outputs, _) = graded(wrapped(network))
+    gradients, (again, _) = graded(saving)
+    assert_close(again, outputs, 1e-6)
+    assert_close(gradients, expected, 1e-4)
+
+
+def test_in_time_order():
+    network = vgg(order="time", norm=lambda c: nn.BatchNorm(c, over="step"))
+    assert_close(outputs_of(wrapped(network))[0], outputs_of(quantized(network, PLAN))[0], 1e-6)
+
+
+@pytest.mark.fast
+def test_equal_constructions_are_one_structure():
+    one, other = wrapped(vgg()), wrapped(vgg())
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert jax.tree.structure(one) != jax.tree.structure(wrapped(vgg(), Kernels(Quantizer(5))))
+
+
+@pytest.mark.fast
+def test_what_cannot_be_rounded_is_refused():
+    with pytest.raises(ValueError, match="finds none of"):
+        nn.Quantized(nn.BatchNorm(3), PLAN)
+    drawing = lambda name, leaf: QFormat(0, 4, rounding=stochastic)  # noqa: E731
+    with pytest.raises(ValueError, match="pass key"):
+        nn.Quantized(nn.Linear(3, 2, rngs=nnx.Rngs(0)), drawing)
+
+
+def test_full_precision_weights_collect_what_rounding_would_lose():
+    """Steps far below that of the grid, as a gradient's are: after enough of them a code moves."""
+    layer = nn.Quantized(nn.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0)), PLAN)
+    inputs, state = jnp.ones((1, 1, 4)), nn.State()
+    (before,) = jax.tree.leaves(layer)
+    small = 0.01 * float(Quantizer(4).scale(before).min())
+
+    def step(layer):
+        slope = jax.grad(lambda m: m(inputs, state, training=True)[0].sum())(layer)
+        return jax.tree.map(lambda w, g: w - small * jnp.sign(g), layer, slope)
+
+    codes = lambda m: np.asarray(store(m.layer, PLAN).arrays[0].codes.codes())  # noqa: E731
+    once = step(layer)
+    often = jax.lax.fori_loop(0, 100, lambda _, m: step(m), layer)
+    assert (codes(once) != codes(layer)).mean() < 0.2
+    assert (codes(often) != codes(layer)).mean() > 0.5
