@@ -23,8 +23,26 @@ from snnjax.quantization.shared_scale import (
     shared_scale_lif,
 )
 from snnjax.quantization.storage import Footprint, Stored, restore, store
+from snnjax.quantization.sub_bit import all_patterns, nearest_pattern, random_patterns
+from snnjax.quantization.sub_bit_codebook import (
+    Codebook,
+    random_codebook,
+    refine,
+    refresh,
+    used_patterns,
+    with_refinement,
+)
+from snnjax.quantization.sub_bit_lookup import (
+    bit_operations,
+    integer_threshold,
+    lookup_counts,
+    patch_codes,
+    product_table,
+)
+from snnjax.quantization.sub_bit_storage import SubBitKernels, index_bits, store_kernels
 
 __all__ = [
+    "Codebook",
     "FirstOf",
     "Footprint",
     "IntegerParams",
@@ -38,17 +56,33 @@ __all__ = [
     "SharedScaleParams",
     "SharedScaleState",
     "Stored",
+    "SubBitKernels",
+    "all_patterns",
+    "bit_operations",
+    "index_bits",
     "integer_form",
     "integer_lif",
+    "integer_threshold",
+    "lookup_counts",
     "nearest",
+    "nearest_pattern",
     "pack",
+    "patch_codes",
+    "product_table",
     "quantized",
+    "random_codebook",
+    "random_patterns",
+    "refine",
+    "refresh",
     "restore",
     "shared_codes",
     "shared_scale_lif",
     "stochastic",
     "store",
+    "store_kernels",
     "straight_through",
     "truncate",
     "unpack",
+    "used_patterns",
+    "with_refinement",
 ]

@@ -19,7 +19,9 @@ whole codebook gives exactly the signs of `w`, and a kernel of zeros all -1 ther
 
 Reference: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate
 Binary Neural Networks", ICCV 2021, arXiv:2110.09195 (not spiking: "SNN" is another word there).
-Read in the released code: assignment, scale, both gradients. Ours: the rule for ties.
+Read in the released code: assignment, scale, both gradients. Ours: the rule for ties, where the
+code takes the first; signs that are exact, where its `c + (b - c)` is 0.99999994 of them; blocks of
+kernels, where it holds all of `[kernels, 2^tau, 9]`.
 """
 
 from __future__ import annotations

@@ -15,7 +15,9 @@ and each refinement, in training only,
 Refinement is a function of a codebook and a key, `refine`; `refresh` applies it to all codebooks of
 a network, and `with_refinement` to an optimizer's rule, so that it comes with every `every`-th step
 of any training loop. Evaluation changes nothing, for nothing here is called in a forward pass; the
-memory is saved with the parameters, for it is one of them.
+memory is saved with the parameters, for it is one of them; and devices that hold copies of the
+parameters draw the same patterns. (The released code counts forward passes in evaluation too, loses
+its memory on resuming, and drops what replicas on several GPUs refine.)
 
 Reference: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate
 Binary Neural Networks", ICCV 2021, arXiv:2110.09195. Read in the released code: the memory, the
@@ -150,29 +152,33 @@ class Refinement(NamedTuple):
 
 
 def with_refinement(
-    rule: optax.GradientTransformation, *, key: Key, every: int = 25
+    rule: optax.GradientTransformation, *, key: Key, every: int = 25, speed: float = 1.0
 ) -> optax.GradientTransformation:
     """A rule that moves and refines codebooks at every `every`-th step.
 
     At that step latent patterns take the rule's update and are refined; at the others they rest,
     while moments that the rule keeps go on. (In the released code the gradient itself reaches the
     latent patterns in every 25th pass only.) All other parameters are the rule's own affair, at
-    every step. A latent entry starts at -1 or 1: with steps of a learning rate `lr` it changes its
-    sign after `every / lr` steps at the soonest, so a short training wants a small `every`.
+    every step. A latent entry starts at -1 or 1: with steps as long as the learning rate `lr`, as
+    Adam makes them, it changes its sign after `every / (lr speed)` steps at the soonest. The recipe
+    of the paper has the time for that; a training of a few thousand steps wants another pace.
 
     Args:
         rule: what moves the parameters, such as `optax.adamw`.
         key: of the patterns that replace duplicates.
         every: steps from one refinement to the next.
+        speed: by what the rule's updates of latent patterns are multiplied; ours, 1 is as released.
 
     Returns:
         A rule of optax whose state is a `Refinement`; its `update` needs the parameters.
 
     Raises:
-        ValueError: `every` is not positive; no parameters are given to `update`.
+        ValueError: `every` or `speed` is not positive; no parameters are given to `update`.
     """
     if every < 1:
         raise ValueError(f"steps from one refinement to the next are 1 or more, got {every}")
+    if not speed > 0:
+        raise ValueError(f"patterns at rest are nn.SubBitConv(learn_codebook=False), got {speed=}")
 
     def init(params: PyTree) -> Any:
         return Refinement(rule.init(params), jnp.zeros((), jnp.int32), key)
@@ -182,20 +188,21 @@ def with_refinement(
             raise ValueError("patterns are refined where they are: update(updates, state, params)")
         updates, inner = rule.update(updates, state.rule, params)
         count = state.count + 1
-        due = count % every == 0
-        updates = _refined_updates(updates, params, due, jax.random.fold_in(state.key, count))
+        pace = jnp.where(count % every == 0, speed, 0.0)
+        updates = _refined_updates(updates, params, pace, jax.random.fold_in(state.key, count))
         return updates, Refinement(inner, count, state.key)
 
     return optax.GradientTransformation(init, update)
 
 
-def _refined_updates(updates: PyTree, params: PyTree, due: Array, key: Key) -> PyTree:
-    """Updates that lead codebooks to where they would be refined, or leave them where they are."""
+def _refined_updates(updates: PyTree, params: PyTree, pace: Array, key: Key) -> PyTree:
+    """Updates that lead codebooks to where they would be refined; at pace 0 they stay."""
     leaves, structure = jax.tree.flatten(params, is_leaf=_is_codebook)
     changed = list(structure.flatten_up_to(updates))
     for number, (before, update) in enumerate(zip(leaves, changed, strict=True)):
         if _is_codebook(before):
-            moved = before._replace(latent=before.latent + update.latent)
+            moved = before._replace(latent=before.latent + pace * update.latent)
             after = _refine_stack(moved, jax.random.fold_in(key, number))
-            changed[number] = jax.tree.map(lambda a, b: jnp.where(due, a - b, 0), after, before)
+            way = jax.tree.map(lambda a, b: jnp.where(pace > 0, a - b, 0), after, before)
+            changed[number] = way
     return jax.tree.unflatten(structure, changed)

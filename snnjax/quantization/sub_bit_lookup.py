@@ -12,8 +12,9 @@ additions. The scale of an output goes into the threshold: `s count >= v_th` whe
 smallest such whole number, so that nothing is multiplied for a spike.
 
 The count is exact, and so is a convolution of spikes with +-1 in float32 below 2^24: both give the
-same numbers. This form shows and checks what hardware would do; on a CPU or GPU under XLA the
-convolution is the faster one.
+same numbers. This form shows and checks what hardware would do; on a CPU XLA's convolution is the
+faster one: from [32, 14, 14, 32] to 64 channels at tau = 5 it takes 1.9 ms of one core, looking up
+10.5 (jax 0.10.2).
 
 Reference: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate
 Binary Neural Networks", ICCV 2021, arXiv:2110.09195, for the shared products of few patterns. The

@@ -122,6 +122,12 @@ def test_a_codebook_rests_between_refinements_and_other_parameters_do_not():
     assert state.count == 4
 
 
+def test_patterns_move_at_a_speed_of_their_own():
+    (after,), _ = steps(with_refinement(optax.sgd(0.1), key=KEY, every=1, speed=5), 1)
+    np.testing.assert_allclose(after["book"].latent, PARAMS["book"].latent - 0.5, atol=1e-6)
+    np.testing.assert_allclose(after["kernel"], 0.9, atol=1e-6)
+
+
 def test_memory_is_moved_by_refinement_alone():
     """Its gradient and weight decay do not touch it."""
     rule = with_refinement(optax.adamw(0.6, weight_decay=0.1), key=KEY, every=1)
@@ -148,6 +154,8 @@ def test_duplicates_that_training_makes_are_replaced():
 def test_errors_name_the_cure():
     with pytest.raises(ValueError, match="1 or more"):
         with_refinement(optax.sgd(0.1), key=KEY, every=0)
+    with pytest.raises(ValueError, match="learn_codebook=False"):
+        with_refinement(optax.sgd(0.1), key=KEY, speed=0)
     rule = with_refinement(optax.sgd(0.1), key=KEY)
     with pytest.raises(ValueError, match="params"):
         rule.update(GRADIENT, rule.init(PARAMS))
