@@ -16,6 +16,7 @@ from flax import nnx
 
 from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Layer, State
+from snnjax.nn.neuron import Neuron
 from snnjax.nn.strategy import _Placing
 from snnjax.quantization import Plan, quantized
 from snnjax.typing import Array, Key
@@ -71,9 +72,16 @@ class Quantized(nnx.Module):
         return rounded(inputs, state, training=training, key=key, taps=taps)
 
     def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:
-        """The layer takes of the strategy what it would take by itself."""
+        """The layer takes of the strategy what it would take by itself.
+
+        Raises:
+            ValueError: it holds neurons and nothing in it takes a part of the strategy.
+        """
         # In order="time" the strategy over time was taken out of it before.
         placing = _Placing(strategy, "layer")
         layer: Any
         layer, spikes = placing.place(self.layer, spikes)
-        return Quantized(placing.cut(layer), self.plan), spikes
+        layer = placing.cut(layer)
+        if any(isinstance(module, Neuron) for _, module in nnx.iter_modules(layer)):
+            placing.check()  # a body; of a single synapse others take the rest
+        return Quantized(layer, self.plan), spikes

@@ -19,10 +19,21 @@ from snnjax.quantization import (
     store,
 )
 from tests.compare import assert_close, assert_equal
-from tests.nn.networks import B, averaging, inputs_of, reversible, vgg
+from tests.nn.networks import B, inputs_of, reversible
 from tests.nn.networks import run as graded
 
 PLAN = Kernels(Quantizer(4))
+UNCLIPPED = Kernels(Quantizer(4, fit="largest"))
+
+
+def flat(**options):
+    """The fewest layers that have all there is: neurons, statistics, spikes into a synapse."""
+    rngs = nnx.Rngs(0)
+    layers = [
+        *(nn.Linear(5, 6, rngs=rngs), nn.BatchNorm(6, over="step"), nn.LIF()),
+        nn.Linear(6, 3, rngs=rngs),
+    ]
+    return nn.Network(nn.Sequential(*layers), (5,), **options)
 
 
 def wrapped(network, plan=PLAN):
@@ -36,27 +47,27 @@ def outputs_of(network, **options):
 
 @pytest.mark.fast
 def test_what_is_stored_of_it_is_what_it_ran_as():
-    network, compiled = wrapped(averaging()), jax.jit(outputs_of)
+    network, compiled = wrapped(flat()), jax.jit(outputs_of)
     body = restore(store(network.body.layer, network.body.plan))
     outputs, aux = compiled(network)
     expected, expected_aux = compiled(nn.Network(body, network.input_shape))
     assert_equal(outputs, expected)
     assert_equal(aux, expected_aux)
-    assert (compiled(averaging())[0] != expected).any()
+    assert (compiled(flat())[0] != expected).any()
 
 
 def test_gradients_are_those_at_the_rounded_weights():
     """Where nothing is clipped; the parameters of the two are the same arrays in the same order."""
-    plan, network = Kernels(Quantizer(4, fit="largest")), vgg()
-    gradients, (outputs, aux) = graded(wrapped(network, plan))
-    expected, (expected_outputs, expected_aux) = graded(quantized(network, plan))
+    network = flat()
+    gradients, (outputs, aux) = graded(wrapped(network, UNCLIPPED))
+    expected, (expected_outputs, expected_aux) = graded(quantized(network, UNCLIPPED))
     assert_equal(outputs, expected_outputs)
     assert_close(gradients, expected, 1e-5)
     assert_close(aux.statistics, expected_aux.statistics, 1e-6)
 
 
 def test_taps_have_the_names_of_the_layer_inside():
-    network = averaging()
+    network = flat()
     plain = outputs_of(network, taps=("rates",))[1].taps
     assert set(outputs_of(wrapped(network), taps=("rates",))[1].taps) == set(plain)
 
@@ -76,37 +87,51 @@ def test_neuron_parameters_are_rounded_too():
     )
 
 
+STRATEGIES = {
+    "depth and pack": (flat, memory.Strategy(depth=memory.recompute(1), pack=True)),
+    "time": (flat, memory.Strategy(time=memory.recompute(2))),
+    "reverse": (reversible, memory.Strategy(depth=memory.reversal())),
+}
+
+
 @pytest.mark.parametrize(
-    ("make", "strategy"),
-    [
-        (vgg, memory.Strategy(depth=memory.recompute(1), pack=True)),
-        (vgg, memory.Strategy(time=memory.recompute(2))),
-        (reversible, memory.Strategy(depth=memory.reversal())),
-    ],
-    ids=["depth and pack", "time", "reverse"],
+    "name",
+    [pytest.param(n, marks=pytest.mark.slow) if n == "reverse" else n for n in STRATEGIES],
 )
-def test_strategies_reach_the_layers_inside(make, strategy):
+def test_strategies_reach_the_layers_inside(name):
     """They take what they take unwrapped, and values do not change."""
+    make, strategy = STRATEGIES[name]
     network = make()
-    saving = nn.with_memory(wrapped(network), strategy)
+    saving = nn.with_memory(wrapped(network, UNCLIPPED), strategy)
     inside, alone = saving.body.layer, nn.with_memory(network, strategy).body
     assert jax.tree.structure(inside) == jax.tree.structure(alone)
-    expected, (outputs, _) = graded(wrapped(network))
+    expected, (outputs, _) = graded(wrapped(network, UNCLIPPED))
     gradients, (again, _) = graded(saving)
     assert_close(again, outputs, 1e-6)
     assert_close(gradients, expected, 1e-4)
 
 
+@pytest.mark.fast
+def test_a_strategy_that_nothing_inside_takes_is_refused():
+    for network in (flat(), wrapped(flat())):
+        with pytest.raises(memory.StrategyError, match="nothing in this network takes depth"):
+            nn.with_memory(network, memory.Strategy(depth=memory.reversal()))
+    assert nn.menu(wrapped(flat())) == nn.menu(flat())
+    synapse = nn.Sequential(nn.Quantized(nn.Linear(5, 6, rngs=nnx.Rngs(0)), PLAN), nn.LIF())
+    again = nn.with_memory(nn.Network(synapse, (5,)), memory.Strategy(time=memory.recompute(2)))
+    assert again.body.layers[1].scan == memory.recompute(2)
+
+
 def test_in_time_order():
-    network = vgg(order="time", norm=lambda c: nn.BatchNorm(c, over="step"))
-    assert_close(outputs_of(wrapped(network))[0], outputs_of(quantized(network, PLAN))[0], 1e-6)
+    network, compiled = flat(order="time"), jax.jit(outputs_of)
+    assert_close(compiled(wrapped(network))[0], compiled(quantized(network, PLAN))[0], 1e-6)
 
 
 @pytest.mark.fast
 def test_equal_constructions_are_one_structure():
-    one, other = wrapped(vgg()), wrapped(vgg())
+    one, other = wrapped(flat()), wrapped(flat())
     assert jax.tree.structure(one) == jax.tree.structure(other)
-    assert jax.tree.structure(one) != jax.tree.structure(wrapped(vgg(), Kernels(Quantizer(5))))
+    assert jax.tree.structure(one) != jax.tree.structure(wrapped(flat(), Kernels(Quantizer(5))))
 
 
 @pytest.mark.fast

@@ -5,12 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from jax import lax
 
-from snnjax import memory, nn, readout
+from snnjax import losses, memory, nn, readout
 from snnjax.nn.contract import output_shape
 from snnjax.quantization import integer_lif
 from tests.compare import assert_close, assert_equal
@@ -90,17 +89,17 @@ def test_the_sign_of_beta_does_not_matter():
 
 
 def test_strategies():
-    layer = conv()
-    network = nn.Network(nn.Sequential(layer, nn.Flatten()), SPIKES.shape[2:])
+    layer, spikes = linear(threshold=0.2), SPIKES[:, :, 0, :, 0]
+    network = nn.Network(nn.Sequential(layer, nn.Flatten()), (6,))
     strategy = memory.Strategy(time=memory.recompute(2), pack=False)
     again = nn.with_memory(network, strategy).body.layers[0]
     assert again.scan == memory.recompute(2)
-    expected, result = run(layer, SPIKES), run(again, SPIKES)
+    expected, result = run(layer, spikes), run(again, spikes)
     assert_equal(result.outputs, expected.outputs)
     assert_close(jax.tree.leaves(result.gradients), jax.tree.leaves(expected.gradients), 1e-6)
     packing, firing = layer.with_memory(memory.Strategy(pack=True), True)
     assert firing and packing.synapse.pack == "spikes"
-    assert_equal(run(packing, SPIKES).outputs, expected.outputs)
+    assert_equal(run(packing, spikes).outputs, expected.outputs)
     with pytest.raises(ValueError, match="no inverse"):
         nn.with_memory(network, memory.Strategy(time=memory.reversal()))
 
@@ -125,26 +124,22 @@ def test_a_network_of_two_bits_learns():
     rates = jax.random.uniform(jax.random.key(2), (256, 12), maxval=0.8)
     inputs = (jax.random.uniform(jax.random.key(3), (8, 256, 12)) < rates).astype(jnp.float32)
     labels = (inputs[..., :6].sum((0, 2)) > inputs[..., 6:].sum((0, 2))).astype(jnp.int32)
-    optimizer = optax.adam(1e-2)
 
     def loss(network):
         outputs, _ = network(inputs, network.initial_state(256), training=True)
         logits = readout.rate(outputs)
         accuracy = (logits.argmax(-1) == labels).mean()
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), accuracy
+        return losses.cross_entropy(logits, labels).mean(), accuracy
 
     @jax.jit
     def train(network):
-        def step(carry, _):
-            network, slots = carry
+        def step(network, _):
             slope, accuracy = jax.grad(loss, has_aux=True)(network)
-            with jax.numpy_dtype_promotion("standard"):
-                updates, slots = optimizer.update(slope, slots, network)
-                return (optax.apply_updates(network, updates), slots), accuracy
+            return jax.tree.map(lambda w, g: w - 0.3 * g, network, slope), accuracy
 
-        return lax.scan(step, (network, optimizer.init(network)), length=150)
+        return lax.scan(step, network, length=200)
 
-    (after, _), accuracy = train(network)
+    after, accuracy = train(network)
     assert accuracy[0] < 0.75 and accuracy[-1] > 0.9
     assert set(np.unique(after.body.layers[0].codes())) == {-1, 0, 1}
     assert after.body.layers[0].beta[...] != network.body.layers[0].beta[...]
