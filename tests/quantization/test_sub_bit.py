@@ -121,7 +121,7 @@ def test_the_scale_is_the_mean_and_has_no_gradient():
 
 def test_the_scale_has_the_same_bits_in_every_program():
     kernel = jax.random.normal(KEY, (3, 3, 33, 17))
-    alone = sub_bit.output_scale(sub_bit.columns(kernel))
+    alone = jax.jit(lambda kernel: sub_bit.output_scale(sub_bit.columns(kernel)))(kernel)
 
     @jax.jit
     def fused(kernel):
