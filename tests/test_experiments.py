@@ -22,9 +22,9 @@ RECIPES = (
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
-    "nmnist", "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10", "rev_snn_dvs",
-    "rev_sformer_fashion_mnist", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
-    "t_revsnn_imagenet",
+    "nmnist", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
+    "rev_resnet_cifar10", "rev_snn_dvs", "rev_sformer_fashion_mnist", "t_revsnn_dvs",
+    "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
@@ -36,6 +36,8 @@ VARIANTS = [
     ("efficient_lif_cifar", {"architecture": "vgg16", "sharing": "layer"}),
     ("efficient_lif_cifar", {"compat": True, "sharing": "none", "source": "cifar100"}),
     ("efficient_lif_cifar", {"memory": "time=recompute(5)"}),
+    ("quantized_fashion_mnist", {"bits": 2, "memory": "depth=recompute(1), pack=True"}),
+    ("quantized_fashion_mnist", {"shared_scale": True, "memory": "pack=True"}),
     ("rev_resnet_cifar", {"depth": 37, "source": "cifar100", "milestones": (60, 120, 160)}),
     ("rev_resnet_cifar", {"depth": 109, "bits": None}),
     ("rev_resnet_cifar", {"baseline": True}),
@@ -45,6 +47,8 @@ VARIANTS = [
     ("rev_snn_dvs", {"source": "dvs128_gesture", "epochs": 202, "timesteps": 16}),
     ("rev_snn_dvs", {"baseline": True}),
     ("rev_snn_dvs", {"baseline": True, "architecture": "former"}),
+    ("sub_bit_fashion_mnist", {"bits_per_kernel": 0}),
+    ("sub_bit_fashion_mnist", {"bits_per_kernel": 9, "pattern_speed": 0.0}),
     ("t_revsnn_imagenet", {"size": "tiny", "batch": 512, "memory": "time=reverse", "bits": 12}),
     ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
 ]

@@ -148,7 +148,7 @@ def test_full_precision_weights_collect_what_rounding_would_lose():
     layer = nn.Quantized(nn.Linear(4, 3, use_bias=False, rngs=nnx.Rngs(0)), PLAN)
     inputs, state = jnp.ones((1, 1, 4)), nn.State()
     (before,) = jax.tree.leaves(layer)
-    small = 0.01 * float(Quantizer(4).scale(before).min())
+    small = 0.01 * float(PLAN.quantizer.scale(before).min())
 
     def step(layer):
         slope = jax.grad(lambda m: m(inputs, state, training=True)[0].sum())(layer)

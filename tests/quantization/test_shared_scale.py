@@ -117,23 +117,6 @@ def test_the_rounded_up_threshold_alone_would_not_do_with_a_leak():
     assert whole == 1
 
 
-def test_a_strategy_changes_nothing():
-    params = params_of(4)
-    step, state = bind(shared_scale_lif, bits=4), SharedScaleState(jnp.zeros((B, OUTPUTS)))
-
-    def loss(params, scan):
-        currents = SPIKES @ shared_codes(WEIGHTS, params.beta, bits=4)
-        outputs = scan(step, params, state, currents)[1]
-        return jnp.sum(jnp.sin(outputs * jnp.arange(1.0, OUTPUTS + 1)))
-
-    slopes = [
-        jax.jit(jax.grad(loss), static_argnums=1)(params, scan).beta
-        for scan in (memory.store, memory.recompute(every=5))
-    ]
-    assert slopes[0] != 0
-    np.testing.assert_allclose(*slopes, rtol=1e-5)
-
-
 def test_what_has_no_integer_form_is_refused():
     with pytest.raises(ValueError, match="no shift of an integer"):
         integer_form(params_of(4, decay=0.9), bits=4, largest=10)

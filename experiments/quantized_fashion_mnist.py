@@ -1,0 +1,189 @@
+"""The convolutional network of fashion_mnist.py with its weights on 8 and on 4 bits.
+
+Rounded after training, without a further step, and stored in packed arrays; and trained on with the
+rounding in the forward pass (`nn.Quantized`), for what that loses. Training data, network and
+recipe are those of fashion_mnist.py.
+
+Hardware: one CPU core (float32, jax 0.10.2, flax 0.12.8)
+Time: TIME
+Expected: EXPECTED
+Command: snnjax train experiments/fashion_mnist.py --data-dir "$SNNJAX_DATA" --out runs/float
+    python experiments/quantized_fashion_mnist.py runs/float --data-dir "$SNNJAX_DATA"
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+
+from snnjax import data, encoding, models, nn, training
+from snnjax.quantization import Kernels, Quantizer, Stored, restore, store
+
+PLANS = {
+    "8 bits, a scale per channel": Quantizer(8),
+    "8 bits, a power of two per channel": Quantizer(8, power_of_two=True),
+    "8 bits, a scale per tensor": Quantizer(8, per="tensor", fit="largest"),
+    "4 bits, a scale per channel": Quantizer(4),
+    "4 bits, a power of two per channel": Quantizer(4, power_of_two=True),
+    "4 bits, a scale per channel, no clipping": Quantizer(4, fit="largest"),
+    "4 bits, a scale per tensor, no clipping": Quantizer(4, per="tensor", fit="largest"),
+    "3 bits, a scale per channel": Quantizer(3),
+    "2 bits, a scale per channel": Quantizer(2),
+}
+"""Of all kernels of the network, the first and the last included."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuantizedFashionMNIST(training.Experiment):
+    """Fields of this experiment.
+
+    Attributes:
+        bits: Of every weight, in the loop of training; one scale per output channel.
+        start: A run of fashion_mnist.py, whose newest weights to start from; also needed to look at
+            this run later. Running statistics are found anew within some hundred steps.
+        shared_scale: Weights and membranes of the second convolution and the hidden layer on one
+            scale each, learned (`nn.SharedScale`), the rest in float32; from a fresh start.
+    """
+
+    bits: int = 4
+    start: str | None = None
+    shared_scale: bool = False
+    width: int = 16
+    hidden: int = 128
+    dropout: float = 0.2
+
+
+def dataset(experiment):
+    """60,000 and 10,000 grey images `[N, 28, 28, 1]`."""
+    return data.load("fashion_mnist", data_dir=experiment.data_dir)
+
+
+def encode(experiment, inputs, key):
+    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
+    images = data.rescale(inputs, 1 / 255)
+    if key is not None:
+        images = data.random_flip(key, images)
+    return encoding.direct(images, timesteps=experiment.timesteps)
+
+
+def network(experiment, rngs):
+    """The network of fashion_mnist.py on rounded weights, or on shared scales."""
+    if experiment.shared_scale:
+        return on_shared_scales(experiment, rngs)
+    if experiment.start:
+        full, _ = trained(experiment.start)
+    else:
+        full = models.conv_net(
+            (28, 28, 1),
+            channels=(experiment.width, 2 * experiment.width),
+            hidden=experiment.hidden,
+            dropout=experiment.dropout,
+            neuron=functools.partial(nn.LIF, decay=0.5),
+            rngs=rngs,
+        )
+    plan = Kernels(Quantizer(experiment.bits))
+    return nn.Network(nn.Quantized(full.body, plan), full.input_shape)
+
+
+def on_shared_scales(experiment, rngs):
+    """Spikes are pooled, not currents, and there is no norm between codes and neurons."""
+    shared = functools.partial(nn.SharedScale, bits=experiment.bits)
+    width, hidden = experiment.width, experiment.hidden
+    layers = [
+        *(nn.Conv(1, width, rngs=rngs), nn.MaxPool(), nn.BatchNorm(width), nn.LIF(decay=0.5)),
+        *(shared(nn.Conv(width, 2 * width, rngs=rngs)), nn.MaxPool(), nn.Flatten()),
+        shared(nn.Linear(7 * 7 * 2 * width, hidden, use_bias=False, rngs=rngs)),
+        nn.Linear(hidden, 10, rngs=rngs),
+    ]
+    return nn.Network(nn.Sequential(*layers), (28, 28, 1))
+
+
+def config():
+    """The experiment."""
+    return QuantizedFashionMNIST(
+        name="quantized_fashion_mnist",
+        network=network,
+        dataset=dataset,
+        encode=encode,
+        timesteps=4,
+        batch=128,
+        epochs=6,
+        learning_rate=2e-3,
+        warmup_epochs=0.2,
+        weight_decay=1e-4,
+        clip_norm=1.0,
+    )
+
+
+def trained(path):
+    """The network of a run and its running statistics, of the newest checkpoint."""
+    run = training.Run.open(path)
+    newest = training.checkpoints.newest(run.checkpoints)
+    if newest is None:
+        raise SystemExit(f"{path} has no checkpoint yet: snnjax train --resume {path}")
+    program, state = training.initialize(training.experiment_of(run), steps=1)
+    state = training.checkpoints.load(newest, state)
+    return program.network(state), state.statistics
+
+
+@functools.partial(jax.jit, static_argnames="encode")
+def right(model, batch, *, encode):
+    """How many of a batch are right; packed arrays are unpacked in here."""
+    network, statistics = restore(model) if isinstance(model, Stored) else model
+    state = network.initial_state(len(batch.labels))._replace(statistics=statistics)
+    outputs, _ = network(encode(batch.inputs), state, training=False)
+    return jnp.sum(batch.weights * (outputs.mean(0).argmax(-1) == batch.labels))
+
+
+def accuracy(model, experiment):
+    """Share of the test images that are right."""
+    split = dataset(experiment).test
+    encoded = functools.partial(encode, experiment, key=None)
+    batches = data.evaluation_batches(split, batch_size=500)
+    return sum(float(right(model, batch, encode=encoded)) for batch in batches) / len(split)
+
+
+def rows(path, data_dir):
+    """A run as it is, in float32, and stored by each plan: name, accuracy and bytes.
+
+    One that was trained with rounding is stored by its own plan only, as it ran in training.
+    """
+    experiment = training.override(config(), {"data_dir": data_dir})
+    network, statistics = trained(path)
+    plans = {name: Kernels(quantizer) for name, quantizer in PLANS.items()}
+    if isinstance(body := network.body, nn.Quantized):
+        plans = {f"{body.plan.quantizer.bits} bits, trained with rounding": body.plan}
+        model = (nn.Network(body.layer, network.input_shape), statistics)
+    else:
+        model = (network, statistics)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(model))
+        yield "float32", accuracy(model, experiment), {"total": size}
+    for name, plan in plans.items():
+        stored = store(model, plan)
+        footprint = stored.footprint()
+        bytes_of = footprint._asdict() | {"total": footprint.total}
+        yield name, accuracy(stored, experiment), bytes_of
+
+
+def main():
+    """Stores the networks of some runs, judges what comes back, and counts bytes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", help="the one in float32 first")
+    parser.add_argument("--data-dir", default=None)
+    options, found, first = parser.parse_args(), {}, None
+    for path in options.runs:
+        found[path] = {}
+        for name, share, size in rows(path, options.data_dir):
+            first = first or (share, size["total"])
+            change, ratio = 100 * (share - first[0]), first[1] / size["total"]
+            told = f"{share:.2%} ({change:+.2f} points)  {size['total']:,} bytes ({ratio:.2f}x)"
+            print(f"{name:42} {told}", flush=True)
+            found[path][name] = {"accuracy": share, "bytes": size}
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
