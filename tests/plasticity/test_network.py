@@ -1,0 +1,151 @@
+"""A whole network: what learning may touch and what it may not, switches, repeats, storage."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import encoding, plasticity
+from snnjax.quantization import QFormat
+
+pytestmark = pytest.mark.fast
+
+INPUTS, NEURONS = 20, 6
+SMALL = {"inputs": INPUTS, "timesteps": 40, "slots": 24, "total": 6.0}
+BYTES = QFormat(0, 8)
+NETWORKS = {
+    "layer": plasticity.current_based(NEURONS, **SMALL),
+    "lateral": plasticity.current_based(NEURONS, lateral=True, **SMALL),
+    "post-triggered": plasticity.fspinn(NEURONS, window=None, **SMALL),
+    "fspinn": plasticity.fspinn(NEURONS, **SMALL),
+    "fspinn, bytes": plasticity.fspinn(NEURONS, form=BYTES, **SMALL),
+    "diehl_cook": plasticity.diehl_cook(NEURONS, **{**SMALL, "rest": 10}),
+    "diehl_cook, bytes": plasticity.diehl_cook(NEURONS, form=BYTES, **{**SMALL, "rest": 10}),
+}
+RATES = jnp.asarray(np.random.default_rng(0).random(INPUTS, np.float32) * 0.6)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="learning")
+def presented(network, state, rates, key, *, learning):
+    return plasticity.present(network, state, rates, key, learning=learning)
+
+
+def start(network):
+    return plasticity.initialize(network, jax.random.key(0))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_without_learning_nothing_learned_changes(name):
+    network = NETWORKS[name]
+    before = start(network)
+    after, found = presented(network, before, RATES, jax.random.key(1), learning=False)
+    assert np.array_equal(after.weights, before.weights)
+    assert np.array_equal(after.theta, before.theta)
+    assert float(found.updates) == 0 and float(found.counts.sum()) > 0
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_learning_keeps_bounds_grid_and_sums(name):
+    network = NETWORKS[name]
+    state = before = start(network)
+    for n in range(3):
+        state, found = presented(network, state, RATES, jax.random.key(n), learning=True)
+    weights = np.asarray(state.weights)
+    assert weights.dtype == (np.uint8 if "bytes" in name else np.float32)
+    assert not np.array_equal(weights, before.weights) and float(found.updates) > 0
+    if network.form is None:
+        fired = np.asarray(state.theta) > 0
+        assert fired.any() and weights.min() >= 0 and weights.max() <= 1
+        np.testing.assert_allclose(weights.sum(0)[fired], 6.0, rtol=1e-3)
+    assert np.all(np.asarray(state.theta) >= 0)
+
+
+def test_the_same_key_gives_the_same_bits_and_another_one_does_not():
+    network = NETWORKS["fspinn, bytes"]
+    one, two, other = (
+        presented(network, start(network), RATES, jax.random.key(k), learning=True)[0].weights
+        for k in (0, 0, 7)
+    )
+    assert np.array_equal(one, two) and not np.array_equal(one, other)
+
+
+def test_stored_matrices_give_the_same_spikes():
+    plain = NETWORKS["lateral"]
+    stored = dataclasses.replace(
+        plain, inhibition=dataclasses.replace(plain.inhibition, stored=True)
+    )
+    results = [
+        presented(network, start(network), RATES, jax.random.key(1), learning=True)
+        for network in (plain, stored)
+    ]
+    assert np.array_equal(results[0][1].counts, results[1][1].counts)
+    assert np.array_equal(results[0][0].weights, results[1][0].weights)
+
+
+def test_inhibition_makes_neurons_compete():
+    """The stronger it is the fewer fire, while their own input stays the same."""
+    spikes = []
+    for strength in (0.0, 5.0, 120.0):
+        network = plasticity.current_based(NEURONS, lateral=True, strength=strength, **SMALL)
+        _, found = presented(network, start(network), RATES, jax.random.key(1), learning=False)
+        spikes.append(float(found.counts.sum()))
+    assert spikes[0] > spikes[1] > spikes[2] > 0
+
+
+def test_an_example_with_too_few_spikes_is_shown_again():
+    network = dataclasses.replace(NETWORKS["lateral"], least=4, brighter=1.0, showings=6)
+    dim, none = RATES * 0.08, RATES * 0
+    _, found = presented(network, start(network), dim, jax.random.key(1), learning=True)
+    assert 1 < int(found.showings) <= 6
+    _, found = presented(network, start(network), none, jax.random.key(1), learning=True)
+    assert int(found.showings) == 6 and float(found.arrived) == 0
+    _, found = presented(network, start(network), RATES * 3, jax.random.key(1), learning=True)
+    assert int(found.showings) == 1
+
+
+def test_updates_are_counted():
+    """Post-triggered: a column per spike; with depression also a row per input spike."""
+    for name, rows in (("post-triggered", 0), ("lateral", 1)):
+        network = NETWORKS[name]
+        _, found = presented(network, start(network), RATES, jax.random.key(1), learning=True)
+        told = INPUTS * float(found.counts.sum()) + rows * NEURONS * float(found.arrived)
+        assert float(found.updates) == told
+
+
+def test_inputs_arrive_as_drawn():
+    network = NETWORKS["lateral"]
+    _, found = presented(network, start(network), RATES, jax.random.key(3), learning=False)
+    spikes_key = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), 3)[0]
+    lists = encoding.poisson_lists(spikes_key, RATES, timesteps=40, slots=24)
+    assert float(found.arrived) == (np.asarray(lists) < INPUTS).sum()
+
+
+def test_resting_networks_remember_and_others_do_not():
+    network = NETWORKS["diehl_cook"]
+    after, _ = presented(network, start(network), RATES, jax.random.key(1), learning=False)
+    assert not np.array_equal(after.activity.cell.v, start(network).activity.cell.v)
+    assert start(NETWORKS["lateral"]).activity == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"neurons": 0}, "neurons must be"), ({"least": -1}, "are counts"), ({"slots": 0}, "slots")],
+)
+def test_bad_networks_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        dataclasses.replace(NETWORKS["lateral"], **change)
+
+
+def test_a_window_needs_the_post_triggered_rule():
+    with pytest.raises(ValueError, match="window=None"):
+        plasticity.fspinn(NEURONS, post_triggered=False)
+
+
+def test_all_switches_off_is_the_baseline():
+    off = plasticity.fspinn(
+        NEURONS, lateral=False, post_triggered=False, window=None, spikes_per_factor=None, **SMALL
+    )
+    assert off == NETWORKS["layer"]

@@ -1,0 +1,111 @@
+"""Pair STDP against a NumPy loop; lists of spikes against trains; the laws of its bounds."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import memory, plasticity
+
+pytestmark = pytest.mark.fast
+
+PARAMS = plasticity.PairParams(eta_pre=3e-3, eta_post=2e-2, decay_pre=0.8, decay_post=0.7)
+DEPENDENCES = [plasticity.Additive(), plasticity.Multiplicative(), plasticity.Power(0.5)]
+
+
+def train(seed, *shape, rate=0.3):
+    return (np.random.default_rng(seed).random(shape) < rate).astype(np.float32)
+
+
+def weights_of(seed=0, shape=(5, 4)):
+    return np.random.default_rng(seed).random(shape).astype(np.float32)
+
+
+def loop(weights, pre_spikes, post_spikes, *, summed=False):
+    """One synapse at a time."""
+    weights, (steps, inputs), neurons = weights.copy(), pre_spikes.shape, post_spikes.shape[1]
+    pre, post = np.zeros(inputs), np.zeros(neurons)
+    for t in range(steps):
+        s, z = pre_spikes[t], post_spikes[t]
+        pre = PARAMS.decay_pre * pre + s if summed else np.where(s, 1, PARAMS.decay_pre * pre)
+        post = PARAMS.decay_post * post + z if summed else np.where(z, 1, PARAMS.decay_post * post)
+        for i in range(inputs):
+            for j in range(neurons):
+                weights[i, j] = np.clip(weights[i, j] - PARAMS.eta_pre * s[i] * post[j], 0, 1)
+                weights[i, j] = np.clip(weights[i, j] + PARAMS.eta_post * pre[i] * z[j], 0, 1)
+    return weights
+
+
+def scanned(weights, pre_spikes, post_spikes, **options):
+    def step(params, state, x):
+        return plasticity.pair_stdp(params, state, x, **options)
+
+    state = plasticity.pair_state(jnp.asarray(weights), batch=pre_spikes.shape[1:-1])
+    return memory.store(step, PARAMS, state, (jnp.asarray(pre_spikes), jnp.asarray(post_spikes)))
+
+
+@pytest.mark.parametrize("summed", [False, True])
+def test_equals_the_loop(summed):
+    pre, post = train(1, 30, 5), train(2, 30, 4)
+    trace = plasticity.summed if summed else plasticity.latest
+    state, _ = scanned(weights_of(), pre, post, trace=trace)
+    np.testing.assert_allclose(state.weights, loop(weights_of(), pre, post, summed=summed), 1e-5)
+
+
+def test_coincident_spikes_change_by_both_rates():
+    ones = np.ones((1, 1), np.float32)
+    state, _ = scanned(np.array([[0.5]], np.float32), ones, ones)
+    assert float(state.weights[0, 0]) == pytest.approx(0.5 + PARAMS.eta_post - PARAMS.eta_pre)
+
+
+@pytest.mark.parametrize("dependence", DEPENDENCES, ids=lambda d: type(d).__name__)
+def test_lists_of_spikes_equal_trains(dependence):
+    pre, post = train(3, 40, 5), train(4, 40, 4)
+    state, _ = scanned(weights_of(), pre, post, dependence=dependence)
+    rule = plasticity.PairSTDP(PARAMS, dependence)
+    weights = listed(rule, weights_of(), pre, post)
+    np.testing.assert_allclose(weights, state.weights, rtol=1e-6)
+
+
+def listed(rule, weights, pre_spikes, post_spikes, *, form=None):
+    """Applies a rule to lists of the same spikes."""
+    inputs, neurons = pre_spikes.shape[1], post_spikes.shape[1]
+    order = np.argsort(-pre_spikes, axis=1, kind="stable")
+    lists = np.where(np.take_along_axis(pre_spikes, order, 1) > 0, order, inputs)
+
+    def step(carry, x):
+        active, spikes, key = x
+        traces, weights, touched = rule(*carry, active, spikes, form=form, key=key)
+        return (traces, weights), touched
+
+    start = (rule.rest(inputs, neurons), jnp.asarray(weights))
+    keys = jax.random.split(jax.random.key(0), len(lists))
+    carry, _ = jax.jit(lambda start: jax.lax.scan(step, start, (lists, post_spikes, keys)))(start)
+    return np.asarray(carry[1])
+
+
+def test_without_depression_presynaptic_spikes_change_nothing():
+    rule = plasticity.PairSTDP(PARAMS, depress=False)
+    silent = np.zeros((20, 4), np.float32)
+    assert np.array_equal(listed(rule, weights_of(), train(5, 20, 5), silent), weights_of())
+
+
+@pytest.mark.parametrize("dependence", DEPENDENCES, ids=lambda d: type(d).__name__)
+def test_weights_stay_in_their_bounds(dependence):
+    params = plasticity.PairParams(eta_pre=0.9, eta_post=0.9, decay_pre=0.9, decay_post=0.9)
+    rule = plasticity.PairSTDP(params, dependence)
+    weights = listed(rule, weights_of(), train(6, 60, 5), train(7, 60, 4))
+    assert weights.min() >= 0 and weights.max() <= 1
+
+
+def test_a_batch_adds_its_changes():
+    pre, post = train(8, 1, 3, 5), train(9, 1, 3, 4)
+    together, _ = scanned(weights_of() * 0.5, pre, post)
+    alone = [scanned(weights_of() * 0.5, pre[:, [b]], post[:, [b]])[0].weights for b in range(3)]
+    change = sum(np.asarray(w) - weights_of() * 0.5 for w in alone)
+    np.testing.assert_allclose(together.weights, weights_of() * 0.5 + change, rtol=1e-5)
+
+
+def test_power_refuses_a_negative_exponent():
+    with pytest.raises(ValueError, match="mu is a power"):
+        plasticity.Power(-1.0)

@@ -1,0 +1,81 @@
+"""Rows and columns of weights, in float32 and as codes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import plasticity
+from snnjax.plasticity import synapses
+from snnjax.quantization import QFormat, stochastic
+
+pytestmark = pytest.mark.fast
+
+WEIGHTS = jnp.asarray(np.random.default_rng(0).random((9, 5), np.float32))
+BYTES = QFormat(0, 8)
+
+
+@pytest.mark.parametrize("few", [2, 6, 24])
+@pytest.mark.parametrize("active", [[9] * 6, [3, 9, 9, 9, 9, 9], [3, 1, 3, 8, 9, 9]])
+def test_drive_sums_the_rows(active, few):
+    active = jnp.array(active)
+    told = sum((np.asarray(WEIGHTS)[i] for i in active if i < 9), np.zeros(5))
+    np.testing.assert_allclose(synapses.drive(WEIGHTS, active, few=few), told, rtol=1e-6)
+    codes = BYTES.to_integers(WEIGHTS)
+    told = sum((np.asarray(codes)[i] / 256 for i in active if i < 9), np.zeros(5))
+    np.testing.assert_allclose(synapses.drive(codes, active, form=BYTES, few=few), told, rtol=1e-6)
+
+
+def test_columns_are_changed_one_by_one():
+    which = jnp.array([True, False, False, True, False])
+    found = synapses.update_columns(
+        WEIGHTS, which, lambda column, j: column + j.astype(jnp.float32) + 1
+    )
+    told = np.asarray(WEIGHTS) + np.asarray(which) * (np.arange(5) + 1)
+    np.testing.assert_allclose(found, told, rtol=1e-6)
+    none = synapses.update_columns(WEIGHTS, jnp.zeros(5, bool), lambda column, j: column * 0)
+    assert np.array_equal(none, WEIGHTS)
+
+
+def test_rows_are_changed_once_and_padding_not_at_all():
+    active = jnp.array([2, 7, 2, 9, 9])
+    found = synapses.update_rows(WEIGHTS, active, lambda rows: rows - 0.01)
+    told = np.asarray(WEIGHTS).copy()
+    told[[2, 7]] -= 0.01
+    np.testing.assert_allclose(found, told, rtol=1e-6)
+
+
+def test_codes_stay_on_their_grid_and_others_untouched():
+    codes = BYTES.to_integers(WEIGHTS)
+    which = jnp.array([False, True, False, False, False])
+    found = synapses.update_columns(codes, which, lambda c, j: c * 1.5, form=BYTES)
+    assert found.dtype == jnp.uint8
+    assert np.array_equal(np.delete(found, 1, 1), np.delete(codes, 1, 1))
+    told = np.minimum(np.round(1.5 * np.asarray(codes)[:, 1]), 255)
+    np.testing.assert_allclose(np.asarray(found)[:, 1], told, atol=1)
+
+
+def test_small_updates_are_lost_by_rounding_and_kept_by_chance():
+    """STDP's steps are smaller than half a step of 8 bits: the trap, and a cure."""
+    half = jnp.full((500, 1), 0.5)
+    which, change = jnp.array([True]), 1e-3
+
+    def after(form):
+        def step(codes, key):
+            raised = synapses.update_columns(
+                codes, which, lambda column, j: column + change, form=form, key=key
+            )
+            return raised, None
+
+        codes = form.to_integers(half, key=jax.random.key(0))
+        codes, _ = jax.lax.scan(step, codes, jax.random.split(jax.random.key(1), 50))
+        return float(form.from_integers(codes).mean())
+
+    assert after(BYTES) == 0.5
+    assert after(QFormat(0, 8, rounding=stochastic)) == pytest.approx(0.55, abs=2e-3)
+
+
+@pytest.mark.parametrize("dependence", [plasticity.Additive(), plasticity.Power(0.0)])
+def test_a_power_of_zero_is_additive(dependence):
+    assert np.array_equal(dependence.up(WEIGHTS, 1.0), np.ones_like(WEIGHTS))
+    assert np.array_equal(dependence.down(WEIGHTS, 1.0), np.ones_like(WEIGHTS))

@@ -1,0 +1,52 @@
+"""Triplet STDP: the golden pairings of Diehl and Cook, and lists of spikes against trains."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import memory, plasticity
+from tests.plasticity.test_pair import listed, train, weights_of
+
+pytestmark = pytest.mark.fast
+
+
+def params(dt):
+    decays = (math.exp(-dt / 20), math.exp(-dt / 20), math.exp(-dt / 40))
+    return plasticity.TripletParams(1e-4, 1e-2, *decays)
+
+
+def changes(spikes_pre, spikes_post, *, dt=0.5, last=40.0):
+    """Changes of one weight at each timestep, for spikes at these times in ms."""
+    clock = np.arange(round(last / dt)) * dt
+    pre, post = (
+        np.isin(clock, times).astype(np.float32)[:, None] for times in (spikes_pre, spikes_post)
+    )
+    state = plasticity.triplet_state(jnp.full((1, 1), 0.5))
+    _, weights = memory.store(plasticity.triplet_stdp, params(dt), state, (pre, post))
+    return np.diff(np.asarray(weights)[:, 0, 0].astype(np.float64), prepend=0.5), clock
+
+
+def test_golden_pairings():
+    found, clock = changes([0, 35], [10, 30])
+    at = {time: found[clock == time][0] for time in (0.0, 10.0, 30.0, 35.0)}
+    assert at[0.0] == 0
+    assert at[10.0] == 0  # the first postsynaptic spike after silence
+    assert at[30.0] == pytest.approx(0.0013533528, rel=1e-4)
+    assert at[35.0] == pytest.approx(-7.788008e-5, rel=2e-3)  # float32 at 0.5 resolves 6e-8
+    assert np.count_nonzero(found) == 2
+
+
+def test_lists_of_spikes_equal_trains():
+    pre, post = train(1, 40, 5), train(2, 40, 4)
+    state = plasticity.triplet_state(jnp.asarray(weights_of()))
+    after, _ = memory.store(plasticity.triplet_stdp, params(0.5), state, (pre, post))
+    found = listed(plasticity.TripletSTDP(params(0.5)), weights_of(), pre, post)
+    np.testing.assert_allclose(found, after.weights, rtol=1e-6)
+
+
+def test_without_depression_presynaptic_spikes_change_nothing():
+    rule = plasticity.TripletSTDP(params(0.5), depress=False)
+    silent = np.zeros((20, 4), np.float32)
+    assert np.array_equal(listed(rule, weights_of(), train(3, 20, 5), silent), weights_of())
