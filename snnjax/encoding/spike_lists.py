@@ -1,7 +1,7 @@
 """Poisson spike trains as lists of who fires: what costs is the spikes, not the inputs.
 
-Independent Poisson trains of rates `r[i]` are, together, one Poisson train of rate `R = sum r`, each
-of whose spikes belongs to input `i` with probability `r[i] / R`. So it is drawn:
+Independent Poisson trains of rates `r[i]` are, together, one Poisson train of rate `R = sum r`, and
+each of its spikes belongs to input `i` with probability `r[i] / R`. So it is drawn:
 
     gaps between spikes   Exp(1) / R         spike k falls into timestep floor(sum of gaps up to k)
     who                   i with cumulative rate above u R,  u uniform

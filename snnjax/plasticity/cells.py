@@ -152,8 +152,12 @@ class ConductanceCell:
     def initial(self, neurons: int) -> ConductanceState:
         """No conductance open, and no spike for long."""
         start = self.rest if self.start is None else self.start
-        closed = [jnp.zeros(neurons) for _ in range(2)]
-        return ConductanceState(jnp.full(neurons, start), *closed, jnp.full(neurons, 1e6))
+        return ConductanceState(
+            v=jnp.full(neurons, start),
+            excitation=jnp.zeros(neurons),
+            inhibition=jnp.zeros(neurons),
+            since=jnp.full(neurons, 1e6),
+        )
 
     def __call__(
         self, state: ConductanceState, theta: Array, excitation: Array, inhibition: Array

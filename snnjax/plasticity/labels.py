@@ -3,7 +3,7 @@
     responses[k, j] = mean spikes of neuron j over the examples of class k
     assignment[j]   = argmax over k of responses[k, j];  -1 where j never fired
     all activity    score[k] = mean spikes of the neurons assigned to k
-    proportion      score[k] = sum over j of spikes[j] responses[k, j] / sum over k' responses[k', j]
+    proportion      score[k] = sum over j of spikes[j] responses[k, j] / sum of responses[:, j]
 
 The prediction is the class with the highest score, the first of several. Labels are used for
 nothing else: assign on training examples, judge on others.

@@ -32,6 +32,9 @@ from snnjax.typing import Array, Key
 __all__ = ["PairParams", "PairSTDP", "PairState", "pair_state", "pair_stdp"]
 
 
+_ADDITIVE = Additive()
+
+
 class PairParams(NamedTuple):
     """Parameters of pair STDP, scalars.
 
@@ -71,7 +74,7 @@ def pair_stdp(
     spikes: tuple[Array, Array],
     *,
     trace: Trace = latest,
-    dependence: WeightDependence = Additive(),
+    dependence: WeightDependence = _ADDITIVE,
 ) -> tuple[PairState, Array]:
     """One timestep of pair STDP on dense spikes (equation above).
 

@@ -52,6 +52,14 @@ from snnjax.training.step import (
     train_step,
 )
 from snnjax.training.under import step_under, under
+from snnjax.training.unsupervised import (
+    Learner,
+    PlasticityMetrics,
+    Unsupervised,
+    initialize_learner,
+    judge_step,
+    learn_step,
+)
 
 __all__ = [
     "FIXED",
@@ -61,7 +69,9 @@ __all__ = [
     "Experiment",
     "ExperimentError",
     "Given",
+    "Learner",
     "NotFiniteError",
+    "PlasticityMetrics",
     "Program",
     "Result",
     "Run",
@@ -71,6 +81,7 @@ __all__ = [
     "TrainMetrics",
     "TrainState",
     "TrainingError",
+    "Unsupervised",
     "adamw",
     "adaptive_clip",
     "check",
@@ -87,8 +98,11 @@ __all__ = [
     "fit",
     "given",
     "initialize",
+    "initialize_learner",
+    "judge_step",
     "lamb",
     "largest",
+    "learn_step",
     "load_dataset",
     "load_experiment",
     "make_mesh",

@@ -17,11 +17,14 @@ from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.events import Events
 from snnjax.training.run import Run
 from snnjax.training.step import TrainMetrics
+from snnjax.training.unsupervised import PlasticityMetrics
 
 __all__ = ["Journal"]
 
+Metrics = TrainMetrics | PlasticityMetrics
+
 _IN_FLIGHT = 2
-_MEANS = ("loss", "accuracy", "gradient_norm")
+_NO_MEANS = {"learning_rate", "finite", "stream"}
 
 
 class Journal:
@@ -50,8 +53,8 @@ class Journal:
         self.steps_per_epoch, self.batch = steps_per_epoch, batch
         self.zero = time.perf_counter() - seconds
         self.window_start = time.perf_counter()
-        self.waiting: collections.deque[tuple[int, TrainMetrics]] = collections.deque()
-        self.window: list[TrainMetrics] = []
+        self.waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
+        self.window: list[Metrics] = []
         self.events = Events(run.path / "tensorboard", start=start)
 
     @property
@@ -59,7 +62,7 @@ class Journal:
         """Spent in training loops of this run so far."""
         return time.perf_counter() - self.zero
 
-    def add(self, step: int, metrics: TrainMetrics) -> None:
+    def add(self, step: int, metrics: Metrics) -> None:
         """Takes the metrics of a step that was dispatched just now.
 
         Raises:
@@ -80,11 +83,14 @@ class Journal:
         if not self.window:
             return
         count, now = len(self.window), time.perf_counter()
-        means = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in _MEANS}
+        last = self.window[-1]
+        names = [name for name in last._fields if name not in _NO_MEANS]
+        values = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in names}
+        if isinstance(last, TrainMetrics):
+            values["learning_rate"] = float(last.learning_rate)
         speed = count * self.batch / max(now - self.window_start, 1e-9)
-        rate = float(self.window[-1].learning_rate)
         self.window = []
-        self.record("train", step, **means, learning_rate=rate, examples_per_second=round(speed, 1))
+        self.record("train", step, **values, examples_per_second=round(speed, 1))
 
     def record(self, kind: str, step: int, **values: float) -> None:
         """Writes a record and reports it."""
@@ -109,10 +115,9 @@ class Journal:
         step, metrics = self.waiting.popleft()
         metrics = jax.device_get(metrics)
         if not metrics.finite:
+            numbers = ", ".join(f"{k} {v}" for k, v in metrics._asdict().items() if k != "finite")
             raise NotFiniteError(
-                f"the loss or its gradient was not finite at step {step} (loss {metrics.loss}, "
-                f"gradient norm {metrics.gradient_norm})",
-                step=step - 1,
+                f"the loss or its gradient was not finite at step {step} ({numbers})", step=step - 1
             )
         if metrics.stream >= 1:
             raise StreamBoundError(

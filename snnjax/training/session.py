@@ -9,9 +9,11 @@ import dataclasses
 import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from snnjax import data
@@ -22,6 +24,14 @@ from snnjax.training.experiment import Experiment
 from snnjax.training.sharding import compile_step, make_mesh, place, sharded
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
+from snnjax.training.unsupervised import (
+    Unsupervised,
+    check_rates,
+    initialize_learner,
+    judge_step,
+    learn_step,
+    respond,
+)
 
 __all__ = ["Session", "load_dataset", "prepare"]
 
@@ -35,22 +45,24 @@ class Session:
         dataset: Its data.
         loader: Batches of the training examples.
         mesh: The devices.
-        program: The static arguments of the steps.
+        program: The static arguments of the steps; a `Learner` where plasticity learns.
         state: The state before the first step; the first training step consumes it.
         train: `(state, batch) -> (state, metrics)`, compiled; None where only judging was asked.
         judge: `(state, batch) -> EvalMetrics`, compiled.
         compile_seconds: Time spent on compiling.
+        settle: What is done to a state before it is judged: labels for neurons that have none.
     """
 
     experiment: Experiment
     dataset: data.Dataset
     loader: data.Loader
     mesh: Mesh
-    program: Program
+    program: Any
     state: TrainState
     train: Any
     judge: Any
     compile_seconds: float
+    settle: Callable[[TrainState], TrainState] = lambda state: state
 
     @property
     def steps(self) -> int:
@@ -60,6 +72,7 @@ class Session:
     def evaluate(self, state: TrainState) -> Evaluation:
         """Judges a state on the test examples."""
         size = _eval_batch(self.experiment, self.dataset, self.mesh)
+        state = self.settle(state)
         return evaluate(self.judge, state, self.dataset.test, self.mesh, batch_size=size)
 
 
@@ -82,6 +95,8 @@ def prepare(
     mesh = make_mesh() if mesh is None else mesh
     dataset = load_dataset(experiment)
     loader = _loader(experiment, dataset, mesh)
+    if isinstance(experiment, Unsupervised):
+        return _prepare_learner(experiment, dataset, loader, mesh, training=training)
     steps = experiment.epochs * loader.steps_per_epoch
     program, state = initialize(experiment, steps=steps)
     state = place(state, mesh)
@@ -100,6 +115,41 @@ def prepare(
             train = train.lower(state, sharded(loader.batch(0), mesh)).compile()
     seconds = time.perf_counter() - start
     return Session(experiment, dataset, loader, mesh, program, state, train, judge, seconds)
+
+
+def _prepare_learner(
+    experiment: Unsupervised, dataset: data.Dataset, loader: data.Loader, mesh: Mesh, *, training
+) -> Session:
+    """The session of a network that learns by plasticity: the same loop around other steps."""
+    learner, state = initialize_learner(experiment, classes=dataset.classes)
+    check_rates(learner, dataset.train)
+    state = place(state, mesh)
+    start = time.perf_counter()
+    size = _eval_batch(experiment, dataset, mesh)
+    judged = sharded(next(data.evaluation_batches(dataset.test, batch_size=size)), mesh)
+
+    def compiled(step: Any, batch: data.Batch, *, donate: bool) -> Any:
+        return (
+            compile_step(functools.partial(step, learner), mesh, donate=donate)
+            .lower(state, batch)
+            .compile()
+        )
+
+    with calling(f"compiling the steps of {experiment.name}"):
+        judge = compiled(judge_step, judged, donate=False)
+        answer = compiled(respond, judged, donate=False)
+        train = None
+        if training:
+            train = compiled(learn_step, sharded(loader.batch(0), mesh), donate=True)
+    some = dataset.train.take(np.arange(min(experiment.assign, len(dataset.train))))
+
+    def settle(state: TrainState) -> TrainState:
+        batches = data.evaluation_batches(some, batch_size=size)
+        parts = [answer(state, sharded(batch, mesh)) for batch in batches]
+        return state._replace(statistics=jax.tree.map(lambda *sums: sum(sums), *parts))
+
+    seconds = time.perf_counter() - start
+    return Session(experiment, dataset, loader, mesh, learner, state, train, judge, seconds, settle)
 
 
 def _eval_batch(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> int:

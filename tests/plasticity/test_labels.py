@@ -20,7 +20,7 @@ def responses(counts=COUNTS, **options):
 
 
 def test_responses_are_means_and_silent_neurons_are_unassigned():
-    told = np.stack([COUNTS[LABELS == k].mean(0) for k in range(3)])
+    told = np.stack([COUNTS[k == LABELS].mean(0) for k in range(3)])
     found = responses()
     np.testing.assert_allclose(found.mean, told, rtol=1e-6)
     assigned = np.asarray(plasticity.assign(found))
