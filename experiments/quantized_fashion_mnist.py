@@ -1,14 +1,46 @@
-"""The convolutional network of fashion_mnist.py with its weights on 8 and on 4 bits.
+"""The convolutional network of fashion_mnist.py with its weights on 8 bits, on 4 and on fewer.
 
-Rounded after training, without a further step, and stored in packed arrays; and trained on with the
-rounding in the forward pass (`nn.Quantized`), for what that loses. Training data, network and
-recipe are those of fashion_mnist.py.
+Rounded after training, without a further step, and stored in packed arrays; trained on with the
+rounding in the forward pass (`nn.Quantized`), for what that loses; and trained anew with weights
+and membranes on shared scales (`nn.SharedScale`). Data, network and recipe are those of
+fashion_mnist.py. All kernels are rounded, the first and the last included; biases, normalisation
+and its running statistics (2,856 bytes) stay in float32. Bytes are those of the arrays that the
+compiled network is given.
 
-Hardware: one CPU core (float32, jax 0.10.2, flax 0.12.8)
-Time: TIME
-Expected: EXPECTED
+Hardware: one CPU core of two that were busy (float32, jax 0.10.2, flax 0.12.8)
+Time: 19 minutes for the network in float32, a minute for the table, 4 and 6 minutes of training on
+Expected: test accuracy on 10,000 images, measured once (seed 0; 0.3 points are one standard error)
+
+    float32                                     91.80 %             829,800 bytes
+    8 bits, a scale per channel                 91.77 %  (-0.03)    210,336       3.95x
+    8 bits, a power of two per channel          91.99 %  (+0.19)    209,778       3.96x
+    8 bits, a scale per tensor                  91.68 %  (-0.12)    209,608       3.96x
+    4 bits, a scale per channel                 91.48 %  (-0.32)    106,968       7.76x
+    4 bits, a scale per channel, no clipping    91.08 %  (-0.72)    106,968       7.76x
+    4 bits, a scale per tensor, no clipping     89.15 %  (-2.65)    106,240       7.81x
+    4 bits, a power of two per channel          83.85 %  (-7.95)    106,410       7.80x
+    3 bits, a scale per channel                 87.21 %  (-4.59)     81,126      10.23x
+    3 bits, a scale per channel, no clipping    90.06 %  (-1.74)     81,126      10.23x
+    2 bits, a scale per channel                 66.17 %  (-25.63)    55,284      15.01x
+    4 bits, trained with rounding               91.70 %  (-0.10)    106,968       7.76x
+    2 bits, trained with rounding               90.70 %  (-1.10)     55,284      15.01x
+    4 bits on shared scales, two epochs only    89.07 %  (codes of the two layers: 102,656 bytes)
+
+    At 4 bits training on changes little, and a learning rate of 5e-4 loses (91.30 %). Clipping to
+    the least error of the weights helps at 4 bits and hurts at 3: their error is not the network's.
+    On shared scales the integer form of the two layers gives the same spikes: of 25.6 million, on
+    the first 1,000 test images, none differs.
+
 Command: snnjax train experiments/fashion_mnist.py --data-dir "$SNNJAX_DATA" --out runs/float
     python experiments/quantized_fashion_mnist.py runs/float --data-dir "$SNNJAX_DATA"
+    snnjax train experiments/quantized_fashion_mnist.py --start runs/float --bits 4 --epochs 1
+        --learning-rate 1e-4 --data-dir "$SNNJAX_DATA" --out runs/int4
+    snnjax train experiments/quantized_fashion_mnist.py --start runs/float --bits 2 --epochs 2
+        --learning-rate 1e-3 --data-dir "$SNNJAX_DATA" --out runs/int2
+    python experiments/quantized_fashion_mnist.py runs/float runs/int4 runs/int2
+        --data-dir "$SNNJAX_DATA"
+    snnjax train experiments/quantized_fashion_mnist.py --shared-scale --epochs 2
+        --data-dir "$SNNJAX_DATA"
 """
 
 import argparse
@@ -31,6 +63,7 @@ PLANS = {
     "4 bits, a scale per channel, no clipping": Quantizer(4, fit="largest"),
     "4 bits, a scale per tensor, no clipping": Quantizer(4, per="tensor", fit="largest"),
     "3 bits, a scale per channel": Quantizer(3),
+    "3 bits, a scale per channel, no clipping": Quantizer(3, fit="largest"),
     "2 bits, a scale per channel": Quantizer(2),
 }
 """Of all kernels of the network, the first and the last included."""
