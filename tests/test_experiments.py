@@ -47,8 +47,10 @@ VARIANTS = [
     ("rev_snn_dvs", {"source": "dvs128_gesture", "epochs": 202, "timesteps": 16}),
     ("rev_snn_dvs", {"baseline": True}),
     ("rev_snn_dvs", {"baseline": True, "architecture": "former"}),
+    ("stdp_mnist", {"source": "fashion_mnist", "model": "fspinn"}),
+    ("stdp_mnist", {"model": "conductance", "neurons": 20}),
     ("sub_bit_fashion_mnist", {"bits_per_kernel": 0}),
-    ("sub_bit_fashion_mnist", {"bits_per_kernel": 9, "pattern_speed": 0.0}),
+    ("sub_bit_fashion_mnist", {"bits_per_kernel": 4, "pattern_speed": 10.0}),
     ("t_revsnn_imagenet", {"size": "tiny", "batch": 512, "memory": "time=reverse", "bits": 12}),
     ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
 ]
@@ -127,7 +129,25 @@ def traced(experiment):
     return metrics, jax.eval_shape(judge, state, batch), dataset
 
 
+def assert_learns(experiment):
+    """One step of an experiment that learns by plasticity."""
+    training.check(experiment)
+    dataset = training.load_dataset(experiment)
+    one = data.Loader(dataset.train, batch_size=1).batch(0)
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
+    )
+    learner, state = training.initialize_learner(experiment, classes=dataset.classes)
+    after, metrics = jax.eval_shape(functools.partial(training.learn_step, learner), state, shapes)
+    assert metrics.loss.shape == () and metrics.loss.dtype == np.float32
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), after, state)
+    assert all(jax.tree.leaves(same))
+
+
 def assert_trains(experiment):
+    if isinstance(experiment, training.Unsupervised):
+        assert_learns(experiment)
+        return
     metrics, outputs, dataset = traced(experiment)
     assert metrics.loss.shape == () and metrics.loss.dtype == np.float32
     assert outputs.ndim == 3 and outputs.shape[1:] == (experiment.batch, dataset.classes)
