@@ -33,9 +33,15 @@ FLOORS = {
     "cli": 5,
     "__main__": 5,
 }
-# Rooms of one floor that may look into each other, (from, to): STDP rules act on neurons; the
-# embedded experiment is written in terms of the training room's Experiment.
-NEIGHBOURS = {("plasticity", "neurons"), ("default_experiment", "training"), ("__main__", "cli")}
+# Rooms of one floor that may look into each other, (from, to): STDP rules act on neurons, and a
+# presentation draws its spikes by a code; the embedded experiment is written in terms of the
+# training room's Experiment.
+NEIGHBOURS = {
+    ("plasticity", "neurons"),
+    ("plasticity", "encoding"),
+    ("default_experiment", "training"),
+    ("__main__", "cli"),
+}
 HEAVY = {
     "PIL", "aedat", "chex", "grain", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",
     "tensorflow", "tensorflow_datasets", "tyro",

@@ -1,11 +1,14 @@
 """`snnjax show RUN`: pictures of one test example in the network, and of the training.
 
+Of a network that learned by plasticity, the receptive fields of its neurons instead.
+
 Fields of its JSON object:
 
     run, step       the run directory, and the step of the checkpoint
     pictures        paths of the PNG files, by what they show
     page            path of one HTML page with all of them, that needs no other file
-    firing_rates    layer to spikes per neuron and timestep over the examples looked at
+    firing_rates    layer to spikes per neuron and timestep over the examples looked at; null where
+                    plasticity learned
     seconds         from the start of the command to its end
 """
 
@@ -17,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snnjax import metrics, training, viz
+from snnjax import metrics, plasticity, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.screen import Screen
 from snnjax.cli.trained import OPTIONS, restore
@@ -34,6 +37,7 @@ _TEXTS = {
     "of all test examples.",
     "firing_rates": "Share of neurons that fire per timestep. A layer at 0 is dead; one near 1 "
     "says nothing by when it fires.",
+    "receptive_fields": "The weights of each neuron, laid out as its input; darker is stronger.",
     "raster": "Each row is a neuron, each mark a spike.",
     "membrane": "Membrane potential of some neurons after the reset. Triangles mark spikes.",
 }
@@ -44,9 +48,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     told = "Pictures of a run: rasters, membranes, firing rates, learning curve."
     options = parse("snnjax show", told, _OPTIONS, arguments)
-    run, session, state = restore(options)
-    taps, rates, label = _look(session, state, options.example)
-    sections = _sections(run, taps, rates, f"test example {options.example}, a {label}")
+    run, session, state = restore(options, plastic=True)
+    if isinstance(session.program, training.Learner):
+        sections, rates = _learned(run, session, state), None
+    else:
+        taps, rates, label = _look(session, state, options.example)
+        sections = _sections(run, taps, rates, f"test example {options.example}, a {label}")
     folder = run.path / "pictures"
     folder.mkdir(exist_ok=True)
     pictures = {}
@@ -88,12 +95,30 @@ def _look(session: training.Session, state: training.TrainState, example: int):
     return taps, {k: float(v) for k, v in rates.items() if k in spiking}, label
 
 
+def _learned(run: training.Run, session: training.Session, state: training.TrainState):
+    """Heading, text and figure of each picture of a network that learned by plasticity."""
+    learner = session.program
+    sections = _learning(run)
+    height, width, *rest = session.dataset.input_shape or (0, 0)
+    if not rest or (height * width, *rest) == (learner.network.inputs, 1):
+        weights = plasticity.float_weights(learner.network, state.params["weights"])
+        figure = viz.receptive_fields(weights, (height, width))
+        text = _TEXTS["receptive_fields"]
+        sections["receptive_fields"] = ("Receptive fields", text, figure)
+    return sections
+
+
+def _learning(run: training.Run) -> dict[str, tuple[str, str, Any]]:
+    """The learning curve, where there are records."""
+    if not (records := run.records()):
+        return {}
+    curve = viz.learning_curve(records)
+    return {"learning_curve": ("Learning", _TEXTS["learning_curve"], curve)}
+
+
 def _sections(run: training.Run, taps, rates, what: str) -> dict[str, tuple[str, str, Any]]:
     """Heading, text and figure of each picture, by name."""
-    sections = {}
-    if records := run.records():
-        curve = viz.learning_curve(records)
-        sections["learning_curve"] = ("Learning", _TEXTS["learning_curve"], curve)
+    sections = _learning(run)
     if rates:
         figure = viz.firing_rates(rates)
         sections["firing_rates"] = ("Firing rates", _TEXTS["firing_rates"], figure)

@@ -21,17 +21,23 @@ OPTIONS = [
 
 
 def restore(
-    options: Any, *, rates: bool = False
+    options: Any, *, rates: bool = False, plastic: bool = False
 ) -> tuple[training.Run, training.Session, training.TrainState]:
     """The run, its session (without a training step) and the state of the checkpoint.
 
     Args:
         options: Parsed from `OPTIONS`.
         rates: Whether evaluation shall measure firing rates.
+        plastic: Whether the command knows what to do with a network that learned by plasticity.
     """
     run = training.Run.open(options.run)
     path = _checkpoint(run, options.checkpoint)
     experiment = training.experiment_of(run)
+    if isinstance(experiment, training.Unsupervised) and not plastic:
+        raise Failure(
+            f"{run.path} learned by plasticity and has no layers to look into: snnjax eval and "
+            "snnjax show are for it"
+        )
     if options.data_dir is not None:
         experiment = training.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)

@@ -32,6 +32,7 @@ from snnjax.plasticity.network import (
     Network,
     NetworkState,
     Presentation,
+    float_weights,
     initialize,
     present,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "current_based",
     "current_inhibitory",
     "diehl_cook",
+    "float_weights",
     "fspinn",
     "initialize",
     "latest",

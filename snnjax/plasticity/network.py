@@ -24,12 +24,20 @@ from snnjax.plasticity.cells import ConductanceCell, CurrentCell
 from snnjax.plasticity.homeostasis import AdaptiveThreshold, normalize, normalized
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
 from snnjax.plasticity.pair import PairSTDP
-from snnjax.plasticity.synapses import Format, drive, encode, update_columns
+from snnjax.plasticity.synapses import Format, decode, drive, encode, update_columns
 from snnjax.plasticity.triplet import TripletSTDP
 from snnjax.plasticity.windowed import WindowedSTDP
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["Activity", "Network", "NetworkState", "Presentation", "initialize", "present"]
+__all__ = [
+    "Activity",
+    "Network",
+    "NetworkState",
+    "Presentation",
+    "float_weights",
+    "initialize",
+    "present",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -139,6 +147,11 @@ def initialize(network: Network, key: Key) -> NetworkState:
         activity=_calm(network) if network.rest else (),
         matrices=network.inhibition.matrices(network.neurons),
     )
+
+
+def float_weights(network: Network, weights: Array) -> Array:
+    """Weights of a state as float32, whatever they are stored as."""
+    return decode(weights, network.form)
 
 
 def present(

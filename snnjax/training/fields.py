@@ -25,11 +25,12 @@ _SCALARS = (int, float, str, bool)
 _AT_LEAST = {
     "timesteps": 1, "batch": 1, "eval_batch": 1, "clips": 1, "epochs": 1, "warmup_epochs": 0,
     "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0, "log_every": 1, "eval_every": 1,
-    "checkpoint_every": 1, "keep": 1, "patience": 1,
+    "checkpoint_every": 1, "keep": 1, "patience": 1, "assign": 1,
 }  # fmt: skip
 _CURES = {
     "timesteps": "a network needs at least one timestep; 4 is usual",
     "batch": "128 is usual",
+    "assign": "neurons get their classes from training examples",
     "keep": "the newest checkpoint is what a run resumes from",
 }
 
@@ -82,7 +83,7 @@ def check(experiment: Experiment) -> None:
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
             raise ExperimentError(f"{name} must be finite, got {value}")
     for name, least in _AT_LEAST.items():
-        value = getattr(experiment, name)
+        value = getattr(experiment, name, None)
         if value is not None and value < least:
             cure = f": {_CURES[name]}" if name in _CURES else ""
             raise ExperimentError(f"{name} must be at least {least}, got {value}{cure}")

@@ -10,6 +10,7 @@ from snnjax.viz.learning import learning_curve
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
 from snnjax.viz.redundancy import class_shares, compared_rates, spike_features
+from snnjax.viz.weights import receptive_fields
 
 __all__ = [
     "Distribution",
@@ -23,6 +24,7 @@ __all__ = [
     "memory_curve",
     "page",
     "raster",
+    "receptive_fields",
     "save",
     "spike_features",
 ]
