@@ -10,7 +10,7 @@ CIFAR are 384 wide. Norms start at a scale of 2, because the paper's neuron halv
 Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
 Time: 16 minutes (16:01; 0.2 s a step, 11 s to compile), with little else beside it
 Expected: 88.4 % test accuracy after five epochs (measured once, seed 0: 88.44 %); with
-    `--epochs 7`, 25 minutes, 89.0 % (measured once, with an earlier rounding of batch norm: 89.04 %)
+    `--epochs 7`, 25 minutes, 89.0 % (measured once, before the rounding of batch norm changed)
 Command: snnjax train experiments/rev_sformer_fashion_mnist.py --data-dir "$SNNJAX_DATA"
 """
 

@@ -6,13 +6,21 @@
 
 The two are reports of their own and do not mix: one counts what is not zero and excludes padding,
 the other is the field's arithmetic of dense operations and mean rates. `cost.ZOO` holds a
-configuration of every model, for `snnjax cost`.
+configuration of every model, for `snnjax cost`. `cost.plasticity_cost` is of networks that learn by
+plasticity.
 """
 
 from snnjax.cost.energy import BREAK_EVEN, Energy, energy, millijoules
 from snnjax.cost.measure import counted, measure, settled, tally
 from snnjax.cost.neurobench import NeuroBench, neurobench, uncounted
 from snnjax.cost.tally import Connection, Product, Tally
+from snnjax.cost.unsupervised import (
+    PlasticityCost,
+    PlasticityOperations,
+    dense_bytes,
+    plasticity_cost,
+    synapse_bytes,
+)
 from snnjax.cost.zoo import ZOO, Case
 
 __all__ = [
@@ -22,14 +30,19 @@ __all__ = [
     "Connection",
     "Energy",
     "NeuroBench",
+    "PlasticityCost",
+    "PlasticityOperations",
     "Product",
     "Tally",
     "counted",
+    "dense_bytes",
     "energy",
     "measure",
     "millijoules",
     "neurobench",
+    "plasticity_cost",
     "settled",
+    "synapse_bytes",
     "tally",
     "uncounted",
 ]

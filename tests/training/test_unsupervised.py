@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from snnjax import cli, data, plasticity, quantization, training
+from snnjax import cli, data, quantization, training
 from tests.training.conftest import assert_same_bits
 
 FILE = """

@@ -1,0 +1,91 @@
+"""The memory table of FSpiNN, against the formula and against the arrays that are stored."""
+
+import jax
+import pytest
+
+from snnjax import cost, plasticity
+from snnjax.quantization import QFormat
+
+pytestmark = pytest.mark.fast
+
+BYTES = QFormat(0, 8)
+TABLE = [  # neurons, megabytes: baseline, lateral in float32, in 8 bits, without a matrix in 8 bits
+    (100, 0.394, 0.354, 0.088, 0.078),
+    (400, 2.534, 1.894, 0.474, 0.314),
+    (900, 9.302, 6.062, 1.516, 0.706),
+    (1600, 25.498, 15.258, 3.814, 1.254),
+    (2500, 57.84, 32.84, 8.21, 1.96),
+    (3600, 114.97, 63.13, 15.78, 2.822),
+    (4900, 207.446, 111.406, 27.852, 3.842),
+    (6400, 347.75, 183.91, 45.98, 5.018),
+]
+
+
+def baseline(neurons):
+    through = plasticity.InhibitoryLayer(plasticity.current_inhibitory(), stored=True)
+    return plasticity.current_based(neurons, inhibition=through)
+
+
+def lateral(neurons, *, bits, stored=True):
+    inhibition = plasticity.LateralInhibition(stored=stored, bits=bits)
+    form = BYTES if bits == 8 else None
+    return plasticity.fspinn(neurons, inhibition=inhibition, form=form)
+
+
+@pytest.mark.parametrize(("neurons", *"abcd"), TABLE)
+def test_the_table_is_what_is_stored(neurons, a, b, c, d):
+    networks = [
+        (baseline(neurons), a, 32, 2),
+        (lateral(neurons, bits=32), b, 32, 1),
+        (lateral(neurons, bits=8), c, 8, 1),
+        (lateral(neurons, bits=8, stored=False), d, 8, 0),
+    ]
+    for network, megabytes, bits, matrices in networks:
+        found = cost.synapse_bytes(network)
+        assert found == cost.dense_bytes(neurons, bits=bits, matrices=matrices)
+        digits = len(str(megabytes).split(".")[1])
+        assert round(found / 1e6, digits) == pytest.approx(megabytes, abs=10.0**-digits / 2)
+
+
+def test_published_saving_at_4900():
+    before, after, sums = (
+        cost.synapse_bytes(network)
+        for network in (baseline(4900), lateral(4900, bits=8), lateral(4900, bits=8, stored=False))
+    )
+    assert before / after == pytest.approx(7.448, abs=5e-4)
+    assert before / cost.synapse_bytes(lateral(4900, bits=32)) == pytest.approx(1.862, abs=5e-4)
+    assert after / sums == pytest.approx(7.25, abs=5e-3)
+
+
+def test_arrays_in_memory_have_these_bytes():
+    for network in (baseline(50), lateral(50, bits=8), lateral(50, bits=8, stored=False)):
+        state = plasticity.initialize(network, jax.random.key(0))
+        arrays = jax.tree.leaves((state.weights, state.matrices))
+        assert sum(a.nbytes for a in arrays) == cost.synapse_bytes(network)
+
+
+def test_operations_of_an_example():
+    counted = {"arrived": 2181.0, "spikes": 11.5, "weight_updates": 8977.0}
+    network = plasticity.diehl_cook(400)
+    found = cost.plasticity_cost(network, **counted)
+    assert found.inference.neuron_updates == 2 * 400 * 1000
+    assert found.inference.input_additions == 2181 * 400
+    assert found.inference.inhibition_additions == 11.5 + 11.5 * 399
+    assert found.inference.weight_updates == found.inference.trace_decays == 0
+    assert found.training.trace_decays == (784 + 400 + 400) * 1000
+    light = cost.plasticity_cost(plasticity.fspinn(400), **counted)
+    assert light.inference.neuron_updates == 400 * 250
+    assert light.inference.inhibition_additions == 11.5 * 399
+    told = 0.9 * (2181 * 400 + 11.5 * 399) + 4.6 * 400 * 250
+    assert light.inference.nanojoules == pytest.approx(told / 1e3)
+
+
+def test_fewer_bits_move_fewer_bytes_and_showings_multiply():
+    counted = {"arrived": 100.0, "spikes": 5.0, "weight_updates": 50.0}
+    wide, narrow = (
+        cost.plasticity_cost(plasticity.fspinn(20, form=form), **counted) for form in (None, BYTES)
+    )
+    assert wide.training_traffic == 4 * narrow.training_traffic == 4 * (100 * 20 + 100)
+    twice = cost.plasticity_cost(plasticity.fspinn(20), **counted, showings=2.0)
+    assert twice.training.input_additions == 2 * wide.training.input_additions
+    assert twice.training.weight_updates == wide.training.weight_updates
