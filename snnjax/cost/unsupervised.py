@@ -8,10 +8,10 @@
     weight updates    as counted while it learns
     trace decays      traces S                           one exponential each
 
-for n inputs, N neurons, S timesteps, and an example's P input and E output spikes. The energy is the
-estimate of `cost.energy`: an addition takes 0.9 pJ, a multiplication with its addition 4.6 pJ; a
-neuron's and a weight's update count as one of the latter. Bytes moved are told apart and are not in
-it: a weight that is read or written moves its bits.
+for n inputs, N neurons, S timesteps, and an example's P input and E output spikes. The energy is
+the estimate of `cost.energy`: an addition takes 0.9 pJ, a multiplication with its addition 4.6 pJ;
+a neuron's and a weight's update count as one of the latter. Bytes moved are told apart and are not
+in it: a weight that is read or written moves its bits.
 
 These are counts. The paper's 3.5x (training) and 1.8x (inference) are energies measured on GPUs and
 cannot be derived from them; its 7.5x less memory for N = 4,900 can, as 7.448: 4x by 8 bits for 32
