@@ -10,7 +10,7 @@ convolution, 16 to 32 channels, draws its kernels from a codebook of `2^bits_per
 refined after each step, at `pattern_speed` times the learning rate.
 
 Hardware: one CPU core, shared with other work (float32, jax 0.10.2, flax 0.12.8)
-Time: 2 to 2.5 minutes of processor time for each run, 5 to 8 on the clock of that busy core
+Time: 1.8 to 2.7 minutes of processor time for each run, 5 to 16 on the clock of that busy core
 Expected: test accuracy after two epochs, which are too few to train it out, and the bytes of that
     convolution, packed numbers, codebook and scales together:
         float32                   90.3 %      18,432 bytes
