@@ -8,6 +8,7 @@
     snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
     snnjax check [EXPERIMENT.py]                         the gradient is the same under each
     snnjax cost [EXPERIMENT.py | RUN]                    operations and energy; else of every model
+    snnjax fspinn search EXPERIMENT.py --grid "..."      networks without labels within budgets
     snnjax info                                          versions, devices, memory
 
 With `--json` on any command the last line of stdout is one JSON object and everything said to
@@ -45,6 +46,7 @@ _COMMANDS = {
     "memory": ("snnjax.cli.memory", "table and picture of bytes against depth and timesteps"),
     "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
     "cost": ("snnjax.cli.cost", "synaptic operations and energy of a run, or of every model"),
+    "fspinn": ("snnjax.cli.fspinn", "search networks that learn by STDP within budgets"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }
 

@@ -13,6 +13,7 @@ plasticity.
 from snnjax.cost.energy import BREAK_EVEN, Energy, energy, millijoules
 from snnjax.cost.measure import counted, measure, settled, tally
 from snnjax.cost.neurobench import NeuroBench, neurobench, uncounted
+from snnjax.cost.selection import Budgets, Candidate, chosen, front, over_budget
 from snnjax.cost.tally import Connection, Product, Tally
 from snnjax.cost.unsupervised import (
     PlasticityCost,
@@ -26,6 +27,8 @@ from snnjax.cost.zoo import ZOO, Case
 __all__ = [
     "BREAK_EVEN",
     "ZOO",
+    "Budgets",
+    "Candidate",
     "Case",
     "Connection",
     "Energy",
@@ -34,12 +37,15 @@ __all__ = [
     "PlasticityOperations",
     "Product",
     "Tally",
+    "chosen",
     "counted",
     "dense_bytes",
     "energy",
+    "front",
     "measure",
     "millijoules",
     "neurobench",
+    "over_budget",
     "plasticity_cost",
     "settled",
     "synapse_bytes",

@@ -1,0 +1,208 @@
+"""`snnjax fspinn search EXPERIMENT.py --grid "neurons=100,400 bits=8,32" [--max-bytes 1MB] ...`.
+
+Every combination of the grid is a candidate. Its bytes are exact, its energy is estimated from a
+few training examples; what is over a budget is discarded before any training. The others are
+trained, each in a run directory of its own under --out: interrupted, the same command goes on. Of
+those the reward chooses one (`cost.selection`), and a picture shows the Pareto front.
+
+Fields of its JSON object:
+
+    name, out           the experiment, and the folder of the runs
+    candidates          per combination: name, fields, bytes, inference and training (nanojoules per
+                        example), accuracy (null where discarded), discarded (why, or null), front,
+                        chosen
+    chosen              the name of the candidate with the highest reward, or null where none fits
+    picture             path of the picture, or null
+    seconds             from the start of the command to its end
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from snnjax import cost, data, training, viz
+from snnjax.cli import cache
+from snnjax.cli.chosen import experiment_path, parse_fields
+from snnjax.cli.failures import Failure, Interrupted
+from snnjax.cli.options import REQUIRED, Option, parse
+from snnjax.cli.progress import progress
+from snnjax.cli.screen import Screen
+from snnjax.cli.signals import listening
+from snnjax.cli.sizes import read_size, spell_size
+
+__all__ = ["command"]
+
+_TOLD = "Train networks that learn by plasticity within budgets of bytes and energy; choose one."
+_OPTIONS = [
+    Option("grid", str, REQUIRED, 'Fields and their values: "neurons=100,400 bits=8,32".'),
+    Option("max_bytes", str | None, None, "Most bytes of synapses, such as 1MB."),
+    Option("max_inference", float | None, None, "Most nanojoules of an example in inference."),
+    Option("max_training", float | None, None, "Most nanojoules of an example in training."),
+    Option("bytes_weight", float, 0.0, "Accuracy that the whole budget of bytes is worth."),
+    Option("energy_weight", float, 0.0, "Accuracy that the whole budget of energy is worth."),
+    Option("examples", int, 50, "Training examples that the energy is estimated from."),
+    Option("out", str, "runs/search", "Folder of the runs; one that is there is gone on with."),
+    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+]
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Searches."""
+    began = time.perf_counter()
+    if not arguments or arguments[0] != "search":
+        raise Failure(
+            "snnjax fspinn search EXPERIMENT.py --grid ... is the one there is"
+            + (f", not {arguments[0]!r}" if arguments else "")
+        )
+    path, rest = experiment_path(arguments[1:])
+    if path is None and {"--help", "-h"} & set(rest):
+        parse("snnjax fspinn search EXPERIMENT.py", _TOLD, _OPTIONS, ["--help"])
+    if path is None:
+        raise Failure("which experiment? snnjax fspinn search EXPERIMENT.py --grid ...")
+    experiment = training.load_experiment(path)
+    if not isinstance(experiment, training.Unsupervised):
+        raise Failure(f"{path} learns by gradients: the search is for training.Unsupervised")
+    options, changed = parse_fields("fspinn search", _TOLD, experiment, _OPTIONS, rest)
+    experiment = training.override(experiment, changed)
+    grid = _grid(options.grid, experiment)
+    most = read_size(options.max_bytes) if options.max_bytes else None
+    budgets = cost.Budgets(most, options.max_inference, options.max_training)
+    cache.enable(on=not options.no_cache)
+    rows = _estimated(experiment, grid, budgets, options.examples, screen)
+    source = path.read_text(encoding="utf-8")
+    with listening() as listener:
+        for row in rows:
+            if row["discarded"] is None:
+                row["accuracy"] = _trained(row, Path(options.out), source, listener, screen)
+    picture = _concluded(rows, budgets, options, screen)
+    found = [{k: v for k, v in row.items() if k != "experiment"} for row in rows]
+    return {
+        "name": experiment.name,
+        "out": options.out,
+        "candidates": found,
+        "chosen": next((row["name"] for row in rows if row["chosen"]), None),
+        "picture": picture,
+        "seconds": round(time.perf_counter() - began, 3),
+    }, 0 if any(row["chosen"] for row in rows) else 1
+
+
+def _grid(text: str, experiment: training.Experiment) -> list[dict[str, Any]]:
+    """Every combination of the values, as fields."""
+    known, axes = training.plain_fields(experiment), {}
+    for part in text.split():
+        name, _, values = part.partition("=")
+        if name not in known or not values:
+            raise Failure(
+                f"--grid {part!r}: write field=value,value; the fields are {', '.join(known)}"
+            )
+        axes[name] = [_value(v, name, experiment) for v in values.split(",")]
+    if not axes:
+        raise Failure('--grid is empty: write "neurons=100,400 bits=8,32"')
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _value(text: str, name: str, experiment: training.Experiment) -> Any:
+    """A value as JSON reads it, or else as text."""
+    try:
+        value = json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        value = None if text == "None" else text
+    try:
+        training.check(training.override(experiment, {name: value}))
+    except training.ExperimentError as error:
+        raise Failure(f"--grid {name}={text}: {error}") from error
+    return value
+
+
+def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, Any]]:
+    """A row per candidate: bytes, energy of a few examples, and why it is discarded."""
+    if examples < 1:
+        raise Failure(f"--examples must be at least 1, got {examples}")
+    dataset = training.load_dataset(experiment)
+    few = dataset.train.take(np.arange(min(examples, len(dataset.train))))
+    batch = next(data.evaluation_batches(few, batch_size=len(few)))
+    screen.say(f"{experiment.name}: {len(grid)} candidates")
+    rows = []
+    for fields in grid:
+        made = training.override(experiment, fields)
+        name = " ".join(f"{k}={v}" for k, v in fields.items())
+        found = _candidate(name, made, batch, dataset.classes)
+        why = cost.over_budget(found, budgets)
+        rows.append({**found._asdict(), "fields": fields, "discarded": why, "experiment": made})
+        screen.say(
+            f"  {name}: {spell_size(found.bytes)}, {found.inference:,.0f} nJ in inference, "
+            f"{found.training:,.0f} nJ in training" + (f": discarded, {why}" if why else "")
+        )
+    return rows
+
+
+def _candidate(name, experiment, batch, classes) -> cost.Candidate:
+    learner, state = training.initialize_learner(experiment, classes=classes)
+    rates = experiment.encode(experiment, batch.inputs, None)
+    few = len(batch.labels)
+    step = jax.jit(functools.partial(training.learn_step, learner))
+    metrics = jax.device_get(step(state, batch)[1])
+    found = cost.plasticity_cost(
+        learner.network,
+        arrived=float(rates.sum()) / few * learner.network.timesteps,
+        spikes=float(metrics.spikes),
+        weight_updates=float(metrics.weight_updates),
+        showings=float(metrics.showings),
+    )
+    energies = (found.inference.nanojoules, found.training.nanojoules)
+    return cost.Candidate(name, found.synapse_bytes, *energies)
+
+
+def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
+    """The test accuracy of a candidate, trained now or before."""
+    experiment = row["experiment"]
+    folder = out / row["name"].replace(" ", "-").replace("/", "-")
+    listener.patient = False
+    session = training.prepare(experiment)
+    if (folder / "config.json").is_file():
+        run = training.Run.open(folder)
+        if run.config() != training.plain_values(experiment):
+            raise Failure(
+                f"{folder} was trained with other fields: give another --out, or the same ones"
+            )
+    else:
+        run = training.Run.create(folder, experiment, source)
+    screen.say(f"{row['name']}: {session.steps:,} steps, {run.path}")
+    listener.patient = True
+    with progress(screen, steps=session.steps, epochs=experiment.epochs, start=0) as report:
+        result = training.fit(session, run, stop=lambda: listener.number, report=report)
+    if result.interrupted:
+        screen.say("the same command goes on")
+        raise Interrupted(listener.number)
+    assert result.evaluation is not None
+    screen.say(f"{row['name']}: test accuracy {result.evaluation.accuracy:.2%}")
+    return result.evaluation.accuracy
+
+
+def _concluded(rows, budgets, options, screen: Screen) -> str | None:
+    """Marks the front and the choice, says and draws them."""
+    measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in rows]
+    measured = [candidate for candidate in measured if candidate.accuracy is not None]
+    best = {candidate.name for candidate in cost.front(measured)}
+    mark = None
+    if measured:
+        weights = {"bytes_weight": options.bytes_weight, "energy_weight": options.energy_weight}
+        mark = cost.chosen(measured, budgets=budgets, **weights).name
+    for row in rows:
+        row.update(front=row["name"] in best, chosen=row["name"] == mark)
+    if mark is None:
+        screen.say("every candidate is over a budget: nothing was trained")
+        return None
+    picture = viz.save(
+        viz.trade_off(rows, title="accuracy and bytes"), Path(options.out) / "search.png"
+    )
+    screen.say(f"chosen: {mark}, on the Pareto front; picture: {picture}")
+    return str(picture)
