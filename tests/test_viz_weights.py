@@ -27,7 +27,7 @@ def test_many_neurons_are_spread():
     figure = viz.receptive_fields(np.ones((4, 50)), (2, 2), most=9)
     assert pixels(figure).shape == (8, 8)
     texts = [t.get_text() for t in figure.axes[0].texts]
-    assert any("9 of 50 shown" in text for text in texts)
+    assert any("9 of 50 neurons shown" in text for text in texts)
 
 
 def test_all_zeros_can_be_drawn():

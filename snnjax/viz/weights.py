@@ -45,7 +45,8 @@ def receptive_fields(
     # Neurons differ in their strongest weight; what all but one in a hundred reach is black.
     axis.imshow(image, cmap="Greys", vmin=0, vmax=float(np.percentile(weights, 99)) or 1.0)
     axis.set_axis_off()
-    note = f"{style.of(len(shown), count, 'neuron')}: {height}x{width} weights each"
+    names = f"{count} neurons" if len(shown) == count else f"{len(shown)} of {count} neurons shown"
+    note = f"{names}, {height}x{width} weights each"
     style.write(axis, title=title, note=note)
     figure.set_label(f"Receptive fields of {count} neurons, {height}x{width} weights each")
     return figure
