@@ -13,7 +13,7 @@ from snnjax import default_experiment, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, attribute_help, parse
 
-__all__ = ["experiment_path", "parse_fields", "refuse_stray", "with_fields"]
+__all__ = ["experiment_path", "parse_fields", "refuse_stray", "with_fields", "with_gradients"]
 
 
 def experiment_path(arguments: list[str]) -> tuple[Path | None, list[str]]:
@@ -68,12 +68,24 @@ def refuse_stray(command: str, arguments: Sequence[str]) -> None:
         raise Failure(f"the experiment comes first: snnjax {command} {stray[0]} --field value ...")
 
 
+def with_gradients(path: Path | None) -> training.Experiment:
+    """The experiment of a file, or the embedded one, for a command about gradients.
+
+    Raises:
+        Failure: It learns without them.
+    """
+    experiment = training.load_experiment(path or Path(default_experiment.__file__))
+    if isinstance(experiment, training.Unsupervised):
+        raise Failure(f"{path} learns by plasticity, without gradients: snnjax train is for it")
+    return experiment
+
+
 def with_fields(
     command: str, told: str, options: Sequence[Option], arguments: list[str]
 ) -> tuple[Any, training.Experiment]:
-    """Options and experiment of a command that writes nothing down, checked."""
+    """Options and experiment of a command about gradients, that writes nothing down; checked."""
     path, rest = experiment_path(arguments)
-    experiment = training.load_experiment(path or Path(default_experiment.__file__))
+    experiment = with_gradients(path)
     parsed, changed = parse_fields(command, told, experiment, options, rest)
     experiment = training.override(experiment, changed)
     training.check(experiment)

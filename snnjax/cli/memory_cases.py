@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from snnjax import memory, training
-from snnjax.cli.chosen import experiment_path, parse_fields, refuse_stray
+from snnjax.cli.chosen import experiment_path, parse_fields, refuse_stray, with_gradients
 from snnjax.cli.couplings import Couplings
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, parse
@@ -56,7 +56,7 @@ def case_given(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
 
 
 def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
-    given = training.load_experiment(path)
+    given = with_gradients(path)
     deep = training.plain_fields(given).get("depth") is int
     hidden = ("timesteps", "depth") if deep else ("timesteps",)
     options, changed = parse_fields("memory", _TOLD, given, own, arguments, leave_out=hidden)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
 from snnjax.training import optimizer as rules
@@ -76,6 +76,9 @@ class Experiment:
             strategies that recompute or reverse save nothing there without it, unless they scan.
             None does so where the network holds such a strategy.
     """
+
+    UNUSED: ClassVar[tuple[str, ...]] = ()
+    """Fields that a subclass has no use for: they are no options and are not written down."""
 
     name: str
     network: Callable[[Any, Any], nn.Network]

@@ -39,6 +39,7 @@ def plain_fields(experiment: Experiment) -> dict[str, Any]:
     """The types of the plain fields, by name, in the order of the class."""
     hints = _hints(experiment)
     names = [field.name for field in dataclasses.fields(experiment)]
+    names = [name for name in names if name not in experiment.UNUSED]
     return {name: hints[name] for name in names if _is_plain(hints[name])}
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,6 @@ from flax import nnx
 from jax import lax
 
 from snnjax import data, encoding, plasticity
-from snnjax.training import optimizer as rules
 from snnjax.training.errors import ExperimentError, calling
 from snnjax.training.experiment import Experiment
 from snnjax.training.state import TrainState
@@ -54,7 +53,8 @@ def _no_network(experiment: Any, rngs: nnx.Rngs) -> Any:
 class Unsupervised(Experiment):
     """An experiment whose network learns by plasticity.
 
-    Fields for gradients (`optimizer`, `learning_rate`, `memory`, ...) do nothing.
+    Fields about gradients (`optimizer`, `learning_rate`, `memory`, ...) do nothing and are no
+    options; the length of a presentation is the network's.
 
     Attributes:
         learner: `(experiment) -> plasticity.Network`.
@@ -64,10 +64,15 @@ class Unsupervised(Experiment):
         assign: Training examples, from the first on, by which neurons get their class.
     """
 
+    UNUSED: ClassVar[tuple[str, ...]] = (
+        "timesteps", "clips", "learning_rate", "warmup_epochs", "weight_decay", "clip_norm",
+        "label_smoothing", "mixup", "mixup_epochs", "mixup_probability", "memory",
+        "memory_scheduler",
+    )  # fmt: skip
+
     learner: Callable[[Any], plasticity.Network]
     network: Callable[[Any, Any], Any] = _no_network
     score: Callable[[Array, plasticity.Responses], Array] = plasticity.all_activity
-    schedule: Callable[[Any, int], Any] = rules.warmup_cosine
     batch: int = 250
     epochs: int = 1
     log_every: int = 4

@@ -130,6 +130,14 @@ def test_gradients_are_refused_by_name(session):
         training.initialize(session.experiment, steps=1)
 
 
+def test_options_about_gradients_are_not_there(session, path, capsys):
+    fields = training.plain_fields(session.experiment)
+    assert {"batch", "epochs", "assign"} <= set(fields)
+    assert not {"learning_rate", "memory", "timesteps"} & set(fields)
+    assert cli.main(argv=["train", str(path), "--learning-rate", "0.1"]) == 2
+    assert "learning-rate" in capsys.readouterr().err
+
+
 def test_the_commands(path, tmp_path, capsys):
     run = tmp_path / "run"
     assert cli.main(argv=["train", str(path), "--out", str(run), "--json"]) == 0
