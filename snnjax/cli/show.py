@@ -99,8 +99,8 @@ def _learned(run: training.Run, session: training.Session, state: training.Train
     """Heading, text and figure of each picture of a network that learned by plasticity."""
     learner = session.program
     sections = _learning(run)
-    height, width, *rest = session.dataset.input_shape or (0, 0)
-    if not rest or (height * width, *rest) == (learner.network.inputs, 1):
+    height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
+    if channels == 1 and height * width == learner.network.inputs:
         weights = plasticity.float_weights(learner.network, state.params["weights"])
         figure = viz.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]

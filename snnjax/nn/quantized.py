@@ -17,7 +17,7 @@ from flax import nnx
 from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Layer, State
 from snnjax.nn.neuron import Neuron
-from snnjax.nn.strategy import _Placing
+from snnjax.nn.strategy import Placing
 from snnjax.quantization import Plan, quantized
 from snnjax.typing import Array, Key
 
@@ -78,7 +78,7 @@ class Quantized(nnx.Module):
             ValueError: it holds neurons and nothing in it takes a part of the strategy.
         """
         # In order="time" the strategy over time was taken out of it before.
-        placing = _Placing(strategy, "layer")
+        placing = Placing(strategy, "layer")
         layer: Any
         layer, spikes = placing.place(self.layer, spikes)
         layer = placing.cut(layer)

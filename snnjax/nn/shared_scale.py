@@ -20,7 +20,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.neuron import run
-from snnjax.nn.strategy import _Placing
+from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
 from snnjax.quantization import Packed, QFormat
@@ -118,7 +118,7 @@ class SharedScale(nnx.Module):
     def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[SharedScale, bool]:
         """Takes a strategy over time for its neurons, and packs what its synapse keeps."""
         new = copy.copy(self)
-        new.synapse, _ = _Placing(strategy, "layer").place(self.synapse, spikes)
+        new.synapse, _ = Placing(strategy, "layer").place(self.synapse, spikes)
         new.scan = self.scan if strategy.time is None else _refuse_reversal(strategy.time)
         return new, True
 

@@ -33,7 +33,7 @@ from snnjax.nn.synapses import Fold, Kernel, flatten
 from snnjax.nn.wiring import Joints, Residual, Sequential
 from snnjax.typing import Bound
 
-__all__ = ["saves_memory", "with_memory"]
+__all__ = ["Placing", "saves_memory", "with_memory"]
 
 _SCANS = ("scan", "time_scan", "joints")
 _BLOCKS = (Residual, Reversible, Sequential, Shared, Stacked)
@@ -61,7 +61,7 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
 
 
 def _with_memory(network: Network, strategy: Strategy) -> Network:
-    placing = _Placing(strategy, network.order)
+    placing = Placing(strategy, network.order)
     body, _ = placing.place(network.body, False)
     changes: dict[str, Any] = {"body": placing.cut(body)}
     if strategy.time is not None and network.order == "time":
@@ -87,7 +87,7 @@ def saves_memory(network: Network) -> bool:
     return any(isinstance(scan, Joints | Recompute | Reverse) for scan in scans)
 
 
-class _Placing:
+class Placing:
     """One walk through the layers; remembers which parts of the strategy found a taker."""
 
     def __init__(self, strategy: Strategy, order: str):
@@ -198,7 +198,7 @@ class _Placing:
         f, g = (self.place(branch, False)[0] for branch in (layer.f, layer.g))
         scan = self.depth or layer.scan
         inner = (scan.inner or recompute(1)) if isinstance(scan, Reverse) else store
-        within = _Placing(dataclasses.replace(self.strategy, depth=inner), "layer")
+        within = Placing(dataclasses.replace(self.strategy, depth=inner), "layer")
         return self._deep(layer, f=within.cut(f), g=within.cut(g))
 
     def _deep(self, layer: Any, **changes: Any) -> Any:
@@ -234,7 +234,7 @@ def _joints(layers: Any, strategy: Strategy) -> Joints:
             starts.append(last if packs and not here else number)
             marks.append(packs)
             due = False
-        _, spikes = _Placing(Strategy(), "layer").place(layer, spikes)
+        _, spikes = Placing(Strategy(), "layer").place(layer, spikes)
         due = due or block or isinstance(layer, Neuron | Recurrent | Grouped)
     alone = tuple(isinstance(layers[start], Stacked | Reversible) for start in starts)
     return Joints(strategy.depth, tuple(starts), tuple(marks), alone)

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.plasticity.synapses import Format, update_columns, update_rows, weights_touched
-from snnjax.plasticity.traces import Trace, latest
+from snnjax.plasticity.traces import Trace, latest, latest_of_list
 from snnjax.plasticity.weight_dependence import Additive, WeightDependence
 from snnjax.typing import Array, Key
 
@@ -142,8 +142,8 @@ class PairSTDP:
     ) -> tuple[PairTraces, Array, Array]:
         """One timestep: traces and weights after it, and how many weights it touched."""
         params = self.params
-        pre = (params.decay_pre * traces.pre).at[active].set(1.0, mode="drop")
-        post = jnp.where(spikes > 0, 1.0, params.decay_post * traces.post)
+        pre = latest_of_list(traces.pre, active, params.decay_pre)
+        post = latest(traces.post, spikes, params.decay_post)
         rows_key, columns_key = (None, None) if key is None else jax.random.split(key)
         if self.depress:
 

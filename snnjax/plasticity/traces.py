@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from snnjax.typing import Array
 
-__all__ = ["Trace", "latest", "summed"]
+__all__ = ["Trace", "latest", "latest_of_list", "summed"]
 
 Trace = Callable[[Array, Array, float], Array]
 """`(trace, spikes, decay) -> trace`."""
@@ -32,6 +32,11 @@ def latest(trace: Array, spikes: Array, decay: float) -> Array:
         decay: kept per timestep, in (0, 1).
     """
     return jnp.where(spikes > 0, jnp.ones_like(trace), decay * trace)
+
+
+def latest_of_list(trace: Array, active: Array, decay: float) -> Array:
+    """`latest` for a list of who fires, `[slots]`, padded with `n`; the trace is `[n]`."""
+    return (decay * trace).at[active].set(1.0, mode="drop")
 
 
 def summed(trace: Array, spikes: Array, decay: float) -> Array:

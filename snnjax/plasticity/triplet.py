@@ -25,7 +25,7 @@ import jax.numpy as jnp
 
 from snnjax.plasticity.pair import outer
 from snnjax.plasticity.synapses import Format, update_columns, update_rows, weights_touched
-from snnjax.plasticity.traces import latest
+from snnjax.plasticity.traces import latest, latest_of_list
 from snnjax.typing import Array, Key
 
 __all__ = ["TripletParams", "TripletSTDP", "TripletState", "triplet_state", "triplet_stdp"]
@@ -128,7 +128,7 @@ class TripletSTDP:
     ) -> tuple[TripletTraces, Array, Array]:
         """One timestep: traces and weights after it, and how many weights it touched."""
         params = self.params
-        pre = (params.decay_pre * traces.pre).at[active].set(1.0, mode="drop")
+        pre = latest_of_list(traces.pre, active, params.decay_pre)
         post_1, post_2 = params.decay_post_1 * traces.post_1, params.decay_post_2 * traces.post_2
         rows_key, columns_key = (None, None) if key is None else jax.random.split(key)
         if self.depress:

@@ -24,6 +24,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from snnjax.plasticity.synapses import Format, update_columns, weights_touched
+from snnjax.plasticity.traces import latest, latest_of_list
 from snnjax.plasticity.weight_dependence import Power, WeightDependence
 from snnjax.typing import Array, Key
 
@@ -118,8 +119,8 @@ class WindowedSTDP:
     ) -> tuple[WindowedTraces, Array, Array]:
         """One timestep: traces and weights after it, and how many weights it touched."""
         params, (pre, post, fired, counts, step) = self.params, traces
-        pre = (params.decay_pre * pre).at[active].set(1.0, mode="drop")
-        post = jnp.where(spikes > 0, 1.0, params.decay_post * post)
+        pre = latest_of_list(pre, active, params.decay_pre)
+        post = latest(post, spikes, params.decay_post)
         fired, counts = fired | (spikes > 0), counts + spikes
         ends = (step + 1) % self.window == 0
         factor = 1.0
