@@ -30,6 +30,8 @@ Command: snnjax train experiments/stdp_mnist.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
+import numpy as np
+
 from snnjax import data, plasticity, quantization, training
 
 PEAK_RATES = {"current": 128.0, "fspinn": 128.0, "conductance": 63.75}  # Hz of a white pixel
@@ -39,11 +41,13 @@ PEAK_RATES = {"current": 128.0, "fspinn": 128.0, "conductance": 63.75}  # Hz of 
 class STDP(training.Unsupervised):
     """Fields of this experiment.
 
-    `lateral` to `bits` are FSpiNN's techniques and are read under `model="fspinn"` only; a `window`
-    or `spikes_per_factor` of None and 32 `bits` switch theirs off.
+    `images` is how many training images are shown, from the first on; None shows all. `lateral`
+    to `bits` are FSpiNN's techniques and are read under `model="fspinn"` only; a `window` or
+    `spikes_per_factor` of None and 32 `bits` switch theirs off.
     """
 
     source: str = "mnist"
+    images: int | None = None
     model: str = "current"
     neurons: int = 400
     brightness: float = 1.0
@@ -57,7 +61,11 @@ class STDP(training.Unsupervised):
 
 def dataset(experiment):
     """Grey images `[N, 28, 28, 1]`."""
-    return data.load(experiment.source, data_dir=experiment.data_dir)
+    loaded = data.load(experiment.source, data_dir=experiment.data_dir)
+    if experiment.images is None:
+        return loaded
+    shown = np.arange(min(experiment.images, len(loaded.train)))
+    return dataclasses.replace(loaded, train=loaded.train.take(shown))
 
 
 def encode(experiment, inputs, key):
