@@ -1,4 +1,4 @@
-"""Settings of every test: strict dtypes, a persistent compilation cache, two fake CPU devices."""
+"""Settings of every test: strict dtypes, a persistent compilation cache, eight fake CPU devices."""
 
 import os
 import pathlib
@@ -7,7 +7,7 @@ import tempfile
 import pytest
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "snnjax-test-cache")

@@ -25,7 +25,7 @@ from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import at_size, image_folder
 from snnjax.data.image_view import ImageView
 from snnjax.data.kfold import folds
-from snnjax.data.loader import Batch, Loader, evaluation_batches
+from snnjax.data.loader import Batch, Loader, evaluation_batches, evaluation_loader
 from snnjax.data.ncars import parse_dat
 from snnjax.data.nmnist import parse_events
 from snnjax.data.policies import rand_augment, trivial_augment
@@ -51,6 +51,7 @@ __all__ = [
     "clips",
     "dense",
     "evaluation_batches",
+    "evaluation_loader",
     "folds",
     "from_arrays",
     "from_npz",

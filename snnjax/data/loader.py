@@ -119,9 +119,16 @@ class Loader:
         places %= len(self.split)  # padding repeats real examples: no value a network never sees
         return (places if order is None else order[places]), weights
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step, whatever was drawn before it."""
+    def batch(self, step: int, *, rows: np.ndarray | None = None) -> Batch:
+        """The batch of a step, whatever was drawn before it.
+
+        Args:
+            step: Steps done before this one; non-negative.
+            rows: Which of its examples; None is all. Nothing else is read.
+        """
         indices, weights = self.indices(step)
+        if rows is not None:
+            indices, weights = indices[rows], weights[rows]
         inputs = self.split.inputs
         if isinstance(inputs, Transformed):
             draw = (self.seed, self.position(step)[0]) if self.shuffle else None
@@ -138,8 +145,8 @@ class Loader:
             step += 1
 
 
-def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
-    """Yields every example exactly once, in order, in batches of one shape.
+def evaluation_loader(split: Split, *, batch_size: int) -> Loader:
+    """A loader of every example exactly once, in order, in batches of one shape.
 
     The last batch is filled up at weight 0: sum `weights * value` and divide by the sum of the
     weights, and a jitted evaluation compiles once.
@@ -149,11 +156,16 @@ def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
         batch_size: Examples in a batch.
 
     Returns:
-        An iterator of `ceil(N / batch_size)` batches.
+        The loader; its `steps_per_epoch` is `ceil(N / batch_size)`.
     """
+    return Loader(split, batch_size=batch_size, shuffle=False, drop_last=False)
+
+
+def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
+    """Yields the batches of `evaluation_loader`; none of an empty split."""
     if len(split) == 0:
         return iter(())
-    loader = Loader(split, batch_size=batch_size, shuffle=False, drop_last=False)
+    loader = evaluation_loader(split, batch_size=batch_size)
     return loader.batches(stop=loader.steps_per_epoch)
 
 

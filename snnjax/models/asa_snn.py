@@ -200,6 +200,7 @@ class _DropoutOverTime(nnx.Module):
 
     def __init__(self, rate: float):
         self.rate, self.name = rate, "dropout"
+        self.axes: tuple[str, ...] = ()  # see nn.over_devices
 
     def initial_state(self, shape: tuple[int, ...]) -> nn.State:
         del shape
@@ -219,7 +220,8 @@ class _DropoutOverTime(nnx.Module):
             return nn.stateless(inputs)
         if key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
-        mask = jax.random.bernoulli(key, 1 - self.rate, inputs.shape)
+        draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
+        mask = nn.own_rows(draw, inputs.shape, axis=1, axes=self.axes)
         return nn.stateless(jnp.where(mask, inputs / (1 - self.rate), 0))
 
 

@@ -3,6 +3,7 @@
 Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 """
 
+from snnjax.nn.across import join_devices, over_devices, own_rows
 from snnjax.nn.asa import ASA
 from snnjax.nn.attention import Attention, SpikingSelfAttention, attend
 from snnjax.nn.columns import Columns
@@ -25,7 +26,7 @@ from snnjax.nn.scaled_conv import ScaledStdConv
 from snnjax.nn.shared_scale import SharedScale
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
-from snnjax.nn.statistics import StreamPeak, stream_use
+from snnjax.nn.statistics import StreamPeak, mean_over_steps, stream_use
 from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.sub_bit_conv import SubBitConv, with_stored_kernels
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
@@ -82,8 +83,12 @@ __all__ = [
     "attend",
     "convolution",
     "expanded",
+    "join_devices",
     "max_pool",
+    "mean_over_steps",
     "menu",
+    "over_devices",
+    "own_rows",
     "saves_memory",
     "stateless",
     "stream_use",

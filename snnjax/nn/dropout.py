@@ -10,11 +10,15 @@ Reference: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from snnjax.nn.across import own_rows
 from snnjax.nn.contract import Aux, State, stateless
+from snnjax.nn.narrow import narrow, widen
 from snnjax.typing import Array, Key
 
 __all__ = ["Dropout"]
@@ -31,6 +35,7 @@ class Dropout(nnx.Module):
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
         self.rate, self.name = rate, "dropout"
+        self.axes: tuple[str, ...] = ()  # see nn.over_devices
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -52,5 +57,7 @@ class Dropout(nnx.Module):
             return stateless(inputs)
         if key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
-        mask = jax.random.bernoulli(key, 1 - self.rate, inputs.shape[1:])
-        return stateless(jnp.where(mask, inputs / (1 - self.rate), 0))
+        draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
+        mask = own_rows(draw, inputs.shape[1:], axis=0, axes=self.axes)
+        scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)
+        return stateless(jnp.where(mask, scaled, 0))

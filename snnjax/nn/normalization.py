@@ -9,10 +9,14 @@ Over which elements `mean` and `var` run is the layer's `over`:
                whole cell is scanned over time
     "frozen"   none: always the running statistics
 
-`gain = alpha * threshold` is threshold-dependent batch norm (tdBN).
+`gain = alpha * threshold` is threshold-dependent batch norm (tdBN). With `groups` the batch is cut
+into as many neighbouring parts, and each is normalised by itself: ghost batch norm. Running
+statistics move towards the mean over the groups.
 
 References: Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167; Zheng, Wu, Deng, Hu,
-Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280.
+Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280;
+Hoffer, Hubara, Soudry, "Train longer, generalize better: closing the generalization gap in large
+batch training of neural networks", 2017, arXiv:1705.08741 (ghost batch norm).
 """
 
 from __future__ import annotations
@@ -29,7 +33,13 @@ from snnjax.nn.contract import Aux, State
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, Key
 
-__all__ = ["BatchNorm", "GroupNorm", "LayerNorm", "Statistics", "refuse_window_statistics"]
+__all__ = [
+    "BatchNorm",
+    "GroupNorm",
+    "LayerNorm",
+    "Statistics",
+    "refuse_window_statistics",
+]
 
 _OVER = ("window", "step", "frozen")
 
@@ -56,12 +66,15 @@ class BatchNorm(nnx.Module):
         epsilon: added to the variance.
         gain: fixed factor; `alpha * threshold` for tdBN.
         scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
+        groups: parts of the batch with statistics of their own, in training.
+        axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
+            of all of them (see `nn.over_devices`).
         alone: on a CPU batch statistics are computed by themselves (`memory.apart`): last bits that
             do not depend on what the program around keeps for its derivative.
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).
-        ValueError: `over` is not one of the three.
+        ValueError: `over` is not one of the three; `groups` do not divide the batch (on the call).
     """
 
     def __init__(
@@ -69,6 +82,8 @@ class BatchNorm(nnx.Module):
         channels: int,
         *,
         over: str = "window",
+        groups: int = 1,
+        axes: tuple[str, ...] = (),
         momentum: float = 0.9,
         epsilon: float = 1e-5,
         gain: float = 1.0,
@@ -79,7 +94,7 @@ class BatchNorm(nnx.Module):
             raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
-        self.alone = alone
+        self.groups, self.axes, self.alone = groups, axes, alone
         self.scale = nnx.Param(jnp.full(channels, scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
@@ -106,18 +121,31 @@ class BatchNorm(nnx.Module):
         running = state.statistics
         if not training or self.over == "frozen":
             return self._normalize(inputs, *running), Aux((), running)
-        axes = tuple(range(0 if self.over == "window" else 1, inputs.ndim - 1))
+        grouped, first = self._grouped(inputs)
+        time = () if self.over == "step" else (0,)
         scale = self.gain * self.scale[...]
-        over = (axes, self.epsilon, self.alone)
-        normal = _standardized(*over, inputs, scale, self.bias[...])
+        within = (*time, *range(first, grouped.ndim - 1))
+        over = (within, self.axes, self.epsilon, self.alone)
+        normal = _standardized(*over, grouped, scale, self.bias[...])
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
-        # Over "step" one row per timestep: their mean is what the running values move towards.
+        # A row per group and, over "step", per timestep: running values move towards their mean.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
         # One product, not two: which of two is fused with the sum would be up to the compiler.
         moved = jax.tree.map(
             lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
         )
-        return outputs, Aux((), jax.lax.stop_gradient(moved))
+        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(moved))
+
+    def _grouped(self, inputs: Array) -> tuple[Array, int]:
+        """`[T, groups, B / groups, ..., C]`, and the first axis behind time and groups."""
+        if self.groups == 1:
+            return inputs, 1
+        steps, batch, *rest = inputs.shape
+        if batch % self.groups:
+            raise ValueError(
+                f"{self.groups} groups do not divide a batch of {batch}: choose groups that do"
+            )
+        return inputs.reshape(steps, self.groups, batch // self.groups, *rest), 2
 
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
         factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
@@ -125,8 +153,8 @@ class BatchNorm(nnx.Module):
         return outputs.astype(inputs.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _standardized(axes, epsilon, alone, x, scale, bias) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _standardized(axes, devices, epsilon, alone, x, scale, bias) -> tuple[Array, Array, Array]:
     """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
 
     The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
@@ -134,13 +162,14 @@ def _standardized(axes, epsilon, alone, x, scale, bias) -> tuple[Array, Array, A
 
         dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
 
-    Mean and variance leave as statistics only: their own cotangents are not looked at.
+    Mean and variance leave as statistics only: their own cotangents are not looked at. Means are
+    taken over `devices` too, sums are those of one device.
     """
-    return _standardize(axes, epsilon, alone, x, scale, bias)[0]
+    return _standardize(axes, devices, epsilon, alone, x, scale, bias)[0]
 
 
-def _standardize(axes, epsilon, alone, x, scale, bias):
-    moments = functools.partial(_moments, axes)
+def _standardize(axes, devices, epsilon, alone, x, scale, bias):
+    moments = functools.partial(_moments, axes, devices)
     if alone:
         rows = jnp.zeros(jax.eval_shape(moments, (), x)[0].shape, jnp.float32)
         mean, var = apart(moments, (rows, rows), x)
@@ -151,20 +180,25 @@ def _standardize(axes, epsilon, alone, x, scale, bias):
     return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
 
 
-def _moments(axes, carry, x):
+def _moments(axes, devices, carry, x):
     """Mean and variance, in the form that `apart` takes."""
     del carry
     wide = x.astype(jnp.float32)
-    mean = wide.mean(axes, keepdims=True)
-    return mean, jnp.square(wide - mean).mean(axes, keepdims=True)
+    mean = _mean(wide, axes, devices)
+    return mean, _mean(jnp.square(wide - mean), axes, devices)
 
 
-def _standardize_backward(axes, epsilon, alone, residuals, cotangents):
+def _mean(x, axes, devices):
+    mean = x.mean(axes, keepdims=True)
+    return jax.lax.pmean(mean, devices) if devices else mean
+
+
+def _standardize_backward(axes, devices, epsilon, alone, residuals, cotangents):
     del epsilon, alone
     x, mean, rate, scale = residuals
     g = cotangents[0].astype(jnp.float32)
     n = (x.astype(jnp.float32) - mean) * rate
-    mean_g, mean_gn = (part.mean(axes, keepdims=True) for part in (g, g * n))
+    mean_g, mean_gn = (_mean(part, axes, devices) for part in (g, g * n))
     g_x = scale * rate * (g - mean_g - n * mean_gn)
     # One row of means per timestep or one in all; each stands for so many elements.
     count = x.size // mean.size

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from snnjax.typing import Array, PyTree
 
-__all__ = ["StreamPeak", "mean_over_steps", "stream_use"]
+__all__ = ["StreamPeak", "is_peak", "mean_over_steps", "stream_use"]
 
 
 class StreamPeak(NamedTuple):
@@ -30,7 +30,7 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
             return StreamPeak(node.peak.max(0), node.bound[0])
         return node[0] + (node - node[0]).mean(0)
 
-    return jax.tree.map(join, statistics, is_leaf=_is_peak)
+    return jax.tree.map(join, statistics, is_leaf=is_peak)
 
 
 def stream_use(statistics: PyTree) -> Array:
@@ -38,10 +38,11 @@ def stream_use(statistics: PyTree) -> Array:
 
     From 1 on the stream is no longer exact, and a reversed gradient only nearly right.
     """
-    nodes = jax.tree.leaves(statistics, is_leaf=_is_peak)
-    shares = [node.peak / node.bound for node in nodes if _is_peak(node)]
+    nodes = jax.tree.leaves(statistics, is_leaf=is_peak)
+    shares = [node.peak / node.bound for node in nodes if is_peak(node)]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
-def _is_peak(node: Any) -> bool:
+def is_peak(node: Any) -> bool:
+    """Where a walk through statistics stops."""
     return isinstance(node, StreamPeak)

@@ -20,10 +20,11 @@ from jax.sharding import Mesh
 from snnjax import data, memory, nn
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
+from snnjax.training.meshes import make_mesh
+from snnjax.training.objective import given, objective
 from snnjax.training.planning import strategies_of
-from snnjax.training.sharding import compiler_options, make_mesh
+from snnjax.training.sharding import compiler_options
 from snnjax.training.state import TrainState, initialize, wants_memory_scheduler
-from snnjax.training.step import given, objective
 from snnjax.training.under import under
 
 __all__ = ["check_strategies"]
@@ -142,9 +143,9 @@ class _Case:
         program, state = initialize(under(self.experiment, strategy), steps=1)
 
         def look(state: TrainState, batch: data.Batch):
-            frames, share, key = given(program, state, batch)
-            options = {"share": share, "taps": ("reconstruction",)}
-            return objective(state.params, program, state, frames, batch, key, **options)[1][2].taps
+            shown = given(program, state, batch)
+            taps = ("reconstruction",)
+            return objective(state.params, program, state, shown, batch, taps=taps)[1][2].taps
 
         taps = jax.device_get(jax.jit(look)(state, self.batch))
         return {name: float(kinds["reconstruction"].max()) for name, kinds in taps.items()}
@@ -217,11 +218,9 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
 
 
 def _graded(program, state: TrainState, batch: data.Batch) -> _Outcome:
-    frames, share, key = given(program, state, batch)
+    shown = given(program, state, batch)
     graded = jax.grad(objective, has_aux=True)
-    gradients, (_, outputs, aux) = graded(
-        state.params, program, state, frames, batch, key, share=share
-    )
+    gradients, (_, outputs, aux) = graded(state.params, program, state, shown, batch)
     return _Outcome(gradients, outputs, aux.statistics)
 
 

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 
 from snnjax import data, metrics
 from snnjax.nn.taps import in_order
-from snnjax.training.sharding import sharded
+from snnjax.training.sharding import feed
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
 
@@ -45,22 +45,19 @@ class Evaluation(NamedTuple):
 def evaluate(
     step: Callable[[TrainState, data.Batch], EvalMetrics],
     state: TrainState,
-    split: data.Split,
+    loader: data.Loader,
     mesh: Mesh,
-    *,
-    batch_size: int,
 ) -> Evaluation:
     """Evaluates every example of a split exactly once.
 
     Args:
         step: `eval_step` with its program, compiled.
         state: What to judge.
-        split: On what.
+        loader: On what, from `data.evaluation_loader`.
         mesh: The devices of `step`.
-        batch_size: Examples per call; the last batch is padded.
     """
-    batches = data.evaluation_batches(split, batch_size=batch_size)
-    parts = jax.device_get([step(state, sharded(batch, mesh)) for batch in batches])
+    numbers = range(loader.steps_per_epoch)
+    parts = jax.device_get([step(state, feed(loader, number, mesh)) for number in numbers])
     weight = sum(float(part.weight) for part in parts)
     analog = {name for part in parts for name, yes in part.analog.items() if yes}
     spiking = [name for name in in_order(parts[0].rates) if name not in analog]

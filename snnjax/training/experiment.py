@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
 from snnjax.training import optimizer as rules
+from snnjax.training.layout import Rule, by_shape
 from snnjax.typing import Array
 
 __all__ = ["Experiment"]
@@ -46,9 +47,15 @@ class Experiment:
         schedule: `(experiment, steps) -> optax.Schedule` over so many steps in all.
         optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
             in front of it.
+        layout: `(path, shape, mesh) -> PartitionSpec`: which part of each parameter a device of a
+            mesh holds, see `training.layout`.
         data_dir: Folder of data sets; None is $SNNJAX_DATA, else TFDS' own directory.
         timesteps: T, for `encode`.
         batch: Examples per step.
+        accumulate: Parts of the batch that are differentiated one after the other, their gradients
+            added up: the memory of a part; see `training.train_step`.
+        norm_groups: Parts of the batch whose statistics batch norm takes apart (`nn.BatchNorm`); as
+            many as devices share the batch, and no statistics cross them.
         eval_batch: Examples per step of evaluation; None is `batch`.
         clips: Neighbouring test examples that are clips of one recording (`data.clips`); the test
             accuracy is then `metrics.clip_accuracy`.
@@ -70,6 +77,8 @@ class Experiment:
         keep: Checkpoints to keep, the newest ones; the best one is kept besides.
         patience: Stop after so many evaluations without a better accuracy; None never does. It
             looks at the test examples, so the accuracy at the stop flatters a little.
+        not_finite: What to do about a loss or gradient that is not finite: "stop" training, "skip"
+            that update, or "rollback" to the newest checkpoint and go on behind that batch.
         memory: What training keeps, such as "depth=recompute(1), pack=True"; see
             `memory.Strategy`. Empty is the network as it was written.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
@@ -88,9 +97,12 @@ class Experiment:
     loss: Callable[[Any, Array, Array], Array] | None = None
     schedule: Callable[[Any, int], Any] = rules.warmup_cosine
     optimizer: Callable[[Any, Any], Any] = rules.adamw
+    layout: Rule = by_shape
     data_dir: str | None = None
     timesteps: int = 4
     batch: int = 128
+    accumulate: int = 1
+    norm_groups: int = 1
     eval_batch: int | None = None
     clips: int = 1
     epochs: int = 10
@@ -108,5 +120,6 @@ class Experiment:
     checkpoint_every: int | None = None
     keep: int = 2
     patience: int | None = None
+    not_finite: str = "stop"
     memory: str = ""
     memory_scheduler: bool | None = None

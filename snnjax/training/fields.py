@@ -23,9 +23,9 @@ FIXED = ("name", "seed", "batch")
 
 _SCALARS = (int, float, str, bool)
 _AT_LEAST = {
-    "timesteps": 1, "batch": 1, "eval_batch": 1, "clips": 1, "epochs": 1, "warmup_epochs": 0,
-    "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0, "log_every": 1, "eval_every": 1,
-    "checkpoint_every": 1, "keep": 1, "patience": 1, "assign": 1,
+    "timesteps": 1, "batch": 1, "accumulate": 1, "norm_groups": 1, "eval_batch": 1, "clips": 1,
+    "epochs": 1, "warmup_epochs": 0, "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0,
+    "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1, "patience": 1, "assign": 1,
 }  # fmt: skip
 _CURES = {
     "timesteps": "a network needs at least one timestep; 4 is usual",
@@ -101,6 +101,17 @@ def check(experiment: Experiment) -> None:
     if not 0 <= experiment.mixup_probability <= 1:
         raise ExperimentError(
             f"mixup_probability must lie in [0, 1], got {experiment.mixup_probability}"
+        )
+    parts = experiment.accumulate * experiment.norm_groups
+    if experiment.batch % parts:
+        raise ExperimentError(
+            f"a batch of {experiment.batch} cannot be cut into {experiment.accumulate} parts "
+            f"(accumulate) of {experiment.norm_groups} groups (norm_groups): choose a multiple of "
+            f"{parts}"
+        )
+    if experiment.not_finite not in ("stop", "skip", "rollback"):
+        raise ExperimentError(
+            f'not_finite must be "stop", "skip" or "rollback", got {experiment.not_finite!r}'
         )
     try:
         parse_strategy(experiment.memory)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,10 +17,12 @@ from jax.sharding import Mesh
 
 from snnjax import data
 from snnjax.training import fields
-from snnjax.training.errors import ExperimentError, calling
+from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.sharding import compile_step, make_mesh, place, sharded
+from snnjax.training.layout import shardings
+from snnjax.training.meshes import make_mesh, shares
+from snnjax.training.sharding import compile_step, feed, place
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 from snnjax.training.unsupervised import (
@@ -71,9 +72,8 @@ class Session:
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Judges a state on the test examples."""
-        size = _eval_batch(self.experiment, self.dataset, self.mesh)
-        state = self.settle(state)
-        return evaluate(self.judge, state, self.dataset.test, self.mesh, batch_size=size)
+        loader = _evaluation_loader(self.experiment, self.dataset, self.mesh)
+        return evaluate(self.judge, self.settle(state), loader, self.mesh)
 
 
 def prepare(
@@ -98,21 +98,23 @@ def prepare(
     if isinstance(experiment, Unsupervised):
         return _prepare_learner(experiment, dataset, loader, mesh, training=training)
     steps = experiment.epochs * loader.steps_per_epoch
-    program, state = initialize(experiment, steps=steps)
-    state = place(state, mesh)
+    program, state = initialize(experiment, steps=steps, mesh=mesh)
+    layout = shardings(state, mesh, experiment.layout)
+    state = place(state, mesh, layout=layout)
     _check_outputs(program, state, loader.batch(0), dataset.classes)
     start = time.perf_counter()
     scheduler = wants_memory_scheduler(program, state)
-    compiling = functools.partial(compile_step, mesh=mesh, memory_scheduler=scheduler)
+    compiling = functools.partial(
+        compile_step, mesh=mesh, layout=layout, memory_scheduler=scheduler
+    )
     with calling(f"compiling the steps of {experiment.name}"):
-        size = _eval_batch(experiment, dataset, mesh)
-        judged = next(data.evaluation_batches(dataset.test, batch_size=size))
+        tested = _evaluation_loader(experiment, dataset, mesh)
         judge = functools.partial(eval_step, program, rates=rates)
-        judge = compiling(judge, donate=False).lower(state, sharded(judged, mesh)).compile()
+        judge = compiling(judge, donate=False).lower(state, feed(tested, 0, mesh)).compile()
         train = None
         if training:
             train = compiling(functools.partial(train_step, program))
-            train = train.lower(state, sharded(loader.batch(0), mesh)).compile()
+            train = train.lower(state, feed(loader, 0, mesh)).compile()
     seconds = time.perf_counter() - start
     return Session(experiment, dataset, loader, mesh, program, state, train, judge, seconds)
 
@@ -121,45 +123,45 @@ def _prepare_learner(
     experiment: Unsupervised, dataset: data.Dataset, loader: data.Loader, mesh: Mesh, *, training
 ) -> Session:
     """The session of a network that learns by plasticity: the same loop around other steps."""
+    if mesh.size > 1:
+        raise MeshError(
+            f"{experiment.name} learns by plasticity, from one example after the other, which "
+            "several devices cannot share: leave the mesh out"
+        )
     learner, state = initialize_learner(experiment, classes=dataset.classes)
     check_rates(learner, dataset.train)
     state = place(state, mesh)
     start = time.perf_counter()
-    size = _eval_batch(experiment, dataset, mesh)
-    judged = sharded(next(data.evaluation_batches(dataset.test, batch_size=size)), mesh)
+    judged = feed(_evaluation_loader(experiment, dataset, mesh), 0, mesh)
 
     def compiled(step: Any, batch: data.Batch, *, donate: bool) -> Any:
-        return (
-            compile_step(functools.partial(step, learner), mesh, donate=donate)
-            .lower(state, batch)
-            .compile()
-        )
+        jitted = compile_step(functools.partial(step, learner), mesh, donate=donate)
+        return jitted.lower(state, batch).compile()
 
     with calling(f"compiling the steps of {experiment.name}"):
         judge = compiled(judge_step, judged, donate=False)
         answer = compiled(respond, judged, donate=False)
-        train = None
-        if training:
-            train = compiled(learn_step, sharded(loader.batch(0), mesh), donate=True)
+        train = compiled(learn_step, feed(loader, 0, mesh), donate=True) if training else None
     some = dataset.train.take(np.arange(min(experiment.assign, len(dataset.train))))
+    assigning = data.evaluation_loader(some, batch_size=len(judged.labels))
 
     def settle(state: TrainState) -> TrainState:
-        batches = data.evaluation_batches(some, batch_size=size)
-        parts = [answer(state, sharded(batch, mesh)) for batch in batches]
+        numbers = range(assigning.steps_per_epoch)
+        parts = [answer(state, feed(assigning, number, mesh)) for number in numbers]
         return state._replace(statistics=jax.tree.map(lambda *sums: sum(sums), *parts))
 
     seconds = time.perf_counter() - start
     return Session(experiment, dataset, loader, mesh, learner, state, train, judge, seconds, settle)
 
 
-def _eval_batch(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> int:
-    """Examples per evaluation batch: whole recordings, and as many examples on every device.
+def _evaluation_loader(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> data.Loader:
+    """The test examples in batches of whole recordings, and of as many examples on every device.
 
-    Not more than there are, where that can be.
+    Batches are not larger than there are examples, where that can be.
     """
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
-    unit = math.lcm(mesh.size, experiment.clips)
-    return max(size - size % unit, unit)
+    unit = shares(mesh) * experiment.clips
+    return data.evaluation_loader(dataset.test, batch_size=max(size - size % unit, unit))
 
 
 def load_dataset(experiment: Experiment) -> data.Dataset:
@@ -200,9 +202,12 @@ def _loader(experiment: Experiment, dataset: data.Dataset, mesh: Mesh) -> data.L
             f"a batch of {experiment.batch} is larger than the {size} training examples of "
             f"{dataset.name}: choose --batch {size} or less"
         )
-    if experiment.batch % mesh.size:
-        raise ExperimentError(
-            f"a batch of {experiment.batch} cannot be cut evenly over {mesh.size} devices"
+    parts = experiment.accumulate * shares(mesh)
+    if experiment.batch % parts:
+        cut = f" in {experiment.accumulate} parts" if experiment.accumulate > 1 else ""
+        raise MeshError(
+            f"a batch of {experiment.batch}{cut} cannot be cut evenly over {shares(mesh)} devices: "
+            f"choose a multiple of {parts}"
         )
     with calling(f"batching {dataset.name}"):
         return data.Loader(dataset.train, batch_size=experiment.batch, seed=experiment.seed)

@@ -1,37 +1,66 @@
-"""Where a step runs: a mesh of devices, the batch cut along it, the state on every device.
+"""Where a step runs: batches cut over the devices of a mesh, states laid out on them.
 
-A mesh has one axis, `data`. Loss, gradients and batch statistics are those of the whole batch,
-as the compiler inserts the sums over devices.
+Loss, gradients and batch statistics are those of the whole batch: what crosses devices is put in by
+the compiler (GSPMD), from the shardings of a step's arguments and results alone. Of several
+processes each reads only the examples its own devices need.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from snnjax.data import Batch, Loader
+from snnjax.training.meshes import BATCH
 from snnjax.typing import PyTree
 
-__all__ = ["compile_step", "compiler_options", "make_mesh", "place", "sharded"]
+__all__ = ["compile_step", "compiler_options", "feed", "place", "sharded"]
 
 
-def make_mesh(*, devices: Sequence[Any] | None = None) -> Mesh:
-    """A mesh with the axis `data`, by default over the first device only."""
-    devices = jax.devices()[:1] if devices is None else devices
-    return jax.make_mesh((len(devices),), ("data",), (AxisType.Auto,), devices=devices)
+def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
+    """A state on the devices of the mesh, in buffers of its own, so that they can be donated.
 
+    Args:
+        state: Arrays, the same on every process.
+        mesh: From `make_mesh`.
+        layout: Where each lies, from `layout.shardings`; None is everywhere.
+    """
+    if layout is None:
+        layout = jax.tree.map(lambda leaf: _everywhere(mesh), state)
 
-def place(state: PyTree, mesh: Mesh) -> PyTree:
-    """A state on every device of the mesh, in buffers of its own, so that they can be donated."""
-    replicated = NamedSharding(mesh, PartitionSpec())
-    return jax.tree.map(lambda x: jax.device_put(x, replicated, may_alias=False), state)
+    def put(x: Any, sharding: NamedSharding) -> Any:
+        return jax.device_put(x, sharding, may_alias=False)
+
+    return jax.tree.map(put, state, layout)
 
 
 def sharded(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A batch, cut along its leading axis over the devices of the mesh."""
-    return jax.device_put(batch, NamedSharding(mesh, PartitionSpec("data")))
+    """A batch that this process has as a whole, cut along its leading axis over the devices."""
+    return jax.device_put(batch, _cut(mesh))
+
+
+def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
+    """The batch of a step on the devices of the mesh; of several processes each reads its part.
+
+    Which examples make up the batch depends on the step alone, see `data.Loader`.
+    """
+    if jax.process_count() == 1:
+        return sharded(loader.batch(step), mesh)
+    size, sharding = loader.batch_size, _cut(mesh)
+    part = loader.batch(step, rows=local_rows(size, mesh))
+    whole = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda x: whole(sharding, np.asarray(x), (size, *x.shape[1:])), part)
+
+
+def local_rows(size: int, mesh: Mesh) -> np.ndarray:
+    """The rows of a batch of `size` that devices of this process need, in rising order."""
+    places = _cut(mesh).addressable_devices_indices_map((size,)).values()
+    rows = [np.arange(size)[place] for place in places if place is not None]
+    return np.unique(np.concatenate(rows))
 
 
 def compiler_options(mesh: Mesh, *, memory_scheduler: bool) -> dict[str, str] | None:
@@ -49,6 +78,7 @@ def compile_step(
     step: Callable[..., Any],
     mesh: Mesh,
     *,
+    layout: PyTree = None,
     donate: bool = True,
     memory_scheduler: bool = False,
 ) -> Any:
@@ -56,22 +86,34 @@ def compile_step(
 
     Args:
         step: `functools.partial(train_step, program)`, or any function of a state and a batch.
-        mesh: From `make_mesh`; the number of its devices divides the batch.
-        donate: Whether the state passed in may be overwritten; it cannot be used afterwards.
+        mesh: From `make_mesh`; `meshes.shares` of it divides the batch.
+        layout: Where each array of the state lies, from `layout.shardings`; None is everywhere.
+        donate: Whether the step gives a new state first, `(state, batch) -> (state, metrics)`, and
+            the one passed in may be overwritten; it cannot be used afterwards.
         memory_scheduler: See `compiler_options`.
 
     Returns:
-        The jitted function; results are on every device.
+        The jitted function; a new state lies as the old one, other results are on every device.
 
     Example:
         step = compile_step(functools.partial(train_step, program), mesh)
         state, metrics = step(state, sharded(loader.batch(0), mesh))
     """
-    everywhere = NamedSharding(mesh, PartitionSpec())
+    everywhere = _everywhere(mesh)
+    layout = everywhere if layout is None else layout
     return jax.jit(
         step,
-        in_shardings=(everywhere, NamedSharding(mesh, PartitionSpec("data"))),
-        out_shardings=everywhere,
+        in_shardings=(layout, _cut(mesh)),
+        out_shardings=(layout, everywhere) if donate else everywhere,
         donate_argnums=(0,) if donate else (),
         compiler_options=compiler_options(mesh, memory_scheduler=memory_scheduler),
     )
+
+
+def _everywhere(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def _cut(mesh: Mesh) -> NamedSharding:
+    """The leading axis over all axes that share a batch."""
+    return NamedSharding(mesh, PartitionSpec(tuple(a for a in BATCH if a in mesh.axis_names)))

@@ -13,10 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
+from jax.sharding import Mesh
 
 from snnjax import memory, nn
-from snnjax.training.errors import ExperimentError, calling
+from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
+from snnjax.training.meshes import BATCH, shares
 from snnjax.training.optimizer import clipped
 from snnjax.typing import Array, Key, PyTree
 
@@ -58,6 +60,8 @@ class Program:
         optimizer: clipping and update rule.
         schedule: step to learning rate, for the metrics.
         steps: of the whole run.
+        mesh: on which it runs; None is one device, or whatever the compiler makes of it.
+        axes: of the mesh, along which several devices share a batch; none where one has all of it.
     """
 
     experiment: Experiment
@@ -65,24 +69,30 @@ class Program:
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
     steps: int
+    mesh: Mesh | None = None
+    axes: tuple[str, ...] = ()
 
     def network(self, state: TrainState) -> nn.Network:
         """The network with the parameters of a state."""
         return nnx.merge(self.graphdef, state.params, state.constants)
 
 
-def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainState]:
+def initialize(
+    experiment: Experiment, *, steps: int, mesh: Mesh | None = None
+) -> tuple[Program, TrainState]:
     """Makes the network, the optimizer and the state before the first step.
 
     Args:
         experiment: Its `seed` decides every number.
         steps: Steps of the whole run, for the schedule.
+        mesh: The devices that will share its batches; the state is the same on any.
 
     Returns:
         The program and the state.
 
     Raises:
         ExperimentError: One of the experiment's functions failed; it says which.
+        MeshError: Groups of batch norm cannot be shared by the devices.
     """
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     with calling("network(experiment, rngs)"):
@@ -94,6 +104,10 @@ def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainSta
             )
     with calling(f"the memory strategy {experiment.memory!r}"):
         network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
+    axes = BATCH if mesh is not None and shares(mesh) > 1 else ()
+    if axes or experiment.norm_groups > 1:
+        groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
+        network = nn.over_devices(network, axes, norm_groups=groups)
     with calling("the network"):
         graphdef, params, constants = nnx.split(network, nnx.Param, ...)
         statistics = network.initial_state(1).statistics
@@ -112,7 +126,18 @@ def initialize(experiment: Experiment, *, steps: int) -> tuple[Program, TrainSta
         key=run_key,
         finite=jnp.ones((), bool),
     )
-    return Program(experiment, graphdef, rule, schedule, steps), state
+    return Program(experiment, graphdef, rule, schedule, steps, mesh, axes), state
+
+
+def _own_groups(experiment: Experiment, devices: int) -> int:
+    """Groups of batch norm on each device; 1 where statistics cross devices."""
+    groups = experiment.norm_groups
+    if groups > 1 and groups % devices:
+        raise MeshError(
+            f"{groups} groups of batch norm (norm_groups) cannot be shared evenly by {devices} "
+            f"devices: choose 1, statistics of the whole batch, or a multiple of {devices}"
+        )
+    return groups // devices if groups > 1 else 1
 
 
 def wants_memory_scheduler(program: Program, state: TrainState) -> bool:

@@ -16,7 +16,9 @@ from snnjax import data, memory
 from snnjax.training import fields
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
-from snnjax.training.sharding import compile_step, make_mesh
+from snnjax.training.layout import shardings
+from snnjax.training.meshes import make_mesh
+from snnjax.training.sharding import compile_step
 from snnjax.training.state import initialize, wants_memory_scheduler
 from snnjax.training.step import train_step
 
@@ -52,7 +54,7 @@ def step_under(
     mesh = make_mesh() if mesh is None else mesh
     experiment = under(experiment, strategy)
     try:
-        program, state = initialize(experiment, steps=1000)
+        program, state = initialize(experiment, steps=1000, mesh=mesh)
     except ExperimentError as error:
         if isinstance(error.__cause__, memory.StrategyError):
             raise error.__cause__ from None
@@ -64,4 +66,5 @@ def step_under(
         lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
     )
     shapes = jax.eval_shape(lambda state: state, state)
-    return compile_step(step, mesh, memory_scheduler=scheduler), (shapes, batch)
+    layout = shardings(shapes, mesh, experiment.layout)
+    return compile_step(step, mesh, layout=layout, memory_scheduler=scheduler), (shapes, batch)

@@ -65,9 +65,9 @@ class Unsupervised(Experiment):
     """
 
     UNUSED: ClassVar[tuple[str, ...]] = (
-        "timesteps", "clips", "learning_rate", "warmup_epochs", "weight_decay", "clip_norm",
-        "label_smoothing", "mixup", "mixup_epochs", "mixup_probability", "memory",
-        "memory_scheduler",
+        "timesteps", "accumulate", "norm_groups", "clips", "learning_rate", "warmup_epochs",
+        "weight_decay", "clip_norm", "label_smoothing", "mixup", "mixup_epochs",
+        "mixup_probability", "memory", "memory_scheduler",
     )  # fmt: skip
 
     learner: Callable[[Any], plasticity.Network]

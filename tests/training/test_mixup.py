@@ -28,6 +28,13 @@ def given(program):
     return jax.jit(functools.partial(training.given, program))
 
 
+def judge(program):
+    def of(state, shown):
+        return training.objective(state.params, program, state, shown, batch())
+
+    return jax.jit(of)
+
+
 def jaxpr(**fields):
     program, state = begun(**fields)
     text = str(jax.make_jaxpr(functools.partial(training.train_step, program))(state, batch()))
@@ -66,17 +73,13 @@ def test_some_batches_and_late_epochs_are_left_alone():
 
 def test_the_loss_is_that_of_mixed_frames_and_mixed_targets():
     program, state = begun(mixup=0.5, label_smoothing=0.1)
-    frames, share, key = given(program)(state, batch())
+    shown = given(program)(state, batch())
+    frames, share, _, key = shown
     assert 0 < share < 1
-    judge = jax.jit(
-        lambda state, share: training.objective(
-            state.params, program, state, frames, batch(), key, share=share
-        )
-    )
-    found, (_, outputs, _) = judge(state, share)
+    found, (_, outputs, _) = judge(program)(state, shown)
     unmixed, own = begun(label_smoothing=0.1)
-    plain, nothing, same_key = given(unmixed)(own, batch())
-    assert nothing is None
+    plain, *nothing, same_key = given(unmixed)(own, batch())
+    assert nothing == [None, None]
     assert_same_bits(key, same_key)  # dropout draws what it drew
     others = np.asarray(plain)[:, ::-1]
     by_hand = share * plain + (1 - share) * others
@@ -89,15 +92,10 @@ def test_the_loss_is_that_of_mixed_frames_and_mixed_targets():
 
 def test_a_step_counts_the_label_of_the_larger_share():
     program, state = begun(mixup=0.5)
-    frames, _, key = given(program)(state, batch())
-    judge = jax.jit(
-        lambda state, share: training.objective(
-            state.params, program, state, frames, batch(), key, share=share
-        )
-    )
-    _, (plain, outputs, _) = judge(state, jnp.float32(0.8))
+    shown, look = given(program)(state, batch()), judge(program)
+    _, (plain, outputs, _) = look(state, shown._replace(share=jnp.float32(0.8)))
     answers = outputs.mean(0).argmax(-1)
-    flipped = judge(state, jnp.float32(0.2))[1][0]
+    flipped = look(state, shown._replace(share=jnp.float32(0.2)))[1][0]
     assert float(plain) == (answers == batch().labels).mean()
     assert float(flipped) == (answers == batch().labels[::-1]).mean()
 

@@ -6,8 +6,9 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from snnjax import data, nn, training
+from snnjax import data, encoding, nn, training
 from tests.training.conftest import assert_same_bits, bits, make
 
 
@@ -82,9 +83,8 @@ def test_padding_does_not_count(session):
 
 def test_evaluation_measures_rates_of_layers_that_spike(session):
     judge = functools.partial(training.eval_step, session.program, rates=True)
-    found = training.evaluate(
-        judge, session.state, session.dataset.test, session.mesh, batch_size=180
-    )
+    loader = data.evaluation_loader(session.dataset.test, batch_size=180)
+    found = training.evaluate(judge, session.state, loader, session.mesh)
     assert list(found.rates) == ["lif3"]
     assert 0 <= found.rates["lif3"] <= 1
     assert 0 <= found.accuracy <= 1
@@ -106,3 +106,87 @@ def test_the_seed_decides_the_parameters():
     assert_same_bits(first, training.initialize(make(seed=0), steps=1)[1])
     a, b = bits(first.params), bits(second.params)
     assert any((a[name] != b[name]).any() for name in a)
+
+
+def plain(width, **fields):
+    """An experiment without dropout and augmentation, whose step may be cut into parts."""
+
+    def network(experiment, rngs):
+        norms = [nn.BatchNorm(width)] * experiment.normalised
+        return nn.Network(
+            nn.Sequential(nn.Flatten(), nn.Linear(64, width, rngs=rngs), *norms, nn.LIF(),
+                          nn.Linear(width, 10, rngs=rngs)),
+            input_shape=(8, 8, 1),
+        )  # fmt: skip
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Plain(training.Experiment):
+        normalised: bool = True
+
+    names = {f.name for f in dataclasses.fields(training.Experiment)}
+    given = {k: v for k, v in dataclasses.asdict(make()).items() if k in names}
+    encode = lambda e, x, key: encoding.direct(data.rescale(x, 1 / 16), timesteps=2)  # noqa: E731
+    # Under Adam a gradient of rounding errors, as of a bias in front of a norm, is a whole step.
+    given |= {"network": network, "encode": encode, "batch": 24, "optimizer": training.sgd}
+    return Plain(**given | {"learning_rate": 0.1, "warmup_epochs": 0.0} | fields)
+
+
+def updated(experiment, batch):
+    program, state = training.initialize(experiment, steps=10)
+    return jax.jit(functools.partial(training.train_step, program))(state, batch)
+
+
+def some_batch(size=24):
+    return data.Loader(data.load("digits").train, batch_size=size, seed=1).batch(0)
+
+
+def assert_close(found, expected):
+    for got, want in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("parts", [2, 3, 24])
+def test_accumulated_gradients_are_those_of_the_large_batch(parts):
+    batch = some_batch()
+    whole = updated(plain(8, normalised=False), batch)
+    cut = updated(plain(8, normalised=False, accumulate=parts), batch)
+    assert_close((cut[0].params, cut[1]), (whole[0].params, whole[1]))
+
+
+@pytest.mark.fast
+def test_parts_are_normalised_as_groups_are():
+    batch = some_batch()
+    cut = updated(plain(8, accumulate=3), batch)
+    neighbours = np.arange(24).reshape(8, 3).T.ravel()  # part i is i, i + 3, ...
+    grouped = updated(plain(8, norm_groups=3), jax.tree.map(lambda x: x[neighbours], batch))
+    assert_close((cut[0].params, cut[0].statistics), (grouped[0].params, grouped[0].statistics))
+    gaps = [np.abs(np.asarray(c) - w).max() for c, w in zip(
+        jax.tree.leaves(cut[0].params), jax.tree.leaves(updated(plain(8), batch)[0].params),
+        strict=True)]  # fmt: skip
+    assert max(gaps) > 1e-3  # other statistics, another update
+
+
+def test_mixed_labels_follow_their_parts():
+    batch = some_batch()
+    whole = updated(plain(8, normalised=False, mixup=0.5), batch)
+    cut = updated(plain(8, normalised=False, mixup=0.5, accumulate=4), batch)
+    assert_close((cut[0].params, cut[1]), (whole[0].params, whole[1]))
+
+
+@pytest.mark.fast
+def test_a_skipped_step_counts_and_changes_nothing_else():
+    bad = some_batch()._replace(weights=np.full(24, np.inf, np.float32))
+    program, state = training.initialize(plain(8, not_finite="skip"), steps=10)
+    step = jax.jit(functools.partial(training.train_step, program))
+    after, metrics = step(state, bad)
+    assert not metrics.finite and after.finite
+    assert_same_bits(after._replace(step=state.step, position=state.position), state)
+    assert int(after.step) == int(after.position) == 1
+    assert step(after, some_batch())[1].finite
+
+
+@pytest.mark.fast
+def test_a_batch_that_cannot_be_cut_is_refused():
+    with pytest.raises(training.ExperimentError, match=r"24 .* 5 parts .* of 2 groups .* of 10"):
+        training.check(plain(8, accumulate=5, norm_groups=2))

@@ -1,0 +1,188 @@
+"""The same training on 1, 2, 4 and 8 devices: do the numbers stay, and what does a device hold?
+
+Fake devices of one CPU (no time is measured: they share its cores). Two networks on the digits:
+
+    analog    convolution - leaky integrator - dense, mean squared error, 20 steps of SGD: nothing
+              crosses a threshold, so only the order of sums over devices differs
+    spiking   convolution - 3 reversible blocks on a grid of 2^-12 - LIF - dense, batch norm over
+              the whole batch, cross entropy, 20 steps of Adam, under store, recompute and reverse
+
+For each mesh, against one device under the same strategy: the largest relative difference of a
+parameter after 20 steps (|a - b| / |b|, norms of whole arrays; analog), of an entry of the first
+step's gradient (to the array's largest; spiking), spikes of the first forward pass that flipped,
+and of the loss of any step (absolute). Bytes of a device, from XLA: parameters and slots of the
+optimizer as they lie there, and the temporary arrays of the compiled step.
+
+Command: python experiments/benchmarks/meshes.py [--json meshes.json]
+"""
+
+import argparse
+import functools
+import json
+import os
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+
+from snnjax import data, encoding, nn, training
+
+MESHES = [
+    "",
+    "data=2",
+    "data=4",
+    "data=8",
+    "fsdp=2",
+    "fsdp=4",
+    "model=2",
+    "data=2, fsdp=2, model=2",
+]
+STRATEGIES = ["", "depth=store", "depth=recompute(1)", "depth=reverse"]
+STEPS, BATCH, WIDTH = 20, 32, 16
+
+
+def analog(experiment, rngs):
+    """Nothing spikes."""
+    return nn.Network(
+        nn.Sequential(
+            nn.Conv(1, WIDTH, rngs=rngs), nn.LI(decay=0.5), nn.AvgPool(), nn.Flatten(),
+            nn.Linear(16 * WIDTH, 64, rngs=rngs), nn.LI(decay=0.5), nn.Linear(64, 10, rngs=rngs),
+        ),
+        input_shape=(8, 8, 1),
+    )  # fmt: skip
+
+
+def branch(rngs):
+    """Half of a reversible block."""
+    return nn.Sequential(nn.LIF(), nn.Conv(WIDTH, WIDTH, rngs=rngs), nn.BatchNorm(WIDTH))
+
+
+def spiking(experiment, rngs):
+    """A reversible network."""
+    stack = nn.Reversible(branch, branch, 3, rngs=rngs)
+    return nn.Network(
+        nn.Sequential(
+            nn.Conv(1, 2 * WIDTH, rngs=rngs), nn.BatchNorm(2 * WIDTH), stack, nn.LIF(),
+            nn.AvgPool(), nn.Flatten(), nn.Linear(16 * 2 * WIDTH, 10, rngs=rngs),
+        ),
+        input_shape=(8, 8, 1),
+    )  # fmt: skip
+
+
+def squared(experiment, outputs, labels):
+    """Mean squared error of the mean output."""
+    return jnp.square(outputs.mean(0) - jax.nn.one_hot(labels, 10)).mean(-1)
+
+
+def encode(experiment, inputs, key):
+    """Images at every timestep."""
+    return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
+
+
+def experiment(kind, memory=""):
+    """One of the two."""
+    own = {"network": spiking, "memory": memory}
+    if kind == "analog":
+        own = {"network": analog, "loss": squared, "optimizer": training.sgd, "learning_rate": 0.01}
+    return training.Experiment(
+        name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
+        timesteps=4, **own,
+    )  # fmt: skip
+
+
+def spikes(program, state, batch):
+    """Of every layer, on each device of its own examples."""
+
+    def own(state, shown, batch):
+        return training.objective(state.params, program, state, shown, batch, taps=("spikes",))[1][
+            2
+        ].taps
+
+    shown, state = training.given(program, state, batch), state._replace(optimizer=())
+    if not program.axes:
+        return own(state, shown, batch)
+    whole, cut, spread = P(), P(program.axes), P(None, program.axes)
+    given = training.Given(spread, whole, cut, whole)
+    manual = set(program.axes) if program.mesh.shape["model"] > 1 else set(program.mesh.axis_names)
+    return jax.shard_map(own, mesh=program.mesh, in_specs=(whole, given, cut), out_specs=spread,
+                         axis_names=manual, check_vma=False)(state, shown, batch)  # fmt: skip
+
+
+def measured(experiment, mesh):
+    """Losses and parameters of 20 steps, the first gradient and spikes, bytes of a device."""
+    session = training.prepare(experiment, mesh=mesh)
+    layout = training.shardings(session.state, mesh, experiment.layout)
+    compiling = functools.partial(training.compile_step, mesh=mesh, layout=layout, donate=False)
+    batch = training.feed(session.loader, 0, mesh)
+    grading = compiling(functools.partial(training.gradient, session.program))
+    looking = compiling(functools.partial(spikes, session.program))
+    gradient = jax.device_get(grading(session.state, batch).gradient)
+    taps = jax.device_get(looking(session.state, batch))
+    held = (session.state.params, session.state.optimizer)
+    bytes_held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(held))
+    state, losses = session.state, []
+    for step in range(STEPS):
+        state, metrics = session.train(state, training.feed(session.loader, step, mesh))
+        losses.append(float(metrics.loss))
+    analysis = session.train.memory_analysis()
+    return {
+        "losses": losses, "params": jax.device_get(state.params), "gradient": gradient,
+        "taps": taps, "spiking": experiment.name == "spiking", "held": bytes_held,
+        "temporary": analysis.temp_size_in_bytes,
+    }  # fmt: skip
+
+
+def compared(found, alone):
+    """The differences from one device."""
+    pairs = [jax.tree.leaves(found[k]) for k in ("params", "gradient", "taps")]
+    others = [jax.tree.leaves(alone[k]) for k in ("params", "gradient", "taps")]
+    params, gradients, taps = (
+        list(zip(a, b, strict=True)) for a, b in zip(pairs, others, strict=True)
+    )
+    return {
+        "parameters": max(float(np.linalg.norm(a - b) / np.linalg.norm(b)) for a, b in params),
+        "gradient": max(float(abs(a - b).max() / max(abs(b).max(), 1e-30)) for a, b in gradients),
+        "flips": int(sum((a != b).sum() for a, b in taps)) if alone["spiking"] else None,
+        "loss": float(np.abs(np.subtract(found["losses"], alone["losses"])).max()),
+        "held": found["held"] / alone["held"],
+        "temporary": found["temporary"] / alone["temporary"],
+    }
+
+
+def rows(meshes):
+    """One per network, strategy and mesh."""
+    cases = [("analog", ""), *(("spiking", memory) for memory in STRATEGIES[1:])]
+    for kind, memory in cases:
+        one = experiment(kind, memory)
+        alone = measured(one, training.make_mesh())
+        for text in meshes:
+            mesh = training.make_mesh(**training.parse_mesh(text))
+            found = alone if mesh.size == 1 else measured(one, mesh)
+            yield {"network": kind, "memory": memory, "mesh": text} | compared(found, alone)
+
+
+def main():
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--meshes", nargs="*", default=MESHES)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    print(f"jax {jax.__version__}, {jax.device_count()} devices, batch {BATCH}, float32")
+    print(f"{'network':8} {'memory':18} {'mesh':24} {'params':>8} {'gradient':>8} {'flips':>6} "
+          f"{'loss':>8} {'held':>6} {'temp':>6}")  # fmt: skip
+    found = []
+    for row in rows(options.meshes):
+        found.append(row)
+        print("{network:8} {memory:18} {mesh:24} {parameters:8.1e} {gradient:8.1e} {flips!s:>6} "
+              "{loss:8.1e} {held:6.3f} {temporary:6.3f}".format(**row), flush=True)  # fmt: skip
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump(found, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What crosses devices that share a batch.
+
+    network = over_devices(network, ("data", "fsdp"))        inside jax.shard_map over these axes
+
+Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`, as one
+device alone would. Layers that look at all examples, or draw for all of them, name the axes of the
+mesh that share the batch, `axes`: batch norm takes its means over them, and dropout draws for the
+whole batch and silences by its own rows, so that no number depends on how many devices there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from snnjax.nn.normalization import BatchNorm
+from snnjax.nn.statistics import StreamPeak, is_peak
+from snnjax.typing import Array, PyTree
+
+__all__ = ["join_devices", "over_devices", "own_rows"]
+
+
+def over_devices(network: Any, axes: tuple[str, ...], *, norm_groups: int = 1) -> Any:
+    """A copy of a network for examples shared along named axes; its parameters are the same.
+
+    Args:
+        network: any module.
+        axes: of the mesh; none is one device, and the copy is what it was but for the groups.
+        norm_groups: of the examples each device has, see `BatchNorm`. Where there are several,
+            statistics are those of the groups, and cross no device.
+    """
+    copied = nnx.merge(*nnx.split(network))
+    for _, module in nnx.iter_modules(copied):
+        if isinstance(module, BatchNorm) and norm_groups > 1:
+            module.groups = norm_groups
+        elif hasattr(module, "axes"):
+            setattr(module, "axes", axes)  # noqa: B010
+    return copied
+
+
+def own_rows(
+    draw: Callable[[tuple[int, ...]], Array],
+    shape: tuple[int, ...],
+    *,
+    axis: int,
+    axes: tuple[str, ...],
+) -> Array:
+    """What this device needs of what is drawn for all, `shape` being its own part.
+
+    Args:
+        draw: from a shape.
+        shape: of the part.
+        axis: along which devices share it.
+        axes: of the mesh; none is the whole.
+    """
+    if not axes:
+        return draw(shape)
+    own = shape[axis]
+    whole = draw((*shape[:axis], own * lax.psum(1, axes), *shape[axis + 1 :]))
+    return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes) * own, own, axis)
+
+
+def join_devices(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
+    """Joins the statistics of devices: means, and the largest of peaks.
+
+    The mean is exact where all are equal, as those are that crossed devices before.
+    """
+    if not axes:
+        return statistics
+
+    def first(leaf: Array) -> Array:
+        return lax.psum(jnp.where(lax.axis_index(axes) == 0, leaf, jnp.zeros_like(leaf)), axes)
+
+    def join(node: Any) -> Any:
+        if isinstance(node, StreamPeak):
+            return StreamPeak(lax.pmax(node.peak, axes), node.bound)
+        return jax.tree.map(lambda leaf: first(leaf) + lax.pmean(leaf - first(leaf), axes), node)
+
+    return jax.tree.map(join, statistics, is_leaf=is_peak)
