@@ -25,7 +25,7 @@ def test_a_full_disk_while_training(capsys, tmp_path, monkeypatch, number):
     def full(*args, **options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(training.checkpoints, "save", full)
+    monkeypatch.setattr(training.checkpoints, "begin", full)
     code, said, err = train(capsys, tmp_path / "run")
     assert code == 2 and "disk is full" in said["error"] and "Traceback" not in err
 
@@ -55,17 +55,24 @@ def test_files_that_cannot_grow(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def evaluate(folder, *options):
+    command = [sys.executable, "-m", "snnjax", "eval", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_a_checkpoint_cut_short(capsys, tmp_path):
     folder = tmp_path / "run"
     assert train(capsys, folder)[0] == 0
     for file in (folder / "checkpoints" / "00000010").rglob("d/*"):
         file.write_bytes(b"")
-    done = subprocess.run(
-        [sys.executable, "-m", "snnjax", "eval", str(folder)], capture_output=True, text=True
-    )
+    done = evaluate(folder, "--checkpoint", "10")
     assert done.returncode == 2 and not done.stdout
     assert done.stderr.count("\n") == 1 and len(done.stderr) < 600
     assert "00000010 cannot be read" in done.stderr and "delete that folder" in done.stderr
+    done = evaluate(folder)
+    assert done.returncode == 0 and "step 5:" in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "00000010 cannot be read" in done.stderr and "passed over" in done.stderr
 
 
 def test_a_folder_that_may_not_be_written(capsys, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     if path.is_dir():
         options = parse("snnjax cost RUN", _TOLD, [*OPTIONS, _EXAMPLES], arguments)
         _check(options.examples)
-        run, session, state = restore(options)
+        run, session, state = restore(options, warn=screen.warn)
         source = {"source": "run", "run": str(run.path), "step": int(state.step)}
         program, dataset = session.program, session.dataset
     else:

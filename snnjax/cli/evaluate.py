@@ -31,7 +31,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     told = "Accuracy, loss and firing rates of a run on its test examples."
     options = parse("snnjax eval", told, OPTIONS, arguments)
-    run, session, state = restore(options, rates=True, plastic=True)
+    run, session, state = restore(options, warn=screen.warn, rates=True, plastic=True)
     found: training.Evaluation = session.evaluate(state)
     screen.say(
         f"{run.path}, step {int(state.step)}: test accuracy {found.accuracy:.2%}, "

@@ -177,7 +177,7 @@ def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
         run = training.Run.create(folder, experiment, source)
     screen.say(f"{row['name']}: {session.steps:,} steps, {run.path}")
     listener.patient = True
-    with progress(screen, steps=session.steps, epochs=experiment.epochs, start=0) as report:
+    with progress(screen, steps=session.steps, epochs=experiment.epochs) as report:
         result = training.fit(session, run, stop=lambda: listener.number, report=report)
     if result.interrupted:
         screen.say("the same command goes on")

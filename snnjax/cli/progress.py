@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from snnjax.cli.screen import Screen
+from snnjax.cli.sizes import spell_size
 
 __all__ = ["Speed", "progress"]
 
@@ -17,20 +18,19 @@ Report = Callable[[dict[str, Any]], None]
 
 
 @contextlib.contextmanager
-def progress(screen: Screen, *, steps: int, epochs: int, start: int) -> Iterator[Report]:
+def progress(screen: Screen, *, steps: int, epochs: int) -> Iterator[Report]:
     """A function to report records to, see `training.fit`.
 
     Args:
         screen: Where to show them.
         steps: Of the whole run.
         epochs: Of the whole run.
-        start: Steps done before.
     """
     if screen.stream.isatty():
-        with _bar(screen, steps, start) as report:
+        with _bar(screen, steps) as report:
             yield report
     else:
-        yield _lines(screen, steps, epochs, start)
+        yield _lines(screen, steps, epochs)
 
 
 class Speed:
@@ -50,10 +50,13 @@ class Speed:
         return done / seconds, (self.steps - step) * seconds / done
 
 
-def _lines(screen: Screen, steps: int, epochs: int, start: int) -> Report:
-    speed, latest, spoken = Speed(steps), {"step": start}, [time.perf_counter()]
+def _lines(screen: Screen, steps: int, epochs: int) -> Report:
+    speed, latest, spoken = Speed(steps), {}, [time.perf_counter()]
 
     def report(record: dict[str, Any]) -> None:
+        if record["kind"] == "start":
+            screen.say(f"going on after step {record['step']}")
+            return
         if record["kind"] == "train":
             latest.update(record)
         rate, remaining = speed(record["step"])
@@ -66,14 +69,14 @@ def _lines(screen: Screen, steps: int, epochs: int, start: int) -> Report:
         screen.say(
             f"epoch {record['epoch']:g}/{epochs}  step {record['step']}/{steps}  "
             f"loss {latest.get('loss', 0):.4f}  train {latest.get('accuracy', 0):7.2%}{test}  "
-            f"{rate:.1f} steps/s  {clock(remaining)} to go"
+            f"{rate:.1f} steps/s{_memory(latest)}  {clock(remaining)} to go"
         )
 
     return report
 
 
 @contextlib.contextmanager
-def _bar(screen: Screen, steps: int, start: int) -> Iterator[Report]:
+def _bar(screen: Screen, steps: int) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -84,11 +87,16 @@ def _bar(screen: Screen, steps: int, start: int) -> Iterator[Report]:
         TextColumn("{task.description}"),
     ]
     with Progress(*columns, console=Console(file=screen.stream), expand=True) as bars:
-        task = bars.add_task("compiled", total=steps, completed=start)
+        task = bars.add_task("compiled", total=steps)
         shown: dict[str, Any] = {}
 
         def report(record: dict[str, Any]) -> None:
-            if record["kind"] == "eval":
+            if record["kind"] == "start":
+                bars.update(task, completed=record["step"])
+                return
+            if record["kind"] == "train":
+                shown["memory"] = _memory(record)
+            elif record["kind"] == "eval":
                 shown["test"] = record["accuracy"]
             elif record["kind"] == "step":
                 # A step by itself is noisy: show a moving average.
@@ -97,10 +105,15 @@ def _bar(screen: Screen, steps: int, start: int) -> Iterator[Report]:
             rate, remaining = speed(record["step"])
             text = f"loss {shown.get('loss', 0):.3f}  train {shown.get('accuracy', 0):.1%}"
             text += f"  test {shown['test']:.1%}" if "test" in shown else ""
-            text += f"  {rate:.1f} steps/s  {clock(remaining)}"
+            text += f"  {rate:.1f} steps/s{shown.get('memory', '')}  {clock(remaining)}"
             bars.update(task, completed=record["step"], description=text)
 
         yield report
+
+
+def _memory(record: dict[str, Any]) -> str:
+    """The memory of a train record, with two spaces in front; nothing where it is not known."""
+    return f"  {spell_size(record['memory_bytes'])}" if "memory_bytes" in record else ""
 
 
 def clock(seconds: float) -> str:

@@ -117,7 +117,7 @@ def _thresholds(options) -> redundancy.Thresholds:
 
 
 def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Found:
-    run, session, state = restore(options)
+    run, session, state = restore(options, warn=screen.warn)
     sums, accuracy = _look(session, state, options, screen)
     try:
         report = redundancy.report(sums, thresholds=thresholds)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json as json_format
 import logging
 import math
+import os
 import sys
 import warnings
 from typing import Any, TextIO
@@ -21,25 +22,41 @@ class Screen:
 
     def __init__(self, *, json: bool):
         self.json = json
+        self.hushed: str | None = None
+        self.nowhere: TextIO | None = None
+
+    def hush(self, name: str) -> None:
+        """From now on only warnings and failures are told, under a name: others speak already."""
+        self.hushed, self.nowhere = name, open(os.devnull, "w")
 
     @property
     def stream(self) -> TextIO:
         """The stream that people read."""
+        if self.nowhere:
+            return self.nowhere
         return sys.stderr if self.json else sys.stdout
 
     def say(self, text: str) -> None:
         """A line for people."""
         print(text, file=self.stream, flush=True)
 
+    def warn(self, text: str) -> None:
+        """A line about what was put up with, on stderr."""
+        self._complain(text)
+
     def fail(self, message: str) -> None:
         """The one message of a command that failed."""
-        sys.stdout.flush()
-        print(f"snnjax: {message}", file=sys.stderr, flush=True)
+        self._complain(message)
 
     def finish(self, fields: dict[str, Any]) -> None:
         """The JSON object, where one was asked for."""
-        if self.json:
+        if self.json and not self.hushed:
             print(json_format.dumps(_strict(fields), allow_nan=False), flush=True)
+
+    def _complain(self, text: str) -> None:
+        sys.stdout.flush()
+        name = f" ({self.hushed})" if self.hushed else ""
+        print(f"snnjax{name}: {text}", file=sys.stderr, flush=True)
 
 
 def _strict(value: Any) -> Any:

@@ -48,7 +48,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     told = "Pictures of a run: rasters, membranes, firing rates, learning curve."
     options = parse("snnjax show", told, _OPTIONS, arguments)
-    run, session, state = restore(options, plastic=True)
+    run, session, state = restore(options, warn=screen.warn, plastic=True)
     if isinstance(session.program, training.Learner):
         sections, rates = _learned(run, session, state), None
     else:

@@ -18,6 +18,7 @@ Fields of its JSON object:
     compile_seconds         time spent on compiling in this session
     seconds                 from the start of the command to its end
     device                  kind of device
+    profile                 folder of the trace that --profile wrote, else null
     interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy,
                             test_loss, firing_rates and nasfr are null then, unless that step was
                             judged
@@ -46,6 +47,7 @@ _OPTIONS = [
         "out", str | None, None, "Run directory; None is runs/NAME-SEED, numbered if it exists."
     ),
     Option("resume", str | None, None, "Go on with this run directory, in place."),
+    Option("profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard, Perfetto."),
     Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
 ]
 
@@ -55,6 +57,7 @@ class _Plan(NamedTuple):
     source: str
     out: Path
     resumed: training.Run | None
+    profile: bool
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
@@ -72,7 +75,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         )
         listener.patient = True
         run = plan.resumed or training.Run.create(plan.out, plan.experiment, plan.source)
-        result = _fit(session, run, listener, screen)
+        result = _fit(session, run, listener, screen, profile=plan.profile)
     evaluation = result.evaluation
     fields = {
         "name": plan.experiment.name,
@@ -90,8 +93,14 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "compile_seconds": round(session.compile_seconds, 3),
         "seconds": round(time.perf_counter() - began, 3),
         "device": device,
+        "profile": str(run.profile) if plan.profile else None,
         "interrupted": None,
     }
+    if plan.profile:
+        screen.say(
+            f"profile: {run.profile}    tensorboard --logdir {run.profile}, or "
+            "perfetto_trace.json.gz in it on ui.perfetto.dev"
+        )
     if result.interrupted:
         assert listener.number is not None
         fields["interrupted"] = signal.Signals(listener.number).name
@@ -108,14 +117,17 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, listener: Listener, screen: Screen) -> training.Result:
-    done = training.checkpoints.steps(run.checkpoints)
-    start = done[-1] if done else 0
-    if start:
-        screen.say(f"going on after step {start}")
+def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> training.Result:
     epochs = session.experiment.epochs
-    with progress(screen, steps=session.steps, epochs=epochs, start=start) as report:
-        return training.fit(session, run, stop=lambda: listener.number, report=report)
+    with progress(screen, steps=session.steps, epochs=epochs) as report:
+        return training.fit(
+            session,
+            run,
+            stop=lambda: listener.number,
+            report=report,
+            warn=screen.warn,
+            profile=profile,
+        )
 
 
 def _plan(arguments: list[str]) -> _Plan:
@@ -143,7 +155,8 @@ def _plan(arguments: list[str]) -> _Plan:
     experiment = training.override(experiment, changed)
     training.check(experiment)
     cache.enable(on=not options.no_cache)
-    return _Plan(experiment, source, _directory(options.out, experiment), resumed)
+    out = _directory(options.out, experiment)
+    return _Plan(experiment, source, out, resumed, options.profile)
 
 
 def _directory(out: str | None, experiment: training.Experiment) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ OPTIONS = [
 
 
 def restore(
-    options: Any, *, rates: bool = False, plastic: bool = False
+    options: Any,
+    *,
+    warn: Callable[[str], None],
+    rates: bool = False,
+    plastic: bool = False,
 ) -> tuple[training.Run, training.Session, training.TrainState]:
     """The run, its session (without a training step) and the state of the checkpoint.
 
     Args:
         options: Parsed from `OPTIONS`.
+        warn: Called with a sentence about each damaged checkpoint that is passed over.
         rates: Whether evaluation shall measure firing rates.
         plastic: Whether the command knows what to do with a network that learned by plasticity.
     """
@@ -42,20 +48,23 @@ def restore(
         experiment = training.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
     session = training.prepare(experiment, training=False, rates=rates)
-    return run, session, training.checkpoints.load(path, session.state)
+    if path is not None:
+        return run, session, training.checkpoints.load(path, session.state)
+    state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
+    assert state is not None
+    return run, session, state
 
 
-def _checkpoint(run: training.Run, which: str) -> Path:
+def _checkpoint(run: training.Run, which: str) -> Path | None:
+    """The checkpoint asked for; None is the newest that can be read."""
     steps = training.checkpoints.steps(run.checkpoints)
     if not steps:
         raise Failure(f"{run.path} has no checkpoint yet: snnjax train --resume {run.path}")
-    newest = training.checkpoints.newest(run.checkpoints)
-    assert newest is not None
     if which == "last":
-        return newest
+        return None
     if which == "best":
-        return training.checkpoints.best(run.checkpoints) or newest
+        return training.checkpoints.best(run.checkpoints)
     if not which.isdecimal() or int(which) not in steps:
         there = ", ".join(map(str, steps))
         raise Failure(f"{run.path} has no checkpoint {which!r}: choose last, best, {there}")
-    return run.checkpoints / f"{int(which):0{len(newest.name)}}"
+    return training.checkpoints.of_step(run.checkpoints, int(which))

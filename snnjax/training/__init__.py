@@ -16,7 +16,9 @@ from snnjax.training import checkpoints
 from snnjax.training.checking import check_strategies
 from snnjax.training.errors import (
     CheckpointError,
+    DamagedCheckpointError,
     ExperimentError,
+    MeshError,
     NotFiniteError,
     RunError,
     StreamBoundError,
@@ -25,8 +27,11 @@ from snnjax.training.errors import (
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
 from snnjax.training.fields import FIXED, check, override, plain_fields, plain_values
+from snnjax.training.layout import by_name, by_shape, shardings
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
+from snnjax.training.meshes import make_mesh, parse_mesh
+from snnjax.training.objective import Given, given, gradient, objective
 from snnjax.training.optimizer import (
     adamw,
     adaptive_clip,
@@ -38,19 +43,12 @@ from snnjax.training.optimizer import (
     warmup_cosine,
 )
 from snnjax.training.planning import largest, plan, strategies_of, whole_number
+from snnjax.training.processes import connect, leads
 from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
-from snnjax.training.sharding import compile_step, compiler_options, make_mesh, place, sharded
+from snnjax.training.sharding import compile_step, compiler_options, feed, place, sharded
 from snnjax.training.state import Program, TrainState, count, initialize
-from snnjax.training.step import (
-    EvalMetrics,
-    Given,
-    TrainMetrics,
-    eval_step,
-    given,
-    objective,
-    train_step,
-)
+from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
 from snnjax.training.under import step_under, under
 from snnjax.training.unsupervised import (
     Learner,
@@ -64,12 +62,14 @@ from snnjax.training.unsupervised import (
 __all__ = [
     "FIXED",
     "CheckpointError",
+    "DamagedCheckpointError",
     "EvalMetrics",
     "Evaluation",
     "Experiment",
     "ExperimentError",
     "Given",
     "Learner",
+    "MeshError",
     "NotFiniteError",
     "PlasticityMetrics",
     "Program",
@@ -84,24 +84,30 @@ __all__ = [
     "Unsupervised",
     "adamw",
     "adaptive_clip",
+    "by_name",
+    "by_shape",
     "check",
     "check_strategies",
     "checkpoints",
     "clipped",
     "compile_step",
     "compiler_options",
+    "connect",
     "count",
     "decayed",
     "eval_step",
     "evaluate",
     "experiment_of",
+    "feed",
     "fit",
     "given",
+    "gradient",
     "initialize",
     "initialize_learner",
     "judge_step",
     "lamb",
     "largest",
+    "leads",
     "learn_step",
     "load_dataset",
     "load_experiment",
@@ -109,6 +115,7 @@ __all__ = [
     "multistep",
     "objective",
     "override",
+    "parse_mesh",
     "place",
     "plan",
     "plain_fields",
@@ -116,6 +123,7 @@ __all__ = [
     "prepare",
     "sgd",
     "sharded",
+    "shardings",
     "step_under",
     "strategies_of",
     "train_step",

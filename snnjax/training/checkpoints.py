@@ -1,34 +1,104 @@
 """Checkpoints of the whole `TrainState`, one folder per step, written by Orbax.
 
     FOLDER/00000440/        the state after 440 steps
+        sizes.json          the bytes of every other file, by which damage is found
+        ...                 Orbax' files, with the note of `training.schema`
 
 A checkpoint appears under its name only when it is complete, and disappears from its name before
-it is deleted, so that killing the process at any moment leaves whole checkpoints only. Loading
-reads arrays and JSON; it runs no code.
+it is deleted, so that killing the process at any moment leaves whole checkpoints only. One that
+was damaged afterwards is passed over for the one before. Loading reads arrays and JSON; it runs no
+code. Arrays may lie on several devices, and on other devices when they are read than when they
+were written.
 """
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from snnjax.training.errors import CheckpointError
+from snnjax.training import schema
+from snnjax.training.damage import checked_note, damaged, whole, write_sizes
+from snnjax.training.errors import CheckpointError, DamagedCheckpointError
+from snnjax.training.processes import leads
 from snnjax.training.state import TrainState
 from snnjax.typing import PyTree
 
-__all__ = ["best", "load", "newest", "prune", "save", "steps"]
+__all__ = [
+    "Writing",
+    "begin",
+    "best",
+    "load",
+    "load_newest",
+    "newest",
+    "of_step",
+    "prune",
+    "save",
+    "steps",
+    "sweep",
+    "whole",
+]
 
 _DIGITS = 8
-_SIZES = "sizes.json"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Writing:
+    """A checkpoint that is being written.
+
+    Attributes:
+        path: Where it appears once it is complete.
+        part: Where it is until then.
+        response: Orbax' handle of the threads that write.
+    """
+
+    path: Path
+    part: Path
+    response: Any
+
+    def finish(self) -> Path:
+        """Waits until everything is written and gives the checkpoint its name.
+
+        Raises:
+            Exception: Whatever went wrong in writing; the name is then as it was.
+        """
+        self.response.result()
+        if leads():
+            write_sizes(self.part)
+            _rename_away(self.path)
+            self.part.rename(self.path)
+        return self.path
+
+
+def begin(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Writing:
+    """Starts to write a checkpoint named after the step of the state; it returns early.
+
+    Args:
+        folder: Where the checkpoints are.
+        state: What to save; it may be donated to the next step at once.
+        accuracy: Of the evaluation at this step, by which `best` chooses.
+
+    Returns:
+        What to finish. A checkpoint that has the name already is replaced then.
+    """
+    from orbax.checkpoint import v1 as ocp
+
+    path = of_step(folder, int(state.step))
+    part = path.with_name(f"{path.name}.part")
+    said = schema.note(state, accuracy=accuracy)
+    response = ocp.save_async(
+        str(part.resolve()), _safe(state), custom_metadata=said, overwrite=True
+    )
+    return Writing(path, part, response)
 
 
 def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Path:
-    """Writes a checkpoint named after the step of the state; one that is there already stays.
+    """Writes a checkpoint and waits for it; a whole one that is there already stays.
 
     Args:
         folder: Where the checkpoints are.
@@ -38,16 +108,8 @@ def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> P
     Returns:
         The checkpoint.
     """
-    from orbax.checkpoint import v1 as ocp
-
-    path = folder / f"{int(state.step):0{_DIGITS}}"
-    if not path.exists():
-        note = {"leaves": _leaves(state), "accuracy": accuracy}
-        ocp.save(str(path.resolve()), state, custom_metadata=note)
-        part = path / f"{_SIZES}.part"
-        part.write_text(json.dumps(_sizes(path)))
-        part.rename(path / _SIZES)
-    return path
+    path = of_step(folder, int(state.step))
+    return path if whole(path) else begin(folder, state, accuracy=accuracy).finish()
 
 
 def load(path: Path, state: TrainState) -> TrainState:
@@ -55,26 +117,59 @@ def load(path: Path, state: TrainState) -> TrainState:
 
     Args:
         path: The checkpoint.
-        state: A state of the same model, such as the one before the first step.
+        state: A state of the same model, such as the one before the first step. Its devices and
+            shardings need not be those that the checkpoint was written from.
 
     Raises:
-        CheckpointError: It is of another model, or cannot be read.
+        DamagedCheckpointError: It cannot be read.
+        CheckpointError: It is of another model, or of a newer snnjax.
     """
     from orbax.checkpoint import v1 as ocp
 
-    _refuse_damage(path)
-    _refuse_other_model(path, _note(path).get("leaves", {}), _leaves(state))
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
+    said = checked_note(path)
+    form = schema.saved_form(state, said["schema"])
+    schema.refuse(path, said, form)
     try:
-        return ocp.load(str(path.resolve()), abstract)
+        tree = _laid_out(ocp.load(str(path.resolve()), form), form)
+    except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
+        raise  # no fault of the checkpoint
     except Exception as error:
-        raise CheckpointError(_unreadable(path, error)) from error
+        raise damaged(path, error) from error
+    return schema.migrate(tree, said["schema"], state)
+
+
+def load_newest(
+    folder: Path, state: TrainState, *, warn: Callable[[str], None]
+) -> TrainState | None:
+    """Reads the newest checkpoint that can be read.
+
+    Args:
+        folder: Where the checkpoints are.
+        state: As in `load`.
+        warn: Called with a sentence about each damaged one that is passed over.
+
+    Returns:
+        Its state; None where there is no checkpoint.
+
+    Raises:
+        CheckpointError: All of them are damaged; or one is of another model or of a newer snnjax.
+    """
+    found = steps(folder)
+    for step in reversed(found):
+        try:
+            return load(of_step(folder, step), state)
+        except DamagedCheckpointError as error:
+            warn(f"{error.damage}: passed over for the one before it")
+    if not found:
+        return None
+    raise CheckpointError(
+        f"none of the {len(found)} checkpoints in {folder} can be read: bring them back from a "
+        "copy, or delete that folder to train from the first step again"
+    )
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which there is a complete checkpoint, in rising order."""
+    """The steps of which there is a checkpoint, in rising order; it may be damaged."""
     if not folder.is_dir():
         return []
     names = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -82,102 +177,80 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The checkpoint of the last step, if there is any."""
-    found = steps(folder)
-    return _path(folder, found[-1]) if found else None
+    """The last checkpoint that is whole, if there is any."""
+    paths = (of_step(folder, step) for step in reversed(steps(folder)))
+    return next(filter(whole, paths), None)
 
 
 def best(folder: Path) -> Path | None:
-    """The checkpoint with the highest accuracy; of equal ones the first."""
-    judged = [(_accuracy(_path(folder, step)), -step) for step in steps(folder)]
-    judged = [(accuracy, step) for accuracy, step in judged if accuracy is not None]
-    return _path(folder, -max(judged)[1]) if judged else None
+    """The whole checkpoint with the highest accuracy; of equal ones the first."""
+    paths = [path for step in steps(folder) if whole(path := of_step(folder, step))]
+    judged = [(checked_note(path).get("accuracy"), path) for path in paths]
+    judged = [(accuracy, path) for accuracy, path in judged if accuracy is not None]
+    return max(judged, key=lambda pair: pair[0])[1] if judged else None
 
 
-def prune(folder: Path, *, keep: int, spare: int | None = None) -> None:
+def prune(folder: Path, *, keep: int, spare: int | None = None, last: int | None = None) -> None:
     """Deletes checkpoints, and what a killed run left behind.
 
     Args:
         folder: Where the checkpoints are.
-        keep: How many of the newest ones stay.
+        keep: How many of the newest ones stay, damaged ones not among them.
         spare: The step of one more that stays, the best one.
+        last: The step that training has reached. Checkpoints of later steps were passed over as
+            damaged: they stay until their step is reached again.
     """
-    for step in steps(folder)[:-keep]:
-        path = _path(folder, step)
-        if step != spare:
-            # Deleting takes many operations, renaming one: the name never means half a checkpoint.
-            path.rename(path.with_name(f"{path.name}.deleted"))
-    for path in folder.iterdir():
-        if not path.name.isdecimal():
-            shutil.rmtree(path, ignore_errors=True)
+    reached = [step for step in steps(folder) if last is None or step <= last]
+    good = [step for step in reached if whole(of_step(folder, step))]
+    for step in set(reached) - set(good[-keep:]):
+        if step != spare or step not in good:
+            _rename_away(of_step(folder, step))
+    sweep(folder)
 
 
-def _path(folder: Path, step: int) -> Path:
+def sweep(folder: Path) -> None:
+    """Deletes what is no checkpoint: half of one, or one whose name was taken away."""
+    if folder.is_dir():
+        for path in folder.iterdir():
+            if not path.name.isdecimal():
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _rename_away(path: Path) -> None:
+    """Takes a checkpoint its name, so that the next `sweep` deletes it.
+
+    Deleting takes many operations, renaming one: the name never means half a checkpoint.
+    """
+    if path.exists():
+        away = path.with_name(f"{path.name}.deleted")
+        shutil.rmtree(away, ignore_errors=True)
+        path.rename(away)
+
+
+@jax.jit
+def _copied(state: PyTree) -> PyTree:
+    return jax.tree.map(jnp.copy, state)
+
+
+def _safe(state: TrainState) -> TrainState:
+    """A state whose buffers nobody overwrites while they are written.
+
+    Orbax moves arrays to the host before it returns. On a CPU that moves nothing: it keeps views of
+    buffers that the next training step is given to write into.
+    """
+    platforms = {device.platform for device in state.step.sharding.device_set}
+    return _copied(state) if platforms == {"cpu"} else state
+
+
+def _laid_out(tree: PyTree, form: PyTree) -> PyTree:
+    """Arrays with the very shardings asked for: Orbax gives keys that of their words, a rank up."""
+    return jax.tree.map(
+        lambda x, like: x if x.sharding == like.sharding else jax.device_put(x, like.sharding),
+        tree,
+        form,
+    )
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """The checkpoint of a step, there or not."""
     return folder / f"{step:0{_DIGITS}}"
-
-
-def _leaves(state: PyTree) -> dict[str, str]:
-    """What identifies a model: the path, type and shape of every array."""
-    leaves = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in leaves}
-
-
-def _note(path: Path) -> dict[str, Any]:
-    from orbax.checkpoint import v1 as ocp
-
-    try:
-        return dict(ocp.metadata(str(path.resolve())).custom_metadata or {})  # type: ignore[arg-type]
-    except Exception as error:
-        raise CheckpointError(_unreadable(path, error)) from error
-
-
-def _accuracy(path: Path) -> float | None:
-    try:
-        return _note(path).get("accuracy")
-    except CheckpointError:
-        return None
-
-
-def _sizes(path: Path) -> dict[str, int]:
-    files = (file for file in path.rglob("*") if file.is_file() and _SIZES not in file.name)
-    return {str(file.relative_to(path)): file.stat().st_size for file in sorted(files)}
-
-
-def _refuse_damage(path: Path) -> None:
-    """Finds files cut short before Orbax does, who tells it by pages and forgets its tasks."""
-    try:
-        there = json.loads((path / _SIZES).read_text())
-    except FileNotFoundError:  # killed just after saving: all else is complete
-        return
-    except ValueError as error:
-        raise CheckpointError(_unreadable(path, error)) from error
-    here = _sizes(path)
-    for name, size in there.items():
-        if here.get(name) != size:
-            reason = ValueError(f"{name} has {here.get(name, 'no')} bytes instead of {size}")
-            raise CheckpointError(_unreadable(path, reason))
-
-
-def _unreadable(path: Path, error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    # TensorStore appends pages of its own settings.
-    short = reason if len(reason) <= 160 else reason[:160] + "..."
-    return (
-        f"the checkpoint {path} cannot be read ({type(error).__name__}: {short}): delete that "
-        "folder to go on from the checkpoint before it"
-    )
-
-
-def _refuse_other_model(path: Path, saved: Mapping[str, str], here: Mapping[str, str]) -> None:
-    differing = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
-    if not differing:
-        return
-    shown = "; ".join(
-        f"{name} is {saved.get(name, 'absent')} there and {here.get(name, 'absent')} here"
-        for name in differing[:2]
-    )
-    more = f", and {len(differing) - 2} more" if len(differing) > 2 else ""
-    raise CheckpointError(
-        f"the checkpoint {path} is of another model: {shown}{more}. Leave out options that change "
-        "the network, or train anew into another --out"
-    )

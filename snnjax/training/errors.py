@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 __all__ = [
     "CheckpointError",
+    "DamagedCheckpointError",
     "ExperimentError",
+    "MeshError",
     "NotFiniteError",
     "RunError",
     "StreamBoundError",
@@ -24,12 +26,28 @@ class ExperimentError(TrainingError, ValueError):
     """An experiment that cannot be trained: a wrong field, a file that is no experiment."""
 
 
+class MeshError(TrainingError, ValueError):
+    """Devices or processes that are not there, or that a run cannot be laid out on."""
+
+
 class RunError(TrainingError, ValueError):
     """A run directory that is none, or is in the way."""
 
 
 class CheckpointError(TrainingError, ValueError):
     """A checkpoint that cannot be read, or is of another model."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint of which files are missing, cut short or wrong.
+
+    Attributes:
+        damage: which one, and what is wrong with it.
+    """
+
+    def __init__(self, damage: str):
+        super().__init__(f"{damage}: delete that folder to go on from the checkpoint before it")
+        self.damage = damage
 
 
 class NotFiniteError(TrainingError, ArithmeticError):

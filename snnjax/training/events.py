@@ -48,9 +48,10 @@ class Events:
         self._write(step=step, summary=self.summary.Summary(value=points))
 
     def close(self) -> None:
-        """Closes the file."""
+        """Closes the file; what is added afterwards is swallowed."""
         if self.file is not None:
             self.file.close()
+            self.file = None
 
     def _write(self, **fields: Any) -> None:
         self.file.write_event(self.event.Event(wall_time=time.time(), **fields))

@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 
-from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.events import Events
+from snnjax.training.guard import Guard, Metrics
+from snnjax.training.profiling import memory_bytes
 from snnjax.training.run import Run
 from snnjax.training.step import TrainMetrics
-from snnjax.training.unsupervised import PlasticityMetrics
 
 __all__ = ["Journal"]
-
-Metrics = TrainMetrics | PlasticityMetrics
 
 _IN_FLIGHT = 2
 _NO_MEANS = {"learning_rate", "finite", "stream"}
@@ -33,6 +31,8 @@ class Journal:
     Args:
         run: Where records go.
         report: Called with each record, and with `{"kind": "step", ...}` for every step.
+        guard: Says which steps count, and raises where training must not go on.
+        devices: Whose memory is told.
         steps_per_epoch: For the field `epoch`.
         batch: Examples per step.
         start: Steps done before.
@@ -44,17 +44,21 @@ class Journal:
         run: Run,
         report: Callable[[dict[str, Any]], None],
         *,
+        guard: Guard,
+        devices: Sequence[Any],
         steps_per_epoch: int,
         batch: int,
         start: int,
         seconds: float,
     ):
         self.run, self.report = run, report
+        self.guard, self.devices = guard, devices
         self.steps_per_epoch, self.batch = steps_per_epoch, batch
         self.zero = time.perf_counter() - seconds
         self.window_start = time.perf_counter()
         self.waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
         self.window: list[Metrics] = []
+        self.skipped = 0
         self.events = Events(run.path / "tensorboard", start=start)
 
     @property
@@ -66,7 +70,7 @@ class Journal:
         """Takes the metrics of a step that was dispatched just now.
 
         Raises:
-            NotFiniteError: A step before it was not finite.
+            NotFiniteError: A step before it was not finite, and may not be skipped.
         """
         self.waiting.append((step, metrics))
         while len(self.waiting) > _IN_FLIGHT:
@@ -75,8 +79,11 @@ class Journal:
     def flush(self, step: int) -> None:
         """Waits for every step so far and writes the record of the window that ends here.
 
+        Steps that were skipped are in no mean. Where all of the window were, it is told with the
+        next one.
+
         Raises:
-            NotFiniteError: One of them was not finite.
+            NotFiniteError: One of them was not finite, and may not be skipped.
         """
         while self.waiting:
             self._fetch()
@@ -88,9 +95,14 @@ class Journal:
         values = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in names}
         if isinstance(last, TrainMetrics):
             values["learning_rate"] = float(last.learning_rate)
-        speed = count * self.batch / max(now - self.window_start, 1e-9)
-        self.window = []
-        self.record("train", step, **values, examples_per_second=round(speed, 1))
+        speed = (count + self.skipped) * self.batch / max(now - self.window_start, 1e-9)
+        values["examples_per_second"] = round(speed, 1)
+        if (memory := memory_bytes(self.devices)) is not None:
+            values["memory_bytes"] = memory
+        if self.skipped:
+            values["skipped"] = self.skipped
+        self.window, self.skipped = [], 0
+        self.record("train", step, **values)
 
     def record(self, kind: str, step: int, **values: float) -> None:
         """Writes a record and reports it."""
@@ -114,19 +126,9 @@ class Journal:
     def _fetch(self) -> None:
         step, metrics = self.waiting.popleft()
         metrics = jax.device_get(metrics)
-        if not metrics.finite:
-            numbers = ", ".join(f"{k} {v}" for k, v in metrics._asdict().items() if k != "finite")
-            raise NotFiniteError(
-                f"the loss or its gradient was not finite at step {step} ({numbers})", step=step - 1
-            )
-        if metrics.stream >= 1:
-            raise StreamBoundError(
-                f"a reversible stream reached {metrics.stream:.2g} times the bound of its grid at "
-                f"step {step}: its reversed gradient is no longer exact. Give the stack a coarser "
-                "grid (nn.Reversible(bits=...)) or normalise its branches, or keep activations "
-                "(scan=memory.store)",
-                step=step - 1,
-            )
+        if not self.guard.admits(step, metrics):
+            self.skipped += 1
+            return
         self.window.append(metrics)
         self.report({"kind": "step", "step": step, "loss": float(metrics.loss),
                      "accuracy": float(metrics.accuracy)})  # fmt: skip

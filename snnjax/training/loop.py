@@ -1,8 +1,9 @@
 """The training loop: steps, records, evaluations, checkpoints; stops when asked and goes on later.
 
 A run that was stopped, or killed, and resumed ends with the same bits as one that never was: the
-state is restored as a whole, the batch and the keys of a step depend on its number alone, and the
-compiled functions are the same.
+state is restored as a whole, the keys of a step depend on its number and the batch on the loader's
+position alone, and the compiled functions are the same. (Where a rollback leads depends on which
+checkpoints there are, and stopping makes one more.)
 """
 
 from __future__ import annotations
@@ -11,14 +12,21 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from snnjax.training import checkpoints
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.evaluation import Evaluation
+from snnjax.training.guard import Guard
 from snnjax.training.journal import Journal
+from snnjax.training.profiling import Trace, window
 from snnjax.training.run import Run
+from snnjax.training.saver import Saver
 from snnjax.training.session import Session
-from snnjax.training.sharding import sharded
+from snnjax.training.sharding import feed, place
 from snnjax.training.state import TrainState
+from snnjax.typing import Array
 
 __all__ = ["Result", "fit"]
 
@@ -55,6 +63,8 @@ def fit(
     *,
     stop: Callable[[], Any] = lambda: False,
     report: Callable[[dict[str, Any]], None] = lambda record: None,
+    warn: Callable[[str], None] = lambda text: None,
+    profile: bool = False,
 ) -> Result:
     """Trains from the newest checkpoint of a run, or from the start, to the end.
 
@@ -62,74 +72,103 @@ def fit(
         session: From `prepare`; its state is consumed.
         run: Where records and checkpoints go.
         stop: Asked after every step; once it answers with something true, the state is saved.
-        report: Called with every record of metrics.jsonl, and with `{"kind": "step", "step",
-            "loss", "accuracy"}` for every step; for progress on a screen.
+        report: Called with every record of metrics.jsonl, with `{"kind": "start", "step"}` where a
+            run goes on, and with `{"kind": "step", "step", "loss", "accuracy"}` for every step; for
+            progress on a screen.
+        warn: Called with a sentence about whatever was put up with: a damaged checkpoint that was
+            passed over, a rollback.
+        profile: Whether to trace some steps into `run.profile`, see `profiling.window`.
 
     A resumed run may have other plain fields than before (more epochs, another learning rate);
     config.json is written again once its checkpoint was found to fit.
 
     Raises:
-        NotFiniteError: Loss or gradient is not finite; the last good state was saved.
+        NotFiniteError: Loss or gradient is not finite, and `not_finite` of the experiment does not
+            go on (see `training.guard`); the last good state was saved.
         RunError: Another process is training in this run directory.
-        CheckpointError: The checkpoint is of another model, or cannot be read.
+        CheckpointError: The newest checkpoint is of another model, or none can be read.
+        OSError: The disk is full; what was saved before can be resumed.
     """
     with run.locked():
-        state = session.state
-        if newest := checkpoints.newest(run.checkpoints):
+        state = checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
+        if state is None:
+            state = session.state
+        else:
+            report({"kind": "start", "step": int(state.step)})
             # A run that diverged may be resumed, say with a lower learning rate.
-            state = checkpoints.load(newest, state)._replace(finite=state.finite)
+            state = state._replace(finite=_anew(True, session))
+            jax.tree.map(lambda x: x.delete(), session.state)  # its memory is the next steps'
         run.write_config(session.experiment)
-        return _Loop(session, run, state, report).run_to_the_end(stop)
+        loop = _Loop(session, run, state, report, warn, profile)
+        with loop.saver:
+            return loop.run_to_the_end(stop)
+
+
+def _anew(value: int, session: Session) -> Array:
+    """A number of a state, of the type of `position`; of `finite` where it is a bool."""
+    number = jnp.asarray(value, bool if isinstance(value, bool) else jnp.int32)
+    return place(number, session.mesh)
 
 
 class _Loop:
-    def __init__(self, session: Session, run: Run, state: TrainState, report):
-        self.session, self.run, self.state = session, run, state
+    def __init__(self, session: Session, run: Run, state: TrainState, report, warn, profile: bool):
+        self.session, self.run, self.report, self.warn = session, run, report, warn
         self.experiment = session.experiment
-        self.step = int(state.step)
-        records = run.rewind(self.step)
+        self.guard = Guard(self.experiment)
+        start = int(state.step)
+        self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
+        steps = window(start, session.steps) if profile else range(0)
+        self.trace = Trace(run.profile, steps=steps)
+        self._begin(state, seconds=None)
+
+    def _begin(self, state: TrainState, *, seconds: float | None) -> None:
+        """Starts from a state: what was recorded of later steps is dropped."""
+        self.state = state
+        self.step, self.position = int(state.step), int(state.position)
+        records = self.run.rewind(self.step)
         self.evaluations = [(r["accuracy"], r["step"]) for r in records if r["kind"] == "eval"]
         self.evaluation: Evaluation | None = None
+        if seconds is None:
+            seconds = records[-1]["seconds"] if records else 0.0
         self.journal = Journal(
-            run,
-            report,
-            steps_per_epoch=session.loader.steps_per_epoch,
+            self.run,
+            self.report,
+            guard=self.guard,
+            devices=self.session.mesh.local_devices,
+            steps_per_epoch=self.session.loader.steps_per_epoch,
             batch=self.experiment.batch,
             start=self.step,
-            seconds=records[-1]["seconds"] if records else 0.0,
+            seconds=seconds,
         )
 
     def run_to_the_end(self, stop: Callable[[], Any]) -> Result:
         try:
+            if self.guard.rolling_back:
+                self._save()  # the start is where the first rollback leads to
             while self.step < self.session.steps and not self._exhausted():
-                self._advance()
-                if stop():
-                    self.journal.flush(self.step)
-                    self._save()
-                    return self._result(interrupted=True)
+                try:
+                    self._advance()
+                    if stop():
+                        self.journal.flush(self.step)
+                        self._save()
+                        return self._result(interrupted=True)
+                except NotFiniteError as error:
+                    self._go_back(error)
             if self.evaluation is None:
                 self.evaluation = self.session.evaluate(self.state)
             return self._result(interrupted=False)
-        except NotFiniteError as error:
-            self.step = int(self.state.step)
-            self._save()
-            if isinstance(error, StreamBoundError):
-                raise
-            raise NotFiniteError(
-                f"{error}; the state before it was saved in {self.run.path}. Lower the learning "
-                f"rate (--learning-rate {self.experiment.learning_rate / 4:.2g}) or bound the "
-                "gradient (--clip-norm 1)",
-                step=self.step,
-            ) from None
         finally:
+            self.trace.close()
             self.journal.close()
 
     def _advance(self) -> None:
         """One step and what is due after it."""
         self.evaluation = None  # that there is one was of the state before
-        batch = self.session.loader.batch(self.step)
-        self.state, metrics = self.session.train(self.state, sharded(batch, self.session.mesh))
-        self.step += 1
+        with self.trace.step(self.step):
+            batch = feed(self.session.loader, self.position, self.session.mesh)
+            self.state, metrics = self.session.train(self.state, batch)
+        self.trace.after(self.step, self.state)
+        self.step, self.position = self.step + 1, self.position + 1
         self.journal.add(self.step, metrics)
         last = self.step == self.session.steps
         epochs, rest = divmod(self.step, self.session.loader.steps_per_epoch)
@@ -138,6 +177,7 @@ class _Loop:
         saving = last or (self.step % every == 0 if every else rest == 0)
         if judging or saving or self.step % self.experiment.log_every == 0:
             self.journal.flush(self.step)
+            self.saver.check()
         leading = self._judge() if judging else False
         if saving or leading or self._exhausted():
             self._save(self.evaluation.accuracy if judging and self.evaluation else None)
@@ -160,11 +200,44 @@ class _Loop:
         return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience
 
     def _save(self, accuracy: float | None = None) -> None:
-        checkpoints.save(self.run.checkpoints, self.state, accuracy=accuracy)
-        checkpoints.prune(self.run.checkpoints, keep=self.experiment.keep, spare=self._best()[1])
+        if self.saver.save(self.state, accuracy=accuracy, spare=self._best()[1]):
+            self.guard.saved()
         self.journal.restart_window()
 
+    def _go_back(self, error: NotFiniteError) -> None:
+        """Back to the newest checkpoint, behind the batch that failed; or the end of the run."""
+        if not self.guard.allows_rollback(error):
+            raise self._ended(error) from None
+        # Since the step that failed, as many batches were drawn as steps were dispatched.
+        position = self.position - (self.step - error.step) + 1
+        self.saver.wait()
+        self.journal.close()
+        state = checkpoints.load_newest(self.run.checkpoints, self.state, warn=self.warn)
+        assert state is not None  # the start was saved
+        state = state._replace(
+            position=_anew(position, self.session), finite=_anew(True, self.session)
+        )
+        self._begin(state, seconds=self.journal.seconds)
+        self.saver.rewind(self.step)
+        self.journal.record("rollback", self.step, failed=error.step, position=position)
+        self.warn(
+            f"{error}: back to step {self.step}, to go on with batch {position} of the loader"
+        )
+
+    def _ended(self, error: NotFiniteError) -> NotFiniteError:
+        """Saves the last good state; gives what to raise."""
+        self.step = int(self.state.step)
+        self._save()
+        self.saver.wait()
+        if isinstance(error, StreamBoundError):
+            return error
+        return NotFiniteError(
+            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure()}",
+            step=self.step,
+        )
+
     def _result(self, *, interrupted: bool) -> Result:
+        self.saver.wait()
         seconds = self.journal.seconds
         return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
 

@@ -6,17 +6,26 @@
     metrics.jsonl     one record per line, see below
     checkpoints/      see `training.checkpoints`
     tensorboard/      the same records as events, where tensorboardX is installed
+    profile/          traces of some steps, made by `snnjax train --profile`
     pictures/         made by `snnjax show` and `snnjax redundancy`
     result.json       what `snnjax train --json` prints
 
 Records of metrics.jsonl:
 
     {"kind": "train", "step", "epoch", "loss", "accuracy", "gradient_norm", "learning_rate",
-     "examples_per_second", "seconds"}     means over the steps since the train record before
+     "examples_per_second", "memory_bytes", "skipped", "seconds"}
+                                           means over the steps since the train record before
     {"kind": "eval", "step", "epoch", "loss", "accuracy", "seconds"}      of all test examples
+    {"kind": "rollback", "step", "epoch", "failed", "position", "seconds"}
 
 `step` counts updates done, `epoch` is `step` in passes over the training set, a fraction, and
 `seconds` is the time spent in training loops so far, evaluations and checkpoints included.
+`memory_bytes` is the most used so far in this session: on the device that needs most, as its
+allocator counts (`peak_bytes_in_use`); on a CPU, whose allocator does not, the largest resident set
+of the process (`getrusage`), Python, compiler and data included; absent where neither is told.
+`skipped` counts updates left out as not finite (`--not-finite skip`), absent where it is 0. A
+rollback went back to `step` as the update after step `failed` was not finite; the loader's batch
+`position` comes next.
 """
 
 from __future__ import annotations
@@ -112,6 +121,11 @@ class Run:
     def checkpoints(self) -> Path:
         """The folder of checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def profile(self) -> Path:
+        """The folder of traces."""
+        return self.path / "profile"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:

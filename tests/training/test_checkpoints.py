@@ -28,6 +28,8 @@ def test_every_bit_comes_back(tmp_path, state):
     assert_same_bits(loaded, odd)
     assert jax.tree.structure(loaded) == jax.tree.structure(odd)
     assert jnp.issubdtype(loaded.key.dtype, jax.dtypes.prng_key)
+    same = jax.tree.map(lambda a, b: a.sharding == b.sharding, loaded, state)
+    assert all(jax.tree.leaves(same))
 
 
 def test_another_model_is_refused_with_the_difference(tmp_path, state):

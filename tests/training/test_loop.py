@@ -25,7 +25,7 @@ def stop_after(count):
 
 
 def without_time(records):
-    timed = {"seconds", "examples_per_second"}
+    timed = {"seconds", "examples_per_second", "memory_bytes"}
     return [{k: v for k, v in r.items() if k not in timed} for r in records]
 
 
@@ -71,6 +71,32 @@ def test_resuming_from_an_old_checkpoint_makes_the_records_again(straight, compi
     result = training.fit(fresh(compiled), run)
     assert_same_bits(result.state, straight[1].state)
     assert without_time(run.records()) == without_time(straight[0].records())
+
+
+def test_a_damaged_checkpoint_is_passed_over(straight, compiled, tmp_path):
+    run = training.Run.create(tmp_path / "run", make(), "")
+    training.fit(fresh(compiled), run, stop=stop_after(7))
+    (run.checkpoints / "00000007" / "_CHECKPOINT_METADATA").write_text("{")
+    said, seen = [], []
+    result = training.fit(fresh(compiled), run, warn=said.append, report=seen.append)
+    assert seen[0] == {"kind": "start", "step": 5}
+    assert len(said) == 1 and "00000007 cannot be read" in said[0]
+    assert_same_bits(result.state, straight[1].state)
+    assert checkpoints.steps(run.checkpoints) == [5, 10]
+
+
+def test_resuming_gives_the_start_state_its_memory_back(compiled, run):
+    training.fit(fresh(compiled), run, stop=stop_after(3))
+    session = fresh(compiled)
+    training.fit(session, run)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(session.state.params))
+
+
+def test_a_run_without_a_readable_checkpoint_is_refused(compiled, run):
+    training.fit(fresh(compiled), run, stop=stop_after(1))
+    (run.checkpoints / "00000001" / "sizes.json").unlink()
+    with pytest.raises(training.CheckpointError, match="none of the 1 checkpoints"):
+        training.fit(fresh(compiled), run)
 
 
 def test_resuming_a_finished_run_only_judges_it(straight, compiled):
