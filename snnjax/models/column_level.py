@@ -21,6 +21,7 @@ from flax import nnx
 
 from snnjax import memory, nn
 from snnjax.nn.contract import Aux, State, output_shape
+from snnjax.nn.narrow import widen
 from snnjax.nn.wiring import gather
 from snnjax.typing import Array, bind
 
@@ -101,7 +102,7 @@ class ColumnLevel(nnx.Module):
             rest = ((),) * len(layers.layers)
             own = State(rest, rest if statistics is None else statistics)
             y, auxes[name] = layers(x, own, training=training, taps=taps)
-            return y
+            return widen(y)  # sums are float32 whatever the precision of synapses
 
         z, moved = run("down", self.down, lower[None], state.statistics[0]), ()
         if self.up is not None and upper is not None:

@@ -18,6 +18,7 @@ from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.once import Once
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
+from snnjax.nn.precision import Precision, parse_precision, with_precision
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.rest import Rest, expanded
@@ -64,6 +65,7 @@ __all__ = [
     "Network",
     "Neuron",
     "Once",
+    "Precision",
     "Quantized",
     "Recurrent",
     "Residual",
@@ -89,9 +91,11 @@ __all__ = [
     "menu",
     "over_devices",
     "own_rows",
+    "parse_precision",
     "saves_memory",
     "stateless",
     "stream_use",
     "with_memory",
+    "with_precision",
     "with_stored_kernels",
 ]

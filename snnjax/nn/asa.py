@@ -28,7 +28,8 @@ from flax import nnx
 
 from snnjax import metrics
 from snnjax.nn.contract import Aux, State
-from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen, wide
+from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen
+from snnjax.nn.narrow import narrow, widen
 from snnjax.typing import Array, Key
 
 __all__ = ["ASA"]
@@ -169,7 +170,7 @@ class ASA(nnx.Module):
 
 def _scores(layer: ASA, inputs: Array) -> Array:
     """`M`, `[T, B, C]`."""
-    currents = wide(inputs)
+    currents = widen(inputs)
     mean, largest = currents.mean((2, 3)), currents.max((2, 3))
     ranking = (layer.alpha, layer.beta, *layer.mixer)
     alpha, beta, *mixer = (parameter[...].astype(mean.dtype) for parameter in ranking)
@@ -212,7 +213,7 @@ def _soft_top(scores: Array, count: int, axis: int) -> Array:
 
 def _maps(shares, kernels, inputs: Array, important: Array) -> tuple[Array, Array]:
     """`A_1` and `A_0`, `[B, H, W]`."""
-    currents, maps = wide(inputs), []
+    currents, maps = widen(inputs), []
     for group, share, kernel in zip((important, 1 - important), shares, kernels, strict=True):
         chosen = currents * group[:, :, None, None]
         mean, largest = chosen.mean((0, 4)) / share, chosen.max((0, 4))
@@ -227,4 +228,4 @@ def _factor(important: Array, maps: tuple[Array, Array]) -> Array:
 
 
 def _weigh(inputs: Array, important: Array, maps: tuple[Array, Array]) -> Array:
-    return inputs * _factor(important, maps).astype(inputs.dtype)
+    return narrow(widen(inputs) * _factor(important, maps), inputs.dtype)

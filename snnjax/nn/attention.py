@@ -29,6 +29,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory, metrics
 from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.narrow import narrow, widen
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
@@ -169,8 +170,8 @@ def _product(params: tuple[()], qkv: Array, *, heads: int, scale: float) -> Arra
     """`[N, tokens, 3 D] -> [N, tokens, D]`."""
     del params
     # Counts above 256 do not fit bfloat16.
-    wide = qkv.astype(jnp.float32) if jnp.finfo(qkv.dtype).bits < 32 else qkv
+    wide = widen(qkv)
     number, tokens, width = qkv.shape
     parts = wide.reshape(number, tokens, 3, heads, width // (3 * heads))
     outputs = attend(*(parts[:, :, i] for i in range(3)), scale=scale)
-    return outputs.reshape(number, tokens, width // 3).astype(qkv.dtype)
+    return narrow(outputs.reshape(number, tokens, width // 3), qkv.dtype)

@@ -20,6 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.memory.trees import smooth_vjp
 from snnjax.nn.contract import State
+from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.taps import tapped
 from snnjax.nn.wiring import subkey
@@ -111,12 +112,13 @@ class Baton:
             total, found = parts.fixed, [(inner[0], (), {})]  # all else left before the loop
         else:
             total, found = run(parts.synapses[number], before, number)
+        total = widen(total)  # the membrane is float32
         if not len(parts.shortcuts):
             return total, found
         if parts.shortcuts[number] is None:
             return total, [*found, ((), (), {})]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
-        return _sum(bypass, total), found + more
+        return _sum(widen(bypass), total), found + more
 
     def _calls(self, cell: Neuron, carried: PyTree, x: Array, known: Any):
         params, fired, potentials = cell.params(), [], []

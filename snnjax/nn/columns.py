@@ -32,6 +32,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.multilevel import Column, Common, MultiLevel, bounded, column_bound, power_of_two
+from snnjax.nn.narrow import widen
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.statistics import StreamPeak
@@ -160,6 +161,7 @@ class Columns(nnx.Module):
             with the states after the last column.
         """
         del key
+        inputs = widen(inputs)
         step = MultiLevel(Branch(training, taps), self.read, self.scale, self.bits)
         statistics_first, statistics_later, (_, bound) = state.statistics
         start = tuple(memory.on_grid(c, bits=self.bits) for c in state.neurons)
@@ -210,7 +212,8 @@ class Branch:
         """`B_l`, and its aux."""
         level, statistics = own
         state = State((), statistics)
-        return level(shared, lower, upper, state, training=self.training, taps=self.taps)
+        y, aux = level(shared, lower, upper, state, training=self.training, taps=self.taps)
+        return widen(y), aux
 
 
 def nothing(top: Array) -> tuple[()]:

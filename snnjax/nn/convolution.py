@@ -15,6 +15,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from snnjax.memory.apart import one_trip
 from snnjax.nn.convolution_gradients import input_gradient, weight_gradient
 from snnjax.nn.depthwise import depthwise
 from snnjax.nn.geometry import Geometry, convolve, vary_alike
+from snnjax.nn.narrow import is_narrow, narrow, widen
 from snnjax.typing import Array
 
 
@@ -43,13 +45,15 @@ def convolution(
 
     Args:
       inputs: `[N, H, W, C]`, or `[N, W, C]` for a series; time is folded into `N`.
-      kernel: `[h, w, C / groups, D]`, or `[w, C / groups, D]`, in the dtype of `inputs`.
+      kernel: `[h, w, C / groups, D]`, or `[w, C / groups, D]`, in the dtype of `inputs`, or in a
+        wider one: then it is rounded to theirs, and its gradient is not.
       strides: one for all spatial axes, or one per axis.
       padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, or one `(low, high)` per spatial axis.
       groups: number of channel groups that do not mix; `C` makes a depthwise convolution.
 
     Returns:
-      `[N, H', W', D]`, or `[N, W', D]`.
+      `[N, H', W', D]`, or `[N, W', D]`, in the dtype of `inputs`. Of bfloat16 and float16, sums are
+      float32.
 
     Raises:
       ValueError: If ranks, dtypes, channels, strides or padding do not fit together, or the kernel
@@ -85,10 +89,20 @@ def geometry_of(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    if not geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
+    kernel, by_hand = narrow(kernel, inputs.dtype), convolve
+    if geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
+        by_hand = depthwise
+    elif is_narrow(inputs):
+        by_hand = _widened
+    if by_hand is convolve:
         return convolve(inputs, kernel, geometry)
-    by_hand, by_library = (functools.partial(f, geometry=geometry) for f in (depthwise, convolve))
+    by_hand, by_library = (functools.partial(f, geometry=geometry) for f in (by_hand, convolve))
     return lax.platform_dependent(inputs, kernel, cpu=by_hand, default=by_library)
+
+
+def _widened(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    """In float32, as a CPU does it anyway, and rounded where a replay rounds too."""
+    return narrow(convolve(widen(inputs), widen(kernel), geometry), inputs.dtype)
 
 
 def _forward(inputs: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
@@ -104,11 +118,16 @@ def _backward(
         # First one, then the other: the copies that the first needs are gone by then.
         weights_first = functools.partial(_weights_first, geometry)
         cotangent, weights = one_trip(weights_first, (cotangent, kernel), inputs)
-        return input_gradient(cotangent, kernel, geometry), weights
+        rounded = widen(narrow(kernel, inputs.dtype))
+        gradient = input_gradient(widen(cotangent), rounded, geometry)
+        return narrow(gradient, inputs.dtype), weights
 
     def by_autodiff(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
         # The libraries of other devices have routines of their own for this form.
-        return jax.vjp(lambda x, k: convolve(x, k, geometry), inputs, kernel)[1](cotangent)
+        rounded = narrow(kernel, inputs.dtype)
+        _, pull = jax.vjp(lambda x, k: convolve(x, k, geometry), inputs, rounded)
+        gradient, weights = pull(cotangent)
+        return gradient, weights.astype(kernel.dtype)
 
     inputs, kernel = residuals
     mesh = jax.sharding.get_abstract_mesh()
@@ -121,8 +140,8 @@ def _backward(
 
 def _weights_first(geometry: Geometry, carry: tuple[Array, Array], inputs: Array):
     """`(cotangent, kernel) -> (cotangent, gradient of the kernel)`, for `one_trip`."""
-    cotangent, _ = carry
-    return cotangent, weight_gradient(inputs, cotangent, geometry)
+    cotangent, kernel = carry
+    return cotangent, weight_gradient(inputs, cotangent, geometry, dtype=kernel.dtype)
 
 
 _convolution.defvjp(_forward, _backward)
@@ -139,7 +158,7 @@ def _check_operands(inputs: Array, kernel: Array, groups: int) -> None:
             f"inputs {inputs.shape} need a kernel of {inputs.ndim} axes, its window and "
             f"[C / groups, D], not {kernel.shape}."
         )
-    if inputs.dtype != kernel.dtype or not jnp.issubdtype(inputs.dtype, jnp.floating):
+    if not _go_together(inputs.dtype, kernel.dtype):
         raise ValueError(
             f"inputs are {inputs.dtype} and the kernel is {kernel.dtype}: cast both to one "
             "floating dtype, `inputs.astype(kernel.dtype)`."
@@ -159,6 +178,13 @@ def _check_operands(inputs: Array, kernel: Array, groups: int) -> None:
             f"inputs of {channels} channels in {groups} groups need a kernel [..., "
             f"{channels // groups}, D], not {kernel.shape}: its axis -2 is channels / groups."
         )
+
+
+def _go_together(inputs: Any, kernel: Any) -> bool:
+    """Both floating, and the kernel the same or wider."""
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in (inputs, kernel)):
+        return False
+    return inputs == kernel or jnp.finfo(kernel).bits > jnp.finfo(inputs).bits
 
 
 def _strides(strides: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:

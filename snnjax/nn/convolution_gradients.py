@@ -18,9 +18,11 @@ Shapes are written for two spatial axes; one axis works the same.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -63,7 +65,9 @@ def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array
     return _input_gradient_by_phases(cotangent, kernel, geometry)
 
 
-def weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
+def weight_gradient(
+    inputs: Array, cotangent: Array, geometry: Geometry, *, dtype: Any = None
+) -> Array:
     """Gradient of a convolution with respect to its kernel.
 
     It is itself a convolution, in which channels act as images, images as input features and the
@@ -76,21 +80,24 @@ def weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Arra
       inputs: `[N, H, W, C]`.
       cotangent: `[N, H', W', D]`, gradient with respect to the outputs.
       geometry: of the convolution.
+      dtype: of the result; None is that of `inputs`.
 
     Returns:
-      `[h, w, C / groups, D]`, in the dtype of `inputs`.
+      `[h, w, C / groups, D]`.
     """
     channels, features, groups = inputs.shape[-1], cotangent.shape[-1], geometry.groups
+    dtype = inputs.dtype if dtype is None else dtype
     if geometry.depthwise(channels, features):
         form = depthwise_weight_gradient
     elif 1 < groups <= _SPLIT_GROUPS:
-        return _by_group(weight_gradient, inputs, cotangent, geometry)
+        by_one = functools.partial(weight_gradient, dtype=dtype)
+        return _by_group(by_one, inputs, cotangent, geometry)
     elif geometry.pointwise:
         form = _pointwise_weight_gradient
     else:
         form = _weight_gradient_by_convolution
     shape = (*geometry.window, channels // groups, features)
-    return _sum_over_images(form, inputs, cotangent, geometry, shape).astype(inputs.dtype)
+    return _sum_over_images(form, inputs, cotangent, geometry, shape).astype(dtype)
 
 
 def _by_group(gradient: Callable, left: Array, right: Array, geometry: Geometry) -> Array:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.nn.geometry import Geometry, reads, spread, wide
+from snnjax.nn.narrow import narrow
 from snnjax.typing import Array
 
 
@@ -38,7 +39,7 @@ def depthwise(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
     weights = kernel.astype(wide(dtype)).reshape(-1, kernel.shape[-1])
     taps = zip(reads(inputs.astype(wide(dtype)), geometry), weights, strict=True)
     total = functools.reduce(operator.add, (read * weight for read, weight in taps))
-    return lax.optimization_barrier(total.astype(dtype))
+    return lax.optimization_barrier(narrow(total, dtype))
 
 
 def depthwise_input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -50,7 +51,7 @@ def depthwise_input_gradient(cotangent: Array, kernel: Array, geometry: Geometry
         first = (k - 1 - t for k, t in zip(geometry.window, tap, strict=True))
         index = (slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
         total = total + spaced[(slice(None), *index)] * kernel[tap][0]
-    return total.astype(dtype)
+    return narrow(total, dtype)
 
 
 def depthwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:

@@ -27,9 +27,9 @@ from flax import nnx
 
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
-from snnjax.nn import geometry
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.convolution import convolution
+from snnjax.nn.narrow import narrow, widen
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.typing import Array, Key, Scan
@@ -42,7 +42,6 @@ __all__ = [
     "place_map",
     "place_products",
     "seen",
-    "wide",
 ]
 
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
@@ -199,11 +198,6 @@ def place_products(space: Sequence[int]) -> int:
     return dense_operations((3, 3, 2, 1), size=space, strides=(1, 1), padding=((1, 1), (1, 1)))
 
 
-def wide(inputs: Array) -> Array:
-    """Inputs in float32 at least: means over a window are not for half precision."""
-    return inputs.astype(geometry.wide(inputs.dtype))
-
-
 def seen(taps: tuple[str, ...], **kinds: Any) -> Aux:
     """An aux with those of the kinds that are asked for; each is made by a call."""
     found = {kind: make() for kind, make in kinds.items() if kind in taps}
@@ -224,7 +218,7 @@ def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:
 
 def _weigh(layer: MA, inputs: Array) -> tuple[Array, Array]:
     """The weighed currents, and the product of all factors."""
-    currents = wide(inputs)
+    currents = widen(inputs)  # means over a window are not for half precision
     last, factor = inputs.ndim - 1, jnp.ones((1,) * inputs.ndim, currents.dtype)
     axes = {"T": tuple(range(2, inputs.ndim)), "C": (0, *range(2, last)), "S": (0, last)}
     for axis in layer.kind[:-1]:
@@ -238,7 +232,7 @@ def _weigh(layer: MA, inputs: Array) -> tuple[Array, Array]:
             weights, along = layer.squeezes[axis], 0 if axis == "T" else last
             own = jax.nn.sigmoid(_mlp(weights, means, along) + _mlp(weights, maxima, along))
         factor = factor * own
-    outputs = inputs * factor.astype(inputs.dtype)
+    outputs = narrow(currents * factor, inputs.dtype)
     return (jax.nn.relu(outputs) if layer.relu else outputs), factor
 
 

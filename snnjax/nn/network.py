@@ -19,6 +19,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, refuse_whole_windows
+from snnjax.nn.narrow import widen
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import expanded
@@ -118,7 +119,8 @@ class Network(nnx.Module):
                 `"attention"`; returned in `aux.taps` by the name of the layer.
 
         Returns:
-            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), `Aux(state, statistics, taps)`.
+            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), at least float32, and `Aux(state,
+            statistics, taps)`.
 
         Raises:
             ValueError: the inputs have another shape; the state is of another batch; an unknown
@@ -136,7 +138,8 @@ class Network(nnx.Module):
 
     def _run(self, inputs, state, training, key, taps) -> tuple[Array, Aux]:
         if self.order == "layer":
-            return self.body(inputs, state, training=training, key=key, taps=taps)
+            outputs, aux = self.body(inputs, state, training=training, key=key, taps=taps)
+            return widen(outputs), aux
         params = (self.body, state.statistics, key)
         scan = memory.store if self.time_scan is None else self.time_scan
         step, start = Cell(training, taps), state.neurons
@@ -187,7 +190,7 @@ class Cell:
         state = State(neurons, statistics)
         outputs, aux = body(frame[None], state, training=self.training, key=key, taps=self.taps)
         moved = aux.statistics if self.training else ()
-        return aux.state, (outputs[0], moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
+        return aux.state, (widen(outputs[0]), moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ inverse that the neuron offers. The values are the same under each.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.narrow import is_narrow, mixed
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.taps import tapped
 from snnjax.typing import Array, Key, Scan, Step, bind
@@ -109,11 +111,11 @@ class Neuron(nnx.Module):
         key: Key | None = None,
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
-        """Currents `[T, B, ...]` to spikes `[T, B, ...]`."""
+        """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
         del training, key
         return run(
             self.step, self.params(), state.neurons, inputs,
-            whole=self.whole, scan=self.scan, taps=taps,
+            whole=self.whole, scan=self.scan, taps=taps, spiking=self.spiking,
         )  # fmt: skip
 
 
@@ -126,6 +128,7 @@ def run(
     whole: Callable[..., Any] | None,
     scan: Scan | None,
     taps: tuple[str, ...],
+    spiking: bool = False,
 ) -> tuple[Array, Aux]:
     """Scans a neuron's step by the strategy asked for, and taps what is asked to be seen.
 
@@ -137,8 +140,13 @@ def run(
         whole: equal to scanning `step`, or None.
         scan: the memory strategy over time, or None.
         taps: what to look at, see `nn.taps`.
+        spiking: whether the outputs are 0 or 1. Of currents in bfloat16 or float16, spikes have the
+            same dtype; membranes and outputs that are no spikes are float32.
     """
     membrane = None
+    if is_narrow(currents):
+        step, scan = mixed(step, scan, spiking=spiking)
+        whole = None if whole is None else functools.partial(step.whole, whole)
     if "membrane" in taps:
         traced = bind(_with_membrane, step=step)
         after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)

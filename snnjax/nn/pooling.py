@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from jax import lax
 
+from snnjax.nn.narrow import narrow, widen
 from snnjax.nn.pooling_gradients import Patches, largest, search
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, bind
@@ -62,7 +63,8 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
 def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:
     pads = ((0, 0), *_pads(inputs, window, strides, padding), (0, 0))
     patch, step = (1, window, window, 1), (1, strides, strides, 1)
-    return lax.reduce_window(inputs, 0.0, lax.add, patch, step, pads) / window**2
+    total = lax.reduce_window(widen(inputs), 0.0, lax.add, patch, step, pads)
+    return narrow(total / window**2, inputs.dtype)
 
 
 def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[tuple[int, int]]:
@@ -81,4 +83,4 @@ def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[
 
 
 def _mean_over_space(inputs: Array) -> Array:
-    return inputs.mean(tuple(range(1, inputs.ndim - 1)))
+    return narrow(widen(inputs).mean(tuple(range(1, inputs.ndim - 1))), inputs.dtype)

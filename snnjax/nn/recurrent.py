@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import copy
+
 import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics, neurons
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.narrow import at_least, narrow, product
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.operations import counted
-from snnjax.typing import Array, Key, Scan
+from snnjax.nn.precision import Precision
+from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
 
@@ -33,6 +37,7 @@ class Recurrent(nnx.Module):
         self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
+        self.compute = "float32"  # the dtype of spikes and weights in the feedback
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, with no feedback yet."""
@@ -50,18 +55,38 @@ class Recurrent(nnx.Module):
     ) -> tuple[Array, Aux]:
         """Currents `[T, B, N]` to spikes `[T, B, N]`."""
         del training, key
-        step = neurons.recurrent(self.neuron.step)
         params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
-        scan = self.neuron.scan
-        outputs, aux = run(step, params, state.neurons, inputs, whole=None, scan=scan, taps=taps)
+        outputs, aux = run(
+            self._step(), params, state.neurons, inputs,
+            whole=None, scan=self.neuron.scan, taps=taps, spiking=self.neuron.spiking,
+        )  # fmt: skip
         fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
         seen = counted(taps, operations=lambda: self.operations(fed_back()))
         kinds = aux.taps.get("", {}) | seen.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 
+    def _step(self) -> Step:
+        if self.compute == "float32" and self.weights.dtype == jnp.float32:
+            return neurons.recurrent(self.neuron.step)
+        connection = bind(_narrow_dense, compute=self.compute)
+        return neurons.recurrent(self.neuron.step, connection=connection)
+
+    def with_precision(self, precision: Precision) -> Recurrent:
+        """The same layer, its feedback computed and its weights kept in other number formats."""
+        new = copy.copy(self)
+        new.compute = precision.compute
+        if self.weights.dtype != precision.params:
+            new.weights = nnx.Param(narrow(self.weights[...], precision.params))
+        return new
+
     def operations(self, fed_back: Array) -> metrics.Operations:
         """What the feedback does with the spikes of the timestep before, `[T, B, N]`."""
         return metrics.synaptic_operations(fed_back, self.weights[...])
+
+
+def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:
+    """`outputs @ weights` with operands of that dtype, in float32 as the membrane is."""
+    return product(narrow(outputs, compute), at_least(weights, compute))
 
 
 def refuse_reversal(scan: Scan | None) -> None:

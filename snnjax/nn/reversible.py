@@ -22,6 +22,7 @@ from flax import nnx
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.narrow import widen
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.statistics import StreamPeak
@@ -33,6 +34,8 @@ __all__ = ["Reversible"]
 
 class Reversible(nnx.Module):
     """`depth` equal reversible blocks, scanned over depth.
+
+    The stream is at least float32, whatever the branches compute in.
 
     Args:
         f: `(rngs) -> layer`; makes the first branch, whose outputs have the shape of its inputs
@@ -118,7 +121,7 @@ class Reversible(nnx.Module):
         statistics, (_, bound) = state.statistics
         neurons = None if isinstance(state.neurons, Rest) else state.neurons
         keys = None if key is None else jax.random.split(key, self.depth)
-        entered, peak = memory.watched(couple.enter(*jnp.split(inputs, 2, axis=-1)))
+        entered, peak = memory.watched(couple.enter(*jnp.split(widen(inputs), 2, axis=-1)))
         blocks = ((self.f, self.g), neurons, statistics, keys)
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
         seen = {
@@ -153,4 +156,5 @@ class Branch:
         rest = layer.initial_state(x.shape[1:]).neurons
         own = State(rest if neurons is None else neurons[self.which], statistics[self.which])
         key = subkey(key, self.which)
-        return layer(x, own, training=self.training, key=key, taps=self.taps)
+        y, aux = layer(x, own, training=self.training, key=key, taps=self.taps)
+        return widen(y), aux

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from flax import nnx
 
 from snnjax import memory, metrics
 from snnjax.nn.convolution import convolution
+from snnjax.nn.narrow import add_bias, at_least, widen
 from snnjax.nn.operations import convolution_operations
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array
@@ -33,6 +35,8 @@ _EPSILON = 1e-6
 class ScaledKernel(nnx.Module):
     """A convolution `[N, H, W, C] -> [N, H', W', C']` by its standardised kernel."""
 
+    follows_inputs: ClassVar[bool] = True
+
     def __init__(self, shape, *, strides, kernel_init, rngs):
         self.strides = strides
         self.padding = tuple((size // 2, size // 2) for size in shape[:-2])
@@ -42,14 +46,18 @@ class ScaledKernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = standardized(self.kernel[...], self.scale[...]).astype(inputs.dtype)
+        kernel = at_least(self.standardized(), inputs.dtype)
         outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
-        return outputs + self.bias[...].astype(inputs.dtype)
+        return add_bias(outputs, self.bias[...], inputs.dtype)
+
+    def standardized(self) -> Array:
+        """What it convolves with; its mean and variance are those of float32."""
+        return standardized(widen(self.kernel[...]), self.scale[...])
 
     def operations(self, inputs: Array) -> metrics.Operations:
         """What it does with `[T, B, H, W, C]`, by the weights that are multiplied with."""
-        kernel = standardized(self.kernel[...], self.scale[...])
-        return convolution_operations(inputs, kernel, strides=self.strides, padding=self.padding)
+        options = {"strides": self.strides, "padding": self.padding}
+        return convolution_operations(inputs, self.standardized(), **options)
 
 
 def ScaledStdConv(

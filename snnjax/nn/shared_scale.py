@@ -19,7 +19,9 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import run
+from snnjax.nn.precision import Precision
 from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
@@ -106,6 +108,7 @@ class SharedScale(nnx.Module):
         Taps of membranes and currents are in steps, `beta / n`; that of the threshold is not.
         """
         del key
+        inputs = widen(inputs)  # sums of codes are whole numbers, and would not be in bfloat16
         structure = jax.tree.structure(self.synapse)
         synapse = jax.tree.unflatten(structure, [self.codes()])
         currents, below = synapse(inputs, State(), training=training, taps=taps)
@@ -114,6 +117,11 @@ class SharedScale(nnx.Module):
             self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=taps
         )
         return spikes, gather([("synapse", below), ("lif", aux)])
+
+    def with_precision(self, precision: Precision) -> SharedScale:
+        """As it is: its numbers are whole ones in float32."""
+        del precision
+        return self
 
     def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[SharedScale, bool]:
         """Takes a strategy over time for its neurons, and packs what its synapse keeps."""

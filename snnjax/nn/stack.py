@@ -17,6 +17,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.narrow import widen
 from snnjax.nn.reconstruction import reconstruction
 from snnjax.nn.rest import Rest, expanded, split
 from snnjax.typing import Array, Key, Scan
@@ -26,6 +27,8 @@ __all__ = ["Stacked"]
 
 class Stacked(nnx.Module):
     """`depth` equal blocks with parameters of their own, scanned over depth.
+
+    What passes from block to block is at least float32.
 
     Args:
         block: `(rngs) -> layer`; makes one block, whose outputs have the shape of its inputs.
@@ -76,6 +79,7 @@ class Stacked(nnx.Module):
         keys = None if key is None else jax.random.split(key, self.depth)
         rest, neurons = split(state.neurons)
         step, blocks = Block(training, taps), (self.blocks, neurons, state.statistics, keys)
+        inputs = widen(inputs)
         outputs, aux = self.scan(step, rest, inputs, blocks)
         seen = {
             f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
@@ -100,4 +104,5 @@ class Block:
         """Activations `[T, B, ...]` through one block; its aux leaves as the output."""
         block, neurons, statistics, key = x
         state = State(rest if neurons is None else neurons, statistics)
-        return block(activations, state, training=self.training, key=key, taps=self.taps)
+        outputs, aux = block(activations, state, training=self.training, key=key, taps=self.taps)
+        return widen(outputs), aux

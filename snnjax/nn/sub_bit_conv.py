@@ -16,7 +16,7 @@ they are spikes, and only weights are made binary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,11 @@ __all__ = ["StoredKernel", "SubBitConv", "SubBitKernel", "with_stored_kernels"]
 class SubBitKernel(Kernel):
     """A convolution `[N, H, W, C] -> [N, H', W', D]` by kernels of a codebook.
 
-    A `Kernel`, so that memory strategies cut in front of it and pack its inputs.
+    A `Kernel`, so that memory strategies cut in front of it and pack its inputs. It computes in
+    float32 whatever the precision: its sums are whole numbers there, and would not be in bfloat16.
     """
+
+    follows_inputs: ClassVar[bool] = False
 
     def __init__(self, inputs, outputs, *, bits_per_kernel, learn_codebook, rngs, **options):
         # The codebook first: it refuses a wrong number of bits before anything is drawn.
@@ -88,6 +91,8 @@ class StoredKernel(Kernel):
     Args:
         trained: the kernel to store.
     """
+
+    follows_inputs: ClassVar[bool] = False
 
     def __init__(self, trained: SubBitKernel):
         self.strides, self.padding, self.groups = trained.strides, trained.padding, 1

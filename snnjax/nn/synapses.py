@@ -8,8 +8,9 @@ inputs (`memory.packed`).
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
@@ -18,7 +19,9 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.convolution import convolution
+from snnjax.nn.narrow import add_bias, at_least, is_narrow, narrow, product, widen
 from snnjax.nn.operations import convolution_operations, operations_of
+from snnjax.nn.precision import Precision
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
@@ -28,7 +31,10 @@ class Fold(nnx.Module):
     """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
 
     A module with weights of its own kind tells what they cost by a method `operations`, which takes
-    `[T, B, ...]` and gives `metrics.Operations`; `nn.Linear` and the convolutions do.
+    `[T, B, ...]` and gives `metrics.Operations`; `nn.Linear` and the convolutions do. One that
+    computes in the dtype of its inputs, bfloat16 and float16 too, says so by `follows_inputs =
+    True`, and then takes part in `nn.with_precision`; others get inputs in float32 and their
+    outputs are rounded to the dtype that came. A plain function gets what comes.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
@@ -50,6 +56,7 @@ class Fold(nnx.Module):
     ):
         self.function, self.name = function, name
         self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
+        self.compute: str | None = None  # the dtype of inputs and outputs; None is that which comes
         if self.pack:
             memory.packed(_call, storage=self.pack)  # refuses what it does not know
 
@@ -71,8 +78,10 @@ class Fold(nnx.Module):
         del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        if self.compute is not None:
+            folded = narrow(folded, self.compute)
         if not self.pack:
-            outputs = self.function(folded)
+            outputs = _call(self.function, folded)
         elif isinstance(self.function, nnx.Module):
             outputs = memory.packed(_call, storage=self.pack)(self.function, folded)
         else:
@@ -82,9 +91,40 @@ class Fold(nnx.Module):
         seen = operations_of(self.function, inputs, taps)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
+    def with_precision(self, precision: Precision) -> Fold:
+        """The same synapse, its inputs, outputs and kernel in other number formats."""
+        if not _follows(self.function):
+            return self
+        new = copy.copy(self)
+        new.compute = None if precision.compute == "float32" else precision.compute
+        kernel: Array = self.function.kernel[...]  # type: ignore[attr-defined]
+        if kernel.dtype != precision.params:
+            new.function = copy.copy(self.function)
+            new.function.kernel = nnx.Param(narrow(kernel, precision.params))
+        return new
+
 
 def _call(module: Callable[..., Any], inputs: Array) -> Array:
+    """A map of `[N, ...]`; of narrow inputs, outputs of their dtype."""
+    if isinstance(module, nnx.Linear) and module.dtype is None:
+        return _linear(module, inputs)
+    if isinstance(module, nnx.Module) and is_narrow(inputs) and not _follows(module):
+        return narrow(module(widen(inputs)), inputs.dtype)
     return module(inputs)
+
+
+def _linear(module: nnx.Linear, inputs: Array) -> Array:
+    """A Flax module casts its kernel to what it is told, and not in a way that a replay repeats."""
+    kernel = module.kernel[...]
+    if not is_narrow(inputs) and inputs.dtype == kernel.dtype:
+        return module(inputs)
+    bias = None if module.bias is None else module.bias[...]
+    return add_bias(product(inputs, at_least(kernel, inputs.dtype)), bias, inputs.dtype)
+
+
+def _follows(module: Any) -> bool:
+    """Whether a module computes in the dtype of its inputs."""
+    return getattr(module, "follows_inputs", isinstance(module, nnx.Linear))
 
 
 def _ignore_params(params: tuple[()], inputs: Array, *, function: Callable[..., Any]) -> Array:
@@ -95,17 +135,19 @@ def _ignore_params(params: tuple[()], inputs: Array, *, function: Callable[..., 
 class Kernel(nnx.Module):
     """A convolution `[N, *space, C] -> [N, *space', C']` with its kernel; `Conv` folds time."""
 
+    follows_inputs: ClassVar[bool] = True
+
     def __init__(self, shape, *, strides, padding, groups, use_bias, kernel_init, rngs):
         self.strides, self.padding, self.groups = strides, padding, groups
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = self.kernel[...].astype(inputs.dtype)
+        kernel = at_least(self.kernel[...], inputs.dtype)
         outputs = convolution(
             inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
         )
-        return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
+        return outputs if self.bias is None else add_bias(outputs, self.bias[...], inputs.dtype)
 
     def operations(self, inputs: Array) -> metrics.Operations:
         """What it does with `[T, B, *space, C]`."""

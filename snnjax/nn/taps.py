@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import jax.numpy as jnp
 
+from snnjax.nn.narrow import widen
 from snnjax.typing import Array
 
 __all__ = ["in_order", "tapped"]
@@ -46,6 +47,7 @@ def tapped(
         params: of the neurons; theirs, or those of the neurons inside of a recurrent one.
         membrane: potentials, of the same shape; None where they were not asked for.
     """
+    spikes, currents = widen(spikes), widen(currents)  # what looks at them sums them up
     kinds = {"spikes": spikes, "membrane": membrane, "currents": currents}
     seen = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
     if "threshold" in taps and (threshold := _threshold(params)) is not None:

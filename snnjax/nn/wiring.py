@@ -12,6 +12,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.narrow import widen
 from snnjax.typing import Array, Key, Scan, bind
 
 __all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name", "subkey"]
@@ -106,7 +107,7 @@ def _joined(x: Any) -> Array:
 
 
 class Residual(nnx.Module):
-    """`y = shortcut(x) + branch(x)`.
+    """`y = shortcut(x) + branch(x)`, in at least float32.
 
     Args:
         branch: a layer.
@@ -147,7 +148,7 @@ class Residual(nnx.Module):
                 f"the branch gives {list(y.shape)} and the shortcut {list(x.shape)}: give a "
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
             )
-        return x + y, gather(parts)
+        return widen(x) + widen(y), gather(parts)
 
 
 def subkey(key: Key | None, number: int) -> Key | None:

@@ -1,0 +1,141 @@
+"""In which number formats a network computes and keeps: one value, put in from outside.
+
+    network = nn.with_precision(network, nn.Precision(compute="bfloat16"))
+
+Four things have a dtype of their own:
+
+    params         weights of synapses, as the optimizer moves them
+    compute        what enters and leaves a synapse: operands of products, currents, spikes
+    stream         residual and reversible streams, x + F(x)
+    accumulators   sums within products, membranes, traces, statistics, losses, readouts
+
+A gradient then keeps two bytes of every synapse's and every norm's input. Streams and accumulators
+are float32 whatever is asked: a narrow stream cannot be undone, and a narrow membrane forgets.
+What the layers do, and why a replay sees the same numbers: `nn.narrow`.
+
+Reference: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev,
+Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (products of half precision,
+float32 sums, float32 weights, a scaled loss).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+
+__all__ = ["Precision", "parse_precision", "with_precision"]
+
+_NARROW = ("bfloat16", "float16")
+_EXAMPLE = "write 'bfloat16', 'float16', 'float32' or 'compute=bfloat16, params=bfloat16'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Number formats; give it to a network by `with_precision`, or to an experiment by its text.
+
+    Attributes:
+        compute: `"float32"`, `"bfloat16"` (float32's range with 8 bits) or `"float16"` (11 bits, up
+            to 65504; training then scales its loss).
+        params: `"float32"` or `"bfloat16"`, of the kernels of linear maps and convolutions. Biases,
+            scales of norms and parameters of neurons are few and stay float32. In bfloat16 an
+            update of less than 1/512 of a weight is lost.
+        stream: `"float32"`.
+        accumulators: `"float32"`.
+
+    Raises:
+        ValueError: another dtype; it says why it is none and what to write.
+    """
+
+    compute: str = "float32"
+    params: str = "float32"
+    stream: str = "float32"
+    accumulators: str = "float32"
+
+    def __post_init__(self):
+        if self.stream != "float32":
+            raise ValueError(
+                f"a stream of {self.stream} cannot be undone: sums x + F(x) are rounded, so that "
+                "y - F(x) is not x, and one spike that flips by it flips others in all blocks "
+                "before: leave stream=float32; compute narrows what branches compute and keep"
+            )
+        if self.accumulators != "float32":
+            raise ValueError(
+                f"accumulators of {self.accumulators} would lose what is added last: membranes, "
+                "running statistics and losses sum up many small numbers: leave "
+                "accumulators=float32"
+            )
+        if self.compute not in ("float32", *_NARROW):
+            raise ValueError(f"compute is float32, bfloat16 or float16, not {self.compute!r}")
+        if self.params not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"params are float32 or bfloat16, not {self.params!r}: smaller floats lose the "
+                "small updates, and compute=float16 needs none"
+            )
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients may underflow, so that training scales its loss: float16 only."""
+        return self.compute == "float16"
+
+    def __str__(self) -> str:
+        """What `parse_precision` reads: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
+        if self.params == "float32":
+            return self.compute
+        return f"compute={self.compute}, params={self.params}"
+
+
+def parse_precision(text: str) -> Precision:
+    """A precision from one word for what is computed, or from its fields; see `Precision`.
+
+    Args:
+        text: such as `"bfloat16"` or `"compute=bfloat16, params=bfloat16"`; empty is float32.
+
+    Raises:
+        ValueError: it is none, with an example of one.
+    """
+    words = text.strip()
+    parts = [part.strip() for part in words.split(",")] if words else []
+    if len(parts) == 1 and "=" not in words:
+        parts = [f"compute={words}"]
+    names = [field.name for field in dataclasses.fields(Precision)]
+    given: dict[str, str] = {}
+    for part in parts:
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in names or not value or name in given:
+            raise ValueError(
+                f"cannot read the precision {text!r} at {part!r}: {_EXAMPLE}; parts are "
+                f"{', '.join(names)}"
+            )
+        given[name] = value
+    try:
+        return Precision(**given)
+    except ValueError as error:
+        raise ValueError(f"cannot read the precision {text!r} ({error}): {_EXAMPLE}") from None
+
+
+def with_precision(network: Any, precision: Precision) -> Any:
+    """The same network, computing in other number formats.
+
+    Synapses (`nn.Linear`, `nn.Conv`, `nn.ScaledStdConv`, the feedback of `nn.Recurrent`) round
+    inputs and kernels to `compute`, sum in float32 and round their outputs; what follows takes the
+    dtype that comes: norms and pools compute in float32 and round once, neurons keep float32
+    membranes and fire in the dtype of their currents, outputs of the network are float32. Synapses
+    of whole numbers (`nn.SharedScale`, `nn.SubBitConv`) and modules of another kind in an `nn.Fold`
+    compute in float32.
+
+    A layer of your own takes part by a method `with_precision(precision) -> layer`; what it holds
+    is then its own affair.
+
+    Args:
+        network: or any layer; stays as it is. The result shares all parameters whose dtype stays.
+        precision: `Precision()` gives a network that was never narrowed as it is.
+
+    Returns:
+        Network or layer. Values differ from those of float32 by the rounding; among themselves
+        memory strategies agree as they do in float32.
+    """
+    takes = lambda node: hasattr(node, "with_precision")  # noqa: E731
+    place = lambda node: node.with_precision(precision) if takes(node) else node  # noqa: E731
+    return jax.tree.map(place, network, is_leaf=takes)
