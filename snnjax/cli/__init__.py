@@ -9,6 +9,7 @@
     snnjax check [EXPERIMENT.py]                         the gradient is the same under each
     snnjax cost [EXPERIMENT.py | RUN]                    operations and energy; else of every model
     snnjax fspinn search EXPERIMENT.py --grid "..."      networks without labels within budgets
+    snnjax export RUN [--streaming]                      an artifact that runs without this code
     snnjax info                                          versions, devices, memory
 
 With `--json` on any command the last line of stdout is one JSON object and everything said to
@@ -47,6 +48,7 @@ _COMMANDS = {
     "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
     "cost": ("snnjax.cli.cost", "synaptic operations and energy of a run, or of every model"),
     "fspinn": ("snnjax.cli.fspinn", "search networks that learn by STDP within budgets"),
+    "export": ("snnjax.cli.export", "write a run's network as an artifact to deploy"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }
 

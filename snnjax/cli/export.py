@@ -1,0 +1,175 @@
+"""`snnjax export RUN [--out FOLDER]`: an artifact that runs without this network's code.
+
+A window takes inputs as the data set stores them and gives logits, after a fixed number of
+timesteps; with --streaming it takes one encoded frame and the neurons' state, and gives the next
+state and the outputs. It takes batches of any size, since who deploys a network seldom knows the
+size, and runs on CPUs, NVIDIA GPUs and TPUs, since it seldom runs where it was trained; where a
+network does not admit that, the message says which option names less. Before the artifact gets its
+name it is loaded and compared with the network on test examples.
+
+Fields of its JSON object:
+
+    run, step       the run directory, and the step of the checkpoint
+    artifact        path of the folder
+    kind            "window" or "streaming"
+    timesteps       of the window
+    batch           "any", or how many examples it takes
+    platforms       on which it runs
+    parameters      numbers in its weights, running statistics and constants included
+    bytes           of all its files
+    examples        test examples that it was compared on; null where it does not run here
+    difference      largest difference of a logit from the network's; 0.0 is bit for bit
+    seconds         from the start of the command to its end
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax import data, export, training
+from snnjax.cli.failures import Failure
+from snnjax.cli.options import Option, parse
+from snnjax.cli.screen import Screen
+from snnjax.cli.sizes import spell_size
+from snnjax.cli.trained import OPTIONS, restore
+
+__all__ = ["command"]
+
+_COMPARED = 8  # test examples, where the batch is not fixed
+_OPTIONS = [
+    *OPTIONS,
+    Option("out", str | None, None, "Folder to make; else RUN/export/KIND-STEP."),
+    Option("streaming", bool, False, "One timestep with explicit state instead of the window."),
+    Option("batch", str, "any", 'Examples it takes at once: "any", or a number.'),
+    Option("platforms", str, "cpu,cuda,tpu", "Where it shall run, of cpu, cuda, rocm, tpu."),
+]
+
+
+@dataclasses.dataclass
+class _Comparison:
+    """The artifact against the network, on the first test examples."""
+
+    session: training.Session
+    state: training.TrainState
+    source: export.Source
+    examples: int | None = None
+    difference: float | None = None
+
+    def __call__(self, path: Path) -> None:
+        """Looks at an artifact that has no name yet."""
+        try:
+            artifact = export.load(path)
+        except export.PlatformError:
+            return  # nothing can be said of it here
+        size = artifact.manifest["batch"]
+        size = min(_COMPARED, len(self.session.dataset.test)) if size == "any" else size
+        inputs = next(data.evaluation_batches(self.session.dataset.test, batch_size=size)).inputs
+        expected = np.asarray(_network_logits(self.session, self.state, inputs))
+        logits = np.asarray(_artifact_logits(artifact, self.source, inputs))
+        self.examples = size
+        same = np.array_equal(logits, expected, equal_nan=True)
+        self.difference = 0.0 if same else float(np.abs(logits - expected).max())
+
+
+def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
+    """Writes an artifact."""
+    began = time.perf_counter()
+    told = "Writes a trained network as a folder that runs without the code that trained it."
+    options = parse("snnjax export", told, _OPTIONS, arguments)
+    batch = _batch(options.batch)
+    platforms = tuple(name.strip() for name in options.platforms.split(","))
+    try:
+        if options.out is not None:
+            export.check_free(Path(options.out))  # before minutes of work
+        export.check_platforms(platforms)
+        run, session, state = restore(options, warn=screen.warn)
+        source, kind = _source(session, state), "streaming" if options.streaming else "window"
+        out = Path(options.out or run.path / "export" / f"{kind}-{source.step}")
+        compared = _Comparison(session, state, source)
+        export.save(
+            out, source,
+            streaming=options.streaming, batch=batch, platforms=platforms, verify=compared,
+        )  # fmt: skip
+    except export.ArtifactError as error:
+        raise Failure(str(error)) from error
+    size = sum(file.stat().st_size for file in out.iterdir())
+    _tell(screen, out, kind, size, compared)
+    return {
+        "run": str(run.path),
+        "step": source.step,
+        "artifact": str(out),
+        "kind": kind,
+        "timesteps": session.experiment.timesteps,
+        "batch": "any" if batch is None else batch,
+        "platforms": list(platforms),
+        "parameters": sum(x.size for x in jax.tree.leaves((source.network, source.statistics))),
+        "bytes": size,
+        "examples": compared.examples,
+        "difference": compared.difference,
+        "seconds": round(time.perf_counter() - began, 3),
+    }, 0
+
+
+def _batch(text: str) -> int | None:
+    if text == "any":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise Failure(f"--batch is any, or a number of examples from 1 on, got {text!r}")
+    return int(text)
+
+
+def _source(session: training.Session, state: training.TrainState) -> export.Source:
+    experiment, dataset = session.experiment, session.dataset
+    example = next(data.evaluation_batches(dataset.test, batch_size=1)).inputs
+    return export.Source(
+        name=experiment.name,
+        network=session.program.network(state),
+        statistics=state.statistics,
+        encode=lambda inputs: experiment.encode(experiment, inputs, None),
+        readout=experiment.readout,
+        example=jax.ShapeDtypeStruct(example.shape[1:], example.dtype),
+        class_names=tuple(dataset.class_names),
+        step=int(state.step),
+        clips=experiment.clips,
+        told={"encode": export.describe(experiment.encode)},
+    )
+
+
+def _network_logits(session: training.Session, state: training.TrainState, inputs: Any) -> Any:
+    """What evaluation computes, as `training.eval_step` does it."""
+
+    def run(state: training.TrainState, inputs: Any) -> Any:
+        frames = session.experiment.encode(session.experiment, inputs, None)
+        network = session.program.network(state)
+        start = network.initial_state(len(inputs))._replace(statistics=state.statistics)
+        outputs, _ = network(frames, start, training=False)
+        return session.experiment.readout(outputs)
+
+    return jax.jit(run)(state, inputs)
+
+
+def _artifact_logits(artifact: export.Artifact, source: export.Source, inputs: Any) -> Any:
+    if isinstance(artifact, export.WindowArtifact):
+        return artifact(inputs)
+    state, outputs = artifact.initial_state(len(inputs)), []
+    for frame in jax.jit(source.encode)(inputs):
+        state, one = artifact(state, frame)
+        outputs.append(one)
+    return source.readout(jnp.stack(outputs))
+
+
+def _tell(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison) -> None:
+    screen.say(f"{out}: a {kind} of {spell_size(size)}")
+    if compared.difference is None:
+        screen.say("  not compared with the network: it does not run on this machine")
+    else:
+        exactly = "bit for bit" if compared.difference == 0 else f"to {compared.difference:.3g}"
+        screen.say(f"  its logits are the network's {exactly}, on {compared.examples} examples")
+    screen.say(f'  snnjax.export.load("{out}") runs it, without the experiment')
