@@ -30,6 +30,7 @@ from flax import nnx
 
 from snnjax.memory.apart import apart
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.narrow import narrow
 from snnjax.nn.synapses import Fold
 from snnjax.typing import Array, Key
 
@@ -150,7 +151,7 @@ class BatchNorm(nnx.Module):
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
         factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         outputs = (inputs.astype(jnp.float32) - mean) * factor + self.bias[...]
-        return outputs.astype(inputs.dtype)
+        return narrow(outputs, inputs.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
@@ -177,7 +178,7 @@ def _standardize(axes, devices, epsilon, alone, x, scale, bias):
         mean, var = moments((), x)
     rate = jax.lax.rsqrt(var + epsilon)
     y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
-    return (y.astype(x.dtype), mean, var), (x, mean, rate, scale)
+    return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
 
 
 def _moments(axes, devices, carry, x):
@@ -205,7 +206,7 @@ def _standardize_backward(axes, devices, epsilon, alone, residuals, cotangents):
     g_scale, g_bias = (
         count * part.reshape(-1, part.shape[-1]).sum(0) for part in (mean_gn, mean_g)
     )
-    return g_x.astype(x.dtype), g_scale, g_bias
+    return narrow(g_x, x.dtype), g_scale, g_bias
 
 
 _standardized.defvjp(_standardize, _standardize_backward)

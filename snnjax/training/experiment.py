@@ -79,6 +79,9 @@ class Experiment:
             looks at the test examples, so the accuracy at the stop flatters a little.
         not_finite: What to do about a loss or gradient that is not finite: "stop" training, "skip"
             that update, or "rollback" to the newest checkpoint and go on behind that batch.
+        precision: In which number formats the network computes and keeps: "float32", "bfloat16",
+            "float16" (its loss is scaled), or "compute=bfloat16, params=bfloat16"; see
+            `nn.Precision`. Membranes, sums, statistics and streams stay float32.
         memory: What training keeps, such as "depth=recompute(1), pack=True"; see
             `memory.Strategy`. Empty is the network as it was written.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
@@ -121,5 +124,6 @@ class Experiment:
     keep: int = 2
     patience: int | None = None
     not_finite: str = "stop"
+    precision: str = "float32"
     memory: str = ""
     memory_scheduler: bool | None = None

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from snnjax.memory import parse_strategy
+from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 
@@ -113,10 +114,11 @@ def check(experiment: Experiment) -> None:
         raise ExperimentError(
             f'not_finite must be "stop", "skip" or "rollback", got {experiment.not_finite!r}'
         )
-    try:
-        parse_strategy(experiment.memory)
-    except ValueError as error:
-        raise ExperimentError(f"memory: {error}") from None
+    for name, parse in (("memory", parse_strategy), ("precision", parse_precision)):
+        try:
+            parse(getattr(experiment, name))
+        except ValueError as error:
+            raise ExperimentError(f"{name}: {error}") from None
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(
             f"name must be usable as the name of a folder, got {experiment.name!r}"

@@ -6,6 +6,9 @@
                  the one that failed; the fourth without a new checkpoint in between ends the run,
                  and so does the eleventh of a session
 
+In float16 an update that overflowed under the scale of its loss is left out under each of them: so
+the scale is found. Not at its floor, though, where the loss itself overflows.
+
 A stream past the bound of its grid always ends the run: its gradients were wrong without notice.
 """
 
@@ -13,6 +16,7 @@ from __future__ import annotations
 
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.experiment import Experiment
+from snnjax.training.precision import FLOOR
 from snnjax.training.step import TrainMetrics
 from snnjax.training.unsupervised import PlasticityMetrics, Unsupervised
 
@@ -58,6 +62,8 @@ class Guard:
         if metrics.finite:
             self.skips = 0
             return True
+        if _is_overflow(metrics):
+            return False
         self.skips += 1
         if not self.skipping or self.skips == _SKIPS_IN_A_ROW:
             raise NotFiniteError(self._not_finite(step, metrics), step=step - 1)
@@ -95,9 +101,20 @@ class Guard:
         what = "the loss or its gradient"
         if isinstance(self.experiment, Unsupervised):
             what = "a threshold or a count of spikes"
-        numbers = ", ".join(f"{k} {v}" for k, v in metrics._asdict().items() if k != "finite")
+        told = {k: v for k, v in metrics._asdict().items() if k != "finite" and not _empty(v)}
+        numbers = ", ".join(f"{k} {v}" for k, v in told.items())
         many = f", nor at the {self.skips - 1} before it" if self.skipping else ""
         return f"{what} was not finite at step {step} ({numbers}){many}"
+
+
+def _is_overflow(metrics: Metrics) -> bool:
+    """Whether a smaller loss scale mends it: the step left its update out and halved the scale."""
+    scale = getattr(metrics, "loss_scale", ())
+    return not _empty(scale) and bool(scale > FLOOR)
+
+
+def _empty(value: object) -> bool:
+    return isinstance(value, tuple)
 
 
 def _beyond(step: int, metrics: Metrics) -> str:

@@ -22,7 +22,7 @@ from snnjax.training.step import TrainMetrics
 __all__ = ["Journal"]
 
 _IN_FLIGHT = 2
-_NO_MEANS = {"learning_rate", "finite", "stream"}
+_NO_MEANS = {"learning_rate", "finite", "stream", "loss_scale"}
 
 
 class Journal:
@@ -95,6 +95,8 @@ class Journal:
         values = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in names}
         if isinstance(last, TrainMetrics):
             values["learning_rate"] = float(last.learning_rate)
+            if not isinstance(last.loss_scale, tuple):
+                values["loss_scale"] = float(last.loss_scale)
         speed = (count + self.skipped) * self.batch / max(now - self.window_start, 1e-9)
         values["examples_per_second"] = round(speed, 1)
         if (memory := memory_bytes(self.devices)) is not None:

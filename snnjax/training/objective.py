@@ -26,10 +26,12 @@ from jax.sharding import PartitionSpec
 
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
+from snnjax.nn.narrow import widen
 from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 from snnjax.training.meshes import BATCH, shares
+from snnjax.training.precision import scaled, unscaled
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, Key, PyTree
 
@@ -118,7 +120,7 @@ def _one_after_the_other(of: Any, parts: int, params: PyTree, shown: Given, batc
         return sums, graded.statistics
 
     zero = jnp.zeros(())
-    start = Graded(jax.tree.map(jnp.zeros_like, params), zero, zero, ())
+    start = Graded(jax.tree.map(lambda p: jnp.zeros_like(widen(p)), params), zero, zero, ())
     frames = _interleaved(shown.frames, parts, axis=1)
     rest = jax.tree.map(lambda x: _interleaved(x, parts), (shown.others, batch))
     graded, statistics = lax.scan(add, start, (jnp.arange(parts), frames, *rest))
@@ -130,11 +132,11 @@ def _of(program: Program, state: TrainState, shown: Given, batch: Batch, share: 
 
     def weighed(params: PyTree):
         loss, (accuracy, _, aux) = objective(params, program, state, shown, batch)
-        return share * loss, (share * accuracy, aux.statistics)
+        loss = share * loss
+        return scaled(loss, state.loss_scale), (loss, share * accuracy, aux.statistics)
 
-    graded = jax.value_and_grad(weighed, has_aux=True)
-    (loss, (accuracy, statistics)), found = graded(state.params)
-    return Graded(found, loss, accuracy, statistics)
+    found, (loss, accuracy, statistics) = jax.grad(weighed, has_aux=True)(state.params)
+    return Graded(unscaled(found, state.loss_scale), loss, accuracy, statistics)
 
 
 def _over(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

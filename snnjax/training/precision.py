@@ -24,9 +24,12 @@ from snnjax.nn.narrow import widen
 from snnjax.nn.precision import Precision
 from snnjax.typing import Array, PyTree
 
-__all__ = ["LossScale", "after_step", "initial_scale", "overflowed", "scaled", "unscaled"]
+__all__ = ["FLOOR", "LossScale", "after_step", "initial_scale", "overflowed", "scaled", "unscaled"]
 
-_START, _FLOOR, _CEILING, _PATIENCE = 2.0**15, 1.0, 2.0**24, 2000
+FLOOR = 1.0
+"""The smallest scale: what overflows there is no matter of scale."""
+
+_START, _CEILING, _PATIENCE = 2.0**15, 2.0**24, 2000
 
 
 class LossScale(NamedTuple):
@@ -65,7 +68,7 @@ def overflowed(scale: LossScale | tuple[()], finite: Array) -> Array:
     """Whether a step that is not finite is one that a smaller scale may mend."""
     if not isinstance(scale, LossScale):
         return jnp.zeros((), bool)
-    return ~finite & (scale.scale > _FLOOR)
+    return ~finite & (scale.scale > FLOOR)
 
 
 def after_step(scale: Any, finite: Array) -> Any:
@@ -74,6 +77,6 @@ def after_step(scale: Any, finite: Array) -> Any:
         return scale
     grows = finite & (scale.finite_steps + 1 >= _PATIENCE)
     factor = jnp.where(grows, 2.0, jnp.where(finite, 1.0, 0.5))
-    moved = jnp.clip(scale.scale * factor, _FLOOR, _CEILING)
+    moved = jnp.clip(scale.scale * factor, FLOOR, _CEILING)
     steps = jnp.where(grows | ~finite, 0, scale.finite_steps + 1)
     return LossScale(moved, steps)

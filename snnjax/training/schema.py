@@ -1,11 +1,12 @@
 """What a checkpoint says of itself, and how one of an older form is read.
 
-    {"schema": 2, "leaves": {".params['w']": "float32[3, 4]", ...}, "accuracy": 0.91}
+    {"schema": 3, "leaves": {".params['w']": "float32[3, 4]", ...}, "accuracy": 0.91}
 
 is written beside the arrays. A checkpoint without a schema is of form 1. Between a form and the
 next there is a `Migration`; several are done one after the other:
 
     form 1 -> 2     the note says its schema, and sizes.json is always there; the same arrays
+    form 2 -> 3     the state holds the scale of a float16 loss
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from snnjax.training.errors import CheckpointError
 from snnjax.training.state import TrainState
 from snnjax.typing import PyTree
 
-__all__ = ["MIGRATIONS", "SCHEMA", "Migration", "leaves", "migrate", "note", "refuse", "saved_form"]
+__all__ = [
+    "MIGRATIONS",
+    "SCHEMA",
+    "Migration",
+    "Unscaled",
+    "leaves",
+    "migrate",
+    "note",
+    "refuse",
+    "saved_form",
+]
 
 
 class Migration(NamedTuple):
@@ -37,7 +48,26 @@ class Migration(NamedTuple):
     newer: Callable[[PyTree, TrainState], PyTree]
 
 
-MIGRATIONS: Sequence[Migration] = (Migration(older=lambda tree: tree, newer=lambda tree, _: tree),)
+class Unscaled(NamedTuple):
+    """A state of form 2: all that it had before there was a loss scale."""
+
+    step: Any
+    position: Any
+    params: Any
+    constants: Any
+    optimizer: Any
+    statistics: Any
+    key: Any
+    finite: Any
+
+
+MIGRATIONS: Sequence[Migration] = (
+    Migration(older=lambda tree: tree, newer=lambda tree, _: tree),
+    Migration(
+        older=lambda tree: Unscaled(*tree[: len(Unscaled._fields)]),
+        newer=lambda tree, state: TrainState(*tree, loss_scale=state.loss_scale),
+    ),
+)
 """From form 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA = len(MIGRATIONS) + 1

@@ -16,10 +16,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import memory, nn
+from snnjax.nn.narrow import widen
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
 from snnjax.training.meshes import BATCH, shares
 from snnjax.training.optimizer import clipped
+from snnjax.training.precision import initial_scale
 from snnjax.typing import Array, Key, PyTree
 
 __all__ = ["Program", "TrainState", "count", "initialize", "wants_memory_scheduler"]
@@ -38,6 +40,7 @@ class TrainState(NamedTuple):
         key: the root of all randomness of the run; step `n` uses `fold_in(key, n)`.
         finite: bool, whether every loss and gradient so far was finite; once it is False no step
             changes anything any more, so that what is saved is the last good state.
+        loss_scale: `training.precision.LossScale` in float16, else nothing.
     """
 
     step: Array
@@ -48,6 +51,7 @@ class TrainState(NamedTuple):
     statistics: PyTree
     key: Key
     finite: Array
+    loss_scale: Any = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,6 +106,9 @@ def initialize(
                 f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
                 ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
             )
+    with calling(f"the precision {experiment.precision!r}"):
+        precision = nn.parse_precision(experiment.precision)
+        network = nn.with_precision(network, precision)
     with calling(f"the memory strategy {experiment.memory!r}"):
         network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
     axes = BATCH if mesh is not None and shares(mesh) > 1 else ()
@@ -115,7 +122,7 @@ def initialize(
         schedule = experiment.schedule(experiment, steps)
     with calling("optimizer(experiment, schedule)"):
         rule = clipped(experiment.optimizer(experiment, schedule), experiment.clip_norm)
-        slots = rule.init(params)
+        slots = rule.init(jax.tree.map(widen, params))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
         position=jnp.zeros((), jnp.int32),
@@ -125,6 +132,7 @@ def initialize(
         statistics=statistics,
         key=run_key,
         finite=jnp.ones((), bool),
+        loss_scale=initial_scale(precision),
     )
     return Program(experiment, graphdef, rule, schedule, steps, mesh, axes), state
 

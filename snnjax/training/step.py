@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,9 @@ from jax.sharding import PartitionSpec
 
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
+from snnjax.nn.narrow import narrow, widen
 from snnjax.training.objective import gradient, judged, over_batch
+from snnjax.training.precision import after_step, overflowed
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, PyTree
 
@@ -39,6 +41,7 @@ class TrainMetrics(NamedTuple):
         finite: whether loss and gradient are; if not, the state was left as it was.
         stream: share of its bound that a reversible stream used, 0 without one; from 1 on its
             gradient is not exact, and the state was left as it was.
+        loss_scale: by which this step's loss was multiplied, in float16; nothing elsewhere.
     """
 
     loss: Array
@@ -47,6 +50,7 @@ class TrainMetrics(NamedTuple):
     learning_rate: Array
     finite: Array
     stream: Array
+    loss_scale: Any = ()
 
 
 class EvalMetrics(NamedTuple):
@@ -81,26 +85,34 @@ def train_step(
 
     Returns:
         The state after the update, and metrics. Where the loss or the gradient is not finite, the
-        state is returned as it was but for `finite`; under `not_finite="skip"` only the update is
-        left out. A stream past its bound is never skipped.
+        state is returned as it was but for `finite`; under `not_finite="skip"`, or where a smaller
+        loss scale may mend it, only the update is left out. A stream past its bound is never
+        skipped.
     """
     graded, loss, accuracy, statistics = gradient(program, state, batch)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(graded)))
     # Optax counts steps in integers and raises floats to them: strict promotion is not for it.
     with jax.numpy_dtype_promotion("standard"):
         rate = jnp.asarray(program.schedule(state.step), jnp.float32)
-        updates, slots = program.optimizer.update(graded, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-    counted = state._replace(step=state.step + 1, position=state.position + 1)
-    after = counted._replace(params=params, optimizer=slots, statistics=statistics)
+        wide = jax.tree.map(widen, state.params)
+        updates, slots = program.optimizer.update(graded, state.optimizer, wide)
+        params = optax.apply_updates(wide, updates)
+    params = jax.tree.map(lambda new, old: narrow(new, old.dtype), params, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    scale = after_step(state.loss_scale, finite)
+    counted = state._replace(step=state.step + 1, position=state.position + 1, loss_scale=scale)
+    after = counted._replace(params=params, optimizer=slots, statistics=statistics)
     stream = nn.stream_use(statistics)
     good = state.finite & finite & (stream < 1)
     kept = _where(good, after, state)
-    if program.experiment.not_finite == "skip":
-        passed = state.finite & ~finite & ~(stream >= 1)  # a stream of NaN was the loss' doing
+    skips = program.experiment.not_finite == "skip"
+    if skips or state.loss_scale:
+        left_out = ~finite if skips else overflowed(state.loss_scale, finite)
+        passed = state.finite & left_out & ~(stream >= 1)  # a stream of NaN was the loss' doing
         kept, good = _where(passed, counted, kept), good | passed
-    return kept._replace(finite=good), TrainMetrics(loss, accuracy, norm, rate, finite, stream)
+    told = state.loss_scale.scale if state.loss_scale else ()
+    metrics = TrainMetrics(loss, accuracy, norm, rate, finite, stream, told)
+    return kept._replace(finite=good), metrics
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:

@@ -67,7 +67,7 @@ class Unsupervised(Experiment):
     UNUSED: ClassVar[tuple[str, ...]] = (
         "timesteps", "accumulate", "norm_groups", "clips", "learning_rate", "warmup_epochs",
         "weight_decay", "clip_norm", "label_smoothing", "mixup", "mixup_epochs",
-        "mixup_probability", "memory", "memory_scheduler",
+        "mixup_probability", "precision", "memory", "memory_scheduler",
     )  # fmt: skip
 
     learner: Callable[[Any], plasticity.Network]

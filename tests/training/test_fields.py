@@ -43,7 +43,9 @@ def test_an_unknown_field_is_refused():
         ("clip_norm", 0.0), ("weight_decay", -0.1), ("label_smoothing", 1.0), ("keep", 0),
         ("seed", -1), ("seed", 2**32), ("log_every", 0), ("checkpoint_every", 0),
         ("patience", 0), ("warmup_epochs", -1.0), ("name", ""), ("name", "a/b"), ("name", 3),
-        ("memory_scheduler", 1), ("memory", "depth=half"), ("data_dir", 3), ("mixup", -0.1),
+        ("memory_scheduler", 1), ("memory", "depth=half"), ("precision", "half"),
+        ("precision", "compute=bfloat16, stream=bfloat16"), ("precision", 16),
+        ("data_dir", 3), ("mixup", -0.1),
         ("mixup", float("inf")), ("mixup_epochs", -1), ("mixup_epochs", 1.5),
         ("mixup_probability", 1.1), ("mixup_probability", -0.1),
     ],
@@ -58,6 +60,7 @@ def test_bad_values_are_refused_by_name(field, value):
     [
         {}, {"learning_rate": 1}, {"clip_norm": 1.0}, {"patience": 3}, {"seed": 2**32 - 1},
         {"mixup": 0.5, "mixup_epochs": 0, "mixup_probability": 0.5},
+        {"precision": "compute=bfloat16, params=bfloat16"},
     ],
 )  # fmt: skip
 def test_good_values_pass(fields):

@@ -22,6 +22,21 @@ def test_a_finite_step_counts():
         assert Guard(make(not_finite=policy)).admits(1, metrics())
 
 
+@pytest.mark.parametrize("policy", ["stop", "rollback", "skip"])
+def test_an_overflow_under_a_loss_scale_is_left_out_and_no_fault(policy):
+    guard = Guard(make(not_finite=policy))
+    over = metrics(finite=False)._replace(loss_scale=np.float32(2))
+    assert not any(guard.admits(step, over) for step in range(1, 30))
+    assert guard.skips == 0
+
+
+@pytest.mark.parametrize("policy", ["stop", "rollback"])
+def test_at_the_floor_of_the_scale_it_is_one(policy):
+    floor = metrics(finite=False)._replace(loss_scale=np.float32(1))
+    with pytest.raises(training.NotFiniteError, match="not finite at step 3 .*loss_scale 1"):
+        Guard(make(not_finite=policy)).admits(3, floor)
+
+
 @pytest.mark.parametrize("policy", ["stop", "rollback"])
 def test_one_that_is_not_finite_is_raised(policy):
     with pytest.raises(training.NotFiniteError, match=r"not finite at step 7 \(loss nan") as error:

@@ -16,6 +16,7 @@ from tests.training.conftest import assert_same_bits
 def write_first_form(folder, state):
     """As snnjax wrote them before notes had a schema."""
     path = folder / f"{int(state.step):08}"
+    state = schema.Unscaled(*state[: len(schema.Unscaled._fields)])
     said = {"leaves": schema.leaves(state), "accuracy": 0.5}
     ocp.save(str(path.resolve()), state, custom_metadata=said)
     return path
