@@ -160,7 +160,7 @@ def test_the_command_line_survives_a_planted_pickle(trained, capsys, tmp_path, p
     code, said, err = call(capsys, "export", run, "--out", tmp_path / "a")
     assert "Traceback" not in err and not trace.exists()
     assert code == (0 if place == "beside" else 2)
-    assert place == "beside" or "cannot be read" in said["error"]
+    assert place == "beside" or "be read" in said["error"]
     assert (tmp_path / "a").exists() == (place == "beside")
 
 

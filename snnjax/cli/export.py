@@ -43,6 +43,7 @@ from snnjax.cli.trained import OPTIONS, restore
 __all__ = ["command"]
 
 _COMPARED = 8  # test examples, where the batch is not fixed
+_ROUNDING = 1e-5  # of the largest logit: what another order of additions may change
 _OPTIONS = [
     *OPTIONS,
     Option("out", str | None, None, "Folder to make; else RUN/export/KIND-STEP."),
@@ -61,6 +62,7 @@ class _Comparison:
     source: export.Source
     examples: int | None = None
     difference: float | None = None
+    largest: float = 0.0
 
     def __call__(self, path: Path) -> None:
         """Looks at an artifact that has no name yet."""
@@ -73,7 +75,7 @@ class _Comparison:
         inputs = next(data.evaluation_batches(self.session.dataset.test, batch_size=size)).inputs
         expected = np.asarray(_network_logits(self.session, self.state, inputs))
         logits = np.asarray(_artifact_logits(artifact, self.source, inputs))
-        self.examples = size
+        self.examples, self.largest = size, float(np.abs(expected).max())
         same = np.array_equal(logits, expected, equal_nan=True)
         self.difference = 0.0 if same else float(np.abs(logits - expected).max())
 
@@ -170,6 +172,13 @@ def _tell(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison
     if compared.difference is None:
         screen.say("  not compared with the network: it does not run on this machine")
     else:
+        if compared.difference > _ROUNDING * max(compared.largest, 1e-3):
+            why = (
+                "a spike came a timestep sooner or later, or nn.Once sees frames that differ"
+                if kind == "streaming"
+                else "its program adds up in another order, as on a GPU, and a spike flipped"
+            )
+            screen.warn(f"{out} differs from the network by more than rounding: {why}")
         exactly = "bit for bit" if compared.difference == 0 else f"to {compared.difference:.3g}"
         screen.say(f"  its logits are the network's {exactly}, on {compared.examples} examples")
     screen.say(f'  snnjax.export.load("{out}") runs it, without the experiment')
