@@ -57,11 +57,28 @@ def test_published_saving_at_4900():
     assert after / sums == pytest.approx(7.25, abs=5e-3)
 
 
+def held(network):
+    """Bytes of the arrays that are made: of the synapses, and of the whole state."""
+    state = plasticity.initialize(network, jax.random.key(0))
+    synapses = jax.tree.leaves((state.weights, state.matrices))
+    return tuple(sum(a.nbytes for a in arrays) for arrays in (synapses, jax.tree.leaves(state)))
+
+
 def test_arrays_in_memory_have_these_bytes():
     for network in (baseline(50), lateral(50, bits=8), lateral(50, bits=8, stored=False)):
-        state = plasticity.initialize(network, jax.random.key(0))
-        arrays = jax.tree.leaves((state.weights, state.matrices))
-        assert sum(a.nbytes for a in arrays) == cost.synapse_bytes(network)
+        assert held(network)[0] == cost.synapse_bytes(network)
+
+
+def test_arrays_of_4900_neurons_save_what_the_table_says():
+    """Also with what a state holds besides synapses: a threshold for each neuron."""
+    before, matrix, sums = (
+        held(network)
+        for network in (baseline(4900), lateral(4900, bits=8), lateral(4900, bits=8, stored=False))
+    )
+    assert before == (207_446_400, 207_446_400 + 4 * 4900)
+    assert before[0] / matrix[0] == pytest.approx(7.448, abs=5e-4)
+    assert before[1] / matrix[1] > 7.44
+    assert before[0] / sums[0] == 54.0
 
 
 def test_operations_of_an_example():

@@ -1,6 +1,7 @@
 """The two neurons: golden steps, refractory times, one winner, stability."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -14,14 +15,18 @@ pytestmark = pytest.mark.fast
 
 
 def run(cell, excitation, *, inhibition=None, theta=0.0):
-    excitation = jnp.asarray(excitation, jnp.float32)
-    nothing = jnp.zeros_like(excitation) if inhibition is None else jnp.asarray(inhibition)
+    excitation = np.asarray(excitation, np.float32)
+    inhibition = np.zeros_like(excitation) if inhibition is None else inhibition
+    return _run(cell, excitation, inhibition, np.float32(theta))
 
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(cell, excitation, inhibition, theta):
     def step(state, x):
-        state, spikes, crossed = cell(state, jnp.asarray(theta), *x)
+        state, spikes, crossed = cell(state, theta, *x)
         return state, (state.v, spikes, crossed)
 
-    return jax.lax.scan(step, cell.initial(excitation.shape[1]), (excitation, nothing))[1]
+    return jax.lax.scan(step, cell.initial(excitation.shape[1]), (excitation, inhibition))[1]
 
 
 def test_golden_inhibitory_step():

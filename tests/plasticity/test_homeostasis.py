@@ -7,8 +7,6 @@ import pytest
 
 from snnjax import plasticity
 
-pytestmark = pytest.mark.fast
-
 
 def test_the_decay_survives_float32():
     """The trap: 20 mV times (1 - 5e-8) is 20 mV or loses twice as much, step by step."""

@@ -1,13 +1,13 @@
 """Three forms of competition give the same."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from snnjax import plasticity
-
-pytestmark = pytest.mark.fast
 
 SPIKES = jnp.asarray((np.random.default_rng(0).random((12, 6)) < 0.3).astype(np.float32))
 FORMS = {
@@ -25,14 +25,18 @@ FORMS = {
 
 
 def run(name, spikes=SPIKES):
-    form = FORMS[name]
-    neurons = spikes.shape[1]
+    return np.asarray(_run(name, spikes))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(name, spikes):
+    form, neurons = FORMS[name], spikes.shape[1]
     matrices = form.matrices(neurons)
 
     def step(state, spikes):
         return form(state, spikes, matrices)
 
-    return np.asarray(jax.lax.scan(step, form.rest(neurons), spikes)[1])
+    return jax.lax.scan(step, form.rest(neurons), spikes)[1]
 
 
 def test_matrix_and_sums_are_equal_bit_for_bit():

@@ -6,8 +6,6 @@ import pytest
 
 from snnjax import plasticity
 
-pytestmark = pytest.mark.fast
-
 RANDOM = np.random.default_rng(0)
 COUNTS = RANDOM.integers(0, 5, (30, 6)).astype(np.float32)
 COUNTS[:, 4] = 0  # a neuron that never fires

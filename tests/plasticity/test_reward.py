@@ -1,12 +1,11 @@
 """Reward-modulated STDP: eligibility waits, a reward turns it into weight."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from snnjax import memory, plasticity
-
-pytestmark = pytest.mark.fast
 
 PARAMS = plasticity.RewardParams(
     plasticity.PairParams(eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7), 0.9
@@ -16,9 +15,13 @@ PARAMS = plasticity.RewardParams(
 def run(reward, *, pre=(0, 4), post=(2,), steps=10):
     clock = np.arange(steps)
     spikes = [np.isin(clock, times).astype(np.float32)[:, None] for times in (pre, post)]
+    return scanned(*spikes, np.asarray(reward, np.float32))
+
+
+@jax.jit
+def scanned(*spikes_and_rewards):
     state = plasticity.reward_state(jnp.full((1, 1), 0.5))
-    rewards = jnp.asarray(reward, jnp.float32)
-    return memory.store(plasticity.reward_stdp, PARAMS, state, (*spikes, rewards))
+    return memory.store(plasticity.reward_stdp, PARAMS, state, spikes_and_rewards)
 
 
 def test_a_late_reward_pays_what_is_left():

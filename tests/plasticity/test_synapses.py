@@ -1,5 +1,7 @@
 """Rows and columns of weights, in float32 and as codes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,10 @@ pytestmark = pytest.mark.fast
 
 WEIGHTS = jnp.asarray(np.random.default_rng(0).random((9, 5), np.float32))
 BYTES = QFormat(0, 8)
+CODES = jax.jit(BYTES.to_integers)(WEIGHTS)
+# Eagerly, a condition and a loop would be compiled at every call.
+drive = jax.jit(synapses.drive, static_argnames=("form", "few"))
+update_columns = jax.jit(synapses.update_columns, static_argnums=2, static_argnames="form")
 
 
 @pytest.mark.parametrize("few", [2, 6, 24])
@@ -20,20 +26,18 @@ BYTES = QFormat(0, 8)
 def test_drive_sums_the_rows(active, few):
     active = jnp.array(active)
     told = sum((np.asarray(WEIGHTS)[i] for i in active if i < 9), np.zeros(5))
-    np.testing.assert_allclose(synapses.drive(WEIGHTS, active, few=few), told, rtol=1e-6)
-    codes = BYTES.to_integers(WEIGHTS)
-    told = sum((np.asarray(codes)[i] / 256 for i in active if i < 9), np.zeros(5))
-    np.testing.assert_allclose(synapses.drive(codes, active, form=BYTES, few=few), told, rtol=1e-6)
+    np.testing.assert_allclose(drive(WEIGHTS, active, few=few), told, rtol=1e-6)
+    told = sum((np.asarray(CODES)[i] / 256 for i in active if i < 9), np.zeros(5))
+    np.testing.assert_allclose(drive(CODES, active, form=BYTES, few=few), told, rtol=1e-6)
 
 
 def test_columns_are_changed_one_by_one():
     which = jnp.array([True, False, False, True, False])
-    found = synapses.update_columns(
-        WEIGHTS, which, lambda column, j: column + j.astype(jnp.float32) + 1
-    )
+    raised = lambda column, j: column + j.astype(jnp.float32) + 1  # noqa: E731
+    found = update_columns(WEIGHTS, which, raised)
     told = np.asarray(WEIGHTS) + np.asarray(which) * (np.arange(5) + 1)
     np.testing.assert_allclose(found, told, rtol=1e-6)
-    none = synapses.update_columns(WEIGHTS, jnp.zeros(5, bool), lambda column, j: column * 0)
+    none = update_columns(WEIGHTS, jnp.zeros(5, bool), raised)
     assert np.array_equal(none, WEIGHTS)
 
 
@@ -46,9 +50,8 @@ def test_rows_are_changed_once_and_padding_not_at_all():
 
 
 def test_codes_stay_on_their_grid_and_others_untouched():
-    codes = BYTES.to_integers(WEIGHTS)
-    which = jnp.array([False, True, False, False, False])
-    found = synapses.update_columns(codes, which, lambda c, j: c * 1.5, form=BYTES)
+    codes, which = CODES, jnp.array([False, True, False, False, False])
+    found = update_columns(codes, which, lambda c, j: c * 1.5, form=BYTES)
     assert found.dtype == jnp.uint8
     assert np.array_equal(np.delete(found, 1, 1), np.delete(codes, 1, 1))
     told = np.minimum(np.round(1.5 * np.asarray(codes)[:, 1]), 255)
@@ -60,6 +63,7 @@ def test_small_updates_are_lost_by_rounding_and_kept_by_chance():
     half = jnp.full((500, 1), 0.5)
     which, change = jnp.array([True]), 1e-3
 
+    @functools.partial(jax.jit, static_argnums=0)
     def after(form):
         def step(codes, key):
             raised = synapses.update_columns(
@@ -69,7 +73,7 @@ def test_small_updates_are_lost_by_rounding_and_kept_by_chance():
 
         codes = form.to_integers(half, key=jax.random.key(0))
         codes, _ = jax.lax.scan(step, codes, jax.random.split(jax.random.key(1), 50))
-        return float(form.from_integers(codes).mean())
+        return form.from_integers(codes).mean()
 
     assert after(BYTES) == 0.5
     assert after(QFormat(0, 8, rounding=stochastic)) == pytest.approx(0.55, abs=2e-3)

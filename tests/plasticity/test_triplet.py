@@ -1,8 +1,9 @@
 """Triplet STDP: the golden pairings of Diehl and Cook, and lists of spikes against trains."""
 
+import functools
 import math
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
@@ -17,14 +18,19 @@ def params(dt):
     return plasticity.TripletParams(1e-4, 1e-2, *decays)
 
 
+@functools.partial(jax.jit, static_argnums=3)
+def scanned(weights, pre, post, dt):
+    state = plasticity.triplet_state(weights)
+    return memory.store(plasticity.triplet_stdp, params(dt), state, (pre, post))
+
+
 def changes(spikes_pre, spikes_post, *, dt=0.5, last=40.0):
     """Changes of one weight at each timestep, for spikes at these times in ms."""
     clock = np.arange(round(last / dt)) * dt
     pre, post = (
         np.isin(clock, times).astype(np.float32)[:, None] for times in (spikes_pre, spikes_post)
     )
-    state = plasticity.triplet_state(jnp.full((1, 1), 0.5))
-    _, weights = memory.store(plasticity.triplet_stdp, params(dt), state, (pre, post))
+    _, weights = scanned(np.full((1, 1), 0.5, np.float32), pre, post, dt)
     return np.diff(np.asarray(weights)[:, 0, 0].astype(np.float64), prepend=0.5), clock
 
 
@@ -40,8 +46,7 @@ def test_golden_pairings():
 
 def test_lists_of_spikes_equal_trains():
     pre, post = train(1, 40, 5), train(2, 40, 4)
-    state = plasticity.triplet_state(jnp.asarray(weights_of()))
-    after, _ = memory.store(plasticity.triplet_stdp, params(0.5), state, (pre, post))
+    after, _ = scanned(weights_of(), pre, post, 0.5)
     found = listed(plasticity.TripletSTDP(params(0.5)), weights_of(), pre, post)
     np.testing.assert_allclose(found, after.weights, rtol=1e-6)
 

@@ -18,9 +18,9 @@ from snnjax.quantization import (
 )
 from snnjax.quantization.plans import named_leaves
 
-pytestmark = pytest.mark.fast
-
-KERNELS = Kernels(Quantizer(4))
+# The search for the least error is compiled at every eager call; no plan depends on it.
+FOUR = Quantizer(4, fit="largest")
+KERNELS = Kernels(FOUR)
 
 
 def network():
@@ -51,7 +51,7 @@ def test_names_are_paths():
 def test_kernels_are_weights_and_nothing_else():
     expected = ["body/layers/0/function/kernel", "body/layers/4/function/kernel"]
     assert chosen(KERNELS, network()) == expected
-    assert chosen(Kernels(Quantizer(4), skip=("*layers/0/*",)), network()) == expected[1:]
+    assert chosen(Kernels(FOUR, skip=("*layers/0/*",)), network()) == expected[1:]
     assert KERNELS("kernel", jnp.zeros((2, 2), jnp.int8)) is None
 
 
@@ -64,7 +64,7 @@ def test_neuron_parameters_are_learned_ones_and_arrays():
 
 def test_the_first_plan_that_has_one():
     plan = FirstOf((KERNELS, NeuronParameters(QFormat(0, 8)), Kernels(Quantizer(2))))
-    assert plan("kernel", jnp.zeros((2, 2))) == Quantizer(4)
+    assert plan("kernel", jnp.zeros((2, 2))) == FOUR
     assert plan("learned/decay", jnp.zeros(())) == QFormat(0, 8)
     assert plan("bias", jnp.zeros(3)) is None
     assert plan == FirstOf((KERNELS, NeuronParameters(QFormat(0, 8)), Kernels(Quantizer(2))))
@@ -76,7 +76,7 @@ def test_what_is_planned_is_on_its_grid_and_the_rest_untouched():
     after = quantized(before, plan)
     assert changed(before, after) == chosen(plan, before)
     kernel = before.body.layers[0].function.kernel[...]
-    np.testing.assert_array_equal(after.body.layers[0].function.kernel[...], Quantizer(4)(kernel))
+    np.testing.assert_array_equal(after.body.layers[0].function.kernel[...], FOUR(kernel))
     assert after.body.layers[2].learned["decay"][...] == 0.25
     assert jax.tree.structure(before) == jax.tree.structure(after)
 
@@ -90,8 +90,8 @@ def test_the_network_runs_on_the_grid_and_learns_behind_it():
     def loss(model):
         return jnp.square(model(frames, state, training=False)[0] - 0.3).sum()
 
-    rounded = quantized(model, Kernels(Quantizer(4, fit="largest")))
-    through = lambda m: loss(quantized(m, Kernels(Quantizer(4, fit="largest"))))  # noqa: E731
+    rounded = quantized(model, KERNELS)
+    through = lambda m: loss(quantized(m, KERNELS))  # noqa: E731
     value, slope = jax.jit(jax.value_and_grad(through))(model)
     expected, slope_there = jax.jit(jax.value_and_grad(loss))(rounded)
     np.testing.assert_allclose(value, expected, rtol=1e-6)

@@ -1,13 +1,13 @@
 """Scales fitted to weights: the fit, the gradient, powers of two, and their storage."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from snnjax.quantization import Quantizer
-
-pytestmark = pytest.mark.fast
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (3, 3, 8, 4)) * jnp.array([1, 0.1, 4, 0.01])
 WAYS = [
@@ -25,13 +25,25 @@ def spell(way):
     return f"{way.bits}-{way.per}-{way.fit}{'-power' if way.power_of_two else ''}"
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def both(quantizer, weights):
+    """Stored and rounded; eagerly the search for a scale would be compiled at every call."""
+    return quantizer.store(weights), quantizer(weights)
+
+
+def rounded_by(quantizer, weights=WEIGHTS):
+    return both(quantizer, weights)[1]
+
+
 def error(quantizer, weights=WEIGHTS):
-    return np.square(np.asarray(quantizer(weights) - weights, np.float64)).sum((0, 1, 2))
+    return np.square(np.asarray(rounded_by(quantizer, weights) - weights, np.float64)).sum(
+        (0, 1, 2)
+    )
 
 
 @pytest.mark.parametrize("quantizer", WAYS, ids=spell)
 def test_stored_weights_are_the_rounded_ones_in_as_many_bytes_as_it_says(quantizer):
-    stored, rounded = jax.jit(lambda w: (quantizer.store(w), quantizer(w)))(WEIGHTS)
+    stored, rounded = both(quantizer, WEIGHTS)
     np.testing.assert_array_equal(stored.values(), rounded)
     assert stored.codes.nbytes == -(-quantizer.bits * WEIGHTS.size // 8)
     scales = 4 if quantizer.per == "channel" else 1
@@ -41,7 +53,7 @@ def test_stored_weights_are_the_rounded_ones_in_as_many_bytes_as_it_says(quantiz
 
 @pytest.mark.parametrize("quantizer", WAYS, ids=spell)
 def test_few_levels_in_a_channel_and_zero_is_one_of_them(quantizer):
-    rounded = np.asarray(quantizer(WEIGHTS.at[0, 0].set(0)))
+    rounded = np.asarray(rounded_by(quantizer, WEIGHTS.at[0, 0].set(0)))
     assert (rounded[0, 0] == 0).all()
     for channel in rounded.reshape(-1, 4).T:
         assert len(np.unique(channel)) <= 2**quantizer.bits
@@ -82,9 +94,9 @@ def test_a_scale_per_channel_is_worth_it_where_channels_differ():
 def test_powers_of_two_are_exact():
     for fit in ("least_error", "largest"):
         quantizer = Quantizer(4, fit=fit, power_of_two=True)
-        scale = np.asarray(quantizer.scale(WEIGHTS))
+        scale = np.asarray(jax.jit(quantizer.scale)(WEIGHTS))
         np.testing.assert_array_equal(np.frexp(scale)[0], 0.5)
-        stored = quantizer.store(WEIGHTS)
+        stored = both(quantizer, WEIGHTS)[0]
         np.testing.assert_array_equal(2.0 ** np.asarray(stored.scale, np.float64), scale)
     above = Quantizer(4, fit="largest", power_of_two=True).scale(WEIGHTS)
     largest = Quantizer(4, fit="largest").scale(WEIGHTS)
@@ -96,15 +108,15 @@ def test_powers_of_two_are_exact():
 def test_a_channel_of_zeros():
     weights = WEIGHTS.at[..., 1].set(0)
     for quantizer in WAYS:
-        rounded = quantizer(weights)
+        rounded = rounded_by(quantizer, weights)
         assert jnp.isfinite(rounded).all() and (rounded[..., 1] == 0).all()
 
 
 def test_the_gradient_passes_where_nothing_is_clipped():
     weights = jnp.append(jnp.linspace(-1, 1, 200), 4.0)[:, None]
     quantizer = Quantizer(3)
-    slopes = jax.grad(lambda w: (quantizer(w) * 3).sum())(weights)
-    scale = quantizer.scale(weights)[0]
+    slopes = jax.jit(jax.grad(lambda w: (quantizer(w) * 3).sum()))(weights)
+    scale = jax.jit(quantizer.scale)(weights)[0]
     inside = (weights >= -4 * scale) & (weights <= 3 * scale)
     assert not inside.all(), "the outlier is not clipped: this says nothing"
     np.testing.assert_array_equal(slopes, jnp.where(inside, 3.0, 0.0))
@@ -113,9 +125,9 @@ def test_the_gradient_passes_where_nothing_is_clipped():
 
 def test_the_dtype_is_that_of_the_weights():
     weights = WEIGHTS.astype(jnp.bfloat16)
-    stored = Quantizer(4).store(weights)
-    assert Quantizer(4)(weights).dtype == stored.values().dtype == jnp.bfloat16
-    np.testing.assert_array_equal(stored.values(), Quantizer(4)(weights))
+    stored, rounded = both(Quantizer(4), weights)
+    assert rounded.dtype == stored.values().dtype == jnp.bfloat16
+    np.testing.assert_array_equal(stored.values(), rounded)
 
 
 def test_what_cannot_be_is_refused():

@@ -10,7 +10,6 @@ from snnjax.quantization import sub_bit, sub_bit_codebook
 from snnjax.quantization.sub_bit_codebook import Codebook, refresh, with_refinement
 from tests.compare import assert_equal
 
-pytestmark = pytest.mark.fast
 KEY = jax.random.key(0)
 refine = jax.jit(sub_bit_codebook.refine)  # eagerly, every operation would be compiled by itself
 

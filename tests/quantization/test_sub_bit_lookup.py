@@ -9,9 +9,6 @@ import pytest
 
 from snnjax.quantization import sub_bit, sub_bit_lookup, sub_bit_storage
 
-pytestmark = pytest.mark.fast
-
-
 ALL = np.asarray(jax.jit(sub_bit.all_patterns)())
 store = jax.jit(sub_bit_storage.store_kernels)
 

@@ -8,8 +8,6 @@ import pytest
 from snnjax.quantization import sub_bit, sub_bit_storage
 from snnjax.quantization.sub_bit_storage import index_bits
 
-pytestmark = pytest.mark.fast
-
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="2\\^tau patterns, got 6"):
