@@ -17,8 +17,9 @@ people goes to stderr; an error is the object `{"command", "error", "exit_code"}
 
 Exit codes: 0 done; 1 the answer is no: the loss is not finite (the state was saved), nothing fits
 the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
-defect of this program; 130 and 143 stopped by SIGINT and SIGTERM (the state was saved where
-training had begun). Tracebacks are shown under `--debug` only.
+defect of this program; 75 another process of the run was lost (resume all of them); 130 and 143
+stopped by SIGINT and SIGTERM (the state was saved where training had begun). Tracebacks are shown
+under `--debug` only.
 
 A command is a module here with a function `command(arguments, screen)` that returns the fields of
 its JSON object and its exit code. They are imported when they are asked for: help is quick.
@@ -27,6 +28,7 @@ its JSON object and its exit code. They are imported when they are asked for: he
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -90,6 +92,10 @@ def main(*, argv: Sequence[str] | None = None) -> int:
         message, code = describe(error)
         screen.fail(message)
         screen.finish({"command": name, "error": message, "exit_code": code})
+        if screen.several:
+            # An orderly end would wait for processes that wait for this one.
+            sys.stdout.flush()
+            os._exit(code)
         return code
 
 

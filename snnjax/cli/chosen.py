@@ -43,7 +43,9 @@ def parse_fields(
 
     Raises:
         Failure: An argument is wrong, or a field has the name of an option.
+        training.ExperimentError: A field of the file is of another type than it says.
     """
+    training.check_types(experiment)
     texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
     kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
     taken = sorted({option.name for option in options} & set(kinds))

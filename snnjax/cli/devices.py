@@ -5,16 +5,18 @@ snnjax train ... --mesh "data=4, fsdp=2" --coordinator 10.0.0.1:1234 --processes
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from snnjax import training
+from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
 from snnjax.cli.screen import Screen
 
-__all__ = ["HOSTS", "MESH", "connect", "mesh_of", "told"]
+__all__ = ["HOSTS", "MESH", "agree", "connect", "mesh_of", "told"]
 
 MESH = Option(
     "mesh", str | None, None,
@@ -34,8 +36,26 @@ HOSTS = [
 def connect(options: Any, screen: Screen) -> None:
     """Joins the other processes, if there are any; from then on only process 0 speaks."""
     training.connect(options.coordinator, processes=options.processes, process=options.process)
-    if options.coordinator and not training.leads():
+    screen.several = options.coordinator is not None
+    if screen.several and not training.leads():
         screen.hush(f"process {jax.process_index()}")
+
+
+def agree(values: dict[str, Any]) -> None:
+    """Refuses to train where processes were given other fields than process 0.
+
+    Raises:
+        Failure: This one was; `data_dir` alone may differ from machine to machine.
+    """
+    own = {name: value for name, value in values.items() if name != "data_dir"}
+    said = json.loads(training.decided(lambda: json.dumps(own)))
+    own = json.loads(json.dumps(own))
+    if differing := [name for name in own if own[name] != said.get(name)]:
+        name = differing[0]
+        raise Failure(
+            f"process {jax.process_index()} was given {name} {own[name]!r} and process 0 "
+            f"{said.get(name)!r}: give all of them the same options"
+        )
 
 
 def mesh_of(text: str | None) -> Mesh:

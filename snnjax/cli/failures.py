@@ -14,6 +14,8 @@ from collections.abc import Iterator
 __all__ = ["Failure", "Interrupted", "describe"]
 
 _DEFECT = 70  # EX_SOFTWARE of sysexits.h
+_LOST_CODE = 75  # EX_TEMPFAIL
+_LOST = ("Gloo", "NCCL operation", "coordination service", "CoordinationService")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 
@@ -60,6 +62,11 @@ def describe(error: BaseException) -> tuple[str, int]:
             "out of memory: choose a smaller --batch, or a memory strategy in the network "
             f"({error})"
         ), 2
+    if any(sign in str(error) for sign in _LOST):
+        return (
+            "another process of this run ended or cannot be reached: start all of them again with "
+            f"--resume ({' '.join(str(error).split())[:160]})"
+        ), _LOST_CODE
     return (
         f"a defect of snnjax, or of the experiment: {type(error).__name__}: {error} "
         "(--debug shows where)"

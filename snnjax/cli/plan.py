@@ -21,6 +21,7 @@ from typing import Any
 from snnjax import memory, training
 from snnjax.cli import cache
 from snnjax.cli.chosen import with_fields
+from snnjax.cli.devices import MESH, mesh_of, told
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
 from snnjax.cli.screen import Screen
@@ -35,6 +36,7 @@ _OPTIONS = [
         "strategies", str | None, None, 'Such as "depth=recompute(1); pack=True".'
     ),
     Option("largest", str | None, None, "Find the largest value of this field that fits."),
+    MESH,
     Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
 ]  # fmt: skip
 
@@ -43,7 +45,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Plans."""
     began = time.perf_counter()
     options, experiment = with_fields("plan", _TOLD, _OPTIONS, arguments)
-    mesh = training.make_mesh()
+    mesh = mesh_of(options.mesh)
     device = next(iter(mesh.devices.flat))
     budget = read_size(options.budget) if options.budget else _own_budget(device)
     strategies = strategies_given(options.strategies)
@@ -53,7 +55,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     dataset = training.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}: a training step "
-        f"on {device.device_kind}, budget {spell_size(budget)}"
+        f"on {told(mesh)}, budget {spell_size(budget)} per device"
     )
 
     def report(candidate: memory.Candidate) -> None:

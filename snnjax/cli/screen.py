@@ -18,16 +18,20 @@ class Screen:
 
     Args:
         json: Whether stdout belongs to a machine: its last line is then one JSON object.
+
+    Attributes:
+        several: Whether this is one of several processes that work together.
     """
 
     def __init__(self, *, json: bool):
         self.json = json
+        self.several = False
         self.hushed: str | None = None
         self.nowhere: TextIO | None = None
 
     def hush(self, name: str) -> None:
         """From now on only warnings and failures are told, under a name: others speak already."""
-        self.hushed, self.nowhere = name, open(os.devnull, "w")
+        self.hushed, self.nowhere = name, open(os.devnull, "w")  # noqa: SIM115
 
     @property
     def stream(self) -> TextIO:

@@ -18,6 +18,8 @@ Fields of its JSON object:
     compile_seconds         time spent on compiling in this session
     seconds                 from the start of the command to its end
     device                  kind of device
+    bytes_per_device        of the state and of the temporary arrays of a training step
+    mesh, processes         sizes of the axes, and how many processes trained together
     profile                 folder of the trace that --profile wrote, else null
     interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy,
                             test_loss, firing_rates and nasfr are null then, unless that step was
@@ -31,14 +33,18 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+
 from snnjax import default_experiment, training
 from snnjax.cli import cache
 from snnjax.cli.chosen import experiment_path, parse_fields
+from snnjax.cli.devices import HOSTS, MESH, agree, connect, mesh_of, told
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, peek
 from snnjax.cli.progress import clock, progress
 from snnjax.cli.screen import Screen
 from snnjax.cli.signals import Listener, listening
+from snnjax.cli.sizes import spell_size
 
 __all__ = ["command"]
 
@@ -48,6 +54,8 @@ _OPTIONS = [
     ),
     Option("resume", str | None, None, "Go on with this run directory, in place."),
     Option("profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard, Perfetto."),
+    MESH,
+    *HOSTS,
     Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
 ]
 
@@ -55,9 +63,8 @@ _OPTIONS = [
 class _Plan(NamedTuple):
     experiment: training.Experiment
     source: str
-    out: Path
+    options: Any
     resumed: training.Run | None
-    profile: bool
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
@@ -65,17 +72,23 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     with listening() as listener:
         plan = _plan(arguments)
-        session = training.prepare(plan.experiment, rates=True)
+        connect(plan.options, screen)
+        agree(training.plain_values(plan.experiment))
+        out = Path(training.decided(lambda: str(_directory(plan.options.out, plan.experiment))))
+        mesh = mesh_of(plan.options.mesh)
+        session = training.prepare(plan.experiment, mesh=mesh, rates=True)
         parameters = training.count(session.state.params)
-        device = next(iter(session.mesh.devices.flat)).device_kind
+        device_bytes = session.bytes_per_device()
         screen.say(
             f"{plan.experiment.name}: {parameters:,} parameters, "
             f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
-            f"{session.steps:,} steps, {device}, compiled in {session.compile_seconds:.1f} s"
+            f"{session.steps:,} steps, {told(mesh)}, "
+            f"{spell_size(sum(device_bytes.values()))} on each, "
+            f"compiled in {session.compile_seconds:.1f} s"
         )
         listener.patient = True
-        run = plan.resumed or training.Run.create(plan.out, plan.experiment, plan.source)
-        result = _fit(session, run, listener, screen, profile=plan.profile)
+        run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
+        result = _fit(session, run, listener, screen, profile=plan.options.profile)
     evaluation = result.evaluation
     fields = {
         "name": plan.experiment.name,
@@ -92,21 +105,24 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "train_seconds": round(result.train_seconds, 3),
         "compile_seconds": round(session.compile_seconds, 3),
         "seconds": round(time.perf_counter() - began, 3),
-        "device": device,
-        "profile": str(run.profile) if plan.profile else None,
+        "device": next(iter(mesh.devices.flat)).device_kind,
+        "bytes_per_device": device_bytes,
+        "mesh": dict(mesh.shape),
+        "processes": jax.process_count(),
+        "profile": str(run.profile) if plan.options.profile else None,
         "interrupted": None,
     }
-    if plan.profile:
+    if plan.options.profile:
         screen.say(
             f"profile: {run.profile}    tensorboard --logdir {run.profile}, or "
             "perfetto_trace.json.gz in it on ui.perfetto.dev"
         )
     if result.interrupted:
-        assert listener.number is not None
-        fields["interrupted"] = signal.Signals(listener.number).name
+        number = listener.number or signal.SIGTERM  # another process heard it
+        fields["interrupted"] = signal.Signals(number).name
         screen.say(f"{fields['interrupted']}: saved after step {result.step} of {session.steps}")
         screen.say(f"resume with: snnjax train --resume {run.path}")
-        return fields, 128 + listener.number
+        return fields, 128 + number
     assert evaluation is not None
     screen.say(
         f"test accuracy {evaluation.accuracy:.2%} after {fields['epochs']:g} epochs in "
@@ -154,9 +170,9 @@ def _plan(arguments: list[str]) -> _Plan:
         )
     experiment = training.override(experiment, changed)
     training.check(experiment)
+    training.parse_mesh(options.mesh or "")
     cache.enable(on=not options.no_cache)
-    out = _directory(options.out, experiment)
-    return _Plan(experiment, source, out, resumed, options.profile)
+    return _Plan(experiment, source, options, resumed)
 
 
 def _directory(out: str | None, experiment: training.Experiment) -> Path:

@@ -25,18 +25,18 @@ from snnjax.typing import Array, PyTree
 __all__ = ["join_devices", "over_devices", "own_rows"]
 
 
-def over_devices(network: Any, axes: tuple[str, ...], *, norm_groups: int = 1) -> Any:
+def over_devices(network: Any, axes: tuple[str, ...], *, norm_groups: int | None = None) -> Any:
     """A copy of a network for examples shared along named axes; its parameters are the same.
 
     Args:
         network: any module.
-        axes: of the mesh; none is one device, and the copy is what it was but for the groups.
-        norm_groups: of the examples each device has, see `BatchNorm`. Where there are several,
-            statistics are those of the groups, and cross no device.
+        axes: of the mesh; none is one device.
+        norm_groups: of the examples each device has, see `BatchNorm`: statistics are those of the
+            groups and cross no device. None leaves groups as they are, and statistics cross.
     """
     copied = nnx.merge(*nnx.split(network))
     for _, module in nnx.iter_modules(copied):
-        if isinstance(module, BatchNorm) and norm_groups > 1:
+        if isinstance(module, BatchNorm) and norm_groups is not None:
             module.groups = norm_groups
         elif hasattr(module, "axes"):
             setattr(module, "axes", axes)  # noqa: B010

@@ -26,7 +26,7 @@ from snnjax.training.errors import (
 )
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.fields import FIXED, check, override, plain_fields, plain_values
+from snnjax.training.fields import FIXED, check, check_types, override, plain_fields, plain_values
 from snnjax.training.layout import by_name, by_shape, shardings
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
@@ -43,7 +43,7 @@ from snnjax.training.optimizer import (
     warmup_cosine,
 )
 from snnjax.training.planning import largest, plan, strategies_of, whole_number
-from snnjax.training.processes import connect, leads
+from snnjax.training.processes import connect, decided, leads
 from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
 from snnjax.training.sharding import compile_step, compiler_options, feed, place, sharded
@@ -88,6 +88,7 @@ __all__ = [
     "by_shape",
     "check",
     "check_strategies",
+    "check_types",
     "checkpoints",
     "clipped",
     "compile_step",
@@ -95,6 +96,7 @@ __all__ = [
     "connect",
     "count",
     "decayed",
+    "decided",
     "eval_step",
     "evaluate",
     "experiment_of",

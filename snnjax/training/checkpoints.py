@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from snnjax.training import schema
 from snnjax.training.damage import checked_note, damaged, whole, write_sizes
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
-from snnjax.training.processes import leads
+from snnjax.training.processes import decided, leads
 from snnjax.training.state import TrainState
 from snnjax.typing import PyTree
 
@@ -155,10 +155,14 @@ def load_newest(
         CheckpointError: All of them are damaged; or one is of another model or of a newer snnjax.
     """
     found = steps(folder)
+    if jax.process_count() > 1:
+        found = _agreed(folder, found, warn)
     for step in reversed(found):
         try:
             return load(of_step(folder, step), state)
         except DamagedCheckpointError as error:
+            if jax.process_count() > 1:
+                raise  # the others may have read theirs
             warn(f"{error.damage}: passed over for the one before it")
     if not found:
         return None
@@ -166,6 +170,22 @@ def load_newest(
         f"none of the {len(found)} checkpoints in {folder} can be read: bring them back from a "
         "copy, or delete that folder to train from the first step again"
     )
+
+
+def _agreed(folder: Path, found: list[int], warn: Callable[[str], None]) -> list[int]:
+    """The newest checkpoint that process 0 finds whole, by the sizes of its files; for all."""
+
+    def choose() -> str:
+        for step in reversed(found):
+            try:
+                checked_note(of_step(folder, step))
+                return str(step)
+            except DamagedCheckpointError as error:
+                warn(f"{error.damage}: passed over for the one before it")
+        return str(found[-1]) if found else ""
+
+    chosen = decided(choose)
+    return [int(chosen)] if chosen else []
 
 
 def steps(folder: Path) -> list[int]:

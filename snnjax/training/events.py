@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from snnjax.training.processes import leads
+
 __all__ = ["Events"]
 
 
 class Events:
-    """An event file; without tensorboardX it swallows everything.
+    """An event file; without tensorboardX, and on all processes but one, it swallows everything.
 
     Args:
         folder: Where the file is made.
@@ -24,6 +26,8 @@ class Events:
 
     def __init__(self, folder: Path, *, start: int):
         self.file: Any = None
+        if not leads():
+            return
         try:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2

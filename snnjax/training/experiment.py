@@ -84,6 +84,8 @@ class Experiment:
             `nn.Precision`. Membranes, sums, statistics and streams stay float32.
         memory: What training keeps, such as "depth=recompute(1), pack=True"; see
             `memory.Strategy`. Empty is the network as it was written.
+        deterministic: On GPUs, kernels whose sums have one order: the same bits every time, as a
+            reversed gradient needs them, but slower. CPUs and TPUs are so without.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
             strategies that recompute or reverse save nothing there without it, unless they scan.
             None does so where the network holds such a strategy.
@@ -126,4 +128,5 @@ class Experiment:
     not_finite: str = "stop"
     precision: str = "float32"
     memory: str = ""
+    deterministic: bool = False
     memory_scheduler: bool | None = None

@@ -17,7 +17,7 @@ from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 
-__all__ = ["FIXED", "check", "override", "plain_fields", "plain_values"]
+__all__ = ["FIXED", "check", "check_types", "override", "plain_fields", "plain_values"]
 
 FIXED = ("name", "seed", "batch")
 """Fields that a resumed run cannot change: they decide which examples the next steps see."""
@@ -69,11 +69,11 @@ def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     return dataclasses.replace(experiment, **changed)
 
 
-def check(experiment: Experiment) -> None:
-    """Checks every plain field for its type and its range, before any work is done.
+def check_types(experiment: Experiment) -> None:
+    """Checks that every plain field is of its type, and finite.
 
     Raises:
-        ExperimentError: It says which field, what it is and what it may be.
+        ExperimentError: It says which is not, and what it must be.
     """
     for name, hint in plain_fields(experiment).items():
         value = getattr(experiment, name)
@@ -84,6 +84,15 @@ def check(experiment: Experiment) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
             raise ExperimentError(f"{name} must be finite, got {value}")
+
+
+def check(experiment: Experiment) -> None:
+    """Checks every plain field for its type and its range, before any work is done.
+
+    Raises:
+        ExperimentError: It says which field, what it is and what it may be.
+    """
+    check_types(experiment)
     for name, least in _AT_LEAST.items():
         value = getattr(experiment, name, None)
         if value is not None and value < least:

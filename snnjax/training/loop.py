@@ -20,6 +20,7 @@ from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.evaluation import Evaluation
 from snnjax.training.guard import Guard
 from snnjax.training.journal import Journal
+from snnjax.training.processes import Wishes, leads
 from snnjax.training.profiling import Trace, window
 from snnjax.training.run import Run
 from snnjax.training.saver import Saver
@@ -71,7 +72,8 @@ def fit(
     Args:
         session: From `prepare`; its state is consumed.
         run: Where records and checkpoints go.
-        stop: Asked after every step; once it answers with something true, the state is saved.
+        stop: Asked after every step; once it answers with something true, the state is saved. Of
+            several processes any may wish so; all of them then stop at the same step.
         report: Called with every record of metrics.jsonl, with `{"kind": "start", "step"}` where a
             run goes on, and with `{"kind": "step", "step", "loss", "accuracy"}` for every step; for
             progress on a screen.
@@ -117,7 +119,8 @@ class _Loop:
         self.guard = Guard(self.experiment)
         start = int(state.step)
         self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
-        steps = window(start, session.steps) if profile else range(0)
+        self.wishes = Wishes(session.mesh)
+        steps = window(start, session.steps) if profile and leads() else range(0)
         self.trace = Trace(run.profile, steps=steps)
         self._begin(state, seconds=None)
 
@@ -128,8 +131,7 @@ class _Loop:
         records = self.run.rewind(self.step)
         self.evaluations = [(r["accuracy"], r["step"]) for r in records if r["kind"] == "eval"]
         self.evaluation: Evaluation | None = None
-        if seconds is None:
-            seconds = records[-1]["seconds"] if records else 0.0
+        recorded = records[-1]["seconds"] if records else 0.0
         self.journal = Journal(
             self.run,
             self.report,
@@ -138,7 +140,7 @@ class _Loop:
             steps_per_epoch=self.session.loader.steps_per_epoch,
             batch=self.experiment.batch,
             start=self.step,
-            seconds=seconds,
+            seconds=recorded if seconds is None else seconds,
         )
 
     def run_to_the_end(self, stop: Callable[[], Any]) -> Result:
@@ -148,7 +150,7 @@ class _Loop:
             while self.step < self.session.steps and not self._exhausted():
                 try:
                     self._advance()
-                    if stop():
+                    if self.wishes(bool(stop())):
                         self.journal.flush(self.step)
                         self._save()
                         return self._result(interrupted=True)

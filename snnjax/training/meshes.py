@@ -25,12 +25,10 @@ from jax.sharding import AxisType, Mesh
 
 from snnjax.training.errors import MeshError
 
-__all__ = ["AXES", "BATCH", "make_mesh", "parse_mesh", "shares"]
+__all__ = ["AXES", "batch_axes", "make_mesh", "parse_mesh", "shares"]
 
 AXES = ("data", "fsdp", "model")
-BATCH = ("data", "fsdp")
-"""The axes that share a batch."""
-
+_BATCH = ("data", "fsdp")
 _REST = -1
 
 
@@ -90,9 +88,14 @@ def parse_mesh(text: str) -> dict[str, int]:
     return sizes
 
 
+def batch_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The axes of a mesh that share a batch."""
+    return tuple(axis for axis in _BATCH if axis in mesh.axis_names)
+
+
 def shares(mesh: Mesh) -> int:
     """Into how many parts a batch is cut."""
-    return math.prod(mesh.shape.get(axis, 1) for axis in BATCH)
+    return math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
 
 
 def _filled(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:

@@ -30,7 +30,7 @@ from snnjax.nn.narrow import widen
 from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
-from snnjax.training.meshes import BATCH, shares
+from snnjax.training.meshes import shares
 from snnjax.training.precision import scaled, unscaled
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, Key, PyTree
@@ -87,7 +87,7 @@ def over_batch(program: Program, function: Any, specs: Any) -> Any:
     mesh = program.mesh
     assert mesh is not None, "a program with axes has a mesh"
     # Where channels are cut too, the compiler sees to that: only the batch is cut by hand.
-    by_hand = set(BATCH) if mesh.size > shares(mesh) else set(mesh.axis_names)
+    by_hand = set(program.axes if mesh.size > shares(mesh) else mesh.axis_names)
     return jax.shard_map(
         functools.partial(function, program), mesh=mesh, in_specs=specs,
         out_specs=PartitionSpec(), axis_names=by_hand, check_vma=False,

@@ -53,7 +53,11 @@ def connect(
     if coordinator == "auto":
         if processes is not None or process is not None:
             raise MeshError("--coordinator auto finds out about processes: leave the others out")
-        _join({}, timeout, "nothing here says who the other processes are: give --coordinator")
+        _join(
+            {},
+            timeout,
+            "nothing here says who the other processes are: give --coordinator HOST:PORT",
+        )
         return
     _check(coordinator, processes, process)
     named = {
@@ -146,6 +150,8 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
 
 
 def _join(named: dict, timeout: int, failure: str) -> None:
+    # Signals are heard by whoever trains, who tells the others by `Wishes`.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**named, initialization_timeout=timeout)
     except Exception as error:  # RuntimeError, ValueError and those of its runtime

@@ -1,5 +1,7 @@
 """A run directory: everything needed to look at a run, to judge it and to go on with it.
 
+Of several processes that train together one writes it, process 0; all of them can read it.
+
     experiment.py     the experiment's file
     config.json       values of its plain fields
     versions.json     of Python, the packages and the devices
@@ -43,6 +45,7 @@ from typing import Any
 from snnjax.training.errors import RunError
 from snnjax.training.experiment import Experiment
 from snnjax.training.fields import plain_values
+from snnjax.training.processes import decided, leads
 
 __all__ = ["Run", "versions"]
 
@@ -71,7 +74,10 @@ class Run:
         Raises:
             RunError: Something is there already.
         """
-        path = Path(path)
+        return cls(Path(decided(lambda: cls._create(Path(path), experiment, source))))
+
+    @classmethod
+    def _create(cls, path: Path, experiment: Experiment, source: str) -> str:
         cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
@@ -83,7 +89,7 @@ class Run:
         except OSError:
             shutil.rmtree(path, ignore_errors=True)
             raise
-        return run
+        return str(path)
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -139,13 +145,18 @@ class Run:
         except ImportError:  # not on this platform
             yield
             return
-        with (self.path / ".lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunError(
-                    f"another process is training in {self.path}: wait for it, or stop it"
-                ) from error
+        with (self.path / ".lock").open("a") as file:
+
+            def lock() -> str:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError as error:
+                    raise RunError(
+                        f"another process is training in {self.path}: wait for it, or stop it"
+                    ) from error
+                return ""
+
+            decided(lock)
             yield
 
     def config(self) -> dict[str, Any]:
@@ -165,7 +176,8 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a file of the directory; one that was there is replaced as a whole."""
-        _replace(self.path / name, json.dumps(value, indent=2) + "\n")
+        if leads():
+            _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl; a last line that was cut short is left out."""
@@ -185,12 +197,14 @@ class Run:
         """Drops the records after a step, as they are going to be made again; gives the rest."""
         found = self.records()
         kept = [record for record in found if record["step"] <= step]
-        if found or (self.path / "metrics.jsonl").exists():
+        if leads() and (found or (self.path / "metrics.jsonl").exists()):
             _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
         return kept
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a record to metrics.jsonl."""
+        if not leads():
+            return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(record))
 

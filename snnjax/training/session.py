@@ -70,6 +70,18 @@ class Session:
         """Steps of the whole run."""
         return self.experiment.epochs * self.loader.steps_per_epoch
 
+    def bytes_per_device(self) -> dict[str, int]:
+        """What a training step takes on each device: its `state`, and `temporary` arrays.
+
+        Nothing where no training step was compiled, or the backend does not tell.
+        """
+        analysis = self.train and self.train.memory_analysis()
+        if not analysis:
+            return {}
+        leaves = jax.tree.leaves(self.state)
+        held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
+        return {"state": held, "temporary": analysis.temp_size_in_bytes}
+
     def evaluate(self, state: TrainState) -> Evaluation:
         """Judges a state on the test examples."""
         loader = _evaluation_loader(self.experiment, self.dataset, self.mesh)
@@ -93,6 +105,11 @@ def prepare(
     """
     fields.check(experiment)
     mesh = make_mesh() if mesh is None else mesh
+    if mesh.size > 1 and isinstance(experiment, Unsupervised):
+        raise MeshError(
+            f"{experiment.name} learns by plasticity, from one example after the other, which "
+            "several devices cannot share: leave the mesh out"
+        )
     dataset = load_dataset(experiment)
     loader = _loader(experiment, dataset, mesh)
     if isinstance(experiment, Unsupervised):
@@ -105,8 +122,9 @@ def prepare(
     start = time.perf_counter()
     scheduler = wants_memory_scheduler(program, state)
     compiling = functools.partial(
-        compile_step, mesh=mesh, layout=layout, memory_scheduler=scheduler
-    )
+        compile_step, mesh=mesh, layout=layout, memory_scheduler=scheduler,
+        deterministic=experiment.deterministic,
+    )  # fmt: skip
     with calling(f"compiling the steps of {experiment.name}"):
         tested = _evaluation_loader(experiment, dataset, mesh)
         judge = functools.partial(eval_step, program, rates=rates)
@@ -123,11 +141,6 @@ def _prepare_learner(
     experiment: Unsupervised, dataset: data.Dataset, loader: data.Loader, mesh: Mesh, *, training
 ) -> Session:
     """The session of a network that learns by plasticity: the same loop around other steps."""
-    if mesh.size > 1:
-        raise MeshError(
-            f"{experiment.name} learns by plasticity, from one example after the other, which "
-            "several devices cannot share: leave the mesh out"
-        )
     learner, state = initialize_learner(experiment, classes=dataset.classes)
     check_rates(learner, dataset.train)
     state = place(state, mesh)

@@ -7,7 +7,7 @@ processes each reads only the examples its own devices need.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -15,10 +15,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from snnjax.data import Batch, Loader
-from snnjax.training.meshes import BATCH
+from snnjax.training.meshes import batch_axes
 from snnjax.typing import PyTree
 
-__all__ = ["compile_step", "compiler_options", "feed", "place", "sharded"]
+__all__ = ["compile_step", "compiler_options", "feed", "place", "rows_of", "sharded"]
 
 
 def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
@@ -31,6 +31,9 @@ def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
     """
     if layout is None:
         layout = jax.tree.map(lambda leaf: _everywhere(mesh), state)
+
+    if jax.process_count() > 1:  # device_put knows this process' devices only
+        return jax.jit(lambda tree: tree, out_shardings=layout)(state)
 
     def put(x: Any, sharding: NamedSharding) -> Any:
         return jax.device_put(x, sharding, may_alias=False)
@@ -51,27 +54,34 @@ def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
     if jax.process_count() == 1:
         return sharded(loader.batch(step), mesh)
     size, sharding = loader.batch_size, _cut(mesh)
-    part = loader.batch(step, rows=local_rows(size, mesh))
+    part = loader.batch(step, rows=rows_of(mesh.local_devices, size, mesh))
     whole = jax.make_array_from_process_local_data
     return jax.tree.map(lambda x: whole(sharding, np.asarray(x), (size, *x.shape[1:])), part)
 
 
-def local_rows(size: int, mesh: Mesh) -> np.ndarray:
-    """The rows of a batch of `size` that devices of this process need, in rising order."""
-    places = _cut(mesh).addressable_devices_indices_map((size,)).values()
-    rows = [np.arange(size)[place] for place in places if place is not None]
-    return np.unique(np.concatenate(rows))
+def rows_of(devices: Iterable[Any], size: int, mesh: Mesh) -> np.ndarray:
+    """The rows of a batch of `size` that some devices of a mesh need, in rising order."""
+    places = _cut(mesh).devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[places[device]] for device in devices]))
 
 
-def compiler_options(mesh: Mesh, *, memory_scheduler: bool) -> dict[str, str] | None:
+def compiler_options(
+    mesh: Mesh, *, memory_scheduler: bool, deterministic: bool = False
+) -> dict[str, Any] | None:
     """Options for an outermost `jax.jit`; None wherever there is nothing to choose.
 
-    The default scheduler of XLA:CPU trades memory for concurrency and undoes recomputation in code
-    that is not scanned.
+    Args:
+        mesh: Where it will run.
+        memory_scheduler: On a CPU, whose default scheduler trades memory for concurrency and undoes
+            recomputation in code that is not scanned, order for the least memory.
+        deterministic: On GPUs, kernels that give the same bits every time.
     """
-    if not memory_scheduler or {d.platform for d in mesh.devices.flat} != {"cpu"}:
-        return None
-    return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    platforms = {device.platform for device in mesh.devices.flat}
+    if platforms == {"cpu"} and memory_scheduler:
+        return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
+    if platforms & {"gpu", "cuda", "rocm"} and deterministic:
+        return {"xla_gpu_deterministic_ops": True}
+    return None
 
 
 def compile_step(
@@ -81,6 +91,7 @@ def compile_step(
     layout: PyTree = None,
     donate: bool = True,
     memory_scheduler: bool = False,
+    deterministic: bool = False,
 ) -> Any:
     """Jits `(state, batch) -> ...` over a mesh.
 
@@ -91,6 +102,7 @@ def compile_step(
         donate: Whether the step gives a new state first, `(state, batch) -> (state, metrics)`, and
             the one passed in may be overwritten; it cannot be used afterwards.
         memory_scheduler: See `compiler_options`.
+        deterministic: See `compiler_options`.
 
     Returns:
         The jitted function; a new state lies as the old one, other results are on every device.
@@ -101,12 +113,13 @@ def compile_step(
     """
     everywhere = _everywhere(mesh)
     layout = everywhere if layout is None else layout
+    options = compiler_options(mesh, memory_scheduler=memory_scheduler, deterministic=deterministic)
     return jax.jit(
         step,
         in_shardings=(layout, _cut(mesh)),
         out_shardings=(layout, everywhere) if donate else everywhere,
         donate_argnums=(0,) if donate else (),
-        compiler_options=compiler_options(mesh, memory_scheduler=memory_scheduler),
+        compiler_options=options,
     )
 
 
@@ -116,4 +129,4 @@ def _everywhere(mesh: Mesh) -> NamedSharding:
 
 def _cut(mesh: Mesh) -> NamedSharding:
     """The leading axis over all axes that share a batch."""
-    return NamedSharding(mesh, PartitionSpec(tuple(a for a in BATCH if a in mesh.axis_names)))
+    return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))

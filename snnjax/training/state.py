@@ -19,7 +19,7 @@ from snnjax import memory, nn
 from snnjax.nn.narrow import widen
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
-from snnjax.training.meshes import BATCH, shares
+from snnjax.training.meshes import batch_axes, shares
 from snnjax.training.optimizer import clipped
 from snnjax.training.precision import initial_scale
 from snnjax.typing import Array, Key, PyTree
@@ -111,7 +111,7 @@ def initialize(
         network = nn.with_precision(network, precision)
     with calling(f"the memory strategy {experiment.memory!r}"):
         network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
-    axes = BATCH if mesh is not None and shares(mesh) > 1 else ()
+    axes = batch_axes(mesh) if mesh is not None and shares(mesh) > 1 else ()
     if axes or experiment.norm_groups > 1:
         groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
         network = nn.over_devices(network, axes, norm_groups=groups)
@@ -137,15 +137,17 @@ def initialize(
     return Program(experiment, graphdef, rule, schedule, steps, mesh, axes), state
 
 
-def _own_groups(experiment: Experiment, devices: int) -> int:
-    """Groups of batch norm on each device; 1 where statistics cross devices."""
+def _own_groups(experiment: Experiment, devices: int) -> int | None:
+    """Groups of batch norm on each device; None where statistics cross devices."""
     groups = experiment.norm_groups
-    if groups > 1 and groups % devices:
+    if groups == 1:
+        return None
+    if groups % devices:
         raise MeshError(
             f"{groups} groups of batch norm (norm_groups) cannot be shared evenly by {devices} "
             f"devices: choose 1, statistics of the whole batch, or a multiple of {devices}"
         )
-    return groups // devices if groups > 1 else 1
+    return groups // devices
 
 
 def wants_memory_scheduler(program: Program, state: TrainState) -> bool:

@@ -67,4 +67,8 @@ def step_under(
     )
     shapes = jax.eval_shape(lambda state: state, state)
     layout = shardings(shapes, mesh, experiment.layout)
-    return compile_step(step, mesh, layout=layout, memory_scheduler=scheduler), (shapes, batch)
+    compiled = compile_step(
+        step, mesh, layout=layout, memory_scheduler=scheduler,
+        deterministic=experiment.deterministic,
+    )  # fmt: skip
+    return compiled, (shapes, batch)

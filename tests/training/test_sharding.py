@@ -1,53 +1,61 @@
-"""Two devices compute what one computes."""
+"""Where things are put: batches in rows, states in buffers of their own."""
 
-import os
-import subprocess
-import sys
-
+import hypothesis
 import jax
+import numpy as np
 import pytest
+from hypothesis import strategies as st
 
-from snnjax import training
-from tests.training.conftest import make
+from snnjax import data, training
+from snnjax.training.sharding import rows_of
 
-TWO_DEVICES = """
-import jax, numpy as np
-from snnjax import training
-from tests.training import micro
-assert len(jax.devices()) == 2
-losses, accuracies = [], []
-for devices in (jax.devices()[:1], jax.devices()):
-    session = training.prepare(micro.config(), mesh=training.make_mesh(devices=devices))
-    state = session.state
-    for step in range(3):
-        batch = training.sharded(session.loader.batch(step), session.mesh)
-        state, metrics = session.train(state, batch)
-    losses.append(float(metrics.loss))
-    accuracies.append(session.evaluate(state).accuracy)
-assert state.step.sharding.device_set == set(jax.devices())
-np.testing.assert_allclose(*losses, rtol=1e-4)
-np.testing.assert_allclose(*accuracies, atol=3 / 360)  # a sum in another order may tip a spike
-"""
+pytestmark = pytest.mark.fast
 
 
-def test_two_devices_compute_what_one_computes():
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES], capture_output=True, text=True, env=env,
-        cwd=os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+@pytest.fixture
+def loader():
+    return data.Loader(data.load("digits").train, batch_size=16, seed=3)
 
 
-def test_a_batch_that_cannot_be_cut_is_refused():
-    mesh = training.make_mesh()
+def test_a_batch_is_cut_along_its_rows(loader):
+    mesh = training.make_mesh(data=2, fsdp=2, model=2)
+    batch = training.feed(loader, 5, mesh)
+    for found, expected in zip(batch, loader.batch(5), strict=True):
+        assert found.sharding.shard_shape(found.shape)[0] == 4
+        np.testing.assert_array_equal(found, expected)
 
-    class Two:
-        size = 2
-        devices = mesh.devices
 
-    with pytest.raises(training.ExperimentError, match="255 cannot be cut evenly over 2"):
-        training.prepare(make(batch=255), mesh=Two())  # type: ignore
+def test_rows_of_all_devices_are_the_whole_batch_once(loader):
+    mesh = training.make_mesh(data=4, model=2)
+    assert rows_of(mesh.local_devices, 16, mesh).tolist() == list(range(16))
+    places = training.feed(loader, 0, mesh).labels.sharding.devices_indices_map((16,))
+    rows = sorted(range(16)[place[0]][0] for place in places.values())
+    assert rows == [0, 0, 4, 4, 8, 8, 12, 12]  # twice, as the model axis has all of the batch
+
+
+@hypothesis.given(
+    processes=st.sampled_from([1, 2, 4, 8]),
+    axes=st.sampled_from([(8, 1), (4, 2), (2, 4), (1, 8)]),
+    rows=st.integers(1, 5),
+    step=st.integers(0, 400),
+)
+def test_processes_read_disjoint_parts_of_the_one_batch(processes, axes, rows, step):
+    mesh = training.make_mesh(data=axes[0], fsdp=axes[1])
+    size = 8 * rows
+    loader = data.Loader(data.load("digits").train, batch_size=size, seed=5)
+    groups = np.split(mesh.devices.ravel(), processes)  # as processes have them
+    parts = [rows_of(group, size, mesh) for group in groups]
+    assert sorted(np.concatenate(parts)) == list(range(size))
+    read = [loader.batch(step, rows=part) for part in parts]
+    whole = loader.batch(step)
+    for field, expected in zip(zip(*read, strict=True), whole, strict=True):
+        np.testing.assert_array_equal(np.concatenate(field), expected)
+
+
+def test_a_mesh_of_ones_own_will_do():
+    mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
+    batch = training.sharded({"x": np.ones((4, 3), np.float32)}, mesh)
+    assert batch["x"].sharding.shard_shape((4, 3)) == (2, 3)
 
 
 def test_a_placed_state_has_buffers_of_its_own():

@@ -1,0 +1,278 @@
+"""What is lost when a run is killed, its files damaged, its disk full, its machine another one?
+
+A small network on the digits, 66 steps, a checkpoint every 6. Each trial starts a run, lets one
+fault happen at a random moment, resumes it, and compares the end with a run that nothing happened
+to. Faults:
+
+    kill       SIGKILL                            of one process, or of one of two
+    term       SIGTERM                            of one process, or of one of two
+    damaged    SIGKILL, and a random file of the newest checkpoint is deleted or cut short
+    full       files may not grow beyond a random size (EFBIG), as on a disk that fills
+    device     SIGKILL, and the run goes on on another number of devices or processes
+
+A trial passes where the resumed run ends with exit code 0 after all steps, having lost no more of
+them than lie between two checkpoints (three, where the newest was damaged), and, unless the devices
+changed, with the very bits of parameters, optimizer, statistics and keys of a run without faults.
+
+Children are forked from a process that has imported everything and touched no device, so a trial
+takes seconds.
+
+Command: python experiments/benchmarks/faults.py --trials 60 --seed 0
+"""
+
+import argparse
+import collections
+import contextlib
+import hashlib
+import io
+import json
+import os
+import pathlib
+import random
+import resource
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
+
+import jax
+import numpy as np
+import tyro  # noqa: F401  # imported before the fork, as all that takes long
+from orbax.checkpoint import v1  # noqa: F401
+
+from snnjax import cli, training
+
+EXPERIMENT = '''
+"""The digits and a small network."""
+
+import dataclasses
+
+from snnjax import data, encoding, nn, training
+
+
+def network(experiment, rngs):
+    return nn.Network(
+        nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32, rngs=rngs), nn.BatchNorm(32), nn.LIF(),
+            nn.Dropout(0.1), nn.Linear(32, 10, rngs=rngs),
+        ),
+        input_shape=(8, 8, 1),
+    )
+
+
+def encode(experiment, inputs, key):
+    if key is not None:
+        inputs = data.random_crop(key, inputs, padding=1)
+    return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=2)
+
+
+def config():
+    return training.Experiment(
+        name="faults", network=network, dataset=lambda e: data.load("digits"), encode=encode,
+        batch=120, eval_batch=120, epochs=6, checkpoint_every=6, log_every=1, keep=3,
+    )
+'''
+STEPS, EVERY = 66, 6
+KINDS = ("kill", "term", "damaged", "full", "device")
+
+
+def forked(function, *arguments):
+    """The process number of a child that calls a function and ends with what it returns."""
+    if child := os.fork():
+        return child
+    code = 99
+    try:
+        code = function(*arguments)
+    finally:
+        os._exit(code)
+
+
+def trained(log, arguments, limit):
+    """What `snnjax train` returns, its words in a file."""
+    words = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(words, 1)
+    os.dup2(words, 2)
+    if limit is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return cli.main(argv=["train", *arguments])
+
+
+def start(folder, what, processes=1, mesh="data=2", limit=None):
+    """The children of one run."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    children = []
+    for number in range(processes):
+        several = ["--coordinator", f"localhost:{port}", "--processes", str(processes),
+                   "--process", str(number)] if processes > 1 else []  # fmt: skip
+        arguments = [*what, "--mesh", mesh, "--no-cache", *several]
+        children.append(forked(trained, folder / f"log{number}", arguments, limit))
+    return children
+
+
+def ended(children, seconds=240):
+    """The exit codes, negative for signals; a child that does not end is killed."""
+    codes, until = {}, time.monotonic() + seconds
+    while len(codes) < len(children):
+        for child in set(children) - set(codes):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                codes[child] = os.waitstatus_to_exitcode(status)
+            elif time.monotonic() > until:
+                os.kill(child, signal.SIGKILL)
+        time.sleep(0.02)
+    return [codes[child] for child in children]
+
+
+def digest(run):
+    """A fingerprint of the newest checkpoint, and its step; worked out in a child."""
+    reader, writer = os.pipe()
+
+    def work():
+        opened = training.Run.open(run)
+        _, state = training.initialize(training.experiment_of(opened), steps=STEPS)
+        newest = training.checkpoints.newest(opened.checkpoints)
+        state = training.checkpoints.load(newest, training.place(state, training.make_mesh()))
+        words = hashlib.sha256()
+        for leaf in jax.tree.leaves(state):
+            key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+            words.update(np.asarray(jax.random.key_data(leaf) if key else leaf).tobytes())
+        os.write(writer, f"{words.hexdigest()} {int(state.step)}".encode())
+        return 0
+
+    ended([forked(work)])
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        found, step = pipe.read().split()
+    return found, int(step)
+
+
+def recorded(run):
+    """Steps that were recorded so far."""
+    with contextlib.suppress(OSError):
+        return sum('"train"' in line for line in (run / "metrics.jsonl").read_text().splitlines())
+    return 0
+
+
+def saved(run):
+    """Steps of the checkpoints."""
+    return training.checkpoints.steps(run / "checkpoints")
+
+
+def wait_for(run, step, children):
+    """Until so many steps are recorded, or the run has ended."""
+    while recorded(run) < step:
+        with contextlib.suppress(ChildProcessError):
+            done = [os.waitid(os.P_PID, c, os.WEXITED | os.WNOHANG | os.WNOWAIT) for c in children]
+            if any(done):
+                return
+        time.sleep(0.005)
+
+
+def damage(run, draw):
+    """Deletes or cuts short a file of the newest checkpoint."""
+    newest = run / "checkpoints" / f"{saved(run)[-1]:08}"
+    file = draw.choice(sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size))
+    if draw.random() < 0.5:
+        file.unlink()
+    else:
+        os.truncate(file, draw.randrange(file.stat().st_size))
+    return str(file.relative_to(newest))
+
+
+def trial(folder, kind, draw, expected):
+    """One fault; what happened, as a dict with `passed`."""
+    processes = draw.choice([1, 1, 2]) if kind in ("kill", "term", "device") else 1
+    mesh = "data=2" if processes == 1 else "data=-1"
+    run, experiment = folder / "run", folder / "faults.py"
+    experiment.write_text(EXPERIMENT)
+    limit = draw.randrange(2_000, 40_000) if kind == "full" else None
+    os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
+    began = [str(experiment), "--out", str(run)]
+    children = start(folder, began, processes, mesh, limit)
+    told = {"kind": kind, "processes": processes}
+    if kind != "full":
+        wait_for(run, draw.randrange(EVERY + 1, STEPS - 6), children)
+        time.sleep(draw.random() * 0.2)
+        with contextlib.suppress(ProcessLookupError):
+            name = signal.SIGTERM if kind == "term" else signal.SIGKILL
+            os.kill(draw.choice(children), name)
+    told["codes"] = ended(children)
+    before, had = recorded(run), saved(run)
+    if kind == "damaged":
+        told["file"] = damage(run, draw)
+    if not (run / "config.json").exists():  # the disk was full before there was a run
+        return told | {"passed": kind == "full" and not had, "lost": 0, "start": 0, "same": None}
+    if kind == "device":
+        processes, mesh = draw.choice([(1, "data=4"), (1, "fsdp=2"), (1, "data=1"), (2, "data=-1")])
+        os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
+    codes = ended(start(folder, ["--resume", str(run)], processes, mesh))
+    words = (folder / "log0").read_text()
+    spoken = [line for line in words.splitlines() if "going on after step" in line]
+    begun = int(spoken[-1].split("step")[1]) if spoken else 0
+    found, step = digest(run)
+    lost, same = max(before - begun, 0), found == expected
+    # Files of a full disk may have been the checkpoints themselves: all since the start is lost.
+    most = {"damaged": 2 * EVERY, "full": STEPS}.get(kind, EVERY) + 2
+    ok = codes == [0] * processes and step == STEPS and lost <= most
+    ok = ok and (same or kind == "device")
+    return told | {"passed": ok, "lost": lost, "start": begun, "same": same, "resumed": codes}
+
+
+def main():
+    """Runs the trials and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json")
+    options = parser.parse_args()
+    draw, rows = random.Random(options.seed), []
+    with tempfile.TemporaryDirectory() as root:
+        root = pathlib.Path(root)
+        quiet = root / "without"
+        quiet.mkdir()
+        (quiet / "faults.py").write_text(EXPERIMENT)
+        run = quiet / "run"
+        assert ended(start(quiet, [str(quiet / "faults.py"), "--out", str(run)])) == [0]
+        expected, step = digest(run)
+        assert step == STEPS, f"{step} steps"
+        for number in range(options.trials):
+            folder = root / str(number)
+            folder.mkdir()
+            row = trial(folder, KINDS[number % len(KINDS)], draw, expected)
+            rows.append(row)
+            print(number, json.dumps(row), flush=True)
+            if not row["passed"]:
+                print((folder / "log0").read_text()[-3000:])
+            shutil.rmtree(folder)
+    conclude(rows, options.json)
+
+
+def conclude(rows, path):
+    """The table by kind; exit code 1 where a trial failed."""
+    groups = collections.defaultdict(list)
+    for row in rows:
+        groups[row["kind"], row["processes"]].append(row)
+    said = io.StringIO()
+    print(f"{'fault':10}{'processes':>10}{'trials':>8}{'resumed':>9}{'same bits':>11}{'lost':>6}",
+          file=said)  # fmt: skip
+    for (kind, processes), group in sorted(groups.items()):
+        same = sum(bool(row["same"]) for row in group)
+        lost = max(row["lost"] for row in group)
+        passed = sum(row["passed"] for row in group)
+        print(f"{kind:10}{processes:10}{len(group):8}{passed:9}{same:11}{lost:6}", file=said)
+    print(said.getvalue(), end="")
+    if path:
+        pathlib.Path(path).write_text(json.dumps(rows, indent=1))
+    sys.exit(0 if all(row["passed"] for row in rows) else 1)
+
+
+if __name__ == "__main__":
+    main()
