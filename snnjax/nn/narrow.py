@@ -56,7 +56,8 @@ def narrow(x: Array, dtype: Any) -> Array:
     info = jnp.finfo(dtype)
     if info.bits >= 32:
         return x.astype(dtype)
-    # With float32's exponents, as the shorter ones would flush the smallest float16 to zero.
+    # With float32's exponents, as the shorter ones would flush the smallest float16 to zero: those
+    # below 2^-14 are rounded twice, here and by the cast.
     rounded = lax.reduce_precision(widen(x), exponent_bits=8, mantissa_bits=info.nmant)
     return rounded.astype(dtype)
 
