@@ -14,6 +14,8 @@ A stream past the bound of its grid always ends the run: its gradients were wron
 
 from __future__ import annotations
 
+from typing import Any
+
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.experiment import Experiment
 from snnjax.training.precision import FLOOR
@@ -109,7 +111,7 @@ class Guard:
 
 def _is_overflow(metrics: Metrics) -> bool:
     """Whether a smaller loss scale mends it: the step left its update out and halved the scale."""
-    scale = getattr(metrics, "loss_scale", ())
+    scale: Any = getattr(metrics, "loss_scale", ())
     return not _empty(scale) and bool(scale > FLOOR)
 
 
