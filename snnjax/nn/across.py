@@ -37,7 +37,7 @@ def over_devices(network: Any, axes: tuple[str, ...], *, norm_groups: int | None
     copied = nnx.merge(*nnx.split(network))
     for _, module in nnx.iter_modules(copied):
         if isinstance(module, BatchNorm) and norm_groups is not None:
-            module.groups = norm_groups
+            module.groups, module.axes = norm_groups, ()
         elif hasattr(module, "axes"):
             setattr(module, "axes", axes)  # noqa: B010
     return copied

@@ -78,13 +78,13 @@ def by_name(rules: Mapping[str, PartitionSpec], *, otherwise: Rule = by_shape) -
     return rule
 
 
-def shardings(state: Any, mesh: Mesh, rule: Rule = by_shape) -> Any:
+def shardings(state: Any, mesh: Mesh, rule: Rule) -> Any:
     """Where every array of a `TrainState` lies, as a tree of `NamedSharding`.
 
     Args:
         state: Its `params` and `optimizer` are laid out; arrays or their shapes.
         mesh: From `make_mesh`.
-        rule: An experiment's `layout`.
+        rule: Such as an experiment's `layout`.
 
     Raises:
         MeshError: The rule asks for what the array or the mesh cannot do.
