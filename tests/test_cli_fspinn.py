@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from snnjax import cli, viz
+from snnjax import cli, training, viz
 from tests.training.test_unsupervised import FILE
 
 SEARCHED = FILE.replace(
@@ -22,7 +22,7 @@ def config():""",
 SEARCHED = SEARCHED.replace(
     "return plasticity.current_based(10, ",
     "form = None if experiment.bits == 32 else quantization.QFormat(0, experiment.bits)\n"
-    "    return plasticity.current_based(experiment.neurons, form=form, ",
+    "    return plasticity.current_based(experiment.neurons, lateral=True, form=form, ",
 )
 
 
@@ -42,7 +42,7 @@ def search(capsys, *arguments):
 def test_budgets_come_before_training_and_one_is_chosen(path, tmp_path, capsys):
     out = str(tmp_path / "search")
     grid = ["--grid", "neurons=4,10 bits=8,32", "--max-bytes", "1000", "--out", out]
-    code, found, _ = search(capsys, path, *grid)
+    code, found, said = search(capsys, path, *grid)
     assert code == 0
     rows = {row["name"]: row for row in found["candidates"]}
     assert rows["neurons=10 bits=32"]["bytes"] == 4 * 64 * 10
@@ -50,25 +50,33 @@ def test_budgets_come_before_training_and_one_is_chosen(path, tmp_path, capsys):
     over = {name for name, row in rows.items() if row["discarded"]}
     assert over == {"neurons=10 bits=32", "neurons=4 bits=32"}
     assert all((rows[name]["accuracy"] is None) == (name in over) for name in rows)
+    # Bytes are known without simulating anything, so what they exclude has no energy.
+    assert all((rows[name]["inference"] is None) == (name in over) for name in rows)
+    assert "neurons=4 bits=32: 1.0 kB: discarded, 1,024 bytes, above 1,000" in said, said
     assert {p.name for p in (tmp_path / "search").iterdir() if p.is_dir()} == {
         "neurons=4-bits=8", "neurons=10-bits=8"
     }  # fmt: skip
     assert rows[found["chosen"]]["front"] and rows[found["chosen"]]["chosen"]
     assert found["picture"].endswith("search.png")
-    again, same, said = search(capsys, path, *grid)  # nothing is trained twice
-    assert again == 0
-    assert [row["accuracy"] for row in same["candidates"]] == [
-        row["accuracy"] for row in found["candidates"]
-    ]
+    run = training.Run.open(tmp_path / "search" / "neurons=4-bits=8")
+    steps = [record for record in run.records() if record["kind"] == "train"]
+    grid[1] = "neurons=4 bits=8"
+    again, same, _ = search(capsys, path, *grid)
+    (row,) = same["candidates"]
+    assert again == 0 and row["accuracy"] == rows["neurons=4 bits=8"]["accuracy"]
+    # Nothing is trained twice.
+    assert [record for record in run.records() if record["kind"] == "train"] == steps != []
 
 
 def test_nothing_fits(path, tmp_path, capsys):
     out = tmp_path / "none"
     code, found, said = search(
-        capsys, path, "--grid", "neurons=4", "--max-inference", "0.001", "--out", str(out)
+        capsys, path, "--grid", "neurons=4 bits=8", "--max-inference", "0.001", "--out", str(out)
     )
     assert code == 1 and found["chosen"] is None and not out.exists()
     assert "nothing was trained" in said
+    (row,) = found["candidates"]
+    assert row["inference"] > 0.001 and row["training"] > 0 and "(inference)" in row["discarded"]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,17 @@
 """`snnjax fspinn search EXPERIMENT.py --grid "neurons=100,400 bits=8,32" [--max-bytes 1MB] ...`.
 
-Every combination of the grid is a candidate. Its bytes are exact, its energy is estimated from a
-few training examples; what is over a budget is discarded before any training. The others are
-trained, each in a run directory of its own under --out: interrupted, the same command goes on. Of
-those the reward chooses one (`cost.selection`), and a picture shows the Pareto front.
+Every combination of the grid is a candidate. Its bytes are known exactly, before anything runs;
+where they are within their budget its energy is estimated from a few training examples. What is
+over a budget is discarded before any training. The others are trained, each in a run directory of
+its own under --out: interrupted, the same command goes on. Of those the reward chooses one
+(`cost.selection`), and a picture shows the Pareto front.
 
 Fields of its JSON object:
 
     name, out           the experiment, and the folder of the runs
     candidates          per combination: name, fields, bytes, inference and training (nanojoules per
-                        example), accuracy (null where discarded), discarded (why, or null), front,
-                        chosen
+                        example, null where bytes are too many already), accuracy (null where
+                        discarded), discarded (why, or null), front, chosen
     chosen              the name of the candidate with the highest reward, or null where none fits
     picture             path of the picture, or null
     seconds             from the start of the command to its end
@@ -134,18 +135,35 @@ def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, An
     for fields in grid:
         made = training.override(experiment, fields)
         name = " ".join(f"{k}={v}" for k, v in fields.items())
-        found = _candidate(name, made, batch, dataset.classes)
-        why = cost.over_budget(found, budgets)
-        rows.append({**found._asdict(), "fields": fields, "discarded": why, "experiment": made})
-        screen.say(
-            f"  {name}: {spell_size(found.bytes)}, {found.inference:,.0f} nJ in inference, "
-            f"{found.training:,.0f} nJ in training" + (f": discarded, {why}" if why else "")
-        )
+        row = _candidate(name, made, batch, dataset.classes, budgets)
+        rows.append({**row, "fields": fields, "experiment": made})
+        screen.say(_told(row))
     return rows
 
 
-def _candidate(name, experiment, batch, classes) -> cost.Candidate:
+def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
+    """Its bytes, its energies unless bytes are too many already, and why it is discarded."""
     learner, state = training.initialize_learner(experiment, classes=classes)
+    found = cost.Candidate(name, cost.synapse_bytes(learner.network), 0.0, 0.0)
+    if why := cost.over_budget(found, budgets):
+        return {**found._asdict(), "inference": None, "training": None, "discarded": why}
+    inference, trained = _energies(learner, state, batch)
+    found = found._replace(inference=inference, training=trained)
+    return {**found._asdict(), "discarded": cost.over_budget(found, budgets)}
+
+
+def _told(row) -> str:
+    """A candidate before it is trained, on a line."""
+    parts = [spell_size(row["bytes"])]
+    if row["inference"] is not None:
+        parts += [f"{row[kind]:,.0f} nJ in {kind}" for kind in ("inference", "training")]
+    why = f": discarded, {row['discarded']}" if row["discarded"] else ""
+    return f"  {row['name']}: {', '.join(parts)}{why}"
+
+
+def _energies(learner, state, batch) -> tuple[float, float]:
+    """Nanojoules of an example in inference and in training, from what a few of them did."""
+    experiment = learner.experiment
     rates = experiment.encode(experiment, batch.inputs, None)
     few = len(batch.labels)
     step = jax.jit(functools.partial(training.learn_step, learner))
@@ -157,8 +175,7 @@ def _candidate(name, experiment, batch, classes) -> cost.Candidate:
         weight_updates=float(metrics.weight_updates),
         showings=float(metrics.showings),
     )
-    energies = (found.inference.nanojoules, found.training.nanojoules)
-    return cost.Candidate(name, found.synapse_bytes, *energies)
+    return found.inference.nanojoules, found.training.nanojoules
 
 
 def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
@@ -189,8 +206,8 @@ def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
 
 def _concluded(rows, budgets, options, screen: Screen) -> str | None:
     """Marks the front and the choice, says and draws them."""
-    measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in rows]
-    measured = [candidate for candidate in measured if candidate.accuracy is not None]
+    trained = [row for row in rows if row["accuracy"] is not None]
+    measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in trained]
     best = {candidate.name for candidate in cost.front(measured)}
     mark = None
     if measured:

@@ -15,6 +15,8 @@ from snnjax.quantization import integer_lif
 from tests.compare import assert_close, assert_equal
 from tests.nn.layers import call, run
 
+called = jax.jit(call, static_argnames="taps")  # eagerly, the neuron's scan is compiled every time
+
 pytestmark = pytest.mark.fast
 
 T, B = 5, 2
@@ -33,8 +35,8 @@ def linear(**options):
 def test_a_convolution_in_integers_gives_the_same_spikes(bits):
     """int8 kernel from its packed codes, int32 sums, shifts and comparisons: no float anywhere."""
     layer = conv(bits, threshold=0.1)
-    outputs, aux = call(layer, SPIKES)
-    packed = layer.packed_codes()
+    outputs, aux = called(layer, SPIKES)
+    packed = jax.jit(lambda layer: layer.packed_codes())(layer)
     assert packed.nbytes == -(-bits * 3 * 3 * 3 * 4 // 8)
     kernel, form = packed.codes(), layer.integer_params()
     assert kernel.dtype == jnp.int8
@@ -42,9 +44,15 @@ def test_a_convolution_in_integers_gives_the_same_spikes(bits):
         lax.conv_general_dilated, window_strides=(1, 1), padding="SAME",
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )  # fmt: skip
-    whole = [convolve(x.astype(jnp.int32), kernel.astype(jnp.int32)) for x in SPIKES]
-    start = jnp.zeros(whole[0].shape, jnp.int32)
-    after, spikes = lax.scan(lambda v, x: integer_lif(form, v, x), start, jnp.stack(whole))
+
+    @jax.jit
+    def integers(spikes, kernel, form):
+        flat = spikes.reshape(-1, *spikes.shape[2:]).astype(jnp.int32)
+        whole = convolve(flat, kernel.astype(jnp.int32))
+        whole = whole.reshape(*spikes.shape[:2], *whole.shape[1:])
+        return lax.scan(lambda v, x: integer_lif(form, v, x), jnp.zeros_like(whole[0]), whole)
+
+    after, spikes = integers(SPIKES, kernel, form)
     assert 0.05 < outputs.mean() < 0.95
     np.testing.assert_array_equal(spikes, outputs)
     np.testing.assert_array_equal(after, aux.state[1].v)
@@ -52,7 +60,7 @@ def test_a_convolution_in_integers_gives_the_same_spikes(bits):
 
 def test_currents_are_whole_numbers_and_so_are_membranes():
     layer = conv(threshold=0.3)
-    _, aux = call(layer, SPIKES, taps=("currents", "membrane", "operations"))
+    _, aux = called(layer, SPIKES, taps=("currents", "membrane", "operations"))
     (synapse,), (lif,) = (
         [seen for name, seen in aux.taps.items() if part in name] for part in ("synapse", "lif")
     )
@@ -69,11 +77,12 @@ def test_the_contract_of_a_layer():
     assert_equal(layer, other)
     assert jax.tree.structure(layer) == jax.tree.structure(other)
     state = layer.initial_state(shape)
-    outputs, aux = layer(SPIKES, state, training=True)
+    outputs, aux = jax.jit(lambda layer: layer(SPIKES, state, training=True))(layer)
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert jax.tree.structure(nn.State(aux.state, aux.statistics)) == jax.tree.structure(state)
-    first, middle = call(layer, SPIKES[:2])
-    second, _ = layer(SPIKES[2:], nn.State(middle.state, middle.statistics), training=False)
+    first, middle = called(layer, SPIKES[:2])
+    between = nn.State(middle.state, middle.statistics)
+    second, _ = jax.jit(lambda layer: layer(SPIKES[2:], between, training=False))(layer)
     np.testing.assert_array_equal(jnp.concatenate([first, second]), outputs)
     result = run(layer, SPIKES, until=2)
     to_layer, to_inputs = result.gradients
@@ -85,7 +94,7 @@ def test_the_contract_of_a_layer():
 def test_the_sign_of_beta_does_not_matter():
     layer, other = conv(), conv()
     other.beta = nnx.Param(-layer.beta[...])
-    assert_equal(call(layer, SPIKES)[0], call(other, SPIKES)[0])
+    assert_equal(called(layer, SPIKES)[0], called(other, SPIKES)[0])
 
 
 def test_strategies():
