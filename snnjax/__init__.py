@@ -9,15 +9,20 @@ from typing import Any
 __version__ = "0.1.0"
 
 _ROOMS = (
+    "cost",
     "data",
     "encoding",
+    "export",
     "losses",
     "memory",
     "metrics",
     "models",
     "neurons",
     "nn",
+    "plasticity",
+    "quantization",
     "readout",
+    "redundancy",
     "surrogate",
     "training",
     "typing",

@@ -88,6 +88,7 @@ class Columns(nnx.Module):
         if columns < 1:
             raise ValueError(f"there is at least one column, got columns={columns}")
         self.name, self.columns, self.own_inputs, self.bits = "columns", columns, own_inputs, bits
+        self.whole_window = columns  # one column per timestep: it cannot be run step by step
         self.read = nothing if read is None else read
         self.scan = memory.recompute(every=1) if scan is None else scan
         places = _places(alpha, bits)

@@ -9,6 +9,7 @@ Of several processes that train together one writes it, process 0; all of them c
     checkpoints/      see `training.checkpoints`
     tensorboard/      the same records as events, where tensorboardX is installed
     profile/          traces of some steps, made by `snnjax train --profile`
+    export/           artifacts of `snnjax export`
     pictures/         made by `snnjax show` and `snnjax redundancy`
     result.json       what `snnjax train --json` prints
 
