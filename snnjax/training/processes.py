@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import collections
 import json
+import socket
+import time
 from collections.abc import Callable
 
 import jax
@@ -41,7 +43,8 @@ def connect(
         timeout: Seconds to wait for the others.
 
     Raises:
-        MeshError: Arguments are missing or wrong, or not all came in time.
+        MeshError: Arguments are missing or wrong, or process 0 did not come in time. (Where another
+            one does not come, JAX's runtime ends those that wait, by SIGABRT.)
     """
     if coordinator is None:
         if processes is not None or process is not None:
@@ -60,6 +63,8 @@ def connect(
         )
         return
     _check(coordinator, processes, process)
+    if process:
+        _reach(coordinator, timeout)
     named = {
         "coordinator_address": coordinator,
         "num_processes": processes,
@@ -147,6 +152,23 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
             f"of {processes} processes this is said to be number {process}: numbers run from 0 to "
             f"{max(processes, 1) - 1}"
         )
+
+
+def _reach(coordinator: str, timeout: int) -> None:
+    """Waits for process 0 to listen; JAX's runtime would end the whole process without a word."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + timeout
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
+            return
+        except OSError as error:
+            if time.monotonic() > until:
+                raise MeshError(
+                    f"process 0 does not listen at {coordinator} ({error}): start it there, and "
+                    "let the port through"
+                ) from error
+            time.sleep(0.2)
 
 
 def _join(named: dict, timeout: int, failure: str) -> None:

@@ -141,3 +141,9 @@ def test_one_process_decides_for_itself():
     wishes = processes.Wishes(training.make_mesh())
     assert [wishes(False), wishes(True)] == [False, True]
     processes.together("here")
+
+
+@pytest.mark.fast
+def test_nobody_who_listens_is_told():
+    with pytest.raises(training.MeshError, match="process 0 does not listen at localhost:"):
+        processes.connect(f"localhost:{free_port()}", processes=2, process=1, timeout=0)
