@@ -68,11 +68,14 @@ def train(folder, count, devices):
 
 
 def assert_alike(found, expected):
-    """The same records but for rounding: what is compiled for one process fuses other sums."""
+    """The same records but for rounding, which in the end may tip a spike and with it an answer.
+
+    What is compiled for several processes fuses other sums than what is compiled for one.
+    """
     assert len(found) > 20
     for record, other in zip(found, expected, strict=True):
         assert record.pop("kind") == other.pop("kind")
-        assert record == pytest.approx(other, rel=1e-4, abs=2e-3)
+        assert record == pytest.approx(other, rel=1e-3, abs=3 / 360)
 
 
 def test_two_processes_are_one_with_their_batch(tmp_path):
