@@ -55,6 +55,18 @@ from snnjax.neurons.plif import (
     plif_state,
     plif_weight,
 )
+from snnjax.neurons.psn import (
+    PSNParams,
+    SlidingPSNParams,
+    SlidingPSNState,
+    masked_weights,
+    psn,
+    psn_membranes,
+    sliding_psn,
+    sliding_psn_scan,
+    sliding_psn_state,
+    sliding_weights,
+)
 from snnjax.neurons.recurrent import (
     Recurrent,
     RecurrentParams,
@@ -63,6 +75,7 @@ from snnjax.neurons.recurrent import (
     recurrent,
 )
 from snnjax.neurons.reset import Reset, delayed, detached, none, subtract, to, zero
+from snnjax.neurons.reset_free import linear_recurrence, reset_free_lif_scan
 
 __all__ = [
     "ALIFInverse",
@@ -84,10 +97,13 @@ __all__ = [
     "LIState",
     "PLIFParams",
     "PLIFState",
+    "PSNParams",
     "Recurrent",
     "RecurrentParams",
     "RecurrentState",
     "Reset",
+    "SlidingPSNParams",
+    "SlidingPSNState",
     "alif",
     "alif_inverse",
     "alif_state",
@@ -115,6 +131,8 @@ __all__ = [
     "lif_inverse",
     "lif_scan",
     "lif_state",
+    "linear_recurrence",
+    "masked_weights",
     "none",
     "norse_lif_box",
     "plif",
@@ -123,7 +141,14 @@ __all__ = [
     "plif_scan",
     "plif_state",
     "plif_weight",
+    "psn",
+    "psn_membranes",
     "recurrent",
+    "reset_free_lif_scan",
+    "sliding_psn",
+    "sliding_psn_scan",
+    "sliding_psn_state",
+    "sliding_weights",
     "snntorch_leaky",
     "snntorch_synaptic",
     "spikingjelly_if",

@@ -17,6 +17,8 @@ from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.once import Once
+from snnjax.nn.parallel_neurons import PSN, MaskedPSN, with_masking
+from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.precision import Precision, parse_precision, with_precision
 from snnjax.nn.quantized import Quantized
@@ -43,6 +45,7 @@ __all__ = [
     "MA",
     "MALIF",
     "PLIF",
+    "PSN",
     "Attention",
     "Aux",
     "AvgPool",
@@ -61,6 +64,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "Linear",
+    "MaskedPSN",
     "MaxPool",
     "Network",
     "Neuron",
@@ -68,6 +72,7 @@ __all__ = [
     "Precision",
     "Quantized",
     "Recurrent",
+    "ResetFreeLIF",
     "Residual",
     "Rest",
     "Reversible",
@@ -75,6 +80,7 @@ __all__ = [
     "Sequential",
     "Shared",
     "SharedScale",
+    "SlidingPSN",
     "SpikingSelfAttention",
     "Stacked",
     "State",
@@ -95,6 +101,7 @@ __all__ = [
     "saves_memory",
     "stateless",
     "stream_use",
+    "with_masking",
     "with_memory",
     "with_precision",
     "with_stored_kernels",
