@@ -60,7 +60,10 @@ def agree(values: dict[str, Any]) -> None:
 
 def mesh_of(text: str | None) -> Mesh:
     """The mesh asked for."""
-    return training.make_mesh(**training.parse_mesh(text or ""))
+    sizes = training.parse_mesh(text or "")
+    return training.make_mesh(
+        data=sizes.get("data"), fsdp=sizes.get("fsdp", 1), model=sizes.get("model", 1)
+    )
 
 
 def told(mesh: Mesh) -> str:

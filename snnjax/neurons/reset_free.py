@@ -71,7 +71,7 @@ def reset_free_lif_scan(
         G_decay  = sum over t of (h[t-1] - x[t] if scale_input else h[t-1]) * G_h[t]
 
     which is the same recurrence, backwards. Kept: the `T` membranes, 4 bytes per neuron and step in
-    float32, as `lif_scan` does. A prefix sum does more arithmetic than a loop, in exchange for fewer
+    float32, as `lif_scan` does. A prefix sum does more arithmetic than a loop, for fewer
     rounds: where few of its lanes run at once, measure it against `lif_scan` with `reset=none`. Not
     for forward-mode or second derivatives: use `memory.store(lif, ...)`.
 
