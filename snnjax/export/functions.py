@@ -190,7 +190,7 @@ def _in_time_order(source: Source) -> nn.Network:
     except ValueError as error:
         raise ArtifactError(f"{refusal}{error}. Leave out --streaming") from error
     if source.network.collect == "all" and any(given != left for given, left in counts):
-        # Weights of their own for each timestep, or a readout inside: one frame is no step of it.
+        # It takes a mean, or whole images, and does not say so: one frame is no step of it.
         raise ArtifactError(
             f"{refusal}it does not give one output for each frame (of {counts[0][0]} frames "
             f"{counts[0][1]}, of {counts[-1][0]} {counts[-1][1]}). Leave out --streaming"

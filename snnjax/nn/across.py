@@ -73,12 +73,14 @@ def join_devices(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
     if not axes:
         return statistics
 
-    def first(leaf: Array) -> Array:
-        return lax.psum(jnp.where(lax.axis_index(axes) == 0, leaf, jnp.zeros_like(leaf)), axes)
+    def mean(leaf: Array) -> Array:
+        mine = lax.axis_index(axes) == 0
+        first = lax.psum(jnp.where(mine, leaf, jnp.zeros_like(leaf)), axes)
+        return first + lax.pmean(leaf - first, axes)
 
     def join(node: Any) -> Any:
         if isinstance(node, StreamPeak):
             return StreamPeak(lax.pmax(node.peak, axes), node.bound)
-        return jax.tree.map(lambda leaf: first(leaf) + lax.pmean(leaf - first(leaf), axes), node)
+        return jax.tree.map(mean, node)
 
     return jax.tree.map(join, statistics, is_leaf=is_peak)

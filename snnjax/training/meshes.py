@@ -25,7 +25,7 @@ from jax.sharding import AxisType, Mesh
 
 from snnjax.training.errors import MeshError
 
-__all__ = ["AXES", "batch_axes", "make_mesh", "parse_mesh", "shares"]
+__all__ = ["AXES", "batch_axes", "make_mesh", "parse_mesh", "shared_axes", "shares"]
 
 AXES = ("data", "fsdp", "model")
 _BATCH = ("data", "fsdp")
@@ -96,6 +96,11 @@ def batch_axes(mesh: Mesh) -> tuple[str, ...]:
 def shares(mesh: Mesh) -> int:
     """Into how many parts a batch is cut."""
     return math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
+
+
+def shared_axes(mesh: Mesh | None) -> tuple[str, ...]:
+    """The axes along which several devices share a batch; none where one has all of it."""
+    return batch_axes(mesh) if mesh is not None and shares(mesh) > 1 else ()
 
 
 def _filled(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from snnjax.training.errors import MeshError, TrainingError
 
-__all__ = ["Wishes", "connect", "decided", "leads", "together"]
+__all__ = ["Wishes", "connect", "decided", "leads"]
 
 _IN_FLIGHT = 2
 
@@ -99,14 +99,6 @@ def decided(make: Callable[[], str]) -> str:
     if said["error"] is not None:
         raise TrainingError(said["error"])
     return said["text"]
-
-
-def together(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)
 
 
 class Wishes:

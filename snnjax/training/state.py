@@ -19,7 +19,7 @@ from snnjax import memory, nn
 from snnjax.nn.narrow import widen
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
-from snnjax.training.meshes import batch_axes, shares
+from snnjax.training.meshes import shared_axes, shares
 from snnjax.training.optimizer import clipped
 from snnjax.training.precision import initial_scale
 from snnjax.typing import Array, Key, PyTree
@@ -65,7 +65,6 @@ class Program:
         schedule: step to learning rate, for the metrics.
         steps: of the whole run.
         mesh: on which it runs; None is one device, or whatever the compiler makes of it.
-        axes: of the mesh, along which several devices share a batch; none where one has all of it.
     """
 
     experiment: Experiment
@@ -74,7 +73,11 @@ class Program:
     schedule: optax.Schedule
     steps: int
     mesh: Mesh | None = None
-    axes: tuple[str, ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axes of the mesh along which several devices share a batch."""
+        return shared_axes(self.mesh)
 
     def network(self, state: TrainState) -> nn.Network:
         """The network with the parameters of a state."""
@@ -111,7 +114,7 @@ def initialize(
         network = nn.with_precision(network, precision)
     with calling(f"the memory strategy {experiment.memory!r}"):
         network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
-    axes = batch_axes(mesh) if mesh is not None and shares(mesh) > 1 else ()
+    axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
         groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
         network = nn.over_devices(network, axes, norm_groups=groups)
@@ -134,7 +137,7 @@ def initialize(
         finite=jnp.ones((), bool),
         loss_scale=initial_scale(precision),
     )
-    return Program(experiment, graphdef, rule, schedule, steps, mesh, axes), state
+    return Program(experiment, graphdef, rule, schedule, steps, mesh), state
 
 
 def _own_groups(experiment: Experiment, devices: int) -> int | None:

@@ -111,8 +111,8 @@ def train_step(
         passed = state.finite & left_out & ~(stream >= 1)  # a stream of NaN was the loss' doing
         kept, good = _where(passed, counted, kept), good | passed
     told = state.loss_scale.scale if state.loss_scale else ()
-    metrics = TrainMetrics(loss, accuracy, norm, rate, finite, stream, told)
-    return kept._replace(finite=good), metrics
+    said = TrainMetrics(loss, accuracy, norm, rate, finite, stream, told)
+    return kept._replace(finite=good), said
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:

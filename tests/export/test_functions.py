@@ -148,7 +148,7 @@ def test_a_frame_that_would_be_taken_for_an_image_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("heads", ["deep", "plain"])
 def test_columns_that_are_different_at_each_timestep_are_refused(tmp_path, heads):
-    """A single frame would be taken for an image that all columns see."""
+    """A column per timestep: no frame by itself is a step of it."""
     make = lambda: models.t_revsnn(  # noqa: E731
         channels=(3, 4, 4, 4), classes=cases.K, columns=cases.T, input_shape=(8, 8, 1),
         stem=((3, 1),), kernel=3, heads=heads, rngs=nnx.Rngs(0),
@@ -157,7 +157,7 @@ def test_columns_that_are_different_at_each_timestep_are_refused(tmp_path, heads
     example = jax.ShapeDtypeStruct((8, 8, 1), jnp.uint8)
     source = cases.source(cases.network(), example=example)
     source = dataclasses.replace(source, network=net)
-    with pytest.raises(export.ArtifactError, match="one output for each frame.*--streaming"):
+    with pytest.raises(export.ArtifactError, match="nn.Columns looks at .* window.*--streaming"):
         export.save(tmp_path / "a", source, streaming=True)
 
 

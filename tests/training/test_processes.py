@@ -151,7 +151,6 @@ def test_one_process_decides_for_itself():
     assert processes.leads() and processes.decided(lambda: "so") == "so"
     wishes = processes.Wishes(training.make_mesh())
     assert [wishes(False), wishes(True)] == [False, True]
-    processes.together("here")
 
 
 @pytest.mark.fast
