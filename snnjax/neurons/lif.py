@@ -76,10 +76,10 @@ def lif(
     before = state.v
     if reset.delay:
         before = reset(params.decay * before, spike(before - params.threshold), params.threshold)
-        h = before + _gain(params.decay, scale_input) * current
+        h = before + input_gain(params.decay, scale_input) * current
         return LIFState(h), spike(h - params.threshold)
     h = charge(params.decay, before, current, scale_input=scale_input)
-    v, spikes = _fire_and_reset(spike, reset, params.threshold, h)
+    v, spikes = fire_and_reset(spike, reset, params.threshold, h)
     return LIFState(v), spikes
 
 
@@ -88,7 +88,7 @@ def charge(decay: Array, v: Array, current: Array, *, scale_input: bool = False)
 
     Two ways of writing it differ in the last bit, which is enough to flip a spike.
     """
-    return decay * v + _gain(decay, scale_input) * current
+    return decay * v + input_gain(decay, scale_input) * current
 
 
 def lif_scan(
@@ -154,39 +154,53 @@ def lif_scan(
     return LIFState(v), spikes
 
 
-def _gain(decay: Array, scale_input: bool):
+def input_gain(decay: Array, scale_input: bool):
+    """The factor of the current in `charge`: 1, or `1 - decay`."""
     return 1 - decay if scale_input else 1
 
 
-def _fire_and_reset(spike: Surrogate, reset: Reset, threshold: Array, h: Array):
+def decay_slope(decay: Array, v: Array, h: Array, *, scale_input: bool) -> Array:
+    """`dh/d(decay)` of `h = charge(decay, v, x)`, without `x`.
+
+    Under `scale_input` it is `v - x`, and `x` is in `h`: `h - v = (1 - decay) (x - v)`.
+    """
+    return (v - h) / (1 - decay) if scale_input else v
+
+
+def fire_and_reset(
+    spike: Surrogate, reset: Reset, threshold: Array, h: Array
+) -> tuple[Array, Array]:
+    """The membrane after the reset, and the spikes: the one expression for both, in every pass."""
     spikes = spike(h - threshold)
     return reset(h, spikes, threshold), spikes
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _whole(spike, reset, scale_input, params, v, xs):
-    (v, spikes), _ = _whole_forward(spike, reset, scale_input, params, v, xs)
+    (v, spikes), _ = whole_forward(spike, reset, scale_input, params, v, xs)
     return v, spikes
 
 
-def _whole_forward(spike, reset, scale_input, params, v, xs):
+def whole_forward(spike, reset, scale_input, params, v, xs):
+    """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
+
     def step(v, x):
         h = charge(params.decay, v, x, scale_input=scale_input)
-        v, spikes = _fire_and_reset(spike, reset, params.threshold, h)
+        v, spikes = fire_and_reset(spike, reset, params.threshold, h)
         return v, (spikes, h)
 
     last, (spikes, hs) = lax.scan(step, v, xs)
     return (last, spikes), (params, v, hs)
 
 
-def _whole_backward(spike, reset, scale_input, residuals, cotangents):
+def whole_backward(spike, reset, scale_input, residuals, cotangents):
+    """The cotangents of parameters, first membrane and currents; equation in `lif_scan`."""
     params, first, hs = residuals
     g_last, g_spikes = cotangents
-    gain = _gain(params.decay, scale_input)
+    gain = input_gain(params.decay, scale_input)
 
     def decay_gradient(v_before, h, g_h):
-        # Under scale_input dh/d(decay) = v - x, and x is in h: h - v = (1 - decay) (x - v).
-        slope = (v_before - h) / (1 - params.decay) if scale_input else v_before
+        slope = decay_slope(params.decay, v_before, h, scale_input=scale_input)
         return sum_to(slope * g_h, params.decay.shape)
 
     def step(carry, t):
@@ -195,8 +209,8 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
         # a write and then a read of the same array is what XLA does in place.
         g_seq = lax.dynamic_update_index_in_dim(g_seq, pending, t + 1, 0)
         h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
-        fire_and_reset = functools.partial(_fire_and_reset, spike, reset)
-        (v, _), pull = jax.vjp(fire_and_reset, params.threshold, h)
+        fire = functools.partial(fire_and_reset, spike, reset)
+        (v, _), pull = jax.vjp(fire, params.threshold, h)
         g_threshold, g_h = pull((g_v, g_s))
         # The membrane before step t+1 is known only here, one step further back.
         g_decay = decay_gradient(v, *later)
@@ -217,7 +231,7 @@ def _whole_backward(spike, reset, scale_input, residuals, cotangents):
     return g_params._replace(decay=g_decay), g_first, g_xs
 
 
-_whole.defvjp(_whole_forward, _whole_backward)
+_whole.defvjp(whole_forward, whole_backward)
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
