@@ -234,8 +234,9 @@ def _joints(layers: Any, strategy: Strategy) -> Joints:
             starts.append(last if packs and not here else number)
             marks.append(packs)
             due = False
-        _, spikes = Placing(Strategy(), "layer").place(layer, spikes)
-        due = due or block or isinstance(layer, Neuron | Recurrent | Grouped)
+        _, fired = Placing(Strategy(), "layer").place(layer, spikes)
+        neurons = isinstance(layer, Neuron | Recurrent | Grouped) or fired > spikes
+        spikes, due = fired, due or block or neurons
     alone = tuple(isinstance(layers[start], Stacked | Reversible) for start in starts)
     return Joints(strategy.depth, tuple(starts), tuple(marks), alone)
 

@@ -75,6 +75,31 @@ def test_cuts_fall_between_neurons_and_the_next_synapse_and_around_blocks(name, 
     assert joints.alone == tuple(map(bool, alone))
 
 
+PARALLEL = {
+    "psn": lambda r: nn.PSN(4, rngs=r),
+    "masked_psn": lambda r: nn.MaskedPSN(4, order=2, rngs=r),
+    "sliding_psn": lambda r: nn.SlidingPSN(order=2),
+    "reset_free_lif": lambda r: nn.ResetFreeLIF(),
+}
+
+
+@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("name", PARALLEL)
+def test_any_layer_that_fires_is_cut_behind(name, pack):
+    """Of what is no `nn.Neuron` its answer is asked: spikes come out where none went in."""
+
+    def joints(neuron):
+        r = nnx.Rngs(0)
+        first = (nn.Conv(2, 3, rngs=r), nn.BatchNorm(3), neuron(r), nn.AvgPool())
+        second = (nn.Conv(3, 3, rngs=r), neuron(r), nn.Flatten(), nn.Linear(27, 3, rngs=r))
+        network = nn.Network(nn.Sequential(*first, *second), (6, 6, 2))
+        return nn.with_memory(network, Strategy(depth=DEPTH, pack=pack)).body.joints
+
+    found = joints(PARALLEL[name])
+    assert found == joints(lambda r: nn.LIF())
+    assert len(found.starts) == 3 and any(found.spikes) == pack
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_what_is_marked_as_spikes_are_zeros_and_ones(name):
     """Of every layer that packs, and of every cut: looked at while the network runs."""
