@@ -34,7 +34,8 @@ def test_an_experiment_is_measured_freshly_drawn(capsys):
     assert energy["macs"] == 64 * 4
     assert energy["millijoules"] == cost.millijoules(energy["macs"], energy["acs"])
     assert found["firing_rate"] == pytest.approx(1 - figures["activation_sparsity"])
-    assert found["uncounted"] == [] and found["break_even"] == cost.BREAK_EVEN
+    assert found["attention"] == found["over_time"] == found["uncounted"] == []
+    assert found["break_even"] == cost.BREAK_EVEN
     # Both reports are said to people, and what they are to be held against.
     for words in ("freshly drawn", "NeuroBench", "45 nm", "5.7 %", "memory traffic", "T = 2"):
         assert words in err

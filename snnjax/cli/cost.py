@@ -14,6 +14,7 @@ Fields of its JSON object, of a run or an experiment:
     layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
                     effective, dense, padded, per example
     attention       per product of activations: name, kind, effective, dense, per example
+    over_time       the same of neurons that weigh currents over time, such as PSN
     uncounted       layers that hold weights and do not tell their operations
     firing_rate     spikes per neuron and timestep
     break_even      what to hold it against
@@ -151,24 +152,24 @@ def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
         }
         for name, layer in found.connections.items()
     ]
-    attention = [
-        {
+    products = {"attention": [], "over_time": []}
+    for name, layer in found.products.items():
+        row = {
             "name": name,
             "kind": "AC" if layer.binary else "MAC",
             "effective": each(layer.effective),
             "dense": each(layer.dense),
         }
-        for name, layer in found.products.items()
-    ]
+        products["over_time" if cost.over_time(name) else "attention"].append(row)
     missing = cost.uncounted(network)
-    say_report(figures, estimate, layers, attention, missing, screen)
+    say_report(figures, estimate, layers, products, missing, screen)
     return {
         "examples": found.examples,
         "timesteps": found.timesteps,
         "neurobench": dataclasses.asdict(figures),
         "energy": dataclasses.asdict(estimate),
         "layers": layers,
-        "attention": attention,
+        **products,
         "uncounted": missing,
         "firing_rate": found.rate,
         "break_even": cost.BREAK_EVEN,

@@ -54,13 +54,13 @@ def say_report(
     figures: cost.NeuroBench,
     estimate: cost.Energy,
     layers: list[dict[str, Any]],
-    attention: list[dict[str, Any]],
+    products: dict[str, list[dict[str, Any]]],
     uncounted: list[str],
     screen: Screen,
 ) -> None:
     """Both reports and the table of layers."""
     for line in (
-        *_layer_lines(layers, attention),
+        *_layer_lines(layers, products),
         *_neurobench_lines(figures),
         *_energy_lines(estimate),
     ):
@@ -81,8 +81,9 @@ def spell(number: float) -> str:
     return f"{number:.4g}T"
 
 
-def _layer_lines(layers: list[dict[str, Any]], attention: list[dict[str, Any]]) -> list[str]:
-    width = max((len(layer["name"]) for layer in [*layers, *attention]), default=0)
+def _layer_lines(layers: list[dict[str, Any]], products: dict[str, list]) -> list[str]:
+    rows = [*layers, *(row for kind in products.values() for row in kind)]
+    width = max((len(row["name"]) for row in rows), default=0)
     lines = [f"{'connection':<{width}}  runs  kind  inputs    effective       dense"]
     for layer in layers:
         kind = f"{layer['kind']}{' once' if layer['static'] else ''}"
@@ -90,11 +91,12 @@ def _layer_lines(layers: list[dict[str, Any]], attention: list[dict[str, Any]]) 
             f"{layer['name']:<{width}}  {layer['runs']:>4}  {kind:<8}  {layer['rate']:>5.3f}  "
             f"{spell(layer['effective']):>9}  {spell(layer['dense']):>9}"
         )
-    for layer in attention:
-        lines.append(
-            f"{layer['name']:<{width}}  attention, {layer['kind']}      "
-            f"{spell(layer['effective']):>9}  {spell(layer['dense']):>9}"
-        )
+    lines += [
+        f"{row['name']:<{width}}  {kind.replace('_', ' ') + ', ' + row['kind']:<20}"
+        f"{spell(row['effective']):>9}  {spell(row['dense']):>9}"
+        for kind, found in products.items()
+        for row in found
+    ]
     return lines
 
 
@@ -119,16 +121,18 @@ def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
 def _energy_lines(estimate: cost.Energy) -> list[str]:
     traffic = (estimate.parameter_traffic, estimate.membrane_traffic, estimate.activation_traffic)
     weights, membranes, activations = map(spell_size, traffic)
-    attention = estimate.attention_macs or estimate.attention_acs
+    apart = {
+        "attention": (estimate.attention_macs, estimate.attention_acs),
+        "neurons over time": (estimate.over_time_macs, estimate.over_time_acs),
+    }
     return [
         "Energy at 45 nm, an estimate, per example (norms folded into connections):",
         f"  4.6 pJ x {spell(estimate.macs)} MAC + 0.9 pJ x {spell(estimate.acs)} AC = "
         f"{estimate.millijoules:.4g} mJ"
-        + (
-            f", of which attention {spell(estimate.attention_macs)} MAC and "
-            f"{spell(estimate.attention_acs)} AC"
-            if attention
-            else ""
+        + "".join(
+            f", of which {kind} {spell(macs)} MAC and {spell(acs)} AC"
+            for kind, (macs, acs) in apart.items()
+            if macs or acs
         ),
         f"  its connections once as multiplications: {estimate.once_millijoules:.4g} mJ",
         f"  counted once for all timesteps, their inputs being static: "

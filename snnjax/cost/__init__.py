@@ -11,7 +11,7 @@ plasticity.
 """
 
 from snnjax.cost.energy import BREAK_EVEN, Energy, energy, millijoules
-from snnjax.cost.measure import counted, measure, settled, tally
+from snnjax.cost.measure import counted, measure, over_time, settled, tally
 from snnjax.cost.neurobench import NeuroBench, neurobench, uncounted
 from snnjax.cost.selection import Budgets, Candidate, chosen, front, over_budget
 from snnjax.cost.tally import Connection, Product, Tally
@@ -46,6 +46,7 @@ __all__ = [
     "millijoules",
     "neurobench",
     "over_budget",
+    "over_time",
     "plasticity_cost",
     "settled",
     "synapse_bytes",

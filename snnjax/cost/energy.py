@@ -21,7 +21,10 @@ Five rules, where papers differ:
    (`BREAK_EVEN`).
 
 Norms count as folded into the connection before them, which group and layer norms cannot be;
-pooling, biases and the neurons' own arithmetic are left out.
+pooling, biases and the neurons' own arithmetic are left out. But for neurons that weigh currents
+over time (`nn.PSN`): T products per neuron and timestep, of a sliding one as many as its order, are
+no small change, and count by rule 1. Between them and neurons that are left out the estimate does
+not decide: each LIF neuron multiplies once or twice per timestep, too.
 
 References: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, as in
 Table 1 of PMC8934428. Yan, Bai, Wong, "Reconsidering the energy efficiency of spiking neural
@@ -32,6 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from snnjax.cost.measure import over_time
 from snnjax.cost.tally import Connection, Tally
 
 __all__ = ["AC_PICOJOULES", "BREAK_EVEN", "MAC_PICOJOULES", "Energy", "energy", "millijoules"]
@@ -50,10 +54,12 @@ class Energy:
     """The estimate, per example over all timesteps.
 
     Attributes:
-        macs: multiply-accumulates, those of attention included.
-        acs: accumulates, those of attention included.
+        macs: multiply-accumulates, those of attention and over time included.
+        acs: accumulates, those of attention and over time included.
         attention_macs: of them, those of attention.
         attention_acs: of them, those of attention.
+        over_time_macs: of them, those of neurons that weigh currents over time.
+        over_time_acs: of them, those of neurons that weigh currents over time.
         millijoules: `4.6 pJ macs + 0.9 pJ acs`.
         once_millijoules: every connection once as multiplications, and nothing else: what a network
             of these layers without spikes and time takes.
@@ -70,6 +76,8 @@ class Energy:
     acs: float
     attention_macs: float
     attention_acs: float
+    over_time_macs: float
+    over_time_acs: float
     millijoules: float
     once_millijoules: float
     rate: float
@@ -92,16 +100,24 @@ def energy(tally: Tally) -> Energy:
     Args:
         tally: from `cost.tally`.
     """
-    apart = [(0, p.effective) if p.binary else (p.dense, 0) for p in tally.products.values()]
-    attention = [sum(pair[n] for pair in apart) / tally.examples for n in (0, 1)]
     pairs = [_operations(layer) for layer in tally.connections.values()]
-    macs, acs = (sum(p[n] for p in pairs) / tally.examples + attention[n] for n in (0, 1))
+    apart = {True: [(0.0, 0.0)], False: [(0.0, 0.0)]}
+    for name, found in tally.products.items():
+        pair = (0.0, found.effective) if found.binary else (found.dense, 0.0)
+        apart[over_time(name)].append(pair)
+    weighed, attention, own = (
+        [sum(column) / tally.examples for column in zip(*found, strict=True)]
+        for found in (apart[True], apart[False], [(0.0, 0.0), *pairs])
+    )
+    macs, acs = (sum(kinds) for kinds in zip(own, attention, weighed, strict=True))
     once = sum(layer.padded / layer.runs for layer in tally.connections.values()) / tally.examples
     return Energy(
         macs=macs,
         acs=acs,
         attention_macs=attention[0],
         attention_acs=attention[1],
+        over_time_macs=weighed[0],
+        over_time_acs=weighed[1],
         millijoules=millijoules(macs, acs),
         once_millijoules=millijoules(once, 0),
         rate=tally.rate,

@@ -20,9 +20,10 @@ from snnjax.metrics.operations import checksum
 from snnjax.nn.taps import in_order
 from snnjax.typing import Array, PyTree
 
-__all__ = ["counted", "kind_of", "measure", "settled", "shares_membranes", "tally"]
+__all__ = ["counted", "kind_of", "measure", "over_time", "settled", "shares_membranes", "tally"]
 
 _TAPS = ("operations", "products", "spikes", "membrane")
+_OVER_TIME = ("psn", "masked_psn", "sliding_psn")
 
 
 def counted(
@@ -161,6 +162,15 @@ def shares_membranes(network: nn.Network) -> bool:
 def kind_of(name: str) -> str:
     """The kind of layer that a tap's name ends with: `stack1/block0/lif4` is a `lif`."""
     return name.rsplit("/", 1)[-1].rstrip("0123456789")
+
+
+def over_time(name: str) -> bool:
+    """Whether products are those of neurons that weigh currents over time, `nn.PSN` and its kin.
+
+    Args:
+        name: of a tap; products of another layer are those of attention.
+    """
+    return kind_of(name) in _OVER_TIME
 
 
 def _summed(name: str, found: Mapping[str, Any], real: np.ndarray, shared: bool) -> Neurons:

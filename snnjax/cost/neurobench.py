@@ -17,7 +17,8 @@ are exact.
 
 Different by nature: a batch norm in PyTorch holds an int64 besides its statistics, and snnTorch's
 neurons hold buffers for what are plain numbers here; neither is in this footprint. Products of
-attention are no connection's and in no count here: see `cost.energy`.
+attention, and of neurons that weigh currents over time (`nn.PSN`), are no connection's and in no
+count here: see `cost.energy`. The membranes of such neurons are updated as any other's.
 
 Reference: Yik et al., "The neurobench framework for benchmarking neuromorphic computing algorithms
 and systems", Nature Communications 2025, arXiv:2304.04640; the rules are those of its released code
@@ -41,8 +42,8 @@ from snnjax.typing import Array
 __all__ = ["NeuroBench", "connection_weights", "neurobench", "uncounted"]
 
 # Kinds of layers whose update is that of snnTorch's Leaky, with which it costs 4 operations
-# whatever its reset; the others have no constant, or one that depends on options.
-_LEAKY = ("lif", "if", "plif")
+# whatever its reset, none included; the others have no constant, or one that depends on options.
+_LEAKY = ("lif", "if", "plif", "reset_free_lif")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +59,7 @@ class NeuroBench:
         effective_acs: accumulates of what is not zero.
         dense: all operations, zeros included.
         membrane_updates: None where a membrane is shared or a layer has none of its own.
-        neuron_operations: effective ones; None but for LIF, IF and PLIF.
+        neuron_operations: effective ones; None but for LIF, without a reset too, IF and PLIF.
         neuron_dense: the same with every membrane updated at every timestep.
     """
 

@@ -2,10 +2,12 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 
-from snnjax import cost
+from snnjax import cost, nn
 
 pytestmark = pytest.mark.fast
 
@@ -62,6 +64,33 @@ def test_attention_is_counted_and_told_apart():
     found = cost.energy(tally(LAYER, products=(spikes, currents)))
     assert (found.attention_acs, found.attention_macs) == (30, 50)
     assert (found.macs, found.acs) == (50, 150)
+
+
+def test_neurons_that_weigh_currents_over_time_count_and_are_no_attention():
+    """A PSN is a `T x T` product per neuron, by hand; a LIF's own arithmetic is left out."""
+    width, timesteps = 5, 4
+
+    def estimated(neuron):
+        r = nnx.Rngs(0)
+        net = nn.Network(nn.Sequential(nn.Linear(3, width, rngs=r), neuron(r)), (3,))
+        x = jax.random.normal(jax.random.key(1), (timesteps, 2, 3))
+        return cost.energy(cost.measure(net, x))
+
+    none, psn, sliding = (
+        estimated(make)
+        for make in (
+            lambda r: nn.ResetFreeLIF(),
+            lambda r: nn.PSN(timesteps, rngs=r),
+            lambda r: nn.SlidingPSN(order=2),
+        )
+    )
+    assert none.over_time_macs == none.over_time_acs == 0
+    assert psn.over_time_macs == timesteps * timesteps * width
+    # Each of 4 timesteps has 2 weights in its window; the currents before the first one are zero.
+    assert sliding.over_time_macs == timesteps * 2 * width
+    for found in (psn, sliding):
+        assert found.attention_macs == found.attention_acs == found.over_time_acs == 0
+        assert found.macs == none.macs + found.over_time_macs and found.acs == none.acs
 
 
 def test_numbers_are_per_example():

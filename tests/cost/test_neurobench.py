@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax import cost, nn
+from snnjax import cost, neurons, nn
 from snnjax.cost.neurobench import connection_weights
 
 T, B = 3, 2
@@ -69,6 +69,24 @@ def test_stacked_and_recurrent_weights_are_all_there():
     figures = cost.neurobench(net, cost.measure(net, jnp.ones((T, B, 4))))
     assert figures.dense == T * 4 * 16
     assert figures.membrane_updates is not None and figures.neuron_operations is None
+
+
+def test_neurons_that_are_parallel_in_time():
+    """Without a reset a LIF is snnTorch's Leaky all the same; a PSN has no constant of its own."""
+    linear = nn.Linear(4, 5, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (T, B, 4))
+
+    def figures(neuron):
+        net = nn.Network(nn.Sequential(linear, neuron), (4,))
+        return cost.neurobench(net, cost.measure(net, x))
+
+    free, sequential = figures(nn.ResetFreeLIF()), figures(nn.LIF(reset=neurons.none))
+    assert dataclasses.asdict(free) == dataclasses.asdict(sequential)
+    assert free.neuron_operations == 4 * free.membrane_updates
+    for neuron in (nn.PSN(T, rngs=nnx.Rngs(1)), nn.SlidingPSN(order=2)):
+        found = figures(neuron)
+        assert found.neuron_operations is None and found.membrane_updates == T * 5
+        assert found.dense == free.dense
 
 
 def test_what_is_not_defined_is_none():
