@@ -1,7 +1,7 @@
 """Neuron dynamics as pure functions: `step(params, state, current) -> (state, spikes)`.
 
 One model per file. Scan a step with any strategy of `snnjax.memory`; the `*_scan` functions are
-whole sequences with a hand-written derivative.
+whole sequences with a hand-written derivative, the `*_kernel` ones the same in one Pallas kernel.
 """
 
 from snnjax.neurons.alif import ALIFParams, ALIFState, alif, alif_state
@@ -30,6 +30,7 @@ from snnjax.neurons.integrate_fire import (
     IFParams,
     IFState,
     integrate_fire,
+    integrate_fire_kernel,
     integrate_fire_scan,
     integrate_fire_state,
 )
@@ -46,11 +47,13 @@ from snnjax.neurons.inverses import (
 )
 from snnjax.neurons.li import LIParams, LIState, li, li_state
 from snnjax.neurons.lif import LIFParams, LIFState, charge, lif, lif_scan, lif_state
+from snnjax.neurons.lif_kernel import lif_kernel, lif_kernel_packed
 from snnjax.neurons.plif import (
     PLIFParams,
     PLIFState,
     plif,
     plif_decay,
+    plif_kernel,
     plif_scan,
     plif_state,
     plif_weight,
@@ -122,6 +125,7 @@ __all__ = [
     "exponential_decay",
     "integrate_fire",
     "integrate_fire_inverse",
+    "integrate_fire_kernel",
     "integrate_fire_scan",
     "integrate_fire_state",
     "li",
@@ -129,6 +133,8 @@ __all__ = [
     "li_state",
     "lif",
     "lif_inverse",
+    "lif_kernel",
+    "lif_kernel_packed",
     "lif_scan",
     "lif_state",
     "linear_recurrence",
@@ -138,6 +144,7 @@ __all__ = [
     "plif",
     "plif_decay",
     "plif_inverse",
+    "plif_kernel",
     "plif_scan",
     "plif_state",
     "plif_weight",

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from snnjax.neurons.lif import LIFParams, LIFState, lif, lif_scan, lif_state
+from snnjax.neurons.lif_kernel import lif_kernel
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
@@ -21,6 +22,7 @@ __all__ = [
     "IFParams",
     "IFState",
     "integrate_fire",
+    "integrate_fire_kernel",
     "integrate_fire_scan",
     "integrate_fire_state",
 ]
@@ -61,6 +63,23 @@ def integrate_fire_scan(
 ) -> tuple[IFState, Array]:
     """A whole sequence `[T, B, ...]`, keeping only the pre-reset membrane; see `lif_scan`."""
     return lif_scan(_without_leak(params, xs), state, xs, spike=spike, reset=reset)
+
+
+def integrate_fire_kernel(
+    params: IFParams,
+    state: IFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    block: int = 1024,
+    interpret: bool = False,
+) -> tuple[IFState, Array]:
+    """A whole sequence `[T, B, ...]` in one kernel, unmeasured on hardware; see `lif_kernel`."""
+    return lif_kernel(
+        _without_leak(params, xs), state, xs,
+        spike=spike, reset=reset, block=block, interpret=interpret,
+    )  # fmt: skip
 
 
 def _without_leak(params: IFParams, current: Array) -> LIFParams:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import jax
 
 from snnjax.neurons.lif import LIFParams, LIFState, lif, lif_scan, lif_state
+from snnjax.neurons.lif_kernel import lif_kernel
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
@@ -24,6 +25,7 @@ __all__ = [
     "PLIFState",
     "plif",
     "plif_decay",
+    "plif_kernel",
     "plif_scan",
     "plif_state",
     "plif_weight",
@@ -89,6 +91,24 @@ def plif_scan(
     return lif_scan(
         _with_decay(params), state, xs, spike=spike, reset=reset, scale_input=scale_input
     )
+
+
+def plif_kernel(
+    params: PLIFParams,
+    state: PLIFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = True,
+    block: int = 1024,
+    interpret: bool = False,
+) -> tuple[PLIFState, Array]:
+    """A whole sequence `[T, B, ...]` in one kernel, unmeasured on hardware; see `lif_kernel`."""
+    return lif_kernel(
+        _with_decay(params), state, xs, spike=spike, reset=reset, scale_input=scale_input,
+        block=block, interpret=interpret,
+    )  # fmt: skip
 
 
 def _with_decay(params: PLIFParams) -> LIFParams:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from snnjax import memory
+from snnjax import memory, neurons
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.narrow import is_narrow, mixed
 from snnjax.nn.reconstruction import reconstruction
@@ -27,6 +27,9 @@ from snnjax.nn.taps import tapped
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
+
+# These widen currents of two bytes where they compute, not in memory.
+_READ_NARROW = (neurons.lif_kernel, neurons.integrate_fire_kernel, neurons.plif_kernel)
 
 
 class Constant(nnx.Variable):
@@ -146,7 +149,8 @@ def run(
     membrane = None
     if is_narrow(currents):
         step, scan = mixed(step, scan, spiking=spiking)
-        whole = None if whole is None else functools.partial(step.whole, whole)
+        if whole is not None and getattr(whole, "function", whole) not in _READ_NARROW:
+            whole = functools.partial(step.whole, whole)
     if "membrane" in taps:
         traced = bind(_with_membrane, step=step)
         after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)

@@ -1,6 +1,7 @@
 """The neuron models of `snnjax.neurons` as layers: their options, filled into `Neuron`.
 
-A model with a whole-sequence derivative of its own uses it unless a scan is given. Each offers
+A model with a whole-sequence derivative of its own uses it unless a scan is given; `whole=` chooses
+another of the same values, such as `neurons.lif_kernel` for `neurons.lif_scan`. Each offers
 the inverse that `memory.reversal()` asks for, or says why it has none: a hard reset forgets, and a
 learned decay may become too small to be undone.
 """
@@ -28,6 +29,7 @@ def IF(
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scan: Scan | None = None,
+    whole: Callable[..., Any] = neurons.integrate_fire_scan,
     learn: tuple[str, ...] = (),
 ) -> Neuron:
     """Integrate-and-fire neurons without a leak; see `neurons.integrate_fire`."""
@@ -35,7 +37,7 @@ def IF(
         bind(neurons.integrate_fire, spike=spike, reset=reset),
         neurons.integrate_fire_state,
         neurons.IFParams(threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.integrate_fire_scan, spike=spike, reset=reset),
+        whole=_whole(whole, spike=spike, reset=reset),
         scan=scan,
         learn=learn,
         name="if",
@@ -52,18 +54,20 @@ def LIF(
     reset: Reset = subtract,
     scale_input: bool = False,
     scan: Scan | None = None,
+    whole: Callable[..., Any] = neurons.lif_scan,
     learn: tuple[str, ...] = (),
 ) -> Neuron:
     """Leaky integrate-and-fire neurons; see `neurons.lif`.
 
-    A decay in `learn` is not kept inside (0, 1]: `PLIF` learns it through a sigmoid.
+    A decay in `learn` is not kept inside (0, 1]: `PLIF` learns it through a sigmoid. Without a scan
+    `whole` runs the sequence: `neurons.lif_scan`, or `neurons.lif_kernel` where it is faster.
     """
     options = {"spike": spike, "reset": reset, "scale_input": scale_input}
     return Neuron(
         bind(neurons.lif, **options),
         neurons.lif_state,
         neurons.LIFParams(decay, threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.lif_scan, **options),
+        whole=_whole(whole, **options),
         scan=scan,
         learn=learn,
         name="lif",
@@ -82,6 +86,7 @@ def PLIF(
     reset: Reset = subtract,
     scale_input: bool = True,
     scan: Scan | None = None,
+    whole: Callable[..., Any] = neurons.plif_scan,
     learn: tuple[str, ...] = ("w",),
 ) -> Neuron:
     """LIF neurons that learn one decay per layer, starting from `decay`; see `neurons.plif`."""
@@ -90,7 +95,7 @@ def PLIF(
         bind(neurons.plif, **options),
         neurons.plif_state,
         neurons.PLIFParams(neurons.plif_weight(decay), threshold),  # type: ignore[arg-type]
-        whole=_whole(neurons.plif_scan, **options),
+        whole=_whole(whole, **options),
         scan=scan,
         learn=learn,
         name="plif",
@@ -208,7 +213,11 @@ def CoupledLIF(
 
 def _whole(function: Callable[..., Any], *, reset: Reset, **options: Any):
     """The whole-sequence function, where its derivative admits the reset."""
-    return None if reset.delay else bind(function, reset=reset, **options)
+    if reset.delay:
+        return None
+    if isinstance(function, Bound):  # with options of its own, such as a kernel's block
+        function, options = function.function, {**dict(function.options), **options}
+    return bind(function, reset=reset, **options)
 
 
 def _inverse(maker: Callable[..., Any], learn: tuple[str, ...] = (), **options: Any) -> Bound:

@@ -1,0 +1,22 @@
+"""Kernels in Pallas: loops over time whose state stays on the chip.
+
+They are written over flat arrays and know nothing of neuron models: the dynamics come in as
+functions. The rooms above choose when to use them. Pallas is imported when a kernel is called.
+
+None of them has been timed on hardware; see `experiments/benchmarks/lif_kernel.py`.
+"""
+
+from snnjax.kernels.devices import by_device, gpu_options
+from snnjax.kernels.lif import Dynamics, Output, backward, forward
+from snnjax.kernels.tiles import LANES, check_block
+
+__all__ = [
+    "LANES",
+    "Dynamics",
+    "Output",
+    "backward",
+    "by_device",
+    "check_block",
+    "forward",
+    "gpu_options",
+]

@@ -1,0 +1,282 @@
+"""The leaky integrate-and-fire neuron over a whole sequence, by a Pallas kernel.
+
+`lif_kernel` is `lif_scan` with the loop over time inside one kernel (`snnjax.kernels.lif`) on GPUs
+and TPUs, and `lif_scan` itself on every other device: one program, also when it is exported for
+several. `lif_kernel_packed` writes the spikes as bits besides. As a layer's dynamics:
+
+    nn.LIF(whole=neurons.lif_kernel)
+
+**Opt-in and unmeasured.** The kernels are compared with the scan in interpret mode and lowered for
+TPUs and GPUs by the tests; on neither have they run yet. Measure before you rely on them:
+`experiments/benchmarks/lif_kernel.py`.
+
+GPUs are reached through Triton, which JAX (0.11 and later) says that Pallas will drop; the
+warning is JAX's. Without it the scan is used there. Under a mesh use `jax.shard_map` with
+`check_vma=False`, as `snnjax.training` does: XLA cannot divide a kernel among devices by itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from snnjax import kernels
+from snnjax.neurons.lif import (
+    LIFParams,
+    LIFState,
+    charge,
+    decay_slope,
+    fire_and_reset,
+    input_gain,
+    sum_to,
+    whole_backward,
+    whole_forward,
+)
+from snnjax.neurons.reset import Reset, subtract
+from snnjax.surrogate import Surrogate, arctan
+from snnjax.typing import Array
+
+__all__ = ["lif_kernel", "lif_kernel_packed"]
+
+
+def lif_kernel(
+    params: LIFParams,
+    state: LIFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    block: int = 1024,
+    interpret: bool = False,
+) -> tuple[LIFState, Array]:
+    """A whole sequence of `lif` in one kernel; equations and memory are those of `lif_scan`.
+
+    In interpret mode spikes, membranes and the gradients of currents and initial membrane equal
+    those of `lif_scan` bit for bit. The gradients of decay and threshold are summed over time in
+    the kernel and over neurons afterwards, `lif_scan` sums the other way round: they agree to
+    rounding. On a GPU or TPU a compiler may round `decay * v + x` once instead of twice, which
+    moves the membrane by a last bit and may so flip a spike at the threshold.
+
+    Currents in bfloat16 or float16 are read as they are, membranes stay in the state's dtype, and
+    spikes and gradients have the currents' dtype again: the values of `nn` layers between arrays of
+    two bytes, in which fewer bytes move (`lif_scan` alone returns float32 spikes of them).
+
+    Neurons are cut into blocks of their flattened axis. Where a block does not divide them, the
+    arrays are filled up, which costs a copy of each. Parameters that are no scalars are
+    spread over the batch for the kernel to read, once per sequence. A TPU holds a block of all T in
+    its vector memory: 4 KiB per timestep and array of 1024 neurons, so some hundreds of timesteps.
+
+    Args:
+        params: as for `lif`.
+        state: the membrane before the first step, `[B, ...]`.
+        xs: currents, `[T, B, ...]`.
+        spike: as for `lif`.
+        reset: as for `lif`, but not delayed.
+        scale_input: as for `lif_scan`.
+        block: neurons per program of the kernel, a power of two from 128; on a TPU from 1024.
+        interpret: run the kernel as ordinary JAX operations on any device, for tests; slow.
+
+    Returns:
+        The state after the last step and the spikes, `[T, B, ...]`.
+
+    Raises:
+        ValueError: the reset is delayed; `block` is no power of two from 128.
+        AssertionError: the membranes have another shape than a step's currents.
+        TypeError: forward-mode differentiation was asked for (raised by JAX).
+
+    Reference:
+        As for `lif_scan`. A kernel that loops over time inside is also how spikingjelly runs its
+        multi-step neurons on CUDA: Fang et al., "SpikingJelly: An open-source machine learning
+        infrastructure platform for spike-based intelligence", 2023, arXiv:2310.16620.
+    """
+    dynamics = _Dynamics(spike, reset, scale_input)
+    last, (spikes,) = _run(dynamics, ("spikes",), (block, interpret), params, state, xs)
+    return LIFState(last), spikes
+
+
+def lif_kernel_packed(
+    params: LIFParams,
+    state: LIFState,
+    xs: Array,
+    *,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    block: int = 1024,
+    interpret: bool = False,
+) -> tuple[LIFState, tuple[Array, Array]]:
+    """`lif_kernel` that returns the spikes as bits too, one per neuron and timestep.
+
+    The bits are what a synapse needs to keep of its inputs, see `memory.unpacked`. The kernel of a
+    GPU writes them with the spikes; elsewhere XLA packs the spikes afterwards.
+
+    Arguments and errors are those of `lif_kernel`.
+
+    Returns:
+        The state after the last step, and `(spikes, bits)`: spikes `[T, B, ...]`, and bits
+        `[T, ceil(N / 8)]` (uint8) of the N neurons of a timestep. The spikes of one timestep are
+        `memory.unpack(bits[t], spikes.shape[1:], dtype)`; where 8 divides N, `bits.reshape(-1)` is
+        `memory.pack(spikes)`. No gradient flows through the bits.
+
+    Example:
+        state, (spikes, bits) = lif_kernel_packed(params, state, currents)
+        kept = bits.reshape(-1)      # 8 divides N
+        layer = jax.checkpoint(lambda kept, spikes: f(memory.unpacked(kept, spikes)))
+        outputs = layer(kept, spikes)
+    """
+    dynamics = _Dynamics(spike, reset, scale_input)
+    last, outputs = _run(dynamics, ("spikes", "bits"), (block, interpret), params, state, xs)
+    return LIFState(last), outputs
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dynamics:
+    """The expressions of `lif_scan`, as `kernels.Dynamics`."""
+
+    spike: Surrogate
+    reset: Reset
+    scale_input: bool
+
+    def charge(self, decay, v, x):
+        return charge(decay, v, x, scale_input=self.scale_input)
+
+    def fire(self, threshold, h):
+        return fire_and_reset(self.spike, self.reset, threshold, h)
+
+    def gain(self, decay):
+        return input_gain(decay, self.scale_input)
+
+    def slope(self, decay, v, h):
+        return decay_slope(decay, v, h, scale_input=self.scale_input)
+
+
+def _run(dynamics, writes, how, params, state, xs) -> Any:
+    import chex
+
+    if dynamics.reset.delay:
+        raise ValueError(
+            "lif_kernel keeps one membrane per step and a delayed reset needs two: scan the step "
+            "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
+        )
+    kernels.check_block(how[0])
+    chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
+    dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
+    xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
+    params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
+    outputs: Any = _whole(dynamics, writes, how, params, state.v, xs)
+    return outputs
+
+
+def _narrower(xs: Array, v: Array) -> bool:
+    if not all(jnp.issubdtype(a.dtype, jnp.floating) for a in (xs, v)):
+        return False
+    return jnp.finfo(xs.dtype).bits < jnp.finfo(v.dtype).bits
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _whole(dynamics, writes, how, params, v, xs):
+    last, *outputs = _forward(dynamics, writes, how, params, v, xs)
+    return last, tuple(outputs)
+
+
+def _whole_forward(dynamics, writes, how, params, v, xs):
+    # Told what is differentiated: the gradients of parameters are written only then.
+    learned = () if any(p.perturbed for p in params) else None
+    params, v, xs = LIFParams(*(p.value for p in params)), v.value, xs.value
+    last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), how, params, v, xs)
+    return (last, tuple(outputs)), (params, v, hs, learned)
+
+
+def _whole_backward(dynamics, writes, how, residuals, cotangents):
+    del writes
+    params, v, hs, learned = residuals
+    g_last, (g_spikes, *_) = cotangents
+    g_last, g_spikes = _instantiated(g_last), _instantiated(g_spikes)
+    kernel = functools.partial(_backward_kernel, dynamics, learned is not None)
+    plain = functools.partial(_backward_scan, dynamics)
+    return _by_device(how, kernel, plain, params, v, hs, g_last, g_spikes)
+
+
+def _instantiated(cotangent: Any) -> Array:
+    if not isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
+        return cotangent
+    like: Any = cotangent.aval
+    return jnp.zeros(like.shape, like.dtype)
+
+
+_whole.defvjp(_whole_forward, _whole_backward, symbolic_zeros=True)
+
+
+def _forward(dynamics, writes, how, params, v, xs):
+    kernel = functools.partial(_forward_kernel, dynamics, writes)
+    plain = functools.partial(_forward_scan, dynamics, writes)
+    return _by_device(how, kernel, plain, params, v, xs)
+
+
+def _by_device(how, kernel, plain, params, v, sequence, *more):
+    if not sequence.size:  # no timestep or no neuron
+        return plain(params, v, sequence, *more)
+    block, interpret = how
+    operands = (params, v, sequence, *more)
+    return kernels.by_device(kernel, plain, *operands, block=block, interpret=interpret)
+
+
+def _forward_kernel(dynamics, writes, params, v, xs, **options):
+    # A TPU does not move single lanes about, as packing in the kernel would: XLA packs after it.
+    by_kernel: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
+    last, *made = kernels.forward(
+        dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
+        xs.reshape(len(xs), -1), writes=tuple(by_kernel), **options,
+    )  # fmt: skip
+    found: dict[str, Any] = dict(zip(by_kernel, made, strict=True))
+    bits = found.pop("bits", None)
+    if "bits" in writes and bits is None:
+        bits = _pack(found["spikes"])
+    found = {name: a.reshape(xs.shape) for name, a in found.items()} | {"bits": bits}
+    return last.reshape(v.shape), *(found[w] for w in writes)
+
+
+def _forward_scan(dynamics, writes, params, v, xs):
+    spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
+    (last, spikes), (*_, hs) = whole_forward(
+        spike, reset, scale_input, params, v, xs.astype(v.dtype)
+    )
+    found = {"spikes": spikes.astype(xs.dtype), "membranes": hs}
+    if "bits" in writes:
+        found["bits"] = _pack(spikes.reshape(len(xs), -1))
+    return last, *(found[w] for w in writes)
+
+
+def _pack(spikes: Array) -> Array:
+    return jnp.packbits(spikes != 0, axis=1)
+
+
+def _backward_kernel(dynamics, learned, params, v, hs, g_last, g_spikes, **options):
+    g_v, g_xs, *each = kernels.backward(
+        dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
+        hs.reshape(len(hs), -1), g_last.reshape(-1), g_spikes.reshape(len(hs), -1),
+        parameters=learned, **options,
+    )  # fmt: skip
+    g_params = jax.tree.map(jnp.zeros_like, params)
+    if learned:
+        pairs = zip(each, params, strict=True)
+        g_params = LIFParams(*(sum_to(g.reshape(v.shape), p.shape) for g, p in pairs))
+    return g_params, g_v.reshape(v.shape), g_xs.reshape(-1, *v.shape)
+
+
+def _backward_scan(dynamics, params, v, hs, g_last, g_spikes):
+    spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
+    cotangents = g_last, g_spikes.astype(hs.dtype)
+    kept = params, v, hs
+    g_params, g_v, g_xs = whole_backward(spike, reset, scale_input, kept, cotangents)
+    return g_params, g_v, g_xs.astype(g_spikes.dtype)
+
+
+def _flat(parameter: Array, v: Array) -> Array:
+    """One per neuron of the batch, unless it is a scalar."""
+    return jnp.broadcast_to(parameter, v.shape).reshape(-1) if parameter.ndim else parameter
