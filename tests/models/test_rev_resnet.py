@@ -160,6 +160,18 @@ def test_activation_bytes_do_not_grow_with_the_blocks_of_a_stage():
     assert temporary("depth=store", (5, 5)) > 1.8 * temporary("depth=store", (2, 2))
 
 
+@pytest.mark.parametrize("text", ["depth=reverse", "depth=recompute(1)", "depth=store"])
+def test_blocks_do_not_lengthen_the_program(text):
+    """Compile time against depth, where no clock is asked: lines of the gradient handed to XLA."""
+
+    def lines(blocks):
+        network = jax.eval_shape(lambda: under(small(blocks), text))
+        run = lambda network, x: jax.grad(loss, has_aux=True)(network, x, network.initial_state(B))  # noqa: E731
+        return jax.jit(run).lower(network, X).as_text().count("\n")
+
+    assert lines((4, 16)) <= 1.02 * lines((1, 1))
+
+
 @pytest.mark.fast
 def test_the_last_norm_of_a_branch_is_its_own():
     quiet = functools.partial(nn.BatchNorm, scale=0.05)
