@@ -1,7 +1,8 @@
 """Which device gets a kernel: GPUs and TPUs do, for the others the plain function is compiled.
 
-The choice is made for the device that a program is compiled for, so that one program, also one
-exported for several devices, is right on each.
+The choice is made for the device that a program is compiled for, by `lax.platform_dependent`. Of a
+program that `jax.export` writes for several devices at once JAX compiles every branch for every
+device, which Pallas refuses: export it once per device.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The leaky integrate-and-fire neuron over a whole sequence, by a Pallas kernel.
 
 `lif_kernel` is `lif_scan` with the loop over time inside one kernel (`snnjax.kernels.lif`) on GPUs
-and TPUs, and `lif_scan` itself on every other device: one program, also when it is exported for
-several. `lif_kernel_packed` writes the spikes as bits besides. As a layer's dynamics:
+and TPUs, and `lif_scan` itself on every other device. `lif_kernel_packed` writes the spikes as bits
+besides. As a layer's dynamics:
 
     nn.LIF(whole=neurons.lif_kernel)
 
@@ -13,6 +13,7 @@ TPUs and GPUs by the tests; on neither have they run yet. Measure before you rel
 GPUs are reached through Triton, which JAX (0.11 and later) says that Pallas will drop; the
 warning is JAX's. Without it the scan is used there. Under a mesh use `jax.shard_map` with
 `check_vma=False`, as `snnjax.training` does: XLA cannot divide a kernel among devices by itself.
+`jax.export` must write such a program once per device, not once for several.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import pytest
 
 from snnjax import memory, neurons, nn
 from snnjax.nn.neuron import membranes
+from snnjax.typing import bind
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, run, sequence
 
@@ -112,3 +113,36 @@ def test_a_step_of_ones_own_is_a_layer():
     )
     assert outputs.shape == (4, *SHAPE)
     assert set(aux.taps) == {"leak0"}
+
+
+KERNELS = {
+    nn.IF: neurons.integrate_fire_kernel,
+    nn.LIF: neurons.lif_kernel,
+    nn.PLIF: neurons.plif_kernel,
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("kind", [pytest.param(nn.LIF, marks=pytest.mark.fast), nn.IF, nn.PLIF])
+def test_a_kernel_in_place_of_the_scan_changes_no_value(kind, dtype):
+    inputs = sequence(SHAPE, timesteps=4).astype(dtype)
+    interpreted = bind(KERNELS[kind], interpret=True, block=128)
+    layers = [kind(learn=LEARN[kind], **chosen) for chosen in ({}, {"whole": interpreted})]
+    expected, actual = (run(layer, inputs) for layer in layers)
+    assert actual.outputs.dtype == dtype
+    np.testing.assert_array_equal(actual.outputs, expected.outputs)
+    np.testing.assert_array_equal(leaves(actual.aux), leaves(expected.aux))
+    assert_close(leaves(actual.gradients), leaves(expected.gradients), 1e-5)
+
+
+@pytest.mark.fast
+def test_a_kernel_reads_currents_of_two_bytes_as_they_are():
+    inputs = sequence(SHAPE, timesteps=4).astype(jnp.bfloat16)
+    whole = bind(neurons.lif_kernel, interpret=True)
+    layer = nn.LIF(whole=whole)
+    state = layer.initial_state(SHAPE)
+    made = str(jax.make_jaxpr(lambda x: layer(x, state, training=True)[0])(inputs))
+    read = next(line for line in made.splitlines() if "pallas_call[" in line)
+    assert "bf16[4,8,128]" in read.split("=")[0]
+    assert jax.tree.structure(layer) == jax.tree.structure(nn.LIF(whole=whole))
+    assert nn.LIF(whole=whole, reset=neurons.delayed(neurons.zero)).whole is None
