@@ -179,8 +179,12 @@ def sliding_psn_scan(
 ) -> tuple[SlidingPSNState, Array]:
     """A whole sequence of `sliding_psn`, of any length, in `k` products with shifted currents.
 
-    Equal in value to scanning the step. A derivative keeps what `psn` keeps; the shifted currents
-    are made again from the currents.
+    Equal in value to scanning the step. A derivative keeps what `psn` keeps. That of the sum is
+    written by hand, with `G` the cotangent of the membranes, 0 before and after the sequence:
+
+        G_X[s] = sum over i < k of w[i] G[s+k-1-i],     G_w[i] = sum over t of G[t] X[t-k+1+i]
+
+    Not for forward-mode or second derivatives: use `memory.store(sliding_psn, ...)`.
 
     Args:
         params: as for `sliding_psn`.
@@ -193,6 +197,7 @@ def sliding_psn_scan(
 
     Raises:
         ValueError: the state is of another order.
+        TypeError: forward-mode differentiation was asked for (raised by JAX).
     """
     order = len(params.weights)
     if len(state.inputs) != order - 1:
@@ -204,7 +209,7 @@ def sliding_psn_scan(
         return state, xs
     weights, threshold = (jnp.asarray(p, xs.dtype) for p in params)
     currents = jnp.concatenate([state.inputs, xs])
-    h = jax.checkpoint(_slide)(weights, currents)
+    h = (_slide if len(xs) == 1 else _slide_whole)(weights, currents)
     return SlidingPSNState(h[-1], currents[len(xs) :]), spike(h - threshold)
 
 
@@ -215,3 +220,30 @@ def _slide(weights: Array, currents: Array) -> Array:
     for shift in range(1, len(weights)):
         h = h + weights[shift] * currents[shift : shift + timesteps]
     return h
+
+
+@jax.custom_vjp
+def _slide_whole(weights: Array, currents: Array) -> Array:
+    return _slide(weights, currents)
+
+
+def _forward(weights: Array, currents: Array):
+    return _slide(weights, currents), (weights, currents)
+
+
+def _backward(residuals, cotangent: Array):
+    weights, currents = residuals
+    order, steps = len(weights), len(cotangent)
+    shifted = (currents[shift : shift + steps] for shift in range(order))
+    g_weights = jnp.stack([jnp.sum(cotangent * part) for part in shifted])
+    # Padded by lax, and not joined to zeros: XLA then fuses the shifts into the sum.
+    zero, others = jnp.zeros((), cotangent.dtype), [(0, 0, 0)] * (cotangent.ndim - 1)
+    padded = (
+        jax.lax.pad(cotangent, zero, [(shift, order - 1 - shift, 0), *others])
+        for shift in range(order)
+    )
+    g_currents = sum(weight * part for weight, part in zip(weights, padded, strict=True))
+    return g_weights, g_currents
+
+
+_slide_whole.defvjp(_forward, _backward)

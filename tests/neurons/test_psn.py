@@ -167,16 +167,27 @@ def graded(scan, params, state, xs):
     return out, gradients
 
 
-@pytest.mark.parametrize(("dtype", "bound"), [("float64", 1e-12), ("float32", 1e-6)])
-def test_its_steps_under_every_scan_are_its_window(x64, dtype, bound):
+@pytest.mark.parametrize(
+    ("order", "dtype", "bound"), [(4, "float64", 1e-12), (4, "float32", 1e-6), (1, "float32", 1e-6)]
+)
+def test_its_steps_under_every_scan_are_its_window(x64, order, dtype, bound):
     """Law 1: outputs equal to the bit, gradients to rounding."""
-    case = sliding(4, jnp.dtype(dtype))
+    case = sliding(order, jnp.dtype(dtype))
     outputs, gradients = graded(neurons.sliding_psn_scan, *case)
-    for scan in SCANS.values():
+    for scan in SCANS.values() if order > 1 else [memory.store]:
         stepped = functools.partial(scan, neurons.sliding_psn)
         found, found_gradients = graded(stepped, *case)
         assert_equal(found, outputs)
         assert_close(found_gradients, gradients, bound)
+
+
+def test_forward_mode_is_for_its_steps():
+    params, state, xs = sliding(3)
+    along = lambda run: jax.jvp(lambda xs: run(params, state, xs)[0].v, (xs,), (xs,))  # noqa: E731
+    _, found = along(functools.partial(memory.store, neurons.sliding_psn))
+    assert float(jnp.abs(found).max()) > 0
+    with pytest.raises(TypeError, match="forward-mode"):
+        along(neurons.sliding_psn_scan)
 
 
 def test_a_stream_in_pieces_is_the_window():
