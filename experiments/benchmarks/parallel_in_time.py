@@ -18,8 +18,8 @@ clock's. Bytes are XLA's temporary ones, the same on every run.
 Hardware: 1 pinned CPU core (Intel Xeon, busy with other work), float32, jax 0.10.2
 Time: 2 minutes of the core
 Expected: on one core none of them is faster than a loop that fuses a timestep into one pass; what
-    they are for is an accelerator, where T small steps take longer than one large one, or what they
-    can learn. Measured, 11 rounds, milliseconds and MiB with the ratio to `nn.LIF()`:
+    they are for is what they can learn, and an accelerator, where T small steps may take longer
+    than one large one (not measured). 11 rounds, milliseconds and MiB with the ratio to `nn.LIF()`:
 
                              T = 4        16             64             256
         LIF                  0.38         1.35           9.75           82.8        ms
