@@ -2,7 +2,9 @@
 
 import ast
 import builtins
+import json
 import pathlib
+import runpy
 
 import jax
 import jax.export
@@ -63,3 +65,26 @@ def test_pallas_is_imported_when_a_kernel_is_called():
         imports = [ast.unparse(n) for n in top if isinstance(n, ast.Import | ast.ImportFrom)]
         assert imports
         assert not [line for line in imports if "pallas" in line]
+
+
+def test_the_measuring_program_is_ready(monkeypatch, capsys):
+    path = pathlib.Path(__file__).parents[2] / "experiments/benchmarks/lif_kernel.py"
+    monkeypatch.setattr("sys.argv", [str(path), "--small", "--dtypes", "bfloat16"])
+    runpy.run_path(str(path), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["interpreted"]
+    (one,) = found["results"]
+    assert one["bytes"] == 16 * 4 * 2 * 300
+    assert {"store", "lif_scan", "lif_kernel", "copy"} <= set(one["rows"])
+    for row in (one["rows"][name] for name in ("store", "lif_kernel")):
+        assert row["flipped"] == 0
+        assert row["error"] < 1e-2  # a bfloat16 has 8 bits
+        assert row["bandwidth"] == pytest.approx(one["bytes"] / row["seconds"])
+
+
+def test_it_does_not_pretend_to_measure_a_kernel_where_there_is_none(monkeypatch, capsys):
+    path = pathlib.Path(__file__).parents[2] / "experiments/benchmarks/lif_kernel.py"
+    monkeypatch.setattr("sys.argv", [str(path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    assert "only --small" in capsys.readouterr().err

@@ -60,9 +60,7 @@ def by_loops(decay, threshold, v, xs):
 run = functools.partial(kernels.forward, Dynamics(), block=128, interpret=True)
 
 
-@pytest.mark.parametrize(
-    "writes", [(), ("bits",), ("spikes",), ("membranes", "spikes"), ("spikes", "bits", "membranes")]
-)
+@pytest.mark.parametrize("writes", [(), ("membranes", "spikes"), ("spikes", "bits", "membranes")])
 def test_it_writes_what_it_is_asked_for(writes):
     made = arrays()
     last, *written = run(*made, writes=writes)
@@ -74,7 +72,7 @@ def test_it_writes_what_it_is_asked_for(writes):
         np.testing.assert_allclose(array, possible[name], atol=1e-6)
 
 
-@pytest.mark.parametrize("neurons", [1, 7, 8, 9, 127, 129])
+@pytest.mark.parametrize("neurons", [8, 129])
 def test_the_last_byte_of_a_timestep_is_filled_up_with_zeros(neurons):
     decay, _, v, xs = arrays(neurons)
     _, bits = run(decay, jnp.float32(-9.0), v, xs, writes=("bits",))  # everything fires

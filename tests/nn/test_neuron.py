@@ -122,8 +122,14 @@ KERNELS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("kind", [pytest.param(nn.LIF, marks=pytest.mark.fast), nn.IF, nn.PLIF])
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        pytest.param(nn.LIF, jnp.bfloat16, marks=pytest.mark.fast),
+        (nn.IF, jnp.bfloat16),
+        (nn.PLIF, jnp.float32),
+    ],
+)
 def test_a_kernel_in_place_of_the_scan_changes_no_value(kind, dtype):
     inputs = sequence(SHAPE, timesteps=4).astype(dtype)
     interpreted = bind(KERNELS[kind], interpret=True, block=128)

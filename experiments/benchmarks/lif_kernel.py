@@ -1,0 +1,224 @@
+"""One LIF layer alone, forward and backward: the Pallas kernel against the scans and a plain copy.
+
+    h = 0.5 v + x, fire at h >= 1, hard reset to 0 (detached), arctan(2); rest at v = 0
+
+    store          nn.LIF(scan=memory.store): lax.scan, derivative by JAX
+    lif_scan       nn.LIF(): lax.scan, derivative by hand
+    lif_kernel     nn.LIF(whole=neurons.lif_kernel): one kernel each way, `--block` neurons each
+    torch          a loop over time in PyTorch, surrogate by hand, where PyTorch sees a GPU
+    copy           y = 2 x over as many bytes as one pass of the kernel moves: what memory can do
+
+Currents and cotangents are [T, B, N], float32, bfloat16 or float16; membranes are float32. All are
+timed in turns in one process, the median over rounds counts. A layer must move 4 sequences of
+currents' dtype (currents, spikes, their cotangents, the currents') and membranes twice:
+
+    bytes = T B N (4 itemsize + 8)        24 in float32, 16 in two bytes, per neuron and timestep
+
+`bandwidth` is that by the time; `of_copy` its ratio to the copy's. The spikes of each are compared
+with lif_scan's (`flipped`: compilers round h once or twice), the gradients too (`error`).
+
+**Not yet run on a GPU or TPU**: nothing is known of the kernel's speed. On a CPU, `--small` runs it
+in interpret mode at a tiny size, to show that the program works; its times say nothing.
+
+Hardware: one GPU or TPU with 16 GB (float32, N = 65536: 7 sequences of 512 MiB)
+Time: unknown; expected minutes
+Expected: lif_kernel's `of_copy` at least 0.8 (goal, unmeasured)
+Command: python experiments/benchmarks/lif_kernel.py            # all sizes and dtypes
+    python experiments/benchmarks/lif_kernel.py --block 256     # other blocks: 128 to 8192
+    python experiments/benchmarks/lif_kernel.py --small         # anywhere
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax import memory, neurons, nn
+from snnjax.typing import bind
+
+SHAPES = [(32, 64, 16384), (32, 64, 65536)]
+DTYPES = ("float32", "bfloat16", "float16")
+SMALL = [(4, 2, 300)]
+DECAY, THRESHOLD, RESET = 0.5, 1.0, neurons.detached(neurons.zero)
+
+
+def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:
+    """The same layer, three ways."""
+    options = {"decay": DECAY, "threshold": THRESHOLD, "reset": RESET}
+    kernel = bind(neurons.lif_kernel, block=block, interpret=interpret)
+    return {
+        "store": nn.LIF(scan=memory.store, **options),
+        "lif_scan": nn.LIF(**options),
+        "lif_kernel": nn.LIF(whole=kernel, **options),
+    }
+
+
+def both_ways(layer: nn.Neuron) -> Callable[..., Any]:
+    """Spikes, and the currents' cotangents in the memory of the spikes'."""
+
+    def run(currents, cotangents):
+        state = layer.initial_state(currents.shape[1:])
+
+        def forward(currents):
+            return layer(currents, state, training=True)[0]
+
+        spikes, pull = jax.vjp(forward, currents)
+        return spikes, pull(cotangents)[0]
+
+    return jax.jit(run, donate_argnums=1)
+
+
+def torch_layer(shape: tuple[int, ...], dtype: str) -> Callable[[], None] | None:
+    """Forward and backward in PyTorch on its GPU, or None where there is none."""
+    try:
+        import torch
+    except ImportError:
+        return None
+    if not torch.cuda.is_available():
+        return None
+
+    class Fire(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, u):
+            ctx.save_for_backward(u)
+            return (u >= 0).to(u.dtype)
+
+        @staticmethod
+        def backward(ctx, g):
+            (u,) = ctx.saved_tensors
+            return g / (1 + (torch.pi * u) ** 2)  # arctan(2)
+
+    narrow = getattr(torch, dtype)
+    currents = torch.randn(shape, device="cuda").to(narrow).requires_grad_()
+    cotangents = torch.randn(shape, device="cuda").to(narrow)
+
+    def run() -> None:
+        v, spikes = torch.zeros(shape[1:], device="cuda"), []
+        for x in currents:
+            h = DECAY * v + x
+            s = Fire.apply(h - THRESHOLD)
+            v = h * (1 - s.detach())
+            spikes.append(s.to(narrow))
+        currents.grad = None
+        torch.stack(spikes).backward(cotangents)
+        torch.cuda.synchronize()
+
+    return run
+
+
+def arrays(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
+    """Currents on which a quarter of the neurons fires or so, and cotangents."""
+    keys = jax.random.split(jax.random.key(0))
+    made = (0.5 + jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape))
+    return made[0].astype(dtype), made[1].astype(dtype)
+
+
+def repeated(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array, calls: int):
+    """A function that calls a compiled program so often and waits; each call feeds the next."""
+    held = [jnp.copy(cotangents)]
+
+    def many() -> None:
+        for _ in range(calls):
+            _, held[0] = run(currents, held[0])
+        held[0].block_until_ready()
+
+    return many
+
+
+def copying(moved: int, calls: int) -> Callable[[], None]:
+    """Reads and writes so many bytes, half of them each."""
+    numbers = jnp.ones(moved // 8, jnp.float32)
+    double = jax.jit(lambda x: 2 * x)
+
+    def many() -> None:
+        for _ in range(calls):
+            made = double(numbers)
+        made.block_until_ready()
+
+    return many
+
+
+def agreement(programs: dict[str, Callable[..., Any]], made: tuple[jax.Array, ...]) -> dict:
+    """Spikes that flipped and the largest error of a gradient, relative to the largest entry."""
+    expected = [np.asarray(a, np.float32) for a in programs["lif_scan"](made[0], jnp.copy(made[1]))]
+    found = {}
+    for name, run in programs.items():
+        spikes, g = (np.asarray(a, np.float32) for a in run(made[0], jnp.copy(made[1])))
+        error = np.abs(g - expected[1]).max() / np.abs(expected[1]).max()
+        found[name] = {"flipped": int((spikes != expected[0]).sum()), "error": float(error)}
+    return found
+
+
+def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Medians of one size and dtype."""
+    made = arrays(shape, dtype)
+    programs = {n: both_ways(layer) for n, layer in layers(options.block, options.small).items()}
+    checked = agreement(programs, made)
+    moved = int(np.prod(shape)) * (4 * made[0].dtype.itemsize + 8)
+    loops = {name: repeated(run, *made, options.calls) for name, run in programs.items()}
+    loops["copy"] = copying(moved, options.calls)
+    torch = torch_layer(shape, dtype)
+    if torch:
+        loops["torch"] = lambda: [torch() for _ in range(options.calls)]
+    seconds = {name: [] for name in loops}
+    for _ in range(options.rounds + 1):  # the first one warms up
+        for name, loop in loops.items():
+            began = time.perf_counter()
+            loop()
+            seconds[name].append((time.perf_counter() - began) / options.calls)
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    rows = {
+        name: {
+            "seconds": median,
+            "bandwidth": moved / median,
+            "of_copy": medians["copy"] / median,
+            **checked.get(name, {}),
+        }
+        for name, median in medians.items()
+    }
+    return {"shape": shape, "dtype": dtype, "bytes": moved, "rows": rows}
+
+
+def main() -> None:
+    """Prints a table and one line of JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--small", action="store_true", help="tiny, the kernel in interpret mode")
+    parser.add_argument("--block", type=int, default=1024, help="neurons per program")
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--calls", type=int, default=10, help="per round")
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    device = jax.devices()[0]
+    if device.platform == "cpu" and not options.small:
+        parser.error("the kernel is for GPUs and TPUs; on a CPU there is only --small")
+    if options.small:
+        options.block, options.calls, options.rounds = 128, 1, 2
+    found = [
+        measure(shape, dtype, options)
+        for shape in (SMALL if options.small else SHAPES)
+        for dtype in options.dtypes
+    ]
+    for one in found:
+        print(f"{one['shape']} {one['dtype']}, {one['bytes'] / 1e6:.1f} MB")
+        for name, row in one["rows"].items():
+            rate = row["bandwidth"] / 1e9
+            times = f"{row['seconds'] * 1e3:>12.3f} ms{rate:>10.2f} GB/s{row['of_copy']:>8.1%}"
+            flipped = f"{row['flipped']:>8} flipped" if "flipped" in row else ""
+            print(f"    {name:<12}{times}{flipped}")
+    about = {"jax": jax.__version__, "device": device.device_kind, "block": options.block}
+    print(json.dumps({**about, "interpreted": options.small, "results": found}))
+
+
+if __name__ == "__main__":
+    main()
