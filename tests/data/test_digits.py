@@ -1,11 +1,14 @@
 """The embedded digits: offline, and divided once and for all."""
 
 import hashlib
+import importlib.util
 
 import numpy as np
 import pytest
+from sklearn import datasets, model_selection
 
 from snnjax import data
+from snnjax.data import digits as digits_file
 
 pytestmark = pytest.mark.fast
 
@@ -26,3 +29,26 @@ def test_the_split_is_stratified_and_never_moves():
     np.testing.assert_allclose(share, 0.25, atol=0.01)
     digest = hashlib.sha256(digits.test.inputs.tobytes() + digits.test.labels.tobytes())
     assert digest.hexdigest().startswith("b73ad886c973a728")
+
+
+def refused():
+    raise AssertionError("scikit-learn was imported, which takes seconds")
+
+
+def test_it_is_what_scikit_learn_loads_and_splits_without_importing_it(monkeypatch):
+    images, labels = datasets.load_digits(return_X_y=True)
+    numbers = np.arange(len(labels))
+    parts = model_selection.train_test_split(
+        numbers, test_size=0.2, stratify=labels, random_state=0
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(digits_file, "_asked", refused)
+        digits = data.load("digits")
+    for split, part in zip((digits.train, digits.test), parts, strict=True):
+        np.testing.assert_array_equal(split.inputs.reshape(-1, 64), images[part])
+        np.testing.assert_array_equal(split.labels, labels[part])
+    # A version that keeps its file elsewhere is asked for it.
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    again = data.load("digits")
+    np.testing.assert_array_equal(again.test.inputs, digits.test.inputs)
+    assert again.test.inputs.dtype == np.uint8 and again.test.labels.dtype == np.int32
