@@ -52,8 +52,8 @@ class PSN(nnx.Module):
         rngs: for the weights.
 
     Raises:
-        ValueError: an order outside of 1 to `T`, or a masking outside of [0, 1]; another number of
-            timesteps (on a call); a strategy over time.
+        ValueError: an empty window; an order outside of 1 to `T`, or a masking outside of [0, 1];
+            another number of timesteps (on a call); a strategy over time.
     """
 
     def __init__(
@@ -65,7 +65,9 @@ class PSN(nnx.Module):
         spike: Surrogate = arctan(),
         rngs: nnx.Rngs,
     ):
-        if not 1 <= (timesteps if order is None else order) <= timesteps:
+        if timesteps < 1:
+            raise ValueError(f"a PSN has a window of one timestep at least, got {timesteps}")
+        if order is not None and not 1 <= order <= timesteps:
             raise ValueError(
                 f"a masked PSN looks at 1 to {timesteps} of its {timesteps} timesteps, got "
                 f"order={order}"

@@ -190,6 +190,8 @@ def test_products_over_time_are_counted(name):
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="whole window of 4 timesteps at once and got 3.*Sliding"):
         call(LAYERS["psn"](), X[:3])
+    with pytest.raises(ValueError, match="a window of one timestep at least, got 0"):
+        nn.PSN(0, rngs=rngs())
     with pytest.raises(ValueError, match="looks at 1 to 4 of its 4 timesteps, got order=5"):
         nn.MaskedPSN(T, order=5, rngs=rngs())
     with pytest.raises(ValueError, match="masking goes from 0.*got 1.5"):
