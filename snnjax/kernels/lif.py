@@ -10,9 +10,9 @@ Bytes per neuron and timestep of float32 currents: forward 12 (currents, spikes,
 does not keep it.
 
 The dynamics come in as functions, so that surrogate, reset and scaling are those of the scan, in
-the same expressions. In interpret mode spikes, membranes and the cotangents of currents and of the
-first membrane are equal to the scan's bit for bit (tests). Compiled for a device they need not be:
-whether a product and a sum are rounded once or twice is up to the compiler, there as in the scan.
+the same expressions: in interpret mode, every operation rounded for itself, the cotangents of
+currents and first membrane equal the scan's bit for bit too, not only spikes and membranes (tests).
+Where a compiler rounds `a * b + c` once, it does so as it happens to fuse, in the scan as here.
 
 **Unmeasured.** That these kernels are lowered for TPUs (Mosaic) and GPUs (Triton) is tested; they
 have run on neither. `experiments/benchmarks/lif_kernel.py` measures them.

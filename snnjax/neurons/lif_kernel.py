@@ -57,20 +57,23 @@ def lif_kernel(
 ) -> tuple[LIFState, Array]:
     """A whole sequence of `lif` in one kernel; equations and memory are those of `lif_scan`.
 
-    In interpret mode spikes, membranes and the gradients of currents and initial membrane equal
-    those of `lif_scan` bit for bit. The gradients of decay and threshold are summed over time in
-    the kernel and over neurons afterwards, `lif_scan` sums the other way round: they agree to
-    rounding. On a GPU or TPU a compiler may round `decay * v + x` once instead of twice, which
-    moves the membrane by a last bit and may so flip a spike at the threshold.
+    In interpret mode spikes and membranes equal those of `lif_scan` bit for bit. So do the
+    gradients of currents and initial membrane where every operation is rounded for itself; XLA:CPU
+    rounds some `a * b + c` once, and of `lif_scan` too a gradient's last bit depends on which
+    others are asked for. The gradients of decay and threshold are summed over time in the kernel
+    and over neurons afterwards, `lif_scan` sums the other way round: they agree to rounding. On a
+    GPU or TPU `decay * v + x` may be rounded once instead of twice, which moves the membrane by a
+    last bit and may so flip a spike at the threshold.
 
     Currents in bfloat16 or float16 are read as they are, membranes stay in the state's dtype, and
     spikes and gradients have the currents' dtype again: the values of `nn` layers between arrays of
     two bytes, in which fewer bytes move (`lif_scan` alone returns float32 spikes of them).
 
     Neurons are cut into blocks of their flattened axis. Where a block does not divide them, the
-    arrays are filled up, which costs a copy of each. Parameters that are no scalars are
-    spread over the batch for the kernel to read, once per sequence. A TPU holds a block of all T in
-    its vector memory: 4 KiB per timestep and array of 1024 neurons, so some hundreds of timesteps.
+    arrays are filled up, which costs a copy of each. Parameters that are no scalars are spread over
+    the batch for the kernel to read, once per sequence; gradients of parameters are written once
+    per neuron, where they are asked for. A TPU holds a block of all T in its vector memory: 4 KiB
+    per timestep and array of 1024 neurons, so some hundreds of timesteps.
 
     Args:
         params: as for `lif`.

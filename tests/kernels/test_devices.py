@@ -59,6 +59,17 @@ def test_the_kernel_is_in_the_program_of_its_device_only(platform):
     assert ("stablehlo.while" in text) == (platform == "cpu")
 
 
+@pytest.mark.parametrize("platform", KERNEL)
+def test_a_batch_of_derivatives_is_lowered_too(platform):
+    def total(decay, xs):
+        params, state = neurons.LIFParams(decay, 1.0), neurons.lif_state(xs.shape[1:])
+        return jnp.sum(jnp.sin(neurons.lif_kernel(params, state, xs)[1]))
+
+    pair = jax.vmap(jax.grad(total, (0, 1)))
+    text = lowered(pair, [platform], jnp.full(2, 0.5), jnp.ones((2, 3, 2, 512)))
+    assert text.count(KERNEL[platform]) == 2
+
+
 def test_pallas_is_imported_when_a_kernel_is_called():
     for path in pathlib.Path(kernels.__file__).parent.glob("*.py"):
         top = ast.parse(path.read_text()).body

@@ -209,6 +209,24 @@ def test_currents_of_integers_are_summed_as_the_scan_sums_them(dtype):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("how", [INTERPRETED, {}], ids=["kernel", "fallback"])
+def test_it_can_be_recomputed_within_a_scan_over_depth(how):
+    params, state, xs, weights = few()
+
+    def total(run, xs):
+        def block(x, _):
+            return run(params, state, x)[1] * 0.9 + 0.1 * x, None
+
+        deep, _ = jax.lax.scan(jax.checkpoint(block), xs, jnp.arange(3))
+        return jnp.sum(deep * weights)
+
+    actual, expected = (
+        jax.grad(functools.partial(total, run))(xs) for run in (bind(lif_kernel, **how), lif_scan)
+    )
+    assert_close(actual, expected, 1e-6)
+
+
+@pytest.mark.fast
 def test_gradients_of_parameters_are_written_only_where_they_are_asked_for():
     params, state, xs, weights = few()
 
