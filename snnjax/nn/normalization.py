@@ -22,6 +22,7 @@ batch training of neural networks", 2017, arXiv:1705.08741 (ghost batch norm).
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 _OVER = ("window", "step", "frozen")
+# Parts in which a batch is summed, where they divide it: one order for up to so many devices.
+_BLOCKS = 64
 
 
 class Statistics(NamedTuple):
@@ -190,8 +193,28 @@ def _moments(axes, devices, carry, x):
 
 
 def _mean(x, axes, devices):
-    mean = x.mean(axes, keepdims=True)
-    return jax.lax.pmean(mean, devices) if devices else mean
+    """Sums of blocks of neighbouring examples, then of all blocks, on however many devices.
+
+    The last bit of a sum depends on its order, and a last bit can move an output to the next point
+    of the grid of a reversible stream, or flip a spike.
+    """
+    batch = next(axis for axis in axes if axis)  # time is axis 0
+    shares = jax.lax.psum(1, devices) if devices else 1
+    count = shares * math.prod(x.shape[axis] for axis in axes)
+    blocks = _blocks(x.shape[batch], shares)
+    x = x.reshape(*x.shape[:batch], blocks, -1, *x.shape[batch + 1 :])
+    within = tuple(axis + (axis >= batch) for axis in axes)
+    sums = x.sum(within, keepdims=True).squeeze(batch + 1)
+    if devices:
+        sums = jax.lax.all_gather(sums, devices, axis=batch, tiled=True)
+    # Two sums in a row are one to the compiler, in an order of its own.
+    return jax.lax.optimization_barrier(sums).sum(batch, keepdims=True) / count
+
+
+def _blocks(examples: int, devices: int) -> int:
+    """Blocks on each device: their size depends on the whole batch alone where that can be."""
+    whole = math.gcd(examples * devices, _BLOCKS)
+    return max(1, whole // devices) if whole % devices == 0 else 1
 
 
 def _standardize_backward(axes, devices, epsilon, alone, residuals, cotangents):
