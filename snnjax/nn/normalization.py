@@ -196,7 +196,8 @@ def _mean(x, axes, devices):
     """Sums of blocks of neighbouring examples, then of all blocks, on however many devices.
 
     The last bit of a sum depends on its order, and a last bit can move an output to the next point
-    of the grid of a reversible stream, or flip a spike.
+    of the grid of a reversible stream, or flip a spike. In blocks fewer do; none would if compilers
+    summed a block alike wherever it lies.
     """
     batch = next(axis for axis in axes if axis)  # time is axis 0
     shares = jax.lax.psum(1, devices) if devices else 1
