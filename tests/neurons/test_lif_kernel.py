@@ -22,14 +22,10 @@ from tests.neurons.test_lif_scan import FLAVOURS, ROWS, arguments
 
 PLAIN = {"xla_backend_optimization_level": 0}
 INTERPRETED = {"block": 128, "interpret": True}
-# Every flavour and shape of parameters takes minutes to compile; of these two.
+# Every flavour and shape of parameters takes minutes to compile.
 SOME = (("subtract", "scalar"), ("zero_detached_scaled", "[1, N]"))
 SLOW = pytest.mark.slow
-RUNS = {
-    "scan": lif_scan,
-    "kernel": bind(lif_kernel, **INTERPRETED),
-    "fallback": lif_kernel,
-}
+RUNS = {"scan": lif_scan, "kernel": bind(lif_kernel, **INTERPRETED), "fallback": lif_kernel}
 
 
 def loss(name, rows, weights, params, states, xs):
@@ -70,18 +66,23 @@ MODES = ("jit", "vmap(grad)", "grad(vmap)")
         ("jit", SOME),
         ("vmap(grad)", SOME[1:]),
         ("grad(vmap)", SOME[:1]),
-        *(pytest.param(mode, tuple(ROWS), marks=SLOW) for mode in MODES),
+        *(pytest.param(mode, tuple(ROWS[i::4]), marks=SLOW) for mode in MODES for i in range(4)),
     ],
-    ids=[f"{mode}-{rows}" for rows in ("some", "all") for mode in MODES],
 )
 def test_flavours_equal_the_scan_bit_for_bit(mode, rows):
     made = [{row: part[row] for row in rows} for part in arguments(jnp.float32)]
     expected, outputs = plain("scan", rows, mode, *made)
+    with jax.enable_x64(True):
+        doubled = jax.tree.map(lambda a: a.astype(jnp.float64), made)
+        exact = plain("scan", rows, mode, *doubled)[0]
     for name in ("kernel", "fallback"):
         actual, actual_outputs = plain(name, rows, mode, *made)
         assert_equal(actual_outputs, outputs)
         assert_equal(actual[1:], expected[1:])  # of initial membranes and currents
-        assert_close(actual[0], expected[0], 2e-5)  # of parameters: sums in another order
+        if name == "kernel":  # parameters' sums cancel, in float32 the scan's are off by 2e-5
+            assert_close(actual[0], exact[0], 1e-5)
+        else:
+            assert_equal(actual[0], expected[0])
     for row in rows:  # what vanishes would pass unseen
         leaves = jax.tree.leaves([part[row] for part in expected])
         assert all(jnp.max(jnp.abs(leaf)) > 1e-3 for leaf in leaves), row
