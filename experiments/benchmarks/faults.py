@@ -40,6 +40,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
@@ -92,6 +93,8 @@ def forked(function, *arguments):
     code = 99
     try:
         code = function(*arguments)
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(code)
 
@@ -154,7 +157,7 @@ def digest(run):
     ended([forked(work)])
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        found, step = pipe.read().split()
+        found, step = pipe.read().split() or ("nothing to be read", "-1")
     return found, int(step)
 
 
