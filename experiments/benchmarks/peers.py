@@ -1,0 +1,210 @@
+"""One training step of four workloads: every memory strategy here, and its peers.
+
+The workloads are those of `peers/workloads.py`: W1 dense, W2 convolutions with batch norm, W3 long
+windows of dense layers (W3R recurrent), W4 neurons alone. Each program is a process, kept to
+`--cores` cores; all stand at once, and a step is asked of each in turn, in an order that rotates,
+so that what else the machine does meets all of them. Told of each: median CPU time of a step
+(the main figure: on a busy machine it says more than the clock), median clock time, the median over
+rounds of their ratio to one program (`ratio`, spikingjelly where it runs), time of the first step,
+temporary arrays as XLA plans them, and how far the resident memory grew. Programs with the same
+first-step loss to 6 digits and the same letter in the column `loss` compute the same thing: batch
+norm per timestep is another function than over the whole window.
+
+Peers that are not installed are left out. How to install them: `peers/README.md`.
+
+Hardware: 2 CPU cores, of which one is used (float32)
+Time: about 2 minutes a workload, 6 with W2T16
+Command: python experiments/benchmarks/peers.py --torch-python VENV/bin/python
+The last line of stdout is one JSON object, which `--json` keeps; `--picture` draws it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import statistics
+import string
+import subprocess
+import sys
+
+HERE = pathlib.Path(__file__).parent / "peers"
+TIME = ["time", "time, recompute(1)", "time, recompute(1), lean"]
+ROOT = ["time, recompute(T^1/2), lean", "time, recompute(T^1/2; 1), lean"]
+DENSE, CONV = ["layer", *TIME, *ROOT], ["layer", "layer, norm per step", *TIME]
+ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
+TORCH = ["spikingjelly", "snntorch"]
+LAST = [f"{name} channels_last" for name in TORCH]
+# Workload -> programs here, of PyTorch, and of JAX peers.
+PROGRAMS: dict[str, tuple[list[str], list[str], list[str]]] = {
+    "W1": (DENSE, [*TORCH, "norse"], ["spyx"]),
+    "W2T4": (CONV, [*TORCH, *LAST], []),
+    "W2T16": (CONV, [*TORCH, *LAST], []),
+    "W3": (DENSE, [*TORCH, "norse"], ["spyx"]),
+    "W3R": (DENSE, ["snntorch"], []),
+    "W4": (ALONE, [*TORCH, "norse"], ["spyx"]),
+}
+for name in ("W1", "W3R", "W2", "W4"):
+    PROGRAMS[f"{name}-small"] = PROGRAMS[{"W2": "W2T4"}.get(name, name)]
+
+
+class Program:
+    """A process that takes steps."""
+
+    def __init__(self, name: str, python: str, file: str, workload: str, cores: int):
+        self.name, self.workload, pipe = name, workload, subprocess.PIPE
+        command = [python, str(HERE / file), name, workload, str(cores)]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
+        self.about, self.steps = self._read(), []
+
+    def step(self) -> None:
+        """Takes one and notes what it took."""
+        assert self._process.stdin
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        self.steps.append(self._read())
+
+    def close(self) -> None:
+        """Ends the process."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+    def _read(self) -> dict:
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{' '.join(map(str, self._process.args))} ended: see above")
+        return json.loads(line)
+
+    def median(self, what: str) -> float:
+        """Of all steps."""
+        return statistics.median(step[what] for step in self.steps)
+
+    def ratio(self, other: Program, what: str) -> float:
+        """To another program, the median over rounds."""
+        pairs = zip(self.steps, other.steps, strict=True)
+        return statistics.median(a[what] / b[what] for a, b in pairs)
+
+
+def started(workload: str, options: argparse.Namespace) -> list[Program]:
+    """The programs of a workload that can be run."""
+    ours, torch, other = PROGRAMS[workload]
+    wanted = [(f"snnjax {name}", sys.executable, "ours.py") for name in ours]
+    if workload[:2] in ("W1", "W3"):
+        wanted.append(("products", sys.executable, "ours.py"))
+    if options.torch_python:
+        wanted += [(name, options.torch_python, "pytorch.py") for name in torch]
+    if options.jax_python:
+        wanted += [(name, options.jax_python, "other_jax.py") for name in other]
+    if options.only:
+        wanted = [row for row in wanted if any(part in row[0] for part in options.only)]
+    found = []
+    for name, python, file in wanted:
+        try:
+            found.append(Program(name, python, file, workload, options.cores))
+        except RuntimeError as error:
+            if file == "ours.py":
+                raise
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def measured(workload: str, options: argparse.Namespace) -> list[dict]:
+    """A row per program."""
+    programs = started(workload, options)
+    try:
+        for turn in range(options.rounds):
+            first = turn % len(programs)
+            for program in programs[first:] + programs[:first]:
+                program.step()
+    finally:
+        for program in programs:
+            program.close()
+    named = {program.name: program for program in programs}
+    base = named.get(options.base, programs[0])
+    losses: list[str] = []
+    return [row(program, base, losses) for program in programs]
+
+
+def row(program: Program, base: Program, losses: list[str]) -> dict:
+    """What is known of a program."""
+    about = dict(program.about)
+    loss = f"{about['loss']:.5e}"
+    if loss not in losses:
+        losses.append(loss)
+    steps = {what: [step[what] for step in program.steps] for what in ("cpu", "wall")}
+    return about | {
+        "workload": program.workload, "program": program.name, "base": base.name,
+        "same": string.ascii_lowercase[losses.index(loss)],
+        "cpu": program.median("cpu"), "wall": program.median("wall"), "steps": steps,
+        "ratio": program.ratio(base, "cpu"), "wall_ratio": program.ratio(base, "wall"),
+        "resident": max(step["resident"] for step in program.steps),
+    }  # fmt: skip
+
+
+def told(row: dict) -> str:
+    """A line of the table."""
+    temporary = f"{row['temporary']:8.1f}" if "temporary" in row else f"{'':8}"
+    return (
+        f"{row['workload']:6} {row['program']:38} {row['same']:>4} {1e3 * row['cpu']:9.1f} "
+        f"{row['ratio']:6.2f} {1e3 * row['wall']:9.1f} {row['first']['wall']:7.2f} {temporary} "
+        f"{row['resident']:9.0f}  {row.get('differs', '')}"
+    )
+
+
+def picture(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
+    """CPU time of a step against the memory that it adds, a panel per workload."""
+    from snnjax import viz
+
+    names = list(dict.fromkeys(row["workload"] for row in rows))
+    figure, axes = viz.style.subplots(columns=len(names), height=3.2)
+    for axis, name in zip(axes[0], names, strict=True):
+        for row in (r for r in rows if r["workload"] == name and r["program"] != "products"):
+            mine = row["program"].startswith("snnjax")
+            colour = viz.style.BLUE if mine else viz.style.VERMILION
+            place = (1e3 * row["cpu"], row["resident"])
+            axis.plot(*place, "o", color=colour, markersize=4)
+            label = row["program"].removeprefix("snnjax ")
+            axis.annotate(label, place, (4, -2), textcoords="offset points", fontsize=5)
+        axis.set_yscale("log")
+        axis.margins(0.25, 0.1)
+        viz.style.polish(axis)
+        viz.style.write(axis, title=name, x="CPU time of a step (ms)", y="memory added (MiB)")
+    figure.set_label("CPU time and memory of a training step, by program")
+    return viz.save(figure, path)
+
+
+def main() -> None:
+    """Measures, tells and draws."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workloads", nargs="+", choices=PROGRAMS, default=[*PROGRAMS][:6])
+    parser.add_argument("--torch-python", help="an interpreter that has spikingjelly and snntorch")
+    parser.add_argument("--jax-python", help="an interpreter that has spyx")
+    parser.add_argument("--only", nargs="+", help="programs whose name holds one of these")
+    parser.add_argument("--base", default="spikingjelly", help="what ratios are to")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--picture", type=pathlib.Path)
+    options = parser.parse_args()
+    print(
+        f"{'':6} {'':38} {'loss':>4} {'CPU ms':>9} {'ratio':>6} {'clock ms':>9} {'first s':>7} "
+        f"{'temp MiB':>8} {'RSS+ MiB':>9}"
+    )
+    rows = []
+    for workload in options.workloads:
+        found = measured(workload, options)
+        rows += found
+        print(*map(told, found), sep="\n", flush=True)
+    result = {"rows": rows, "cores": options.cores, "rounds": options.rounds}
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1))
+    if options.picture:
+        picture(rows, options.picture)
+    short = [{k: v for k, v in row.items() if k != "steps"} for row in rows]
+    print(json.dumps(result | {"rows": short}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Programs of snnjax, one per memory strategy, and what bounds them. Called by `peers.py`."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import workloads
+from flax import nnx
+from workloads import ALPHA, DECAY, RATE, THRESHOLD, Conv, Layer
+
+from snnjax import losses, memory, neurons, nn, readout, surrogate, training
+
+# Name -> order, what statistics run over, strategy over time, and the scheduler.
+VARIANTS = {
+    "layer": ("layer", "window", None, False),
+    "layer, norm per step": ("layer", "step", None, False),
+    "layer, lean": ("layer", "window", None, True),
+    "time": ("time", "step", memory.store, False),
+    "time, recompute(1)": ("time", "step", memory.recompute(every=1), False),
+    "time, recompute(1), lean": ("time", "step", memory.recompute(every=1), True),
+    "time, recompute(T^1/2), lean": ("time", "step", "root", True),
+    "time, recompute(T^1/2; 1), lean": ("time", "step", "nested", True),
+}
+
+
+def _lif(scan=None):
+    return nn.LIF(
+        decay=DECAY, threshold=THRESHOLD, spike=surrogate.arctan(alpha=ALPHA),
+        reset=neurons.detached(neurons.zero), scan=scan,
+    )  # fmt: skip
+
+
+def _network(problem, order, over, scan):
+    """The network of a workload with its weights."""
+    rngs, workload, layers = nnx.Rngs(0), problem.workload, []
+    hidden = problem.kernels[:-1]
+    strides = [s for _, s in workload.layers] if isinstance(workload, Conv) else [1] * len(hidden)
+    for number, (kernel, stride) in enumerate(zip(hidden, strides, strict=True)):
+        if kernel.ndim == 4:
+            layers.append(nn.Conv(*kernel.shape[2:], strides=stride, use_bias=False, rngs=rngs))
+            layers.append(nn.BatchNorm(kernel.shape[-1], over=over))
+        else:
+            layers.append(nn.Linear(*kernel.shape, use_bias=False, rngs=rngs))
+        lif = _lif()
+        if problem.recurrent:
+            lif = nn.Recurrent(lif, problem.recurrent[number].shape[0], rngs=rngs)
+            lif.weights = nnx.Param(jnp.asarray(problem.recurrent[number]))
+        layers.append(lif)
+    if isinstance(workload, Conv):
+        layers.append(nn.Fold(_pool))
+    layers.append(nn.Linear(*problem.kernels[-1].shape, use_bias=False, rngs=rngs))
+    _set(layers, problem.kernels)
+    body = nn.Sequential(*layers)
+    frame = problem.inputs.shape[2:]
+    if order == "layer":
+        return nn.Network(body, frame)
+    return nn.Network(body, frame, order="time", time_scan=scan, collect="mean")
+
+
+def _pool(x):
+    return x.mean((-3, -2))
+
+
+def _set(layers, kernels):
+    """Puts the weights into the synapses, in their order."""
+    left = list(kernels)
+    for layer in layers:
+        for path, value in nnx.to_flat_state(nnx.state(layer, nnx.Param)):
+            if path[-1] == "kernel":
+                assert value[...].shape == left[0].shape, (path, value[...].shape, left[0].shape)
+                nnx.update(layer, nnx.from_flat_state([(path, nnx.Param(left.pop(0)))]))
+    assert not left, f"{len(left)} kernels found no layer"
+
+
+def _trained(problem, variant):
+    """`step()`: the compiled training step of a network."""
+    order, over, scan, lean = VARIANTS[variant]
+    root = max(1, round(problem.workload.timesteps**0.5))
+    if scan == "root":
+        scan = memory.recompute(every=root)
+    elif scan == "nested":
+        scan = memory.recompute(every=root, inner=memory.recompute(every=1))
+    network = _network(problem, order, over, scan)
+    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+    optimizer = optax.adam(RATE)
+    start = network.initial_state(problem.workload.batch)
+
+    def loss(params, statistics, inputs, labels):
+        network = nnx.merge(graphdef, params, rest)
+        state = start._replace(statistics=statistics)
+        outputs, aux = network(inputs, state, training=True)
+        values = losses.cross_entropy(readout.rate(outputs), labels)
+        return losses.mean(values), aux.statistics
+
+    def train(state, inputs, labels):
+        params, slots, statistics = state
+        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(
+            params, statistics, inputs, labels
+        )
+        updates, slots = optimizer.update(gradient, slots, params)
+        return (optax.apply_updates(params, updates), slots, statistics), value
+
+    state = (params, optimizer.init(params), start.statistics)
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
+    options = training.compiler_options(training.make_mesh(), memory_scheduler=lean)
+    compiling = jax.jit(train, donate_argnums=0, compiler_options=options)
+    return _stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
+
+
+def _stepping(compiling, state, *arguments):
+    """`step()` of `(state, ...) -> (state, value)`, compiled when it is first called, and about."""
+    held = {"state": state}
+
+    def step():
+        if "compiled" not in held:
+            held["compiled"] = compiling.lower(held["state"], *arguments).compile()
+        held["state"], value = held["compiled"](held["state"], *arguments)
+        jax.block_until_ready(held["state"])
+        return float(value)
+
+    def about():
+        temporary = held["compiled"].memory_analysis().temp_size_in_bytes / 2**20
+        return {"temporary": temporary, "versions": {"jax": jax.__version__}}
+
+    return step, about
+
+
+def _alone(problem, scan):
+    """`step()` of neurons alone."""
+    layer = _lif(scan)
+    start = layer.initial_state(problem.inputs.shape[1:])
+
+    def loss(inputs):
+        return layer(inputs, start, training=True)[0].sum()
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train(gradient, inputs):
+        del gradient  # the one before makes room for this one
+        value, gradient = jax.value_and_grad(loss)(inputs)
+        return gradient, value
+
+    inputs = jnp.asarray(problem.inputs)
+    return _stepping(train, jnp.zeros_like(inputs), inputs)
+
+
+def network(problem, *, variant):
+    """A network, trained under one strategy."""
+    if isinstance(problem.workload, Layer):
+        raise SystemExit("this workload has no network")
+    return _trained(problem, variant)
+
+
+def layer(problem, *, scan):
+    """Neurons alone, under one strategy."""
+    if not isinstance(problem.workload, Layer):
+        raise SystemExit("this workload is a network")
+    return _alone(problem, scan)
+
+
+def products(problem):
+    """The matrix products of a step alone, three for each layer and two for the first: a floor."""
+    if not isinstance(problem.workload, workloads.Dense):
+        raise SystemExit("this is of dense layers")
+    rows = problem.workload.timesteps * problem.workload.batch
+    draw = np.random.default_rng(0)
+    kernels = [jnp.asarray(k) for k in problem.kernels]
+    sizes = [problem.inputs.shape[-1], *(k.shape[1] for k in kernels)]
+    layers = [jnp.asarray(draw.standard_normal((rows, n), np.float32)) for n in sizes]
+
+    @jax.jit
+    def multiply(state, layers, kernels):
+        found = []
+        for number, kernel in enumerate(kernels):
+            before, after = layers[number : number + 2]
+            found += [before @ kernel, before.T @ after]
+            found += [after @ kernel.T] if number else []
+        return state, sum(jnp.sum(x[0]) for x in jax.lax.optimization_barrier(found))
+
+    return _stepping(multiply, jnp.zeros(()), layers, kernels)
+
+
+if __name__ == "__main__":
+    programs = {f"snnjax {v}": functools.partial(network, variant=v) for v in VARIANTS}
+    scans = {"": None, " store": memory.store, " recompute(6)": memory.recompute(every=6)}
+    scans |= {" recompute(1)": memory.recompute(every=1)}
+    programs |= {f"snnjax LIF{n}": functools.partial(layer, scan=s) for n, s in scans.items()}
+    workloads.serve(programs | {"products": products})

@@ -1,0 +1,65 @@
+"""The programs beside those of peers: every strategy takes the same first steps."""
+
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+
+FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "benchmarks" / "peers"
+
+
+@pytest.fixture(scope="module")
+def ours():
+    sys.path.insert(0, str(FOLDER))
+    try:
+        spec = importlib.util.spec_from_file_location("ours", FOLDER / "ours.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        yield module
+    finally:
+        sys.path.remove(str(FOLDER))
+
+
+def losses(ours, workload, variant):
+    step, about = ours.network(ours.workloads.problem(workload), variant=variant)
+    with jax.numpy_dtype_promotion("standard"):  # optax mixes dtypes
+        found = [step() for _ in range(3)]
+    assert about()["temporary"] > 0
+    return found
+
+
+@pytest.mark.parametrize(
+    "workload", ["W1-small", pytest.param("W3R-small", marks=pytest.mark.slow)]
+)
+def test_strategies_take_the_same_steps(ours, workload):
+    first, *rest = (losses(ours, workload, v) for v in ours.VARIANTS if "norm" not in v)
+    assert first[2] < first[0]
+    for other in rest:
+        assert other == pytest.approx(first, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_statistics_of_a_step_are_those_of_time_order(ours):
+    alike = ["layer, norm per step", "time", "time, recompute(1)"]
+    first, *rest = (losses(ours, "W2-small", variant) for variant in alike)
+    for other in rest:
+        assert other == pytest.approx(first, rel=1e-4)
+    assert losses(ours, "W2-small", "layer")[0] != pytest.approx(first[0], rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_program_measures_in_turns(tmp_path):
+    file, picture = tmp_path / "found.json", tmp_path / "found.png"
+    words = ["--workloads", "W4-small", "--rounds", "2", "--json", file, "--picture", picture]
+    done = subprocess.run(
+        [sys.executable, FOLDER.parent / "peers.py", *words],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    rows = json.loads(file.read_text())["rows"]
+    assert json.loads(done.stdout.splitlines()[-1])["rounds"] == 2 and picture.exists()
+    assert [row["same"] for row in rows] == ["a"] * len(rows)
+    assert all(len(row["steps"]["cpu"]) == 2 for row in rows)
