@@ -30,8 +30,9 @@ import sys
 
 HERE = pathlib.Path(__file__).parent / "peers"
 TIME = ["time", "time, recompute(1)", "time, recompute(1), lean"]
+PACK = ["time, recompute(2), pack, lean"]
 ROOT = ["time, recompute(T^1/2), lean", "time, recompute(T^1/2; 1), lean"]
-DENSE, CONV = ["layer", *TIME, *ROOT], ["layer", "layer, norm per step", *TIME]
+DENSE, CONV = ["layer", *TIME, *ROOT], ["layer", "layer, norm per step", *TIME, *PACK]
 ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]
 LAST = [f"{name} channels_last" for name in TORCH]

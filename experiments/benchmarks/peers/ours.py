@@ -14,7 +14,7 @@ from workloads import ALPHA, DECAY, RATE, THRESHOLD, Conv, Layer
 
 from snnjax import losses, memory, neurons, nn, readout, surrogate, training
 
-# Name -> order, what statistics run over, strategy over time, and the scheduler.
+# Name -> order, what statistics run over, strategy over time, and whether XLA orders for memory.
 VARIANTS = {
     "layer": ("layer", "window", None, False),
     "layer, norm per step": ("layer", "step", None, False),
@@ -22,6 +22,7 @@ VARIANTS = {
     "time": ("time", "step", memory.store, False),
     "time, recompute(1)": ("time", "step", memory.recompute(every=1), False),
     "time, recompute(1), lean": ("time", "step", memory.recompute(every=1), True),
+    "time, recompute(2), pack, lean": ("time", "step", memory.recompute(every=2), True),
     "time, recompute(T^1/2), lean": ("time", "step", "root", True),
     "time, recompute(T^1/2; 1), lean": ("time", "step", "nested", True),
 }
@@ -85,6 +86,8 @@ def _trained(problem, variant):
     elif scan == "nested":
         scan = memory.recompute(every=root, inner=memory.recompute(every=1))
     network = _network(problem, order, over, scan)
+    if "pack" in variant:
+        network = nn.with_memory(network, memory.Strategy(pack=True))
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     optimizer = optax.adam(RATE)
     start = network.initial_state(problem.workload.batch)
