@@ -46,6 +46,16 @@ def test_train_says_what_it_measured(trained):
     assert json.loads((folder / "result.json").read_text()) == said
 
 
+def test_pages_are_kept_when_asked_for(monkeypatch, capsys):
+    from snnjax import training
+
+    monkeypatch.setattr(training, "keep_pages", lambda: False)  # not in this process
+    wrong = ["train", MICRO, "--coordinator", "nowhere"]
+    code, _, err = call(capsys, *wrong, "--keep-pages")
+    assert code == 2 and "needs Linux with glibc" in err
+    assert "glibc" not in call(capsys, *wrong)[2]
+
+
 def test_eval_measures_the_same_as_train(trained, capsys):
     folder, said = trained
     code, found, _ = call(capsys, "eval", str(folder))

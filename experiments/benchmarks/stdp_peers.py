@@ -26,14 +26,15 @@ Recipe:
     peer/bin/pip install --no-deps bindsnet==0.3.4
     (its packages for data sets, pictures and games are imported, but not used; where they are
     absent, an empty module takes their place)
-Hardware: one core of a CPU that other work shared all the while (float32; jax 0.10.2, Python 3.11;
-    torch 2.13.0, which is older than 0.3.4 asks for). CPU seconds are those of the process itself
-Time: 18 minutes there; two or three on two free cores
-Expected: ours, medians of 5 turns of 20 images:
-        N = 100     23.1 images/s against 0.317: 73 times (66 in CPU seconds, 0.0025 against 0.163)
-                    37.7 spikes per image against 40.3; weights moved 0.011 against 0.015
-        N = 400     11.1 images/s against 0.231: 48 times (54 in CPU seconds, 0.0046 against 0.248)
-                    40.1 spikes per image against 39.7; weights moved 0.0036 against 0.0038
+Hardware: 2 CPU cores with nothing beside it (float32; jax 0.10.2, Python 3.11; torch 2.13.0, older
+    than 0.3.4 asks for). On cores that other work shares, threads of PyTorch that wait for each
+    other cost theirs far more than ours
+Time: a minute, with `--images 10 --turns 3`
+Expected: so, medians:
+        N = 100     462 images/s against 12.8: 36 times (67 in CPU seconds, 0.0023 against 0.156)
+                    34.2 spikes per image against 35.0; weights moved 0.0048 against 0.0058
+        N = 400     157 images/s against 9.2: 17 times (18 in CPU seconds, 0.0118 against 0.218)
+                    34.7 spikes per image against 34.8; weights moved 0.0014 against 0.0017
     These are the first images after random weights, which make the most spikes; ours gets faster
     as they become fewer
 Command: python experiments/benchmarks/stdp_peers.py --bindsnet-python peer/bin/python

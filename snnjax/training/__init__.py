@@ -42,6 +42,7 @@ from snnjax.training.optimizer import (
     sgd,
     warmup_cosine,
 )
+from snnjax.training.pages import keep_pages
 from snnjax.training.planning import largest, plan, strategies_of, whole_number
 from snnjax.training.processes import connect, decided, leads
 from snnjax.training.run import Run, versions
@@ -105,6 +106,7 @@ __all__ = [
     "given",
     "gradient",
     "initialize",
+    "keep_pages",
     "initialize_learner",
     "judge_step",
     "lamb",
