@@ -159,19 +159,24 @@ def picture(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
     from snnjax import viz
 
     names = list(dict.fromkeys(row["workload"] for row in rows))
-    figure, axes = viz.style.subplots(columns=len(names), height=3.2)
-    for axis, name in zip(axes[0], names, strict=True):
-        for row in (r for r in rows if r["workload"] == name and r["program"] != "products"):
+    columns = min(2, len(names))
+    lines = -(-len(names) // columns)
+    figure, axes = viz.style.subplots(rows=lines, columns=columns, height=0.5 + 2.6 * lines)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    for axis, name in zip(axes.flat, names, strict=False):
+        found = [r for r in rows if r["workload"] == name and r["program"] != "products"]
+        for row in found:
             mine = row["program"].startswith("snnjax")
             colour = viz.style.BLUE if mine else viz.style.VERMILION
             place = (1e3 * row["cpu"], row["resident"])
             axis.plot(*place, "o", color=colour, markersize=4)
-            label = row["program"].removeprefix("snnjax ")
-            axis.annotate(label, place, (4, -2), textcoords="offset points", fontsize=5)
-        axis.set_yscale("log")
-        axis.margins(0.25, 0.1)
+            label = row["program"].removeprefix("snnjax ").replace("recompute", "r")
+            axis.annotate(label, place, (4, -2), textcoords="offset points", fontsize=6)
+        axis.set_xlim(0, 1.35e3 * max(row["cpu"] for row in found))
+        axis.set_ylim(0, 1.1 * max(row["resident"] for row in found))
         viz.style.polish(axis)
-        viz.style.write(axis, title=name, x="CPU time of a step (ms)", y="memory added (MiB)")
+        viz.style.write(axis, title=name, x="CPU time of a step (ms)", y="resident (MiB)")
     figure.set_label("CPU time and memory of a training step, by program")
     return viz.save(figure, path)
 
