@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-
 import jax
 import jax.numpy as jnp
 import optax
 import workloads
+from jax_steps import stepping
 from workloads import DECAY, RATE, Layer
 
-
-def _stepping(compiling, state, *arguments):
-    held = {"state": state}
-
-    def step():
-        if "compiled" not in held:
-            held["compiled"] = compiling.lower(held["state"], *arguments).compile()
-        held["state"], value = held["compiled"](held["state"], *arguments)
-        jax.block_until_ready(held["state"])
-        return float(value)
-
-    def about():
-        versions = {p: importlib.metadata.version(p) for p in ("jax", "spyx")}
-        temporary = held["compiled"].memory_analysis().temp_size_in_bytes / 2**20
-        differs = "soft reset, differentiated; spikes one step late"
-        return {"temporary": temporary, "versions": versions, "differs": differs}
-
-    return step, about
+SPYX = {
+    "packages": ("jax", "spyx"),
+    "differs": "soft reset, differentiated; spikes one step late",
+}
 
 
 def spyx(problem):
@@ -49,7 +34,8 @@ def spyx(problem):
             value, gradient = jax.value_and_grad(alone)(inputs)
             return gradient, value
 
-        return _stepping(jax.jit(train, donate_argnums=0), jnp.zeros_like(inputs), inputs)
+        start = jnp.zeros_like(inputs)
+        return stepping(jax.jit(train, donate_argnums=0), start, inputs, **SPYX)
     layers = []
     for kernel in problem.kernels:
         layer = nnx.Linear(*kernel.shape, use_bias=False, rngs=rngs)
@@ -70,7 +56,7 @@ def spyx(problem):
         return (optax.apply_updates(params, updates), slots), value
 
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), (params, optimizer.init(params)))
-    return _stepping(jax.jit(train, donate_argnums=0), state, inputs, labels)
+    return stepping(jax.jit(train, donate_argnums=0), state, inputs, labels, **SPYX)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import workloads
 from flax import nnx
+from jax_steps import stepping
 from workloads import ALPHA, DECAY, RATE, THRESHOLD, Conv, Layer
 
 from snnjax import losses, memory, neurons, nn, readout, surrogate, training
@@ -111,25 +112,7 @@ def _trained(problem, variant):
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
     options = training.compiler_options(training.make_mesh(), memory_scheduler=lean)
     compiling = jax.jit(train, donate_argnums=0, compiler_options=options)
-    return _stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
-
-
-def _stepping(compiling, state, *arguments):
-    """`step()` of `(state, ...) -> (state, value)`, compiled when it is first called, and about."""
-    held = {"state": state}
-
-    def step():
-        if "compiled" not in held:
-            held["compiled"] = compiling.lower(held["state"], *arguments).compile()
-        held["state"], value = held["compiled"](held["state"], *arguments)
-        jax.block_until_ready(held["state"])
-        return float(value)
-
-    def about():
-        temporary = held["compiled"].memory_analysis().temp_size_in_bytes / 2**20
-        return {"temporary": temporary, "versions": {"jax": jax.__version__}}
-
-    return step, about
+    return stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
 
 
 def _alone(problem, scan):
@@ -147,7 +130,7 @@ def _alone(problem, scan):
         return gradient, value
 
     inputs = jnp.asarray(problem.inputs)
-    return _stepping(train, jnp.zeros_like(inputs), inputs)
+    return stepping(train, jnp.zeros_like(inputs), inputs)
 
 
 def network(problem, *, variant):
@@ -183,7 +166,7 @@ def products(problem):
             found += [after @ kernel.T] if number else []
         return state, sum(jnp.sum(x[0]) for x in jax.lax.optimization_barrier(found))
 
-    return _stepping(multiply, jnp.zeros(()), layers, kernels)
+    return stepping(multiply, jnp.zeros(()), layers, kernels)
 
 
 if __name__ == "__main__":
