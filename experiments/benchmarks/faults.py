@@ -173,9 +173,9 @@ def saved(run):
     return training.checkpoints.steps(run / "checkpoints")
 
 
-def wait_for(run, step, children):
-    """Until so many steps are recorded, or the run has ended."""
-    while recorded(run) < step:
+def wait_for(run, step, children, checkpoints=0):
+    """Until so many steps are recorded and checkpoints written, or the run has ended."""
+    while recorded(run) < step or len(saved(run)) < checkpoints:
         with contextlib.suppress(ChildProcessError):
             done = [os.waitid(os.P_PID, c, os.WEXITED | os.WNOHANG | os.WNOWAIT) for c in children]
             if any(done):
@@ -222,7 +222,8 @@ def trial(folder, kind, draw, expected):
         expected[processes],
     )
     if kind != "full":
-        wait_for(run, draw.randrange(EVERY + 1, STEPS - 6), children)
+        # A run whose only checkpoint is damaged is refused: there has to be one before.
+        wait_for(run, draw.randrange(EVERY + 1, STEPS - 6), children, 2 * (kind == "damaged"))
         time.sleep(draw.random() * 0.2)
         with contextlib.suppress(ProcessLookupError):
             name = signal.SIGTERM if kind == "term" else signal.SIGKILL
