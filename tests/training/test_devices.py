@@ -134,6 +134,21 @@ def test_groups_parts_and_mixtures_do_not_depend_on_the_devices(fields):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_devices_share_one_loss_scale():
+    """An overflow on any of them leaves the update out on all."""
+    session = compiled(make(batch=64, precision="float16"), "data=2")
+    batch = training.feed(session.loader, 0, session.mesh)
+    copied = functools.partial(jax.tree.map, jax.numpy.copy, session.state)
+    after, metrics = session.train(copied(), batch)
+    assert metrics.finite and float(after.loss_scale.scale) == 2.0**15
+    _, alone = updated("", precision="float16")
+    np.testing.assert_allclose(metrics.gradient_norm, alone.gradient_norm, rtol=0.05)
+    high = session.state.loss_scale._replace(scale=jax.numpy.float32(2.0**40))
+    after, metrics = session.train(copied()._replace(loss_scale=high), batch)
+    assert not metrics.finite and after.finite
+    jax.tree.map(np.testing.assert_array_equal, after.params, session.state.params)
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     "fields, text, cure",

@@ -61,6 +61,16 @@ def test_resuming_changes_no_bit(straight, compiled, tmp_path, stop):
     assert evals(run.records()) == evals(straight[0].records())
 
 
+@pytest.mark.slow
+def test_resuming_in_float16_goes_on_with_its_scale(tmp_path):
+    half = training.prepare(make(precision="float16"))
+    straight, run = (training.Run.create(tmp_path / n, half.experiment, "") for n in "ab")
+    whole = training.fit(fresh(half), straight)
+    training.fit(fresh(half), run, stop=stop_after(3))
+    assert_same_bits(training.fit(fresh(half), run).state, whole.state)
+    assert int(whole.state.loss_scale.finite_steps) == 10
+
+
 def test_resuming_from_an_old_checkpoint_makes_the_records_again(straight, compiled, tmp_path):
     """As after `kill -9`: records are newer than the newest checkpoint."""
     run = training.Run.create(tmp_path / "run", make(), "")
