@@ -29,7 +29,8 @@ def stepping(compiling, state, *arguments, packages=("jax",), differs=None):
     def about():
         temporary = held["compiled"].memory_analysis().temp_size_in_bytes / 2**20
         versions = {package: importlib.metadata.version(package) for package in packages}
-        told = {"temporary": temporary, "versions": versions}
+        device = jax.devices()[0].device_kind
+        told = {"temporary": temporary, "versions": versions, "device": device}
         return told | ({"differs": differs} if differs else {})
 
     return step, about

@@ -13,15 +13,16 @@ def _prepared(problem):
     import torch
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    inputs = torch.from_numpy(problem.inputs)
+    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    inputs = torch.asarray(problem.inputs, device=torch.get_default_device())
     if inputs.ndim == 5:
         inputs = inputs.permute(0, 1, 4, 2, 3).contiguous()
-    return torch, inputs, torch.from_numpy(problem.labels).long()
+    return torch, inputs, torch.asarray(problem.labels, device=inputs.device).long()
 
 
 def _synapse(torch, kernel, stride=1):
     """A layer of PyTorch with these weights, channels first."""
-    values = torch.from_numpy(kernel)
+    values = torch.asarray(kernel, device=torch.get_default_device())
     if kernel.ndim == 2:
         layer = torch.nn.Linear(*kernel.shape, bias=False)
         layer.weight.data = values.T.contiguous()
@@ -31,6 +32,11 @@ def _synapse(torch, kernel, stride=1):
     )
     layer.weight.data = values.permute(3, 2, 0, 1).contiguous()
     return layer
+
+
+def _refuse_feedback(problem):
+    if problem.recurrent:
+        raise SystemExit("this program has no recurrent weights: take snntorch")
 
 
 def _strides(problem):
@@ -74,11 +80,13 @@ def _alone(torch, inputs, neurons):
 
 def _about(torch, *packages):
     versions = {p: importlib.metadata.version(p) for p in ("torch", *packages)}
-    return lambda: {"versions": versions, "threads": torch.get_num_threads()}
+    known = {"versions": versions, "threads": torch.get_num_threads()}
+    return lambda: known | {"device": str(torch.get_default_device())}
 
 
 def spikingjelly(problem, *, channels_last=False):
     """Multi-step mode: synapses and batch norm on `[T B, ...]`, neurons in a loop over time."""
+    _refuse_feedback(problem)
     torch, inputs, labels = _prepared(problem)
     from spikingjelly.activation_based import functional, layer, neuron, surrogate
 
@@ -158,9 +166,12 @@ def snntorch(problem, *, channels_last=False):
     norms, nodes = torch.nn.ModuleList(norms), [lif() for _ in synapses]
     last = _synapse(torch, problem.kernels[-1])
     whole = torch.nn.ModuleList([synapses, norms, last])
-    recurrent = [torch.nn.Parameter(torch.from_numpy(r)) for r in problem.recurrent]
+    recurrent = [
+        torch.nn.Parameter(torch.asarray(r, device=inputs.device)) for r in problem.recurrent
+    ]
     for number, matrix in enumerate(recurrent):
-        whole.register_parameter(f"recurrent{number}", matrix)
+        recurrent[number] = torch.nn.Parameter(matrix)
+        whole.register_parameter(f"recurrent{number}", recurrent[number])
     frames = [frame.contiguous() for frame in inputs]
     if channels_last:
         whole = whole.to(memory_format=torch.channels_last)
@@ -187,6 +198,7 @@ def snntorch(problem, *, channels_last=False):
 
 def norse(problem):
     """`LIFBoxCell` in a loop over time; its reset is differentiated."""
+    _refuse_feedback(problem)
     torch, inputs, labels = _prepared(problem)
     from norse.torch.functional.lif_box import (
         LIFBoxFeedForwardState,
