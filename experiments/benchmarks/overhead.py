@@ -9,10 +9,8 @@ machine it says more than the clock.
 
 Hardware: 2 CPU cores, of which one is used (float32)
 Time: about 5 minutes with the core to itself
-Expected: at most 5 % (measured on a machine so busy that only CPU time says anything, 191 ms per
-    bare step, in blocks of 40 with a checkpoint every 80 steps, six times as often: 1.8 % in blocks
-    without a checkpoint, 10 % in those with one, about 0.6 s of a processor each; at one in 500
-    steps that comes to 2.4 %)
+Expected: at most 5 % (500 steps of each, one checkpoint, 159 ms a bare step: 3.8 % by the clock and of
+    the processor, all blocks together; blocks differ by 5 % among themselves)
 Command: taskset -c 0 python experiments/benchmarks/overhead.py --data-dir "$SNNJAX_DATA"
 """
 
