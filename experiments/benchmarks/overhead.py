@@ -9,8 +9,8 @@ machine it says more than the clock.
 
 Hardware: 2 CPU cores, of which one is used (float32)
 Time: about 5 minutes with the core to itself
-Expected: at most 5 % (500 steps of each, one checkpoint, 159 ms a bare step: 3.8 % by the clock and of
-    the processor, all blocks together; blocks differ by 5 % among themselves)
+Expected: at most 5 % (500 steps of each, one checkpoint, 159 ms a bare step: 3.8 % by the clock and
+    of the processor, all blocks together; blocks differ by 5 % among themselves)
 Command: taskset -c 0 python experiments/benchmarks/overhead.py --data-dir "$SNNJAX_DATA"
 """
 
