@@ -29,6 +29,8 @@ Expected: blocks are scanned, so that five times as many layers change little; t
     `depth=recompute(sqrt)`, whose last segment is a program of its own: 1.37x (one round).
 
         first step of snnjax train     empty cache 13.8 s     filled cache 5.9 s
+        on two cores that are free     empty cache 10.7 s     filled cache 5.2 s
+        on their clock                              8.4 s                  5.1 s
 Command: python experiments/benchmarks/compile_time.py
 """
 
