@@ -104,7 +104,7 @@ def started(workload: str, options: argparse.Namespace) -> list[Program]:
     for name, python, file in wanted:
         try:
             found.append(Program(name, python, file, workload, options.cores))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # not installed, or no such interpreter
             if file == "ours.py":
                 raise
             print(f"left out: {error}", file=sys.stderr)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,17 +17,46 @@ from workloads import ALPHA, DECAY, RATE, THRESHOLD, Conv, Layer
 
 from snnjax import losses, memory, neurons, nn, readout, surrogate, training
 
-# Name -> order, what statistics run over, strategy over time, and whether XLA orders for memory.
+
+class Variant(NamedTuple):
+    """How a network is trained.
+
+    Attributes:
+        order: of layers or of time.
+        over: what the statistics of batch norm run over.
+        scan: the strategy over time, from the root of the number of timesteps; or None.
+        lean: whether XLA orders for memory.
+        pack: whether spikes are kept as bits.
+    """
+
+    order: str
+    over: str
+    scan: Callable[[int], Any] | None = None
+    lean: bool = False
+    pack: bool = False
+
+
+def _every(count):
+    return lambda root: memory.recompute(every=count)
+
+
+def _root(root):
+    return memory.recompute(every=root)
+
+
+def _nested(root):
+    return memory.recompute(every=root, inner=memory.recompute(every=1))
+
+
 VARIANTS = {
-    "layer": ("layer", "window", None, False),
-    "layer, norm per step": ("layer", "step", None, False),
-    "layer, lean": ("layer", "window", None, True),
-    "time": ("time", "step", memory.store, False),
-    "time, recompute(1)": ("time", "step", memory.recompute(every=1), False),
-    "time, recompute(1), lean": ("time", "step", memory.recompute(every=1), True),
-    "time, recompute(2), pack, lean": ("time", "step", memory.recompute(every=2), True),
-    "time, recompute(T^1/2), lean": ("time", "step", "root", True),
-    "time, recompute(T^1/2; 1), lean": ("time", "step", "nested", True),
+    "layer": Variant("layer", "window"),
+    "layer, norm per step": Variant("layer", "step"),
+    "time": Variant("time", "step", lambda root: memory.store),
+    "time, recompute(1)": Variant("time", "step", _every(1)),
+    "time, recompute(1), lean": Variant("time", "step", _every(1), lean=True),
+    "time, recompute(2), pack, lean": Variant("time", "step", _every(2), lean=True, pack=True),
+    "time, recompute(T^1/2), lean": Variant("time", "step", _root, lean=True),
+    "time, recompute(T^1/2; 1), lean": Variant("time", "step", _nested, lean=True),
 }
 
 
@@ -36,7 +67,7 @@ def _lif(scan=None):
     )  # fmt: skip
 
 
-def _network(problem, order, over, scan):
+def _network(problem, variant):
     """The network of a workload with its weights."""
     rngs, workload, layers = nnx.Rngs(0), problem.workload, []
     hidden = problem.kernels[:-1]
@@ -44,7 +75,7 @@ def _network(problem, order, over, scan):
     for number, (kernel, stride) in enumerate(zip(hidden, strides, strict=True)):
         if kernel.ndim == 4:
             layers.append(nn.Conv(*kernel.shape[2:], strides=stride, use_bias=False, rngs=rngs))
-            layers.append(nn.BatchNorm(kernel.shape[-1], over=over))
+            layers.append(nn.BatchNorm(kernel.shape[-1], over=variant.over))
         else:
             layers.append(nn.Linear(*kernel.shape, use_bias=False, rngs=rngs))
         lif = _lif()
@@ -56,11 +87,12 @@ def _network(problem, order, over, scan):
         layers.append(nn.Fold(_pool))
     layers.append(nn.Linear(*problem.kernels[-1].shape, use_bias=False, rngs=rngs))
     _set(layers, problem.kernels)
-    body = nn.Sequential(*layers)
-    frame = problem.inputs.shape[2:]
-    if order == "layer":
-        return nn.Network(body, frame)
-    return nn.Network(body, frame, order="time", time_scan=scan, collect="mean")
+    body, frame = nn.Sequential(*layers), problem.inputs.shape[2:]
+    if variant.scan is None:
+        return nn.Network(body, frame, order=variant.order)
+    scan = variant.scan(max(1, round(workload.timesteps**0.5)))
+    network = nn.Network(body, frame, order=variant.order, time_scan=scan, collect="mean")
+    return nn.with_memory(network, memory.Strategy(pack=True)) if variant.pack else network
 
 
 def _pool(x):
@@ -80,15 +112,7 @@ def _set(layers, kernels):
 
 def _trained(problem, variant):
     """`step()`: the compiled training step of a network."""
-    order, over, scan, lean = VARIANTS[variant]
-    root = max(1, round(problem.workload.timesteps**0.5))
-    if scan == "root":
-        scan = memory.recompute(every=root)
-    elif scan == "nested":
-        scan = memory.recompute(every=root, inner=memory.recompute(every=1))
-    network = _network(problem, order, over, scan)
-    if "pack" in variant:
-        network = nn.with_memory(network, memory.Strategy(pack=True))
+    network = _network(problem, variant)
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     optimizer = optax.adam(RATE)
     start = network.initial_state(problem.workload.batch)
@@ -110,7 +134,7 @@ def _trained(problem, variant):
 
     state = (params, optimizer.init(params), start.statistics)
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
-    options = training.compiler_options(training.make_mesh(), memory_scheduler=lean)
+    options = training.compiler_options(training.make_mesh(), memory_scheduler=variant.lean)
     compiling = jax.jit(train, donate_argnums=0, compiler_options=options)
     return stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
 
@@ -137,7 +161,7 @@ def network(problem, *, variant):
     """A network, trained under one strategy."""
     if isinstance(problem.workload, Layer):
         raise SystemExit("this workload has no network")
-    return _trained(problem, variant)
+    return _trained(problem, VARIANTS[variant])
 
 
 def layer(problem, *, scan):

@@ -65,7 +65,7 @@ def _trained(torch, module, forward, labels):
     return step
 
 
-def _alone(torch, inputs, neurons):
+def _alone(inputs, neurons):
     """`step()` of neurons alone."""
     inputs.requires_grad_(True)
 
@@ -78,10 +78,20 @@ def _alone(torch, inputs, neurons):
     return step
 
 
-def _about(torch, *packages):
-    versions = {p: importlib.metadata.version(p) for p in ("torch", *packages)}
-    known = {"versions": versions, "threads": torch.get_num_threads()}
-    return lambda: known | {"device": str(torch.get_default_device())}
+def _looped(torch, cell, state, currents):
+    """Spikes of `(current, state) -> (spikes, state)`, called for one timestep after the other."""
+    spikes = []
+    for current in currents:
+        spike, state = cell(current, state)
+        spikes.append(spike)
+    return torch.stack(spikes)
+
+
+def _about(torch, package, **more):
+    versions = {p: importlib.metadata.version(p) for p in ("torch", package)}
+    device = str(torch.get_default_device())
+    known = {"versions": versions, "threads": torch.get_num_threads(), "device": device}
+    return lambda: known | more
 
 
 def spikingjelly(problem, *, channels_last=False):
@@ -104,7 +114,7 @@ def spikingjelly(problem, *, channels_last=False):
             functional.reset_net(node)
             return node(x)
 
-        return _alone(torch, inputs, run), about
+        return _alone(inputs, run), about
     modules = []
     for kernel, stride in zip(problem.kernels[:-1], _strides(problem), strict=True):
         synapse = _synapse(torch, kernel, stride)
@@ -148,17 +158,10 @@ def snntorch(problem, *, channels_last=False):
     about = _about(torch, "snntorch")
     if isinstance(problem.workload, Layer):
         node = lif()
-
-        def run(x):
-            membrane, spikes = node.init_leaky(), []
-            for current in x:
-                spike, membrane = node(current, membrane)
-                spikes.append(spike)
-            return torch.stack(spikes)
-
-        return _alone(torch, inputs, run), about
+        return _alone(inputs, lambda x: _looped(torch, node, node.init_leaky(), x)), about
     strides = _strides(problem)
-    synapses = torch.nn.ModuleList(map(_synapse, [torch] * 9, problem.kernels[:-1], strides))
+    pairs = zip(problem.kernels[:-1], strides, strict=True)
+    synapses = torch.nn.ModuleList(_synapse(torch, *pair) for pair in pairs)
     norms = [torch.nn.BatchNorm2d(k.shape[-1]) for k in problem.kernels[:-1] if k.ndim == 4]
     for synapse, stride in zip(synapses, strides, strict=True):
         if stride == 2:
@@ -170,8 +173,7 @@ def snntorch(problem, *, channels_last=False):
         torch.nn.Parameter(torch.asarray(r, device=inputs.device)) for r in problem.recurrent
     ]
     for number, matrix in enumerate(recurrent):
-        recurrent[number] = torch.nn.Parameter(matrix)
-        whole.register_parameter(f"recurrent{number}", recurrent[number])
+        whole.register_parameter(f"recurrent{number}", matrix)
     frames = [frame.contiguous() for frame in inputs]
     if channels_last:
         whole = whole.to(memory_format=torch.channels_last)
@@ -211,10 +213,7 @@ def norse(problem):
         tau_mem_inv=torch.tensor(500.0), v_leak=torch.tensor(0.0), v_th=torch.tensor(THRESHOLD),
         v_reset=torch.tensor(0.0), method="super", alpha=torch.tensor(ALPHA),
     )  # fmt: skip
-    known = _about(torch, "norse")()
-
-    def about():
-        return known | {"differs": "reset differentiated, its own surrogate"}
+    about = _about(torch, "norse", differs="reset differentiated, its own surrogate")
 
     def cell(current, state):
         return lif_box_feed_forward_step(2 * current, state, parameters, dt=0.001)
@@ -223,15 +222,7 @@ def norse(problem):
         return LIFBoxFeedForwardState(v=torch.zeros_like(like))
 
     if isinstance(problem.workload, Layer):
-
-        def run(x):
-            state, spikes = rest(x[0]), []
-            for current in x:
-                spike, state = cell(current, state)
-                spikes.append(spike)
-            return torch.stack(spikes)
-
-        return _alone(torch, inputs, run), about
+        return _alone(inputs, lambda x: _looped(torch, cell, rest(x[0]), x)), about
     synapses = torch.nn.ModuleList(_synapse(torch, kernel) for kernel in problem.kernels)
 
     def forward():
