@@ -2,10 +2,12 @@
 
 They are written over flat arrays and know nothing of neuron models: the dynamics come in as
 functions. The rooms above choose when to use them. Pallas is imported when a kernel is called.
-
 None of them has been timed on hardware; see `experiments/benchmarks/lif_kernel.py`.
+
+`apart` is no kernel but has a computation run as if it were one, on a CPU.
 """
 
+from snnjax.kernels.apart import apart, one_trip
 from snnjax.kernels.devices import by_device, gpu_options
 from snnjax.kernels.lif import Dynamics, Output, backward, forward
 from snnjax.kernels.tiles import LANES, check_block
@@ -14,9 +16,11 @@ __all__ = [
     "LANES",
     "Dynamics",
     "Output",
+    "apart",
     "backward",
     "by_device",
     "check_block",
     "forward",
     "gpu_options",
+    "one_trip",
 ]

@@ -28,7 +28,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from snnjax.memory.apart import apart
+from snnjax.kernels import apart
 from snnjax.memory.grid import DEFAULT_BITS, on_grid, watched
 from snnjax.memory.trees import combine, partition, partition_read, smooth_vjp, sum_found
 from snnjax.typing import Array, PyTree
@@ -126,7 +126,7 @@ class Coupling:
     ) -> tuple[Streams, tuple[PyTree, Streams, PyTree]]:
         """Inverse and derivative at once: each branch runs forward once, under `jax.vjp`.
 
-        The branches take turns (`memory.apart`): the working set is that of one.
+        The branches take turns (`kernels.apart`): the working set is that of one.
         """
         del y
         (d1, d2), d_aux = cotangents

@@ -22,7 +22,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.apart import apart
+from snnjax.kernels import apart
 from snnjax.typing import Array, PyTree
 
 __all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak", "watched"]

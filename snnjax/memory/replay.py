@@ -17,8 +17,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from snnjax.kernels import apart
 from snnjax.memory import symbolic
-from snnjax.memory.apart import apart
 from snnjax.memory.packing import Like, pack, unpack
 from snnjax.memory.trees import combine, partition, smooth_half, smooth_vjp
 from snnjax.typing import Array, PyTree

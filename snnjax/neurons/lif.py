@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.kernels import apart
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
@@ -198,10 +199,23 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
     params, first, hs = residuals
     g_last, g_spikes = cotangents
     gain = input_gain(params.decay, scale_input)
+    fire = functools.partial(fire_and_reset, spike, reset)
 
     def decay_gradient(v_before, h, g_h):
         slope = decay_slope(params.decay, v_before, h, scale_input=scale_input)
         return sum_to(slope * g_h, params.decay.shape)
+
+    def alone(carry, h, threshold, g_v):
+        _, pull = jax.vjp(fire, threshold, h)
+        return pull((g_v, carry[1]))
+
+    if len(hs) == 1:
+        # By itself: XLA:CPU would write it into each place that reads it, with the step's forward
+        # pass in front of it and a copy of `g_v` besides.
+        start = (jnp.zeros_like(params.threshold), g_spikes[0])
+        g_threshold, g_h = apart(alone, start, hs[0], params.threshold, g_last)
+        g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
+        return g_params, params.decay * g_h, (gain * g_h)[None]
 
     def step(carry, t):
         g_v, later, g_params, pending, g_seq = carry
@@ -209,7 +223,6 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
         # a write and then a read of the same array is what XLA does in place.
         g_seq = lax.dynamic_update_index_in_dim(g_seq, pending, t + 1, 0)
         h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
-        fire = functools.partial(fire_and_reset, spike, reset)
         (v, _), pull = jax.vjp(fire, params.threshold, h)
         g_threshold, g_h = pull((g_v, g_s))
         # The membrane before step t+1 is known only here, one step further back.

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.memory.apart import one_trip
+from snnjax.kernels import one_trip
 from snnjax.nn.convolution_gradients import input_gradient, weight_gradient
 from snnjax.nn.depthwise import depthwise
 from snnjax.nn.geometry import Geometry, convolve, vary_alike

@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.apart import apart
+from snnjax.kernels import apart
 from snnjax.memory.grid import on_grid, stream_peak
 from snnjax.memory.trees import combine, partition, smooth_vjp
 from snnjax.typing import Array, PyTree

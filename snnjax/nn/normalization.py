@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.memory.apart import apart
+from snnjax.kernels import apart
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.narrow import narrow
 from snnjax.nn.synapses import Fold
@@ -73,8 +73,8 @@ class BatchNorm(nnx.Module):
         groups: parts of the batch with statistics of their own, in training.
         axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
             of all of them (see `nn.over_devices`).
-        alone: on a CPU batch statistics are computed by themselves (`memory.apart`): last bits that
-            do not depend on what the program around keeps for its derivative.
+        alone: on a CPU batch statistics are computed by themselves (`kernels.apart`): last bits
+            that do not depend on what the program around keeps for its derivative.
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).

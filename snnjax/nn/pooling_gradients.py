@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from snnjax.memory.apart import apart
+from snnjax.kernels import apart
 from snnjax.typing import Array
 
 __all__ = ["Patches", "largest", "search"]
