@@ -15,7 +15,7 @@ from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacke
 from snnjax.memory.planning import Candidate, Plan, largest, plan
 from snnjax.memory.replay import Replayed, replayed
 from snnjax.memory.reverse import Reverse, reversal, reverse
-from snnjax.memory.scans import Recompute, recompute, store
+from snnjax.memory.scans import Recompute, recompute, store, whole
 from snnjax.memory.strategy import Strategy, StrategyError, parse_strategy
 
 __all__ = [
@@ -63,4 +63,5 @@ __all__ = [
     "unpack",
     "unpacked",
     "watched",
+    "whole",
 ]

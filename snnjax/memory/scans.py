@@ -8,6 +8,8 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
     recompute(every=k)       (N / k) S + k R               2
     recompute(every=k, inner=recompute(every=m))
                              (N / k) S + (k / m) S + m R   3
+
+`recompute(every=k, inner=whole)` replays k steps at once, where the step knows how.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from jax import lax
 from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.typing import PyTree, Scan, Step
 
-__all__ = ["Recompute", "recompute", "store"]
+__all__ = ["Recompute", "recompute", "store", "whole"]
 
 
 def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
@@ -41,6 +43,32 @@ def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree
         The state after the last step, and the outputs `[N, ...]`.
     """
     return lax.scan(lambda s, x: step(params, s, x), state, xs)
+
+
+def whole(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    """The step's own function of a sequence, `step.whole(params, state, xs)`, where it has one.
+
+    That of a network in `order="time"` runs the frames layer by layer, each synapse as one product
+    over all of them; that of a neuron is its hand-written derivative. `recompute(k, inner=whole)`
+    of such a network keeps what `recompute(k)` keeps, and its products are k times as large: on a
+    CPU the faster of the two where a timestep's are small. A large product may round otherwise than
+    k small ones, as `order="layer"` does; a neuron's values are those of `store`, bit for bit. What
+    it keeps is up to the step. A step without such a function is scanned by `store`.
+
+    Args:
+        step: `(params, state, x) -> (state, y)`, and `step.whole`, `(params, state, xs) -> (state,
+            ys)`, in value its scan.
+        params: what every step shares; differentiable.
+        state: the state before the first step.
+        xs: the inputs, `[N, ...]`.
+
+    Returns:
+        The state after the last step, and the outputs `[N, ...]`.
+    """
+    function = getattr(step, "whole", None)
+    if function is None:
+        return store(step, params, state, xs)
+    return function(params, state, xs)
 
 
 def recompute(
@@ -64,11 +92,13 @@ def recompute(
 
     Args:
         every: length of a segment, in steps; `"sqrt"` takes the root of the length, rounded up.
-        inner: the strategy within a segment while it is replayed.
+        inner: the strategy within a segment while it is replayed; `whole` where the step knows a
+            faster way through a segment than step by step.
         keep: names of values to keep at every step instead of computing them again, as given by
             `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name `"spikes"` (what
-            neurons give out) and `"currents"` (what synapses give out); keeping currents spares
-            the convolutions' second pass.
+            neurons give out) and `"currents"` (what synapses give out), and what a layer of an
+            `nn.Sequential` gives out has the name of that layer, such as `"linear0"`. Keeping
+            currents spares the second pass of products and convolutions.
 
     Returns:
         A scan; equal arguments give equal scans.

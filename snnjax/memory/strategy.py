@@ -14,7 +14,7 @@ from typing import Any
 
 from snnjax.memory.packing import Storage
 from snnjax.memory.reverse import Reverse, reversal
-from snnjax.memory.scans import Recompute, recompute, store
+from snnjax.memory.scans import Recompute, recompute, store, whole
 from snnjax.typing import Scan
 
 __all__ = ["Strategy", "StrategyError", "parse_strategy"]
@@ -104,15 +104,15 @@ def _read(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         if node.id == "recompute":
             raise ValueError("recompute needs its number of steps, recompute(every)")
-        return {"store": store, "reverse": reversal()}.get(node.id, node.id)
+        return {"store": store, "whole": whole, "reverse": reversal()}.get(node.id, node.id)
     if isinstance(node, ast.Constant):
         return node.value
     raise ValueError(f"{ast.unparse(node)} is neither a scan nor a number")
 
 
 def _scan(scan: Scan) -> str:
-    if scan is store:
-        return "store"
+    if scan in (store, whole):
+        return scan.__name__
     if isinstance(scan, Recompute):
         inner = "" if scan.inner is store else f", inner={_scan(scan.inner)}"
         keep = f", keep={scan.keep!r}" if scan.keep else ""

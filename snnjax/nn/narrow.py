@@ -12,12 +12,14 @@ rounding stands in the program once, where the docstring says.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax import neurons
 from snnjax.nn.geometry import vary_alike, wide
 from snnjax.typing import Array, PyTree, Step
 
@@ -32,6 +34,9 @@ __all__ = [
     "product",
     "widen",
 ]
+
+# These widen currents of two bytes where they compute, not in memory.
+_READ_NARROW = (neurons.lif_kernel, neurons.integrate_fire_kernel, neurons.plif_kernel)
 
 
 def is_narrow(array: Any) -> bool:
@@ -135,8 +140,15 @@ class MixedStep:
         """The outputs as they leave, for currents of this dtype."""
         return outputs.astype(currents.dtype) if self.spiking else outputs
 
-    def whole(self, function: Any, params: PyTree, state: PyTree, currents: Array):
-        """The same with a function of the whole sequence."""
+    @property
+    def whole(self) -> Any:
+        """The same of a whole sequence, where the step has such a function (`memory.whole`)."""
+        function: Any = self.step.whole  # type: ignore[attr-defined]
+        if getattr(function, "function", function) in _READ_NARROW:
+            return function
+        return functools.partial(self._whole, function)
+
+    def _whole(self, function: Any, params: PyTree, state: PyTree, currents: Array):
         state, outputs = function(params, state, widen(currents))
         return state, self.leaving(outputs, currents)
 

@@ -186,11 +186,21 @@ class Cell:
 
     def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
         """One frame `[B, ...]` through the layers."""
+        neurons, ys = self.whole(params, neurons, frame[None])
+        return neurons, _first(ys)
+
+    def whole(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
+        """Frames `[T, B, ...]` layer by layer."""
         body, statistics, key = params
         state = State(neurons, statistics)
-        outputs, aux = body(frame[None], state, training=self.training, key=key, taps=self.taps)
+        outputs, aux = body(frames, state, training=self.training, key=key, taps=self.taps)
         moved = aux.statistics if self.training else ()
-        return aux.state, (widen(outputs[0]), moved, jax.tree.map(lambda leaf: leaf[0], aux.taps))
+        # A row for every frame, of what is one for all of them too: statistics are averaged.
+        moved = jax.tree.map(lambda leaf: leaf[None], moved)
+        moved, seen = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])), (moved, aux.taps)
+        )
+        return aux.state, (widen(outputs), moved, seen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +212,17 @@ class Collecting:
 
     def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
         """One frame; nothing leaves but statistics and taps."""
+        state, ys = self.whole(params, state, frame[None])
+        return state, _first(ys)
+
+    def whole(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
+        """Frames layer by layer."""
         neurons, collected = state
-        neurons, (outputs, moved, seen) = self.cell(params, neurons, frame)
-        collected = outputs if self.share is None else collected + self.share * outputs
-        return (neurons, collected), ((), moved, seen)
+        neurons, (outputs, moved, seen) = self.cell.whole(params, neurons, frames)
+        if self.share is None:
+            return (neurons, outputs[-1]), ((), moved, seen)
+        return (neurons, collected + self.share * outputs.sum(0)), ((), moved, seen)
+
+
+def _first(rows: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf[0], rows)

@@ -10,7 +10,7 @@ inverse that the neuron offers. The values are the same under each.
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from snnjax import memory, neurons
+from snnjax import memory
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.narrow import is_narrow, mixed
 from snnjax.nn.reconstruction import reconstruction
@@ -27,9 +27,6 @@ from snnjax.nn.taps import tapped
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
-
-# These widen currents of two bytes where they compute, not in memory.
-_READ_NARROW = (neurons.lif_kernel, neurons.integrate_fire_kernel, neurons.plif_kernel)
 
 
 class Constant(nnx.Variable):
@@ -147,17 +144,14 @@ def run(
             same dtype; membranes and outputs that are no spikes are float32.
     """
     membrane = None
+    step = step if whole is None else WithWhole(step, whole)
     if is_narrow(currents):
         step, scan = mixed(step, scan, spiking=spiking)
-        if whole is not None and getattr(whole, "function", whole) not in _READ_NARROW:
-            whole = functools.partial(step.whole, whole)
     if "membrane" in taps:
         traced = bind(_with_membrane, step=step)
         after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)
-    elif scan is None and whole is not None:
-        after, outputs = whole(params, state, currents)
     else:
-        after, outputs = (scan or memory.store)(step, params, state, currents)
+        after, outputs = (scan or memory.whole)(step, params, state, currents)
     outputs = checkpoint_name(outputs, "spikes")
     seen = tapped(taps, outputs, currents=currents, params=params, membrane=membrane)
     for kinds in reconstruction("", scan, step, params, state, currents, taps).values():
@@ -173,6 +167,18 @@ def membranes(state: Any) -> Array:
     while not isinstance(state, jax.Array):
         state = state.v if hasattr(state, "v") else state[0]
     return state
+
+
+@dataclasses.dataclass(frozen=True)
+class WithWhole:
+    """A step that knows a function of the whole sequence, see `memory.whole`."""
+
+    step: Step
+    whole: Callable[..., Any]
+
+    def __call__(self, params: Any, state: Any, current: Array) -> tuple[Any, Array]:
+        """One timestep."""
+        return self.step(params, state, current)
 
 
 def _with_membrane(params, state, current, *, step):

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
@@ -37,6 +38,9 @@ class Joints:
 
 class Sequential(nnx.Module):
     """Layers one after the other; each one's outputs are the next one's inputs.
+
+    What a layer gives out bears the name that taps call it by (`conv0`, `lif1`), for
+    `memory.recompute(keep=)`.
 
     Args:
         layers: any layers of the contract `nn.Layer`.
@@ -70,33 +74,40 @@ class Sequential(nnx.Module):
         ]
 
         options = {"training": training, "taps": taps}
-        run, run_alone = (bind(function, **options) for function in (_run, _run_alone))
+        names = tuple(layer_name(layer, i) for i, layer in enumerate(self.layers))
         if self.joints is None:
-            outputs, auxes = run(owns, inputs)
+            outputs, auxes = _run(owns, inputs, names=names, **options)
         else:
             starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
-            cut = [owns[a:b] for a, b in itertools.pairwise((*starts, len(owns)))]
-            runs = [run_alone if alone else run for alone in self.joints.alone]
+            pairs = list(itertools.pairwise((*starts, len(owns))))
+            cut = [owns[a:b] for a, b in pairs]
+            runs = [
+                bind(_run_alone if alone else _run, names=names[a:b], **options)
+                for (a, b), alone in zip(pairs, self.joints.alone, strict=True)
+            ]
             outputs, parts = memory.chain(
                 runs, cut, inputs, scan=self.joints.scan, spikes=marks[0], alone=marks[1]
             )
             outputs = _joined(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
-        names = [layer_name(layer, i) for i, layer in enumerate(self.layers)]
         return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
-def _run(owns: Any, x: Any, *, training: bool, taps: tuple[str, ...]) -> tuple[Array, list[Aux]]:
+def _run(owns: Any, x: Any, *, names: tuple[str, ...], **options: Any) -> tuple[Array, list[Aux]]:
     """Layers one after the other; `owns` are they, their states and keys."""
     x, auxes = _joined(x), []
-    for layer, own, key in owns:
-        x, aux = layer(x, own, training=training, key=key, taps=taps)
+    for (layer, own, key), name in zip(owns, names, strict=True):
+        x, aux = layer(x, own, key=key, **options)
+        x = checkpoint_name(x, name)
         auxes.append(aux)
     return x, auxes
 
 
-def _run_alone(owns: Any, x: Any, **options: Any) -> tuple[Any, list[Aux]]:
+def _run_alone(
+    owns: Any, x: Any, *, names: tuple[str, ...], **options: Any
+) -> tuple[Any, list[Aux]]:
     """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
+    del names
     ((layer, own, key),) = owns
     outputs, aux = getattr(layer, "streams", layer)(_joined(x), own, key=key, **options)
     return outputs, [aux]

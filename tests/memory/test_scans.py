@@ -44,6 +44,9 @@ def whole(step, params, state, xs):
     return {n: after for n, (after, _) in both.items()}, {n: ys for n, (_, ys) in both.items()}
 
 
+step.whole = functools.partial(whole, step)
+
+
 class Row(NamedTuple):
     scan: Any
     neurons: tuple[str, ...] = ALL
@@ -70,7 +73,8 @@ SCANS = {
         memory.recompute(4, inner=memory.reverse(undo)), REVERSIBLE, 4, slow=BOTH
     ),
     # Of these only the coupled one undoes steps, four at a time.
-    "whole sequence": Row(whole, WHOLE, 4, slow=()),
+    "whole sequence": Row(memory.whole, WHOLE, 4, slow=()),
+    "recompute, whole segments": Row(memory.recompute(4, inner=memory.whole), WHOLE, 4, slow=BOTH),
 }
 
 

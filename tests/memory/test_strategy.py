@@ -11,7 +11,7 @@ pytestmark = pytest.mark.fast
 
 counts = st.integers(1, 10**6)
 reversals = st.builds(lambda n: memory.reversal(refresh=n), st.none() | counts)
-leaves = st.just(memory.store) | reversals
+leaves = st.sampled_from([memory.store, memory.whole]) | reversals
 names = st.lists(st.sampled_from(["spikes", "currents"]) | st.text(max_size=5), max_size=3)
 recomputes = st.recursive(
     leaves,
@@ -50,6 +50,7 @@ def test_what_is_written_is_read_back(strategy):
         ("depth=reverse(refresh=3)", Strategy(depth=memory.reversal(refresh=3))),
         ("time=recompute(sqrt)", Strategy(time=memory.recompute("sqrt"))),
         ("time=recompute(every=8)", Strategy(time=memory.recompute(8))),
+        ("time=recompute(8, inner=whole)", Strategy(time=memory.recompute(8, inner=memory.whole))),
         (
             "depth=recompute(8, inner=recompute(1), keep=(spikes, 'currents'))",
             Strategy(

@@ -16,6 +16,7 @@ import pytest
 from snnjax import memory, neurons, surrogate
 from snnjax.neurons import LIFParams, LIFState, lif_kernel, lif_kernel_packed, lif_scan
 from snnjax.nn.narrow import mixed
+from snnjax.nn.neuron import WithWhole
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.neurons.test_lif_scan import FLAVOURS, ROWS, arguments
@@ -192,8 +193,8 @@ def test_the_bits_are_the_spikes(shape, how):
 )
 def test_currents_of_two_bytes_are_those_of_a_layer_between_narrow_arrays(dtype, how):
     made = few((4, 3, 43), dtype)
-    step, _ = mixed(neurons.lif, None, spiking=True)
-    expected = evaluate(functools.partial(step.whole, lif_scan), *made)
+    step, _ = mixed(WithWhole(neurons.lif, lif_scan), None, spiking=True)
+    expected = evaluate(step.whole, *made)
     actual = evaluate(bind(lif_kernel, **how), *made)
     assert_equal(actual, expected)
     (after, spikes), (_, g_xs) = actual

@@ -91,6 +91,37 @@ def test_a_time_scan_over_the_whole_network_changes_nothing():
     assert_close(moved.statistics, aux.statistics, 1e-6)
 
 
+@pytest.mark.parametrize("every", [1, 3, T])
+def test_frames_can_be_run_a_few_at_a_time_layer_by_layer(every):
+    """Products of more rows may round otherwise; statistics are the mean over all timesteps."""
+    stored, aux, gradients = results(network("time", "step"))
+    scan = memory.recompute(every, inner=memory.whole)
+    chunked, moved, again = results(network("time", "step", time_scan=scan))
+    assert_close(chunked, stored, 1e-5)
+    assert_close(leaves(again), leaves(gradients), 1e-4)
+    assert_close((moved.state, moved.statistics), (aux.state, aux.statistics), 1e-5)
+
+
+def test_a_network_that_runs_at_once_in_time_order_is_that_of_layer_order():
+    layer, _, to_layer = results(network("layer", "step"))
+    time, _, to_time = results(network("time", "step", time_scan=memory.whole))
+    np.testing.assert_array_equal(time, layer)
+    assert_close(leaves(to_time), leaves(to_layer), 1e-6)
+
+
+def test_what_a_layer_of_that_name_gives_out_can_be_kept():
+    def products(keep):
+        r, scan = rngs(), memory.recompute(2, inner=memory.whole, keep=keep)
+        layers = nn.Linear(9, 6, rngs=r), nn.LIF(), nn.Linear(6, 5, rngs=r), nn.LIF()
+        net = nn.Network(nn.Sequential(*layers), (9,), order="time", time_scan=scan)
+        frames, state = sequence((B, 9)), net.initial_state(B)
+        loss = lambda net: net(frames, state, training=True)[0].sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(net)).count("dot_general")
+
+    # Forward, again, to the weights; and to the inputs but for the first.
+    assert [products(()), products(("linear0",)), products(("currents",))] == [7, 6, 5]
+
+
 def test_the_module_and_its_statistics_leave_as_they_came_in_evaluation():
     for order in ("layer", "time"):
         net = network(order, "step")
@@ -102,14 +133,15 @@ def test_the_module_and_its_statistics_leave_as_they_came_in_evaluation():
 
 
 def test_both_orders_are_seen_alike():
-    taps = [
-        network(order)(
-            FRAMES, network().initial_state(B), training=False, taps=("spikes", "membrane")
-        )[1].taps
-        for order in ("layer", "time")
-    ]
-    assert sorted(taps[0]) == sorted(taps[1]) == ["li6", "lif2"]
-    assert_close(taps[1], taps[0], 1e-6)
+    by_three = memory.recompute(3, inner=memory.whole)
+    ways = network("layer"), network("time"), network("time", time_scan=by_three)
+    kinds = ("spikes", "membrane", "rates")
+    taps, *others = (
+        net(FRAMES, network().initial_state(B), training=False, taps=kinds)[1].taps for net in ways
+    )
+    assert sorted(taps) == ["li6", "lif2"]
+    for other in others:
+        assert_close(other, taps, 1e-6)
 
 
 @pytest.mark.fast
@@ -177,7 +209,9 @@ def test_an_unknown_tap_is_refused(taps):
 
 
 @pytest.mark.parametrize(("collect", "of"), [("mean", jnp.mean), ("last", lambda y, _: y[-1])])
-@pytest.mark.parametrize("scan", [None, memory.recompute(3)])
+@pytest.mark.parametrize(
+    "scan", [None, memory.recompute(3), memory.recompute(3, inner=memory.whole)]
+)
 def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):
     net = nn.Network(body("step"), FRAME, order="time", time_scan=scan, collect=collect)
     full = network("time", "step", time_scan=scan)
