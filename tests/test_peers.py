@@ -12,16 +12,21 @@ import pytest
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "benchmarks" / "peers"
 
 
-@pytest.fixture(scope="module")
-def ours():
+def loaded(path):
+    """A module of a file, which finds those beside the programs."""
     sys.path.insert(0, str(FOLDER))
     try:
-        spec = importlib.util.spec_from_file_location("ours", FOLDER / "ours.py")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        yield module
+        return module
     finally:
         sys.path.remove(str(FOLDER))
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return loaded(FOLDER / "ours.py")
 
 
 def losses(ours, workload, variant):
@@ -49,6 +54,12 @@ def test_statistics_of_a_step_are_those_of_time_order(ours):
     for other in rest:
         assert other == pytest.approx(first, rel=1e-4)
     assert losses(ours, "W2-small", "layer")[0] != pytest.approx(first[0], rel=1e-4)
+
+
+def test_every_peer_of_jax_has_a_program():
+    wanted = loaded(FOLDER.parent / "peers.py").PROGRAMS.values()
+    named = {name for _, _, *lists in wanted for names in lists for name in names}
+    assert named == set(loaded(FOLDER / "other_jax.py").PROGRAMS)
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
-"""One LIF layer alone, forward and backward: the Pallas kernel against the scans and a plain copy.
+"""One LIF layer alone, forward and backward: the Pallas kernel, the scans, PyTorch, a plain copy.
 
     h = 0.5 v + x, fire at h >= 1, hard reset to 0 (detached), arctan(2); rest at v = 0
 
     store          nn.LIF(scan=memory.store): lax.scan, derivative by JAX
     lif_scan       nn.LIF(): lax.scan, derivative by hand
     lif_kernel     nn.LIF(whole=neurons.lif_kernel): one kernel each way, `--block` neurons each
-    torch          a loop over time in PyTorch, surrogate by hand, where PyTorch sees a GPU
+    torch          a loop over time in PyTorch, surrogate by hand
+    spikingjelly   its multi-step LIF, `functional.lif_multi_step`; in brackets what it chose
     copy           y = 2 x over as many bytes as one pass of the kernel moves: what memory can do
 
 Currents and cotangents are [T, B, N], float32, bfloat16 or float16; membranes are float32. All are
@@ -17,13 +18,21 @@ currents' dtype (currents, spikes, their cotangents, the currents') and membrane
 `bandwidth` is that by the time; `of_copy` its ratio to the copy's. The spikes of each are compared
 with lif_scan's (`flipped`: compilers round h once or twice), the gradients too (`error`).
 
-**Not yet run on a GPU or TPU**: nothing is known of the kernel's speed. On a CPU, `--small` runs it
-in interpret mode at a tiny size, to show that the program works; its times say nothing.
+Both of PyTorch need a build of it that sees the GPU; a row that cannot run is left out with a line
+on stderr. spikingjelly 2 takes the first of its extension (where it was built from source), Triton
+and a loop in PyTorch that there is; `SJ_LIF_CUDA_IMPLEMENTATION=triton` in front of the command
+asks for one. Its function is given float32 membranes: its module makes them in the currents' dtype
+and in two bytes falls back to a loop in PyTorch.
 
-Hardware: one GPU or TPU with 16 GB (float32, N = 65536: 7 sequences of 512 MiB)
+**Not yet run on a GPU or TPU**: nothing is known of the kernel's speed. On a CPU, `--small` runs it
+in interpret mode at a tiny size, PyTorch on the CPU, to show that the program works; its times say
+nothing.
+
+Hardware: one GPU or TPU with 16 GB (float32, N = 65536: 7 sequences of 512 MiB), 24 GB with PyTorch
 Time: unknown; expected minutes
-Expected: lif_kernel's `of_copy` at least 0.8 (goal, unmeasured)
-Command: python experiments/benchmarks/lif_kernel.py            # all sizes and dtypes
+Expected: lif_kernel's `of_copy` at least 0.8 (goal, unmeasured); nothing flipped, 0.5 v being exact
+Command: pip install -e ".[cuda12]" torch spikingjelly==2.0.0   # the last two for their rows
+    python experiments/benchmarks/lif_kernel.py                 # all sizes and dtypes
     python experiments/benchmarks/lif_kernel.py --block 256     # other blocks: 128 to 8192
     python experiments/benchmarks/lif_kernel.py --small         # anywhere
 """
@@ -31,11 +40,14 @@ Command: python experiments/benchmarks/lif_kernel.py            # all sizes and 
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib.metadata
 import json
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
@@ -79,14 +91,8 @@ def both_ways(layer: nn.Neuron) -> Callable[..., Any]:
     return jax.jit(run, donate_argnums=1)
 
 
-def torch_layer(shape: tuple[int, ...], dtype: str) -> Callable[[], None] | None:
-    """Forward and backward in PyTorch on its GPU, or None where there is none."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    if not torch.cuda.is_available():
-        return None
+def torch_loop(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, Callable[..., Any]]:
+    """The layer as a plain loop over time."""
 
     class Fire(torch.autograd.Function):
         @staticmethod
@@ -99,22 +105,75 @@ def torch_layer(shape: tuple[int, ...], dtype: str) -> Callable[[], None] | None
             (u,) = ctx.saved_tensors
             return g / (1 + (torch.pi * u) ** 2)  # arctan(2)
 
-    narrow = getattr(torch, dtype)
-    currents = torch.randn(shape, device="cuda").to(narrow).requires_grad_()
-    cotangents = torch.randn(shape, device="cuda").to(narrow)
-
-    def run() -> None:
-        v, spikes = torch.zeros(shape[1:], device="cuda"), []
+    def forward(currents):
+        v, spikes = torch.zeros(shape[1:], device=device), []
         for x in currents:
             h = DECAY * v + x
             s = Fire.apply(h - THRESHOLD)
             v = h * (1 - s.detach())
-            spikes.append(s.to(narrow))
-        currents.grad = None
-        torch.stack(spikes).backward(cotangents)
-        torch.cuda.synchronize()
+            spikes.append(s.to(x.dtype))
+        return torch.stack(spikes)
 
-    return run
+    return "torch", forward
+
+
+def spikingjelly(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, Callable[..., Any]]:
+    """The layer of spikingjelly 2, and a name that says what carries it out."""
+    from spikingjelly.activation_based import functional, surrogate
+
+    chosen: Any = functional.neuron_implementation("lif", torch.device(device))
+    for name, reason in chosen["unavailable"].items():
+        tell(f"spikingjelly has no {name} here: {reason}")
+    options = {"tau": 1 / (1 - DECAY), "decay_input": False, "v_threshold": THRESHOLD}
+    options |= {"v_reset": 0.0, "detach_reset": True, "surrogate_function": surrogate.ATan(2.0)}
+    v = torch.zeros(shape[1:], device=device)
+    forward = lambda currents: functional.lif_multi_step(currents, v, **options)[0]  # noqa: E731
+    return f"spikingjelly ({chosen['implementation']})", forward
+
+
+def torch_layers(made: tuple[jax.Array, ...], *, small: bool) -> dict[str, Callable[..., Any]]:
+    """Functions `calls -> (spikes, gradient)` of the last call, for each layer that works here."""
+    found = {}
+    for make in (torch_loop, spikingjelly):
+        try:
+            import torch
+
+            if not (small or torch.cuda.is_available()):
+                raise RuntimeError("PyTorch sees no GPU: install a build of it for CUDA")
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            if not found:
+                dtype = getattr(torch, made[0].dtype.name)
+                x, g = (torch.from_numpy(np.array(a, np.float32)).to(device, dtype) for a in made)
+                x.requires_grad_()
+            name, forward = make(torch, x.shape, device)
+            run = repeated_in_torch(torch, forward, x, g)
+            run(1)
+        except Exception as error:  # whatever it lacks, the others are measured
+            tell(f"{make.__name__} is left out: {type(error).__name__}: {error}")
+        else:
+            found[name] = run
+    return found
+
+
+def repeated_in_torch(torch: Any, forward: Callable[..., Any], currents: Any, cotangents: Any):
+    """A function that goes forward and backward so often and waits."""
+
+    def many(calls: int) -> tuple[Any, Any]:
+        for _ in range(calls):
+            currents.grad = None
+            spikes = forward(currents)
+            spikes.backward(cotangents)
+        if currents.is_cuda:
+            torch.cuda.synchronize()
+        return spikes.detach(), currents.grad
+
+    return many
+
+
+@functools.cache
+def tell(said: str) -> None:
+    """The first line of a remark, once."""
+    print(said.partition("\n")[0], file=sys.stderr)
 
 
 def arrays(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
@@ -149,12 +208,11 @@ def copying(moved: int, calls: int) -> Callable[[], None]:
     return many
 
 
-def agreement(programs: dict[str, Callable[..., Any]], made: tuple[jax.Array, ...]) -> dict:
+def agreement(programs: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, Any]]:
     """Spikes that flipped and the largest error of a gradient, relative to the largest entry."""
-    expected = [np.asarray(a, np.float32) for a in programs["lif_scan"](made[0], jnp.copy(made[1]))]
-    found = {}
+    expected, found = programs["lif_scan"](), {}
     for name, run in programs.items():
-        spikes, g = (np.asarray(a, np.float32) for a in run(made[0], jnp.copy(made[1])))
+        spikes, g = run()
         error = np.abs(g - expected[1]).max() / np.abs(expected[1]).max()
         found[name] = {"flipped": int((spikes != expected[0]).sum()), "error": float(error)}
     return found
@@ -164,13 +222,20 @@ def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> 
     """Medians of one size and dtype."""
     made = arrays(shape, dtype)
     programs = {n: both_ways(layer) for n, layer in layers(options.block, options.small).items()}
-    checked = agreement(programs, made)
+    others = torch_layers(made, small=options.small)
+
+    def ours(run):
+        return lambda: tuple(np.asarray(a, np.float32) for a in run(made[0], jnp.copy(made[1])))
+
+    def theirs(run):
+        return lambda: tuple(a.float().cpu().numpy() for a in run(1))
+
+    results = {name: ours(run) for name, run in programs.items()}
+    checked = agreement(results | {name: theirs(run) for name, run in others.items()})
     moved = int(np.prod(shape)) * (4 * made[0].dtype.itemsize + 8)
     loops = {name: repeated(run, *made, options.calls) for name, run in programs.items()}
+    loops |= {n: functools.partial(run, options.calls) for n, run in others.items()}
     loops["copy"] = copying(moved, options.calls)
-    torch = torch_layer(shape, dtype)
-    if torch:
-        loops["torch"] = lambda: [torch() for _ in range(options.calls)]
     seconds = {name: [] for name in loops}
     for _ in range(options.rounds + 1):  # the first one warms up
         for name, loop in loops.items():
@@ -188,6 +253,12 @@ def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> 
         for name, median in medians.items()
     }
     return {"shape": shape, "dtype": dtype, "bytes": moved, "rows": rows}
+
+
+def versions(rows: set[str]) -> dict[str, str]:
+    """Of the packages that have a row."""
+    packages = rows & {"torch", "spikingjelly"}
+    return {package: importlib.metadata.version(package) for package in sorted(packages)}
 
 
 def main() -> None:
@@ -215,8 +286,9 @@ def main() -> None:
             rate = row["bandwidth"] / 1e9
             times = f"{row['seconds'] * 1e3:>12.3f} ms{rate:>10.2f} GB/s{row['of_copy']:>8.1%}"
             flipped = f"{row['flipped']:>8} flipped" if "flipped" in row else ""
-            print(f"    {name:<12}{times}{flipped}")
+            print(f"    {name:<32}{times}{flipped}")
     about = {"jax": jax.__version__, "device": device.device_kind, "block": options.block}
+    about |= versions({name.partition(" ")[0] for one in found for name in one["rows"]})
     print(json.dumps({**about, "interpreted": options.small, "results": found}))
 
 

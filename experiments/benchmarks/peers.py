@@ -36,14 +36,15 @@ DENSE, CONV = ["layer", *TIME, *ROOT], ["layer", "layer, norm per step", *TIME, 
 ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]
 LAST = [f"{name} channels_last" for name in TORCH]
-# Workload -> programs here, of PyTorch, and of JAX peers.
-PROGRAMS: dict[str, tuple[list[str], list[str], list[str]]] = {
-    "W1": (DENSE, [*TORCH, "norse"], ["spyx"]),
-    "W2T4": (CONV, [*TORCH, *LAST], []),
-    "W2T16": (CONV, [*TORCH, *LAST], []),
-    "W3": (DENSE, [*TORCH, "norse"], ["spyx"]),
-    "W3R": (DENSE, ["snntorch"], []),
-    "W4": (ALONE, [*TORCH, "norse"], ["spyx"]),
+JAXPIKE = ["jaxpike", "jaxpike scan_unroll=1", "jaxpike checkpointed"]
+# Workload -> programs here, of PyTorch, of JAX peers, and of brainpy.
+PROGRAMS: dict[str, tuple[list[str], list[str], list[str], list[str]]] = {
+    "W1": (DENSE, [*TORCH, "norse"], ["spyx", *JAXPIKE], ["brainpy"]),
+    "W2T4": (CONV, [*TORCH, *LAST], [], []),
+    "W2T16": (CONV, [*TORCH, *LAST], [], []),
+    "W3": (DENSE, [*TORCH, "norse"], ["spyx", *JAXPIKE], ["brainpy"]),
+    "W3R": (DENSE, ["snntorch"], JAXPIKE, []),
+    "W4": (ALONE, [*TORCH, "norse"], ["spyx", *JAXPIKE], ["brainpy"]),
 }
 for name in ("W1", "W3R", "W2", "W4"):
     PROGRAMS[f"{name}-small"] = PROGRAMS[{"W2": "W2T4"}.get(name, name)]
@@ -90,14 +91,16 @@ class Program:
 
 def started(workload: str, options: argparse.Namespace) -> list[Program]:
     """The programs of a workload that can be run."""
-    ours, torch, other = PROGRAMS[workload]
+    ours, torch, other, brain = PROGRAMS[workload]
     wanted = [(f"snnjax {name}", sys.executable, "ours.py") for name in ours]
     if workload[:2] in ("W1", "W3"):
         wanted.append(("products", sys.executable, "ours.py"))
-    if options.torch_python:
-        wanted += [(name, options.torch_python, "pytorch.py") for name in torch]
-    if options.jax_python:
-        wanted += [(name, options.jax_python, "other_jax.py") for name in other]
+    for names, python, file in (
+        (torch, options.torch_python, "pytorch.py"),
+        (other, options.jax_python, "other_jax.py"),
+        (brain, options.brain_python, "other_jax.py"),
+    ):
+        wanted += [(name, python, file) for name in names if python]
     if options.only:
         wanted = [row for row in wanted if any(part in row[0] for part in options.only)]
     found = []
@@ -186,7 +189,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=PROGRAMS, default=[*PROGRAMS][:6])
     parser.add_argument("--torch-python", help="an interpreter that has spikingjelly and snntorch")
-    parser.add_argument("--jax-python", help="an interpreter that has spyx")
+    parser.add_argument("--jax-python", help="an interpreter that has spyx and jaxpike")
+    parser.add_argument("--brain-python", help="an interpreter that has brainpy")
     parser.add_argument("--only", nargs="+", help="programs whose name holds one of these")
     parser.add_argument("--base", default="spikingjelly", help="what ratios are to")
     parser.add_argument("--rounds", type=int, default=9)

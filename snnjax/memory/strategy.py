@@ -111,8 +111,6 @@ def _read(node: ast.expr) -> Any:
 
 
 def _scan(scan: Scan) -> str:
-    if scan in (store, whole):
-        return scan.__name__
     if isinstance(scan, Recompute):
         inner = "" if scan.inner is store else f", inner={_scan(scan.inner)}"
         keep = f", keep={scan.keep!r}" if scan.keep else ""

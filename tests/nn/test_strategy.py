@@ -23,10 +23,11 @@ REVERSE, UNDONE = "time=reverse", "depth=reverse, pack=True"
 TIME_ROOT = "time=recompute(sqrt), pack=True"
 TIME_LEVELS = "time=recompute(sqrt, inner=recompute(1)), pack=True"
 TIME_THREE = "time=recompute(sqrt, inner=recompute(sqrt, inner=recompute(1))), pack=True"
+TIME_WHOLE = "time=recompute(sqrt, inner=whole), pack=True"
 TIME_DEPTH = "time=recompute(sqrt), depth=recompute(1), pack=True"
 
 _LAYER = (PACK, EACH, NAMED, ROOT, LEVELS, UNPACKED, STEPS, BOTH)
-_TIME = (PACK, EACH, TIME_ROOT, TIME_LEVELS, TIME_THREE, TIME_DEPTH, STEPS, BOTH)
+_TIME = (PACK, EACH, TIME_ROOT, TIME_LEVELS, TIME_THREE, TIME_WHOLE, TIME_DEPTH, STEPS, BOTH)
 TABLE = {
     "vgg": (*_LAYER, REVERSE),
     "averaging": (*_LAYER[1:], REVERSE),  # a mean of spikes is none, nothing to pack as it is

@@ -1,10 +1,13 @@
-"""A compiled step of JAX as `workloads.serve` takes it; shared by all programs of JAX."""
+"""Steps of JAX as `workloads.serve` takes them; shared by all programs of JAX."""
 
 from __future__ import annotations
 
 import importlib.metadata
 
 import jax
+import jax.numpy as jnp
+import optax
+from workloads import RATE
 
 
 def stepping(compiling, state, *arguments, packages=("jax",), differs=None):
@@ -34,3 +37,47 @@ def stepping(compiling, state, *arguments, packages=("jax",), differs=None):
         return told | ({"differs": differs} if differs else {})
 
     return step, about
+
+
+def trained(run, params, problem, **known):
+    """`stepping` of a network: forward, backward and Adam.
+
+    Args:
+        run: `(params, inputs) -> outputs`, `[T, B, classes]`.
+        params: a tree of arrays, with the weights of the problem.
+        problem: inputs and labels.
+        known: of `stepping`.
+    """
+    optimizer = optax.adam(RATE)
+
+    def loss(params, inputs, labels):
+        outputs = run(params, inputs).mean(0)
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels).mean()
+
+    def train(state, inputs, labels):
+        params, slots = state
+        value, gradient = jax.value_and_grad(loss)(params, inputs, labels)
+        updates, slots = optimizer.update(gradient, slots, params)
+        return (optax.apply_updates(params, updates), slots), value
+
+    state = jax.tree.map(lambda x: jnp.array(x, copy=True), (params, optimizer.init(params)))
+    data = jnp.asarray(problem.inputs), jnp.asarray(problem.labels)
+    return stepping(jax.jit(train, donate_argnums=0), state, *data, **known)
+
+
+def alone(run, problem, **known):
+    """`stepping` of neurons alone.
+
+    Args:
+        run: `inputs -> spikes`.
+        problem: inputs.
+        known: of `stepping`.
+    """
+
+    def train(gradient, inputs):
+        del gradient  # the one before makes room for this one
+        value, gradient = jax.value_and_grad(lambda inputs: run(inputs).sum())(inputs)
+        return gradient, value
+
+    inputs = jnp.asarray(problem.inputs)
+    return stepping(jax.jit(train, donate_argnums=0), jnp.zeros_like(inputs), inputs, **known)
