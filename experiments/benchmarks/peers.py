@@ -31,8 +31,11 @@ import sys
 HERE = pathlib.Path(__file__).parent / "peers"
 TIME = ["time", "time, recompute(1)", "time, recompute(1), lean"]
 PACK = ["time, recompute(2), pack, lean"]
-ROOT = ["time, recompute(T^1/2), lean", "time, recompute(T^1/2; 1), lean"]
-DENSE, CONV = ["layer", *TIME, *ROOT], ["layer", "layer, norm per step", *TIME, *PACK]
+WHOLE = [f"time, recompute({k}, whole{keep}), lean" for k, keep in (
+    (2, ""), (5, ""), (5, ", linear0"), (5, ", currents")
+)]  # fmt: skip
+DENSE = ["layer", *TIME, "time, recompute(sqrt), lean", *WHOLE]
+CONV = ["layer", "layer, norm per step", *TIME, *PACK]
 ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]
 LAST = [f"{name} channels_last" for name in TORCH]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,39 +23,32 @@ class Variant(NamedTuple):
     Attributes:
         order: of layers or of time.
         over: what the statistics of batch norm run over.
-        scan: the strategy over time, from the root of the number of timesteps; or None.
+        strategy: its text, see `memory.parse_strategy`.
         lean: whether XLA orders for memory.
-        pack: whether spikes are kept as bits.
     """
 
     order: str
     over: str
-    scan: Callable[[int], Any] | None = None
+    strategy: str = ""
     lean: bool = False
-    pack: bool = False
-
-
-def _every(count):
-    return lambda root: memory.recompute(every=count)
-
-
-def _root(root):
-    return memory.recompute(every=root)
-
-
-def _nested(root):
-    return memory.recompute(every=root, inner=memory.recompute(every=1))
 
 
 VARIANTS = {
     "layer": Variant("layer", "window"),
     "layer, norm per step": Variant("layer", "step"),
-    "time": Variant("time", "step", lambda root: memory.store),
-    "time, recompute(1)": Variant("time", "step", _every(1)),
-    "time, recompute(1), lean": Variant("time", "step", _every(1), lean=True),
-    "time, recompute(2), pack, lean": Variant("time", "step", _every(2), lean=True, pack=True),
-    "time, recompute(T^1/2), lean": Variant("time", "step", _root, lean=True),
-    "time, recompute(T^1/2; 1), lean": Variant("time", "step", _nested, lean=True),
+    "time": Variant("time", "step", "time=store"),
+    "time, recompute(1)": Variant("time", "step", "time=recompute(1)"),
+} | {
+    f"time, {name}, lean": Variant("time", "step", f"time={strategy}", lean=True)
+    for name, strategy in {
+        "recompute(1)": "recompute(1)",
+        "recompute(2), pack": "recompute(2), pack=True",
+        "recompute(sqrt)": "recompute(sqrt)",
+        "recompute(2, whole)": "recompute(2, inner=whole)",
+        "recompute(5, whole)": "recompute(5, inner=whole)",
+        "recompute(5, whole, linear0)": "recompute(5, inner=whole, keep=('linear0',))",
+        "recompute(5, whole, currents)": "recompute(5, inner=whole, keep=('currents',))",
+    }.items()
 }
 
 
@@ -88,11 +80,9 @@ def _network(problem, variant):
     layers.append(nn.Linear(*problem.kernels[-1].shape, use_bias=False, rngs=rngs))
     _set(layers, problem.kernels)
     body, frame = nn.Sequential(*layers), problem.inputs.shape[2:]
-    if variant.scan is None:
-        return nn.Network(body, frame, order=variant.order)
-    scan = variant.scan(max(1, round(workload.timesteps**0.5)))
-    network = nn.Network(body, frame, order=variant.order, time_scan=scan, collect="mean")
-    return nn.with_memory(network, memory.Strategy(pack=True)) if variant.pack else network
+    collect = "mean" if variant.order == "time" else "all"
+    network = nn.Network(body, frame, order=variant.order, collect=collect)
+    return nn.with_memory(network, memory.parse_strategy(variant.strategy))
 
 
 def _pool(x):
