@@ -62,6 +62,23 @@ def test_every_peer_of_jax_has_a_program():
     assert named == set(loaded(FOLDER / "other_jax.py").PROGRAMS)
 
 
+@pytest.mark.parametrize(
+    ("workload", "variant", "most"),
+    [
+        ("W1", "time, recompute(2, whole), lean", 10.5),
+        ("W3", "time, recompute(5, whole), lean", 10.4),
+        pytest.param("W2T4", "time, recompute(1), lean", 112, marks=pytest.mark.slow),
+        pytest.param("W2T16", "time, recompute(1), lean", 268, marks=pytest.mark.slow),
+    ],
+)
+def test_temporary_arrays_of_a_step(ours, workload, variant, most):
+    """MiB as XLA plans them: the same on every machine."""
+    step, about = ours.network(ours.workloads.problem(workload), variant=variant)
+    with jax.numpy_dtype_promotion("standard"):
+        step()
+    assert about()["temporary"] <= most
+
+
 @pytest.mark.slow
 def test_the_program_measures_in_turns(tmp_path):
     file, picture = tmp_path / "found.json", tmp_path / "found.png"

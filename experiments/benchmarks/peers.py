@@ -30,7 +30,7 @@ import sys
 
 HERE = pathlib.Path(__file__).parent / "peers"
 TIME = ["time", "time, recompute(1)", "time, recompute(1), lean"]
-PACK = ["time, recompute(2), pack, lean"]
+PACK = ["time, recompute(1, currents), lean", "time, recompute(2), pack, lean"]
 WHOLE = [f"time, recompute({k}, whole{keep}), lean" for k, keep in (
     (2, ""), (5, ""), (5, ", linear0"), (5, ", currents")
 )]  # fmt: skip

@@ -44,8 +44,9 @@ class Network(nnx.Module):
         body: a layer, usually `Sequential`.
         input_shape: shape of one frame of one example, such as `(28, 28, 1)`.
         order: `"layer"` or `"time"`, see above.
-        time_scan: in `"time"` order, the memory strategy over the whole network; in `"layer"`
-            order strategies over time belong to the neurons (their `scan=`).
+        time_scan: in `"time"` order, the memory strategy over the whole network, of which
+            `memory.recompute(k, inner=memory.whole)` runs k timesteps at a time layer by layer; in
+            `"layer"` order strategies over time belong to the neurons (their `scan=`).
         collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
             the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists: what a long
             window needs (`readout.rate` of it is then the same, but for the order of summation).

@@ -42,6 +42,7 @@ VARIANTS = {
     f"time, {name}, lean": Variant("time", "step", f"time={strategy}", lean=True)
     for name, strategy in {
         "recompute(1)": "recompute(1)",
+        "recompute(1, currents)": "recompute(1, keep=('currents',))",
         "recompute(2), pack": "recompute(2), pack=True",
         "recompute(sqrt)": "recompute(sqrt)",
         "recompute(2, whole)": "recompute(2, inner=whole)",
