@@ -35,7 +35,7 @@ WHOLE = [f"time, recompute({k}, whole{keep}), lean" for k, keep in (
     (2, ""), (5, ""), (5, ", linear0"), (5, ", currents")
 )]  # fmt: skip
 DENSE = ["layer", *TIME, "time, recompute(sqrt), lean", *WHOLE]
-CONV = ["layer", "layer, norm per step", *TIME, *PACK]
+CONV = ["layer", "layer, pack, lean", "layer, norm per step", *TIME, *PACK]
 ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]
 LAST = [f"{name} channels_last" for name in TORCH]

@@ -200,20 +200,10 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
     g_last, g_spikes = cotangents
     gain = input_gain(params.decay, scale_input)
     fire = functools.partial(fire_and_reset, spike, reset)
-
-    def decay_gradient(v_before, h, g_h):
-        slope = decay_slope(params.decay, v_before, h, scale_input=scale_input)
-        return sum_to(slope * g_h, params.decay.shape)
-
-    def alone(carry, h, threshold, g_v):
-        _, pull = jax.vjp(fire, threshold, h)
-        return pull((g_v, carry[1]))
-
+    decay_gradient = functools.partial(_decay_gradient, params.decay, scale_input)
     if len(hs) == 1:
-        # By itself: XLA:CPU would write it into each place that reads it, with the step's forward
-        # pass in front of it and a copy of `g_v` besides.
         start = (jnp.zeros_like(params.threshold), g_spikes[0])
-        g_threshold, g_h = apart(alone, start, hs[0], params.threshold, g_last)
+        g_threshold, g_h = _undone_alone(fire, start, params.threshold, hs[0], g_last)
         g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
         return g_params, params.decay * g_h, (gain * g_h)[None]
 
@@ -245,6 +235,25 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
 
 
 _whole.defvjp(whole_forward, whole_backward)
+
+
+def _decay_gradient(decay, scale_input, v_before, h, g_h):
+    slope = decay_slope(decay, v_before, h, scale_input=scale_input)
+    return sum_to(slope * g_h, decay.shape)
+
+
+def _undone_alone(fire, carry, threshold, h, g_v):
+    """`(anything, g_spikes)` to `(g_threshold, g_h)` of one step, by itself (`kernels.apart`).
+
+    XLA:CPU would write the expression into each place that reads it, with the step's forward pass
+    in front of it, and copy `g_v` besides.
+    """
+
+    def pulled(carry, threshold, h, g_v):
+        _, pull = jax.vjp(fire, threshold, h)
+        return pull((g_v, carry[1]))
+
+    return apart(pulled, carry, threshold, h, g_v)
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:

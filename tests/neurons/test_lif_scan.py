@@ -37,7 +37,7 @@ ROWS = [(name, "[N]") for name in FLAVOURS]
 ROWS += [(n, s) for n in ("subtract", "zero_detached_scaled") for s in ("scalar", "[1, N]")]
 
 
-def arguments(dtype):
+def arguments(dtype, timesteps=T):
     rng = np.random.default_rng(7)
     params, states, xs, weights = {}, {}, {}, {}
     for row in ROWS:
@@ -47,8 +47,8 @@ def arguments(dtype):
             jnp.asarray(rng.uniform(0.4, 0.9, shape), dtype),
         )
         states[row] = LIFState(jnp.asarray(rng.normal(0, 0.4, (B, N)), dtype))
-        xs[row] = jnp.asarray(rng.normal(0.5, 0.8, (T, B, N)), dtype)
-        weights[row] = jnp.asarray(rng.normal(size=(T, B, N)), dtype)
+        xs[row] = jnp.asarray(rng.normal(0.5, 0.8, (timesteps, B, N)), dtype)
+        weights[row] = jnp.asarray(rng.normal(size=(timesteps, B, N)), dtype)
     return weights, params, states, xs
 
 
@@ -101,6 +101,15 @@ def test_outputs_bit_for_bit_and_gradients_in_float64(x64, mode):
     for row in ROWS:
         leaves = jax.tree.leaves([part[row] for part in expected])
         assert all(jnp.max(jnp.abs(leaf)) > 1e-3 for leaf in leaves), row
+
+
+@pytest.mark.parametrize("mode", ["jit", "vmap(grad)", "grad(vmap)"])
+def test_one_timestep_which_is_undone_by_itself(x64, mode):
+    made = arguments(jnp.float64, 1)
+    (actual, outputs), (expected, expected_outputs) = (run(mode, w, *made) for w in (True, False))
+    assert_equal(outputs, expected_outputs)
+    assert_gradients_close(actual, expected, 1e-12)
+    assert all(jnp.max(jnp.abs(actual[2][row])) > 1e-3 for row in ROWS)
 
 
 @pytest.mark.fast

@@ -35,6 +35,7 @@ class Variant(NamedTuple):
 
 VARIANTS = {
     "layer": Variant("layer", "window"),
+    "layer, pack, lean": Variant("layer", "window", "pack=True", lean=True),
     "layer, norm per step": Variant("layer", "step"),
     "time": Variant("time", "step", "time=store"),
     "time, recompute(1)": Variant("time", "step", "time=recompute(1)"),
