@@ -3,12 +3,15 @@
 The workloads are those of `peers/workloads.py`: W1 dense, W2 convolutions with batch norm, W3 long
 windows of dense layers (W3R recurrent), W4 neurons alone. Each program is a process, kept to
 `--cores` cores; all stand at once, and a step is asked of each in turn, in an order that rotates,
-so that what else the machine does meets all of them. Told of each: median CPU time of a step
-(the main figure: on a busy machine it says more than the clock), median clock time, the median over
-rounds of their ratio to one program (`ratio`, spikingjelly where it runs), time of the first step,
-temporary arrays as XLA plans them, and how far the resident memory grew. Programs with the same
-first-step loss to 6 digits and the same letter in the column `loss` compute the same thing: batch
-norm per timestep is another function than over the whole window.
+so that what else the machine does meets all of them. The first rounds do not count: on a virtual
+machine memory that was never used comes slowly, and a step takes up to twice its time.
+
+Told of each: median CPU time of a step (the main figure: on a busy machine it says more than the
+clock), median clock time, the median over rounds of their ratio to one program (`ratio`,
+spikingjelly where it runs), time of the first step, temporary arrays as XLA plans them, and how far
+the resident memory grew. Programs with the same first-step loss to 6 digits and the same letter in
+the column `loss` compute the same thing: batch norm per timestep is another function than over the
+whole window.
 
 Peers that are not installed are left out. How to install them: `peers/README.md`.
 
@@ -62,12 +65,14 @@ class Program:
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
         self.about, self.steps = self._read(), []
 
-    def step(self) -> None:
-        """Takes one and notes what it took."""
+    def step(self, *, counts: bool) -> None:
+        """Takes one and notes what it took, where it counts."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        self.steps.append(self._read())
+        taken = self._read()
+        if counts:
+            self.steps.append(taken)
 
     def close(self) -> None:
         """Ends the process."""
@@ -121,10 +126,10 @@ def measured(workload: str, options: argparse.Namespace) -> list[dict]:
     """A row per program."""
     programs = started(workload, options)
     try:
-        for turn in range(options.rounds):
+        for turn in range(options.warm + options.rounds):
             first = turn % len(programs)
             for program in programs[first:] + programs[:first]:
-                program.step()
+                program.step(counts=turn >= options.warm)
     finally:
         for program in programs:
             program.close()
@@ -197,6 +202,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="programs whose name holds one of these")
     parser.add_argument("--base", default="spikingjelly", help="what ratios are to")
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--warm", type=int, default=3, help="rounds before them that do not count")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--json", type=pathlib.Path)
     parser.add_argument("--picture", type=pathlib.Path)
