@@ -91,7 +91,7 @@ def test_a_time_scan_over_the_whole_network_changes_nothing():
     assert_close(moved.statistics, aux.statistics, 1e-6)
 
 
-@pytest.mark.parametrize("every", [1, 3, T])
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 3, T])
 def test_frames_can_be_run_a_few_at_a_time_layer_by_layer(every):
     """Products of more rows may round otherwise; statistics are the mean over all timesteps."""
     stored, aux, gradients = results(network("time", "step"))
