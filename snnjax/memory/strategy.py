@@ -86,7 +86,7 @@ def parse_strategy(text: str) -> Strategy:
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(
             f"cannot read the strategy {text!r} ({error}): write it as "
-            "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, "
+            "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, whole, "
             "recompute(every, inner=..., keep=(...)) and reverse(refresh=..., inner=...)"
         ) from None
 
