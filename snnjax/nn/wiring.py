@@ -40,7 +40,7 @@ class Sequential(nnx.Module):
     """Layers one after the other; each one's outputs are the next one's inputs.
 
     What a layer gives out bears the name that taps call it by (`conv0`, `lif1`), for
-    `memory.recompute(keep=)`.
+    `memory.recompute(keep=)`; that of a stack between two cuts of a strategy over depth does not.
 
     Args:
         layers: any layers of the contract `nn.Layer`.
@@ -82,7 +82,7 @@ class Sequential(nnx.Module):
             pairs = list(itertools.pairwise((*starts, len(owns))))
             cut = [owns[a:b] for a, b in pairs]
             runs = [
-                bind(_run_alone if alone else _run, names=names[a:b], **options)
+                bind(_run_alone, **options) if alone else bind(_run, names=names[a:b], **options)
                 for (a, b), alone in zip(pairs, self.joints.alone, strict=True)
             ]
             outputs, parts = memory.chain(
@@ -103,11 +103,8 @@ def _run(owns: Any, x: Any, *, names: tuple[str, ...], **options: Any) -> tuple[
     return x, auxes
 
 
-def _run_alone(
-    owns: Any, x: Any, *, names: tuple[str, ...], **options: Any
-) -> tuple[Any, list[Aux]]:
+def _run_alone(owns: Any, x: Any, **options: Any) -> tuple[Any, list[Aux]]:
     """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
-    del names
     ((layer, own, key),) = owns
     outputs, aux = getattr(layer, "streams", layer)(_joined(x), own, key=key, **options)
     return outputs, [aux]

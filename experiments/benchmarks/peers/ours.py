@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import workloads
 from flax import nnx
-from jax_steps import stepping
+from jax_steps import alone, stepping
 from workloads import ALPHA, DECAY, RATE, THRESHOLD, Conv, Layer
 
 from snnjax import losses, memory, neurons, nn, readout, surrogate, training
@@ -131,24 +131,6 @@ def _trained(problem, variant):
     return stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
 
 
-def _alone(problem, scan):
-    """`step()` of neurons alone."""
-    layer = _lif(scan)
-    start = layer.initial_state(problem.inputs.shape[1:])
-
-    def loss(inputs):
-        return layer(inputs, start, training=True)[0].sum()
-
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train(gradient, inputs):
-        del gradient  # the one before makes room for this one
-        value, gradient = jax.value_and_grad(loss)(inputs)
-        return gradient, value
-
-    inputs = jnp.asarray(problem.inputs)
-    return stepping(train, jnp.zeros_like(inputs), inputs)
-
-
 def network(problem, *, variant):
     """A network, trained under one strategy."""
     if isinstance(problem.workload, Layer):
@@ -160,7 +142,9 @@ def layer(problem, *, scan):
     """Neurons alone, under one strategy."""
     if not isinstance(problem.workload, Layer):
         raise SystemExit("this workload is a network")
-    return _alone(problem, scan)
+    neurons_alone = _lif(scan)
+    start = neurons_alone.initial_state(problem.inputs.shape[1:])
+    return alone(lambda inputs: neurons_alone(inputs, start, training=True)[0], problem)
 
 
 def products(problem):
