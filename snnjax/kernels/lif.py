@@ -10,9 +10,9 @@ Bytes per neuron and timestep of float32 currents: forward 12 (currents, spikes,
 does not keep it.
 
 The dynamics come in as functions, so that surrogate, reset and scaling are those of the scan, in
-the same expressions: in interpret mode, every operation rounded for itself, the cotangents of
-currents and first membrane equal the scan's bit for bit too, not only spikes and membranes (tests).
-Where a compiler rounds `a * b + c` once, it does so as it happens to fuse, in the scan as here.
+the same expressions: in interpret mode spikes and membranes equal the scan's bit for bit, gradients
+to the rounding of float32 (tests). Where a compiler adds two products it rounds one of them as it
+happens to fuse, in the scan as here.
 
 **Unmeasured.** That these kernels are lowered for TPUs (Mosaic) and GPUs (Triton) is tested; they
 have run on neither. `experiments/benchmarks/lif_kernel.py` measures them.

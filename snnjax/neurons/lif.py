@@ -87,9 +87,12 @@ def lif(
 def charge(decay: Array, v: Array, current: Array, *, scale_input: bool = False) -> Array:
     """`h = decay * v + g * current`: the one expression for charging, in every pass.
 
-    Two ways of writing it differ in the last bit, which is enough to flip a spike.
+    Two ways of writing it differ in the last bit, which is enough to flip a spike. So do two ways
+    of compiling it: of a sum of two products either may be fused with the sum, hence one product.
     """
-    return decay * v + input_gain(decay, scale_input) * current
+    if scale_input:
+        return current + decay * (v - current)
+    return decay * v + current
 
 
 def lif_scan(
@@ -184,14 +187,25 @@ def _whole(spike, reset, scale_input, params, v, xs):
 
 def whole_forward(spike, reset, scale_input, params, v, xs):
     """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
+    if not len(xs):
+        return (v, xs), (params, v, xs)
+    charged = functools.partial(charge, params.decay, scale_input=scale_input)
+    fire = functools.partial(fire_and_reset, spike, reset, params.threshold)
 
-    def step(v, x):
-        h = charge(params.decay, v, x, scale_input=scale_input)
-        v, spikes = fire_and_reset(spike, reset, params.threshold, h)
-        return v, (spikes, h)
+    def step(carry, t):
+        h, seq = carry
+        # Membranes before the reset take the place of the currents, each one step after it was
+        # made: a write and then a read of the same array is what XLA does in place, and a loop
+        # that fills an array of its own begins with zeros in it.
+        seq = lax.dynamic_update_index_in_dim(seq, h, jnp.maximum(t, 1) - 1, 0)
+        x = lax.dynamic_index_in_dim(seq, t, keepdims=False)
+        before = jnp.where(t == 0, v, fire(h)[0])
+        return (charged(before, x), seq), None
 
-    last, (spikes, hs) = lax.scan(step, v, xs)
-    return (last, spikes), (params, v, hs)
+    # Before the first step there is nothing to write: what is there already (index clamped).
+    (h, seq), _ = lax.scan(step, (xs[0], xs), jnp.arange(len(xs), dtype=jnp.uint32))
+    hs = seq.at[-1].set(h)
+    return (fire(h)[0], spike(hs - params.threshold)), (params, v, hs)
 
 
 def whole_backward(spike, reset, scale_input, residuals, cotangents):
@@ -201,37 +215,37 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
     gain = input_gain(params.decay, scale_input)
     fire = functools.partial(fire_and_reset, spike, reset)
     decay_gradient = functools.partial(_decay_gradient, params.decay, scale_input)
+    if not len(hs):
+        return LIFParams(*(jnp.zeros_like(p) for p in params)), g_last, g_spikes
     if len(hs) == 1:
         start = (jnp.zeros_like(params.threshold), g_spikes[0])
         g_threshold, g_h = _undone_alone(fire, start, params.threshold, hs[0], g_last)
         g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
         return g_params, params.decay * g_h, (gain * g_h)[None]
 
-    def step(carry, t):
-        g_v, later, g_params, pending, g_seq = carry
-        # The currents' cotangents take the place of the spikes', each one step after it was read:
-        # a write and then a read of the same array is what XLA does in place.
-        g_seq = lax.dynamic_update_index_in_dim(g_seq, pending, t + 1, 0)
-        h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
+    def undo(h, g_v, g_s):
         (v, _), pull = jax.vjp(fire, params.threshold, h)
-        g_threshold, g_h = pull((g_v, g_s))
-        # The membrane before step t+1 is known only here, one step further back.
-        g_decay = decay_gradient(v, *later)
-        g_params = LIFParams(g_params.decay + g_decay, g_params.threshold + g_threshold)
-        return (params.decay * g_h, (h, g_h), g_params, gain * g_h, g_seq), None
+        return v, *pull((g_v, g_s))
 
-    nothing = (jnp.zeros_like(first), jnp.zeros_like(first))
-    zeros = LIFParams(*(jnp.zeros_like(p) for p in params))
-    if not len(hs):
-        return zeros, g_last, g_spikes
-    # Before the last step itself there is nothing to write: what is there already (index clamped).
-    start = (g_last, nothing, zeros, g_spikes[-1], g_spikes)
-    (g_first, later, g_params, pending, g_xs), _ = lax.scan(
-        step, start, jnp.arange(len(hs), dtype=jnp.uint32), reverse=True
+    def step(carry, t):
+        later, g_h, g_params, g_seq = carry
+        # The currents' cotangents take the place of the spikes', as in the forward pass.
+        g_seq = lax.dynamic_update_index_in_dim(g_seq, gain * g_h, t + 1, 0)
+        h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
+        v, g_threshold, g_before = undo(h, params.decay * g_h, g_s)
+        # The membrane before step t+1 is known only here, one step further back.
+        g_decay = decay_gradient(v, later, g_h)
+        g_params = LIFParams(g_params.decay + g_decay, g_params.threshold + g_threshold)
+        return (h, g_before, g_params, g_seq), None
+
+    _, g_threshold, g_h = undo(hs[-1], g_last, g_spikes[-1])
+    g_params = LIFParams(jnp.zeros_like(params.decay), g_threshold)
+    before = jnp.arange(len(hs) - 1, dtype=jnp.uint32)
+    (later, g_h, g_params, g_seq), _ = lax.scan(
+        step, (hs[-1], g_h, g_params, g_spikes), before, reverse=True
     )
-    g_xs = g_xs.at[0].set(pending)
-    g_decay = g_params.decay + decay_gradient(first, *later)
-    return g_params._replace(decay=g_decay), g_first, g_xs
+    g_decay = g_params.decay + decay_gradient(first, later, g_h)
+    return g_params._replace(decay=g_decay), params.decay * g_h, g_seq.at[0].set(gain * g_h)
 
 
 _whole.defvjp(whole_forward, whole_backward)
