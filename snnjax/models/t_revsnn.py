@@ -24,7 +24,7 @@ from flax import nnx
 
 from snnjax import losses, memory, nn
 from snnjax.models.t_revsnn_body import HEADS, STRIDES, TRevSNN, TRevSNNSize
-from snnjax.typing import Array, Scan, bind
+from snnjax.typing import Array, Scan
 
 __all__ = ["T_REVSNN_SIZES", "TRevSNN", "TRevSNNSize", "column_loss", "t_revsnn"]
 
@@ -35,9 +35,6 @@ T_REVSNN_SIZES = {
         (32, 64, 128, 256), 3, ((3, 2),), 8, "spiking", (128, 128, 2), events=True
     ),
 }
-
-# Statistics computed by themselves: the memory modes give the same bits, gradients on the grid too.
-_NORM = bind(nn.BatchNorm, alone=True)
 
 
 def t_revsnn(
@@ -55,7 +52,7 @@ def t_revsnn(
     floor: float = 1e-3,
     bits: int | None = None,
     magnitude: float = 8.0,
-    norm: Callable[[int], Any] = _NORM,
+    norm: Callable[[int], Any] = nn.BatchNorm,
     time_scan: Scan | None = None,
     pack: bool | memory.Storage = False,
 ) -> nn.Network:

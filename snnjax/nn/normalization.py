@@ -73,8 +73,6 @@ class BatchNorm(nnx.Module):
         groups: parts of the batch with statistics of their own, in training.
         axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
             of all of them (see `nn.over_devices`).
-        alone: on a CPU batch statistics are computed by themselves (`kernels.apart`): last bits
-            that do not depend on what the program around keeps for its derivative.
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).
@@ -92,13 +90,12 @@ class BatchNorm(nnx.Module):
         epsilon: float = 1e-5,
         gain: float = 1.0,
         scale: float = 1.0,
-        alone: bool = False,
     ):
         if over not in _OVER:
             raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
-        self.groups, self.axes, self.alone = groups, axes, alone
+        self.groups, self.axes = groups, axes
         self.scale = nnx.Param(jnp.full(channels, scale, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(channels, jnp.float32))
 
@@ -129,7 +126,7 @@ class BatchNorm(nnx.Module):
         time = () if self.over == "step" else (0,)
         scale = self.gain * self.scale[...]
         within = (*time, *range(first, grouped.ndim - 1))
-        over = (within, self.axes, self.epsilon, self.alone)
+        over = (within, self.axes, self.epsilon)
         normal = _standardized(*over, grouped, scale, self.bias[...])
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         # A row per group and, over "step", per timestep: running values move towards their mean.
@@ -157,8 +154,8 @@ class BatchNorm(nnx.Module):
         return narrow(outputs, inputs.dtype)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def _standardized(axes, devices, epsilon, alone, x, scale, bias) -> tuple[Array, Array, Array]:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
     """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
 
     The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
@@ -168,28 +165,39 @@ def _standardized(axes, devices, epsilon, alone, x, scale, bias) -> tuple[Array,
 
     Mean and variance leave as statistics only: their own cotangents are not looked at. Means are
     taken over `devices` too, sums are those of one device.
+
+    On a CPU the means are computed by themselves (`kernels.apart`). `x - mean` is read by them and
+    by what comes after, and XLA would make an array of it; and their last bits would depend on
+    what the program around keeps.
     """
-    return _standardize(axes, devices, epsilon, alone, x, scale, bias)[0]
+    return _standardize(axes, devices, epsilon, x, scale, bias)[0]
 
 
-def _standardize(axes, devices, epsilon, alone, x, scale, bias):
-    moments = functools.partial(_moments, axes, devices)
-    if alone:
-        rows = jnp.zeros(jax.eval_shape(moments, (), x)[0].shape, jnp.float32)
-        mean, var = apart(moments, (rows, rows), x)
-    else:
-        mean, var = moments((), x)
+def _standardize(axes, devices, epsilon, x, scale, bias):
+    rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
+    mean, var = apart(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
     y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
     return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
 
 
 def _moments(axes, devices, carry, x):
-    """Mean and variance, in the form that `apart` takes."""
+    """Mean and variance."""
     del carry
     wide = x.astype(jnp.float32)
     mean = _mean(wide, axes, devices)
     return mean, _mean(jnp.square(wide - mean), axes, devices)
+
+
+def _gradient_means(axes, devices, carry, x, g, mean, rate):
+    """Means of `g` and `g * n`."""
+    del carry
+    n = (x.astype(jnp.float32) - mean) * rate
+    return _mean(g, axes, devices), _mean(g * n, axes, devices)
+
+
+def _zeros(rows):
+    return jax.tree.map(lambda row: jnp.zeros(row.shape, jnp.float32), rows)
 
 
 def _mean(x, axes, devices):
@@ -218,12 +226,13 @@ def _blocks(examples: int, devices: int) -> int:
     return max(1, whole // devices) if whole % devices == 0 else 1
 
 
-def _standardize_backward(axes, devices, epsilon, alone, residuals, cotangents):
-    del epsilon, alone
+def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
+    del epsilon
     x, mean, rate, scale = residuals
     g = cotangents[0].astype(jnp.float32)
+    means = functools.partial(_gradient_means, axes, devices)
+    mean_g, mean_gn = apart(means, _zeros((mean, mean)), x, g, mean, rate)
     n = (x.astype(jnp.float32) - mean) * rate
-    mean_g, mean_gn = (_mean(part, axes, devices) for part in (g, g * n))
     g_x = scale * rate * (g - mean_g - n * mean_gn)
     # One row of means per timestep or one in all; each stands for so many elements.
     count = x.size // mean.size

@@ -1,7 +1,7 @@
 """`lif_kernel` against `lif_scan`, whatever it is differentiated by and with.
 
-A gradient adds products, and XLA:CPU rounds `a * b + c * d` as it happens to fuse: gradients agree to
-the rounding of float32, outputs bit for bit.
+A gradient adds products, and XLA:CPU rounds `a * b + c * d` as it happens to fuse: gradients agree
+to the rounding of float32, outputs bit for bit.
 """
 
 import functools

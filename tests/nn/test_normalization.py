@@ -37,10 +37,9 @@ def batchnorm(over, **options):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("over", ["window", "step", "frozen"])
-def test_outputs_and_statistics_are_those_of_the_formula(over, alone):
-    layer, state = batchnorm(over, alone=alone)
+def test_outputs_and_statistics_are_those_of_the_formula(over):
+    layer, state = batchnorm(over)
     inputs = sequence(SPACE) + 0.5
     outputs, aux = layer(inputs, state, training=True)
     expected, moved = oracle(inputs, over, layer.scale[...], layer.bias[...])
@@ -85,10 +84,9 @@ def test_half_precision_is_normalised_in_float32(training):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("over", ["window", "step"])
-def test_the_gradient_is_that_of_the_formula(over, alone):
-    layer, state = batchnorm(over, alone=alone)
+def test_the_gradient_is_that_of_the_formula(over):
+    layer, state = batchnorm(over)
     x, weights = sequence(SPACE) + 1, sequence(SPACE, seed=1)
     axes = (0, 1, 2, 3) if over == "window" else (1, 2, 3)
 
