@@ -6,6 +6,7 @@ A strategy of your own is ten lines and needs no base class.
 """
 
 from snnjax.memory.accounting import Measured, Residual, analysed, device_peak, measure, residuals
+from snnjax.memory.accumulation import accumulate
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
@@ -35,6 +36,7 @@ __all__ = [
     "Strategy",
     "StrategyError",
     "Streams",
+    "accumulate",
     "analysed",
     "bits_left",
     "chain",

@@ -3,7 +3,7 @@
     g = sum_i w_i g_i,      w_i the share of the weights in part i
 
 A batch may be cut into `accumulate` parts, differentiated one after the other: the gradient of the
-whole, in the memory of a part. Part i holds the examples i, i + k, i + 2k, ... Where batch norm
+whole, in the memory of a part (`memory.accumulate`). Where batch norm
 takes statistics each part has its own, as under `norm_groups`, and the running ones move once,
 towards their mean.
 
@@ -24,9 +24,8 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snnjax import losses, metrics, nn
+from snnjax import losses, memory, metrics, nn
 from snnjax.data import Batch
-from snnjax.nn.narrow import widen
 from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
@@ -102,29 +101,15 @@ def _summed(program: Program, state: TrainState, shown: Given, batch: Batch) -> 
     def of(shown: Given, batch: Batch) -> Graded:
         return _of(program, state, shown, batch, batch.weights.sum() / whole)
 
-    if parts == 1:
-        graded = of(shown, batch)
-    else:
-        graded = _one_after_the_other(of, parts, state.params, shown, batch)
-    statistics = nn.join_devices(graded.statistics, axes)
-    sums = _over(graded._replace(statistics=()), axes)
-    return sums._replace(statistics=statistics)
-
-
-def _one_after_the_other(of: Any, parts: int, params: PyTree, shown: Given, batch: Batch) -> Graded:
-    def add(total: Graded, part: tuple[Array, Array, Array | None, Batch]):
-        number, frames, others, batch = part
-        key = jax.random.fold_in(shown.key, number)
+    def part(number: Any, frames: Array, others: Any, batch: Batch) -> tuple[Graded, PyTree]:
+        key = shown.key if parts == 1 else jax.random.fold_in(shown.key, number)
         graded = of(Given(frames, shown.share, others, key), batch)
-        sums = jax.tree.map(jnp.add, total, graded._replace(statistics=()))
-        return sums, graded.statistics
+        return graded._replace(statistics=()), graded.statistics
 
-    zero = jnp.zeros(())
-    start = Graded(jax.tree.map(lambda p: jnp.zeros_like(widen(p)), params), zero, zero, ())
-    frames = _interleaved(shown.frames, parts, axis=1)
-    rest = jax.tree.map(lambda x: _interleaved(x, parts), (shown.others, batch))
-    graded, statistics = lax.scan(add, start, (jnp.arange(parts), frames, *rest))
-    return graded._replace(statistics=nn.mean_over_steps(statistics))
+    whole_batch = (shown.frames, shown.others, batch)
+    sums, statistics = memory.accumulate(part, parts, whole_batch, axes=(1, 0, 0))
+    statistics = nn.join_devices(nn.mean_over_steps(statistics), axes)
+    return _over(sums, axes)._replace(statistics=statistics)
 
 
 def _of(program: Program, state: TrainState, shown: Given, batch: Batch, share: Any) -> Graded:
@@ -211,9 +196,3 @@ def judged(experiment: Experiment, outputs: Array, labels: Array) -> tuple[Array
             f"{list(labels.shape)}, got {list(values.shape)}: do not take the mean over the batch"
         )
     return values, logits
-
-
-def _interleaved(x: Array, parts: int, *, axis: int = 0) -> Array:
-    """Part `i` gets the examples `i, i + parts, ...`: each device keeps those that it has."""
-    shape = (*x.shape[:axis], x.shape[axis] // parts, parts, *x.shape[axis + 1 :])
-    return jnp.moveaxis(x.reshape(shape), axis + 1, 0)

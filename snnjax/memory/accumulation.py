@@ -1,0 +1,99 @@
+"""A batch in parts, one after the other: gradient accumulation.
+
+    sum_i f(i, part_i),      part_i the examples i, i + k, i + 2k, ... of k parts
+
+With f the loss and gradient of a part this is the gradient of the batch, in the memory of a part,
+and nothing is computed twice. On a CPU it can even be the fastest: what a part needs stays in the
+cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from snnjax.typing import Array, PyTree
+
+__all__ = ["accumulate"]
+
+
+def accumulate(
+    function: Callable[..., tuple[PyTree, PyTree]],
+    parts: int,
+    batch: tuple[PyTree, ...],
+    *,
+    axes: tuple[int, ...],
+) -> tuple[PyTree, PyTree]:
+    """Sums a function over the parts of a batch.
+
+    Equal to one call with the whole batch, up to the order of summation, where `function` is a sum
+    over examples and no example sees another. Batch norm in training does: each part has its own
+    statistics then. Every `parts`-th example makes up a part, so that of a batch shared by devices
+    each keeps the examples it has. Give `function` the weight of a part: means of parts add up to
+    `parts` times the mean.
+
+    Args:
+        function: `(number, *part) -> (addend, row)`, for the part of that number (traced).
+        parts: how many; 1 calls the function once, without a loop.
+        batch: trees of arrays.
+        axes: for each of them the axis along which the examples lie: 1 for frames `[T, B, ...]`, 0
+            for labels `[B]`.
+
+    Returns:
+        The sum of the addends, in float32 or wider where they are real, and the rows, stacked.
+
+    Raises:
+        ValueError: `parts` does not divide the number of examples, or is not positive.
+
+    Example:
+        def part(number, frames, labels):
+            loss, gradient = jax.value_and_grad(mean_loss)(params, frames, labels)
+            return jax.tree.map(lambda x: x / 8, (loss, gradient)), ()
+
+        (loss, gradient), _ = memory.accumulate(part, 8, (frames, labels), axes=(1, 0))
+    """
+    sizes = {
+        leaf.shape[axis]
+        for tree, axis in zip(batch, axes, strict=True)
+        for leaf in jax.tree.leaves(tree)
+    }
+    if parts < 1 or any(size % parts for size in sizes):
+        raise ValueError(
+            f"a batch of {', '.join(map(str, sorted(sizes)))} cannot be cut into {parts} equal "
+            "parts: choose a number that divides it"
+        )
+
+    def call(number: Any) -> tuple[PyTree, PyTree]:
+        part = (
+            jax.tree.map(lambda leaf, axis=axis: _cut(leaf, parts, number, axis), tree)
+            for tree, axis in zip(batch, axes, strict=True)
+        )
+        addend, row = function(number, *part)
+        return jax.tree.map(_wide, addend), row
+
+    if parts == 1:
+        total, row = call(jnp.int32(0))
+        return total, jax.tree.map(lambda leaf: leaf[None], row)
+
+    def add(total: PyTree, number: Array) -> tuple[PyTree, PyTree]:
+        addend, row = call(number)
+        return jax.tree.map(jnp.add, total, addend), row
+
+    shapes = jax.eval_shape(call, jnp.int32(0))[0]
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    return lax.scan(add, zero, jnp.arange(parts, dtype=jnp.int32))
+
+
+def _cut(leaf: Array, parts: int, number: Any, axis: int) -> Array:
+    """Taken where it is needed: all parts in a row would be a second copy of the batch."""
+    shape = (*leaf.shape[:axis], leaf.shape[axis] // parts, parts, *leaf.shape[axis + 1 :])
+    return lax.dynamic_index_in_dim(leaf.reshape(shape), number, axis + 1, keepdims=False)
+
+
+def _wide(leaf: Array) -> Array:
+    narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
+    return leaf.astype(jnp.float32) if narrow else leaf
