@@ -25,16 +25,21 @@ class Variant(NamedTuple):
         over: what the statistics of batch norm run over.
         strategy: its text, see `memory.parse_strategy`.
         lean: whether XLA orders for memory.
+        parts: in which the batch is taken, see `memory.accumulate`.
     """
 
     order: str
     over: str
     strategy: str = ""
     lean: bool = False
+    parts: int = 1
 
 
 VARIANTS = {
     "layer": Variant("layer", "window"),
+    "layer, 8 parts": Variant("layer", "window", parts=8),
+    "layer, 16 parts": Variant("layer", "window", parts=16),
+    "layer, lean": Variant("layer", "window", lean=True),
     "layer, pack, lean": Variant("layer", "window", "pack=True", lean=True),
     "layer, norm per step": Variant("layer", "step"),
     "time": Variant("time", "step", "time=store"),
@@ -107,20 +112,28 @@ def _trained(problem, variant):
     network = _network(problem, variant)
     graphdef, params, rest = nnx.split(network, nnx.Param, ...)
     optimizer = optax.adam(RATE)
-    start = network.initial_state(problem.workload.batch)
+    start = network.initial_state(problem.workload.batch // variant.parts)
 
     def loss(params, statistics, inputs, labels):
         network = nnx.merge(graphdef, params, rest)
         state = start._replace(statistics=statistics)
         outputs, aux = network(inputs, state, training=True)
         values = losses.cross_entropy(readout.rate(outputs), labels)
-        return losses.mean(values), aux.statistics
+        return losses.mean(values) / variant.parts, aux.statistics
 
     def train(state, inputs, labels):
         params, slots, statistics = state
-        (value, statistics), gradient = jax.value_and_grad(loss, has_aux=True)(
-            params, statistics, inputs, labels
+
+        def part(_, inputs, labels):
+            (value, moved), gradient = jax.value_and_grad(loss, has_aux=True)(
+                params, statistics, inputs, labels
+            )
+            return (value, gradient), moved
+
+        (value, gradient), moved = memory.accumulate(
+            part, variant.parts, (inputs, labels), axes=(1, 0)
         )
+        statistics = jax.tree.map(lambda leaf: leaf.mean(0), moved)
         updates, slots = optimizer.update(gradient, slots, params)
         return (optax.apply_updates(params, updates), slots, statistics), value
 

@@ -65,9 +65,9 @@ WORKLOADS: dict[str, Any] = {
     "W3R": Dense((700, 256, 256, 20), 100, 64, 0.1, recurrent=True),
     "W4": Layer(32, 64, 16384),
     # The same shapes in small, for tests.
-    "W1-small": Dense((12, 8, 3), 3, 4, 0.5),
+    "W1-small": Dense((12, 8, 3), 3, 16, 0.5),
     "W2-small": Conv(((4, 1), (8, 2), (8, 2)), 8, 2, 3),
-    "W3R-small": Dense((12, 8, 8, 3), 4, 3, 0.5, recurrent=True),
+    "W3R-small": Dense((12, 8, 8, 3), 4, 16, 0.5, recurrent=True),
     "W4-small": Layer(3, 2, 16),
 }
 
