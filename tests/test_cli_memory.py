@@ -108,6 +108,7 @@ def test_the_baseline_comes_first_and_nothing_is_measured_twice(capsys, here):
     assert [row["strategy"] for row in found["rows"]] == ["depth=store", "depth=reverse"]
 
 
+@pytest.mark.slow
 def test_the_very_training_step_of_an_experiment(capsys, here):
     from snnjax import training
 
@@ -133,6 +134,7 @@ def test_the_very_training_step_of_an_experiment(capsys, here):
     assert row["bytes_per_sample"] == measured.bytes_per_sample
 
 
+@pytest.mark.slow
 def test_without_a_depth_it_goes_along_time_and_refusals_are_rows_said_once(capsys, here):
     code, found, err = call(capsys, MICRO, "--timesteps", "1,2")
     assert code == 0

@@ -69,6 +69,7 @@ def test_nothing_fits_in_a_kilobyte(capsys):
     assert "nothing fits" in err and "--batch" in err
 
 
+@pytest.mark.slow
 def test_the_largest_batch_is_found_and_what_is_chosen_can_be_trained_with(capsys):
     """It may be larger than the data set: only shapes are looked at."""
     asked = ["--strategies", LEAN, "--budget", "2 MB", "--largest", "batch"]

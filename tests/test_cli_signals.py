@@ -80,7 +80,10 @@ def test_kill_9_at_a_random_step_changes_no_bit(straight, tmp_path):
     resume_and_compare(folder, straight)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow), (signal.SIGTERM, 143)],
+)
 def test_being_asked_to_stop_saves_and_says_how_to_go_on(straight, tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(folder)

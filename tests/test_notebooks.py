@@ -16,7 +16,11 @@ def test_outputs_are_stripped(path):
     assert not any(c["outputs"] or c["execution_count"] for c in cells)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path",
+    [p if p.stem == "compose" else pytest.param(p, marks=pytest.mark.slow) for p in NOTEBOOKS],
+    ids=lambda p: p.stem,
+)
 # The Jupyter stack warns about its own event loop and transport; notebooks assert by themselves.
 @pytest.mark.filterwarnings("default")
 def test_it_runs(path):

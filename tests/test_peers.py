@@ -1,32 +1,20 @@
 """The programs beside those of peers: every strategy takes the same first steps."""
 
-import importlib.util
 import json
-import pathlib
 import subprocess
 import sys
 
 import jax
 import pytest
 
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "benchmarks" / "peers"
+from tests.programs import EXPERIMENTS, loaded
 
-
-def loaded(path):
-    """A module of a file, which finds those beside the programs."""
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-    finally:
-        sys.path.remove(str(FOLDER))
+PEERS = "benchmarks/peers"
 
 
 @pytest.fixture(scope="module")
 def ours():
-    return loaded(FOLDER / "ours.py")
+    return loaded(f"{PEERS}/ours.py", beside=PEERS)
 
 
 def losses(ours, workload, variant):
@@ -57,9 +45,9 @@ def test_statistics_of_a_step_are_those_of_time_order(ours):
 
 
 def test_every_peer_of_jax_has_a_program():
-    wanted = loaded(FOLDER.parent / "peers.py").PROGRAMS.values()
+    wanted = loaded("benchmarks/peers.py").PROGRAMS.values()
     named = {name for _, _, *lists in wanted for names in lists for name in names}
-    assert named == set(loaded(FOLDER / "other_jax.py").PROGRAMS)
+    assert named == set(loaded(f"{PEERS}/other_jax.py", beside=PEERS).PROGRAMS)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +73,7 @@ def test_the_program_measures_in_turns(tmp_path):
     file, picture = tmp_path / "found.json", tmp_path / "found.png"
     words = ["--workloads", "W4-small", "--rounds", "2", "--json", file, "--picture", picture]
     done = subprocess.run(
-        [sys.executable, FOLDER.parent / "peers.py", *words],
+        [sys.executable, EXPERIMENTS / "benchmarks" / "peers.py", *words],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     rows = json.loads(file.read_text())["rows"]

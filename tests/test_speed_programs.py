@@ -1,24 +1,13 @@
 """Programs that wait for a GPU: they run at a small size, and say so when numbers do not agree."""
 
-import importlib.util
 import json
-import pathlib
 import sys
 
 import jax.numpy as jnp
 import pytest
 
 from snnjax import training
-
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments" / "benchmarks"
-
-
-def program(name):
-    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # where a dataclass looks up its annotations
-    spec.loader.exec_module(module)
-    return module
+from tests.programs import loaded
 
 
 def run(module, monkeypatch, capsys, *words):
@@ -29,7 +18,7 @@ def run(module, monkeypatch, capsys, *words):
 
 @pytest.mark.slow
 def test_a_reversible_step_is_timed_under_every_strategy(monkeypatch, capsys):
-    speed = program("reversible_speed")
+    speed = loaded("benchmarks/reversible_speed.py")
     found = run(speed, monkeypatch, capsys)
     stored, recomputed, reversed_ = found["rows"]
     for row in found["rows"]:
@@ -56,7 +45,7 @@ def pretended(speed, losses):
 @pytest.mark.fast
 @pytest.mark.parametrize("off, refused", [(0, False), (1e-7, False), (1e-5, True)])
 def test_a_strategy_that_changes_the_loss_is_told(monkeypatch, capsys, off, refused):
-    speed = program("reversible_speed")
+    speed = loaded("benchmarks/reversible_speed.py")
     losses = dict.fromkeys(speed.STRATEGIES, 2.0) | {"depth=reverse": 2.0 * (1 + off)}
     monkeypatch.setattr(speed, "compiled", pretended(speed, losses))
     monkeypatch.setattr(speed, "first_state", lambda case: jnp.zeros(()))
@@ -71,7 +60,7 @@ def test_a_strategy_that_changes_the_loss_is_told(monkeypatch, capsys, off, refu
 
 @pytest.mark.fast
 def test_strategies_take_turns_in_beginning():
-    speed, order = program("reversible_speed"), []
+    speed, order = loaded("benchmarks/reversible_speed.py"), []
 
     def case(name):
         return speed.Case(None, lambda state, batch: (state, order.append(name)), {})
@@ -85,7 +74,7 @@ def test_strategies_take_turns_in_beginning():
 
 @pytest.mark.fast
 def test_a_layer_of_pytorch_that_cannot_run_is_left_out(monkeypatch, capsys):
-    kernel = program("lif_kernel")
+    kernel = loaded("benchmarks/lif_kernel.py")
     monkeypatch.setitem(sys.modules, "torch", None)  # as if it were not installed
     made = kernel.arrays((2, 1, 8), "float32")
     assert kernel.torch_layers(made, small=True) == {}

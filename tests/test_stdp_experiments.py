@@ -1,8 +1,6 @@
 """The programs about STDP: rows of the ablation, and what takes the place of absent packages."""
 
 import importlib
-import importlib.util
-import pathlib
 import sys
 
 import pytest
@@ -10,19 +8,10 @@ import pytest
 from snnjax import plasticity, training
 from snnjax.cli import chosen
 from snnjax.cli.options import Option
+from tests.programs import EXPERIMENTS, loaded
 
 pytestmark = pytest.mark.fast
-FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
-
-
-def program(path):
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ABLATION = program(FOLDER / "stdp_ablation.py")
+ABLATION = loaded("stdp_ablation.py")
 ROWS = ABLATION.rows([17.5])
 EXPERIMENT = training.load_experiment(ABLATION.EXPERIMENT)
 
@@ -55,7 +44,7 @@ def test_a_technique_comes_and_goes_with_what_it_needs():
 
 def test_fewer_images_are_the_first_ones(monkeypatch):
     """Of the experiment, by its field `images`."""
-    whole = training.load_dataset(training.load_experiment(FOLDER / "digits.py"))
+    whole = training.load_dataset(training.load_experiment(EXPERIMENTS / "digits.py"))
     made = training.load_experiment(ABLATION.EXPERIMENT)
     module = sys.modules[made.dataset.__module__]
     monkeypatch.setattr(module.data, "load", lambda name, **options: whole)
@@ -66,7 +55,7 @@ def test_fewer_images_are_the_first_ones(monkeypatch):
 
 
 def test_only_what_is_absent_and_not_used_is_stood_in_for(monkeypatch):
-    peers = program(FOLDER / "benchmarks" / "stdp_peers.py")
+    peers = loaded("benchmarks/stdp_peers.py")
     monkeypatch.setattr(peers, "NOT_USED", {"absent_package", "json"})
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, peers.Absent()])
     standing_in = importlib.import_module("absent_package.inside")

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
-__all__ = ["count", "operations"]
+__all__ = ["count", "operations", "parts"]
 
 
 def operations(function: Callable[..., Any], *args: Any) -> float:
@@ -49,7 +49,7 @@ def _count(jaxpr: Jaxpr) -> float:
 
 def _equation(equation: Any) -> float:
     name, parameters = equation.primitive.name, equation.params
-    inner = [_count(part) for part in _parts(parameters)]
+    inner = [_count(part) for part in parts(parameters)]
     if name == "cond":
         return max(inner)
     if inner:
@@ -66,7 +66,7 @@ def _equation(equation: Any) -> float:
     return outputs
 
 
-def _parts(parameters: dict[str, Any]) -> Iterator[Jaxpr]:
+def parts(parameters: dict[str, Any]) -> Iterator[Jaxpr]:
     """The computations inside an operation; a derivative rule that is not run is not one."""
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else (value,):

@@ -15,12 +15,14 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Literal
 
 import jax
 from jax import lax
 
+from snnjax.memory.names import refuse_unknown
 from snnjax.memory.segments import length_of, over_segments, piece
 from snnjax.typing import PyTree, Scan, Step
 
@@ -105,7 +107,7 @@ def recompute(
 
     Raises:
         ValueError: `every` is not a positive whole number or `"sqrt"`; `inner` is no scan, or
-            `keep` no tuple of names.
+            `keep` no tuple of names, or, when run, names what nothing in the step is called.
 
     Reference:
         Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016,
@@ -150,6 +152,9 @@ class Recompute:
         def segment(params, state, xs, start, size):
             return self.inner(step, params, state, piece(xs, start, size))
 
+        if self.keep:
+            first = piece(xs, 0, min(every, length))
+            refuse_unknown(self.keep, functools.partial(self.inner, step), params, state, first)
         policy = jax.checkpoint_policies.save_only_these_names(*self.keep) if self.keep else None
         replayed = jax.checkpoint(segment, prevent_cse=False, policy=policy, static_argnums=4)
         state, ys, _ = over_segments(

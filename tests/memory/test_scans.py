@@ -61,12 +61,12 @@ SCANS = {
     "recompute(5)": Row(memory.recompute(5), slow=BOTH),
     'recompute("sqrt")': Row(memory.recompute("sqrt"), slow=BOTH),
     "recompute, membranes kept": Row(memory.recompute(3, keep=("membranes",)), slow=BOTH),
-    "two levels": Row(memory.recompute(4, inner=memory.recompute(2))),
+    "two levels": Row(memory.recompute(4, inner=memory.recompute(2)), slow=BOTH),
     "three levels": Row(
         memory.recompute(6, inner=memory.recompute(3, inner=memory.recompute(1))), slow=BOTH
     ),
     "reverse(refresh=1)": Row(memory.reverse(undo, refresh=1), REVERSIBLE, 1, slow=BOTH),
-    "reverse(refresh=4)": Row(memory.reverse(undo, refresh=4), REVERSIBLE, 4, slow=()),
+    "reverse(refresh=4)": Row(memory.reverse(undo, refresh=4), REVERSIBLE, 4),
     "reverse(refresh=5)": Row(memory.reverse(undo, refresh=5), REVERSIBLE, 5, slow=BOTH),
     "reverse": Row(memory.reverse(undo), REVERSIBLE, TWELVE, slow=BOTH),
     "reverse inside recompute": Row(
@@ -310,3 +310,17 @@ def test_store_works_in_forward_mode_and_recompute_too(x64):
 
         forward = jax.jvp(total, (made.xs,), (jnp.ones_like(made.xs),))[1]
         assert_close(forward, jnp.sum(jax.grad(total)(made.xs)), 1e-12)
+
+
+@pytest.mark.fast
+def test_keep_refuses_a_name_that_nothing_bears():
+    def step(weights, state, x):
+        state = jnp.tanh(checkpoint_name(state @ weights + x, "membranes"))
+        return state, state
+
+    run = memory.recompute(2, inner=memory.recompute(1), keep=("membrane", "membranes"))
+    weights, state, xs = jnp.ones((2, 2)), jnp.ones(2), jnp.ones((3, 2))
+    with pytest.raises(ValueError, match="nothing here has the name 'membrane'.*'membranes'"):
+        jax.jit(run, static_argnums=0)(step, weights, state, xs)
+    with pytest.raises(ValueError, match="it has no names"):
+        run(lambda _, state, x: (state + x, x), (), state, xs)

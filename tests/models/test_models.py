@@ -107,7 +107,7 @@ def variants():
     for name in SMALL:
         for variant, options in VARIANTS.items():
             if variant != "depth" or name == "ms_resnet":
-                slow = name == "ms_resnet" and "recompute" in variant
+                slow = name == "ms_resnet" and variant != "depth" or variant == "recompute"
                 marks = pytest.mark.slow if slow else ()
                 yield pytest.param(name, options, id=f"{name}-{variant}", marks=marks)
 

@@ -64,12 +64,12 @@ def under(network, text):
 
 
 KEPT = [
-    ("depth=recompute(1)", False),
     ("depth=reverse, pack=True", False),
     *(
         pytest.param(*row, marks=pytest.mark.slow)
         for row in (
-            ("depth=reverse", False), ("depth=reverse(inner=store)", False), ("depth=reverse", True)
+            ("depth=recompute(1)", False), ("depth=reverse", False),
+            ("depth=reverse(inner=store)", False), ("depth=reverse", True),
         )
     ),
 ]  # fmt: skip

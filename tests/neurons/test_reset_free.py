@@ -112,6 +112,7 @@ def test_it_looks_only_back():
     assert np.all(influence[np.tril_indices(7)] > 0)
 
 
+@pytest.mark.slow
 def test_other_transformations():
     """Mapped over sequences; another surrogate; forward mode is refused."""
     params, state, xs = case(jnp.float32)

@@ -85,6 +85,7 @@ def bytes_per_sample(layer):
 STATES = 4 * H * H * sum(C)
 
 
+@pytest.mark.slow
 def test_reversing_keeps_the_same_bytes_for_4_8_and_16_columns():
     """On the grid with alpha 1, and with alpha 1/2 as far as the bits go: O(L), not O(L T)."""
     sizes = {

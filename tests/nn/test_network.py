@@ -210,7 +210,12 @@ def test_an_unknown_tap_is_refused(taps):
 
 @pytest.mark.parametrize(("collect", "of"), [("mean", jnp.mean), ("last", lambda y, _: y[-1])])
 @pytest.mark.parametrize(
-    "scan", [None, memory.recompute(3), memory.recompute(3, inner=memory.whole)]
+    "scan",
+    [
+        None,
+        pytest.param(memory.recompute(3), marks=pytest.mark.slow),
+        memory.recompute(3, inner=memory.whole),
+    ],
 )
 def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):
     net = nn.Network(body("step"), FRAME, order="time", time_scan=scan, collect=collect)

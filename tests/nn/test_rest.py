@@ -28,7 +28,10 @@ STACKS = {
 }
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize(
+    "name",
+    ["nested", *(pytest.param(n, marks=pytest.mark.slow) for n in STACKS if n != "nested")],
+)
 def test_rest_is_zeros_for_every_block(name):
     layer, inputs = STACKS[name](), sequence(SHAPE)
     state = layer.initial_state(SHAPE)

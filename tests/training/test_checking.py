@@ -41,6 +41,7 @@ def test_planted_faults_are_found_and_named(network, says):
     assert len(found.faults) == 1 and found.faults[0].startswith(says)
 
 
+@pytest.mark.slow
 def test_a_reversible_stream_tells_the_bits_it_has_left():
     def network(experiment, rngs):
         half = lambda rngs: nn.Sequential(nn.LIF(), nn.Conv(2, 2, rngs=rngs), nn.BatchNorm(2))  # noqa: E731

@@ -4,9 +4,7 @@ The larger table of networks, strategies and meshes is experiments/benchmarks/me
 """
 
 import functools
-import importlib.util
 import math
-import pathlib
 import re
 
 import jax
@@ -15,18 +13,14 @@ import pytest
 from flax import nnx
 
 from snnjax import training
+from tests.programs import loaded
 from tests.training import test_unsupervised
 from tests.training.conftest import make
-
-PATH = pathlib.Path(__file__).parents[2] / "experiments" / "benchmarks" / "meshes.py"
 
 
 @functools.cache
 def table():
-    spec = importlib.util.spec_from_file_location("meshes", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded("benchmarks/meshes.py")
 
 
 @functools.cache
@@ -55,6 +49,7 @@ def test_on_any_mesh_they_do(text):
     assert differences("analog", "", text)["parameters"] < 1e-5
 
 
+@pytest.mark.slow
 def test_with_norms_in_groups_a_spiking_network_has_the_same_gradient():
     found = differences("ghost", "depth=reverse", "data=4")
     assert found["flips"] == 0 and found["gradient"] < 1e-6
@@ -124,7 +119,12 @@ def updated(text, **fields):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"norm_groups": 2}, {"norm_groups": 4}, {"accumulate": 2}, {"mixup": 0.5}]
+    "fields",
+    [
+        {"norm_groups": 2},
+        {"accumulate": 2},
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ({"norm_groups": 4}, {"mixup": 0.5})),
+    ],
 )
 def test_groups_parts_and_mixtures_do_not_depend_on_the_devices(fields):
     (one, alone), (two, shared) = updated("", **fields), updated("data=2", **fields)
