@@ -189,6 +189,7 @@ def whole_forward(spike, reset, scale_input, params, v, xs):
     """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
     if not len(xs):
         return (v, xs), (params, v, xs)
+    xs = _joined(xs)
     charged = functools.partial(charge, params.decay, scale_input=scale_input)
     fire = functools.partial(fire_and_reset, spike, reset, params.threshold)
 
@@ -223,6 +224,8 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
         g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
         return g_params, params.decay * g_h, (gain * g_h)[None]
 
+    g_spikes = _joined(g_spikes)
+
     def undo(h, g_v, g_s):
         (v, _), pull = jax.vjp(fire, params.threshold, h)
         return v, *pull((g_v, g_s))
@@ -249,6 +252,14 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
 
 
 _whole.defvjp(whole_forward, whole_backward)
+
+
+def _joined(sequence):
+    """The same array, in the mesh of the context if there is one: what is written into it is.
+
+    JAX wants the shardings of both to be equal, and only arithmetic moves an array from outside.
+    """
+    return sequence * jnp.ones((), sequence.dtype)
 
 
 def _decay_gradient(decay, scale_input, v_before, h, g_h):
