@@ -181,32 +181,42 @@ def fire_and_reset(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
 def _whole(spike, reset, scale_input, params, v, xs):
-    (v, spikes), _ = whole_forward(spike, reset, scale_input, params, v, xs)
-    return v, spikes
+    if not len(xs):
+        return v, xs
+    last, spikes, h = _replaced(spike, reset, scale_input, params, v, xs, spikes=True)
+    return last, spikes.at[-1].set(spike(h - params.threshold))
 
 
 def whole_forward(spike, reset, scale_input, params, v, xs):
     """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
     if not len(xs):
         return (v, xs), (params, v, xs)
-    xs = _joined(xs)
+    last, hs, h = _replaced(spike, reset, scale_input, params, v, xs, spikes=False)
+    hs = hs.at[-1].set(h)
+    return (last, spike(hs - params.threshold)), (params, v, hs)
+
+
+def _replaced(spike, reset, scale_input, params, v, xs, *, spikes):
+    """The last membrane; spikes, or membranes before the reset, but for the last step; its own.
+
+    They take the place of the currents, each one step after it was made: a write and then a read of
+    the same array is what XLA does in place, and a loop that fills an array of its own begins with
+    zeros in it.
+    """
     charged = functools.partial(charge, params.decay, scale_input=scale_input)
     fire = functools.partial(fire_and_reset, spike, reset, params.threshold)
 
     def step(carry, t):
         h, seq = carry
-        # Membranes before the reset take the place of the currents, each one step after it was
-        # made: a write and then a read of the same array is what XLA does in place, and a loop
-        # that fills an array of its own begins with zeros in it.
-        seq = lax.dynamic_update_index_in_dim(seq, h, jnp.maximum(t, 1) - 1, 0)
+        after, fired = fire(h)
+        made = fired if spikes else h
+        seq = lax.dynamic_update_index_in_dim(seq, made, t - 1, 0)
         x = lax.dynamic_index_in_dim(seq, t, keepdims=False)
-        before = jnp.where(t == 0, v, fire(h)[0])
-        return (charged(before, x), seq), None
+        return (charged(after, x), seq), None
 
-    # Before the first step there is nothing to write: what is there already (index clamped).
-    (h, seq), _ = lax.scan(step, (xs[0], xs), jnp.arange(len(xs), dtype=jnp.uint32))
-    hs = seq.at[-1].set(h)
-    return (fire(h)[0], spike(hs - params.threshold)), (params, v, hs)
+    start = (charged(v, xs[0]), _joined(xs))
+    (h, seq), _ = lax.scan(step, start, jnp.arange(1, len(xs), dtype=jnp.uint32))
+    return fire(h)[0], seq, h
 
 
 def whole_backward(spike, reset, scale_input, residuals, cotangents):
