@@ -22,6 +22,7 @@ from jax import lax
 
 from snnjax.kernels import apart
 from snnjax.neurons.reset import Reset, subtract
+from snnjax.neurons.sums import sum_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -289,12 +290,3 @@ def _undone_alone(fire, carry, threshold, h, g_v):
         return pull((g_v, carry[1]))
 
     return apart(pulled, carry, threshold, h, g_v)
-
-
-def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
-    """Sums a broadcast array back to `shape`."""
-    extra = array.ndim - len(shape)
-    axes = tuple(range(extra)) + tuple(
-        extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1
-    )
-    return jnp.sum(array, axes).reshape(shape)

@@ -33,11 +33,11 @@ from snnjax.neurons.lif import (
     decay_slope,
     fire_and_reset,
     input_gain,
-    sum_to,
     whole_backward,
     whole_forward,
 )
 from snnjax.neurons.reset import Reset, subtract
+from snnjax.neurons.sums import sum_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
