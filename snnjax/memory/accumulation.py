@@ -31,10 +31,10 @@ def accumulate(
     """Sums a function over the parts of a batch.
 
     Equal to one call with the whole batch, up to the order of summation, where `function` is a sum
-    over examples and no example sees another. Batch norm in training does: each part has its own
-    statistics then. Every `parts`-th example makes up a part, so that of a batch shared by devices
-    each keeps the examples it has. Give `function` the weight of a part: means of parts add up to
-    `parts` times the mean.
+    over examples and no example sees another. Under batch norm in training they do: each part then
+    has its own statistics. Every `parts`-th example makes up a part, so that of a batch shared by
+    devices each keeps the examples it has. Give `function` the weight of a part: means of parts add
+    up to `parts` times the mean.
 
     Args:
         function: `(number, *part) -> (addend, row)`, for the part of that number (traced).

@@ -3,9 +3,8 @@
     g = sum_i w_i g_i,      w_i the share of the weights in part i
 
 A batch may be cut into `accumulate` parts, differentiated one after the other: the gradient of the
-whole, in the memory of a part (`memory.accumulate`). Where batch norm
-takes statistics each part has its own, as under `norm_groups`, and the running ones move once,
-towards their mean.
+whole, in the memory of a part (`memory.accumulate`). Where batch norm takes statistics each part
+has its own, as under `norm_groups`, and the running ones move once, towards their mean.
 
 On a mesh whose devices share a batch, each differentiates its own examples under `jax.shard_map`:
 the program of one device, whatever its memory strategy. Left to the compiler (GSPMD), folding time
@@ -98,12 +97,10 @@ def _summed(program: Program, state: TrainState, shown: Given, batch: Batch) -> 
     axes, parts = program.axes, program.experiment.accumulate
     whole = _over(batch.weights.sum(), axes)
 
-    def of(shown: Given, batch: Batch) -> Graded:
-        return _of(program, state, shown, batch, batch.weights.sum() / whole)
-
     def part(number: Any, frames: Array, others: Any, batch: Batch) -> tuple[Graded, PyTree]:
         key = shown.key if parts == 1 else jax.random.fold_in(shown.key, number)
-        graded = of(Given(frames, shown.share, others, key), batch)
+        given, share = Given(frames, shown.share, others, key), batch.weights.sum() / whole
+        graded = _of(program, state, given, batch, share)
         return graded._replace(statistics=()), graded.statistics
 
     whole_batch = (shown.frames, shown.others, batch)
