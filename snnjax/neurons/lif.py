@@ -184,21 +184,19 @@ def fire_and_reset(
 def _whole(spike, reset, scale_input, params, v, xs):
     if not len(xs):
         return v, xs
-    last, spikes, h = _replaced(spike, reset, scale_input, params, v, xs, spikes=True)
-    return last, spikes.at[-1].set(spike(h - params.threshold))
+    return _replaced(spike, reset, scale_input, params, v, xs, spikes=True)
 
 
 def whole_forward(spike, reset, scale_input, params, v, xs):
     """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
     if not len(xs):
         return (v, xs), (params, v, xs)
-    last, hs, h = _replaced(spike, reset, scale_input, params, v, xs, spikes=False)
-    hs = hs.at[-1].set(h)
+    last, hs = _replaced(spike, reset, scale_input, params, v, xs, spikes=False)
     return (last, spike(hs - params.threshold)), (params, v, hs)
 
 
 def _replaced(spike, reset, scale_input, params, v, xs, *, spikes):
-    """The last membrane; spikes, or membranes before the reset, but for the last step; its own.
+    """The last membrane, and the spikes or the membranes before the reset.
 
     They take the place of the currents, each one step after it was made: a write and then a read of
     the same array is what XLA does in place, and a loop that fills an array of its own begins with
@@ -217,7 +215,8 @@ def _replaced(spike, reset, scale_input, params, v, xs, *, spikes):
 
     start = (charged(v, xs[0]), _joined(xs))
     (h, seq), _ = lax.scan(step, start, jnp.arange(1, len(xs), dtype=jnp.uint32))
-    return fire(h)[0], seq, h
+    last, fired = fire(h)
+    return last, seq.at[-1].set(fired if spikes else h)
 
 
 def whole_backward(spike, reset, scale_input, residuals, cotangents):
