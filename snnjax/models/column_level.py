@@ -12,7 +12,6 @@ Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -135,35 +134,29 @@ def packing(columns: nn.Columns, pack: bool | memory.Storage) -> nn.Columns:
     """
     if not pack:
         return columns
-    new = copy.copy(columns)
-    new.first, new.later = (
+    first, later = (
         nnx.List([_packed_level(level, pack) for level in levels])
         for levels in (columns.first, columns.later)
     )
-    new.shared = nnx.List([_packed(tail, pack, spikes=True) for tail in columns.shared])
-    return new
+    shared = nnx.List([_packed(tail, pack, spikes=True) for tail in columns.shared])
+    return nn.replace(columns, first=first, later=later, shared=shared)
 
 
 def _packed_level(level: ColumnLevel, pack: bool | memory.Storage) -> ColumnLevel:
-    new = copy.copy(level)
-    for name in ("down", "up", "block1", "block2"):
-        part = getattr(level, name)
-        if part is not None:
-            setattr(new, name, _packed(part, pack))
-    return new
+    parts = {name: getattr(level, name) for name in ("down", "up", "block1", "block2")}
+    packed = {name: _packed(part, pack) for name, part in parts.items() if part is not None}
+    return nn.replace(level, **packed)
 
 
 def _packed(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
     placed = []
     for layer in layers.layers:
         if isinstance(layer, nn.Fold) and isinstance(layer.function, nnx.Module):
-            layer = copy.copy(layer)
-            layer.pack = "spikes" if spikes else None if pack is True else pack
+            kept = "spikes" if spikes else None if pack is True else pack
+            layer = nn.replace(layer, pack=kept)
         spikes = isinstance(layer, nn.TurnedOff)
         placed.append(layer)
-    new = copy.copy(layers)
-    new.layers = nnx.List(placed)
-    return new
+    return nn.replace(layers, layers=nnx.List(placed))
 
 
 def _fusion(inputs, outputs, strides, norm, rngs, *more) -> nn.Sequential:

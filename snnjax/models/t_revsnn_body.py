@@ -10,7 +10,6 @@ Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable
 from typing import Any
@@ -118,11 +117,10 @@ class TRevSNN(nnx.Module):
                 "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
                 "time=reverse (or time=recompute(1))"
             )
-        net = copy.copy(self)
-        net.columns = packing(self.columns, strategy.pack)
+        columns = packing(self.columns, strategy.pack)
         if strategy.time is not None:
-            net.columns = net.columns.with_scan(strategy.time)
-        return net, False
+            columns = columns.with_scan(strategy.time)
+        return nn.replace(self, columns=columns), False
 
     def __call__(
         self,

@@ -102,6 +102,7 @@ def _compose(earlier, later):
     return earlier[0] * later[0], later[0] * earlier[1] + later[1]
 
 
+@functools.partial(jax.jit, static_argnames="reverse")  # or each of its steps compiles by itself
 def _recur(decay: Array, xs: Array, *, reverse: bool) -> Array:
     shape = (1,) * (xs.ndim - 1 - decay.ndim) + decay.shape
     decays = jnp.broadcast_to(decay.reshape(shape), (len(xs), *shape))

@@ -23,6 +23,7 @@ from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.precision import Precision, parse_precision, with_precision
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
+from snnjax.nn.replacing import replace
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.reversible import Reversible
 from snnjax.nn.scaled_conv import ScaledStdConv
@@ -98,6 +99,7 @@ __all__ = [
     "over_devices",
     "own_rows",
     "parse_precision",
+    "replace",
     "saves_memory",
     "stateless",
     "stream_use",

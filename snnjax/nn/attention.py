@@ -18,7 +18,6 @@ Neural Network", 2023, arXiv:2304.11954.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +33,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.operations import counted
+from snnjax.nn.replacing import replace
 from snnjax.nn.synapses import Linear
 from snnjax.nn.wiring import Sequential
 from snnjax.typing import Array, Key, bind
@@ -138,9 +138,7 @@ class Attention(nnx.Module):
         """Keeps spikes as bits where `strategy.pack` asks for it; what comes out are none."""
         if not (strategy.pack and spikes):
             return self, False
-        new = copy.copy(self)
-        new.pack = True
-        return new, False
+        return replace(self, pack=True), False
 
 
 def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:

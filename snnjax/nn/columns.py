@@ -19,7 +19,6 @@ Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -34,6 +33,7 @@ from snnjax.nn.contract import Aux, State
 from snnjax.nn.multilevel import Column, Common, MultiLevel, bounded, column_bound, power_of_two
 from snnjax.nn.narrow import widen
 from snnjax.nn.reconstruction import reconstruction
+from snnjax.nn.replacing import replace
 from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.statistics import StreamPeak
 from snnjax.typing import Array, Key, PyTree, Scan, bind
@@ -127,9 +127,7 @@ class Columns(nnx.Module):
 
     def with_scan(self, scan: Scan) -> Columns:
         """The same columns under another memory strategy."""
-        new = copy.copy(self)
-        new.scan = scan
-        return new
+        return replace(self, scan=scan)
 
     def shapes(self, shape: tuple[int, ...]) -> list[tuple[int, ...]]:
         """Shapes of the states, by level, for an input of this shape, `(B, H, W, C)`."""

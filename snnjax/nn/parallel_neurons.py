@@ -14,7 +14,6 @@ refused. Over depth these layers are part of their block as any other.
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -29,6 +28,7 @@ from snnjax.nn.ma import fan_in_uniform
 from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import Constant
 from snnjax.nn.operations import counted
+from snnjax.nn.replacing import replace
 from snnjax.nn.taps import tapped
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Key
@@ -180,9 +180,8 @@ def with_masking(network: Any, masking: float | Array) -> Any:
     def place(node: Any) -> Any:
         if not takes(node):
             return node
-        new = copy.copy(node)
-        new.masking = _held(masking, node.masking.shape)  # blocks that are stacked have one each
-        return new
+        # Blocks that are stacked have one each.
+        return replace(node, masking=_held(masking, node.masking.shape))
 
     return jax.tree.map(place, network, is_leaf=takes)
 

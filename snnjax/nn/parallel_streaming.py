@@ -9,7 +9,6 @@ once; in `order="time"`, one by one, the layer carries the last `k - 1` currents
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import jax.numpy as jnp
@@ -23,6 +22,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.operations import counted
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
+from snnjax.nn.replacing import replace
 from snnjax.nn.taps import tapped
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Key, Scan, bind
@@ -101,10 +101,8 @@ class SlidingPSN(nnx.Module):
         del spikes
         if strategy.time is None:
             return self, True
-        new, neuron = copy.copy(self), copy.copy(self.neuron)
-        neuron.scan = neuron.resolve(strategy.time)
-        new.neuron = neuron
-        return new, True
+        neuron = replace(self.neuron, scan=self.neuron.resolve(strategy.time))
+        return replace(self, neuron=neuron), True
 
 
 class ResetFreeLIF(nnx.Module):

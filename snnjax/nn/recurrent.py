@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import jax.numpy as jnp
 from flax import nnx
 
@@ -13,6 +11,7 @@ from snnjax.nn.narrow import at_least, narrow, product
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.operations import counted
 from snnjax.nn.precision import Precision
+from snnjax.nn.replacing import replace
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
@@ -73,11 +72,10 @@ class Recurrent(nnx.Module):
 
     def with_precision(self, precision: Precision) -> Recurrent:
         """The same layer, its feedback computed and its weights kept in other number formats."""
-        new = copy.copy(self)
-        new.compute = precision.compute
-        if self.weights.dtype != precision.params:
-            new.weights = nnx.Param(narrow(self.weights[...], precision.params))
-        return new
+        weights = self.weights
+        if weights.dtype != precision.params:
+            weights = nnx.Param(narrow(weights[...], precision.params))
+        return replace(self, weights=weights, compute=precision.compute)
 
     def operations(self, fed_back: Array) -> metrics.Operations:
         """What the feedback does with the spikes of the timestep before, `[T, B, N]`."""

@@ -10,7 +10,6 @@ Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import jax
@@ -22,6 +21,7 @@ from snnjax.nn.contract import Aux, State
 from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import run
 from snnjax.nn.precision import Precision
+from snnjax.nn.replacing import replace
 from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
@@ -125,10 +125,9 @@ class SharedScale(nnx.Module):
 
     def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[SharedScale, bool]:
         """Takes a strategy over time for its neurons, and packs what its synapse keeps."""
-        new = copy.copy(self)
-        new.synapse, _ = Placing(strategy, "layer").place(self.synapse, spikes)
-        new.scan = self.scan if strategy.time is None else _refuse_reversal(strategy.time)
-        return new, True
+        synapse, _ = Placing(strategy, "layer").place(self.synapse, spikes)
+        scan = self.scan if strategy.time is None else _refuse_reversal(strategy.time)
+        return replace(self, synapse=synapse, scan=scan), True
 
     def packed_codes(self) -> Packed:
         """The codes of the weights at `bits` bits each."""

@@ -14,7 +14,6 @@ takes what:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import Any
 
@@ -26,6 +25,7 @@ from snnjax.nn.network import Network
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.pooling import max_pool
 from snnjax.nn.recurrent import Recurrent, refuse_reversal
+from snnjax.nn.replacing import replace
 from snnjax.nn.reversible import Reversible
 from snnjax.nn.sharing import Grouped, Shared
 from snnjax.nn.stack import Stacked
@@ -73,7 +73,7 @@ def _with_memory(network: Network, strategy: Strategy) -> Network:
         changes["time_scan"] = strategy.time
         placing.taken.add("time")
     placing.check()
-    return _changed(network, **changes)
+    return replace(network, **changes)
 
 
 def saves_memory(network: Network) -> bool:
@@ -103,19 +103,19 @@ class Placing:
                 for part in layer.layers:
                     part, spikes = self.place(part, spikes)
                     placed.append(part)
-                return _changed(layer, layers=nnx.List(placed)), spikes
+                return replace(layer, layers=nnx.List(placed)), spikes
             case Residual():
                 branch, shortcut = (
                     self.place(part, spikes)[0] for part in (layer.branch, layer.shortcut)
                 )
-                return _changed(layer, branch=branch, shortcut=shortcut), False
+                return replace(layer, branch=branch, shortcut=shortcut), False
             case Neuron():
                 return self._neuron(layer), layer.spiking
             case Recurrent():
                 refuse_reversal(self.time)
-                return _changed(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
+                return replace(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
             case Grouped():
-                return _changed(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
+                return replace(layer, neuron=self._neuron(layer.neuron)), layer.neuron.spiking
             case Shared():
                 return self._shared(layer, spikes), layer.neuron.spiking
             case Stacked():
@@ -143,11 +143,11 @@ class Placing:
             return body
         self.taken.add("depth")
         if scan is store:
-            return _changed(body, joints=None)
+            return replace(body, joints=None)
         joints = _joints(body.layers, dataclasses.replace(self.strategy, depth=scan))
         if any(joints.spikes):
             self.taken.add("pack")
-        return _changed(body, joints=joints)
+        return replace(body, joints=joints)
 
     def check(self) -> None:
         """Every part of the strategy must have found a layer."""
@@ -165,7 +165,7 @@ class Placing:
         if self.time is None:
             return layer
         self.taken.add("time")
-        return _changed(layer, scan=layer.resolve(self.time))
+        return replace(layer, scan=layer.resolve(self.time))
 
     def _shared(self, layer: Shared, spikes: bool) -> Shared:
         firing = layer.neuron.spiking
@@ -175,13 +175,13 @@ class Placing:
         # What enters a shortcut entered the layer before; in front of the first there is none.
         ways = zip(layer.shortcuts, [False, *marks[:-1]], strict=False)
         shortcuts = nnx.List([w if w is None else self.place(w, m)[0] for w, m in ways])
-        changed = _changed(layer, synapses=synapses, shortcuts=shortcuts)
+        changed = replace(layer, synapses=synapses, shortcuts=shortcuts)
         if self.time is None:
             return changed
         if isinstance(self.time, Reverse):
             layer.inverse()
         self.taken.add("time")
-        return _changed(changed, scan=self.time)
+        return replace(changed, scan=self.time)
 
     def _stacked(self, layer: Stacked, spikes: bool) -> tuple[Stacked, bool]:
         taken = set(self.taken)
@@ -190,7 +190,7 @@ class Placing:
             self.taken = taken
             blocks, out = self.place(layer.blocks, False)
         if isinstance(self.depth, Reverse) and self.depth.inverse is None:
-            return _changed(layer, blocks=blocks), spikes and out  # others may reverse
+            return replace(layer, blocks=blocks), spikes and out  # others may reverse
         return self._deep(layer, blocks=blocks), spikes and out
 
     def _reversible(self, layer: Reversible) -> Reversible:
@@ -205,7 +205,7 @@ class Placing:
         if self.depth is not None:
             self.taken.add("depth")
             changes["scan"] = self.depth
-        return _changed(layer, **changes)
+        return replace(layer, **changes)
 
     def _fold(self, layer: Fold, spikes: bool) -> tuple[Fold, bool]:
         pools = isinstance(layer.function, Bound) and layer.function.function is max_pool
@@ -217,7 +217,7 @@ class Placing:
         if storage is None:
             return layer, spikes and keeps
         self.taken.add("pack")
-        return _changed(layer, pack=storage), spikes and keeps
+        return replace(layer, pack=storage), spikes and keeps
 
 
 def _joints(layers: Any, strategy: Strategy) -> Joints:
@@ -243,11 +243,3 @@ def _joints(layers: Any, strategy: Strategy) -> Joints:
 
 def _weighs(layer: Any) -> bool:
     return isinstance(layer, Fold) and isinstance(layer.function, Kernel | nnx.Linear)
-
-
-def _changed(module: Any, **attributes: Any) -> Any:
-    """A copy with other attributes; parameters are shared, and nothing else is touched."""
-    new = copy.copy(module)
-    for name, value in attributes.items():
-        setattr(new, name, value)
-    return new

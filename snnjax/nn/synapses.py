@@ -8,7 +8,6 @@ inputs (`memory.packed`).
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -22,6 +21,7 @@ from snnjax.nn.convolution import convolution
 from snnjax.nn.narrow import add_bias, at_least, is_narrow, narrow, product, widen
 from snnjax.nn.operations import convolution_operations, operations_of
 from snnjax.nn.precision import Precision
+from snnjax.nn.replacing import replace
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
@@ -95,13 +95,12 @@ class Fold(nnx.Module):
         """The same synapse, its inputs, outputs and kernel in other number formats."""
         if not _follows(self.function):
             return self
-        new = copy.copy(self)
-        new.compute = None if precision.compute == "float32" else precision.compute
-        kernel: Array = self.function.kernel[...]  # type: ignore[attr-defined]
+        compute = None if precision.compute == "float32" else precision.compute
+        function: Any = self.function
+        kernel: Array = function.kernel[...]
         if kernel.dtype != precision.params:
-            new.function = copy.copy(self.function)
-            new.function.kernel = nnx.Param(narrow(kernel, precision.params))
-        return new
+            function = replace(function, kernel=nnx.Param(narrow(kernel, precision.params)))
+        return replace(self, function=function, compute=compute)
 
 
 def _call(module: Callable[..., Any], inputs: Array) -> Array:

@@ -1,6 +1,5 @@
 """A strategy put into a network changes what is kept, and nothing else."""
 
-import copy
 import functools
 
 import jax
@@ -141,15 +140,12 @@ class Doubling(nnx.Module):
         return nn.State()
 
     def __call__(self, inputs, state, *, training, key=None, taps=()):
-        linear = copy.copy(self.linear)
-        linear.pack = "spikes" if self.packs else None
+        linear = nn.replace(self.linear, pack="spikes" if self.packs else None)
         outputs, aux = linear(inputs, state, training=training)
         return 2 * outputs, aux
 
     def with_memory(self, strategy, spikes):
-        new = copy.copy(self)
-        new.packs, new.heard = strategy.pack and spikes, strategy
-        return new, False
+        return nn.replace(self, packs=strategy.pack and spikes, heard=strategy), False
 
 
 class Keeping(Doubling):
