@@ -11,6 +11,7 @@ import snnjax
 PACKAGE = pathlib.Path(snnjax.__file__).parent
 
 
+@pytest.mark.slow
 def test_every_module_has_a_page(tmp_path):
     pytest.importorskip("pdoc")
     command = [sys.executable, "-m", "pdoc", "snnjax", "-d", "google", "-o", str(tmp_path)]

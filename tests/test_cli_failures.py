@@ -37,6 +37,7 @@ def test_a_full_disk_as_orbax_tells_it():
     assert describe(outer)[1] == 2 and "disk is full" in describe(outer)[0]
 
 
+@pytest.mark.slow
 def test_files_that_cannot_grow(tmp_path):
     """A real limit of the operating system, met by whatever writes first."""
     folder = tmp_path / "run"

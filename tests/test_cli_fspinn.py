@@ -39,6 +39,7 @@ def search(capsys, *arguments):
     return code, json.loads(printed.out.splitlines()[-1]), printed.err
 
 
+@pytest.mark.slow
 def test_budgets_come_before_training_and_one_is_chosen(path, tmp_path, capsys):
     out = str(tmp_path / "search")
     grid = ["--grid", "neurons=4,10 bits=8,32", "--max-bytes", "1000", "--out", out]

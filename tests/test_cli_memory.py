@@ -65,6 +65,7 @@ def by(rows, *names):
     return {tuple(row[name] for name in names): row["temp_bytes"] for row in rows}
 
 
+@pytest.mark.slow
 def test_without_an_experiment_it_measures_couplings(capsys, here):
     code, found, err = call(capsys, "--depths", "2,3", *TINY)
     assert code == 0 == found["exit_code"] and found["command"] == "memory"

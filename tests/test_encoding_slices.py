@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from snnjax import encoding
 
-pytestmark = pytest.mark.fast
 fast = settings(max_examples=60, deadline=None, database=None)
 durations = st.integers(1, 10**6)
 

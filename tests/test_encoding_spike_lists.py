@@ -7,8 +7,6 @@ import pytest
 
 from snnjax import encoding
 
-pytestmark = pytest.mark.fast
-
 RATES = jnp.array([0.5, 0.0, 0.02, 1.5])
 
 

@@ -5,8 +5,6 @@ import pathlib
 
 import pytest
 
-pytestmark = pytest.mark.fast
-
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "snnjax"
 FLOORS = {

@@ -25,9 +25,8 @@ def losses(ours, workload, variant):
     return found
 
 
-@pytest.mark.parametrize(
-    "workload", ["W1-small", pytest.param("W3R-small", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", ["W1-small", "W3R-small"])
 def test_strategies_take_the_same_steps(ours, workload):
     first, *rest = (losses(ours, workload, v) for v in ours.VARIANTS if "norm" not in v)
     assert first[2] < first[0]

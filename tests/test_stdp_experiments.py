@@ -10,7 +10,6 @@ from snnjax.cli import chosen
 from snnjax.cli.options import Option
 from tests.programs import EXPERIMENTS, loaded
 
-pytestmark = pytest.mark.fast
 ABLATION = loaded("stdp_ablation.py")
 ROWS = ABLATION.rows([17.5])
 EXPERIMENT = training.load_experiment(ABLATION.EXPERIMENT)

@@ -12,7 +12,6 @@ import pytest
 from snnjax import surrogate
 from tests.compare import assert_close
 
-pytestmark = pytest.mark.fast
 PROPERTY = hypothesis.settings(max_examples=8, deadline=None, derandomize=True)
 
 # name: (made with an option, the formula of the docstring in NumPy, the area under it)

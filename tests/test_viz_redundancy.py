@@ -7,7 +7,6 @@ from snnjax import redundancy, viz
 from snnjax.redundancy import Bins, Histogram
 from tests.test_viz import words
 
-pytestmark = pytest.mark.fast
 T, H, W, C = 3, 4, 5, 20
 
 

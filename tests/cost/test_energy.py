@@ -9,8 +9,6 @@ from flax import nnx
 
 from snnjax import cost, nn
 
-pytestmark = pytest.mark.fast
-
 LAYER = cost.Connection(
     runs=4, effective_macs=0, effective_acs=70, dense=400, padded=480, active=20, inputs=80,
     binary=True, constant=False, first=False,

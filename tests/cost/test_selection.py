@@ -7,8 +7,6 @@ import pytest
 
 from snnjax import cost
 
-pytestmark = pytest.mark.fast
-
 SMALL = cost.Candidate("small", 100, 10.0, 20.0, 0.80)
 LARGE = cost.Candidate("large", 400, 40.0, 80.0, 0.90)
 POOR = cost.Candidate("poor", 200, 20.0, 40.0, 0.75)

@@ -3,12 +3,10 @@
 import dataclasses
 
 import numpy as np
-import pytest
 
 from snnjax.cost.tally import Connection, Neurons, Product, Tally
 from snnjax.metrics import Operations, Products
 
-pytestmark = pytest.mark.fast
 LARGE = 4_000_000_000
 
 

@@ -6,8 +6,6 @@ import pytest
 from snnjax import cost, plasticity
 from snnjax.quantization import QFormat
 
-pytestmark = pytest.mark.fast
-
 BYTES = QFormat(0, 8)
 TABLE = [  # neurons, megabytes: baseline, lateral in float32, in 8 bits, without a matrix in 8 bits
     (100, 0.394, 0.354, 0.088, 0.078),

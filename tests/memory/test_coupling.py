@@ -65,7 +65,7 @@ def both(coupling, depth, seed=1):
 
 
 @pytest.mark.parametrize("compute", COMPUTE)
-@pytest.mark.parametrize("depth", [4, 16])
+@pytest.mark.parametrize("depth", [4, pytest.param(16, marks=pytest.mark.slow)])
 def test_on_the_grid_the_difference_is_zero(depth, compute):
     reversed_, stored = both(memory.coupling(*BRANCHES[compute]), depth)
     assert_equal(reversed_, stored)

@@ -11,8 +11,6 @@ from snnjax import metrics, nn
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.operations import convolution_operations
 
-pytestmark = pytest.mark.fast
-
 GEOMETRIES = {
     "same": ((9, 7, 4), (3, 3, 4, 6), {}),
     "strided, grouped": ((9, 7, 4), (3, 5, 2, 6), {"groups": 2, "strides": 2}),

@@ -107,8 +107,8 @@ def variants():
     for name in SMALL:
         for variant, options in VARIANTS.items():
             if variant != "depth" or name == "ms_resnet":
-                slow = name == "ms_resnet" and variant != "depth" or variant == "recompute"
-                marks = pytest.mark.slow if slow else ()
+                quick = name != "ms_resnet" and variant == "time order" or name == "mlp"
+                marks = () if quick else pytest.mark.slow
                 yield pytest.param(name, options, id=f"{name}-{variant}", marks=marks)
 
 
@@ -133,7 +133,7 @@ def test_orders_and_strategies_are_the_same_function(name, options):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["vgg", "ms_resnet"])
+@pytest.mark.parametrize("name", ["vgg", pytest.param("ms_resnet", marks=pytest.mark.slow)])
 def test_nets_of_coupled_neurons_walk_back_through_a_hard_reset(name):
     """Zero-Memory nodes as a VGG's and a ResNet's neurons; the membranes are not kept."""
     (_, (outputs, _)), expected = gradient(build(name, neuron=nn.CoupledLIF))

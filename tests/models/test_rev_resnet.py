@@ -160,7 +160,14 @@ def test_activation_bytes_do_not_grow_with_the_blocks_of_a_stage():
     assert temporary("depth=store", (5, 5)) > 1.8 * temporary("depth=store", (2, 2))
 
 
-@pytest.mark.parametrize("text", ["depth=reverse", "depth=recompute(1)", "depth=store"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "depth=reverse",
+        pytest.param("depth=recompute(1)", marks=pytest.mark.slow),
+        pytest.param("depth=store", marks=pytest.mark.slow),
+    ],
+)
 def test_blocks_do_not_lengthen_the_program(text):
     """Compile time against depth, where no clock is asked: lines of the gradient handed to XLA."""
 

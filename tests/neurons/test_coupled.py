@@ -12,7 +12,6 @@ from snnjax.neurons import CoupledLIFParams, CoupledLIFState, coupled_lif, coupl
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 
-pytestmark = pytest.mark.fast
 B, C = 64, 16
 COUPLINGS = [(alpha, beta) for alpha in (0.5, 1.0) for beta in (0.5, 1.0)]
 

@@ -123,7 +123,10 @@ def test_outputs_bit_for_bit_and_gradients_in_float64(x64, mode):
         assert all(jnp.max(jnp.abs(leaf)) > 1e-3 for leaf in leaves), row
 
 
-@pytest.mark.parametrize("mode", ["jit", "vmap(grad)", "grad(vmap)"])
+@pytest.mark.parametrize(
+    "mode",
+    ["jit", *(pytest.param(m, marks=pytest.mark.slow) for m in ("vmap(grad)", "grad(vmap)"))],
+)
 def test_one_timestep_which_is_undone_by_itself(x64, mode):
     made = arguments(jnp.float64, 1)
     (actual, outputs), (expected, expected_outputs) = (run(mode, w, *made) for w in (True, False))

@@ -11,7 +11,6 @@ from snnjax import memory, neurons, surrogate
 from snnjax.neurons import PSNParams, SlidingPSNParams
 from tests.compare import assert_close, assert_equal
 
-pytestmark = pytest.mark.fast
 T, B, N = 7, 2, 3
 SPIKE = surrogate.arctan()
 

@@ -42,7 +42,6 @@ def with_weights(layer, mixer, important, remaining):
     return layer
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", GOLDEN)
 @pytest.mark.usefixtures("x64")
 def test_golden_values(mode):
@@ -119,7 +118,6 @@ def test_the_layer_in_loops(mode, reduction, share):
 # What it does to currents.
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", GOLDEN)
 def test_currents_shrink_and_keep_their_sign(mode):
     y, _ = call(asa(mode=mode), 3 * X)
@@ -128,7 +126,6 @@ def test_currents_shrink_and_keep_their_sign(mode):
     np.testing.assert_array_equal(call(asa(mode=mode), 0 * X)[0], 0 * X)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", GOLDEN)
 def test_without_weights_every_current_is_halved(mode):
     zeros = jnp.zeros((3, 3, 2, 1))
@@ -137,7 +134,6 @@ def test_without_weights_every_current_is_halved(mode):
     np.testing.assert_array_equal(call(layer)[0], X / 2)
 
 
-@pytest.mark.fast
 def test_a_step_from_rest_fires_no_neuron_that_it_would_not_have():
     """Of one step only: over time a neuron that has not fired may fire later."""
     lif = nn.MALIF()
@@ -149,7 +145,6 @@ def test_a_step_from_rest_fires_no_neuron_that_it_would_not_have():
     assert 0 < float(weighed.sum()) < float(plain.sum())
 
 
-@pytest.mark.fast
 def test_the_groups_are_a_partition_and_the_channels_have_no_order():
     order = jax.random.permutation(jax.random.key(1), C)
     _, aux = call(asa(), taps=("mask",))
@@ -167,7 +162,6 @@ def test_it_is_the_named_exception_to_causality():
 # The seven defects.
 
 
-@pytest.mark.fast
 def test_defect_1_the_ranking_does_not_learn():
     """Gradients exactly zero, as published; and scaling the mixer changes no rank."""
     gradient = jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0])))(asa(reduction=2))
@@ -179,7 +173,6 @@ def test_defect_1_the_ranking_does_not_learn():
     np.testing.assert_array_equal(call(decayed)[0], call(asa(reduction=2))[0])
 
 
-@pytest.mark.fast
 def test_defect_1_straight_through_lets_all_of_it_learn():
     """The extension has the values of the hard mask, bit for bit."""
     soft = asa(reduction=2, gate="straight_through")
@@ -190,7 +183,6 @@ def test_defect_1_straight_through_lets_all_of_it_learn():
         assert np.abs(leaf).max() > 0
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_soft_mask_is_centred_on_the_boundary(count):
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 4)), jnp.float32)
@@ -201,7 +193,6 @@ def test_the_soft_mask_is_centred_on_the_boundary(count):
     assert float(jnp.abs(gradient).max()) > 0.01
 
 
-@pytest.mark.fast
 def test_defect_2_an_example_does_not_see_its_batch():
     whole = call(asa())[0]
     alone = jnp.concatenate([call(asa(), X[:, b : b + 1])[0] for b in range(B)], axis=1)
@@ -210,20 +201,17 @@ def test_defect_2_an_example_does_not_see_its_batch():
     np.testing.assert_array_equal(call(asa(), X[:, order])[0], whole[:, order])
 
 
-@pytest.mark.fast
 def test_defect_2_in_the_official_mode_it_does():
     whole, part = (call(asa(mode=UNION), x)[0] for x in (X, X[:, :2]))
     assert float(jnp.abs(whole[:, :2] - part).max()) > 0.01
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", GOLDEN)
 def test_defect_3_a_batch_of_one(mode):
     one = X[:, :1]
     np.testing.assert_array_equal(call(asa(mode=mode), one)[0], call(asa(), one)[0])
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("mode", GOLDEN)
 def test_defect_4_rankings_that_coincide_leave_nothing_important(mode):
     """So it is with the xor; outputs and gradients stay finite, and `conv_1` learns nothing."""
@@ -254,7 +242,6 @@ def test_defect_5_the_kernels_absorb_what_the_means_are_divided_by():
     assert float(jnp.abs(call(layer)[0] - expected).max()) > 1e-3
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("timesteps", "reduction", "expected"),
     [(60, 4, 1_838), (60, 8, 878), (20, 1, 438), (36, 1, 1_334), (1, 1, 39)],
@@ -266,7 +253,6 @@ def test_defect_6_no_dead_parameters(timesteps, reduction, expected):
     assert sizes.count(18) == 2
 
 
-@pytest.mark.fast
 def test_defect_7_the_share_is_heard():
     counts = [int(call(asa(share=s), taps=("mask",))[1].taps[""]["mask"].sum()) for s in (0.2, 0.5)]
     assert counts[0] < counts[1]
@@ -323,7 +309,6 @@ def test_a_strategy_changes_nothing(text):
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(wanted[1]))
 
 
-@pytest.mark.fast
 def test_its_outputs_are_currents_and_no_spikes():
     layers = (nn.LIF(), asa(), nn.Conv(2, 2, rngs=rngs()))
     net = nn.Network(nn.Sequential(*layers), (6, 6, 2))
@@ -331,7 +316,6 @@ def test_its_outputs_are_currents_and_no_spikes():
     assert packed.body.layers[2].pack == "bfloat16"
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("gate", ["hard", "straight_through"])
 def test_what_is_kept_are_the_inputs(gate):
     shape = jax.ShapeDtypeStruct((T, B, 16, 16, 32), jnp.float32)
@@ -341,7 +325,6 @@ def test_what_is_kept_are_the_inputs(gate):
     assert 4 * shape.size <= kept < 1.05 * 4 * shape.size
 
 
-@pytest.mark.fast
 def test_it_is_a_pytree_under_jit_and_vmap():
     one, other = asa(reduction=2), asa(reduction=2)
     assert jax.tree.structure(one) == jax.tree.structure(other)
@@ -368,7 +351,6 @@ def test_it_is_stacked_and_seen():
         assert seen["attention"].shape == FRAMES.shape
 
 
-@pytest.mark.fast
 def test_it_has_no_streaming_form():
     with pytest.raises(ValueError, match=r'ASA.*window of 5 .*use order="layer"'):
         nn.Network(body(asa()), (6, 6, 2), order="time")
@@ -385,7 +367,6 @@ def test_it_has_no_streaming_form():
     assert nn.Network(body(asa(1)), (6, 6, 2), order="time").order == "time"
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -97,6 +97,7 @@ def test_reversing_keeps_the_same_bytes_for_4_8_and_16_columns():
     assert len(set(sizes.values())) == 1, sizes
 
 
+@pytest.mark.slow
 def test_the_column_mode_keeps_the_boundaries():
     """One more column, one more set of states; store keeps more than that."""
     sizes = [bytes_per_sample(columns(count)) for count in (4, 8, 16)]
@@ -124,7 +125,6 @@ def test_strategies_agree_and_statistics_move_once():
     assert_close(moved, 0.9 * mean + 0.1 * current.mean((0, 1, 2, 3)), 1e-5)
 
 
-@pytest.mark.fast
 def test_states_begin_at_zero_and_can_be_carried_on():
     layer, x = columns(2), frames()
     state = state_of(layer, x)
@@ -134,7 +134,6 @@ def test_states_begin_at_zero_and_can_be_carried_on():
     assert jnp.abs(again.state[0] - aux.state[0]).max() > 1e-3
 
 
-@pytest.mark.fast
 def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     layer = columns(3, own_inputs=True, read=lambda top: top.mean((1, 2)))
     x = frames(timesteps=3)
@@ -148,7 +147,6 @@ def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     assert_equal(later[:2], read[:2])
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -164,7 +162,6 @@ def test_refusals_name_the_cure(options, message):
         columns(options.pop("count", 4), **options)
 
 
-@pytest.mark.fast
 def test_the_bound_is_watched_and_counts_the_columns():
     layer, x = columns(4, bits=12), frames()
     _, aux = layer(x, state_of(layer, x), training=True)

@@ -68,7 +68,6 @@ def test_the_layer_in_loops(kind, relu):
     np.testing.assert_array_equal(outputs, jnp.maximum(factor * X, 0) if relu else factor * X)
 
 
-@pytest.mark.fast
 def test_features_are_channels():
     """As behind a fully connected layer: time alone, over the features."""
     flat = X.reshape(T, B, -1)
@@ -94,14 +93,12 @@ PUBLISHED = {
 }  # fmt: skip
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("kind", KINDS)
 def test_parameters_are_those_of_the_released_networks(kind):
     """DVS128 Gesture, 11 classes, reductions of 5 and 8; 2,324,065 without attention."""
     assert sizes(kind) == PUBLISHED[kind] - 2_324_065
 
 
-@pytest.mark.fast
 def test_an_example_does_not_see_its_batch_and_every_weight_learns():
     layer = ma("TCSA")
     np.testing.assert_array_equal(call(layer, X[:, ::-1])[0], call(layer)[0][:, ::-1])
@@ -110,7 +107,6 @@ def test_an_example_does_not_see_its_batch_and_every_weight_learns():
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves(gradient))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("kind", ["TA", "CA", "SA"])
 def test_it_is_the_named_exception_to_causality(kind):
     """Law 7: an earlier output depends on a later input."""
@@ -158,7 +154,6 @@ def test_a_strategy_changes_nothing():
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(wanted[1]))
 
 
-@pytest.mark.fast
 def test_what_is_kept_are_the_inputs():
     layer = nn.MA("TCSA", T, 32, rngs=rngs())
     shape = jax.ShapeDtypeStruct((T, B, 16, 16, 32), jnp.float32)
@@ -167,7 +162,6 @@ def test_what_is_kept_are_the_inputs():
     assert 4 * shape.size <= kept < 1.05 * 4 * shape.size
 
 
-@pytest.mark.fast
 def test_it_is_a_pytree_under_jit_and_vmap():
     one, other = ma("TCSA"), ma("TCSA")
     assert jax.tree.structure(one) == jax.tree.structure(other)
@@ -179,7 +173,6 @@ def test_it_is_a_pytree_under_jit_and_vmap():
     assert half.dtype == jnp.bfloat16
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("kind", ["TA", "CA", "SA"])
 def test_it_has_no_streaming_form(kind):
     with pytest.raises(ValueError, match=r'MA looks at its whole window of 5 .*order="layer"'):
@@ -190,7 +183,6 @@ def test_it_has_no_streaming_form(kind):
         net(FRAMES[:1], state, training=False)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -225,7 +217,6 @@ def traced(current, **options):
     return 0.3 * aux.taps[""]["membrane"][:, 0], spikes[:, 0]
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("current", TRACES)
 def test_the_golden_trace(current):
     h, spikes = traced(current)
@@ -233,7 +224,6 @@ def test_the_golden_trace(current):
     np.testing.assert_array_equal(spikes, float(current == 0.3))
 
 
-@pytest.mark.fast
 def test_the_reset_bug_leaves_the_threshold_behind():
     """`h = decay * threshold = 0.09` after a spike, in place of 0."""
     h, spikes = traced(0.3, reset_bug=True)
@@ -242,7 +232,6 @@ def test_the_reset_bug_leaves_the_threshold_behind():
     np.testing.assert_array_equal(traced(0.2, reset_bug=True)[0], traced(0.2)[0])
 
 
-@pytest.mark.fast
 def test_the_surrogate_is_a_rectangle_of_height_two_and_the_reset_is_differentiated():
     lif = nn.MALIF()
 

@@ -214,7 +214,7 @@ def test_an_unknown_tap_is_refused(taps):
     [
         None,
         pytest.param(memory.recompute(3), marks=pytest.mark.slow),
-        memory.recompute(3, inner=memory.whole),
+        pytest.param(memory.recompute(3, inner=memory.whole), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):

@@ -20,7 +20,6 @@ BF16 = Precision(compute="bfloat16")
 # The text.
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("text", "precision"),
     [
@@ -39,7 +38,6 @@ def test_text_and_value(text, precision):
     assert precision.scales_loss == (text == "float16")
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     ("text", "cure"),
     [
@@ -81,12 +79,10 @@ FOLLOWING = {"avgpool", "maxpool", "globalavgpool", "flatten", "dropout", "if", 
 WIDE = {"li", "coupledlif", "shared", "residual", "stacked"}
 
 
-@pytest.mark.fast
 def test_every_layer_is_one_of_three_kinds():
     assert set(LAYERS) == SYNAPSES | FOLLOWING | WIDE
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("name", LAYERS)
 def test_the_dtype_of_outputs_and_states(name):
     """Synapses give two bytes, what follows the dtype that comes, sums and membranes float32."""
@@ -99,7 +95,6 @@ def test_the_dtype_of_outputs_and_states(name):
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(aux))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("text", ["bfloat16", "compute=float16, params=bfloat16"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_network_has_float32_outputs_and_gradients_like_its_parameters(name, text):
@@ -126,7 +121,6 @@ def test_a_network_has_float32_outputs_and_gradients_like_its_parameters(name, t
     assert "params" in text or kept == [id(leaf) for leaf in jax.tree.leaves(plain)]
 
 
-@pytest.mark.fast
 def test_float32_changes_nothing_and_takes_it_back():
     plain = NETWORKS["recurrent"]()
     narrowed = with_precision(plain, BF16)
@@ -135,7 +129,6 @@ def test_float32_changes_nothing_and_takes_it_back():
     assert nnx.graphdef(with_precision(narrowed, Precision())) == nnx.graphdef(plain)
 
 
-@pytest.mark.fast
 def test_whole_numbers_stay_float32():
     shared = with_precision(nn.SharedScale(nn.Conv(2, 3, rngs=nnx.Rngs(0))), BF16)
     sub_bit = with_precision(nn.SubBitConv(2, 3, bits_per_kernel=4, rngs=nnx.Rngs(0)), BF16)
@@ -147,7 +140,6 @@ def test_whole_numbers_stay_float32():
     np.testing.assert_array_equal(narrow.astype(jnp.float32), wide)
 
 
-@pytest.mark.fast
 def test_taps_are_float32_and_rates_those_of_the_spikes():
     layer = with_precision(nn.Sequential(nn.Linear(6, 5, rngs=nnx.Rngs(0)), nn.LIF()), BF16)
     inputs, state = sequence(FLAT), layer.initial_state(FLAT)
@@ -176,7 +168,11 @@ LAWS = {
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        pytest.param(name, text, marks=() if name == "reversible" else pytest.mark.slow)
+        pytest.param(
+            name,
+            text,
+            marks=() if (name, text) == ("reversible", "bfloat16") else pytest.mark.slow,
+        )
         for name in LAWS
         for text in ("bfloat16", "float16")
     ],
@@ -222,7 +218,6 @@ def kept_bytes(layer, inputs):
     return sum(x.size * x.dtype.itemsize for x in kept if (x.shape, x.dtype) not in own)
 
 
-@pytest.mark.fast
 def test_a_derivative_keeps_two_bytes_of_inputs_of_synapses_and_norms():
     """Of LIF, convolution and batch norm: 2 + 2 instead of 4 + 4, and 4 of the membrane.
 

@@ -28,6 +28,7 @@ STACKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["nested", *(pytest.param(n, marks=pytest.mark.slow) for n in STACKS if n != "nested")],

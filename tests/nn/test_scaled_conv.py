@@ -10,7 +10,6 @@ from snnjax import nn
 from snnjax.nn.scaled_conv import standardized
 from tests.compare import assert_close
 
-pytestmark = pytest.mark.fast
 W = jax.random.normal(jax.random.key(0), (3, 3, 4, 5)) * 2 + 1
 GAIN = jnp.linspace(0.5, 2.0, 5)
 

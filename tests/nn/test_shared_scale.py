@@ -17,7 +17,6 @@ from tests.nn.layers import call, run
 
 called = jax.jit(call, static_argnames="taps")  # eagerly, the neuron's scan is compiled every time
 
-pytestmark = pytest.mark.fast
 
 T, B = 5, 2
 SPIKES = (jax.random.uniform(jax.random.key(0), (T, B, 6, 6, 3)) < 0.4).astype(jnp.float32)

@@ -38,7 +38,6 @@ def twin(layer):
     return conv
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("options", [{}, {"strides": 2}, {"padding": "VALID"}, {"use_bias": True}])
 def test_it_takes_the_place_of_a_convolution(options):
     ours, conv = layer(**options), nn.Conv(2, 4, rngs=rngs(), **options)
@@ -48,7 +47,6 @@ def test_it_takes_the_place_of_a_convolution(options):
     assert isinstance(ours.function, type(conv.function))  # strategies cut and pack in front of it
 
 
-@pytest.mark.fast
 def test_values_and_input_gradients_are_those_of_the_scaled_binary_kernel():
     ours = layer(strides=2, use_bias=True)
     found, expected = run(ours, sequence(SPACE)), run(twin(ours), sequence(SPACE))
@@ -70,7 +68,6 @@ def test_values_and_input_gradients_are_those_of_the_scaled_binary_kernel():
     np.testing.assert_array_equal(moved.memory, 0)
 
 
-@pytest.mark.fast
 def test_parameters_and_constants():
     def sizes(layer):
         graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
@@ -88,7 +85,6 @@ def test_parameters_and_constants():
         layer(0)
 
 
-@pytest.mark.fast
 def test_weight_decay_pulls_on_latent_kernels_alone():
     _, params, _ = nnx.split(layer(use_bias=True), nnx.Param, ...)
     marks = training.decayed(params)["function"]
@@ -96,7 +92,6 @@ def test_weight_decay_pulls_on_latent_kernels_alone():
     assert jax.tree.leaves(found) == [True, False, False, False]
 
 
-@pytest.mark.fast
 def test_nine_bits_are_a_binary_convolution():
     signs = jax.jit(lambda module: module.signs())
     module = layer(9).function
@@ -105,7 +100,6 @@ def test_nine_bits_are_a_binary_convolution():
     assert 1 < len(np.unique(few, axis=0)) <= 4  # of 8 kernels
 
 
-@pytest.mark.fast
 def test_currents_of_spikes_are_whole_numbers_times_the_scale():
     ours = layer()
     inputs = spikes(T, *SPACE)
@@ -121,7 +115,6 @@ def test_currents_of_spikes_are_whole_numbers_times_the_scale():
     np.testing.assert_array_equal(outputs, looked_up(inputs, kept).reshape(outputs.shape))
 
 
-@pytest.mark.fast
 def test_operations_are_those_of_a_convolution():
     inputs = spikes(T, *SPACE)
     (found,), (expected,) = (
@@ -154,7 +147,6 @@ def graded(net, inputs, *, training=True):
     return jax.value_and_grad(total, has_aux=True)(net)
 
 
-@pytest.mark.fast
 def test_a_strategy_changes_no_value():
     strategy = memory.Strategy(time=memory.recompute(2), depth=memory.recompute(1), pack=True)
     plain = network()
@@ -208,7 +200,6 @@ def test_training_moves_latent_kernels_and_patterns_and_evaluation_nothing():
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.fast
 def test_a_stored_network_gives_the_same_bits():
     net = network(tau=5, use_bias=True)
     kept = stored(net)
@@ -237,7 +228,6 @@ def test_stacked_blocks_are_stored_one_by_one():
     assert outputs.any()
 
 
-@pytest.mark.fast
 def test_it_computes_in_the_type_of_its_inputs():
     outputs, _ = called(layer(use_bias=True), spikes(T, *SPACE).astype(jnp.bfloat16))
     assert outputs.dtype == jnp.bfloat16

@@ -11,8 +11,6 @@ import pytest
 
 from snnjax import plasticity
 
-pytestmark = pytest.mark.fast
-
 
 def run(cell, excitation, *, inhibition=None, theta=0.0):
     excitation = np.asarray(excitation, np.float32)

@@ -11,8 +11,6 @@ import pytest
 from snnjax import encoding, plasticity
 from snnjax.quantization import QFormat
 
-pytestmark = pytest.mark.fast
-
 INPUTS, NEURONS = 20, 6
 SMALL = {"inputs": INPUTS, "timesteps": 40, "slots": 24, "total": 6.0}
 BYTES = QFormat(0, 8)
@@ -49,7 +47,15 @@ def test_without_learning_nothing_learned_changes(name):
     assert float(found.updates) == 0 and float(found.counts.sum()) > 0
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=() if name in ("layer", "fspinn, bytes", "diehl_cook") else pytest.mark.slow
+        )
+        for name in NETWORKS
+    ],
+)
 def test_learning_keeps_bounds_grid_and_sums(name):
     network = NETWORKS[name]
     state = before = start(network)

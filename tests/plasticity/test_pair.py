@@ -8,8 +8,6 @@ import pytest
 
 from snnjax import memory, plasticity
 
-pytestmark = pytest.mark.fast
-
 PARAMS = plasticity.PairParams(eta_pre=3e-3, eta_post=2e-2, decay_pre=0.8, decay_post=0.7)
 LARGE = plasticity.PairParams(eta_pre=0.9, eta_post=0.9, decay_pre=0.9, decay_post=0.9)
 DEPENDENCES = [plasticity.Additive(), plasticity.Multiplicative(), plasticity.Power(0.5)]

@@ -11,8 +11,6 @@ from snnjax import plasticity
 from snnjax.plasticity import synapses
 from snnjax.quantization import QFormat, stochastic
 
-pytestmark = pytest.mark.fast
-
 WEIGHTS = jnp.asarray(np.random.default_rng(0).random((9, 5), np.float32))
 BYTES = QFormat(0, 8)
 CODES = jax.jit(BYTES.to_integers)(WEIGHTS)

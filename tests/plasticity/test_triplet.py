@@ -10,8 +10,6 @@ import pytest
 from snnjax import memory, plasticity
 from tests.plasticity.test_pair import listed, train, weights_of
 
-pytestmark = pytest.mark.fast
-
 
 def params(dt):
     decays = (math.exp(-dt / 20), math.exp(-dt / 20), math.exp(-dt / 40))

@@ -9,8 +9,6 @@ import pytest
 from snnjax import plasticity
 from tests.plasticity.test_pair import listed, train, weights_of
 
-pytestmark = pytest.mark.fast
-
 PARAMS = plasticity.WindowedParams(eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7)
 
 

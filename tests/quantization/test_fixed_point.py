@@ -9,8 +9,6 @@ import pytest
 
 from snnjax.quantization import QFormat, nearest, stochastic, straight_through, truncate
 
-pytestmark = pytest.mark.fast
-
 ROUNDINGS = (truncate, nearest, stochastic)
 FORMATS = [
     QFormat(0, 8),

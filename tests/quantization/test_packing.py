@@ -9,8 +9,6 @@ import pytest
 
 from snnjax.quantization import Packed, QFormat, pack, stochastic, unpack
 
-pytestmark = pytest.mark.fast
-
 WIDTHS = [1, 4, 5, 8, 9, 16]
 
 

@@ -18,8 +18,6 @@ from snnjax.quantization.shared_scale import (
 )
 from snnjax.typing import bind
 
-pytestmark = pytest.mark.fast
-
 T, B, INPUTS, OUTPUTS = 12, 4, 40, 16
 WEIGHTS = jax.random.normal(jax.random.key(0), (INPUTS, OUTPUTS)) * 0.3
 SPIKES = (jax.random.uniform(jax.random.key(1), (T, B, INPUTS)) < 0.4).astype(jnp.float32)

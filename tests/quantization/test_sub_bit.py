@@ -8,7 +8,6 @@ import pytest
 from snnjax.quantization import sub_bit
 from tests.compare import assert_close
 
-pytestmark = pytest.mark.fast
 KEY = jax.random.key(0)
 # Eagerly, each of some twenty operations would be compiled by itself.
 nearest = jax.jit(sub_bit.nearest_pattern)

@@ -5,8 +5,6 @@ import pytest
 
 from snnjax import redundancy
 
-pytestmark = pytest.mark.fast
-
 
 def classes(*maps, **thresholds):
     """Names of the classes of some maps, each a list of rates."""

@@ -6,8 +6,6 @@ import pytest
 from snnjax import redundancy
 from tests.redundancy.test_report import sums
 
-pytestmark = pytest.mark.fast
-
 
 def report(**spikes):
     return redundancy.report({name: sums(np.asarray(s)) for name, s in spikes.items()})

@@ -6,7 +6,6 @@ import pytest
 
 from snnjax.redundancy.histogram import Bins, Histogram, count
 
-pytestmark = pytest.mark.fast
 T, B, C = 3, 4, 5
 
 

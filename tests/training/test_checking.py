@@ -16,6 +16,7 @@ def findings(experiment, **options):
     return training.check_strategies(experiment, dataset=dataset, repeats=1, **options)
 
 
+@pytest.mark.slow
 def test_a_sound_network_passes_under_every_strategy():
     found = findings(dataclasses.replace(micro.config(), batch=16))
     names = [finding.name for finding in found]
@@ -31,8 +32,10 @@ def test_a_sound_network_passes_under_every_strategy():
     ("network", "says"),
     [
         (planted.wrong_inverse, "wrong inverse: a state rebuilt in lif2 is off by"),
-        (planted.statistics_twice, "statistics were updated twice"),
-        (planted.dropped_key, "a dropped key"),
+        pytest.param(
+            planted.statistics_twice, "statistics were updated twice", marks=pytest.mark.slow
+        ),
+        pytest.param(planted.dropped_key, "a dropped key", marks=pytest.mark.slow),
     ],
 )
 def test_planted_faults_are_found_and_named(network, says):

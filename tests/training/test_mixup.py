@@ -100,6 +100,7 @@ def test_a_step_counts_the_label_of_the_larger_share():
     assert float(flipped) == (answers == batch().labels[::-1]).mean()
 
 
+@pytest.mark.slow
 def test_every_memory_strategy_sees_the_same_mixture():
     (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory="time=recompute(1)")
     assert_same_bits(training.given(program, state, batch()), training.given(other, same, batch()))

@@ -85,7 +85,7 @@ def plan_of(name):
     return planned(long(NETWORKS[name]), TRIED[name], report=reported.append), reported
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["ms_resnet", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_a_strategy_is_found_for_each_share_of_the_memory(name):
     """Over 256 timesteps a tenth of the memory is enough, and a kilobyte is not."""
     plan, _ = plan_of(name)
@@ -131,7 +131,8 @@ def small_plan():
     return planned(SMALL, PACKED)
 
 
-@pytest.mark.parametrize("field", ["batch", pytest.param("timesteps", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("field", ["batch", "timesteps"])
 def test_the_largest_value_that_fits_does_and_one_more_does_not(field):
     plan, noise = small_plan(), training.load_dataset(SMALL)
     budget = 4 * plan.leanest.measured.total_bytes

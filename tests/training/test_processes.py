@@ -97,6 +97,7 @@ def test_four_processes_are_too(tmp_path):
     assert_alike(train(folders[0], 1, 4), train(folders[1], 4, 1))
 
 
+@pytest.mark.slow
 def test_a_signal_to_any_saves_everywhere_and_another_number_goes_on(tmp_path):
     run = tmp_path / "run"
     started = begin(tmp_path, 2, *options(run), "data=-1", "--epochs", "50")

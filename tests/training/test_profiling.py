@@ -24,27 +24,24 @@ class Device:
         return self.stats
 
 
-@pytest.mark.fast
 def test_the_window_lies_behind_the_first_steps():
     assert profiling.window(0, 100) == range(5, 15)
     assert profiling.window(40, 100) == range(45, 55)
     assert profiling.window(0, 12) == range(5, 12)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("stop", [0, 1, 3, 5, 6])
 def test_a_short_run_has_a_window_too(stop):
     steps = profiling.window(0, stop)
     assert len(steps) == min(stop, 1) and set(steps) <= set(range(stop))
 
 
-@pytest.mark.fast
 def test_devices_are_asked_before_the_process():
     devices = [Device(peak_bytes_in_use=5), Device(peak_bytes_in_use=7), Device(other=9)]
     assert profiling.memory_bytes(devices) == 7
 
 
-@pytest.mark.fast
+@pytest.mark.slow
 def test_a_process_holds_what_it_allocates():
     program = """
 import numpy as np
@@ -73,6 +70,7 @@ def test_a_run_traces_some_steps(compiled, run):
     assert trace.stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_inside_its_window_still_has_a_trace(compiled, run, tmp_path):
     calls = iter([False] * 6 + [True])
     assert training.fit(fresh(compiled), run, profile=True, stop=lambda: next(calls)).step == 7
