@@ -15,15 +15,16 @@ Run:
 Compiled with jax 0.10.2, MB per image and how much less than the baseline's `depth=store`:
 
                                                     on               off
-    MS-ResNet34     store                          50.85   1.00x    54.36   1.00x
-                    recompute(1), pack             12.85   3.96x    14.02   3.88x
-    RevSResNet37    store                          49.07   1.04x    60.90   0.89x
-                    reverse(inner=store)           16.04   3.17x    20.39   2.67x
-                    reverse                        11.27   4.51x    13.53   4.02x
-                    reverse, pack                   9.18   5.54x    14.75   3.68x
+    MS-ResNet34     store                          49.55   1.00x    49.81   1.00x
+                    recompute(1), pack              9.42   5.26x     9.83   5.06x
+    RevSResNet37    store                          45.87   1.08x    47.45   1.05x
+                    reverse(inner=store)           13.40   3.70x    13.30   3.75x
+                    reverse                         9.88   5.01x     9.36   5.32x
+                    reverse, pack                   9.85   5.03x     9.73   5.12x
 
-Against the baseline under its own best strategy reversal gains 1.1 to 1.4 times at this depth; its
-bytes do not grow with the blocks of a stage (`experiments/rev_resnet_1005.py`).
+The baseline under its own best strategy needs as little at this depth (0.95 to 1.05 times what
+reversal needs): what is left is the working set of one block. With more blocks the one takes a
+boundary for each, the other nothing (`experiments/rev_resnet_1005.py`).
 """
 
 from __future__ import annotations

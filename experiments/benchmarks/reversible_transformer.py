@@ -14,19 +14,19 @@ Measured on two CPU cores, jax 0.10.2, MB per image:
 
                                                              scheduler
                                                              default  memory
-    Spikingformer  depth=store                                 92.52   85.95
-    Spikingformer  depth=store, pack=True                      76.49   68.81
-    Spikingformer  depth=recompute(1), pack=True               23.69   21.63
-    RevSFormer     depth=store                                 92.91   86.35
-    RevSFormer     depth=reverse                               24.38   18.09
-    RevSFormer     depth=reverse(inner=recompute(1)), pack=True 23.69   16.97
+    Spikingformer  depth=store                                 82.69   78.88
+    Spikingformer  depth=store, pack=True                      66.66   55.25
+    Spikingformer  depth=recompute(1), pack=True               16.82   20.66
+    RevSFormer     depth=store                                 83.08   79.46
+    RevSFormer     depth=reverse                               16.08   15.14
+    RevSFormer     depth=reverse(inner=recompute(1)), pack=True 15.81   14.76
 
 RevSFormer reversed against its counterpart, times less (default, memory scheduler):
 
     counterpart                          reverse         with spikes packed
-    depth=store                          3.79, 4.75      3.91, 5.06
-    depth=store, pack=True               3.14, 3.80      3.23, 4.05
-    depth=recompute(1), pack=True        0.97, 1.20      1.00, 1.27
+    depth=store                          5.14, 5.21      5.23, 5.34
+    depth=store, pack=True               4.15, 3.65      4.22, 3.74
+    depth=recompute(1), pack=True        1.05, 1.36      1.06, 1.40
 
 Zhang and Zhang (2024, arXiv:2312.07922) report 3.00 times on a GPU, against their stored one. The
 last row is no success of the reversal: at four blocks both stand at the tokenizer, whose third

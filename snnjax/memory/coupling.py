@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 from snnjax.kernels import apart
 from snnjax.memory.grid import DEFAULT_BITS, on_grid, watched
-from snnjax.memory.trees import combine, partition, partition_read, smooth_vjp, sum_found
+from snnjax.memory.trees import combine, partition, partition_read, pulled_back, sum_found
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Coupling", "CouplingAux", "Streams", "coupling"]
@@ -149,8 +149,8 @@ class Coupling:
 
         def undo(carry, others, d_aux):
             smooth, u, w, du, dw = carry
-            (b, _), pull = smooth_vjp(lambda s, u: run(combine(s, others), u), smooth, u)
-            gradients, e = pull((dw, d_aux))
+            again = lambda smooth, u: run(combine(smooth, others), u)  # noqa: E731
+            (b, _), (gradients, e) = pulled_back(again, smooth, u, cotangents=(dw, d_aux))
             return gradients, u, w - b, du + e, dw
 
         (read, _), (unread, _) = partition_read(run, held, streams[0])

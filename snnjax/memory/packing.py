@@ -21,7 +21,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.trees import combine, partition, smooth_vjp
+from snnjax.memory.trees import combine, partition, pulled_back
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Like", "Packed", "Storage", "pack", "packed", "unpack", "unpacked"]
@@ -119,8 +119,8 @@ def _apply_forward(function, storage, smooth, rest, inputs):
 def _apply_backward(function, storage, residuals, cotangents):
     smooth, rest, code, like = residuals
     inputs = _decode(code, storage, like)
-    _, pull = smooth_vjp(function, combine(smooth, rest), inputs)
-    g_params, g_inputs = pull(cotangents)
+    args = combine(smooth, rest), inputs
+    _, (g_params, g_inputs) = pulled_back(function, *args, cotangents=cotangents)
     return g_params, None, g_inputs
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from snnjax.kernels import apart
 from snnjax.memory import symbolic
 from snnjax.memory.packing import Like, pack, unpack
-from snnjax.memory.trees import combine, partition, smooth_half, smooth_vjp
+from snnjax.memory.trees import combine, partition, pulled_back, smooth_half
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Replayed", "replayed"]
@@ -77,7 +77,8 @@ def _run_backward(replay, residuals, cotangents):
     held, kept, like, wanted = residuals
     x = unpack(kept, like.shape, like.dtype) if replay.spikes else kept
     y, aux = jax.eval_shape(replay.function, held, x)
-    d_y, d_aux = symbolic.filled(smooth_half((y, aux), cotangents))
+    d_y, d_aux = smooth_half((y, aux), cotangents)
+    d_y, d_aux = symbolic.filled(d_y), symbolic.hollow(d_aux)
     (asked, place), others = wanted.halves(
         (held, _after(jax.tree.leaves(d_y)[0], like) if replay.spikes else x)
     )
@@ -95,8 +96,9 @@ def _run_backward(replay, residuals, cotangents):
         x = unpack(x, like.shape, like.dtype) if replay.spikes else x
         held, _ = combine((asked, place), others)
         mine, rest = wanted.halves((held, x))
-        _, pull = smooth_vjp(lambda mine: replay.function(*combine(mine, rest)), mine)
-        return pull((place if fits else d_y, d_aux))[0]
+        again = lambda mine: replay.function(*combine(mine, rest))  # noqa: E731
+        d_outputs = (place if fits else d_y, d_aux)
+        return pulled_back(again, mine, cotangents=d_outputs)[1][0]
 
     return apart(undo, (asked, place), others, kept, d_y, d_aux), None
 

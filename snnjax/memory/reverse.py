@@ -24,7 +24,7 @@ from jax import lax
 from snnjax.memory import symbolic
 from snnjax.memory.scans import store
 from snnjax.memory.segments import length_of, over_segments, piece
-from snnjax.memory.trees import add, combine, partition, smooth_half, smooth_vjp, zeros_like
+from snnjax.memory.trees import add, combine, partition, pulled_back, smooth_half, zeros_like
 from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = ["Reverse", "reversal", "reverse"]
@@ -47,7 +47,7 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
         inverse: `(params, state_after, x, y) -> state_before`. May have an attribute `steps`, the
             number of steps it can undo before its error matters (None: any number), and a method
             `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
-            g_x)` that inverts and differentiates at once.
+            g_x)` that inverts and differentiates at once; None in `g_y` stands for zeros.
         refresh: keep every `refresh`-th state as well, so that no more than so many steps are
             undone in a row.
 
@@ -193,13 +193,13 @@ def _run_backward(step, inverse, every, residuals, cotangents):
     params, xs, ys, ends, last, wanted = residuals
     g_state = symbolic.filled(smooth_half(last, cotangents[0]))
     # Zeros that are known as such are not scanned over: XLA would write them out for every step.
-    g_ys, fill = symbolic.hollow(smooth_half(ys, cotangents[1]))
+    g_ys = symbolic.hollow(smooth_half(ys, cotangents[1]))
     pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
 
     def undo(carry, inputs):
         after, g_state, g_params = carry
         x, y, g_y = inputs
-        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, fill(g_y)))
+        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, g_y))
         more, g_x = wanted.of((more, g_x))
         return (before, g_state, add(g_params, more)), g_x
 
@@ -221,5 +221,4 @@ _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
 def _pull(step, inverse, params, after, x, y, cotangents):
     """One step back for an inverse without a pullback of its own."""
     before = inverse(params, after, x, y)
-    _, pull = smooth_vjp(step, params, before, x)
-    return before, pull(cotangents)
+    return before, pulled_back(step, params, before, x, cotangents=cotangents)[1]

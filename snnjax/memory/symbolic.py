@@ -7,7 +7,6 @@ gradients can then leave out those that nobody asked for, and need not read zero
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,25 +53,9 @@ def filled(cotangents: PyTree) -> PyTree:
     return jax.tree.map(_fill, cotangents, is_leaf=_is_zero)
 
 
-def hollow(stacked: PyTree) -> tuple[PyTree, Callable[[PyTree], PyTree]]:
-    """Stacked cotangents without the symbolic zeros, and what fills them in for one row.
-
-    Args:
-        stacked: cotangents `[N, ...]`, some of them symbolic zeros.
-
-    Returns:
-        The tree with None in place of those, to be scanned over; `fill(row)` with zeros instead.
-    """
-    leaves, structure = jax.tree.flatten(stacked, is_leaf=_is_zero)
-    rest = structure.unflatten([None if _is_zero(leaf) else leaf for leaf in leaves])
-
-    def fill(row: PyTree) -> PyTree:
-        found = iter(jax.tree.leaves(row))
-        return structure.unflatten(
-            [jnp.zeros(x.shape[1:], x.dtype) if _is_zero(x) else next(found) for x in leaves]
-        )
-
-    return rest, fill
+def hollow(cotangents: PyTree) -> PyTree:
+    """None in place of symbolic zeros: nothing to carry or to scan over."""
+    return jax.tree.map(lambda x: None if _is_zero(x) else x, cotangents, is_leaf=_is_zero)
 
 
 def _fill(leaf: Any) -> Any:

@@ -19,8 +19,8 @@ __all__ = [
     "combine",
     "partition",
     "partition_read",
+    "pulled_back",
     "smooth_half",
-    "smooth_vjp",
     "sum_found",
     "zeros_like",
 ]
@@ -35,8 +35,7 @@ def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
 
 def combine(smooth: PyTree, rest: PyTree) -> PyTree:
     """The tree that `partition` took apart."""
-    is_none = lambda leaf: leaf is None  # noqa: E731
-    return jax.tree.map(lambda a, b: b if a is None else a, smooth, rest, is_leaf=is_none)
+    return jax.tree.map(lambda a, b: b if a is None else a, smooth, rest, is_leaf=_is_none)
 
 
 def partition_read(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Any]:
@@ -55,27 +54,31 @@ def partition_read(function: Callable[..., Any], *args: PyTree) -> tuple[Any, An
     return half(True), half(False)
 
 
-def smooth_vjp(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Callable[..., Any]]:
-    """`jax.vjp` with respect to the inexact leaves alone.
+def pulled_back(
+    function: Callable[..., Any], *args: PyTree, cotangents: PyTree
+) -> tuple[Any, tuple[PyTree, ...]]:
+    """Outputs and gradients at once, by `jax.vjp` with respect to the inexact leaves alone.
 
     Args:
         function: any function of pytrees.
         args: its arguments; integers, booleans and keys among them are held fixed.
+        cotangents: of the outputs. None is zero, and a rule that asks for symbolic zeros is told
+            so; what stands for an integer output is not looked at.
 
     Returns:
-        The outputs, and `pull(cotangents)`: from cotangents of the outputs (what stands for an
-        integer output is not looked at) to one half tree of gradients per argument.
+        The outputs, and one half tree of gradients per argument.
     """
     halves = [partition(arg) for arg in args]
     fixed = [rest for _, rest in halves]
 
     def inner(*smooth):
         outputs = function(*(combine(s, r) for s, r in zip(smooth, fixed, strict=True)))
-        differentiable, rest = partition(outputs)
-        return differentiable, rest
+        given = smooth_half(outputs, cotangents)
+        wanted = jax.tree.map(lambda g, y: g if g is None else y, given, outputs, is_leaf=_is_none)
+        return wanted, (outputs, given)
 
-    outputs, pull, rest = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
-    return combine(outputs, rest), lambda cotangents: pull(smooth_half(outputs, cotangents))
+    _, pull, (outputs, given) = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
+    return outputs, pull(given)
 
 
 def smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
@@ -84,7 +87,7 @@ def smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
         lambda leaf, g: None if leaf is None else g,
         partition(like)[0],
         cotangents,
-        is_leaf=lambda leaf: leaf is None,
+        is_leaf=_is_none,
     )
 
 
@@ -107,8 +110,12 @@ def sum_found(like: PyTree, *trees: PyTree) -> PyTree:
         found = [part for part in found if part is not None]
         return functools.reduce(jnp.add, found) if found else jnp.zeros_like(leaf)
 
-    return jax.tree.map(total, like, *trees, is_leaf=lambda leaf: leaf is None)
+    return jax.tree.map(total, like, *trees, is_leaf=_is_none)
 
 
 def _inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+
+
+def _is_none(leaf: Any) -> bool:
+    return leaf is None

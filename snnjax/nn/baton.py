@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.memory.trees import smooth_vjp
+from snnjax.memory.trees import pulled_back
 from snnjax.nn.contract import State
 from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import Neuron, membranes
@@ -159,8 +159,7 @@ class BatonInverse:
         """The state before a timestep, and the cotangents of parts, state and frame."""
         before, known = self._back(parts, after, frame, outputs)
         run = lambda parts, state, frame: self.baton.run(parts, state, frame, known)  # noqa: E731
-        _, pull = smooth_vjp(run, parts, before, frame)
-        return before, pull(cotangents)
+        return before, pulled_back(run, parts, before, frame, cotangents=cotangents)[1]
 
     def _back(self, parts, after, frame, outputs):
         carried, inner = after

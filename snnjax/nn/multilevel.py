@@ -33,7 +33,7 @@ import jax.numpy as jnp
 
 from snnjax.kernels import apart
 from snnjax.memory.grid import on_grid, stream_peak
-from snnjax.memory.trees import combine, partition, smooth_vjp
+from snnjax.memory.trees import combine, partition, pulled_back
 from snnjax.typing import Array, PyTree
 
 __all__ = [
@@ -159,7 +159,7 @@ class MultiLevel:
         before: list[Any] = [*after, None]  # the last level has nothing above it
         gradients: list[Any] = list(after)
         lowers = [_input(params, column), *after[:-1]]
-        g[top] = g[top] + jax.vjp(self.read, after[top])[1](d_aux.read)[0]
+        g[top] = g[top] + pulled_back(self.read, after[top], cotangents=d_aux.read)[1][0]
         d_x = None
         for n in reversed(range(top + 1)):
             held = (params.levels[n], column.levels[n], column.alphas[n])
@@ -179,10 +179,11 @@ class MultiLevel:
     def _undo(self, held: PyTree, after: Array, lower: Array, upper: Any, cotangents: PyTree):
         """One level: its state before, the cotangents of what it reads, the gradients of `held`."""
         shared, own, alpha = held
-        (b, _), pull = smooth_vjp(self._rounded, shared, own, lower, upper)
+        states = shared, own, lower, upper
+        (b, _), gradients = pulled_back(self._rounded, *states, cotangents=cotangents)
+        d_shared, d_own, d_lower, d_upper = gradients
         before = (after - b) / self.scale(alpha)
         _, carry = jax.vjp(lambda alpha, state: _leak(self.scale(alpha), state), alpha, before)
-        d_shared, d_own, d_lower, d_upper = pull(cotangents)
         d_alpha, h = carry(cotangents[0])
         return before, h, d_lower, d_upper, (d_shared, d_own, d_alpha)
 

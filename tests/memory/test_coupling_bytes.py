@@ -57,7 +57,7 @@ def test_a_reversed_block_holds_the_working_set_of_one_branch():
 
     Besides, some timesteps' states, of which each is a quarter of a stream here.
     """
-    assert streams("depth=reverse", 4, FACT_A) < 4 + 2 + 0.75
+    assert streams("depth=reverse", 4, FACT_A) < 4 + 2 + 0.5
     assert streams("depth=reverse(inner=store)", 4, FACT_A) < 4 + 3 + 0.25
 
 

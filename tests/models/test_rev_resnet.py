@@ -125,7 +125,6 @@ def test_branches_that_share_membranes_have_one_gradient(kind, text):
     assert_close(grads, want, 1e-6)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(("kind", "smaller"), [("channel", 2), ("layer", 2), ("both", 4)])
 def test_sharing_leaves_the_parameters_and_shrinks_the_membranes_of_branches(kind, smaller):
     def branches(network):
@@ -179,7 +178,6 @@ def test_blocks_do_not_lengthen_the_program(text):
     assert lines((4, 16)) <= 1.02 * lines((1, 1))
 
 
-@pytest.mark.fast
 def test_the_last_norm_of_a_branch_is_its_own():
     quiet = functools.partial(nn.BatchNorm, scale=0.05)
     stage = jax.eval_shape(small).body.layers[2]

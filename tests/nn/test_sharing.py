@@ -40,7 +40,6 @@ def test_one_group_is_the_neuron_itself(neuron):
     np.testing.assert_array_equal(leaves(grouped.state), leaves(aux.state))
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("groups", [2, 3, 12])
 def test_groups_write_one_membrane_in_turn(groups):
     layer, inputs = nn.Grouped(nn.LIF(), groups), dyadic(sequence(SHAPE))

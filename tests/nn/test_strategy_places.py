@@ -11,8 +11,6 @@ from snnjax import memory, neurons, nn
 from snnjax.memory import Strategy, parse_strategy
 from tests.nn.networks import FLAT, NETWORKS
 
-pytestmark = pytest.mark.fast
-
 DEPTH = memory.recompute(1)
 
 

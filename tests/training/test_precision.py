@@ -13,8 +13,6 @@ from snnjax.training import precision as scaling
 from tests.compare import assert_close
 from tests.training.conftest import assert_same_bits, make
 
-pytestmark = pytest.mark.fast
-
 HALF = Precision(compute="float16")
 YES, NO = jnp.asarray(True), jnp.asarray(False)
 

@@ -145,7 +145,6 @@ def assert_close(found, expected):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("parts", [2, 3, 24])
 def test_accumulated_gradients_are_those_of_the_large_batch(parts):
     batch = some_batch()
@@ -154,7 +153,6 @@ def test_accumulated_gradients_are_those_of_the_large_batch(parts):
     assert_close((cut[0].params, cut[1]), (whole[0].params, whole[1]))
 
 
-@pytest.mark.fast
 def test_parts_are_normalised_as_groups_are():
     batch = some_batch()
     cut = updated(plain(8, accumulate=3), batch)
