@@ -19,10 +19,10 @@ Compiled with jax 0.10.2, MB per image and how much less than the baseline's `de
                     recompute(1), pack              9.42   5.26x     9.83   5.06x
     RevSResNet37    store                          45.87   1.08x    47.45   1.05x
                     reverse(inner=store)           13.40   3.70x    13.30   3.75x
-                    reverse                         9.88   5.01x     9.36   5.32x
-                    reverse, pack                   9.85   5.03x     9.73   5.12x
+                    reverse                         9.49   5.22x     9.32   5.34x
+                    reverse, pack                   9.85   5.03x     9.75   5.11x
 
-The baseline under its own best strategy needs as little at this depth (0.95 to 1.05 times what
+The baseline under its own best strategy needs as little at this depth (0.99 to 1.05 times what
 reversal needs): what is left is the working set of one block. With more blocks the one takes a
 boundary for each, the other nothing (`experiments/rev_resnet_1005.py`).
 """

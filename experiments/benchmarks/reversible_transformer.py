@@ -18,15 +18,15 @@ Measured on two CPU cores, jax 0.10.2, MB per image:
     Spikingformer  depth=store, pack=True                      66.66   55.25
     Spikingformer  depth=recompute(1), pack=True               16.82   20.66
     RevSFormer     depth=store                                 83.08   79.46
-    RevSFormer     depth=reverse                               16.08   15.14
-    RevSFormer     depth=reverse(inner=recompute(1)), pack=True 15.81   14.76
+    RevSFormer     depth=reverse                               16.32   14.91
+    RevSFormer     depth=reverse(inner=recompute(1)), pack=True 15.81   14.36
 
 RevSFormer reversed against its counterpart, times less (default, memory scheduler):
 
     counterpart                          reverse         with spikes packed
-    depth=store                          5.14, 5.21      5.23, 5.34
-    depth=store, pack=True               4.15, 3.65      4.22, 3.74
-    depth=recompute(1), pack=True        1.05, 1.36      1.06, 1.40
+    depth=store                          5.07, 5.29      5.23, 5.49
+    depth=store, pack=True               4.08, 3.71      4.22, 3.85
+    depth=recompute(1), pack=True        1.03, 1.39      1.06, 1.44
 
 Zhang and Zhang (2024, arXiv:2312.07922) report 3.00 times on a GPU, against their stored one. The
 last row is no success of the reversal: at four blocks both stand at the tokenizer, whose third
