@@ -11,14 +11,14 @@ Run:
 Compiled with jax 0.10.2, T = 4, memory-optimised scheduler:
 
     sharing   strategy                                MB per image    membranes
-    none      depth=store                                54.72        1,146,880
-              depth=reverse                              11.27
-              depth=reverse, pack=True                   10.26
-    channel   depth=store                                54.72          688,128
-              depth=reverse, pack=True                   10.63
-    both      depth=store                                70.41          458,752
-              depth=reverse, pack=True                   13.41
-              time=recompute(1), depth=reverse, pack     13.11
+    none      depth=store                                53.15        1,146,880
+              depth=reverse                               9.70
+              depth=reverse, pack=True                   11.01
+    channel   depth=store                                53.14          688,128
+              depth=reverse, pack=True                   11.01
+    both      depth=store                                69.09          458,752
+              depth=reverse, pack=True                   13.28
+              time=recompute(1), depth=reverse, pack     13.10
 
 Sharing makes the state of inference 1.7 and 2.5 times smaller, and a gradient's bytes not: under
 reversal no membrane is kept anyhow, and two neurons that wait for one membrane within each timestep

@@ -15,18 +15,18 @@ Run:
     python experiments/benchmarks/memory_strategies.py           # two minutes
     python experiments/benchmarks/memory_strategies.py --json
 
-Measured on two shared cores of an AMD EPYC (Zen 4), float32, jax 0.10.2, 7 rounds, busy machine:
+Measured on two shared cores of an Intel Xeon, float32, jax 0.10.2, 7 rounds, busy machine:
 
     depth, 32 blocks         temporary   less    time
-    store                    209.9 MB    1.0x    1.00x
-    recompute(1)              77.2 MB    2.7x    1.04x
-    reverse                    6.7 MB   31.5x    0.94x
+    store                    209.4 MB    1.0x    1.00x
+    recompute(1)              75.7 MB    2.8x    0.97x
+    reverse                    6.7 MB   31.2x    0.94x
 
     time, T = 1024           temporary   less    time          mean in the carry
     store                     85.4 MB    1.0x    1.00x          84.1 MB    1.0x    1.00x
-    recompute(sqrt)            5.6 MB   15.1x    0.87x           4.3 MB   19.4x    0.85x
-      on two levels            4.3 MB   19.7x    0.81x           3.0 MB   28.2x    0.93x
-      on three levels          4.0 MB   21.2x    0.99x           2.7 MB   31.4x    1.04x
+    recompute(sqrt)            5.6 MB   15.1x    0.84x           4.3 MB   19.4x    1.01x
+      on two levels            4.3 MB   19.7x    0.89x           3.0 MB   28.2x    1.02x
+      on three levels          4.0 MB   21.2x    1.14x           2.7 MB   31.4x    1.12x
 
 Reversed bytes are the same at any depth (`tests/memory/test_coupling_bytes.py`).
 """

@@ -63,7 +63,7 @@ def test_a_reversed_block_holds_the_working_set_of_one_branch():
 
 @pytest.mark.slow
 def test_thirty_times_less_than_store_at_32_blocks():
-    """6.7 MB at any depth against 209.9 MB stored at 32 blocks: 31 times."""
+    """6.7 MB at any depth against 209.4 MB stored at 32 blocks: 31 times."""
     reversed_ = [streams("depth=reverse", depth, FACT_A) for depth in (4, 16, 32, 64)]
     assert len(set(reversed_)) == 1
     assert streams("depth=store", 32, FACT_A) >= 30 * reversed_[0]
