@@ -4,6 +4,10 @@ import chex
 import jax
 import numpy as np
 
+# Options of `jax.jit` where programs are compared bit for bit: how far LLVM optimises, which is less
+# in most tests, decides which products it fuses with a sum, and with them the last bit.
+AS_USERS_DO = {"xla_backend_optimization_level": 3}
+
 
 def largest_error(actual, expected) -> float:
     """The largest difference of two trees, each leaf relative to the largest entry of `expected`.

@@ -16,7 +16,7 @@ from snnjax.neurons import LIFParams, LIFState, lif_kernel, lif_kernel_packed, l
 from snnjax.nn.narrow import mixed
 from snnjax.nn.neuron import WithWhole
 from snnjax.typing import bind
-from tests.compare import assert_close, assert_equal
+from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.neurons.test_lif_scan import (
     FLAVOURS,
     ROWS,
@@ -58,8 +58,6 @@ def differentiate(name, rows, mode, weights, params, states, xs):
     return jax.grad(mean, (0, 1, 2), has_aux=True)(params, states, pair)
 
 
-# Which products LLVM fuses with a sum depends on how far it optimises, and with them the last bit.
-AS_USERS_DO = {"xla_backend_optimization_level": 3}
 run = jax.jit(differentiate, static_argnums=(0, 1, 2), compiler_options=AS_USERS_DO)
 MODES = ("jit", "vmap(grad)", "grad(vmap)")
 

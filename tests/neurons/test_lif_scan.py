@@ -14,7 +14,7 @@ from snnjax import memory, neurons, surrogate
 from snnjax.neurons import LIFParams, LIFState, lif, lif_scan
 from snnjax.neurons.sums import sum_to
 from snnjax.typing import bind
-from tests.compare import assert_close, assert_equal, largest_error
+from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 
 T, B, N = 7, 2, 3
 FLAVOURS = {
@@ -82,8 +82,6 @@ def differentiate(mode, whole, weights, params, states, xs):
     return jax.grad(mean, (0, 1, 2), has_aux=True)(params, states, pair)
 
 
-# Which products LLVM fuses with a sum depends on how far it optimises, and with them the last bit.
-AS_USERS_DO = {"xla_backend_optimization_level": 3}
 run = jax.jit(differentiate, static_argnums=(0, 1), compiler_options=AS_USERS_DO)
 
 
