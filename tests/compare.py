@@ -4,8 +4,8 @@ import chex
 import jax
 import numpy as np
 
-# Options of `jax.jit` where programs are compared bit for bit: how far LLVM optimises, which is less
-# in most tests, decides which products it fuses with a sum, and with them the last bit.
+# Options of `jax.jit` where programs are compared bit for bit: which products LLVM fuses with a
+# sum, and with them the last bit, depends on how far it optimises (less in most tests).
 AS_USERS_DO = {"xla_backend_optimization_level": 3}
 
 
