@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 # Options of `jax.jit` where programs are compared bit for bit: which products LLVM fuses with a
-# sum, and with them the last bit, depends on how far it optimises (less in most tests).
+# sum, and with them the last bit, depends on how far it optimises (not at all in most tests).
 AS_USERS_DO = {"xla_backend_optimization_level": 3}
 
 

@@ -23,7 +23,7 @@ def noisy(params, state, x):
     current, key = x
     kept = jnp.where(jax.random.bernoulli(key, 0.5, current.shape), current * params, 0.0)
     state = 0.5 * state + kept
-    return state, (jnp.tanh(state), jnp.mean(jnp.square(current)))
+    return state, (jax.nn.soft_sign(state), jnp.mean(jnp.square(current)))
 
 
 def noisy_arguments():

@@ -14,7 +14,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from tests.compare import assert_close, assert_equal, largest_error
+from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 from tests.neurons.cases import NEURONS, case
 
 PRIME, TWELVE = 7, 12  # twelve can be cut in many ways without a rest, which compile faster
@@ -98,7 +98,7 @@ def loss(scan, *arguments):
     return sum(each.values()), outputs
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=AS_USERS_DO)
 def everything(scan, weights, params, state, xs):
     """Outputs under jit, the gradients under vmap(grad) and under grad(vmap)."""
     pair = jax.tree.map(lambda x: jnp.stack([x, 1.1 * x - 0.05], 1), xs)

@@ -10,7 +10,7 @@ import pytest
 
 from snnjax import memory, neurons, surrogate
 from snnjax.typing import bind
-from tests.compare import assert_close, assert_equal
+from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.oracle import neurons as oracle
 
 BOUND = 1e-5  # of the largest entry, float32 against float32 of another framework
@@ -88,7 +88,7 @@ def test_the_neuron_of_a_peer_is_reproduced(shared, name):
         last, spikes = scan(params, state, xs)
         return jnp.sum(spikes * g) + jnp.sum((last.v + neuron.rest) * gv), (last, spikes)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=AS_USERS_DO)
     def everything(params, xs):
         _, (_, membranes) = memory.store(with_membrane(neuron.step), params, state, xs)
         gradient = jax.grad(loss, (0, 1), has_aux=True)
