@@ -31,6 +31,7 @@ Expected: blocks are scanned, so that five times as many layers change little; t
         first step of snnjax train     empty cache 13.8 s     filled cache 5.9 s
         on two cores that are free     empty cache 10.7 s     filled cache 5.2 s
         on their clock                              8.4 s                  5.1 s
+        on a slower day                            12.1 s                  7.2 s
 Command: python experiments/benchmarks/compile_time.py
 """
 
