@@ -12,26 +12,25 @@ Processes alternate, round after round; a figure is the median over rounds, a ra
 rounds of the ratio to the shallowest net in the same round. Processor seconds are those of all
 threads of the process: on a quiet machine the clock shows no more, on a busy one much more.
 
-Hardware: 2 CPU cores (measured: one core of an Intel Xeon, shared with other work, load 6 to 8)
+Hardware: 2 CPU cores (measured: Intel Xeon, a virtual machine)
 Time: 8 minutes of the processor
 Expected: blocks are scanned, so that five times as many layers change little; the rest is that of a
     loop of one trip, which XLA unrolls, against one of many. Seconds of the processor, jax 0.10.2,
-    medians of 3 rounds (command: of 4):
+    one round on a slow day (command: medians of 3 and 4):
 
                                  trace  lower  compile    all   to depth 21   instructions
-        depth=reverse        21    6.0    1.3     15.1   22.0                       22,750
-                            109    6.3    1.6     15.8   23.9         1.04x         24,560
-        depth=recompute(1)   21    3.7    1.2     13.1   18.0                       20,426
-                            109    4.2    1.3     16.6   21.8         1.25x         22,414
-        depth=store          21    2.7    1.0     12.3   15.9                       17,600
-                            109    2.3    1.0     14.4   17.7         1.21x         20,246
+        depth=reverse        21    9.8    2.3     18.9   31.0                       26,013
+                            109    9.9    2.4     20.6   33.0         1.06x         27,915
+        depth=recompute(1)   21    7.4    2.0     16.6   26.0                       22,545
+                            109    7.0    2.1     19.5   28.6         1.10x         24,821
+        depth=store          21    4.4    1.5     14.9   20.8                       18,685
+                            109    4.6    1.4     17.0   23.1         1.11x         22,007
 
     `depth=recompute(sqrt)`, whose last segment is a program of its own: 1.37x (one round).
 
-        first step of snnjax train     empty cache 13.8 s     filled cache 5.9 s
-        on two cores that are free     empty cache 10.7 s     filled cache 5.2 s
-        on their clock                              8.4 s                  5.1 s
-        on a slower day                            12.1 s                  7.2 s
+        first step of snnjax train     empty cache 10.7 s     filled cache 5.2 s
+        on the clock                                8.4 s                  5.1 s
+        on the clock of a slow day                 12.1 s                  7.2 s
 Command: python experiments/benchmarks/compile_time.py
 """
 
