@@ -22,7 +22,9 @@ Compiled with jax 0.10.2, T = 4, memory-optimised scheduler:
 
 Sharing makes the state of inference 1.7 and 2.5 times smaller, and a gradient's bytes not: under
 reversal no membrane is kept anyhow, and two neurons that wait for one membrane within each timestep
-are one piece of a branch to compute again where there were two.
+are one piece of a branch to compute again where there were two. Packing takes more than it saves
+under reversal (11.01 with the cuts of a branch alone, 10.75 with its synapses alone); under store,
+where all layers wait for their derivative, it saves a quarter (38.95).
 """
 
 from __future__ import annotations

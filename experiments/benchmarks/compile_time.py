@@ -16,7 +16,7 @@ Hardware: 2 CPU cores (measured: Intel Xeon, a virtual machine)
 Time: 8 minutes of the processor
 Expected: blocks are scanned, so that five times as many layers change little; the rest is that of a
     loop of one trip, which XLA unrolls, against one of many. Seconds of the processor, jax 0.10.2,
-    one round on a slow day (command: medians of 3 and 4):
+    one round on a slow day (command: medians of 4 rounds, on the slow day of 3):
 
                                  trace  lower  compile    all   to depth 21   instructions
         depth=reverse        21    9.8    2.3     18.9   31.0                       26,013
