@@ -37,7 +37,7 @@ import jax
 from flax import nnx
 
 from snnjax import data, encoding, nn, training
-from snnjax.quantization.sub_bit_codebook import with_refinement
+from snnjax.quantization.sub_bit import with_refinement
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,7 +72,7 @@ def network(experiment, rngs):
         bits, learns = experiment.bits_per_kernel, experiment.pattern_speed > 0
         conv = functools.partial(nn.SubBitConv, bits_per_kernel=bits, learn_codebook=learns)
     stage = lambda kind, *sizes: (kind(*sizes, rngs=rngs), nn.MaxPool(), nn.BatchNorm(sizes[1]))  # noqa: E731
-    layers = [nn.Once(nn.Sequential(*stage(nn.Conv, 1, width))), nn.LIF(decay=0.5)]
+    layers = [nn.StaticInput(nn.Sequential(*stage(nn.Conv, 1, width))), nn.LIF(decay=0.5)]
     layers += [*stage(conv, width, 2 * width), nn.LIF(decay=0.5)]
     layers += [nn.Flatten(), nn.Dropout(experiment.dropout)]
     layers += [nn.Linear(98 * width, hidden, use_bias=False, rngs=rngs), nn.BatchNorm(hidden)]

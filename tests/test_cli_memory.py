@@ -94,7 +94,7 @@ def test_without_an_experiment_it_measures_couplings(capsys, here):
 
 
 def test_the_numbers_are_those_of_the_library(capsys, here):
-    from snnjax.cli.couplings import Couplings
+    from snnjax.cli.memory import Couplings
 
     options = ["--depths", "2", "--strategies", "depth=reverse", *TINY]
     _, found, _ = call(capsys, *options)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snnjax import redundancy, training
-from snnjax.cli import main, redundancy_page
+from snnjax.cli import main
 from snnjax.cli import redundancy as redundancy_command
 from tests.redundancy.test_report import sums
 from tests.test_cli import MICRO, call
@@ -114,7 +114,7 @@ def maps():
 
 @pytest.mark.fast
 def test_the_table_has_a_line_per_layer_and_names_what_is_left_out(maps):
-    head, first, second, last = redundancy_page.table(maps)
+    head, first, second, last = redundancy_command.table(maps)
     assert "a/lif1" in first and "36" in first and "lif12" in second and "50.00%" in first
     assert f"{maps.rates['a/lif1']:.4f}" in first and "null" in head
     assert last == "  left out, since they do not spike: li13"
@@ -122,13 +122,13 @@ def test_the_table_has_a_line_per_layer_and_names_what_is_left_out(maps):
 
 def test_maps_and_vectors_are_drawn_and_other_networks_compared(maps, tmp_path):
     after, before = training.Run(tmp_path / "after"), training.Run(tmp_path / "before")
-    page, pictures = redundancy_page.write(after, maps, title="title")
+    page, pictures = redundancy_command.write_page(after, maps, title="title")
     assert {"features a/lif1", "features lif12"} < set(pictures)
     assert all(pathlib.Path(p).read_bytes().startswith(b"\x89PNG") for p in pictures.values())
     assert "li13" in page.read_text()
     other = redundancy.report({"lif0": sums([[0, 1]])})
     told = [("old", other), ("new", maps)]
     compared = redundancy.compare(other, maps)
-    page = redundancy_page.write_comparison(after, before, told, compared)
+    page = redundancy_command.write_comparison(after, before, told, compared)
     text = page.read_text()
     assert "no layers correspond" in text and f"{compared.nasfr_change:+.1f} %" in text

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from snnjax import plasticity, training
-from snnjax.cli import chosen
+from snnjax.cli import experiment_args
 from snnjax.cli.options import Option
 from tests.programs import EXPERIMENTS, loaded
 
@@ -19,7 +19,9 @@ EXPERIMENT = training.load_experiment(ABLATION.EXPERIMENT)
 def test_options_of_a_row_are_its_fields_and_make_a_network(name):
     given = [text for field in ROWS[name].items() for text in ABLATION.option(field)]
     none = [Option("out", str | None, None, "")]
-    _, fields = chosen.parse_fields("train", "", EXPERIMENT, none, ["--model=fspinn", *given])
+    _, fields = experiment_args.parse_fields(
+        "train", "", EXPERIMENT, none, ["--model=fspinn", *given]
+    )
     experiment = training.override(EXPERIMENT, fields)
     assert {field: getattr(experiment, field) for field in ROWS[name]} == ROWS[name]
     network = experiment.learner(experiment)

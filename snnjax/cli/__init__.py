@@ -33,7 +33,7 @@ import sys
 from collections.abc import Sequence
 
 from snnjax.cli.failures import Failure, Interrupted, describe
-from snnjax.cli.screen import Screen, silence_libraries
+from snnjax.cli.output import Screen, silence_libraries
 
 __all__ = ["main"]
 

@@ -20,11 +20,11 @@ from typing import Any
 
 from snnjax import memory, training
 from snnjax.cli import cache
-from snnjax.cli.chosen import with_fields
+from snnjax.cli.experiment_args import with_fields
 from snnjax.cli.options import Option
+from snnjax.cli.output import Screen
 from snnjax.cli.plan import strategies_given
-from snnjax.cli.screen import Screen
-from snnjax.cli.sizes import spell_size
+from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from snnjax import training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
-from snnjax.cli.screen import Screen
+from snnjax.cli.output import Screen
 
 __all__ = ["HOSTS", "MESH", "agree", "connect", "mesh_of", "told"]
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from snnjax import training
 from snnjax.cli.options import parse
-from snnjax.cli.screen import Screen
-from snnjax.cli.trained import OPTIONS, restore
+from snnjax.cli.output import Screen
+from snnjax.cli.restore import OPTIONS, restore
 
 __all__ = ["command"]
 

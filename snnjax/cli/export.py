@@ -36,9 +36,9 @@ import numpy as np
 from snnjax import data, export, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, parse
-from snnjax.cli.screen import Screen
-from snnjax.cli.sizes import spell_size
-from snnjax.cli.trained import OPTIONS, restore
+from snnjax.cli.output import Screen
+from snnjax.cli.restore import OPTIONS, restore
+from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 
@@ -174,7 +174,7 @@ def _tell(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison
     else:
         if compared.difference > _ROUNDING * max(compared.largest, 1e-3):
             why = (
-                "a spike came a timestep sooner or later, or nn.Once sees frames that differ"
+                "a spike came a timestep sooner or later, or nn.StaticInput sees frames that differ"
                 if kind == "streaming"
                 else "its program adds up in another order, as on a GPU, and a spike flipped"
             )

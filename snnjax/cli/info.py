@@ -18,7 +18,7 @@ from typing import Any
 from snnjax import training
 from snnjax.cli import cache
 from snnjax.cli.options import parse
-from snnjax.cli.screen import Screen
+from snnjax.cli.output import Screen
 
 __all__ = ["command"]
 

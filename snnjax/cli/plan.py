@@ -20,12 +20,12 @@ from typing import Any
 
 from snnjax import memory, training
 from snnjax.cli import cache
-from snnjax.cli.chosen import with_fields
 from snnjax.cli.devices import MESH, mesh_of, told
+from snnjax.cli.experiment_args import with_fields
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
-from snnjax.cli.screen import Screen
-from snnjax.cli.sizes import read_size, spell_size
+from snnjax.cli.output import Screen
+from snnjax.cli.units import read_size, spell_size
 
 __all__ = ["command", "strategies_given"]
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from snnjax import metrics, plasticity, training, viz
 from snnjax.cli.options import Option, parse
-from snnjax.cli.screen import Screen
-from snnjax.cli.trained import OPTIONS, restore
+from snnjax.cli.output import Screen
+from snnjax.cli.restore import OPTIONS, restore
 from snnjax.nn.taps import in_order
 
 __all__ = ["command"]

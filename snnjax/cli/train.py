@@ -37,14 +37,14 @@ import jax
 
 from snnjax import default_experiment, training
 from snnjax.cli import cache
-from snnjax.cli.chosen import experiment_path, parse_fields
 from snnjax.cli.devices import HOSTS, MESH, agree, connect, mesh_of, told
+from snnjax.cli.experiment_args import experiment_path, parse_fields
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, peek
+from snnjax.cli.output import Screen
 from snnjax.cli.progress import clock, progress
-from snnjax.cli.screen import Screen
 from snnjax.cli.signals import Listener, listening
-from snnjax.cli.sizes import spell_size
+from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 

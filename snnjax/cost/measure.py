@@ -187,7 +187,7 @@ def _summed(name: str, found: Mapping[str, Any], real: np.ndarray, shared: bool)
 
 
 def _states(network: nn.Network) -> PyTree:
-    return nn.expanded(network.initial_state(1).neurons)
+    return nn.repeat_state(network.initial_state(1).neurons)
 
 
 def _bytes(tree: PyTree) -> int:

@@ -12,8 +12,8 @@ Traps, all reproduced: a call counts as accumulation (AC) if the whole batch of 
 {-1, 0, 1}, so that one other number makes all of it multiplication (MAC), and a batch of floats
 that happen to be zero is AC; zero padding is in no count, not even in dense; pooling, norms and
 biases are never counted; a stem is counted at every timestep, be its input static or not (here it
-is counted as often as it runs: `nn.Once` runs it once). Counts there are sums in float32, here they
-are exact.
+is counted as often as it runs: `nn.StaticInput` runs it once). Counts there are sums in float32,
+here they are exact.
 
 Different by nature: a batch norm in PyTorch holds an int64 besides its statistics, and snnTorch's
 neurons hold buffers for what are plain numbers here; neither is in this footprint. Products of
@@ -36,7 +36,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.measure import kind_of
 from snnjax.cost.tally import Tally
-from snnjax.nn.operations import counts
+from snnjax.nn.taps import counts
 from snnjax.typing import Array
 
 __all__ = ["NeuroBench", "connection_weights", "neurobench", "uncounted"]

@@ -26,7 +26,7 @@ import numpy as np
 
 from snnjax.export import manifest as manifests
 from snnjax.export.errors import ArtifactError, PlatformError
-from snnjax.export.operations import refuse_more_than_arithmetic
+from snnjax.export.program_check import refuse_more_than_arithmetic
 from snnjax.export.tensors import read_bytes, refuse_difference, unpack
 from snnjax.typing import Array
 

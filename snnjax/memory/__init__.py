@@ -7,17 +7,17 @@ A strategy of your own is ten lines and needs no base class.
 
 from snnjax.memory.accounting import Measured, Residual, analysed, device_peak, measure, residuals
 from snnjax.memory.accumulation import accumulate
+from snnjax.memory.budget import Candidate, Plan, largest, plan
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
+from snnjax.memory.checkpoint import Replayed, replayed
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
+from snnjax.memory.flops import operations
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watched
-from snnjax.memory.operations import operations
+from snnjax.memory.notation import Strategy, StrategyError, parse_strategy
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
-from snnjax.memory.planning import Candidate, Plan, largest, plan
-from snnjax.memory.replay import Replayed, replayed
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, store, whole
-from snnjax.memory.strategy import Strategy, StrategyError, parse_strategy
 
 __all__ = [
     "Candidate",

@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
+from snnjax.memory.checkpoint import replayed
 from snnjax.memory.packing import pack, unpacked
-from snnjax.memory.replay import replayed
 from snnjax.memory.scans import Recompute, store
 from snnjax.typing import Array, PyTree, Scan
 

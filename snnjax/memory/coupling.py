@@ -28,9 +28,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from snnjax.kernels import apart
 from snnjax.memory.grid import DEFAULT_BITS, on_grid, watched
 from snnjax.memory.trees import combine, partition, partition_read, pulled_back, sum_found
+from snnjax.ops import isolate
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Coupling", "CouplingAux", "Streams", "coupling"]
@@ -126,7 +126,7 @@ class Coupling:
     ) -> tuple[Streams, tuple[PyTree, Streams, PyTree]]:
         """Inverse and derivative at once: each branch runs forward once, under `jax.vjp`.
 
-        The branches take turns (`kernels.apart`): the working set is that of one.
+        The branches take turns (`ops.isolate`): the working set is that of one.
         """
         del y
         (d1, d2), d_aux = cotangents
@@ -155,7 +155,7 @@ class Coupling:
 
         (read, _), (unread, _) = partition_read(run, held, streams[0])
         smooth, fixed = partition(read)
-        return apart(undo, (smooth, *streams), combine(fixed, unread), d_aux)
+        return isolate(undo, (smooth, *streams), combine(fixed, unread), d_aux)
 
     def _order(self, streams: Streams) -> Streams:
         return Streams(streams.x2, streams.x1) if self.swap else streams

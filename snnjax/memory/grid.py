@@ -22,7 +22,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from snnjax.kernels import apart
+from snnjax.ops import isolate
 from snnjax.typing import Array, PyTree
 
 __all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak", "watched"]
@@ -79,7 +79,7 @@ def watched(streams: PyTree) -> tuple[PyTree, Array]:
     On a CPU the peak alone, which only leaves with the statistics, would be put off to the end of
     the program and hold all streams of the forward pass alive until then.
     """
-    return apart(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
+    return isolate(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
 
 
 @watched.defjvp

@@ -22,8 +22,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.memory import symbolic
-from snnjax.memory.scans import store
-from snnjax.memory.segments import length_of, over_segments, piece
+from snnjax.memory.scans import length_of, over_segments, piece, store
 from snnjax.memory.trees import add, combine, partition, pulled_back, smooth_half, zeros_like
 from snnjax.typing import Array, PyTree, Scan, Step
 

@@ -10,6 +10,13 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
                              (N / k) S + (k / m) S + m R   3
 
 `recompute(every=k, inner=whole)` replays k steps at once, where the step knows how.
+
+Sequences in segments of `every` steps, the last one possibly short, without copying the inputs.
+
+Slicing or reshaping a sequence in front of a scan is a copy of it; a slice taken inside the loop is
+not. So a loop over segments runs over their numbers.
+
+Names that a step gives to values, by `jax.ad_checkpoint.checkpoint_name`.
 """
 
 from __future__ import annotations
@@ -17,16 +24,116 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 from jax import lax
+from jax.extend.core import Jaxpr
 
-from snnjax.memory.names import refuse_unknown
-from snnjax.memory.segments import length_of, over_segments, piece
+from snnjax.memory.flops import parts
 from snnjax.typing import PyTree, Scan, Step
 
-__all__ = ["Recompute", "recompute", "store", "whole"]
+__all__ = [
+    "Recompute",
+    "length_of",
+    "over_segments",
+    "piece",
+    "recompute",
+    "refuse_unknown",
+    "store",
+    "whole",
+]
+
+
+def refuse_unknown(names: tuple[str, ...], function: Callable[..., Any], *args: Any) -> None:
+    """For a recomputation that is to keep named values: a name that nothing bears keeps nothing.
+
+    Traces the forward pass of the derivative, where hand-written rules may name values too.
+
+    Raises:
+        ValueError: nothing in `function(*args)` has one of the names.
+    """
+    traced = jax.make_jaxpr(lambda *args: jax.vjp(function, *args)[0])(*args)
+    found = set(_named(traced.jaxpr))
+    missing = sorted(set(names) - found)
+    if missing:
+        raise ValueError(
+            f"nothing here has the name {', '.join(map(repr, missing))}, which keep= asks for: "
+            f"it has {', '.join(map(repr, sorted(found))) or 'no names'}"
+        )
+
+
+def _named(jaxpr: Jaxpr) -> Iterator[str]:
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "name":
+            yield equation.params["name"]
+        for part in parts(equation.params):
+            yield from _named(part)
+
+
+def length_of(xs: PyTree) -> int:
+    """Length of the leading axis of every leaf.
+
+    Raises:
+        ValueError: the leaves differ in it, or there are none.
+    """
+    lengths = sorted({jnp.shape(x)[:1] for x in jax.tree.leaves(xs)})
+    if len(lengths) != 1 or lengths == [()]:
+        # Slicing would clamp the shorter leaf to its end without a word.
+        found = [list(length) for length in lengths]
+        raise ValueError(f"xs needs arrays of one length along their leading axis, got {found}")
+    return lengths[0][0]
+
+
+def piece(xs: PyTree, start: Any, length: int) -> PyTree:
+    """`xs[start : start + length]` of every leaf; `start` may be traced."""
+    return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), xs)
+
+
+def over_segments(
+    segment: Callable[..., tuple[PyTree, PyTree, PyTree]],
+    carry: PyTree,
+    length: int,
+    every: int,
+    *,
+    given: PyTree = None,
+    last: PyTree = None,
+    reverse: bool = False,
+) -> tuple[PyTree, PyTree, PyTree]:
+    """Runs a function over the segments of a sequence of `length` steps.
+
+    Args:
+        segment: `(carry, start, given, size) -> (carry, ys, mark)`, for the steps `start` to
+            `start + size`; `ys` has `size` rows.
+        carry: before the first segment (before the last one, with `reverse`).
+        length: steps in all.
+        every: steps in a whole segment.
+        given: something for every whole segment, stacked.
+        last: the same for the short one.
+        reverse: from the last segment to the first.
+
+    Returns:
+        The carry after all segments, `ys` of all steps, `[length, ...]`, and the marks of the whole
+        segments, stacked.
+    """
+    whole, short = divmod(length, every)
+
+    def one(carry, x):
+        carry, ys, mark = segment(carry, x[0] * every, x[1], every)
+        return carry, (ys, mark)
+
+    final: PyTree = None
+    if short and reverse:
+        carry, final, _ = segment(carry, whole * every, last, short)
+    carry, (ys, marks) = lax.scan(one, carry, (jnp.arange(whole), given), reverse=reverse)
+    ys = jax.tree.map(lambda y: y.reshape(whole * every, *y.shape[2:]), ys)
+    if short and not reverse:
+        carry, final, _ = segment(carry, whole * every, last, short)
+    if short:
+        ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, final)
+    return carry, ys, marks
 
 
 def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:

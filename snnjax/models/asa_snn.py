@@ -200,7 +200,7 @@ class _DropoutOverTime(nnx.Module):
 
     def __init__(self, rate: float):
         self.rate, self.name = rate, "dropout"
-        self.axes: tuple[str, ...] = ()  # see nn.over_devices
+        self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
 
     def initial_state(self, shape: tuple[int, ...]) -> nn.State:
         del shape
@@ -221,7 +221,7 @@ class _DropoutOverTime(nnx.Module):
         if key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
-        mask = nn.own_rows(draw, inputs.shape, axis=1, axes=self.axes)
+        mask = nn.local_rows(draw, inputs.shape, axis=1, axes=self.axes)
         return nn.stateless(jnp.where(mask, inputs / (1 - self.rate), 0))
 
 

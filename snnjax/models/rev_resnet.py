@@ -120,7 +120,7 @@ def rev_resnet(
     branch = functools.partial(_branch, share=share, norms=norms)
     stem = event_stem if (depth == 24 if events is None else events) else conv_norm
     first = stem(input_shape[2], 2 * halves[0], 3, norm, rngs=rngs)
-    layers: list = [nn.Once(nn.Sequential(*first))] if static else [*first]
+    layers: list = [nn.StaticInput(nn.Sequential(*first))] if static else [*first]
     for stage, (half, count) in enumerate(zip(halves, blocks, strict=True)):
         if stage:
             pool = nn.AvgPool(window=3, strides=2, padding=1)

@@ -109,7 +109,7 @@ def resnet_layers(
 
 
 def _once(part: tuple[Any, ...]) -> tuple[Any]:
-    return (nn.Once(nn.Sequential(*part)),)
+    return (nn.StaticInput(nn.Sequential(*part)),)
 
 
 def _one_membrane(cell, number, parts, shortcuts) -> list[Any]:

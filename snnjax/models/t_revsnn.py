@@ -1,7 +1,7 @@
 """T-RevSNN: columns of four levels, one per timestep, whose states can be undone over time.
 
     stem    conv7x7 stride 2 - conv3x3 stride 2 (scaled, linear in between): once per image
-    column  c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1]        (`nn.multilevel`)
+    column  c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1]        (`memory.columns`)
     B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])                 Down, Up: spikes - conv - norm
             z <- z + gamma * tail(head(z))          head: spikes - depthwise conv - scaled conv1x1
             z <- z + shared tail(head(z))           tail: spikes - scaled conv1x1 - depthwise conv
@@ -12,6 +12,26 @@ tail is one set of parameters per level for all columns.
 Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
 Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 As in the released code, the same stem output goes to every column; the paper's text splits it.
+
+One level of a T-RevSNN column: fusion of what is below and above, then two residual blocks.
+
+    z = Down(lower) + Up(upper)                  Down, Up: spikes - conv - norm (- nearest x2)
+    z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))     DW depthwise k x k, PW scaled conv1x1, Q spikes
+    z <- z + DW_s(PW_s(Q(PW(DW(Q(z))))))         PW_s, DW_s shared by all columns
+
+Level 0 takes its lower input as it is. PW widens four times and narrows back.
+
+Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
+Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
+
+Stem, columns and heads of a T-RevSNN; `t_revsnn` makes it.
+
+    x = stem(frame),   c[t] = column_t(x, c[t-1]),   o[t] = head_t(c_3[t])
+
+An image is encoded once for all columns; of events every column has its own frame and stem.
+
+Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
+Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 """
 
 from __future__ import annotations
@@ -20,13 +40,372 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import losses, memory, nn
-from snnjax.models.t_revsnn_body import HEADS, STRIDES, TRevSNN, TRevSNNSize
-from snnjax.typing import Array, Scan
+from snnjax.nn.contract import Aux, State, output_shape
+from snnjax.nn.wiring import gather
+from snnjax.ops.rounding import widen
+from snnjax.typing import Array, Key, Scan, bind
 
-__all__ = ["T_REVSNN_SIZES", "TRevSNN", "TRevSNNSize", "column_loss", "t_revsnn"]
+__all__ = [
+    "ColumnLevel",
+    "HEADS",
+    "STRIDES",
+    "TRevSNN",
+    "TRevSNNSize",
+    "T_REVSNN_SIZES",
+    "column_loss",
+    "nearest",
+    "packing",
+    "shared_tail",
+    "t_revsnn",
+]
+
+STRIDES = (2, 2, 1)  # between levels; the last two are of one size
+HEADS = ("deep", "spiking", "plain")
+
+
+@dataclasses.dataclass(frozen=True)
+class TRevSNNSize:
+    """A published size.
+
+    Attributes:
+        channels: of the four levels.
+        kernel: of the depthwise convolutions.
+        stem: `(kernel, stride)` of each convolution of the stem.
+        columns: T.
+        heads: see `t_revsnn`.
+        input_shape: `(H, W, C)` of one frame.
+        events: a frame and a stem for each column, instead of one image for all.
+    """
+
+    channels: tuple[int, ...]
+    kernel: int = 5
+    stem: tuple[tuple[int, int], ...] = ((7, 2), (3, 2))
+    columns: int = 4
+    heads: str = "deep"
+    input_shape: tuple[int, int, int] = (224, 224, 3)
+    events: bool = False
+
+
+class TRevSNN(nnx.Module):
+    """Stem, columns and heads; made by `t_revsnn`.
+
+    Args:
+        size: of what.
+        classes: outputs.
+        norm: makes a normalisation.
+        states: options of `nn.Columns` about its states.
+        rngs: for the weights.
+    """
+
+    def __init__(
+        self,
+        size: TRevSNNSize,
+        classes: int,
+        *,
+        norm: Callable[[int], Any],
+        states: dict[str, Any],
+        rngs: nnx.Rngs,
+    ):
+        self.name, self.head_kind, self.events = "t_revsnn", size.heads, size.events
+        channels, top = size.channels, size.channels[-1]
+        convs = lambda rngs: _stem(size, rngs)  # noqa: E731
+        self.stem = nn.Sequential() if size.events else convs(rngs)
+
+        def level(number: int, first: bool, rngs: nnx.Rngs) -> ColumnLevel:
+            return ColumnLevel(
+                number, channels, STRIDES, kernel=size.kernel, first=first, norm=norm,
+                stem=convs(rngs) if size.events and not number else None, rngs=rngs,
+            )  # fmt: skip
+
+        self.columns = nn.Columns(
+            level,
+            lambda number, rngs: shared_tail(channels[number], size.kernel, rngs=rngs),
+            channels,
+            size.columns,
+            own_inputs=size.events,
+            read={"deep": mean, "spiking": firing, "plain": None}[size.heads],
+            rngs=rngs,
+            **states,
+        )
+        if size.heads == "deep":
+            heads = [_classifier(top, classes, rngs) for _ in range(size.columns - 1)]
+            heads.append(_classifier(top, classes, rngs, spiking=True))
+        else:
+            heads = [_classifier(top, classes, rngs, spiking=size.heads == "spiking")]
+        self.heads = nnx.List(heads)
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """States zero and fresh statistics, for frames of this shape, `(B, H, W, C)`."""
+        return self.columns.initial_state(_shape_after(self.stem, shape))
+
+    def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[TRevSNN, bool]:
+        """Takes the strategy over time for its columns, and packing.
+
+        Raises:
+            ValueError: one over depth is asked for; a reversal over too many columns.
+        """
+        del spikes
+        if strategy.depth is not None:
+            raise ValueError(
+                "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
+                "time=reverse (or time=recompute(1))"
+            )
+        columns = packing(self.columns, strategy.pack)
+        if strategy.time is not None:
+            columns = columns.with_scan(strategy.time)
+        return nn.replace(self, columns=columns), False
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Logits of each column.
+
+        Args:
+            inputs: `[T, B, H, W, C]`, T the number of columns. Of an image only the first frame is
+                looked at, since all are equal, and T may be 1.
+            state: from `initial_state`.
+            training: whether batch statistics are at work.
+            key: not used.
+            taps: what to look at.
+
+        Raises:
+            ValueError: another number of timesteps.
+        """
+        timesteps, columns = len(inputs), self.columns.columns
+        if timesteps != columns and (self.events or timesteps != 1):
+            raise ValueError(
+                f"this network has {columns} columns and takes {columns} timesteps"
+                f"{'' if self.events else ' (or 1: an image is encoded once)'}, got {timesteps}: "
+                f"give it columns={timesteps}, or encode to that many"
+            )
+        frames = inputs if self.events else inputs[:1]
+        x, stem = self.stem(frames, _stateless(self.stem), training=training, taps=taps)
+        read, aux = self.columns(x, state, training=training, key=key, taps=taps)
+        logits, heads = self._logits(read, aux.state[-1], training, taps)
+        seen = gather([("stem", stem), *heads]).taps
+        return logits, aux._replace(taps=aux.taps | seen)
+
+    def _logits(
+        self, read: Any, top: Array, training: bool, taps: tuple[str, ...]
+    ) -> tuple[Array, list[tuple[str, Aux]]]:
+        """Logits of each column, and what was to be seen of each head by its name."""
+        if self.head_kind == "plain":
+            rows = [mean(top)[None]]
+        elif self.head_kind == "spiking":
+            rows = [read]
+        else:
+            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
+        outputs, auxes = [], []
+        for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
+            options = {"training": training, "taps": taps}
+            y, aux = head(row[:, :, None, None], _stateless(head), **options)
+            outputs.append(y[:, :, 0, 0])
+            auxes.append((f"head{number}", aux))
+        return jnp.concatenate(outputs), auxes
+
+
+def mean(top: Array) -> Array:
+    """`[B, H, W, C] -> [B, C]`."""
+    return top.mean((1, 2))
+
+
+def firing(top: Array) -> Array:
+    """Firing rates over space of turned-off neurons, `[B, H, W, C] -> [B, C]`."""
+    return mean(nn.Disabled()(top, State(), training=False)[0])
+
+
+def _stem(size: TRevSNNSize, rngs: nnx.Rngs) -> nn.Sequential:
+    layers, before = [], size.input_shape[2]
+    for kernel, strides in size.stem:
+        layers.append(
+            nn.ScaledStdConv(before, size.channels[0], kernel=kernel, strides=strides, rngs=rngs)
+        )
+        before = size.channels[0]
+    return nn.Sequential(*layers)
+
+
+def _classifier(
+    inputs: int, classes: int, rngs: nnx.Rngs, *, spiking: bool = False
+) -> nn.Sequential:
+    """One scaled conv1x1 on pooled features, or two in a row behind spikes."""
+    widths = [inputs, classes, classes] if spiking else [inputs, classes]
+    pairs = zip(widths[:-1], widths[1:], strict=True)
+    return nn.Sequential(*(nn.ScaledStdConv(a, b, kernel=1, rngs=rngs) for a, b in pairs))
+
+
+def _stateless(layers: nn.Sequential) -> State:
+    return State(((),) * len(layers.layers), ((),) * len(layers.layers))
+
+
+def _shape_after(stem: nn.Sequential, shape: tuple[int, ...]) -> tuple[int, ...]:
+    run = lambda stem, x: stem(x, _stateless(stem), training=False)[0]  # noqa: E731
+    return jax.eval_shape(run, stem, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+
+
+_EXPANSION = 4
+
+
+class ColumnLevel(nnx.Module):
+    """A level of one column, for `nn.Columns`.
+
+    Args:
+        number: which level.
+        channels: of all levels.
+        strides: between neighbouring levels.
+        kernel: of the depthwise convolutions.
+        first: in the first column, without an upper input.
+        norm: makes a normalisation for so many channels.
+        rngs: for the weights.
+        stem: in front of level 0, where every column has an input of its own.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        *,
+        kernel: int,
+        first: bool,
+        norm: Callable[[int], Any],
+        rngs: nnx.Rngs,
+        stem: nn.Sequential | None = None,
+    ):
+        width, last = channels[number], number + 1 == len(channels)
+        self.stride = strides[number - 1] if number else 1
+        self.down = nn.Sequential() if stem is None else stem
+        if number:
+            self.down = _fusion(channels[number - 1], width, self.stride, norm, rngs)
+        upper = None if first or last else channels[number + 1]
+        self.up = (
+            None
+            if upper is None
+            else _fusion(
+                upper, width, 1, norm, rngs, nn.Fold(bind(nearest, factor=strides[number]))
+            )
+        )
+        self.block1 = nn.Sequential(
+            *_head(width, kernel, rngs), nn.Disabled(), *_tail(width, kernel, rngs)
+        )
+        self.block2 = nn.Sequential(*_head(width, kernel, rngs), nn.Disabled())
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))  # gamma
+
+    def initial_state(self, lower: tuple[int, ...], upper: tuple[int, ...] | None) -> State:
+        """Fresh statistics, for inputs of these shapes, `(B, H, W, C)`."""
+        down = self.down.initial_state(lower)
+        up = self.up.initial_state(upper) if self.up and upper else State()
+        return State((), (down.statistics, up.statistics))
+
+    def output_shape(self, lower: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the state for a lower input of this shape, `(B, H, W, C)`."""
+        return output_shape(self.down, self.down.initial_state(lower), lower)
+
+    def __call__(
+        self,
+        tail: nn.Sequential,
+        lower: Array,
+        upper: Array | None,
+        state: State,
+        *,
+        training: bool,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """`B_l`, `[B, H, W, C]`."""
+        auxes = {}
+
+        def run(name, layers, x, statistics=None):
+            rest = ((),) * len(layers.layers)
+            own = State(rest, rest if statistics is None else statistics)
+            y, auxes[name] = layers(x, own, training=training, taps=taps)
+            return widen(y)  # sums are float32 whatever the precision of synapses
+
+        z, moved = run("down", self.down, lower[None], state.statistics[0]), ()
+        if self.up is not None and upper is not None:
+            z = z + run("up", self.up, upper[None], state.statistics[1])
+            moved = auxes["up"].statistics
+        z = z + self.scale[...].astype(z.dtype) * run("block1", self.block1, z)
+        z = z + run("tail", tail, run("block2", self.block2, z))
+        seen = gather(list(auxes.items())).taps
+        return z[0], Aux((), (auxes["down"].statistics, moved), seen)
+
+
+def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
+    """What all columns share of one level: PW_s and DW_s, behind spikes."""
+    return nn.Sequential(*_tail(width, kernel, rngs))
+
+
+def nearest(inputs: Array, *, factor: int) -> Array:
+    """Every pixel `factor x factor` times, `[N, H, W, C] -> [N, factor H, factor W, C]`."""
+    n, h, w, c = inputs.shape
+    blown = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return blown.reshape(n, factor * h, factor * w, c)
+
+
+def packing(columns: nn.Columns, pack: bool | memory.Storage) -> nn.Columns:
+    """The same columns, with convolutions of spikes that keep them at one bit each.
+
+    Args:
+        columns: of `ColumnLevel`s; stays as it is.
+        pack: as `memory.Strategy.pack`; the narrow storages serve the other convolutions.
+    """
+    if not pack:
+        return columns
+    first, later = (
+        nnx.List([_packed_level(level, pack) for level in levels])
+        for levels in (columns.first, columns.later)
+    )
+    shared = nnx.List([_packed(tail, pack, spikes=True) for tail in columns.shared])
+    return nn.replace(columns, first=first, later=later, shared=shared)
+
+
+def _packed_level(level: ColumnLevel, pack: bool | memory.Storage) -> ColumnLevel:
+    parts = {name: getattr(level, name) for name in ("down", "up", "block1", "block2")}
+    packed = {name: _packed(part, pack) for name, part in parts.items() if part is not None}
+    return nn.replace(level, **packed)
+
+
+def _packed(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
+    placed = []
+    for layer in layers.layers:
+        if isinstance(layer, nn.Fold) and isinstance(layer.function, nnx.Module):
+            kept = "spikes" if spikes else None if pack is True else pack
+            layer = nn.replace(layer, pack=kept)
+        spikes = isinstance(layer, nn.Disabled)
+        placed.append(layer)
+    return nn.replace(layers, layers=nnx.List(placed))
+
+
+def _fusion(inputs, outputs, strides, norm, rngs, *more) -> nn.Sequential:
+    kernel = 1 if strides == 1 else 3
+    pads = ((kernel // 2, kernel // 2),) * 2
+    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=pads, rngs=rngs)
+    return nn.Sequential(nn.Disabled(), conv, norm(outputs), *more)
+
+
+def _head(width: int, kernel: int, rngs: nnx.Rngs) -> list[Any]:
+    widen = nn.ScaledStdConv(width, _EXPANSION * width, kernel=1, rngs=rngs)
+    return [nn.Disabled(), _depthwise(width, kernel, rngs), widen]
+
+
+def _tail(width: int, kernel: int, rngs: nnx.Rngs) -> list[Any]:
+    narrow = nn.ScaledStdConv(_EXPANSION * width, width, kernel=1, rngs=rngs)
+    return [narrow, _depthwise(width, kernel, rngs)]
+
+
+def _depthwise(width: int, kernel: int, rngs: nnx.Rngs) -> nn.Fold:
+    return nn.Conv(width, width, kernel=kernel, groups=width, use_bias=True, rngs=rngs)
+
 
 T_REVSNN_SIZES = {
     "small": TRevSNNSize((96, 192, 384, 512)),

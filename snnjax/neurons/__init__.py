@@ -5,7 +5,7 @@ whole sequences with a hand-written derivative, the `*_kernel` ones the same in 
 """
 
 from snnjax.neurons.alif import ALIFParams, ALIFState, alif, alif_state
-from snnjax.neurons.conventions import (
+from snnjax.neurons.compat import (
     Convention,
     norse_lif_box,
     snntorch_leaky,

@@ -37,7 +37,7 @@ from snnjax.neurons.coupled import (
     halves,
     undo,
 )
-from snnjax.neurons.sums import sum_to
+from snnjax.neurons.decay import sum_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 

@@ -5,13 +5,23 @@
 Two discretisations are in use: the exact solution for a constant input, `exp(-dt / tau)`, and the
 forward Euler step, `1 - dt / tau` (spikingjelly, norse and most papers on deep spiking nets; with
 dt = 1 their `tau = 2` is `decay = 0.5`).
+
+Gradients of parameters that were broadcast: sums over what they were broadcast to.
 """
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["euler_decay", "exponential_decay"]
+import jax.numpy as jnp
+
+from snnjax.typing import Array
+
+__all__ = [
+    "euler_decay",
+    "exponential_decay",
+    "sum_to",
+]
 
 
 def exponential_decay(tau: float, *, dt: float = 1.0) -> float:
@@ -51,3 +61,12 @@ def _check(tau: float, dt: float) -> None:
     for name, value in (("tau", tau), ("dt", dt)):
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
+
+
+def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
+    """Sums a broadcast array back to `shape`."""
+    extra = array.ndim - len(shape)
+    axes = tuple(range(extra)) + tuple(
+        extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1
+    )
+    return jnp.sum(array, axes).reshape(shape)

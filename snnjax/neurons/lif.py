@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.kernels import apart
+from snnjax.neurons.decay import sum_to
 from snnjax.neurons.reset import Reset, subtract
-from snnjax.neurons.sums import sum_to
+from snnjax.ops import isolate
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -278,7 +278,7 @@ def _decay_gradient(decay, scale_input, v_before, h, g_h):
 
 
 def _undone_alone(fire, carry, threshold, h, g_v):
-    """`(anything, g_spikes)` to `(g_threshold, g_h)` of one step, by itself (`kernels.apart`).
+    """`(anything, g_spikes)` to `(g_threshold, g_h)` of one step, by itself (`ops.isolate`).
 
     XLA:CPU would write the expression into each place that reads it, with the step's forward pass
     in front of it, and copy `g_v` besides.
@@ -288,4 +288,4 @@ def _undone_alone(fire, carry, threshold, h, g_v):
         _, pull = jax.vjp(fire, threshold, h)
         return pull((g_v, carry[1]))
 
-    return apart(pulled, carry, threshold, h, g_v)
+    return isolate(pulled, carry, threshold, h, g_v)

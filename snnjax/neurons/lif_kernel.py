@@ -1,6 +1,6 @@
 """The leaky integrate-and-fire neuron over a whole sequence, by a Pallas kernel.
 
-`lif_kernel` is `lif_scan` with the loop over time inside one kernel (`snnjax.kernels.lif`) on GPUs
+`lif_kernel` is `lif_scan` with the loop over time inside one kernel (`ops.pallas_lif`) on GPUs
 and TPUs, and `lif_scan` itself on every other device. `lif_kernel_packed` writes the spikes as bits
 besides. As a layer's dynamics:
 
@@ -25,7 +25,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnjax import kernels
+from snnjax import ops
+from snnjax.neurons.decay import sum_to
 from snnjax.neurons.lif import (
     LIFParams,
     LIFState,
@@ -37,7 +38,6 @@ from snnjax.neurons.lif import (
     whole_forward,
 )
 from snnjax.neurons.reset import Reset, subtract
-from snnjax.neurons.sums import sum_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -140,7 +140,7 @@ def lif_kernel_packed(
 
 @dataclasses.dataclass(frozen=True)
 class _Dynamics:
-    """The expressions of `lif_scan`, as `kernels.Dynamics`."""
+    """The expressions of `lif_scan`, as `ops.Dynamics`."""
 
     spike: Surrogate
     reset: Reset
@@ -167,7 +167,7 @@ def _run(dynamics, writes, how, params, state, xs) -> Any:
             "lif_kernel keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    kernels.check_block(how[0])
+    ops.check_block(how[0])
     chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
     dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
     xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
@@ -227,13 +227,13 @@ def _by_device(how, kernel, plain, params, v, sequence, *more):
         return plain(params, v, sequence, *more)
     block, interpret = how
     operands = (params, v, sequence, *more)
-    return kernels.by_device(kernel, plain, *operands, block=block, interpret=interpret)
+    return ops.by_device(kernel, plain, *operands, block=block, interpret=interpret)
 
 
 def _forward_kernel(dynamics, writes, params, v, xs, **options):
     # A TPU does not move single lanes about, as packing in the kernel would: XLA packs after it.
     by_kernel: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
-    last, *made = kernels.forward(
+    last, *made = ops.forward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
         xs.reshape(len(xs), -1), writes=tuple(by_kernel), **options,
     )  # fmt: skip
@@ -261,7 +261,7 @@ def _pack(spikes: Array) -> Array:
 
 
 def _backward_kernel(dynamics, learned, params, v, hs, g_last, g_spikes, **options):
-    g_v, g_xs, *each = kernels.backward(
+    g_v, g_xs, *each = ops.backward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
         hs.reshape(len(hs), -1), g_last.reshape(-1), g_spikes.reshape(len(hs), -1),
         parameters=learned, **options,

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.neurons.decay import sum_to
 from snnjax.neurons.lif import LIFParams, LIFState
-from snnjax.neurons.sums import sum_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 

@@ -3,39 +3,45 @@
 Every layer follows the contract of `nn.Layer`; `Network` is the outermost one.
 """
 
-from snnjax.nn.across import join_devices, over_devices, own_rows
 from snnjax.nn.asa import ASA
 from snnjax.nn.attention import Attention, SpikingSelfAttention, attend
+from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
-from snnjax.nn.contract import Aux, Layer, State, stateless
-from snnjax.nn.convolution import convolution
+from snnjax.nn.contract import (
+    Aux,
+    Layer,
+    State,
+    StreamPeak,
+    mean_over_steps,
+    replace,
+    stateless,
+    stream_use,
+)
+from snnjax.nn.data_parallel import local_rows, pmean_statistics, with_data_axes
+from snnjax.nn.disabled import Disabled
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.ma import MA, MALIF
-from snnjax.nn.menu import menu
+from snnjax.nn.mixed_precision import Precision, parse_precision, with_precision
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
-from snnjax.nn.once import Once
 from snnjax.nn.parallel_neurons import PSN, MaskedPSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
-from snnjax.nn.precision import Precision, parse_precision, with_precision
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
-from snnjax.nn.replacing import replace
-from snnjax.nn.rest import Rest, expanded
 from snnjax.nn.reversible import Reversible
 from snnjax.nn.scaled_conv import ScaledStdConv
+from snnjax.nn.shared_membrane import Grouped, Shared
 from snnjax.nn.shared_scale import SharedScale
-from snnjax.nn.sharing import Grouped, Shared
-from snnjax.nn.stack import Stacked
-from snnjax.nn.statistics import StreamPeak, mean_over_steps, stream_use
+from snnjax.nn.stack import Repeated, Stacked, repeat_state
+from snnjax.nn.static_input import StaticInput
 from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.sub_bit_conv import SubBitConv, with_stored_kernels
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
-from snnjax.nn.turned_off import TurnedOff
 from snnjax.nn.wiring import Residual, Sequential
+from snnjax.ops.convolution import convolution
 
 __all__ = [
     "ALIF",
@@ -69,13 +75,13 @@ __all__ = [
     "MaxPool",
     "Network",
     "Neuron",
-    "Once",
+    "StaticInput",
     "Precision",
     "Quantized",
     "Recurrent",
     "ResetFreeLIF",
     "Residual",
-    "Rest",
+    "Repeated",
     "Reversible",
     "ScaledStdConv",
     "Sequential",
@@ -88,16 +94,16 @@ __all__ = [
     "Statistics",
     "StreamPeak",
     "SubBitConv",
-    "TurnedOff",
+    "Disabled",
     "attend",
     "convolution",
-    "expanded",
-    "join_devices",
+    "repeat_state",
+    "pmean_statistics",
     "max_pool",
     "mean_over_steps",
-    "menu",
-    "over_devices",
-    "own_rows",
+    "candidates",
+    "with_data_axes",
+    "local_rows",
     "parse_precision",
     "replace",
     "saves_memory",

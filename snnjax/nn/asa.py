@@ -29,7 +29,7 @@ from flax import nnx
 from snnjax import metrics
 from snnjax.nn.contract import Aux, State
 from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen
-from snnjax.nn.narrow import narrow, widen
+from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Key
 
 __all__ = ["ASA"]

@@ -27,15 +27,14 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import narrow, widen
+from snnjax.nn.contract import Aux, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
-from snnjax.nn.operations import counted
-from snnjax.nn.replacing import replace
 from snnjax.nn.synapses import Linear
+from snnjax.nn.taps import counted
 from snnjax.nn.wiring import Sequential
+from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Attention", "SpikingSelfAttention", "attend"]

@@ -2,7 +2,7 @@
 
     c[t] = column_t(x, c[t-1]),   t = 1..T,      c[t] = (c_0[t], ..., c_{L-1}[t])
 
-`nn.multilevel` has the equation of a column and its inverse. The first column has no way up (there
+`memory.columns` has the equation of a column and its inverse. The first column has no way up (there
 is nothing above it yet) and stands by itself; columns 2..T are of one shape, stacked, and scanned
 by the memory strategy. With C the bytes of all states of one column and X those of the input:
 
@@ -29,13 +29,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.multilevel import Column, Common, MultiLevel, bounded, column_bound, power_of_two
-from snnjax.nn.narrow import widen
-from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.replacing import replace
-from snnjax.nn.rest import Rest, expanded
-from snnjax.nn.statistics import StreamPeak
+from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two
+from snnjax.nn.contract import Aux, State, StreamPeak, replace
+from snnjax.nn.stack import Repeated, repeat_state
+from snnjax.nn.taps import reconstruction
+from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, PyTree, Scan, bind
 
 __all__ = ["Columns", "nothing"]
@@ -122,7 +120,7 @@ class Columns(nnx.Module):
             m.initial_state(a, b).statistics for m, a, b in zip(one, lowers, uppers, strict=False)
         ]
         peak = StreamPeak(jnp.zeros(()), jnp.asarray(self.bound, jnp.float32))
-        statistics = (tuple(first), expanded(Rest(tuple(later), self.columns - 1)), peak)
+        statistics = (tuple(first), repeat_state(Repeated(tuple(later), self.columns - 1)), peak)
         return State(tuple(jnp.zeros(s) for s in shapes), statistics)
 
     def with_scan(self, scan: Scan) -> Columns:
@@ -202,7 +200,7 @@ class Columns(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Branch:
-    """A level as `nn.multilevel` takes it."""
+    """A level as `memory.columns` takes it."""
 
     training: bool
     taps: tuple[str, ...]

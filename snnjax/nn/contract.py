@@ -6,11 +6,16 @@
 Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
 after `__init__`: membranes go in with `state` and come out with `aux`, and so do normalisation
 statistics, which the train step puts back exactly once per step, whatever was recomputed.
+
+A layer like another one, but for some attributes: what every `with_...` of a layer returns.
+
+What statistics are besides a norm's running mean: peaks of streams, and joins over timesteps.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+import copy
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +27,14 @@ __all__ = [
     "Aux",
     "Layer",
     "State",
+    "StreamPeak",
+    "is_peak",
+    "mean_over_steps",
     "output_shape",
     "refuse_whole_windows",
+    "replace",
     "stateless",
+    "stream_use",
     "whole_window",
 ]
 
@@ -117,3 +127,62 @@ def refuse_whole_windows(body: Any) -> None:
                 f"nn.{type(module).__name__} looks at its whole window of {timesteps} timesteps at "
                 'once, and order="time" runs one after the other: use order="layer"'
             )
+
+
+M = TypeVar("M")
+
+
+def replace(module: M, **attributes: Any) -> M:
+    """A copy of a module with other attributes; as `dataclasses.replace` does for a dataclass.
+
+        quiet = nn.replace(layer, neuron=nn.LIF(threshold=2.0))
+
+    Args:
+        module: stays as it is; the copy shares its parameters, and nothing else is touched.
+        attributes: the new values.
+
+    Raises:
+        AttributeError: the module has no attribute of that name.
+    """
+    new = copy.copy(module)
+    for name, value in attributes.items():
+        if not hasattr(module, name):
+            raise AttributeError(f"{type(module).__name__} has no attribute {name!r} to replace")
+        setattr(new, name, value)
+    return new
+
+
+class StreamPeak(NamedTuple):
+    """Largest magnitude met in a reversible stream, and the bound below which it is exact."""
+
+    peak: Array
+    bound: Array
+
+
+def mean_over_steps(statistics: PyTree) -> PyTree:
+    """Joins statistics of single timesteps, `[T, ...]` leaves: means, and the largest of peaks.
+
+    The mean is exact where all its rows are equal, as those of a frozen norm are.
+    """
+
+    def join(node: Any) -> Any:
+        if isinstance(node, StreamPeak):
+            return StreamPeak(node.peak.max(0), node.bound[0])
+        return node[0] + (node - node[0]).mean(0)
+
+    return jax.tree.map(join, statistics, is_leaf=is_peak)
+
+
+def stream_use(statistics: PyTree) -> Array:
+    """The largest share of its bound that any reversible stream used; 0 where there is none.
+
+    From 1 on the stream is no longer exact, and a reversed gradient only nearly right.
+    """
+    nodes = jax.tree.leaves(statistics, is_leaf=is_peak)
+    shares = [node.peak / node.bound for node in nodes if is_peak(node)]
+    return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
+
+
+def is_peak(node: Any) -> bool:
+    """Where a walk through statistics stops."""
+    return isinstance(node, StreamPeak)

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.across import own_rows
 from snnjax.nn.contract import Aux, State, stateless
-from snnjax.nn.narrow import narrow, widen
+from snnjax.nn.data_parallel import local_rows
+from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Key
 
 __all__ = ["Dropout"]
@@ -35,7 +35,7 @@ class Dropout(nnx.Module):
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
         self.rate, self.name = rate, "dropout"
-        self.axes: tuple[str, ...] = ()  # see nn.over_devices
+        self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -58,6 +58,6 @@ class Dropout(nnx.Module):
         if key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
-        mask = own_rows(draw, inputs.shape[1:], axis=0, axes=self.axes)
+        mask = local_rows(draw, inputs.shape[1:], axis=0, axes=self.axes)
         scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)
         return stateless(jnp.where(mask, scaled, 0))

@@ -28,10 +28,10 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.contract import Aux, State
-from snnjax.nn.convolution import convolution
-from snnjax.nn.narrow import narrow, widen
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
+from snnjax.ops.convolution import convolution
+from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Key, Scan
 
 __all__ = [

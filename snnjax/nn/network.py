@@ -18,12 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Layer, State, refuse_whole_windows
-from snnjax.nn.narrow import widen
+from snnjax.nn.contract import Aux, Layer, State, mean_over_steps, refuse_whole_windows
 from snnjax.nn.normalization import refuse_window_statistics
-from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.rest import expanded
-from snnjax.nn.statistics import mean_over_steps
+from snnjax.nn.stack import repeat_state
+from snnjax.nn.taps import reconstruction
+from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Network"]
@@ -87,8 +86,8 @@ class Network(nnx.Module):
     def initial_state(self, batch: int) -> State:
         """All neurons at rest and fresh running statistics, for a batch of that size.
 
-        Stacked blocks at rest share one state (`nn.Rest`); a loop of your own that carries the
-        state needs `nn.expanded` of it, as `"time"` order has it already.
+        Stacked blocks at rest share one state (`nn.Repeated`); a loop of your own that carries the
+        state needs `nn.repeat_state` of it, as `"time"` order has it already.
 
         Raises:
             ValueError: `batch` is not positive.
@@ -96,7 +95,7 @@ class Network(nnx.Module):
         if batch < 1:
             raise ValueError(f"the batch holds at least one example, got {batch}")
         state = self.body.initial_state((batch, *self.input_shape))
-        return expanded(state) if self.order == "time" else state
+        return repeat_state(state) if self.order == "time" else state
 
     def __call__(
         self,
@@ -169,7 +168,9 @@ class Network(nnx.Module):
             raise ValueError("the sequence has no timesteps (T = 0)")
 
     def _blame_the_state(self, batch: int, state: State, error: Exception) -> None:
-        states = jax.eval_shape(lambda: (expanded(self.initial_state(batch)), expanded(state)))
+        states = jax.eval_shape(
+            lambda: (repeat_state(self.initial_state(batch)), repeat_state(state))
+        )
         shapes = [jax.tree.map(lambda leaf: leaf.shape, tree) for tree in states]
         if shapes[0] != shapes[1]:
             raise ValueError(

@@ -21,9 +21,9 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import is_narrow, mixed
-from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.taps import tapped
+from snnjax.nn.mixed_precision import mixed
+from snnjax.nn.taps import reconstruction, tapped
+from snnjax.ops.rounding import is_narrow
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]

@@ -29,10 +29,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.kernels import apart
 from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import narrow
 from snnjax.nn.synapses import Fold
+from snnjax.ops import isolate
+from snnjax.ops.rounding import narrow
 from snnjax.typing import Array, Key
 
 __all__ = [
@@ -72,7 +72,7 @@ class BatchNorm(nnx.Module):
         scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
         groups: parts of the batch with statistics of their own, in training.
         axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
-            of all of them (see `nn.over_devices`).
+            of all of them (see `nn.with_data_axes`).
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).
@@ -166,7 +166,7 @@ def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array,
     Mean and variance leave as statistics only: their own cotangents are not looked at. Means are
     taken over `devices` too, sums are those of one device.
 
-    On a CPU the means are computed by themselves (`kernels.apart`). `x - mean` is read by them and
+    On a CPU the means are computed by themselves (`ops.isolate`). `x - mean` is read by them and
     by what comes after, and XLA would make an array of it; and their last bits would depend on
     what the program around keeps.
     """
@@ -175,7 +175,7 @@ def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array,
 
 def _standardize(axes, devices, epsilon, x, scale, bias):
     rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
-    mean, var = apart(functools.partial(_moments, axes, devices), _zeros(rows), x)
+    mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
     y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
     return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
@@ -231,7 +231,7 @@ def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     x, mean, rate, scale = residuals
     g = cotangents[0].astype(jnp.float32)
     means = functools.partial(_gradient_means, axes, devices)
-    mean_g, mean_gn = apart(means, _zeros((mean, mean)), x, g, mean, rate)
+    mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate)
     n = (x.astype(jnp.float32) - mean) * rate
     g_x = scale * rate * (g - mean_g - n * mean_gn)
     # One row of means per timestep or one in all; each stands for so many elements.

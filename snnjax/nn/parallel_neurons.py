@@ -23,13 +23,11 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, State, replace
 from snnjax.nn.ma import fan_in_uniform
-from snnjax.nn.narrow import widen
 from snnjax.nn.neuron import Constant
-from snnjax.nn.operations import counted
-from snnjax.nn.replacing import replace
-from snnjax.nn.taps import tapped
+from snnjax.nn.taps import counted, tapped
+from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Key
 

@@ -16,14 +16,12 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import widen
+from snnjax.nn.contract import Aux, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
-from snnjax.nn.operations import counted
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
-from snnjax.nn.replacing import replace
-from snnjax.nn.taps import tapped
+from snnjax.nn.taps import counted, tapped
+from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Key, Scan, bind
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from jax import lax
 
-from snnjax.nn.narrow import narrow, widen
-from snnjax.nn.pooling_gradients import Patches, largest, search
 from snnjax.nn.synapses import Fold
+from snnjax.ops.max_pool import Patches, largest, search
+from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
 
 __all__ = ["AvgPool", "GlobalAvgPool", "MaxPool", "max_pool"]
@@ -43,7 +43,7 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
     gradients are those of `flax.nnx.max_pool`; written as comparisons of `window**2` shifted
     slices, the gradient avoids XLA's select-and-scatter, 5 to 8 times slower on a CPU (jax 0.10.2,
     2 cores, `[512, 28, 28, 16]`, windows of 2 and 3). Where patches overlap it is written by hand,
-    in reverse mode only, and keeps one byte per patch (`nn.pooling_gradients`).
+    in reverse mode only, and keeps one byte per patch (`ops.max_pool`).
 
     Args:
         inputs: images.

@@ -6,12 +6,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics, neurons
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import at_least, narrow, product
+from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
-from snnjax.nn.operations import counted
-from snnjax.nn.precision import Precision
-from snnjax.nn.replacing import replace
+from snnjax.nn.taps import counted
+from snnjax.ops.rounding import at_least, narrow, product
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]

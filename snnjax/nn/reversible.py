@@ -21,12 +21,11 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
-from snnjax.nn.contract import Aux, Layer, State, output_shape
-from snnjax.nn.narrow import widen
-from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.rest import Rest, expanded
-from snnjax.nn.statistics import StreamPeak
+from snnjax.nn.contract import Aux, Layer, State, StreamPeak, output_shape
+from snnjax.nn.stack import Repeated, repeat_state
+from snnjax.nn.taps import reconstruction
 from snnjax.nn.wiring import subkey
+from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, Scan
 
 __all__ = ["Reversible"]
@@ -88,9 +87,9 @@ class Reversible(nnx.Module):
         bound = jnp.inf if self.bits is None else memory.grid_bound(bits=self.bits)
         peak = StreamPeak(jnp.zeros(()), jnp.asarray(bound, jnp.float32))
         neurons, statistics = (
-            Rest(tuple(parts), self.depth) for parts in zip(*states, strict=True)
+            Repeated(tuple(parts), self.depth) for parts in zip(*states, strict=True)
         )
-        return State(neurons, (expanded(statistics), peak))
+        return State(neurons, (repeat_state(statistics), peak))
 
     def __call__(
         self,
@@ -119,7 +118,7 @@ class Reversible(nnx.Module):
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         statistics, (_, bound) = state.statistics
-        neurons = None if isinstance(state.neurons, Rest) else state.neurons
+        neurons = None if isinstance(state.neurons, Repeated) else state.neurons
         keys = None if key is None else jax.random.split(key, self.depth)
         entered, peak = memory.watched(couple.enter(*jnp.split(widen(inputs), 2, axis=-1)))
         blocks = ((self.f, self.g), neurons, statistics, keys)

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.convolution import convolution
-from snnjax.nn.narrow import add_bias, at_least, widen
-from snnjax.nn.operations import convolution_operations
 from snnjax.nn.synapses import Fold
+from snnjax.nn.taps import convolution_operations
+from snnjax.ops.convolution import convolution
+from snnjax.ops.rounding import add_bias, at_least, widen
 from snnjax.typing import Array
 
 __all__ = ["ScaledStdConv", "standardized"]

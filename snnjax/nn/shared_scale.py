@@ -2,7 +2,7 @@
 
     K[t] = sum of k(w) over the inputs that spiked,   s[t] = LIF of whole numbers
 
-Equations and what is ours in them: `quantization.shared_scale`.
+Equations and what is ours in them: `quantization.shared_scale_lif`.
 
 Reference: Yin, Moitra, Bhattacharjee, Kim, Panda, "MINT: Multiplier-less INTeger Quantization for
 Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
@@ -17,16 +17,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.narrow import widen
+from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
-from snnjax.nn.precision import Precision
-from snnjax.nn.replacing import replace
 from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
+from snnjax.ops.rounding import widen
 from snnjax.quantization import Packed, QFormat
-from snnjax.quantization import shared_scale as rule
+from snnjax.quantization import shared_scale_lif as rule
 from snnjax.surrogate import Surrogate, triangle
 from snnjax.typing import Array, Key, Scan, bind
 

@@ -4,25 +4,75 @@
 
 Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
 undoes recomputation in code unrolled by a Python loop.
+
+Blocks at rest: one block's state standing for that of all, so that depth costs no zeros.
+
+A stack of `depth` blocks could hold its membranes at rest as `[depth, ...]` arrays; XLA would then
+write all those zeros out before its loop over depth. `Repeated` holds one block's, which every
+block starts from. What comes out of a call are the blocks' own states, `[depth, ...]`, and go
+back in as such.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
-from snnjax.nn.narrow import widen
-from snnjax.nn.reconstruction import reconstruction
-from snnjax.nn.rest import Rest, expanded, split
-from snnjax.typing import Array, Key, Scan
+from snnjax.nn.taps import reconstruction
+from snnjax.ops.rounding import widen
+from snnjax.typing import Array, Key, PyTree, Scan
 
-__all__ = ["Stacked"]
+__all__ = [
+    "Repeated",
+    "Stacked",
+    "repeat_state",
+    "split",
+]
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["block"], meta_fields=["depth"])
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """The state of `depth` equal blocks at rest.
+
+    A state of your own is given as arrays `[depth, ...]` instead; blocks may make this one anew.
+
+    Attributes:
+        block: the state of one.
+        depth: how many there are.
+    """
+
+    block: PyTree
+    depth: int
+
+
+def repeat_state(state: PyTree) -> PyTree:
+    """The same state with an array `[depth, ...]` in place of each leaf at rest.
+
+    For loops over time, which carry the state and need it in one form.
+    """
+
+    def expand(node: Any) -> Any:
+        if not isinstance(node, Repeated):
+            return node
+        return jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (node.depth, *leaf.shape)), repeat_state(node.block)
+        )
+
+    return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
+
+
+def split(state: PyTree) -> tuple[PyTree, PyTree]:
+    """What all blocks start from, and what each starts from: one of the two is None."""
+    return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
 
 class Stacked(nnx.Module):
@@ -64,7 +114,10 @@ class Stacked(nnx.Module):
                 f"stacked blocks keep the shape, but {shape} became {after}: put the layer that "
                 "changes it before the stack"
             )
-        return State(Rest(state.neurons, self.depth), expanded(Rest(state.statistics, self.depth)))
+        return State(
+            Repeated(state.neurons, self.depth),
+            repeat_state(Repeated(state.statistics, self.depth)),
+        )
 
     def __call__(
         self,

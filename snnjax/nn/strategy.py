@@ -20,14 +20,14 @@ from typing import Any
 from flax import nnx
 
 from snnjax.memory import Recompute, Reverse, Strategy, StrategyError, recompute, store
+from snnjax.nn.contract import replace
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.pooling import max_pool
 from snnjax.nn.recurrent import Recurrent, refuse_reversal
-from snnjax.nn.replacing import replace
 from snnjax.nn.reversible import Reversible
-from snnjax.nn.sharing import Grouped, Shared
+from snnjax.nn.shared_membrane import Grouped, Shared
 from snnjax.nn.stack import Stacked
 from snnjax.nn.synapses import Fold, Kernel, flatten
 from snnjax.nn.wiring import Joints, Residual, Sequential

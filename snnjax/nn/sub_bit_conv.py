@@ -23,19 +23,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.convolution import convolution
 from snnjax.nn.neuron import Constant
-from snnjax.nn.operations import convolution_operations
 from snnjax.nn.synapses import Fold, Kernel
+from snnjax.nn.taps import convolution_operations
+from snnjax.ops.convolution import convolution
 from snnjax.quantization.sub_bit import (
     FULL_BITS,
+    Codebook,
     columns,
     kernel_of,
     output_scale,
+    random_codebook,
     straight_through_kernels,
+    used_patterns,
 )
-from snnjax.quantization.sub_bit_codebook import Codebook, random_codebook, used_patterns
-from snnjax.quantization.sub_bit_storage import SubBitKernels, store_kernels
+from snnjax.quantization.sub_bit_lookup import SubBitKernels, store_kernels
 from snnjax.typing import Array
 
 __all__ = ["StoredKernel", "SubBitConv", "SubBitKernel", "with_stored_kernels"]

@@ -16,12 +16,11 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, State
-from snnjax.nn.convolution import convolution
-from snnjax.nn.narrow import add_bias, at_least, is_narrow, narrow, product, widen
-from snnjax.nn.operations import convolution_operations, operations_of
-from snnjax.nn.precision import Precision
-from snnjax.nn.replacing import replace
+from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.mixed_precision import Precision
+from snnjax.nn.taps import convolution_operations, operations_of
+from snnjax.ops.convolution import convolution
+from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]

@@ -12,6 +12,16 @@
 
 `rates` are summed up where the spikes are: inside a scan over blocks nothing of the size of the
 spikes leaves it, and looking costs no memory that grows with the depth.
+
+The tap of reversing scans: how far what they rebuild is from what the forward pass saw.
+
+Taps of connections: how often they multiply, `taps=("operations", "products")`.
+
+    operations   of a layer with weights, `metrics.Operations`
+    products     of activations with each other, `metrics.Products`
+
+Both are small numbers, `[T, B]` each, made where the inputs are, so that they leave scans over
+depth and over time, and cost no memory that grows with the layer. `snnjax.cost` sums them up.
 """
 
 from __future__ import annotations
@@ -21,11 +31,22 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
+from flax import nnx
 
-from snnjax.nn.narrow import widen
-from snnjax.typing import Array
+from snnjax import memory, metrics
+from snnjax.ops.convolution import geometry_of
+from snnjax.ops.rounding import widen
+from snnjax.typing import Array, Scan, Step
 
-__all__ = ["in_order", "tapped"]
+__all__ = [
+    "convolution_operations",
+    "counted",
+    "counts",
+    "in_order",
+    "operations_of",
+    "reconstruction",
+    "tapped",
+]
 
 Seen = TypeVar("Seen")
 
@@ -89,3 +110,70 @@ def _wide(threshold: Array, shape: tuple[int, ...]) -> Array:
         threshold = jnp.tile(threshold, copies)
     ones = (1,) * (len(shape) - 1 - threshold.ndim)
     return jnp.broadcast_to(threshold, (shape[0], *ones, *threshold.shape))
+
+
+def reconstruction(
+    name: str,
+    scan: Scan | None,
+    step: Step,
+    params: Any,
+    state: Any,
+    xs: Any,
+    taps: tuple[str, ...],
+) -> dict[str, dict[str, Array]]:
+    """`{name: {"reconstruction": [1]}}` where asked for and `scan` reverses, else nothing.
+
+    Args:
+        name: what the layer calls itself.
+        scan: the layer's scan, with its inverse.
+        step: what it scans.
+        params: of the step.
+        state: before the first step.
+        xs: the scanned inputs.
+        taps: what the caller asked to see.
+    """
+    if "reconstruction" not in taps or not isinstance(scan, memory.Reverse):
+        return {}
+    return {name: {"reconstruction": scan.error(step, params, state, xs)[None]}}
+
+
+def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[str, Any]:
+    """The tap of a function that is applied at every timestep; nothing where it has no weights.
+
+    Args:
+        function: one with a method `operations(inputs)`, or a `flax.nnx.Linear`.
+        inputs: `[T, B, ...]`.
+        taps: what the caller asked to see.
+    """
+    if not counts(function):
+        return {}
+    return counted(taps, operations=lambda: _operations(function, inputs))
+
+
+def counts(function: Any) -> bool:
+    """Whether a function is a connection whose operations can be counted."""
+    return isinstance(function, nnx.Linear) or hasattr(function, "operations")
+
+
+def _operations(function: Any, inputs: Array) -> metrics.Operations:
+    if isinstance(function, nnx.Linear):
+        return metrics.synaptic_operations(inputs, function.kernel[...])
+    return function.operations(inputs)
+
+
+def convolution_operations(inputs: Array, kernel: Array, **options: Any) -> metrics.Operations:
+    """Those of `nn.convolution` with these options, on `[T, B, *space, C]`."""
+    geometry = geometry_of(inputs[0].astype(kernel.dtype), kernel, **options)
+    return metrics.synaptic_operations(
+        inputs,
+        kernel,
+        strides=geometry.strides,
+        padding=geometry.padding,
+        groups=geometry.groups,
+    )
+
+
+def counted(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
+    """A layer's taps: those of the kinds that are asked for; each is made by a call."""
+    found = {kind: make() for kind, make in kinds.items() if kind in taps}
+    return {"": found} if found else {}

@@ -13,7 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.nn.contract import Aux, Layer, State, output_shape
-from snnjax.nn.narrow import widen
+from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, Scan, bind
 
 __all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name", "subkey"]

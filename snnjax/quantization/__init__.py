@@ -10,10 +10,9 @@ from snnjax.quantization.fixed_point import (
     straight_through,
     truncate,
 )
-from snnjax.quantization.packing import Packed, pack, unpack
 from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters, Plan, quantized
 from snnjax.quantization.quantizer import Quantized, Quantizer
-from snnjax.quantization.shared_scale import (
+from snnjax.quantization.shared_scale_lif import (
     IntegerParams,
     SharedScaleParams,
     SharedScaleState,
@@ -23,23 +22,28 @@ from snnjax.quantization.shared_scale import (
     shared_scale_lif,
 )
 from snnjax.quantization.storage import Footprint, Stored, restore, store
-from snnjax.quantization.sub_bit import all_patterns, nearest_pattern, random_patterns
-from snnjax.quantization.sub_bit_codebook import (
+from snnjax.quantization.sub_bit import (
     Codebook,
+    all_patterns,
+    nearest_pattern,
     random_codebook,
+    random_patterns,
     refine,
     refresh,
     used_patterns,
     with_refinement,
 )
 from snnjax.quantization.sub_bit_lookup import (
+    SubBitKernels,
     bit_operations,
+    index_bits,
     integer_threshold,
     lookup_counts,
     patch_codes,
     product_table,
+    store_kernels,
 )
-from snnjax.quantization.sub_bit_storage import SubBitKernels, index_bits, store_kernels
+from snnjax.quantization.words import Packed, pack, unpack
 
 __all__ = [
     "Codebook",

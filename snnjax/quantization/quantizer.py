@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.quantization.fixed_point import QFormat, straight_through
-from snnjax.quantization.packing import Packed
+from snnjax.quantization.words import Packed
 from snnjax.typing import Array
 
 __all__ = ["Quantized", "Quantizer"]

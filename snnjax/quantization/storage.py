@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import jax
 
 from snnjax.quantization.fixed_point import QFormat
-from snnjax.quantization.packing import Packed
 from snnjax.quantization.plans import Plan, named_leaves, refuse_nothing
 from snnjax.quantization.quantizer import Quantized, Quantizer
+from snnjax.quantization.words import Packed
 from snnjax.typing import Key, PyTree
 
 __all__ = ["Footprint", "Stored", "restore", "store"]

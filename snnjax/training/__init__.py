@@ -13,7 +13,7 @@ Or by hand, since a step is a pure function:
 """
 
 from snnjax.training import checkpoints
-from snnjax.training.checking import check_strategies
+from snnjax.training.config import FIXED, check, check_types, override, plain_fields, plain_values
 from snnjax.training.errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -26,11 +26,10 @@ from snnjax.training.errors import (
 )
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.fields import FIXED, check, check_types, override, plain_fields, plain_values
-from snnjax.training.layout import by_name, by_shape, shardings
 from snnjax.training.loading import experiment_of, load_experiment
 from snnjax.training.loop import Result, fit
-from snnjax.training.meshes import make_mesh, parse_mesh
+from snnjax.training.malloc import keep_pages
+from snnjax.training.multihost import connect, decided, leads
 from snnjax.training.objective import Given, given, gradient, objective
 from snnjax.training.optimizer import (
     adamw,
@@ -42,15 +41,24 @@ from snnjax.training.optimizer import (
     sgd,
     warmup_cosine,
 )
-from snnjax.training.pages import keep_pages
-from snnjax.training.planning import largest, plan, strategies_of, whole_number
-from snnjax.training.processes import connect, decided, leads
+from snnjax.training.planning import largest, plan, step_under, strategies_of, under, whole_number
 from snnjax.training.run import Run, versions
 from snnjax.training.session import Session, load_dataset, prepare
-from snnjax.training.sharding import compile_step, compiler_options, feed, place, sharded
+from snnjax.training.sharding import (
+    by_name,
+    by_shape,
+    compile_step,
+    compiler_options,
+    feed,
+    make_mesh,
+    parse_mesh,
+    place,
+    sharded,
+    shardings,
+)
 from snnjax.training.state import Program, TrainState, count, initialize
 from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
-from snnjax.training.under import step_under, under
+from snnjax.training.strategy_check import check_strategies
 from snnjax.training.unsupervised import (
     Learner,
     PlasticityMetrics,

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
 from snnjax.training import optimizer as rules
-from snnjax.training.layout import Rule, by_shape
+from snnjax.training.sharding import Rule, by_shape
 from snnjax.typing import Array
 
 __all__ = ["Experiment"]
@@ -48,7 +48,7 @@ class Experiment:
         optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
             in front of it.
         layout: `(path, shape, mesh) -> PartitionSpec`: which part of each parameter a device of a
-            mesh holds, see `training.layout`.
+            mesh holds, see `training.sharding`.
         data_dir: Folder of data sets; None is $SNNJAX_DATA, else TFDS' own directory.
         timesteps: T, for `encode`.
         batch: Examples per step.

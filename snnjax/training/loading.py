@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from snnjax.training.config import override
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
-from snnjax.training.fields import override
 from snnjax.training.run import Run
 
 __all__ = ["experiment_of", "load_experiment"]

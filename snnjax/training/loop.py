@@ -16,14 +16,14 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.training import checkpoints
+from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.evaluation import Evaluation
-from snnjax.training.guard import Guard
-from snnjax.training.journal import Journal
-from snnjax.training.processes import Wishes, leads
+from snnjax.training.metrics_log import Journal
+from snnjax.training.multihost import Wishes, leads
+from snnjax.training.nonfinite import Guard
 from snnjax.training.profiling import Trace, window
 from snnjax.training.run import Run
-from snnjax.training.saver import Saver
 from snnjax.training.session import Session
 from snnjax.training.sharding import feed, place
 from snnjax.training.state import TrainState
@@ -86,7 +86,7 @@ def fit(
 
     Raises:
         NotFiniteError: Loss or gradient is not finite, and `not_finite` of the experiment does not
-            go on (see `training.guard`); the last good state was saved.
+            go on (see `training.nonfinite`); the last good state was saved.
         RunError: Another process is training in this run directory.
         CheckpointError: The newest checkpoint is of another model, or none can be read.
         OSError: The disk is full; what was saved before can be resumed.

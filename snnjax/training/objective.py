@@ -9,7 +9,7 @@ has its own, as under `norm_groups`, and the running ones move once, towards the
 On a mesh whose devices share a batch, each differentiates its own examples under `jax.shard_map`:
 the program of one device, whatever its memory strategy. Left to the compiler (GSPMD), folding time
 into the batch, `[T, B, ...] -> [T B, ...]`, would gather the batch on every device. What crosses
-devices is the sum above, and what layers say (`nn.over_devices`).
+devices is the sum above, and what layers say (`nn.with_data_axes`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from snnjax.data import Batch
 from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
-from snnjax.training.meshes import shares
-from snnjax.training.precision import scaled, unscaled
+from snnjax.training.loss_scaling import scaled, unscaled
+from snnjax.training.sharding import shares
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, Key, PyTree
 
@@ -105,7 +105,7 @@ def _summed(program: Program, state: TrainState, shown: Given, batch: Batch) -> 
 
     whole_batch = (shown.frames, shown.others, batch)
     sums, statistics = memory.accumulate(part, parts, whole_batch, axes=(1, 0, 0))
-    statistics = nn.join_devices(nn.mean_over_steps(statistics), axes)
+    statistics = nn.pmean_statistics(nn.mean_over_steps(statistics), axes)
     return _over(sums, axes)._replace(statistics=statistics)
 
 

@@ -1,30 +1,94 @@
 """Which memory strategy an experiment needs for a budget, and what fits in it at most.
 
 Each strategy is judged by the training step itself, compiled as training compiles it.
+
+An experiment's training step under a memory strategy, ready to be compiled and measured.
+
+step, arguments = step_under(experiment, strategy, dataset=dataset)
+memory.measure(step, *arguments)          the bytes of the very step that training runs
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import data, memory, nn
-from snnjax.training import fields
+from snnjax.training import config
 from snnjax.training.errors import ExperimentError, calling
 from snnjax.training.experiment import Experiment
-from snnjax.training.under import step_under
+from snnjax.training.sharding import compile_step, make_mesh, shardings
+from snnjax.training.state import initialize, wants_memory_scheduler
+from snnjax.training.step import train_step
 
-__all__ = ["largest", "plan", "strategies_of", "whole_number"]
+__all__ = [
+    "largest",
+    "plan",
+    "step_under",
+    "strategies_of",
+    "under",
+    "whole_number",
+]
+
+
+def under(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
+    """The experiment with another memory strategy; one "as written" leaves its own."""
+    if strategy == memory.Strategy():
+        return experiment
+    return config.override(experiment, {"memory": str(strategy)})
+
+
+def step_under(
+    experiment: Experiment,
+    strategy: memory.Strategy,
+    *,
+    dataset: data.Dataset,
+    mesh: Mesh | None = None,
+) -> tuple[Any, tuple[Any, Any]]:
+    """The jitted training step and the shapes of its arguments; nothing is compiled.
+
+    Args:
+        experiment: its batch may be larger than the data set, since only shapes are looked at.
+        strategy: what training keeps, in place of the experiment's own.
+        dataset: from `load_dataset(experiment)`.
+        mesh: on which devices; None is the first one.
+
+    Raises:
+        memory.StrategyError: the network does not admit the strategy; the message says why.
+        ExperimentError: the experiment itself failed.
+    """
+    mesh = make_mesh() if mesh is None else mesh
+    experiment = under(experiment, strategy)
+    try:
+        program, state = initialize(experiment, steps=1000, mesh=mesh)
+    except ExperimentError as error:
+        if isinstance(error.__cause__, memory.StrategyError):
+            raise error.__cause__ from None
+        raise
+    scheduler = wants_memory_scheduler(program, state)
+    step = functools.partial(train_step, program)
+    one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
+    )
+    shapes = jax.eval_shape(lambda state: state, state)
+    layout = shardings(shapes, mesh, experiment.layout)
+    compiled = compile_step(
+        step, mesh, layout=layout, memory_scheduler=scheduler,
+        deterministic=experiment.deterministic,
+    )  # fmt: skip
+    return compiled, (shapes, batch)
 
 
 def strategies_of(experiment: Experiment) -> list[memory.Strategy]:
     """The strategies worth trying on an experiment's network."""
     with calling("network(experiment, rngs)"):
-        return nn.menu(experiment.network(experiment, nnx.Rngs(0)))
+        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
 
 
 def plan(
@@ -87,12 +151,12 @@ def largest(
     now = whole_number(experiment, field)
 
     def bytes_of(strategy: memory.Strategy, value: int) -> int:
-        changed = fields.override(experiment, {field: value})
+        changed = config.override(experiment, {field: value})
         step, arguments = step_under(changed, strategy, dataset=dataset, mesh=mesh)
         return memory.measure(step, *arguments).total_bytes
 
     doubled = plan(
-        fields.override(experiment, {field: 2 * now}),
+        config.override(experiment, {field: 2 * now}),
         dataset=dataset, strategies=[c.strategy for c in planned.admitted], mesh=mesh,
     )  # fmt: skip
     furthest, strategy = 0.0, planned.leanest.strategy
@@ -112,7 +176,7 @@ def whole_number(experiment: Experiment, field: str) -> int:
     Raises:
         ExperimentError: the experiment has no such field, or not of whole numbers.
     """
-    kinds = fields.plain_fields(experiment)
+    kinds = config.plain_fields(experiment)
     if kinds.get(field) is not int:
         numbers = ", ".join(name for name, kind in kinds.items() if kind is int)
         raise ExperimentError(

@@ -43,10 +43,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from snnjax.training.config import plain_values
 from snnjax.training.errors import RunError
 from snnjax.training.experiment import Experiment
-from snnjax.training.fields import plain_values
-from snnjax.training.processes import decided, leads
+from snnjax.training.multihost import decided, leads
 
 __all__ = ["Run", "versions"]
 

@@ -16,13 +16,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from snnjax import data
-from snnjax.training import fields
+from snnjax.training import config
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.layout import shardings
-from snnjax.training.meshes import make_mesh, shares
-from snnjax.training.sharding import compile_step, feed, place
+from snnjax.training.sharding import compile_step, feed, make_mesh, place, shardings, shares
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 from snnjax.training.unsupervised import (
@@ -103,7 +101,7 @@ def prepare(
         ExperimentError: Anything about the experiment is wrong; it says what.
         snnjax.data.MissingDataError: The data are not there.
     """
-    fields.check(experiment)
+    config.check(experiment)
     mesh = make_mesh() if mesh is None else mesh
     if mesh.size > 1 and isinstance(experiment, Unsupervised):
         raise MeshError(

@@ -16,12 +16,12 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import memory, nn
-from snnjax.nn.narrow import widen
+from snnjax.ops.rounding import widen
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
-from snnjax.training.meshes import shared_axes, shares
+from snnjax.training.loss_scaling import initial_scale
 from snnjax.training.optimizer import clipped
-from snnjax.training.precision import initial_scale
+from snnjax.training.sharding import shared_axes, shares
 from snnjax.typing import Array, Key, PyTree
 
 __all__ = ["Program", "TrainState", "count", "initialize", "wants_memory_scheduler"]
@@ -117,7 +117,7 @@ def initialize(
     axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
         groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
-        network = nn.over_devices(network, axes, norm_groups=groups)
+        network = nn.with_data_axes(network, axes, norm_groups=groups)
     with calling("the network"):
         graphdef, params, constants = nnx.split(network, nnx.Param, ...)
         statistics = network.initial_state(1).statistics

@@ -20,9 +20,9 @@ from jax.sharding import PartitionSpec
 
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
-from snnjax.nn.narrow import narrow, widen
+from snnjax.ops.rounding import narrow, widen
+from snnjax.training.loss_scaling import after_step, overflowed
 from snnjax.training.objective import gradient, judged, over_batch
-from snnjax.training.precision import after_step, overflowed
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, PyTree
 

@@ -118,7 +118,7 @@ def test_shared_membranes_have_no_updates_of_their_own():
     assert shares_membranes(net) and not shares_membranes(network())
     (layer,) = cost.measure(net, jnp.ones((T, B, 4))).neurons.values()
     assert layer.updates is None and layer.stateful
-    off = nn.Network(nn.Sequential(nn.TurnedOff()), (4,))
+    off = nn.Network(nn.Sequential(nn.Disabled()), (4,))
     (layer,) = cost.measure(off, jnp.ones((T, B, 4))).neurons.values()
     assert layer.updates is None and not layer.stateful
 

@@ -9,7 +9,7 @@ import pytest
 
 from snnjax import metrics, nn
 from snnjax.metrics.operations import dense_operations
-from snnjax.nn.operations import convolution_operations
+from snnjax.nn.taps import convolution_operations
 
 GEOMETRIES = {
     "same": ((9, 7, 4), (3, 3, 4, 6), {}),

@@ -162,11 +162,11 @@ def test_bytes_do_not_grow_with_depth():
 @pytest.mark.parametrize("order", ["layer", "time"])
 def test_the_menu_offers_what_it_admits(order):
     net = tiny(norm=per_step, order=order)
-    offered = [str(strategy) for strategy in nn.menu(net)]
+    offered = [str(strategy) for strategy in nn.candidates(net)]
     assert "as written" in offered and "pack=True" in " ".join(offered)
     if order == "layer":
         assert "depth=store, pack=True" in offered
-    for strategy in nn.menu(net):
+    for strategy in nn.candidates(net):
         assert nn.with_memory(net, strategy).order == order
 
 

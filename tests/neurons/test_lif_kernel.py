@@ -13,7 +13,7 @@ import pytest
 
 from snnjax import memory, neurons, surrogate
 from snnjax.neurons import LIFParams, LIFState, lif_kernel, lif_kernel_packed, lif_scan
-from snnjax.nn.narrow import mixed
+from snnjax.nn.mixed_precision import mixed
 from snnjax.nn.neuron import WithWhole
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal

@@ -12,7 +12,7 @@ import pytest
 
 from snnjax import memory, neurons, surrogate
 from snnjax.neurons import LIFParams, LIFState, lif, lif_scan
-from snnjax.neurons.sums import sum_to
+from snnjax.neurons.decay import sum_to
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 

@@ -26,7 +26,7 @@ class OneLevel(nnx.Module):
 
     def stage(self, inputs, outputs, rngs):
         conv = nn.Conv(inputs, outputs, kernel=1, rngs=rngs)
-        return nn.Sequential(nn.TurnedOff(), conv, nn.BatchNorm(outputs))
+        return nn.Sequential(nn.Disabled(), conv, nn.BatchNorm(outputs))
 
     def initial_state(self, lower, upper):
         up = self.up.initial_state(upper) if self.up else nn.State()
@@ -120,7 +120,7 @@ def test_strategies_agree_and_statistics_move_once():
     mean = state_of(layer, x).statistics[0][0][0][2].mean
     moved = expected.statistics[0][0][0][2].mean
     current = layer.first[0].down.layers[1](
-        nn.TurnedOff()(x, nn.State(), training=True)[0], nn.State(), training=True
+        nn.Disabled()(x, nn.State(), training=True)[0], nn.State(), training=True
     )[0]
     assert_close(moved, 0.9 * mean + 0.1 * current.mean((0, 1, 2, 3)), 1e-5)
 

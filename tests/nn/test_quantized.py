@@ -117,7 +117,7 @@ def test_a_strategy_that_nothing_inside_takes_is_refused():
     for network in (flat(), wrapped(flat())):
         with pytest.raises(memory.StrategyError, match="nothing in this network takes depth"):
             nn.with_memory(network, memory.Strategy(depth=memory.reversal()))
-    assert nn.menu(wrapped(flat())) == nn.menu(flat())
+    assert nn.candidates(wrapped(flat())) == nn.candidates(flat())
     synapse = nn.Sequential(nn.Quantized(nn.Linear(5, 6, rngs=nnx.Rngs(0)), PLAN), nn.LIF())
     again = nn.with_memory(nn.Network(synapse, (5,)), memory.Strategy(time=memory.recompute(2)))
     assert again.body.layers[1].scan == memory.recompute(2)

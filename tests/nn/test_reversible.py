@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.statistics import mean_over_steps
+from snnjax.nn.contract import mean_over_steps
 from tests.compare import assert_close, assert_equal
 
 T, B, HW, C, DEPTH = 3, 2, 4, 8, 6

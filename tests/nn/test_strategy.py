@@ -92,7 +92,7 @@ def test_nothing_but_what_is_kept_changes(name, text):
 
 @pytest.mark.parametrize("name", TABLE)
 def test_the_table_holds_the_whole_menu(name):
-    offered = {str(strategy) for strategy in nn.menu(written(name))}
+    offered = {str(strategy) for strategy in nn.candidates(written(name))}
     assert offered - {"as written"} <= set(TABLE[name])
     assert len(offered) >= 5
 

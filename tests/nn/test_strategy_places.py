@@ -258,7 +258,7 @@ def test_a_scan_of_ones_own_is_for_stacks():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_menu_offers_what_differs_and_is_admitted_what_is_written_first(name):
-    network, offered = written(name), nn.menu(written(name))
+    network, offered = written(name), nn.candidates(written(name))
     assert offered[0] == Strategy()
     results = [nnx.graphdef(nn.with_memory(network, strategy)) for strategy in offered]
     assert len(set(results)) == len(results)
@@ -267,4 +267,4 @@ def test_the_menu_offers_what_differs_and_is_admitted_what_is_written_first(name
 
 
 def test_the_menu_of_a_network_with_nothing_to_save_is_short():
-    assert nn.menu(nn.Network(linear(), FLAT)) == [Strategy()]
+    assert nn.candidates(nn.Network(linear(), FLAT)) == [Strategy()]

@@ -11,7 +11,7 @@ from flax import nnx
 
 from snnjax import memory, nn, training
 from snnjax.nn import sub_bit_conv
-from snnjax.quantization import sub_bit, sub_bit_codebook, sub_bit_lookup
+from snnjax.quantization import sub_bit, sub_bit_lookup
 from tests.compare import assert_close, assert_equal
 from tests.nn.layers import SPACE, B, T, call, leaves, rngs, run, sequence, weighted
 
@@ -170,7 +170,7 @@ def test_both_orders_are_the_same_function():
 
 def test_training_moves_latent_kernels_and_patterns_and_evaluation_nothing():
     net = network(tau=2, learn_codebook=True)
-    rule = sub_bit_codebook.with_refinement(optax.adam(0.3), key=jax.random.key(1), every=2)
+    rule = sub_bit.with_refinement(optax.adam(0.3), key=jax.random.key(1), every=2)
     graphdef, params, rest = nnx.split(net, nnx.Param, ...)
     before, state, losses = params, rule.init(params), []
 

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.quantization import sub_bit, sub_bit_lookup, sub_bit_storage
+from snnjax.quantization import sub_bit, sub_bit_lookup
 
 ALL = np.asarray(jax.jit(sub_bit.all_patterns)())
-store = jax.jit(sub_bit_storage.store_kernels)
+store = jax.jit(sub_bit_lookup.store_kernels)
 
 
 def spikes(*shape):

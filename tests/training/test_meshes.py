@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from snnjax import training
-from snnjax.training.meshes import batch_axes, shares
+from snnjax.training.sharding import batch_axes, shares
 
 pytestmark = pytest.mark.fast
 

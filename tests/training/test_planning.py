@@ -164,7 +164,7 @@ def test_a_strategy_replaces_that_of_the_experiment_and_as_written_leaves_it():
     assert training.under(experiment, memory.Strategy()) is experiment
     assert training.under(experiment, PACKED[1]).memory == str(PACKED[1])
     offered = training.strategies_of(SMALL)
-    assert offered == nn.menu(perceptron(SMALL, nnx.Rngs(0)))
+    assert offered == nn.candidates(perceptron(SMALL, nnx.Rngs(0)))
 
 
 @pytest.mark.fast

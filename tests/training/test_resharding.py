@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec as P
 from pathlib import Path
 from snnjax import training
 from snnjax.training import checkpoints
-from snnjax.training.saver import Saver
+from snnjax.training.checkpoints.background import Saver
 
 def state_on(devices, values):
     mesh = jax.make_mesh((devices,), ("fsdp",), (jax.sharding.AxisType.Auto,),

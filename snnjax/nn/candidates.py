@@ -1,0 +1,61 @@
+"""Which memory strategies are worth trying on a network.
+
+    order="layer"    depth: as written, store, recompute without and with the synapses on one or two
+                     levels, reverse
+    order="time"     time: as written, recompute on one, two or three levels, or on one with its
+                     segments layer by layer (`memory.whole`); depth: recompute
+
+Spikes are packed wherever they can be, since it costs little; "as written" also stands unpacked. In
+`order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one membrane
+per step already: it is left out here, and can be asked for all the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from flax import nnx
+
+from snnjax.memory import Strategy, recompute, reversal, store, whole
+from snnjax.nn.network import Network
+from snnjax.nn.strategy import with_memory
+
+__all__ = ["candidates"]
+
+_EACH, _CURRENTS = recompute(1), recompute(1, keep=("currents",))
+_ROOTS = (
+    recompute("sqrt"),
+    recompute("sqrt", inner=_EACH),
+    recompute("sqrt", inner=recompute("sqrt", inner=_EACH)),
+)
+_CHOICES = {
+    "layer": [
+        Strategy(depth=scan) for scan in (None, store, _CURRENTS, _EACH, *_ROOTS[:2], reversal())
+    ],
+    "time": [
+        *(Strategy(time=scan) for scan in (None, *_ROOTS, recompute("sqrt", inner=whole))),
+        *(Strategy(time=scan, depth=_EACH) for scan in (None, _ROOTS[0])),
+    ],
+}
+
+
+def candidates(network: Network) -> list[Strategy]:
+    """Strategies that a network admits and that differ on it, the one it has first."""
+    packed = (dataclasses.replace(choice, pack=True) for choice in _CHOICES[network.order])
+    tried = [Strategy()]
+    for choice, alternative in zip(_CHOICES[network.order], packed, strict=True):
+        tried.append(alternative if _written(network, alternative) else choice)
+    found: dict[Any, Strategy] = {}
+    for strategy in tried:
+        if written := _written(network, strategy):
+            found.setdefault(written, strategy)
+    return list(found.values())
+
+
+def _written(network: Network, strategy: Strategy) -> Any:
+    """What a network is with a strategy in it, without its arrays; None if it does not admit it."""
+    try:
+        return nnx.graphdef(with_memory(network, strategy))
+    except ValueError:
+        return None

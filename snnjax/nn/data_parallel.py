@@ -1,0 +1,86 @@
+"""What crosses devices that share a batch.
+
+    network = with_data_axes(network, ("data", "fsdp"))        inside jax.shard_map over these axes
+
+Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`, as one
+device alone would. Layers that look at all examples, or draw for all of them, name the axes of the
+mesh that share the batch, `axes`: batch norm takes its means over them, and dropout draws for the
+whole batch and silences by its own rows, so that no number depends on how many devices there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from snnjax.nn.contract import StreamPeak, is_peak
+from snnjax.nn.normalization import BatchNorm
+from snnjax.typing import Array, PyTree
+
+__all__ = ["pmean_statistics", "with_data_axes", "local_rows"]
+
+
+def with_data_axes(network: Any, axes: tuple[str, ...], *, norm_groups: int | None = None) -> Any:
+    """A copy of a network for examples shared along named axes; its parameters are the same.
+
+    Args:
+        network: any module.
+        axes: of the mesh; none is one device.
+        norm_groups: of the examples each device has, see `BatchNorm`: statistics are those of the
+            groups and cross no device. None leaves groups as they are, and statistics cross.
+    """
+    copied = nnx.merge(*nnx.split(network))
+    for _, module in nnx.iter_modules(copied):
+        if isinstance(module, BatchNorm) and norm_groups is not None:
+            module.groups, module.axes = norm_groups, ()
+        elif hasattr(module, "axes"):
+            setattr(module, "axes", axes)  # noqa: B010
+    return copied
+
+
+def local_rows(
+    draw: Callable[[tuple[int, ...]], Array],
+    shape: tuple[int, ...],
+    *,
+    axis: int,
+    axes: tuple[str, ...],
+) -> Array:
+    """What this device needs of what is drawn for all, `shape` being its own part.
+
+    Args:
+        draw: from a shape.
+        shape: of the part.
+        axis: along which devices share it.
+        axes: of the mesh; none is the whole.
+    """
+    if not axes:
+        return draw(shape)
+    own = shape[axis]
+    whole = draw((*shape[:axis], own * lax.psum(1, axes), *shape[axis + 1 :]))
+    return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes) * own, own, axis)
+
+
+def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
+    """Joins the statistics of devices: means, and the largest of peaks.
+
+    The mean is exact where all are equal, as those are that crossed devices before.
+    """
+    if not axes:
+        return statistics
+
+    def mean(leaf: Array) -> Array:
+        mine = lax.axis_index(axes) == 0
+        first = lax.psum(jnp.where(mine, leaf, jnp.zeros_like(leaf)), axes)
+        return first + lax.pmean(leaf - first, axes)
+
+    def join(node: Any) -> Any:
+        if isinstance(node, StreamPeak):
+            return StreamPeak(lax.pmax(node.peak, axes), node.bound)
+        return jax.tree.map(mean, node)
+
+    return jax.tree.map(join, statistics, is_leaf=is_peak)

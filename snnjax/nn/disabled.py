@@ -1,0 +1,65 @@
+"""Turned-off neurons: spikes without a memory.
+
+    s = H(v - threshold),      ds/dv := spike.derivative(v - threshold)
+
+A turned-off neuron fires on what it is given at this timestep and forgets it; only the few
+turned-on neurons of a network carry a membrane from step to step. With the defaults it is
+`floor(clip(v, 0, 1) + 0.5)`, spike iff `v >= 0.5`, with a gradient of 1 on [0, 1].
+
+Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
+Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
+"""
+
+from __future__ import annotations
+
+from flax import nnx
+
+from snnjax import surrogate
+from snnjax.nn.contract import Aux, State
+from snnjax.nn.taps import tapped
+from snnjax.typing import Array, Key
+
+__all__ = ["Disabled"]
+
+
+class Disabled(nnx.Module):
+    """Stateless spikes, `[T, B, ...] -> [T, B, ...]`.
+
+    The rule is the same in training and evaluation. The released T-RevSNN code fires at `v >= 0.5`
+    in training and rounds half to even in evaluation, where `v = 0.5` then is no spike: the two
+    differ there and nowhere else, and here they do not.
+
+    Args:
+        threshold: input at which a neuron fires.
+        spike: the spike function of `input - threshold`; with the default threshold the default
+            passes gradients where the input lies in [0, 1], ends included.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        spike: surrogate.Surrogate = surrogate.straight_through(),  # noqa: B008 (frozen)
+    ):
+        self.threshold, self.spike, self.name = threshold, spike, "turned_off"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        del shape
+        return State()
+
+    def __call__(
+        self,
+        inputs: Array,
+        state: State,
+        *,
+        training: bool,
+        key: Key | None = None,
+        taps: tuple[str, ...] = (),
+    ) -> tuple[Array, Aux]:
+        """Spikes, 0 or 1 in the dtype of the inputs."""
+        del state, training, key
+        spikes = self.spike(inputs - self.threshold)
+        # Without a memory the membrane is what comes in; the layer itself names its threshold.
+        seen = tapped(taps, spikes, currents=inputs, params=self, membrane=inputs)
+        return spikes, Aux(taps={"": seen} if seen else {})

@@ -1,0 +1,224 @@
+"""In which number formats a network computes and keeps: one value, put in from outside.
+
+    network = nn.with_precision(network, nn.Precision(compute="bfloat16"))
+
+Four things have a dtype of their own:
+
+    params         weights of synapses, as the optimizer moves them
+    compute        what enters and leaves a synapse: operands of products, currents, spikes
+    stream         residual and reversible streams, x + F(x)
+    accumulators   sums within products, membranes, traces, statistics, losses, readouts
+
+A gradient then keeps two bytes of every synapse's and every norm's input. Streams and accumulators
+are float32 whatever is asked: a narrow stream cannot be undone, and a narrow membrane forgets.
+What the layers do, and why a replay sees the same numbers: `nn.mixed_precision`.
+
+Reference: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev,
+Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (products of half precision,
+float32 sums, float32 weights, a scaled loss).
+
+Numbers of two bytes between layers, in such a way that every replay sees the same ones.
+
+    narrow(x) = x rounded to bfloat16 or float16,     widen(x) = the same number in float32
+
+XLA may skip a rounding and its way back (`float32 -> bfloat16 -> float32`) wherever both stand in
+one fused loop. What a derivative kept was rounded then and what a replay computes was not, and a
+difference in the last bit is enough to flip a spike. So everything here rounds by
+`lax.reduce_precision`, which is never skipped, and computes in at least float32 in between: the
+rounding stands in the program once, where the docstring says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+
+from snnjax import neurons
+from snnjax.ops.rounding import widen
+from snnjax.typing import Array, PyTree, Step
+
+__all__ = [
+    "MixedInverse",
+    "MixedStep",
+    "Precision",
+    "mixed",
+    "parse_precision",
+    "with_precision",
+]
+
+_NARROW = ("bfloat16", "float16")
+_EXAMPLE = "write 'bfloat16', 'float16', 'float32' or 'compute=bfloat16, params=bfloat16'"
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """Number formats; give it to a network by `with_precision`, or to an experiment by its text.
+
+    Attributes:
+        compute: `"float32"`, `"bfloat16"` (float32's range with 8 bits) or `"float16"` (11 bits, up
+            to 65504; training then scales its loss).
+        params: `"float32"` or `"bfloat16"`, of the kernels of linear maps and convolutions. Biases,
+            scales of norms and parameters of neurons are few and stay float32. In bfloat16 an
+            update of less than 1/512 of a weight is lost.
+        stream: `"float32"`.
+        accumulators: `"float32"`.
+
+    Raises:
+        ValueError: another dtype; it says why it is none and what to write.
+    """
+
+    compute: str = "float32"
+    params: str = "float32"
+    stream: str = "float32"
+    accumulators: str = "float32"
+
+    def __post_init__(self):
+        if self.stream != "float32":
+            raise ValueError(
+                f"a stream of {self.stream} cannot be undone: sums x + F(x) are rounded, so that "
+                "y - F(x) is not x, and one spike that flips by it flips others in all blocks "
+                "before: leave stream=float32; compute narrows what branches compute and keep"
+            )
+        if self.accumulators != "float32":
+            raise ValueError(
+                f"accumulators of {self.accumulators} would lose what is added last: membranes, "
+                "running statistics and losses sum up many small numbers: leave "
+                "accumulators=float32"
+            )
+        if self.compute not in ("float32", *_NARROW):
+            raise ValueError(f"compute is float32, bfloat16 or float16, not {self.compute!r}")
+        if self.params not in ("float32", "bfloat16"):
+            raise ValueError(
+                f"params are float32 or bfloat16, not {self.params!r}: smaller floats lose the "
+                "small updates, and compute=float16 needs none"
+            )
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether gradients may underflow, so that training scales its loss: float16 only."""
+        return self.compute == "float16"
+
+    def __str__(self) -> str:
+        """What `parse_precision` reads: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
+        if self.params == "float32":
+            return self.compute
+        return f"compute={self.compute}, params={self.params}"
+
+
+def parse_precision(text: str) -> Precision:
+    """A precision from one word for what is computed, or from its fields; see `Precision`.
+
+    Args:
+        text: such as `"bfloat16"` or `"compute=bfloat16, params=bfloat16"`; empty is float32.
+
+    Raises:
+        ValueError: it is none, with an example of one.
+    """
+    words = text.strip()
+    parts = [part.strip() for part in words.split(",")] if words else []
+    if len(parts) == 1 and "=" not in words:
+        parts = [f"compute={words}"]
+    names = [field.name for field in dataclasses.fields(Precision)]
+    given: dict[str, str] = {}
+    for part in parts:
+        name, _, value = (piece.strip() for piece in part.partition("="))
+        if name not in names or not value or name in given:
+            raise ValueError(
+                f"cannot read the precision {text!r} at {part!r}: {_EXAMPLE}; parts are "
+                f"{', '.join(names)}"
+            )
+        given[name] = value
+    try:
+        return Precision(**given)
+    except ValueError as error:
+        raise ValueError(f"cannot read the precision {text!r} ({error}): {_EXAMPLE}") from None
+
+
+def with_precision(network: Any, precision: Precision) -> Any:
+    """The same network, computing in other number formats.
+
+    Synapses (`nn.Linear`, `nn.Conv`, `nn.ScaledStdConv`, the feedback of `nn.Recurrent`) round
+    inputs and kernels to `compute`, sum in float32 and round their outputs; what follows takes the
+    dtype that comes: norms and pools compute in float32 and round once, neurons keep float32
+    membranes and fire in the dtype of their currents, outputs of the network are float32. Synapses
+    of whole numbers (`nn.SharedScale`, `nn.SubBitConv`) and modules of another kind in an `nn.Fold`
+    compute in float32.
+
+    A layer of your own takes part by a method `with_precision(precision) -> layer`; what it holds
+    is then its own affair.
+
+    Args:
+        network: or any layer; stays as it is. The result shares all parameters whose dtype stays.
+        precision: `Precision()` gives a network that was never narrowed as it is.
+
+    Returns:
+        Network or layer. Values differ from those of float32 by the rounding; among themselves
+        memory strategies agree as they do in float32.
+    """
+    takes = lambda node: hasattr(node, "with_precision")  # noqa: E731
+    place = lambda node: node.with_precision(precision) if takes(node) else node  # noqa: E731
+    return jax.tree.map(place, network, is_leaf=takes)
+
+
+# These widen currents of two bytes where they compute, not in memory.
+_READ_NARROW = (neurons.lif_kernel, neurons.integrate_fire_kernel, neurons.plif_kernel)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedStep:
+    """A neuron's step between arrays of two bytes: its state and all it computes are float32.
+
+    Attributes:
+        step: of the neuron.
+        spiking: whether the outputs are 0 or 1, which fit any float; others leave as they are.
+    """
+
+    step: Step
+    spiking: bool
+
+    def __call__(self, params: PyTree, state: PyTree, current: Array) -> tuple[PyTree, Array]:
+        """One timestep; spikes in the dtype of the currents."""
+        state, outputs = self.step(params, state, widen(current))
+        return state, self.leaving(outputs, current)
+
+    def leaving(self, outputs: Array, currents: Array) -> Array:
+        """The outputs as they leave, for currents of this dtype."""
+        return outputs.astype(currents.dtype) if self.spiking else outputs
+
+    @property
+    def whole(self) -> Any:
+        """The same of a whole sequence, where the step has such a function (`memory.whole`)."""
+        function: Any = self.step.whole  # type: ignore[attr-defined]
+        if getattr(function, "function", function) in _READ_NARROW:
+            return function
+        return functools.partial(self._whole, function)
+
+    def _whole(self, function: Any, params: PyTree, state: PyTree, currents: Array):
+        state, outputs = function(params, state, widen(currents))
+        return state, self.leaving(outputs, currents)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedInverse:
+    """The inverse of a `MixedStep`, by that of its neuron."""
+
+    inverse: Any
+
+    @property
+    def steps(self) -> int | None:
+        """Steps that it can undo in a row, see `memory.reverse`."""
+        return getattr(self.inverse, "steps", None)
+
+    def __call__(self, params: PyTree, after: PyTree, current: Array, outputs: Array) -> PyTree:
+        """The state before a step."""
+        return self.inverse(params, after, *map(widen, (current, outputs)))
+
+
+def mixed(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
+    """A step and its scan, for currents of two bytes; a scan that reverses gets its inverse."""
+    if getattr(scan, "inverse", None) is not None:
+        scan = dataclasses.replace(scan, inverse=MixedInverse(scan.inverse))
+    return MixedStep(step, spiking), scan

@@ -1,0 +1,101 @@
+"""On each device what there is for it."""
+
+import ast
+import builtins
+import json
+import pathlib
+import runpy
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import pytest
+
+from snnjax import neurons, ops
+from tests.ops.lowering import KERNEL, lowered
+
+pytestmark = pytest.mark.fast
+
+
+def choose(x, **options):
+    def kernel(x, *, block, interpret, options):
+        return x + block + (0 if options is None else 0.5) + (100 if interpret else 0)
+
+    return ops.by_device(kernel, lambda x: -x, x, **options)
+
+
+def test_a_cpu_gets_the_plain_function_and_in_interpret_mode_the_kernel():
+    x = jnp.float32(1.0)
+    assert choose(x, block=2, interpret=False) == -1
+    assert choose(x, block=2, interpret=True) == 103.5
+
+
+def test_without_triton_a_gpu_gets_the_plain_function_too(monkeypatch):
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if "pallas" in name:
+            raise ImportError(name)
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert ops.gpu_options() is None
+    text = lowered(lambda x: choose(x, block=2, interpret=False), ["cuda"], jnp.float32(1.0))
+    assert "stablehlo.negate" in text
+    assert "stablehlo.add" not in text
+
+
+@pytest.mark.parametrize("platform", ["cpu", *KERNEL])
+def test_the_kernel_is_in_the_program_of_its_device_only(platform):
+    state, xs = neurons.lif_state((2, 512)), jnp.ones((3, 2, 512))
+
+    def total(xs):
+        after, (spikes, bits) = neurons.lif_kernel_packed(neurons.LIFParams(0.5, 1.0), state, xs)
+        return jnp.sum(spikes) + jnp.sum(after.v), bits
+
+    text = lowered(jax.grad(total, has_aux=True), [platform], xs)
+    calls = text.count(KERNEL.get(platform, "custom_call"))
+    assert calls == (0 if platform == "cpu" else 2)
+    assert ("stablehlo.while" in text) == (platform == "cpu")
+
+
+@pytest.mark.parametrize("platform", KERNEL)
+def test_a_batch_of_derivatives_is_lowered_too(platform):
+    def total(decay, xs):
+        params, state = neurons.LIFParams(decay, 1.0), neurons.lif_state(xs.shape[1:])
+        return jnp.sum(jnp.sin(neurons.lif_kernel(params, state, xs)[1]))
+
+    pair = jax.vmap(jax.grad(total, (0, 1)))
+    text = lowered(pair, [platform], jnp.full(2, 0.5), jnp.ones((2, 3, 2, 512)))
+    assert text.count(KERNEL[platform]) == 2
+
+
+def test_pallas_is_imported_when_a_kernel_is_called():
+    for path in pathlib.Path(ops.__file__).parent.glob("*.py"):
+        top = ast.parse(path.read_text()).body
+        imports = [ast.unparse(n) for n in top if isinstance(n, ast.Import | ast.ImportFrom)]
+        assert imports
+        assert not [line for line in imports if "pallas" in line]
+
+
+def test_the_measuring_program_is_ready(monkeypatch, capsys):
+    path = pathlib.Path(__file__).parents[2] / "experiments/benchmarks/lif_kernel.py"
+    monkeypatch.setattr("sys.argv", [str(path), "--small", "--dtypes", "bfloat16"])
+    runpy.run_path(str(path), run_name="__main__")
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert found["interpreted"]
+    (one,) = found["results"]
+    assert one["bytes"] == 16 * 4 * 2 * 300
+    assert {"store", "lif_scan", "lif_kernel", "copy"} <= set(one["rows"])
+    for row in (one["rows"][name] for name in ("store", "lif_kernel")):
+        assert row["flipped"] == 0
+        assert row["error"] < 1e-2  # a bfloat16 has 8 bits
+        assert row["bandwidth"] == pytest.approx(one["bytes"] / row["seconds"])
+
+
+def test_it_does_not_pretend_to_measure_a_kernel_where_there_is_none(monkeypatch, capsys):
+    path = pathlib.Path(__file__).parents[2] / "experiments/benchmarks/lif_kernel.py"
+    monkeypatch.setattr("sys.argv", [str(path)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(path), run_name="__main__")
+    assert "only --small" in capsys.readouterr().err
