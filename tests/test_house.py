@@ -1,14 +1,18 @@
-"""The house: floors, docstrings, keyword-only options, small files. Enforced over the AST."""
+"""Structure of the package: layers, imports, names, docstrings, sizes. Enforced over the AST."""
 
 import ast
 import pathlib
+import re
 
 import pytest
 
+from tests import structure
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "snnjax"
-FLOORS = {
-    "typing": -1,  # the ground: contracts and letters, no code of its own
+# A package imports only those of a lower number.
+LAYERS = {
+    "typing": -1,  # contracts and shape letters, no code of its own
     "surrogate": 0,
     "ops": 0,
     "neurons": 1,
@@ -31,9 +35,8 @@ FLOORS = {
     "cli": 5,
     "__main__": 5,
 }
-# Rooms of one floor that may look into each other, (from, to): STDP rules act on neurons, and a
-# presentation draws its spikes by a code; the embedded experiment is written in terms of the
-# training room's Experiment.
+# Packages of one layer that may import each other, (importer, imported): STDP rules act on neurons,
+# a presentation draws its spikes by a code, the embedded experiment is a training.Experiment.
 NEIGHBOURS = {
     ("plasticity", "neurons"),
     ("plasticity", "encoding"),
@@ -48,7 +51,16 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 LIMIT = 600
 
 
-def room(path):
+# Modules that are public beside the names of their package.
+PUBLIC_MODULES = {"ops", "neurons.compat", "training.checkpoints"}
+QUESTION = re.compile(r"(What|Whether|Which|How|Who|When)\b")
+
+
+def names(path):
+    return str(path.relative_to(ROOT))
+
+
+def package_of(path):
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return None if parts == ("__init__",) else parts[0]
 
@@ -63,22 +75,88 @@ def imports(tree):
                 yield node, f"{node.module}.{alias.name}"
 
 
-def rooms_imported(path):
+def own_imports(path):
+    """`(package, rest of the dotted name)` of every import from this library."""
     for _, name in imports(ast.parse(path.read_text())):
-        parts = name.split(".")
-        if parts[0] == "snnjax" and len(parts) > 1 and parts[1] in FLOORS:
-            yield parts[1]
+        root, _, rest = name.partition(".")
+        if root == "snnjax" and rest:
+            package, _, inner = rest.partition(".")
+            yield package, inner
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_room_has_a_floor_and_imports_only_lower_ones(path):
-    here = room(path)
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_a_package_imports_only_lower_layers(path):
+    here = package_of(path)
     if here is None:
         return
-    assert here in FLOORS, f"{here} is no room of the house: give it a floor in this test"
-    for there in set(rooms_imported(path)) - {here}:
-        allowed = FLOORS[there] < FLOORS[here] or (here, there) in NEIGHBOURS
-        assert allowed, f"{here} (F{FLOORS[here]}) imports {there} (F{FLOORS[there]})"
+    assert here in LAYERS, f"{here} has no layer: give it one in this test"
+    for there in {package for package, _ in own_imports(path) if package in LAYERS} - {here}:
+        allowed = LAYERS[there] < LAYERS[here] or (here, there) in NEIGHBOURS
+        assert allowed, f"{here} (layer {LAYERS[here]}) imports {there} (layer {LAYERS[there]})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_other_packages_are_imported_by_their_public_names(path):
+    """Across packages, `from snnjax.nn import name` with `name` in `nn.__all__`; no deep import."""
+    here, faces = package_of(path), structure.exports(PACKAGE)
+    deep = []
+    for package, inner in own_imports(path):
+        public = any(f"{package}.{inner}".startswith(f"{name}.") for name in PUBLIC_MODULES)
+        if package == here or package not in faces or not inner or public:
+            continue
+        if inner not in faces[package] and f"{package}.{inner}" not in PUBLIC_MODULES:
+            deep.append(f"{package}.{inner}")
+    assert not deep, f"not in the public face of its package: {deep}"
+
+
+def exported_names(package):
+    """Module of a package to the names its `__init__` takes from it."""
+    tree = ast.parse((package / "__init__.py").read_text())
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.rpartition(".")[2], {alias.name for alias in node.names}
+
+
+@pytest.mark.parametrize(
+    "package",
+    [p.parent for p in FILES if p.name == "__init__.py" and p.parent != PACKAGE],
+    ids=names,
+)
+def test_internal_modules_begin_with_an_underscore(package):
+    """A module is public by a name in its package's `__all__`, or as a command of `cli`."""
+    dotted = ".".join(package.relative_to(PACKAGE).parts)
+    if dotted in PUBLIC_MODULES:
+        return
+    face = set(structure.exports(PACKAGE).get(dotted, ()))
+    public = {module for module, taken in exported_names(package) if taken & face}
+    modules = {p.stem for p in package.glob("*.py")} - {"__init__"}
+    if dotted == "cli":
+        public |= {m for m in modules if "\ndef command(" in (package / f"{m}.py").read_text()}
+    wrong = {m for m in modules if m.startswith("_") == (m in public)}
+    assert not wrong, f"public without an underscore, internal with one: {sorted(wrong)}"
+
+
+def test_placing_a_strategy_knows_no_layer_type():
+    path = PACKAGE / "nn" / "strategy.py"
+    source = path.read_text()
+    assert len(source.splitlines()) < 100
+    checks = re.findall(r"isinstance\([^)]*\)|match \w+:", source)
+    layers = set(structure.exports(PACKAGE)["nn"])
+    assert not [check for check in checks if layers & set(re.findall(r"\w+", check))], checks
+
+
+def test_kinds_of_experiments_are_told_apart_in_one_module():
+    kinds = re.compile(r"isinstance\([^()]*\b(Experiment|Unsupervised)\b[^()]*\)")
+    users = {names(path) for path in FILES if kinds.search(path.read_text())}
+    assert len(users) <= 1, users
+
+
+@pytest.mark.parametrize("path", FILES, ids=names)
+def test_no_docstring_begins_with_a_question_word(path):
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+    texts = [ast.get_docstring(node) or "" for node in nodes]
+    assert not [text.splitlines()[0] for text in texts if QUESTION.match(text)]
 
 
 def public(tree):
@@ -92,7 +170,7 @@ def public(tree):
                         yield f"{node.name}.{inner.name}", inner
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_everything_public_says_what_it_is(path):
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree), "a file opens with what it is"
@@ -100,7 +178,7 @@ def test_everything_public_says_what_it_is(path):
     assert not bare, f"without a docstring: {bare}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_options_are_keyword_only(path):
     tree = ast.parse(path.read_text())
     functions = [(n, f) for n, f in public(tree) if isinstance(f, ast.FunctionDef)]
@@ -112,13 +190,13 @@ def test_options_are_keyword_only(path):
     assert not positional, f"options that can be given by position: {positional}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_files_are_small(path):
     lines = len(path.read_text().splitlines())
     assert lines < LIMIT, f"{lines} lines: find the second idea and give it a file"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=names)
 def test_heavy_packages_are_imported_where_they_are_used(path):
     tree = ast.parse(path.read_text())
     top = {id(node) for node in tree.body}
@@ -128,11 +206,20 @@ def test_heavy_packages_are_imported_where_they_are_used(path):
 
 
 def test_the_tree_of_tests_mirrors_the_package():
-    """One noun, one file, one test file: every room has a place for its tests."""
-    rooms = {room(path) for path in FILES} - {None, "typing", "default_experiment"}
-    rooms.discard("__main__")
-    names = {p.name for p in (ROOT / "tests").iterdir()}
-    missing = [r for r in rooms if r not in names and not any(
-        n.startswith(f"test_{r}") for n in names
+    """Every package and module of the top level has a place for its tests."""
+    packages = {package_of(path) for path in FILES} - {None, "typing", "default_experiment"}
+    packages.discard("__main__")
+    present = {p.name for p in (ROOT / "tests").iterdir()}
+    missing = [r for r in packages if r not in present and not any(
+        n.startswith(f"test_{r}") for n in present
     )]  # fmt: skip
-    assert not missing, f"rooms without tests: {missing}"
+    assert not missing, f"packages without tests: {missing}"
+
+
+# Figures that later changes may not worsen; `python tests/structure.py` prints all of them.
+LIMITS = {"package files": 235, "file lines, 90th percentile": 600, "exported names": 250}
+
+
+@pytest.mark.parametrize("figure", LIMITS)
+def test_the_structure_stays_within_its_limits(figure):
+    assert structure.measure()[figure] <= LIMITS[figure]
