@@ -42,10 +42,10 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     options, experiment = with_fields("check", _TOLD, _OPTIONS, arguments)
     strategies = strategies_given(options.strategies)
-    mesh = training.make_mesh()
+    mesh = training.sharding.make_mesh()
     device = next(iter(mesh.devices.flat)).device_kind
     cache.enable(on=not options.no_cache)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}, {device}: "
         "gradients against store"
@@ -54,7 +54,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"  {'strategy':<52} {'outputs':>7} {'statist.':>8} {'gradient':>9} {'1 - cosine':>10} "
         f"{'rebuilt':>8} {'bytes':>9} {'ms':>7}"
     )
-    found = training.check_strategies(
+    found = training.planning.check_strategies(
         experiment, dataset=dataset, strategies=strategies, mesh=mesh, bound=options.bound,
         repeats=options.repeats, report=lambda finding: _say(finding, screen),
     )  # fmt: skip

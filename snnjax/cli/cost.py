@@ -222,7 +222,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         options, experiment = with_fields("cost", _TOLD, [_EXAMPLES, _CACHE], arguments)
         _check(options.examples)
         cache.enable(on=not options.no_cache)
-        dataset = training.load_dataset(experiment)
+        dataset = training.config.load_dataset(experiment)
         program, state = training.initialize(experiment, steps=1)
         source = {"source": "experiment"}
     found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
@@ -232,7 +232,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         **source,
         **_fields(network, found, screen),
         "batch": batch,
-        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0
@@ -352,7 +352,7 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
     return {
         "rows": rows,
         "break_even": cost.BREAK_EVEN,
-        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
         "seconds": seconds,
         "interrupted": stopped and signal.Signals(stopped.number).name,

@@ -35,9 +35,9 @@ HOSTS = [
 
 def connect(options: Any, screen: Screen) -> None:
     """Joins the other processes, if there are any; from then on only process 0 speaks."""
-    training.connect(options.coordinator, processes=options.processes, process=options.process)
+    training.multihost.connect(options.coordinator, processes=options.processes, process=options.process)
     screen.several = options.coordinator is not None
-    if screen.several and not training.leads():
+    if screen.several and not training.multihost.is_leader():
         screen.hush(f"process {jax.process_index()}")
 
 
@@ -48,7 +48,7 @@ def agree(values: dict[str, Any]) -> None:
         Failure: This one was; `data_dir` alone may differ from machine to machine.
     """
     own = {name: value for name, value in values.items() if name != "data_dir"}
-    said = json.loads(training.decided(lambda: json.dumps(own)))
+    said = json.loads(training.multihost.broadcast(lambda: json.dumps(own)))
     own = json.loads(json.dumps(own))
     if differing := [name for name in own if own[name] != said.get(name)]:
         name = differing[0]
@@ -60,8 +60,8 @@ def agree(values: dict[str, Any]) -> None:
 
 def mesh_of(text: str | None) -> Mesh:
     """The mesh asked for."""
-    sizes = training.parse_mesh(text or "")
-    return training.make_mesh(
+    sizes = training.sharding.parse_mesh(text or "")
+    return training.sharding.make_mesh(
         data=sizes.get("data"), fsdp=sizes.get("fsdp", 1), model=sizes.get("model", 1)
     )
 

@@ -43,10 +43,10 @@ def parse_fields(
 
     Raises:
         Failure: An argument is wrong, or a field has the name of an option.
-        training.ExperimentError: A field of the file is of another type than it says.
+        training.errors.ExperimentError: A field of the file is of another type than it says.
     """
-    training.check_types(experiment)
-    texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
+    training.config.check_types(experiment)
+    texts, kinds = attribute_help(type(experiment)), training.config.plain_fields(experiment)
     kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
     taken = sorted({option.name for option in options} & set(kinds))
     if taken:
@@ -76,7 +76,7 @@ def with_gradients(path: Path | None) -> training.Experiment:
     Raises:
         Failure: It learns without them.
     """
-    experiment = training.load_experiment(path or Path(default_experiment.__file__))
+    experiment = training.config.load_experiment(path or Path(default_experiment.__file__))
     if isinstance(experiment, training.Unsupervised):
         raise Failure(f"{path} learns by plasticity, without gradients: snnjax train is for it")
     return experiment
@@ -89,6 +89,6 @@ def with_fields(
     path, rest = experiment_path(arguments)
     experiment = with_gradients(path)
     parsed, changed = parse_fields(command, told, experiment, options, rest)
-    experiment = training.override(experiment, changed)
-    training.check(experiment)
+    experiment = training.config.override(experiment, changed)
+    training.config.check(experiment)
     return parsed, experiment

@@ -57,7 +57,7 @@ _OPTIONS = [
 class _Comparison:
     """The artifact against the network, on the first test examples."""
 
-    session: training.Session
+    session: training.session.Session
     state: training.TrainState
     source: export.Source
     examples: int | None = None
@@ -127,7 +127,7 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _source(session: training.Session, state: training.TrainState) -> export.Source:
+def _source(session: training.session.Session, state: training.TrainState) -> export.Source:
     experiment, dataset = session.experiment, session.dataset
     example = next(data.evaluation_batches(dataset.test, batch_size=1)).inputs
     return export.Source(
@@ -144,7 +144,7 @@ def _source(session: training.Session, state: training.TrainState) -> export.Sou
     )
 
 
-def _network_logits(session: training.Session, state: training.TrainState, inputs: Any) -> Any:
+def _network_logits(session: training.session.Session, state: training.TrainState, inputs: Any) -> Any:
     """What evaluation computes, as `training.eval_step` does it."""
 
     def run(state: training.TrainState, inputs: Any) -> Any:

@@ -68,11 +68,11 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         parse("snnjax fspinn search EXPERIMENT.py", _TOLD, _OPTIONS, ["--help"])
     if path is None:
         raise Failure("which experiment? snnjax fspinn search EXPERIMENT.py --grid ...")
-    experiment = training.load_experiment(path)
+    experiment = training.config.load_experiment(path)
     if not isinstance(experiment, training.Unsupervised):
         raise Failure(f"{path} learns by gradients: the search is for training.Unsupervised")
     options, changed = parse_fields("fspinn search", _TOLD, experiment, _OPTIONS, rest)
-    experiment = training.override(experiment, changed)
+    experiment = training.config.override(experiment, changed)
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
     budgets = cost.Budgets(most, options.max_inference, options.max_training)
@@ -97,7 +97,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 def _grid(text: str, experiment: training.Experiment) -> list[dict[str, Any]]:
     """Every combination of the values, as fields."""
-    known, axes = training.plain_fields(experiment), {}
+    known, axes = training.config.plain_fields(experiment), {}
     for part in text.split():
         name, _, values = part.partition("=")
         if name not in known or not values:
@@ -117,8 +117,8 @@ def _value(text: str, name: str, experiment: training.Experiment) -> Any:
     except ValueError:
         value = None if text == "None" else text
     try:
-        training.check(training.override(experiment, {name: value}))
-    except training.ExperimentError as error:
+        training.config.check(training.config.override(experiment, {name: value}))
+    except training.errors.ExperimentError as error:
         raise Failure(f"--grid {name}={text}: {error}") from error
     return value
 
@@ -127,13 +127,13 @@ def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, An
     """A row per candidate: bytes, energy of a few examples, and why it is discarded."""
     if examples < 1:
         raise Failure(f"--examples must be at least 1, got {examples}")
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     few = dataset.train.take(np.arange(min(examples, len(dataset.train))))
     batch = next(data.evaluation_batches(few, batch_size=len(few)))
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []
     for fields in grid:
-        made = training.override(experiment, fields)
+        made = training.config.override(experiment, fields)
         name = " ".join(f"{k}={v}" for k, v in fields.items())
         row = _candidate(name, made, batch, dataset.classes, budgets)
         rows.append({**row, "fields": fields, "experiment": made})
@@ -143,7 +143,7 @@ def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, An
 
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
     """Its bytes, its energies unless bytes are too many already, and why it is discarded."""
-    learner, state = training.initialize_learner(experiment, classes=classes)
+    learner, state = training.unsupervised.initialize(experiment, classes=classes)
     found = cost.Candidate(name, cost.synapse_bytes(learner.network), 0.0, 0.0)
     if why := cost.over_budget(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
@@ -166,7 +166,7 @@ def _energies(learner, state, batch) -> tuple[float, float]:
     experiment = learner.experiment
     rates = experiment.encode(experiment, batch.inputs, None)
     few = len(batch.labels)
-    step = jax.jit(functools.partial(training.learn_step, learner))
+    step = jax.jit(functools.partial(training.unsupervised.train_step, learner))
     metrics = jax.device_get(step(state, batch)[1])
     found = cost.plasticity_cost(
         learner.network,
@@ -186,7 +186,7 @@ def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
     session = training.prepare(experiment)
     if (folder / "config.json").is_file():
         run = training.Run.open(folder)
-        if run.config() != training.plain_values(experiment):
+        if run.config() != training.config.plain_values(experiment):
             raise Failure(
                 f"{folder} was trained with other fields: give another --out, or the same ones"
             )

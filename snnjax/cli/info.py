@@ -30,7 +30,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     parse("snnjax info", "Versions, devices and memory.", [], arguments)
     import jax
 
-    found: dict[str, Any] = training.versions()
+    found: dict[str, Any] = training.Run.versions()
     found["extras"] = {name: v for name in _EXTRAS if (v := _version(name))}
     found["memory"] = [_memory(device) for device in jax.devices()]
     found["host_memory_bytes"] = _host_memory()

@@ -104,7 +104,7 @@ def case_given(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
 
 def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
     given = with_gradients(path)
-    deep = training.plain_fields(given).get("depth") is int
+    deep = training.config.plain_fields(given).get("depth") is int
     hidden = ("timesteps", "depth") if deep else ("timesteps",)
     options, changed = parse_fields("memory", _TOLD, given, own, arguments, leave_out=hidden)
     if options.depths is not None and not deep:
@@ -112,20 +112,20 @@ def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tupl
             f"{given.name} has no depth to change: give its dataclass an int field `depth` and use "
             "it in network(), or leave out --depths"
         )
-    experiment = training.override(given, changed)
+    experiment = training.config.override(given, changed)
     depths: Sequence[int | None] = _numbers("--depths", options.depths, getattr(given, "depth", 1))
     depths = depths if deep else [None]
     timesteps = _numbers("--timesteps", options.timesteps, given.timesteps)
     for pair in itertools.product(depths, timesteps):
-        training.check(_at(experiment, *pair))
+        training.config.check(_at(experiment, *pair))
 
     @functools.cache
     def dataset(timesteps: int) -> Any:
-        return training.load_dataset(_at(experiment, depths[0], timesteps))
+        return training.config.load_dataset(_at(experiment, depths[0], timesteps))
 
     def build(depth: int | None, timesteps: int, strategy: memory.Strategy):
         changed = _at(experiment, depth, timesteps)
-        return training.step_under(changed, strategy, dataset=dataset(timesteps))
+        return training.planning.training_step(changed, strategy, dataset=dataset(timesteps))
 
     told = f"batch {experiment.batch}: the training step, compiled as training would compile it"
     return options, Case(experiment.name, told, experiment.batch, depths, timesteps, build)
@@ -146,7 +146,7 @@ def _couplings(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
 
 def _at(experiment: training.Experiment, depth: int | None, timesteps: int) -> training.Experiment:
     values = {"timesteps": timesteps} | ({} if depth is None else {"depth": depth})
-    return training.override(experiment, values)
+    return training.config.override(experiment, values)
 
 
 def _numbers(option: str, text: str | None, *default: int) -> list[int]:
@@ -245,7 +245,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     strategies = _strategies(options.strategies)
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
     cache.enable(on=not options.no_cache)
-    device = next(iter(training.make_mesh().devices.flat)).device_kind
+    device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.told}, on {device}")
     with listening() as listener:
         rows, stopped = _measure_all(case, strategies, screen)
@@ -319,7 +319,7 @@ def _measure(
         measured = memory.measure(step, *shapes, samples=case.batch)
         found["compile_seconds"] = round(time.perf_counter() - began, 3)
         found |= {name: getattr(measured, name) for name in _BYTES}
-    except training.TrainingError:
+    except training.errors.TrainingError:
         raise  # the experiment is wrong, whatever the strategy
     except NotImplementedError as error:
         raise Failure(str(error)) from error

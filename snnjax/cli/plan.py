@@ -50,9 +50,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     budget = read_size(options.budget) if options.budget else _own_budget(device)
     strategies = strategies_given(options.strategies)
     if options.largest:
-        training.whole_number(experiment, options.largest)
+        training.planning.integer_field(experiment, options.largest)
     cache.enable(on=not options.no_cache)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}: a training step "
         f"on {told(mesh)}, budget {spell_size(budget)} per device"
@@ -62,7 +62,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         screen.say(f"  {_line(candidate)}")
 
     try:
-        planned = training.plan(
+        planned = training.planning.plan(
             experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
         )
     except memory.StrategyError as error:
@@ -71,7 +71,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     _conclude(planned, chosen, budget, screen)
     largest = None
     if options.largest:
-        strategy, value = training.largest(
+        strategy, value = training.planning.largest(
             experiment, options.largest, budget, planned, dataset=dataset, mesh=mesh
         )
         largest = {"field": options.largest, "value": value, "strategy": str(strategy)}

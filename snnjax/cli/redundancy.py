@@ -283,7 +283,7 @@ def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Fou
     return _Found(run, int(state.step), accuracy, report)
 
 
-def _look(session: training.Session, state: training.TrainState, options, screen: Screen):
+def _look(session: training.session.Session, state: training.TrainState, options, screen: Screen):
     """Sums of every layer over the test examples, and the accuracy on them."""
     test, experiment = session.dataset.test, session.experiment
     clips = experiment.clips

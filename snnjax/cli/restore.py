@@ -27,7 +27,7 @@ def restore(
     warn: Callable[[str], None],
     rates: bool = False,
     plastic: bool = False,
-) -> tuple[training.Run, training.Session, training.TrainState]:
+) -> tuple[training.Run, training.session.Session, training.TrainState]:
     """The run, its session (without a training step) and the state of the checkpoint.
 
     Args:
@@ -38,14 +38,14 @@ def restore(
     """
     run = training.Run.open(options.run)
     path = _checkpoint(run, options.checkpoint)
-    experiment = training.experiment_of(run)
+    experiment = run.experiment()
     if isinstance(experiment, training.Unsupervised) and not plastic:
         raise Failure(
             f"{run.path} learned by plasticity and has no layers to look into: snnjax eval and "
             "snnjax show are for it"
         )
     if options.data_dir is not None:
-        experiment = training.override(experiment, {"data_dir": options.data_dir})
+        experiment = training.config.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
     session = training.prepare(experiment, training=False, rates=rates)
     if path is not None:
@@ -67,4 +67,4 @@ def _checkpoint(run: training.Run, which: str) -> Path | None:
     if not which.isdecimal() or int(which) not in steps:
         there = ", ".join(map(str, steps))
         raise Failure(f"{run.path} has no checkpoint {which!r}: choose last, best, {there}")
-    return training.checkpoints.of_step(run.checkpoints, int(which))
+    return training.checkpoints.step_path(run.checkpoints, int(which))

@@ -74,7 +74,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     }, 0
 
 
-def _look(session: training.Session, state: training.TrainState, example: int):
+def _look(session: training.session.Session, state: training.TrainState, example: int):
     """Taps of every layer `{layer: {kind: [T, N]}}` for one example, firing rates, its class."""
     test = session.dataset.test
     # The example first, then the ones after it; an example that is not there wraps round.
@@ -95,7 +95,7 @@ def _look(session: training.Session, state: training.TrainState, example: int):
     return taps, {k: float(v) for k, v in rates.items() if k in spiking}, label
 
 
-def _learned(run: training.Run, session: training.Session, state: training.TrainState):
+def _learned(run: training.Run, session: training.session.Session, state: training.TrainState):
     """Heading, text and figure of each picture of a network that learned by plasticity."""
     learner = session.program
     sections = _learning(run)

@@ -76,8 +76,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         if plan.options.keep_pages and not training.keep_pages():
             screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
         connect(plan.options, screen)
-        agree(training.plain_values(plan.experiment))
-        out = Path(training.decided(lambda: str(_directory(plan.options.out, plan.experiment))))
+        agree(training.config.plain_values(plan.experiment))
+        out = Path(training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment))))
         mesh = mesh_of(plan.options.mesh)
         session = training.prepare(plan.experiment, mesh=mesh, rates=True)
         parameters = training.count(session.state.params)
@@ -100,7 +100,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "test_loss": evaluation and evaluation.loss,
         "firing_rates": evaluation and evaluation.rates,
         "nasfr": evaluation and evaluation.nasfr,
-        "best_test_accuracy": result.best_accuracy,
+        "best_test_accuracy": result.best,
         "best_step": result.best_step,
         "steps": result.step,
         "epochs": round(result.step / session.loader.steps_per_epoch, 4),
@@ -136,7 +136,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> training.Result:
+def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> training.loop.Result:
     epochs = session.experiment.epochs
     with progress(screen, steps=session.steps, epochs=epochs) as report:
         return training.fit(
@@ -157,23 +157,23 @@ def _plan(arguments: list[str]) -> _Plan:
         if given:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {given}")
         resumed = training.Run.open(resume)
-        experiment = training.experiment_of(resumed)
+        experiment = resumed.experiment()
         source = resumed.source.read_text(encoding="utf-8")
     else:
         path = given or Path(default_experiment.__file__)
-        experiment = training.load_experiment(path)
+        experiment = training.config.load_experiment(path)
         source = path.read_text(encoding="utf-8")
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
-    fixed = sorted(set(changed) & set(training.FIXED)) if resumed else []
+    fixed = sorted(set(changed) & set(training.config.FIXED)) if resumed else []
     if fixed:
         raise Failure(
             f"a resumed run cannot change {', '.join(fixed)}: train anew into another --out"
         )
-    experiment = training.override(experiment, changed)
-    training.check(experiment)
-    training.parse_mesh(options.mesh or "")
+    experiment = training.config.override(experiment, changed)
+    training.config.check(experiment)
+    training.sharding.parse_mesh(options.mesh or "")
     cache.enable(on=not options.no_cache)
     return _Plan(experiment, source, options, resumed)
 

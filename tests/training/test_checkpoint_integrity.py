@@ -46,7 +46,7 @@ def test_every_file_counts(folder, compiled):
             else:
                 file.write_bytes(content[: len(content) // 2 if harm == "halve" else 0])
             assert not integrity.whole(path), f"{harm} {file.name}"
-            with pytest.raises(training.DamagedCheckpointError, match="cannot be read.*delete"):
+            with pytest.raises(training.errors.DamagedCheckpointError, match="cannot be read.*delete"):
                 checkpoints.load(path, compiled.state)
             file.write_bytes(content)
     assert integrity.whole(path)
@@ -85,9 +85,9 @@ def test_all_of_them_damaged_is_an_error(folder, compiled):
     for step in (1, 2):
         (folder / f"{step:08}" / "sizes.json").unlink()
     said = []
-    with pytest.raises(training.CheckpointError, match="none of the 2 checkpoints") as refused:
+    with pytest.raises(training.errors.CheckpointError, match="none of the 2 checkpoints") as refused:
         checkpoints.load_newest(folder, compiled.state, warn=said.append)
-    assert len(said) == 2 and not isinstance(refused.value, training.DamagedCheckpointError)
+    assert len(said) == 2 and not isinstance(refused.value, training.errors.DamagedCheckpointError)
     assert checkpoints.newest(folder) is None and checkpoints.best(folder) is None
 
 
@@ -98,7 +98,7 @@ def test_a_note_that_makes_no_sense_is_damage(folder, nonsense):
     said["custom_metadata"]["schema"] = json.loads(nonsense)
     file.write_text(json.dumps(said))
     integrity.write_sizes(folder / "00000002")
-    with pytest.raises(training.DamagedCheckpointError, match="schema"):
+    with pytest.raises(training.errors.DamagedCheckpointError, match="schema"):
         integrity.checked_note(folder / "00000002")
 
 

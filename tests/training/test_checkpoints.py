@@ -36,7 +36,7 @@ def test_another_model_is_refused_with_the_difference(tmp_path, state):
     path = checkpoints.save(tmp_path, state)
     _, wider = training.initialize(make(width=9), steps=1)
     with pytest.raises(
-        training.CheckpointError, match=r"another model.*kernel.*\[64, 8\].*\[64, 9\]"
+        training.errors.CheckpointError, match=r"another model.*kernel.*\[64, 8\].*\[64, 9\]"
     ):
         checkpoints.load(path, wider)
 
@@ -59,5 +59,5 @@ def test_no_folder_no_checkpoints(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path, state):
     (tmp_path / "00000009").mkdir()
-    with pytest.raises(training.CheckpointError, match="cannot be read.*delete that folder"):
+    with pytest.raises(training.errors.CheckpointError, match="cannot be read.*delete that folder"):
         checkpoints.load(tmp_path / "00000009", state)

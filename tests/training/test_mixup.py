@@ -25,12 +25,12 @@ def begun(**fields):
 
 
 def given(program):
-    return jax.jit(functools.partial(training.given, program))
+    return jax.jit(functools.partial(training.objective.encode_batch, program))
 
 
 def judge(program):
     def of(state, shown):
-        return training.objective(state.params, program, state, shown, batch())
+        return training.objective.objective(state.params, program, state, shown, batch())
 
     return jax.jit(of)
 
@@ -103,7 +103,7 @@ def test_a_step_counts_the_label_of_the_larger_share():
 @pytest.mark.slow
 def test_every_memory_strategy_sees_the_same_mixture():
     (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory="time=recompute(1)")
-    assert_same_bits(training.given(program, state, batch()), training.given(other, same, batch()))
+    assert_same_bits(training.objective.encode_batch(program, state, batch()), training.objective.encode_batch(other, same, batch()))
     step = lambda program: jax.jit(functools.partial(training.train_step, program))  # noqa: E731
     (_, first), (_, second) = step(program)(state, batch()), step(other)(same, batch())
     np.testing.assert_allclose(first.loss, second.loss, rtol=1e-6)
@@ -116,5 +116,5 @@ def test_frames_that_cannot_be_blended_are_refused():
 
     experiment = dataclasses.replace(make(mixup=0.5), encode=encode)
     program, state = training.initialize(experiment, steps=10)
-    with pytest.raises(training.ExperimentError, match="these are int32"):
-        training.given(program, state, batch())
+    with pytest.raises(training.errors.ExperimentError, match="these are int32"):
+        training.objective.encode_batch(program, state, batch())

@@ -142,7 +142,7 @@ def test_other_options_than_process_0_are_refused(tmp_path):
     ],
 )
 def test_processes_that_cannot_find_each_other_are_told_why(coordinator, count, number, cure):
-    with pytest.raises(training.MeshError, match=re.escape(cure)):
+    with pytest.raises(training.errors.MeshError, match=re.escape(cure)):
         multihost.connect(coordinator, processes=count, process=number)
 
 
@@ -150,11 +150,11 @@ def test_processes_that_cannot_find_each_other_are_told_why(coordinator, count, 
 def test_one_process_decides_for_itself():
     multihost.connect(None)
     assert multihost.leads() and multihost.decided(lambda: "so") == "so"
-    wishes = multihost.Wishes(training.make_mesh())
+    wishes = multihost.Wishes(training.sharding.make_mesh())
     assert [wishes(False), wishes(True)] == [False, True]
 
 
 @pytest.mark.fast
 def test_nobody_who_listens_is_told():
-    with pytest.raises(training.MeshError, match="process 0 does not listen at localhost:"):
+    with pytest.raises(training.errors.MeshError, match="process 0 does not listen at localhost:"):
         multihost.connect(f"localhost:{free_port()}", processes=2, process=1, timeout=0)

@@ -23,7 +23,7 @@ def ill(session, *, at, **fields):
     def train(state, batch):
         if int(state.position) not in at:
             return session.train(state, batch)
-        metrics = training.TrainMetrics(
+        metrics = training.step.TrainMetrics(
             *jnp.full((4,), jnp.nan), jnp.zeros((), bool), jnp.zeros(())
         )
         if experiment.not_finite == "skip":  # what train_step does then
@@ -39,8 +39,8 @@ def by_hand(session, positions):
     state = session.state
     for position in positions:
         state = state._replace(position=jnp.asarray(position, jnp.int32))
-        batch = training.sharded(session.loader.batch(position), session.mesh)
-        state, _ = session.train(training.place(state, session.mesh), batch)
+        batch = training.sharding.shard_batch(session.loader.batch(position), session.mesh)
+        state, _ = session.train(training.sharding.place(state, session.mesh), batch)
     return state
 
 
@@ -89,7 +89,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start(compiled, run):
 
 def test_the_fourth_rollback_to_one_step_ends_the_run(compiled, run):
     session = ill(compiled, at=set(range(2, 40)), **ROLLBACK)
-    with pytest.raises(training.NotFiniteError, match="3 rollbacks did not help") as error:
+    with pytest.raises(training.errors.NotFiniteError, match="3 rollbacks did not help") as error:
         training.fit(session, run)
     assert error.value.step == 2
     assert len([r for r in run.records() if r["kind"] == "rollback"]) == 3
@@ -104,7 +104,7 @@ def test_a_stream_past_its_bound_is_never_rolled_back(compiled, run):
         state, metrics = session.train(state, batch)
         return state, metrics._replace(stream=jnp.full((), 2.0))
 
-    with pytest.raises(training.StreamBoundError):
+    with pytest.raises(training.errors.StreamBoundError):
         training.fit(dataclasses.replace(session, train=train), run, warn=pytest.fail)
 
 
