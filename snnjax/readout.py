@@ -7,8 +7,8 @@
     last            o[T-1]
 
 Outputs are spikes or, of neurons that never fire, membrane potentials. All but `weighted_rate` and
-`last` are blind to the order of the timesteps. Axes between batch and class are kept. With `lengths`
-every readout ignores the padding of shorter sequences.
+`last` are blind to the order of the timesteps. Axes between batch and class are kept. With
+`lengths` every readout ignores the padding of shorter sequences.
 """
 
 from __future__ import annotations

@@ -228,4 +228,6 @@ def test_the_default_experiment_is_the_one_in_the_folder_of_experiments():
 
     path = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
     found = training.config.load_experiment(path)
-    assert training.config.plain_values(found) == training.config.plain_values(default_experiment.config())
+    assert training.config.plain_values(found) == training.config.plain_values(
+        default_experiment.config()
+    )

@@ -146,7 +146,9 @@ def digest(run):
         opened = training.Run.open(run)
         _, state = training.initialize(opened.experiment(), steps=STEPS)
         newest = training.checkpoints.newest(opened.checkpoints)
-        state = training.checkpoints.load(newest, training.sharding.place(state, training.sharding.make_mesh()))
+        state = training.checkpoints.load(
+            newest, training.sharding.place(state, training.sharding.make_mesh())
+        )
         words = hashlib.sha256()
         for leaf in jax.tree.leaves(state):
             key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -88,7 +88,7 @@ def experiment(kind, memory=""):
     """One of the three."""
     own = {"network": spiking, "memory": memory, "norm_groups": 8 if kind == "ghost" else 1}
     if kind == "analog":
-        own = {"network": analog, "loss": squared}
+        own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
         timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
@@ -99,10 +99,15 @@ def spikes(program, state, batch):
     """Of every layer, on each device of its own examples."""
 
     def own(state, shown, batch):
-        seen = training.objective.objective(state.params, program, state, shown, batch, taps=("spikes",))
+        seen = training.objective.objective(
+            state.params, program, state, shown, batch, taps=("spikes",)
+        )
         return seen[1][2].taps
 
-    shown, state = training.objective.encode_batch(program, state, batch), state._replace(optimizer=())
+    shown, state = (
+        training.objective.encode_batch(program, state, batch),
+        state._replace(optimizer=()),
+    )
     if not program.axes:
         return own(state, shown, batch)
     whole, cut, spread = P(), P(program.axes), P(None, program.axes)
@@ -116,7 +121,9 @@ def measured(experiment, mesh):
     """Losses and parameters of 20 steps, the first gradient and spikes, bytes of a device."""
     session = training.prepare(experiment, mesh=mesh)
     layout = training.sharding.state_shardings(session.state, mesh, experiment.layout)
-    compiling = functools.partial(training.sharding.compile_step, mesh=mesh, layout=layout, donate=False)
+    compiling = functools.partial(
+        training.sharding.compile_step, mesh=mesh, layout=layout, donate=False
+    )
     batch = training.sharding.feed(session.loader, 0, mesh)
     grading = compiling(functools.partial(training.objective.gradient, session.program))
     looking = compiling(functools.partial(spikes, session.program))

@@ -130,7 +130,7 @@ def _split(inputs: Inputs, labels: np.ndarray) -> Split:
     if not isinstance(inputs, (list, tuple, Recordings)):
         inputs = np.asarray(inputs)  # a jax.Array would be gathered on the device, batch by batch
     labels = np.asarray(labels)
-    if labels.dtype.kind == "f" and labels.ndim > 1:
+    if labels.dtype.kind == "f" and labels.ndim > 1 and not _is_one_hot(labels):
         return Split(inputs, labels.astype(np.float32))
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise TypeError(
@@ -139,3 +139,9 @@ def _split(inputs: Inputs, labels: np.ndarray) -> Split:
             "labels[:, None] for D = 1"
         )
     return Split(inputs, labels.astype(np.int32))
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    """True if every row is 0 but for a single 1."""
+    rows = labels.reshape(-1, labels.shape[-1])
+    return rows.shape[1] > 1 and bool(((rows == 1).sum(1) == 1).all() and (rows.sum(1) == 1).all())

@@ -22,13 +22,15 @@ from snnjax import data
 from snnjax.memory import parse_strategy
 from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError, user_code
-from snnjax.training.experiment import BaseExperiment
+from snnjax.training.experiment import BaseExperiment, Experiment, check_learning
 from snnjax.training.learners import learner
 
 __all__ = [
     "FIXED",
     "check",
+    "check_learning",
     "check_types",
+    "gradient_experiment",
     "load_dataset",
     "load_experiment",
     "override",
@@ -84,6 +86,16 @@ def load_experiment(path: str | Path) -> BaseExperiment:
             f"{path}: config() returned {type(experiment).__name__}, not a training.Experiment"
         )
     return experiment
+
+
+def gradient_experiment(experiment: BaseExperiment) -> Experiment:
+    """The experiment itself, if it learns by gradients.
+
+    Raises:
+        ExperimentError: It learns in another way.
+    """
+    check_learning(experiment, "gradients")
+    return typing.cast(Experiment, experiment)
 
 
 def load_dataset(experiment: BaseExperiment) -> data.Dataset:

@@ -150,10 +150,13 @@ class Experiment(BaseExperiment):
     memory_scheduler: bool | None = None
 
 
+_KINDS = {"gradients": "a training.Experiment", "plasticity": "a training.Unsupervised"}
+
+
 def check_learning(experiment: BaseExperiment, learns_by: str) -> None:
     """Raises `ExperimentError` if an experiment learns in another way than "gradients", say."""
     if experiment.learns_by != learns_by:
         raise ExperimentError(
-            f"{experiment.name} learns by {experiment.learns_by}, and this is for experiments that "
-            f"learn by {learns_by}: snnjax train, eval and show take either"
+            f"{experiment.name} learns by {experiment.learns_by}, and this needs {_KINDS[learns_by]}: "
+            "snnjax train, eval and show take either kind"
         )

@@ -115,9 +115,7 @@ class PlasticityMetrics(NamedTuple):
         return {}
 
 
-def initialize(
-    experiment: Unsupervised, *, classes: int
-) -> tuple[PlasticityProgram, TrainState]:
+def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityProgram, TrainState]:
     """Makes the network and its state before the first example.
 
     Args:

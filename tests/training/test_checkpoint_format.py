@@ -46,7 +46,9 @@ def test_a_newer_form_is_refused_and_not_passed_over(tmp_path, session):
         lambda: checkpoints.load(path, session.state),
         lambda: checkpoints.load_newest(tmp_path, session.state, warn=pytest.fail),
     ):
-        with pytest.raises(training.errors.CheckpointError, match="newer snnjax.*upgrade") as refused:
+        with pytest.raises(
+            training.errors.CheckpointError, match="newer snnjax.*upgrade"
+        ) as refused:
             read()
         assert not isinstance(refused.value, training.errors.DamagedCheckpointError)
 

@@ -6,6 +6,7 @@ import pytest
 
 from snnjax import training
 from snnjax.training import checkpoints
+from snnjax.training.checkpoints import store
 from tests.training.conftest import assert_same_bits, make
 
 
@@ -43,11 +44,11 @@ def test_another_model_is_refused_with_the_difference(tmp_path, state):
 
 def test_newest_best_and_pruning(tmp_path, state):
     for step, accuracy in [(1, 0.3), (2, 0.9), (3, None), (4, 0.9), (5, 0.4)]:
-        checkpoints.save(tmp_path, at(state, step), accuracy=accuracy)
+        checkpoints.save(tmp_path, at(state, step), score=accuracy)
     (tmp_path / "00000006.orbax-checkpoint-tmp").mkdir()  # what a killed process leaves
     assert checkpoints.steps(tmp_path) == [1, 2, 3, 4, 5]
     assert checkpoints.best(tmp_path).name == "00000002"
-    checkpoints.prune(tmp_path, keep=2, spare=2)
+    store.prune(tmp_path, keep=2, spare=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000004", "00000005"]
     assert checkpoints.newest(tmp_path).name == "00000005"
 

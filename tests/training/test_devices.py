@@ -101,7 +101,9 @@ def steps(session, count=4):
     state = session.state._replace()
     state = jax.tree.map(lambda x: jax.numpy.copy(x), state)
     for step in range(count):
-        state, metrics = session.train(state, training.sharding.feed(session.loader, step, session.mesh))
+        state, metrics = session.train(
+            state, training.sharding.feed(session.loader, step, session.mesh)
+        )
     return state, metrics
 
 

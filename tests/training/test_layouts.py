@@ -82,7 +82,9 @@ def test_a_rule_that_does_not_fit_is_refused(spec, why):
     import dataclasses
 
     experiment = dataclasses.replace(make(width=9), layout=lambda path, shape, mesh: spec)
-    with pytest.raises(training.errors.MeshError, match=f"the layout puts .* does not fit: .*({why})"):
+    with pytest.raises(
+        training.errors.MeshError, match=f"the layout puts .* does not fit: .*({why})"
+    ):
         laid_out(experiment, fsdp=2)
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from snnjax import training
+from snnjax import data, training
 from snnjax.training import checkpoints
 from tests.training.conftest import assert_same_bits, make
 
@@ -132,7 +132,9 @@ def test_what_diverges_stops_with_the_last_good_state_saved(compiled, run, monke
             return state._replace(finite=after.finite), metrics
         return session.train(state, batch)
 
-    with pytest.raises(training.errors.NotFiniteError, match="--learning-rate .*--clip-norm") as caught:
+    with pytest.raises(
+        training.errors.NotFiniteError, match="--learning-rate .*--clip-norm"
+    ) as caught:
         training.fit(dataclasses.replace(session, train=train), run)
     assert caught.value.step == 3
     assert checkpoints.steps(run.checkpoints) == [3]
@@ -148,10 +150,10 @@ def test_patience_ends_a_run_early(compiled, run):
 
     def judge(state, batch):
         del state, batch
-        return training.step.EvalMetrics(1.0, next(accuracies), 1.0, {}, {}, {})
+        return training.step.EvalMetrics(1.0, {"accuracy": next(accuracies)}, 1.0, {}, {}, {})
 
-    judged = dataclasses.replace(session, judge=judge)
-    judged = dataclasses.replace(judged, experiment=make(epochs=5, patience=2, eval_batch=360))
+    loader = data.evaluation_loader(session.dataset.test, batch_size=360)
+    judged = dataclasses.replace(session, eval=judge, evaluation_loader=loader)
     result = training.fit(judged, run)
     assert (result.step, result.best_step, result.best) == (20, 10, 0.5)
     assert not result.interrupted

@@ -4,7 +4,7 @@ import jax
 import pytest
 
 from snnjax import training
-from snnjax.training.sharding import batch_axes, shares
+from snnjax.training.sharding import batch_axes, batch_shares
 
 pytestmark = pytest.mark.fast
 
@@ -30,10 +30,10 @@ def test_one_size_takes_the_devices_that_are_left():
 
 
 def test_a_batch_is_shared_along_data_and_fsdp():
-    assert shares(training.sharding.make_mesh(data=2, fsdp=2, model=2)) == 4
+    assert batch_shares(training.sharding.make_mesh(data=2, fsdp=2, model=2)) == 4
     assert batch_axes(training.sharding.make_mesh()) == ("data", "fsdp")
     own = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
-    assert shares(own) == 2 and batch_axes(own) == ("data",)
+    assert batch_shares(own) == 2 and batch_axes(own) == ("data",)
 
 
 @pytest.mark.parametrize(

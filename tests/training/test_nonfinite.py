@@ -14,7 +14,7 @@ pytestmark = pytest.mark.fast
 
 def metrics(*, finite=True, stream=0.0):
     loss = 1.0 if finite else np.nan
-    return training.step.TrainMetrics(loss, 0.5, 1.0, 1e-3, finite, stream)
+    return training.step.TrainMetrics(loss, {"accuracy": 0.5}, 1.0, 1e-3, finite, stream)
 
 
 def test_a_finite_step_counts():
@@ -39,7 +39,9 @@ def test_at_the_floor_of_the_scale_it_is_one(policy):
 
 @pytest.mark.parametrize("policy", ["stop", "rollback"])
 def test_one_that_is_not_finite_is_raised(policy):
-    with pytest.raises(training.errors.NotFiniteError, match=r"not finite at step 7 \(loss nan") as error:
+    with pytest.raises(
+        training.errors.NotFiniteError, match=r"not finite at step 7 \(loss nan"
+    ) as error:
         Guard(make(not_finite=policy)).admits(7, metrics(finite=False))
     assert error.value.step == 6
 
@@ -78,7 +80,7 @@ def test_rollbacks_are_limited_between_checkpoints_and_in_all():
     guard = Guard(make(not_finite="rollback"))
     allowed = 0
     while guard.allows_rollback(error):
-        guard.saved()
+        guard.notice_checkpoint()
         allowed += 1
     assert allowed == 10
     assert not Guard(make()).allows_rollback(error)
@@ -88,7 +90,8 @@ def test_rollbacks_are_limited_between_checkpoints_and_in_all():
 def test_plasticity_hears_nothing_of_learning_rates():
     values = {f.name: None for f in dataclasses.fields(training.Unsupervised)}
     guard = Guard(training.Unsupervised(**{**values, "not_finite": "stop"}))
-    seen = training.unsupervised.PlasticityMetrics(0.1, 0.9, 1.0, 1.0, 1.0, False, 0.0)
+    accuracy = {"accuracy": 0.9}
+    seen = training.unsupervised.PlasticityMetrics(0.1, accuracy, 1.0, 1.0, 1.0, False, 0.0)
     with pytest.raises(training.errors.NotFiniteError) as error:
         guard.admits(2, seen)
     said = f"{error.value} {guard.cure()}"
@@ -98,5 +101,7 @@ def test_plasticity_hears_nothing_of_learning_rates():
 
 
 def test_an_unknown_policy_is_refused():
-    with pytest.raises(training.errors.ExperimentError, match='"stop", "skip" or "rollback".*"?ignore'):
+    with pytest.raises(
+        training.errors.ExperimentError, match='"stop", "skip" or "rollback".*"?ignore'
+    ):
         training.config.check(make(not_finite="ignore"))

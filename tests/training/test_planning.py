@@ -153,7 +153,9 @@ def test_the_largest_value_is_none_where_nothing_fits():
 @pytest.mark.fast
 @pytest.mark.parametrize("field", ["depth", "learning_rate", "memory", "name", "patience"])
 def test_only_a_whole_number_can_be_enlarged(field):
-    with pytest.raises(training.errors.ExperimentError, match=f"no whole-number field '{field}'.*batch"):
+    with pytest.raises(
+        training.errors.ExperimentError, match=f"no whole-number field '{field}'.*batch"
+    ):
         training.planning.integer_field(SMALL, field)
     assert training.planning.integer_field(SMALL, "side") == SIDE
 
@@ -181,7 +183,9 @@ def test_an_experiment_that_fails_is_not_taken_for_a_strategy_that_is_refused():
     with pytest.raises(training.errors.ExperimentError, match="the network failed.*time first"):
         training.planning.plan(wide, dataset=noise, strategies=[memory.Strategy()])
     with pytest.raises(memory.StrategyError, match="no strategy is admitted.*nn.Reversible"):
-        training.planning.plan(SMALL, dataset=noise, strategies=[memory.parse_strategy("depth=reverse")])
+        training.planning.plan(
+            SMALL, dataset=noise, strategies=[memory.parse_strategy("depth=reverse")]
+        )
 
 
 @pytest.mark.slow
@@ -190,7 +194,11 @@ def test_an_experiment_that_fails_is_not_taken_for_a_strategy_that_is_refused():
 def test_the_whole_menu_on_larger_networks(name, order):
     experiment = long(NETWORKS[name], widths=(8, 8, 16), side=16, order=order)
     plan = planned(experiment)
-    assert len(plan.admitted) == len(plan.candidates) == len(training.planning.network_strategies(experiment))
+    assert (
+        len(plan.admitted)
+        == len(plan.candidates)
+        == len(training.planning.network_strategies(experiment))
+    )
     whole, least = plan.admitted[0].measured, plan.leanest.measured
     share = {"time": 10, "layer": 4 / 3}[order]
     assert share * least.total_bytes < whole.total_bytes

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import training
-from snnjax.training import checkpoints
+from snnjax.training.checkpoints import integrity
 from tests.training.conftest import assert_same_bits
 from tests.training.test_loop import fresh, stop_after
 
@@ -23,8 +23,9 @@ def ill(session, *, at, **fields):
     def train(state, batch):
         if int(state.position) not in at:
             return session.train(state, batch)
+        loss, accuracy, norm, rate = jnp.full((4,), jnp.nan)
         metrics = training.step.TrainMetrics(
-            *jnp.full((4,), jnp.nan), jnp.zeros((), bool), jnp.zeros(())
+            loss, {"accuracy": accuracy}, norm, rate, jnp.zeros((), bool), jnp.zeros(())
         )
         if experiment.not_finite == "skip":  # what train_step does then
             return state._replace(step=state.step + 1, position=state.position + 1), metrics
@@ -123,4 +124,4 @@ def test_a_rollback_passes_over_damaged_checkpoints(compiled, run):
     result = training.fit(session, run, warn=said.append, report=report)
     assert_same_bits(result.state, by_hand(compiled, [0, 1, *range(6, 14)]))
     assert "back to step 2" in said[-1]
-    assert checkpoints.whole(run.checkpoints / "00000010")
+    assert integrity.is_complete(run.checkpoints / "00000010")

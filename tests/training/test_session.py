@@ -1,6 +1,7 @@
 """What cannot be trained is refused before anything is written."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -46,8 +47,14 @@ def test_functions_that_fail_are_named():
     refuse("encode.* failed: KeyError", encode=broken)
     refuse("schedule.* failed: KeyError", schedule=broken)
     refuse("optimizer.* failed: KeyError", optimizer=broken)
-    refuse("failed: KeyError", loss=broken)
-    refuse("one number per example", loss=lambda experiment, outputs, labels: jnp.mean(outputs))
+    refuse("task.* failed: KeyError", task=broken)
+    refuse("failed: KeyError", task=functools.partial(training.classification, loss=broken))
+
+    def mean(experiment, outputs, labels):
+        return jnp.mean(outputs)
+
+    task = functools.partial(training.classification, loss=mean)
+    refuse("one number per example", task=task)
 
 
 def test_frames_that_do_not_fit_the_network():

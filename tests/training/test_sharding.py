@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from snnjax import data, training
-from snnjax.training.sharding import rows_of
+from snnjax.training.sharding import device_rows
 
 pytestmark = pytest.mark.fast
 
@@ -27,7 +27,7 @@ def test_a_batch_is_cut_along_its_rows(loader):
 
 def test_rows_of_all_devices_are_the_whole_batch_once(loader):
     mesh = training.sharding.make_mesh(data=4, model=2)
-    assert rows_of(mesh.local_devices, 16, mesh).tolist() == list(range(16))
+    assert device_rows(mesh.local_devices, 16, mesh).tolist() == list(range(16))
     places = training.sharding.feed(loader, 0, mesh).labels.sharding.devices_indices_map((16,))
     rows = sorted(range(16)[place[0]][0] for place in places.values())
     assert rows == [0, 0, 4, 4, 8, 8, 12, 12]  # twice, as the model axis has all of the batch
@@ -44,7 +44,7 @@ def test_processes_read_disjoint_parts_of_the_one_batch(processes, axes, rows, s
     size = 8 * rows
     loader = data.Loader(data.load("digits").train, batch_size=size, seed=5)
     groups = np.split(mesh.devices.ravel(), processes)  # as processes have them
-    parts = [rows_of(group, size, mesh) for group in groups]
+    parts = [device_rows(group, size, mesh) for group in groups]
     assert sorted(np.concatenate(parts)) == list(range(size))
     read = [loader.batch(step, rows=part) for part in parts]
     whole = loader.batch(step)

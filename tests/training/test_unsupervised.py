@@ -50,7 +50,9 @@ def session(path):
 def again(session, **changes):
     """The session with a state that was not consumed."""
     _, state = training.unsupervised.initialize(session.experiment, classes=10)
-    return dataclasses.replace(session, state=training.sharding.place(state, session.mesh), **changes)
+    return dataclasses.replace(
+        session, state=training.sharding.place(state, session.mesh), **changes
+    )
 
 
 def fitted(session, folder, **options):
