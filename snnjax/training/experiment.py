@@ -157,6 +157,6 @@ def check_learning(experiment: BaseExperiment, learns_by: str) -> None:
     """Raises `ExperimentError` if an experiment learns in another way than "gradients", say."""
     if experiment.learns_by != learns_by:
         raise ExperimentError(
-            f"{experiment.name} learns by {experiment.learns_by}, and this needs {_KINDS[learns_by]}: "
-            "snnjax train, eval and show take either kind"
+            f"{experiment.name} learns by {experiment.learns_by}, and this needs "
+            f"{_KINDS[learns_by]}: snnjax train, eval and show take either kind"
         )
