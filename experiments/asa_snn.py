@@ -126,7 +126,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        loss=loss,
+        task=functools.partial(training.classification, loss=loss),
         timesteps=8,
         batch=16,
         eval_batch=220,

@@ -121,7 +121,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        loss=loss,
+        task=functools.partial(training.classification, loss=loss),
         schedule=functools.partial(training.warmup_cosine, floor=1e-6),
         optimizer=optimizer,
         timesteps=60,

@@ -157,7 +157,7 @@ def trained(path):
     newest = training.checkpoints.newest(run.checkpoints)
     if newest is None:
         raise SystemExit(f"{path} has no checkpoint yet: snnjax train --resume {path}")
-    program, state = training.initialize(training.experiment_of(run), steps=1)
+    program, state = training.initialize(run.experiment(), steps=1)
     state = training.checkpoints.load(newest, state)
     return program.network(state), state.statistics
 
@@ -184,7 +184,7 @@ def rows(path, data_dir):
 
     One that was trained with rounding is stored by its own plan only, as it ran in training.
     """
-    experiment = training.override(config(), {"data_dir": data_dir})
+    experiment = training.config.override(config(), {"data_dir": data_dir})
     network, statistics = trained(path)
     plans = {name: Kernels(quantizer) for name, quantizer in PLANS.items()}
     if isinstance(body := network.body, nn.Quantized):

@@ -85,8 +85,8 @@ def train(fields, out, rest, core):
 def measured(name, out, report):
     """A row of the table, from its run."""
     run = training.Run.open(out)
-    experiment = training.load_experiment(out / "experiment.py")
-    experiment = training.override(experiment, run.config())
+    experiment = training.config.load_experiment(out / "experiment.py")
+    experiment = training.config.override(experiment, run.config())
     network = experiment.learner(experiment)
     records = [r for r in run.records() if r["kind"] == "train"]
     matrices = 1 if experiment.lateral else 2

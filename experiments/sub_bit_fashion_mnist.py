@@ -109,7 +109,7 @@ def config():
 def main(path):
     """Prints bytes and test accuracy of a run, as it was trained and as it is stored."""
     run = training.Run.open(path)
-    session = training.prepare(training.experiment_of(run), training=False)
+    session = training.prepare(run.experiment(), training=False)
     newest = training.checkpoints.newest(run.checkpoints)
     state = training.checkpoints.load(newest, session.state)
     trained = session.program.network(state)

@@ -27,6 +27,7 @@ Command: snnjax train experiments/t_revsnn_dvs.py --data-dir "$SNNJAX_DATA"
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        loss=loss,
+        task=functools.partial(training.classification, loss=loss),
         schedule=schedule,
         optimizer=optimizer,
         timesteps=8,

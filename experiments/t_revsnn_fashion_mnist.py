@@ -18,6 +18,7 @@ Command: snnjax train experiments/t_revsnn_fashion_mnist.py --data-dir "$SNNJAX_
 """
 
 import dataclasses
+import functools
 
 import jax.numpy as jnp
 
@@ -76,7 +77,7 @@ def config():
         dataset=dataset,
         encode=encode,
         readout=readout.last,
-        loss=loss,
+        task=functools.partial(training.classification, loss=loss),
         timesteps=2,
         batch=64,
         epochs=6,

@@ -32,6 +32,7 @@ Command: snnjax train experiments/t_revsnn_imagenet.py --data-dir "$SNNJAX_DATA"
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -111,7 +112,7 @@ def config():
         dataset=dataset,
         encode=encode,
         readout=readout.last,
-        loss=loss,
+        task=functools.partial(training.classification, loss=loss),
         schedule=schedule,
         optimizer=optimizer,
         timesteps=4,

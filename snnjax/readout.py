@@ -7,7 +7,8 @@
     last            o[T-1]
 
 Outputs are spikes or, of neurons that never fire, membrane potentials. All but `weighted_rate` and
-`last` are blind to the order of the timesteps. Axes between batch and class are kept.
+`last` are blind to the order of the timesteps. Axes between batch and class are kept. With
+`lengths` every readout ignores the padding of shorter sequences.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ import jax.numpy as jnp
 from snnjax.typing import Array
 
 
-def rate(outputs: Array) -> Array:
+def rate(outputs: Array, *, lengths: Array | None = None) -> Array:
     """The mean over time: a firing rate of spikes, a mean potential of membranes.
 
         y = 1/T sum_t o[t]
 
     Args:
         outputs: `[T, B, K]`, floating.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B, K]`, spikes per timestep, or the unit of the membrane potential.
@@ -33,10 +35,15 @@ def rate(outputs: Array) -> Array:
         TypeError: If `outputs` are not floating point.
         ValueError: If `outputs` have fewer than three axes, or no timestep.
     """
-    return jnp.mean(_time_major(outputs), axis=0)
+    outputs = _time_major(outputs)
+    if lengths is None:
+        return jnp.mean(outputs, axis=0)
+    return _ratio(_valid_sum(outputs, lengths), lengths)
 
 
-def weighted_rate(outputs: Array, weights: jax.typing.ArrayLike) -> Array:
+def weighted_rate(
+    outputs: Array, weights: jax.typing.ArrayLike, *, lengths: Array | None = None
+) -> Array:
     """The mean over time under one weight per timestep; equal weights give `rate`.
 
         y = sum_t w[t] o[t] / sum_t w[t]
@@ -46,6 +53,7 @@ def weighted_rate(outputs: Array, weights: jax.typing.ArrayLike) -> Array:
 
     Args:
         outputs: `[T, B, K]`, floating.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
         weights: `[T]`, floating, not negative, with a sum above 0.
 
     Returns:
@@ -71,11 +79,16 @@ def weighted_rate(outputs: Array, weights: jax.typing.ArrayLike) -> Array:
         valid = True
     if not valid:
         raise ValueError(f"weights must not be negative nor all 0, got {weights}: jax.nn.softmax")
+    if lengths is not None:
+        weights = weights.astype(outputs.dtype)
+        weighted = outputs * weights.reshape(-1, *[1] * (outputs.ndim - 1))
+        sums = jnp.sum(jnp.where(mask(lengths, len(outputs)), weights[:, None], 0), axis=0)
+        return _ratio(_valid_sum(weighted, lengths), sums)
     shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
     return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
 
 
-def total(outputs: Array) -> Array:
+def total(outputs: Array, *, lengths: Array | None = None) -> Array:
     """The sum over time: spike counts.
 
         y = sum_t o[t]
@@ -85,6 +98,7 @@ def total(outputs: Array) -> Array:
 
     Args:
         outputs: `[T, B, K]`, floating.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B, K]`, spikes.
@@ -93,10 +107,11 @@ def total(outputs: Array) -> Array:
         TypeError: If `outputs` are not floating point.
         ValueError: If `outputs` have fewer than three axes, or no timestep.
     """
-    return jnp.sum(_time_major(outputs), axis=0)
+    outputs = _time_major(outputs)
+    return jnp.sum(outputs, axis=0) if lengths is None else _valid_sum(outputs, lengths)
 
 
-def max_membrane(outputs: Array) -> Array:
+def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
     """The largest membrane potential over time, of output neurons that integrate and never fire.
 
         y = max_t v[t]
@@ -106,6 +121,7 @@ def max_membrane(outputs: Array) -> Array:
 
     Args:
         outputs: `[T, B, K]`, floating, membrane potentials.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B, K]`, the unit of the membrane potential.
@@ -118,16 +134,20 @@ def max_membrane(outputs: Array) -> Array:
         B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, "The Heidelberg Spiking Data Sets for the
         Systematic Evaluation of Spiking Neural Networks", 2019, arXiv:1910.07407.
     """
-    return jnp.max(_time_major(outputs), axis=0)
+    outputs = _time_major(outputs)
+    if lengths is not None:
+        outputs = jnp.where(_like(mask(lengths, len(outputs)), outputs), outputs, -jnp.inf)
+    return jnp.max(outputs, axis=0)
 
 
-def last(outputs: Array) -> Array:
+def last(outputs: Array, *, lengths: Array | None = None) -> Array:
     """The last timestep, of membranes that remember the rest.
 
         y = o[T-1]
 
     Args:
         outputs: `[T, B, K]`, floating.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B, K]`, the unit of `outputs`.
@@ -136,7 +156,41 @@ def last(outputs: Array) -> Array:
         TypeError: If `outputs` are not floating point.
         ValueError: If `outputs` have fewer than three axes, or no timestep.
     """
-    return _time_major(outputs)[-1]
+    outputs = _time_major(outputs)
+    if lengths is None:
+        return outputs[-1]
+    return outputs[lengths - 1, jnp.arange(outputs.shape[1])]
+
+
+def mask(lengths: Array, timesteps: int) -> Array:
+    """Marks the valid timesteps of padded sequences.
+
+        mask[t, b] = t < lengths[b]
+
+    Args:
+        lengths: `[B]` integers, valid timesteps, in [1, T].
+        timesteps: T.
+
+    Returns:
+        `[T, B]`, bool.
+    """
+    return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
+
+
+def _valid_sum(outputs: Array, lengths: Array) -> Array:
+    """Sum over the valid timesteps; padding may hold anything, not-a-number too."""
+    valid = _like(mask(lengths, len(outputs)), outputs)
+    return jnp.sum(jnp.where(valid, outputs, 0), axis=0)
+
+
+def _ratio(sums: Array, counts: Array) -> Array:
+    """`sums` `[B, ...]` over `counts` `[B]`."""
+    return sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1))
+
+
+def _like(valid: Array, outputs: Array) -> Array:
+    """A mask `[T, B]` with as many axes as the outputs."""
+    return valid.reshape(*valid.shape, *[1] * (outputs.ndim - 2))
 
 
 def _time_major(outputs: Array) -> Array:

@@ -115,7 +115,10 @@ BROKEN = {
     "an encode that fails": ("encode=lambda e, x, key: 1 / 0", "ZeroDivisionError"),
     "optimizer": ("optimizer=lambda e, s: 1 / 0", "optimizer(experiment, schedule) failed"),
     "schedule": ("schedule=lambda e, n: 1 / 0", "schedule(experiment, steps) failed"),
-    "loss": ("loss=lambda e, o, y: o.mean()", "one number per example"),
+    "loss": (
+        "task=lambda e: training.classification(e, loss=lambda e, o, y: o.mean())",
+        "one number per example",
+    ),
     "layout": ("layout=lambda p, s, m: P('rows')", "layout"),
     "a wrong type": ("epochs='two'", "epochs must be int"),
     "a name that is a number": ("name=3", "name must be str"),

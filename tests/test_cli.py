@@ -227,5 +227,7 @@ def test_the_default_experiment_is_the_one_in_the_folder_of_experiments():
     from snnjax import default_experiment, training
 
     path = pathlib.Path(__file__).parents[1] / "experiments" / "digits.py"
-    found = training.load_experiment(path)
-    assert training.plain_values(found) == training.plain_values(default_experiment.config())
+    found = training.config.load_experiment(path)
+    assert training.config.plain_values(found) == training.config.plain_values(
+        default_experiment.config()
+    )

@@ -34,7 +34,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def session(trained):
     """What evaluation works with, and the trained state."""
-    session = training.prepare(training.experiment_of(training.Run.open(trained)), training=False)
+    session = training.prepare(training.Run.open(trained).experiment(), training=False)
     newest = training.checkpoints.newest(training.Run.open(trained).checkpoints)
     assert newest is not None
     return session, training.checkpoints.load(newest, session.state)
@@ -152,7 +152,7 @@ def test_a_pickle_in_place_of_any_file_of_a_checkpoint_is_not_run(
         (copy / name).write_bytes(data.ljust(size, b"\0"))
         try:
             training.checkpoints.load(copy, session[0].state)
-        except training.CheckpointError as error:
+        except training.errors.CheckpointError as error:
             assert "\n" not in str(error)
         assert not trace.exists(), name
         shutil.rmtree(copy.parent)

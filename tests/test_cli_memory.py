@@ -120,13 +120,13 @@ def test_the_very_training_step_of_an_experiment(capsys, here):
     assert {(r["depth"], r["timesteps"]) for r in found["rows"]} == {(2, 2), (2, 4), (3, 2), (3, 4)}
     assert all(row["batch"] == 2048 and row["refused"] is None for row in found["rows"])
     assert "one more block: depth=reverse" in err and "one more timestep: depth" in err
-    experiment = training.override(
-        training.load_experiment("../deep.py"),
+    experiment = training.config.override(
+        training.config.load_experiment("../deep.py"),
         {"depth": 3, "timesteps": 4, "width": 5, "batch": 2048},
     )
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     strategy = memory.parse_strategy("depth=reverse")
-    step, shapes = training.step_under(experiment, strategy, dataset=dataset)
+    step, shapes = training.planning.training_step(experiment, strategy, dataset=dataset)
     measured = memory.measure(step, *shapes, samples=2048)
     row = found["rows"][-1]
     assert (row["strategy"], row["depth"], row["timesteps"]) == ("depth=reverse", 3, 4)

@@ -51,7 +51,7 @@ def wait_for_step(process, folder, step):
 
 def final_state(folder):
     run = training.Run.open(folder)
-    session = training.prepare(training.experiment_of(run), training=False)
+    session = training.prepare(run.experiment(), training=False)
     path = training.checkpoints.newest(run.checkpoints)
     assert path.name == f"{STEPS:08}"
     return training.checkpoints.load(path, session.state)

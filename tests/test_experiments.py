@@ -104,8 +104,8 @@ def no_files(monkeypatch, tmp_path):
 
 def traced(experiment):
     """Metrics of one step and outputs in evaluation, as shapes, and the data set."""
-    training.check(experiment)
-    dataset = training.load_dataset(experiment)
+    training.config.check(experiment)
+    dataset = training.config.load_dataset(experiment)
     one = data.Loader(dataset.train, batch_size=1).batch(0)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
@@ -134,30 +134,33 @@ def traced(experiment):
 
 def assert_learns(experiment):
     """One step of an experiment that learns by plasticity."""
-    training.check(experiment)
-    dataset = training.load_dataset(experiment)
+    training.config.check(experiment)
+    dataset = training.config.load_dataset(experiment)
     one = data.Loader(dataset.train, batch_size=1).batch(0)
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
     )
-    learner, state = training.initialize_learner(experiment, classes=dataset.classes)
-    after, metrics = jax.eval_shape(functools.partial(training.learn_step, learner), state, shapes)
+    learner, state = training.unsupervised.initialize(experiment, classes=dataset.classes)
+    after, metrics = jax.eval_shape(
+        functools.partial(training.unsupervised.train_step, learner), state, shapes
+    )
     assert metrics.loss.shape == () and metrics.loss.dtype == np.float32
     same = jax.tree.map(lambda a, b: (a.shape, a.dtype) == (b.shape, b.dtype), after, state)
     assert all(jax.tree.leaves(same))
 
 
 def assert_trains(experiment):
-    if isinstance(experiment, training.Unsupervised):
+    if experiment.learns_by == "plasticity":
         assert_learns(experiment)
         return
     metrics, outputs, dataset = traced(experiment)
     assert metrics.loss.shape == () and metrics.loss.dtype == np.float32
-    assert outputs.ndim == 3 and outputs.shape[1:] == (experiment.batch, dataset.classes)
+    size = dataset.classes or dataset.train.labels.shape[-1]
+    assert outputs.ndim == 3 and outputs.shape[1:] == (experiment.batch, size)
 
 
 def config_of(name, **fields):
-    return training.override(training.load_experiment(FOLDER / f"{name}.py"), fields)
+    return training.config.override(training.config.load_experiment(FOLDER / f"{name}.py"), fields)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def config_of(name, **fields):
     ids=lambda p: p.stem,
 )
 def test_an_experiment_gives_a_training_step(path):
-    assert_trains(training.load_experiment(path))
+    assert_trains(training.config.load_experiment(path))
 
 
 @pytest.mark.slow
@@ -186,7 +189,7 @@ def test_a_variant_gives_a_training_step(name, fields):
 def test_a_recipe_takes_steps(name, fields):
     """Augmentation, mixup, schedule and optimizer together, in numbers."""
     experiment = config_of(name, **fields)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     loader = data.Loader(dataset.train, batch_size=experiment.batch)
     program, state = training.initialize(experiment, steps=20 * experiment.epochs)
     step = jax.jit(functools.partial(training.train_step, program))
@@ -201,7 +204,7 @@ def test_a_recipe_takes_steps(name, fields):
 @pytest.mark.fast
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
-    training.check(training.load_experiment(path))
+    training.config.check(training.config.load_experiment(path))
     doc = path.read_text().split('"""')[1]
     for word in ("Hardware:", "Time:", "Expected:", "Command:"):
         assert word in doc or "default_experiment" in doc, word
@@ -216,7 +219,7 @@ def test_what_the_command_lines_name_is_there(name):
     experiment = config_of(name)
     doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]
     for option in re.findall(r"--([a-z][a-z-]*)", doc):
-        assert option.replace("-", "_") in training.plain_fields(experiment), option
+        assert option.replace("-", "_") in training.config.plain_fields(experiment), option
 
 
 @pytest.mark.fast

@@ -12,7 +12,7 @@ from tests.programs import EXPERIMENTS, loaded
 
 ABLATION = loaded("stdp_ablation.py")
 ROWS = ABLATION.rows([17.5])
-EXPERIMENT = training.load_experiment(ABLATION.EXPERIMENT)
+EXPERIMENT = training.config.load_experiment(ABLATION.EXPERIMENT)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -22,7 +22,7 @@ def test_options_of_a_row_are_its_fields_and_make_a_network(name):
     _, fields = experiment_args.parse_fields(
         "train", "", EXPERIMENT, none, ["--model=fspinn", *given]
     )
-    experiment = training.override(EXPERIMENT, fields)
+    experiment = training.config.override(EXPERIMENT, fields)
     assert {field: getattr(experiment, field) for field in ROWS[name]} == ROWS[name]
     network = experiment.learner(experiment)
     lateral = isinstance(network.inhibition, plasticity.LateralInhibition)
@@ -45,11 +45,11 @@ def test_a_technique_comes_and_goes_with_what_it_needs():
 
 def test_fewer_images_are_the_first_ones(monkeypatch):
     """Of the experiment, by its field `images`."""
-    whole = training.load_dataset(training.load_experiment(EXPERIMENTS / "digits.py"))
-    made = training.load_experiment(ABLATION.EXPERIMENT)
+    whole = training.config.load_dataset(training.config.load_experiment(EXPERIMENTS / "digits.py"))
+    made = training.config.load_experiment(ABLATION.EXPERIMENT)
     module = sys.modules[made.dataset.__module__]
     monkeypatch.setattr(module.data, "load", lambda name, **options: whole)
-    few = made.dataset(training.override(made, {"images": 7}))
+    few = made.dataset(training.config.override(made, {"images": 7}))
     assert len(few.train) == 7 and len(few.test) == len(whole.test)
     assert (few.train.labels == whole.train.labels[:7]).all()
     assert made.dataset(made) is whole

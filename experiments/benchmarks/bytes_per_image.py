@@ -53,7 +53,9 @@ def temporary(
 
     frames = jax.ShapeDtypeStruct((timesteps, batch, *network.input_shape), jnp.float32)
     labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
-    options = training.compiler_options(training.make_mesh(), memory_scheduler=memory_scheduler)
+    options = training.sharding.compiler_options(
+        training.sharding.make_mesh(), memory_scheduler=memory_scheduler
+    )
     gradient = jax.jit(jax.grad(loss, has_aux=True), compiler_options=options)
     lowered = gradient.lower(params, constants, statistics, frames, labels)
     return lowered.compile().memory_analysis().temp_size_in_bytes

@@ -78,11 +78,11 @@ def step_sizes_and_seconds(depth: int, strategy: str) -> dict[str, Any]:
         made.append(program)
         return state
 
-    shapes, mesh = jax.eval_shape(state), training.make_mesh()
+    shapes, mesh = jax.eval_shape(state), training.sharding.make_mesh()
     batch = jax.eval_shape(
         lambda: data.Batch(jnp.zeros((4, 32, 32, 3)), jnp.zeros(4, jnp.int32), jnp.ones(4))
     )
-    step = training.compile_step(
+    step = training.sharding.compile_step(
         functools.partial(training.train_step, made[0]),
         mesh,
         memory_scheduler=wants_memory_scheduler(made[0], shapes),

@@ -144,9 +144,11 @@ def digest(run):
 
     def work():
         opened = training.Run.open(run)
-        _, state = training.initialize(training.experiment_of(opened), steps=STEPS)
+        _, state = training.initialize(opened.experiment(), steps=STEPS)
         newest = training.checkpoints.newest(opened.checkpoints)
-        state = training.checkpoints.load(newest, training.place(state, training.make_mesh()))
+        state = training.checkpoints.load(
+            newest, training.sharding.place(state, training.sharding.make_mesh())
+        )
         words = hashlib.sha256()
         for leaf in jax.tree.leaves(state):
             key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)

@@ -70,7 +70,9 @@ def compiled(
     function: Callable[..., Any], *arguments: Any, memory_scheduler: bool
 ) -> Callable[..., Any]:
     """The function compiled, on a CPU by one scheduler or the other."""
-    options = training.compiler_options(training.make_mesh(), memory_scheduler=memory_scheduler)
+    options = training.sharding.compiler_options(
+        training.sharding.make_mesh(), memory_scheduler=memory_scheduler
+    )
     return jax.jit(function).lower(*arguments).compile(compiler_options=options)
 
 

@@ -88,7 +88,7 @@ def experiment(kind, memory=""):
     """One of the three."""
     own = {"network": spiking, "memory": memory, "norm_groups": 8 if kind == "ghost" else 1}
     if kind == "analog":
-        own = {"network": analog, "loss": squared}
+        own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
         timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
@@ -99,14 +99,19 @@ def spikes(program, state, batch):
     """Of every layer, on each device of its own examples."""
 
     def own(state, shown, batch):
-        seen = training.objective(state.params, program, state, shown, batch, taps=("spikes",))
+        seen = training.objective.objective(
+            state.params, program, state, shown, batch, taps=("spikes",)
+        )
         return seen[1][2].taps
 
-    shown, state = training.given(program, state, batch), state._replace(optimizer=())
+    shown, state = (
+        training.objective.encode_batch(program, state, batch),
+        state._replace(optimizer=()),
+    )
     if not program.axes:
         return own(state, shown, batch)
     whole, cut, spread = P(), P(program.axes), P(None, program.axes)
-    given = training.Given(spread, whole, cut, whole)
+    given = training.objective.NetworkInputs(spread, whole, cut, whole)
     manual = set(program.axes) if program.mesh.shape["model"] > 1 else set(program.mesh.axis_names)
     return jax.shard_map(own, mesh=program.mesh, in_specs=(whole, given, cut), out_specs=spread,
                          axis_names=manual, check_vma=False)(state, shown, batch)  # fmt: skip
@@ -115,10 +120,12 @@ def spikes(program, state, batch):
 def measured(experiment, mesh):
     """Losses and parameters of 20 steps, the first gradient and spikes, bytes of a device."""
     session = training.prepare(experiment, mesh=mesh)
-    layout = training.shardings(session.state, mesh, experiment.layout)
-    compiling = functools.partial(training.compile_step, mesh=mesh, layout=layout, donate=False)
-    batch = training.feed(session.loader, 0, mesh)
-    grading = compiling(functools.partial(training.gradient, session.program))
+    layout = training.sharding.state_shardings(session.state, mesh, experiment.layout)
+    compiling = functools.partial(
+        training.sharding.compile_step, mesh=mesh, layout=layout, donate=False
+    )
+    batch = training.sharding.feed(session.loader, 0, mesh)
+    grading = compiling(functools.partial(training.objective.gradient, session.program))
     looking = compiling(functools.partial(spikes, session.program))
     gradient = jax.device_get(grading(session.state, batch).gradient)
     taps = jax.device_get(looking(session.state, batch))
@@ -126,7 +133,7 @@ def measured(experiment, mesh):
     bytes_held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(held))
     state, losses = jax.tree.map(jnp.copy, session.state), []
     for step in range(STEPS):
-        state, metrics = session.train(state, training.feed(session.loader, step, mesh))
+        state, metrics = session.train(state, training.sharding.feed(session.loader, step, mesh))
         losses.append(float(metrics.loss))
     analysis = session.train.memory_analysis()
     return {
@@ -170,9 +177,9 @@ def rows(meshes):
     ]
     for kind, memory in cases:
         one = experiment(kind, memory)
-        alone = measured(one, training.make_mesh())
+        alone = measured(one, training.sharding.make_mesh())
         for text in meshes:
-            mesh = training.make_mesh(**training.parse_mesh(text))
+            mesh = training.sharding.make_mesh(**training.sharding.parse_mesh(text))
             found = alone if mesh.size == 1 else measured(one, mesh)
             yield {"network": kind, "memory": memory, "mesh": text} | compared(found, alone)
 

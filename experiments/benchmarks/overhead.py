@@ -49,10 +49,10 @@ def experiment(
 class Alternation:
     """Lets the loop run for a block, then the bare step, and so on; asked by the loop to stop."""
 
-    def __init__(self, session: training.Session, *, block: int, blocks: int):
+    def __init__(self, session: training.session.Session, *, block: int, blocks: int):
         self.session, self.block, self.blocks = session, block, blocks
         self.first = block // 2 // LOG_EVERY * LOG_EVERY  # checkpoints fall inside blocks
-        self.batch = training.feed(session.loader, 0, session.mesh)
+        self.batch = training.sharding.feed(session.loader, 0, session.mesh)
         self.state = jax.tree.map(jax.numpy.copy, session.state)
         self.step, self.loop, self.bare = 0, [], []
         self.began = _now()

@@ -96,17 +96,17 @@ def compiled(experiment: training.Experiment, strategy: str, dataset: data.Datas
     """The step that training runs, and the seconds and bytes of its compilation."""
     parsed = memory.parse_strategy(strategy)
     began = time.perf_counter()
-    step, shapes = training.step_under(experiment, parsed, dataset=dataset)
+    step, shapes = training.planning.training_step(experiment, parsed, dataset=dataset)
     made = step.lower(*shapes).compile()
     seen = {"strategy": strategy, "compile_seconds": time.perf_counter() - began}
     seen["temp_bytes"] = memory.analysed(made, experiment.batch).temp_bytes
-    return Case(training.under(experiment, parsed), made, seen)
+    return Case(training.planning.with_strategy(experiment, parsed), made, seen)
 
 
 def first_state(case: Case) -> training.TrainState:
     """The state before the first step, the same for every strategy."""
     _, state = training.initialize(case.experiment, steps=1000)
-    return training.place(state, training.make_mesh())
+    return training.sharding.place(state, training.sharding.make_mesh())
 
 
 def take_first_step(case: Case, batch: data.Batch) -> None:
@@ -168,10 +168,10 @@ def main() -> None:
     if options.small:
         options.batch, options.calls, options.rounds = 4, 1, 3
     made = experiment(options)
-    dataset = training.load_dataset(made)
+    dataset = training.config.load_dataset(made)
     cases = [compiled(made, strategy, dataset) for strategy in options.strategies]
     loader = data.Loader(dataset.train, batch_size=options.batch, seed=0)
-    batch = training.feed(loader, 0, training.make_mesh())
+    batch = training.sharding.feed(loader, 0, training.sharding.make_mesh())
     for case in sorted(cases, key=lambda case: case.seen["temp_bytes"]):
         take_first_step(case, batch)
     take_turns(cases, batch, rounds=options.rounds, calls=options.calls)
@@ -184,7 +184,7 @@ def main() -> None:
             f"{row['temp_bytes'] / 1e6:>9.1f}{peak:>9}{row['loss']:>11.6f}"
             f"   |gradient| {row['gradient_norm']:.6g}"
         )
-    about = {"device": device.device_kind, **training.versions(), **vars(options)}
+    about = {"device": device.device_kind, **training.Run.versions(), **vars(options)}
     print(json.dumps({**about, "rows": rows}))
     if changed := differing(rows):
         sys.exit(

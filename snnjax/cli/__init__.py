@@ -1,28 +1,28 @@
 """The command line: `snnjax COMMAND ...`.
 
     snnjax train [EXPERIMENT.py] [--field value ...]     train; without a file the embedded digits
-    snnjax eval RUN                                      judge a run on the test examples
+    snnjax eval RUN                                      metrics of a run on the test examples
     snnjax show RUN                                      pictures of a run
-    snnjax redundancy RUN [--against OTHER_RUN]          what a network wastes, and what changed
+    snnjax redundancy RUN [--against OTHER_RUN]          wasted activity, and its change
     snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
     snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
-    snnjax check [EXPERIMENT.py]                         the gradient is the same under each
-    snnjax cost [EXPERIMENT.py | RUN]                    operations and energy; else of every model
+    snnjax check [EXPERIMENT.py]                         equal gradients under every strategy
+    snnjax cost [EXPERIMENT.py | RUN]                    operations and energy, or of every model
     snnjax fspinn search EXPERIMENT.py --grid "..."      networks without labels within budgets
     snnjax export RUN [--streaming]                      an artifact that runs without this code
     snnjax info                                          versions, devices, memory
 
-With `--json` on any command the last line of stdout is one JSON object and everything said to
-people goes to stderr; an error is the object `{"command", "error", "exit_code"}`.
+With `--json` on any command the last line of stdout is one JSON object, and text for people goes to
+stderr; an error is the object `{"command", "error", "exit_code"}`.
 
-Exit codes: 0 done; 1 the answer is no: the loss is not finite (the state was saved), nothing fits
+Exit codes: 0 done; 1 negative result: the loss is not finite (the state was saved), nothing fits
 the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
 defect of this program; 75 another process of the run was lost (resume all of them); 130 and 143
-stopped by SIGINT and SIGTERM (the state was saved where training had begun). Tracebacks are shown
+stopped by SIGINT and SIGTERM (the state was saved once training had begun). Tracebacks are shown
 under `--debug` only.
 
-A command is a module here with a function `command(arguments, screen)` that returns the fields of
-its JSON object and its exit code. They are imported when they are asked for: help is quick.
+A command is a module of this package with a function `command(arguments, screen)` that returns the
+fields of its JSON object and its exit code. Commands are imported on use, so that help is quick.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ __all__ = ["main"]
 
 _COMMANDS = {
     "train": ("snnjax.cli.train", "train a network; without an argument on the embedded digits"),
-    "eval": ("snnjax.cli.evaluate", "accuracy, loss and firing rates of a run"),
+    "eval": ("snnjax.cli.evaluate", "metrics, loss and firing rates of a run"),
     "show": ("snnjax.cli.show", "pictures of a run: spikes, membranes, rates, learning curve"),
     "redundancy": (
         "snnjax.cli.redundancy",
-        "what a network wastes: null and noisy spike features, input currents, rates",
+        "wasted activity: null and noisy spike features, input currents, rates",
     ),
-    "plan": ("snnjax.cli.plan", "which memory strategy fits a budget, and what fits at most"),
+    "plan": ("snnjax.cli.plan", "memory strategy for a budget, and the largest batch that fits"),
     "memory": ("snnjax.cli.memory", "table and picture of bytes against depth and timesteps"),
-    "check": ("snnjax.cli.check", "whether every memory strategy gives the same gradient"),
+    "check": ("snnjax.cli.check", "check that every memory strategy gives the same gradient"),
     "cost": ("snnjax.cli.cost", "synaptic operations and energy of a run, or of every model"),
     "fspinn": ("snnjax.cli.fspinn", "search networks that learn by STDP within budgets"),
     "export": ("snnjax.cli.export", "write a run's network as an artifact to deploy"),
@@ -59,7 +59,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: Its name and arguments; None is those of the process.
+        argv: Name and arguments of the command; None takes those of the process.
 
     Returns:
         The exit code.
@@ -93,7 +93,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
         screen.fail(message)
         screen.finish({"command": name, "error": message, "exit_code": code})
         if screen.several:
-            # An orderly end would wait for processes that wait for this one.
+            # A regular exit would wait for processes that wait for this one.
             sys.stdout.flush()
             os._exit(code)
         return code

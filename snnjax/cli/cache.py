@@ -1,4 +1,4 @@
-"""Compiled programs kept between runs, in a folder of the user's."""
+"""The persistent cache of compiled programs, in a folder of the user's."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["directory", "enable"]
+from snnjax.cli.options import Option
+
+__all__ = ["OPTION", "directory", "enable"]
+
+OPTION = Option("no_cache", bool, False, "Compile everything again instead of using the cache.")
 
 
 def directory() -> Path:
-    """Where compiled programs are kept: $JAX_COMPILATION_CACHE_DIR, or the platform's place."""
-    if given := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return Path(given)
+    """Folder of compiled programs: $JAX_COMPILATION_CACHE_DIR, or the platform's cache folder."""
+    if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return Path(folder)
     if sys.platform == "win32":
         base = os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local"
     elif sys.platform == "darwin":
@@ -23,11 +27,11 @@ def directory() -> Path:
 
 
 def enable(*, on: bool) -> None:
-    """Says where the cache is, or turns it off for this process.
+    """Sets the folder of the cache, or turns the cache off for this process.
 
     Args:
-        on: Whether compiled programs may be taken from the cache and added to it; the environment
-            variable JAX_ENABLE_COMPILATION_CACHE=0 forbids it too.
+        on: True to read and write the cache; the environment variable
+            JAX_ENABLE_COMPILATION_CACHE=0 turns it off as well.
     """
     import jax
 

@@ -2,15 +2,15 @@
 
 Fields of its JSON object:
 
-    name, device, batch     the experiment, the kind of device, the examples compared on
+    name, device, batch     name of the experiment, kind of device, batch size
     rows                    per strategy: strategy, ok, faults (sentences), outputs_equal,
                             statistics_equal, gradient_relative (largest), gradient_cosine
-                            (smallest), worst (the array where), gradients (per array: relative,
-                            cosine), reconstruction, bits_left, temp_bytes, total_bytes, seconds,
-                            chosen (always false: a check does not choose)
-    device_peak_bytes       measured over all of them, where the device reports it, else null
-    ok                      whether every row is
-    seconds                 from the start of the command to its end
+                            (smallest), worst (array of the largest), gradients (per array:
+                            relative, cosine), reconstruction, bits_left, temp_bytes, total_bytes,
+                            seconds, chosen (always false: a check chooses nothing)
+    device_peak_bytes       peak over all strategies if the device reports it, else null
+    ok                      true if every row is ok
+    seconds                 duration of the command
 """
 
 from __future__ import annotations
@@ -20,32 +20,34 @@ from typing import Any
 
 from snnjax import memory, training
 from snnjax.cli import cache
-from snnjax.cli.experiment_args import with_fields
+from snnjax.cli.experiment_args import parse_experiment
 from snnjax.cli.options import Option
 from snnjax.cli.output import Screen
-from snnjax.cli.plan import strategies_given
+from snnjax.cli.plan import parse_strategies
 from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 
-_TOLD = "Whether every memory strategy gives the values and the gradient of store."
+_DESCRIPTION = "Check that every memory strategy gives the values and the gradient of store."
 _OPTIONS = [
-    Option("strategies", str | None, None, 'Such as "depth=recompute(1); time=reverse".'),
-    Option("bound", float, 1e-5, "Relative difference of a gradient to put up with."),
-    Option("repeats", int, 3, "Runs to time."),
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    Option(
+        "strategies", str | None, None, 'Strategies, such as "depth=recompute(1); time=reverse".'
+    ),
+    Option("bound", float, 1e-5, "Largest relative difference of a gradient."),
+    Option("repeats", int, 3, "Number of timed runs."),
+    cache.OPTION,
 ]  # fmt: skip
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Checks."""
+    """Checks the strategies."""
     began = time.perf_counter()
-    options, experiment = with_fields("check", _TOLD, _OPTIONS, arguments)
-    strategies = strategies_given(options.strategies)
-    mesh = training.make_mesh()
+    options, experiment = parse_experiment("check", _DESCRIPTION, _OPTIONS, arguments)
+    strategies = parse_strategies(options.strategies)
+    mesh = training.sharding.make_mesh()
     device = next(iter(mesh.devices.flat)).device_kind
     cache.enable(on=not options.no_cache)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}, {device}: "
         "gradients against store"
@@ -54,27 +56,29 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"  {'strategy':<52} {'outputs':>7} {'statist.':>8} {'gradient':>9} {'1 - cosine':>10} "
         f"{'rebuilt':>8} {'bytes':>9} {'ms':>7}"
     )
-    found = training.check_strategies(
+    findings = training.planning.check_strategies(
         experiment, dataset=dataset, strategies=strategies, mesh=mesh, bound=options.bound,
-        repeats=options.repeats, report=lambda finding: _say(finding, screen),
+        repeats=options.repeats, report=lambda finding: _print(finding, screen),
     )  # fmt: skip
-    ok = all(finding.ok for finding in found)
-    wrong = sum(not finding.ok for finding in found)
+    ok = all(finding.ok for finding in findings)
+    wrong = sum(not finding.ok for finding in findings)
     screen.say(
-        f"all {len(found)} give the same gradient" if ok else f"{wrong} of {len(found)} are wrong"
+        f"all {len(findings)} give the same gradient"
+        if ok
+        else f"{wrong} of {len(findings)} are wrong"
     )
     return {
         "name": experiment.name,
         "device": device,
         "batch": experiment.batch,
-        "rows": [_row(finding) for finding in found],
+        "rows": [_row(finding) for finding in findings],
         "device_peak_bytes": memory.device_peak(device=next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if ok else 1
 
 
-def _say(finding: memory.Checked, screen: Screen) -> None:
+def _print(finding: memory.Checked, screen: Screen) -> None:
     mark = {True: "equal", False: "DIFFER", None: "-"}
     rebuilt = "-" if finding.reconstruction is None else f"{finding.reconstruction:.1e}"
     screen.say(

@@ -1,29 +1,27 @@
 """`snnjax cost [EXPERIMENT.py | RUN]`; without an argument every model of the zoo in one table.
 
 A run is measured with its trained checkpoint on test examples, evenly spread over the test set; an
-experiment with freshly drawn weights, its normalisation settled on the first batch. Two reports
-stand side by side and do not mix: NeuroBench's figures (`cost.neurobench`), and the energy at 45 nm
-that papers print (`cost.energy`).
+experiment with fresh weights, its normalisation settled on the first batch. The two reports stand
+side by side and do not mix: NeuroBench's figures (`cost.neurobench`), and the energy at 45 nm of
+papers (`cost.energy`).
 
-Fields of its JSON object, of a run or an experiment:
+Fields of its JSON object, for a run or an experiment:
 
-    name, source    what was measured; "run" (with run and step) or "experiment"
+    name, source    name of the experiment; "run" (with run and step) or "experiment"
     examples, timesteps, batch      a batch is a call in NeuroBench's sense
-    neurobench      the fields of `cost.NeuroBench`, counts per example; null where not defined
-    energy          the fields of `cost.Energy`, per example
+    neurobench      fields of `cost.NeuroBench`, counts per example; null if not defined
+    energy          fields of `cost.Energy`, per example
     layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
                     effective, dense, padded, per example
     attention       per product of activations: name, kind, effective, dense, per example
-    over_time       the same of neurons that weigh currents over time, such as PSN
-    uncounted       layers that hold weights and do not tell their operations
+    over_time       the same for neurons that weigh currents over time, such as PSN
+    uncounted       layers with weights that do not report their operations
     firing_rate     spikes per neuron and timestep
-    break_even      what to hold it against
+    break_even      reference value for the comparison with a conventional network
     device, jax, seconds
 
-and of the zoo: rows, one per model with model, told, slim, timesteps, batch, parameters_published,
+and for the zoo: rows, one per model with model, told, slim, timesteps, batch, parameters_published,
 neurobench, energy, firing_rate and seconds; seconds and interrupted as for `snnjax memory`.
-
-What `snnjax cost` says to people.
 """
 
 from __future__ import annotations
@@ -38,21 +36,20 @@ import numpy as np
 
 from snnjax import cost, training
 from snnjax.cli import cache
-from snnjax.cli.experiment_args import experiment_path, with_fields
+from snnjax.cli.experiment_args import experiment_path, parse_experiment
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
 from snnjax.cli.restore import OPTIONS, restore
 from snnjax.cli.signals import listening
 from snnjax.cli.units import spell_size
-from snnjax.training.errors import calling
 
 __all__ = [
     "command",
     "header",
     "legend",
+    "print_report",
     "row_line",
-    "say_report",
 ]
 
 _WIDTHS = (21, 4, 3, 11, 6, 9, 9, 9, 9, 9, 9, 9, 8)
@@ -64,24 +61,24 @@ _TITLES = (
 
 
 def legend() -> str:
-    """What the columns of the table are."""
+    """Legend of the columns of the table."""
     return (
-        "Freshly drawn networks, normalised by their own batch, on drawn inputs; per example over "
-        "T timesteps.\nrate: spikes per neuron and timestep. Two counts that do not mix: "
-        "NeuroBench's (eff. MAC, eff. AC, dense:\nnothing for zeros and padding) and the 45 nm "
-        "estimate (MAC, AC, mJ: all products of real inputs, products\ntimes the rate of spikes "
-        "coming in, attention included). traffic: bytes of weights, membranes and\nactivations, "
+        "Networks with fresh weights, normalised by their own batch, on random inputs; per example "
+        "over T timesteps.\nrate: spikes per neuron and timestep. Two counts that do not mix: "
+        "NeuroBench's (eff. MAC, eff. AC, dense:\nwithout zeros and padding) and the 45 nm "
+        "estimate (MAC, AC, mJ: all products of real inputs, products\ntimes the rate of input "
+        "spikes, attention included). traffic: bytes of weights, membranes and\nactivations, "
         "not in mJ."
     )
 
 
 def header() -> str:
-    """Titles of the table."""
+    """Header of the table."""
     return _columns(_TITLES)
 
 
 def row_line(row: dict[str, Any]) -> str:
-    """One model; slim ones are marked."""
+    """Row of one model; slim models are marked."""
     figures, estimate = row["neurobench"], row["energy"]
     traffic = sum(estimate[f"{kind}_traffic"] for kind in ("parameter", "membrane", "activation"))
     return _columns(
@@ -95,7 +92,7 @@ def row_line(row: dict[str, Any]) -> str:
     )
 
 
-def say_report(
+def print_report(
     figures: cost.NeuroBench,
     estimate: cost.Energy,
     layers: list[dict[str, Any]],
@@ -103,7 +100,7 @@ def say_report(
     uncounted: list[str],
     screen: Screen,
 ) -> None:
-    """Both reports and the table of layers."""
+    """Prints both reports and the table of layers."""
     for line in (
         *_layer_lines(layers, products),
         *_neurobench_lines(figures),
@@ -112,13 +109,13 @@ def say_report(
         screen.say(line)
     if uncounted:
         screen.say(
-            f"not counted, since they do not tell their operations: {', '.join(uncounted)}. Give "
+            f"not counted, since they do not report their operations: {', '.join(uncounted)}. Give "
             "their modules a method operations(inputs), see nn.Fold"
         )
 
 
 def spell(number: float) -> str:
-    """A count in thousands, millions, billions."""
+    """Formats a count in thousands, millions, billions."""
     for unit in ("", "k", "M", "G"):
         if abs(number) < 1000:
             return f"{number:.4g}{unit}"
@@ -166,7 +163,7 @@ def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
 def _energy_lines(estimate: cost.Energy) -> list[str]:
     traffic = (estimate.parameter_traffic, estimate.membrane_traffic, estimate.activation_traffic)
     weights, membranes, activations = map(spell_size, traffic)
-    apart = {
+    parts = {
         "attention": (estimate.attention_macs, estimate.attention_acs),
         "neurons over time": (estimate.over_time_macs, estimate.over_time_acs),
     }
@@ -176,13 +173,13 @@ def _energy_lines(estimate: cost.Energy) -> list[str]:
         f"{estimate.millijoules:.4g} mJ"
         + "".join(
             f", of which {kind} {spell(macs)} MAC and {spell(acs)} AC"
-            for kind, (macs, acs) in apart.items()
+            for kind, (macs, acs) in parts.items()
             if macs or acs
         ),
-        f"  its connections once as multiplications: {estimate.once_millijoules:.4g} mJ",
-        f"  counted once for all timesteps, their inputs being static: "
+        f"  with each connection once as multiplications: {estimate.once_millijoules:.4g} mJ",
+        f"  counted once for all timesteps, for static inputs: "
         f"{', '.join(estimate.static) or 'none'}",
-        f"  memory traffic, not in it: weights {weights}, membranes {membranes}, activations "
+        f"  memory traffic, not included: weights {weights}, membranes {membranes}, activations "
         f"{activations}",
         f"  firing rate {estimate.rate:.4f} spikes per neuron and timestep, T = "
         f"{estimate.timesteps}; {cost.BREAK_EVEN}",
@@ -194,11 +191,10 @@ def _columns(cells: tuple[Any, ...]) -> str:
     return "  ".join([f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in others)])
 
 
-_TOLD = "Synaptic operations, energy at 45 nm and memory traffic, from a forward pass."
-_BATCH = 16  # examples of one call at most: what is looked at is kept until it is counted
-_EXAMPLES = Option("examples", int, 64, "How many test examples to measure on.")
-_CACHE = Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache.")
-_MODELS = Option("models", str | None, None, "Such as vgg,mlp; None is every model of the zoo.")
+_DESCRIPTION = "Synaptic operations, energy at 45 nm and memory traffic, from a forward pass."
+_BATCH = 16  # largest batch: recorded activity stays in memory until it is counted
+_EXAMPLES = Option("examples", int, 64, "Number of test examples.")
+_MODELS = Option("models", str | None, None, "Models, such as vgg,mlp; None is the whole zoo.")
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
@@ -208,7 +204,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     if path is None:
         return _zoo(rest, screen, began)
     if path.is_dir():
-        options = parse("snnjax cost RUN", _TOLD, [*OPTIONS, _EXAMPLES], arguments)
+        options = parse("snnjax cost RUN", _DESCRIPTION, [*OPTIONS, _EXAMPLES], arguments)
         _check(options.examples)
         run, session, state = restore(options, warn=screen.warn)
         source = {"source": "run", "run": str(run.path), "step": int(state.step)}
@@ -219,10 +215,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
                 f"{path} is no run directory and no experiment: snnjax cost RUN, EXPERIMENT.py, or "
                 "nothing for every model of the zoo"
             )
-        options, experiment = with_fields("cost", _TOLD, [_EXAMPLES, _CACHE], arguments)
+        options, experiment = parse_experiment(
+            "cost", _DESCRIPTION, [_EXAMPLES, cache.OPTION], arguments
+        )
         _check(options.examples)
         cache.enable(on=not options.no_cache)
-        dataset = training.load_dataset(experiment)
+        dataset = training.config.load_dataset(experiment)
         program, state = training.initialize(experiment, steps=1)
         source = {"source": "experiment"}
     found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
@@ -232,7 +230,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         **source,
         **_fields(network, found, screen),
         "batch": batch,
-        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0
@@ -244,16 +242,14 @@ def _check(examples: int) -> None:
 
 
 def _measure(program, state, dataset, examples: int, screen: Screen, source: str):
-    """The tally of evenly spread test examples, and the examples of a call."""
+    """Tally over evenly spread test examples, and the batch size."""
     test, experiment = dataset.test, program.experiment
     number = min(examples, len(test))
     places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
     size = min(_BATCH, len(places))
     trained = source == "run"
-    told = (
-        "its trained weights" if trained else "freshly drawn weights, normalisation settled on them"
-    )
-    screen.say(f"{experiment.name}: {len(places)} test examples, {told}")
+    weights = "trained weights" if trained else "fresh weights, normalisation settled on them"
+    screen.say(f"{experiment.name}: {len(places)} test examples, {weights}")
 
     @jax.jit
     def settle(state, inputs):
@@ -267,9 +263,9 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
         return cost.counted(program.network(state), state.statistics, frames)
 
     total = None
-    with calling("measuring the network"):
+    with training.errors.user_code("measuring the network"):
         for start in range(0, len(places), size):
-            # The last batch is filled up, so that one shape is compiled.
+            # The last batch is padded, so that one shape is compiled.
             chosen = np.resize(places[start : start + size], size)
             real = np.arange(size) < len(places) - start
             inputs = test.take(chosen).inputs
@@ -283,7 +279,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
 
 
 def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
-    """The reports, said and as fields."""
+    """Prints the reports and returns their fields."""
     figures, estimate = cost.neurobench(network, found), cost.energy(found)
     each = lambda number: number / found.examples  # noqa: E731
     layers = [
@@ -309,7 +305,7 @@ def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
         }
         products["over_time" if cost.over_time(name) else "attention"].append(row)
     missing = cost.uncounted(network)
-    say_report(figures, estimate, layers, products, missing, screen)
+    print_report(figures, estimate, layers, products, missing, screen)
     return {
         "examples": found.examples,
         "timesteps": found.timesteps,
@@ -324,8 +320,8 @@ def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
 
 
 def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, Any], int]:
-    options = parse("snnjax cost", _TOLD, [_MODELS, _CACHE], arguments)
-    names = _chosen(options.models)
+    options = parse("snnjax cost", _DESCRIPTION, [_MODELS, cache.OPTION], arguments)
+    names = _model_names(options.models)
     cache.enable(on=not options.no_cache)
     screen.say(legend())
     screen.say(header())
@@ -342,7 +338,7 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
             stopped = error
         listener.patient = True
     if stopped:
-        screen.say(f"{stopped}: what was measured before is kept")
+        screen.say(f"{stopped}: earlier measurements are kept")
     seconds = round(time.perf_counter() - began, 3)
     for row in rows:
         if row["slim"]:
@@ -352,14 +348,14 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
     return {
         "rows": rows,
         "break_even": cost.BREAK_EVEN,
-        "device": next(iter(training.make_mesh().devices.flat)).device_kind,
+        "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
         "seconds": seconds,
         "interrupted": stopped and signal.Signals(stopped.number).name,
     }, 128 + stopped.number if stopped else 0
 
 
-def _chosen(text: str | None) -> list[str]:
+def _model_names(text: str | None) -> list[str]:
     if text is None:
         return list(cost.ZOO)
     names = [name.strip() for name in text.split(",") if name.strip()]

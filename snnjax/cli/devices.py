@@ -1,4 +1,4 @@
-"""On which devices and with which other processes: options of commands that train and compile.
+"""Options for the devices and processes of commands that train and compile.
 
 snnjax train ... --mesh "data=4, fsdp=2" --coordinator 10.0.0.1:1234 --processes 2 --process 0
 """
@@ -16,58 +16,60 @@ from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
 from snnjax.cli.output import Screen
 
-__all__ = ["HOSTS", "MESH", "agree", "connect", "mesh_of", "told"]
+__all__ = ["HOSTS", "MESH", "check_same_fields", "connect", "describe_mesh", "parse_mesh"]
 
 MESH = Option(
     "mesh", str | None, None,
-    'Devices by axis: "data=8", "data=4, fsdp=2", "data=-1" (all that are left); None is one '
-    "device, or all where there are several processes.",
+    'Devices by axis: "data=8", "data=4, fsdp=2", "data=-1" (all remaining); None is one device, '
+    "or all if there are several processes.",
 )  # fmt: skip
 HOSTS = [
     Option(
         "coordinator", str | None, None,
         'HOST:PORT of process 0, the same for all; "auto" under Slurm and on TPU pods.',
     ),
-    Option("processes", int | None, None, "How many processes train together."),
-    Option("process", int | None, None, "Which of them this one is, from 0."),
+    Option("processes", int | None, None, "Number of processes that train together."),
+    Option("process", int | None, None, "Index of this process, from 0."),
 ]  # fmt: skip
 
 
 def connect(options: Any, screen: Screen) -> None:
-    """Joins the other processes, if there are any; from then on only process 0 speaks."""
-    training.connect(options.coordinator, processes=options.processes, process=options.process)
+    """Joins the other processes, if any; afterwards only process 0 reports."""
+    training.multihost.connect(
+        options.coordinator, processes=options.processes, process=options.process
+    )
     screen.several = options.coordinator is not None
-    if screen.several and not training.leads():
-        screen.hush(f"process {jax.process_index()}")
+    if screen.several and not training.multihost.is_leader():
+        screen.silence(f"process {jax.process_index()}")
 
 
-def agree(values: dict[str, Any]) -> None:
-    """Refuses to train where processes were given other fields than process 0.
+def check_same_fields(values: dict[str, Any]) -> None:
+    """Checks that this process was given the fields of process 0.
 
     Raises:
-        Failure: This one was; `data_dir` alone may differ from machine to machine.
+        Failure: A field differs; only `data_dir` may, from machine to machine.
     """
     own = {name: value for name, value in values.items() if name != "data_dir"}
-    said = json.loads(training.decided(lambda: json.dumps(own)))
+    first = json.loads(training.multihost.broadcast(lambda: json.dumps(own)))
     own = json.loads(json.dumps(own))
-    if differing := [name for name in own if own[name] != said.get(name)]:
+    if differing := [name for name in own if own[name] != first.get(name)]:
         name = differing[0]
         raise Failure(
             f"process {jax.process_index()} was given {name} {own[name]!r} and process 0 "
-            f"{said.get(name)!r}: give all of them the same options"
+            f"{first.get(name)!r}: give all of them the same options"
         )
 
 
-def mesh_of(text: str | None) -> Mesh:
-    """The mesh asked for."""
-    sizes = training.parse_mesh(text or "")
-    return training.make_mesh(
+def parse_mesh(text: str | None) -> Mesh:
+    """The mesh of the option `--mesh`."""
+    sizes = training.sharding.parse_mesh(text or "")
+    return training.sharding.make_mesh(
         data=sizes.get("data"), fsdp=sizes.get("fsdp", 1), model=sizes.get("model", 1)
     )
 
 
-def told(mesh: Mesh) -> str:
-    """The devices of a mesh, in words."""
+def describe_mesh(mesh: Mesh) -> str:
+    """Text about the devices of a mesh."""
     kind = next(iter(mesh.devices.flat)).device_kind
     if mesh.size == 1:
         spare = jax.device_count() - 1

@@ -1,4 +1,4 @@
-"""The experiment a command is given: a file or the embedded one, with fields overridden.
+"""The experiment of a command: a file or the embedded one, with overridden fields.
 
 snnjax COMMAND [EXPERIMENT.py] [--field value ...] [--option value ...]
 """
@@ -13,82 +13,89 @@ from snnjax import default_experiment, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, attribute_help, parse
 
-__all__ = ["experiment_path", "parse_fields", "refuse_stray", "with_fields", "with_gradients"]
+__all__ = [
+    "check_order",
+    "experiment_path",
+    "load_gradient_experiment",
+    "parse_experiment",
+    "parse_fields",
+]
 
 
 def experiment_path(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """The file given in front of the options, if any, and the options."""
-    given = arguments[0] if arguments and not arguments[0].startswith("-") else None
-    return (Path(given), arguments[1:]) if given else (None, arguments)
+    """The file before the options, or None, and the options."""
+    path = arguments[0] if arguments and not arguments[0].startswith("-") else None
+    return (Path(path), arguments[1:]) if path else (None, arguments)
 
 
 def parse_fields(
     command: str,
-    told: str,
-    experiment: training.Experiment,
+    description: str,
+    experiment: Any,
     options: Sequence[Option],
     arguments: list[str],
     *,
     leave_out: Sequence[str] = (),
 ) -> tuple[Any, dict[str, Any]]:
-    """The command's own options, and the experiment's fields that differ from its file.
+    """Options of a command, and the experiment's fields that differ from its file.
 
     Args:
-        command: Such as "train".
-        told: What it does, for its help.
+        command: Name of the command, such as "train".
+        description: Description of the command, for its help.
         experiment: Its plain fields become options.
-        options: The command's own.
-        arguments: All but the file.
-        leave_out: Fields that are no options, since the command itself sets them.
+        options: Options of the command itself.
+        arguments: Arguments after the file.
+        leave_out: Fields that are no options, since the command sets them.
 
     Raises:
         Failure: An argument is wrong, or a field has the name of an option.
-        training.ExperimentError: A field of the file is of another type than it says.
+        training.errors.ExperimentError: A field of the file is not of its declared type.
     """
-    training.check_types(experiment)
-    texts, kinds = attribute_help(type(experiment)), training.plain_fields(experiment)
+    training.config.check_types(experiment)
+    texts, kinds = attribute_help(type(experiment)), training.config.plain_fields(experiment)
     kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
     taken = sorted({option.name for option in options} & set(kinds))
     if taken:
         raise Failure(
             f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
         )
-    refuse_stray(command, arguments)
+    check_order(command, arguments)
     fields = [
         Option(name, kind, getattr(experiment, name), texts.get(name, ""))
         for name, kind in kinds.items()
     ]
-    told = f"{told} The options below are fields of the experiment {experiment.name}, then its own."
-    parsed = parse(f"snnjax {command} [EXPERIMENT.py]", told, [*fields, *options], arguments)
+    description += (
+        f" The options below are fields of the experiment {experiment.name}, then of the command."
+    )
+    prog = f"snnjax {command} [EXPERIMENT.py]"
+    parsed = parse(prog, description, [*fields, *options], arguments)
     values = {name: getattr(parsed, name) for name in kinds}
     return parsed, {k: v for k, v in values.items() if v != getattr(experiment, k)}
 
 
-def refuse_stray(command: str, arguments: Sequence[str]) -> None:
-    """Raises a `Failure` where an experiment's file stands behind the options."""
+def check_order(command: str, arguments: Sequence[str]) -> None:
+    """Raises `Failure` if an experiment's file comes after the options."""
     if stray := [a for a in arguments if a.endswith(".py")]:
         raise Failure(f"the experiment comes first: snnjax {command} {stray[0]} --field value ...")
 
 
-def with_gradients(path: Path | None) -> training.Experiment:
-    """The experiment of a file, or the embedded one, for a command about gradients.
+def load_gradient_experiment(path: Path | None) -> training.Experiment:
+    """The experiment of a file, or the embedded one, that learns by gradients.
 
     Raises:
-        Failure: It learns without them.
+        training.errors.ExperimentError: It learns in another way.
     """
-    experiment = training.load_experiment(path or Path(default_experiment.__file__))
-    if isinstance(experiment, training.Unsupervised):
-        raise Failure(f"{path} learns by plasticity, without gradients: snnjax train is for it")
-    return experiment
+    experiment = training.config.load_experiment(path or Path(default_experiment.__file__))
+    return training.config.gradient_experiment(experiment)
 
 
-def with_fields(
-    command: str, told: str, options: Sequence[Option], arguments: list[str]
+def parse_experiment(
+    command: str, description: str, options: Sequence[Option], arguments: list[str]
 ) -> tuple[Any, training.Experiment]:
-    """Options and experiment of a command about gradients, that writes nothing down; checked."""
+    """Options and checked experiment of a command about gradients."""
     path, rest = experiment_path(arguments)
-    experiment = with_gradients(path)
-    parsed, changed = parse_fields(command, told, experiment, options, rest)
-    experiment = training.override(experiment, changed)
-    training.check(experiment)
+    experiment = load_gradient_experiment(path)
+    parsed, changed = parse_fields(command, description, experiment, options, rest)
+    experiment = training.config.override(experiment, changed)
+    training.config.check(experiment)
     return parsed, experiment

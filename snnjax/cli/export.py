@@ -1,25 +1,25 @@
 """`snnjax export RUN [--out FOLDER]`: an artifact that runs without this network's code.
 
-A window takes inputs as the data set stores them and gives logits, after a fixed number of
-timesteps; with --streaming it takes one encoded frame and the neurons' state, and gives the next
-state and the outputs. It takes batches of any size, since who deploys a network seldom knows the
-size, and runs on CPUs, NVIDIA GPUs and TPUs, since it seldom runs where it was trained; where a
-network does not admit that, the message says which option names less. Before the artifact gets its
-name it is loaded and compared with the network on test examples.
+A window maps inputs as the data set stores them to predictions, after a fixed number of timesteps;
+with --streaming the artifact maps one encoded frame and the neurons' state to the next state and
+the outputs. It takes batches of any size and runs on CPUs, NVIDIA GPUs and TPUs, since batch size
+and machine of a deployment are seldom those of training; for a network that does not admit this,
+the message names the option that asks for less. Before the artifact gets its name it is loaded and
+compared with the network on test examples.
 
 Fields of its JSON object:
 
-    run, step       the run directory, and the step of the checkpoint
+    run, step       run directory, and step of the checkpoint
     artifact        path of the folder
     kind            "window" or "streaming"
-    timesteps       of the window
-    batch           "any", or how many examples it takes
-    platforms       on which it runs
-    parameters      numbers in its weights, running statistics and constants included
-    bytes           of all its files
-    examples        test examples that it was compared on; null where it does not run here
-    difference      largest difference of a logit from the network's; 0.0 is bit for bit
-    seconds         from the start of the command to its end
+    timesteps       timesteps of the window
+    batch           "any", or the batch size
+    platforms       supported platforms
+    parameters      number of parameters, with running statistics and constants
+    bytes           size of all its files
+    examples        number of test examples of the comparison; null if it does not run here
+    difference      largest difference of a prediction from the network's; 0.0 is bit-equal
+    seconds         duration of the command
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 
-_COMPARED = 8  # test examples, where the batch is not fixed
-_ROUNDING = 1e-5  # of the largest logit: what another order of additions may change
+_COMPARED = 8  # test examples, unless the batch is fixed
+_ROUNDING = 1e-5  # of the largest prediction: the effect of another order of additions
+_DESCRIPTION = "Write a trained network as a folder that runs without the code that trained it."
 _OPTIONS = [
     *OPTIONS,
-    Option("out", str | None, None, "Folder to make; else RUN/export/KIND-STEP."),
+    Option("out", str | None, None, "Folder of the artifact; None is RUN/export/KIND-STEP."),
     Option("streaming", bool, False, "One timestep with explicit state instead of the window."),
-    Option("batch", str, "any", 'Examples it takes at once: "any", or a number.'),
-    Option("platforms", str, "cpu,cuda,tpu", "Where it shall run, of cpu, cuda, rocm, tpu."),
+    Option("batch", str, "any", 'Batch size: "any", or a number.'),
+    Option("platforms", str, "cpu,cuda,tpu", "Platforms, of cpu, cuda, rocm, tpu."),
 ]
 
 
 @dataclasses.dataclass
 class _Comparison:
-    """The artifact against the network, on the first test examples."""
+    """Comparison of the artifact with the network, on the first test examples."""
 
-    session: training.Session
+    session: Any
     state: training.TrainState
     source: export.Source
     examples: int | None = None
@@ -65,26 +66,25 @@ class _Comparison:
     largest: float = 0.0
 
     def __call__(self, path: Path) -> None:
-        """Looks at an artifact that has no name yet."""
+        """Compares an artifact that has no name yet."""
         try:
             artifact = export.load(path)
         except export.PlatformError:
-            return  # nothing can be said of it here
+            return  # it does not run here
         size = artifact.manifest["batch"]
         size = min(_COMPARED, len(self.session.dataset.test)) if size == "any" else size
         inputs = next(data.evaluation_batches(self.session.dataset.test, batch_size=size)).inputs
-        expected = np.asarray(_network_logits(self.session, self.state, inputs))
-        logits = np.asarray(_artifact_logits(artifact, self.source, inputs))
+        expected = np.asarray(_network_predictions(self.session, self.state, inputs))
+        predictions = np.asarray(_artifact_predictions(artifact, self.source, inputs))
         self.examples, self.largest = size, float(np.abs(expected).max())
-        same = np.array_equal(logits, expected, equal_nan=True)
-        self.difference = 0.0 if same else float(np.abs(logits - expected).max())
+        same = np.array_equal(predictions, expected, equal_nan=True)
+        self.difference = 0.0 if same else float(np.abs(predictions - expected).max())
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Writes an artifact."""
     began = time.perf_counter()
-    told = "Writes a trained network as a folder that runs without the code that trained it."
-    options = parse("snnjax export", told, _OPTIONS, arguments)
+    options = parse("snnjax export", _DESCRIPTION, _OPTIONS, arguments)
     batch = _batch(options.batch)
     platforms = tuple(name.strip() for name in options.platforms.split(","))
     try:
@@ -102,7 +102,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     except export.ArtifactError as error:
         raise Failure(str(error)) from error
     size = sum(file.stat().st_size for file in out.iterdir())
-    _tell(screen, out, kind, size, compared)
+    _report(screen, out, kind, size, compared)
     return {
         "run": str(run.path),
         "step": source.step,
@@ -127,7 +127,7 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _source(session: training.Session, state: training.TrainState) -> export.Source:
+def _source(session: Any, state: training.TrainState) -> export.Source:
     experiment, dataset = session.experiment, session.dataset
     example = next(data.evaluation_batches(dataset.test, batch_size=1)).inputs
     return export.Source(
@@ -144,8 +144,8 @@ def _source(session: training.Session, state: training.TrainState) -> export.Sou
     )
 
 
-def _network_logits(session: training.Session, state: training.TrainState, inputs: Any) -> Any:
-    """What evaluation computes, as `training.eval_step` does it."""
+def _network_predictions(session: Any, state: training.TrainState, inputs: Any) -> Any:
+    """Predictions in evaluation, as `training.eval_step` computes them."""
 
     def run(state: training.TrainState, inputs: Any) -> Any:
         frames = session.experiment.encode(session.experiment, inputs, None)
@@ -157,7 +157,7 @@ def _network_logits(session: training.Session, state: training.TrainState, input
     return jax.jit(run)(state, inputs)
 
 
-def _artifact_logits(artifact: export.Artifact, source: export.Source, inputs: Any) -> Any:
+def _artifact_predictions(artifact: export.Artifact, source: export.Source, inputs: Any) -> Any:
     if isinstance(artifact, export.WindowArtifact):
         return artifact(inputs)
     state, outputs = artifact.initial_state(len(inputs)), []
@@ -167,18 +167,18 @@ def _artifact_logits(artifact: export.Artifact, source: export.Source, inputs: A
     return source.readout(jnp.stack(outputs))
 
 
-def _tell(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison) -> None:
+def _report(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison) -> None:
     screen.say(f"{out}: a {kind} of {spell_size(size)}")
     if compared.difference is None:
-        screen.say("  not compared with the network: it does not run on this machine")
+        screen.say("  not compared with the network, since it does not run on this machine")
     else:
         if compared.difference > _ROUNDING * max(compared.largest, 1e-3):
             why = (
-                "a spike came a timestep sooner or later, or nn.StaticInput sees frames that differ"
+                "a spike moved by a timestep, or nn.StaticInput gets frames that differ"
                 if kind == "streaming"
-                else "its program adds up in another order, as on a GPU, and a spike flipped"
+                else "its program adds in another order, as on a GPU, and a spike flipped"
             )
             screen.warn(f"{out} differs from the network by more than rounding: {why}")
-        exactly = "bit for bit" if compared.difference == 0 else f"to {compared.difference:.3g}"
-        screen.say(f"  its logits are the network's {exactly}, on {compared.examples} examples")
-    screen.say(f'  snnjax.export.load("{out}") runs it, without the experiment')
+        equality = "bit for bit" if compared.difference == 0 else f"to {compared.difference:.3g}"
+        screen.say(f"  predictions equal the network's {equality}, on {compared.examples} examples")
+    screen.say(f'  snnjax.export.load("{out}") runs it without the experiment')

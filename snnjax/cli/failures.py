@@ -1,7 +1,7 @@
-"""What went wrong, as one message and an exit code.
+"""Errors as one message and an exit code.
 
-Library errors are recognised by what they are, so that this module imports nothing heavy: by the
-time one of them is raised, the room it comes from is loaded.
+Errors of the library are recognised through the modules that are loaded already, so that this
+module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Iterator
 __all__ = ["Failure", "Interrupted", "describe"]
 
 _DEFECT = 70  # EX_SOFTWARE of sysexits.h
-_LOST_CODE = 75  # EX_TEMPFAIL
-_LOST = ("Gloo", "NCCL operation", "coordination service", "CoordinationService")
+_LOST_PROCESS = 75  # EX_TEMPFAIL
+_LOST_WORDS = ("Gloo", "NCCL operation", "coordination service", "CoordinationService")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 
 
 class Failure(Exception):
-    """Bad input, found by the command line itself; the message names the cure."""
+    """Bad input that the command line itself detects; the message names the cure."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM came while there was nothing to save.
+    """SIGINT or SIGTERM before there was anything to save.
 
     Attributes:
-        number: The signal's.
+        number: Number of the signal.
     """
 
     def __init__(self, number: int):
@@ -37,7 +37,7 @@ class Interrupted(BaseException):
 
 
 def describe(error: BaseException) -> tuple[str, int]:
-    """The message for a user and the exit code."""
+    """Message for a user and exit code of an error."""
     if isinstance(error, Interrupted):
         return f"{error} before the first step: nothing was saved", 128 + error.number
     if isinstance(error, KeyboardInterrupt):
@@ -51,9 +51,9 @@ def describe(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if _is("snnjax.data", "CorruptDataError", error):
         return str(error), 2
-    if _is("snnjax.training", "NotFiniteError", error):
+    if _is("snnjax.training.errors", "NotFiniteError", error):
         return str(error), 1
-    if _is("snnjax.training", "TrainingError", error):
+    if _is("snnjax.training.errors", "TrainingError", error):
         return str(error), 2
     if isinstance(error, PermissionError):
         return f"{error.filename} may not be written or read: choose another folder by --out", 2
@@ -62,11 +62,11 @@ def describe(error: BaseException) -> tuple[str, int]:
             "out of memory: choose a smaller --batch, or a memory strategy in the network "
             f"({error})"
         ), 2
-    if any(sign in str(error) for sign in _LOST):
+    if any(words in str(error) for words in _LOST_WORDS):
         return (
             "another process of this run ended or cannot be reached: start all of them again with "
             f"--resume ({' '.join(str(error).split())[:160]})"
-        ), _LOST_CODE
+        ), _LOST_PROCESS
     return (
         f"a defect of snnjax, or of the experiment: {type(error).__name__}: {error} "
         "(--debug shows where)"

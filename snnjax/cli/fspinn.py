@@ -1,20 +1,20 @@
 """`snnjax fspinn search EXPERIMENT.py --grid "neurons=100,400 bits=8,32" [--max-bytes 1MB] ...`.
 
-Every combination of the grid is a candidate. Its bytes are known exactly, before anything runs;
-where they are within their budget its energy is estimated from a few training examples. What is
-over a budget is discarded before any training. The others are trained, each in a run directory of
-its own under --out: interrupted, the same command goes on. Of those the reward chooses one
+Every combination of the grid is a candidate. Its bytes are known exactly before anything runs; if
+they are within the budget, its energy is estimated from a few training examples. Candidates over a
+budget are discarded before any training. The others are trained, each in a run directory of its own
+under --out; after an interruption the same command resumes. The reward selects one of them
 (`cost.selection`), and a picture shows the Pareto front.
 
 Fields of its JSON object:
 
-    name, out           the experiment, and the folder of the runs
+    name, out           name of the experiment, and folder of the runs
     candidates          per combination: name, fields, bytes, inference and training (nanojoules per
-                        example, null where bytes are too many already), accuracy (null where
-                        discarded), discarded (why, or null), front, chosen
-    chosen              the name of the candidate with the highest reward, or null where none fits
+                        example, null if over the budget of bytes), accuracy (null if discarded),
+                        discarded (reason, or null), front, chosen
+    chosen              name of the candidate with the highest reward, or null if none fits
     picture             path of the picture, or null
-    seconds             from the start of the command to its end
+    seconds             duration of the command
 """
 
 from __future__ import annotations
@@ -41,17 +41,19 @@ from snnjax.cli.units import read_size, spell_size
 
 __all__ = ["command"]
 
-_TOLD = "Train networks that learn by plasticity within budgets of bytes and energy; choose one."
+_DESCRIPTION = (
+    "Train networks that learn by plasticity within budgets of bytes and energy; choose one."
+)
 _OPTIONS = [
     Option("grid", str, REQUIRED, 'Fields and their values: "neurons=100,400 bits=8,32".'),
-    Option("max_bytes", str | None, None, "Most bytes of synapses, such as 1MB."),
-    Option("max_inference", float | None, None, "Most nanojoules of an example in inference."),
-    Option("max_training", float | None, None, "Most nanojoules of an example in training."),
-    Option("bytes_weight", float, 0.0, "Accuracy that the whole budget of bytes is worth."),
-    Option("energy_weight", float, 0.0, "Accuracy that the whole budget of energy is worth."),
-    Option("examples", int, 50, "Training examples that the energy is estimated from."),
-    Option("out", str, "runs/search", "Folder of the runs; one that is there is gone on with."),
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    Option("max_bytes", str | None, None, "Budget of synapse bytes, such as 1MB."),
+    Option("max_inference", float | None, None, "Budget of nanojoules per example in inference."),
+    Option("max_training", float | None, None, "Budget of nanojoules per example in training."),
+    Option("bytes_weight", float, 0.0, "Accuracy worth the whole budget of bytes."),
+    Option("energy_weight", float, 0.0, "Accuracy worth the whole budget of energy."),
+    Option("examples", int, 50, "Training examples for the estimate of the energy."),
+    Option("out", str, "runs/search", "Folder of the runs; existing runs are resumed."),
+    cache.OPTION,
 ]
 
 
@@ -60,44 +62,43 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     if not arguments or arguments[0] != "search":
         raise Failure(
-            "snnjax fspinn search EXPERIMENT.py --grid ... is the one there is"
+            "the only form is snnjax fspinn search EXPERIMENT.py --grid ..."
             + (f", not {arguments[0]!r}" if arguments else "")
         )
     path, rest = experiment_path(arguments[1:])
     if path is None and {"--help", "-h"} & set(rest):
-        parse("snnjax fspinn search EXPERIMENT.py", _TOLD, _OPTIONS, ["--help"])
+        parse("snnjax fspinn search EXPERIMENT.py", _DESCRIPTION, _OPTIONS, ["--help"])
     if path is None:
-        raise Failure("which experiment? snnjax fspinn search EXPERIMENT.py --grid ...")
-    experiment = training.load_experiment(path)
-    if not isinstance(experiment, training.Unsupervised):
-        raise Failure(f"{path} learns by gradients: the search is for training.Unsupervised")
-    options, changed = parse_fields("fspinn search", _TOLD, experiment, _OPTIONS, rest)
-    experiment = training.override(experiment, changed)
+        raise Failure("the experiment is missing: snnjax fspinn search EXPERIMENT.py --grid ...")
+    experiment = training.config.load_experiment(path)
+    training.config.check_learning(experiment, "plasticity")
+    options, changed = parse_fields("fspinn search", _DESCRIPTION, experiment, _OPTIONS, rest)
+    experiment = training.config.override(experiment, changed)
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
     budgets = cost.Budgets(most, options.max_inference, options.max_training)
     cache.enable(on=not options.no_cache)
-    rows = _estimated(experiment, grid, budgets, options.examples, screen)
+    rows = _estimate(experiment, grid, budgets, options.examples, screen)
     source = path.read_text(encoding="utf-8")
     with listening() as listener:
         for row in rows:
             if row["discarded"] is None:
-                row["accuracy"] = _trained(row, Path(options.out), source, listener, screen)
-    picture = _concluded(rows, budgets, options, screen)
-    found = [{k: v for k, v in row.items() if k != "experiment"} for row in rows]
+                row["accuracy"] = _train(row, Path(options.out), source, listener, screen)
+    picture = _conclude(rows, budgets, options, screen)
+    candidates = [{k: v for k, v in row.items() if k != "experiment"} for row in rows]
     return {
         "name": experiment.name,
         "out": options.out,
-        "candidates": found,
+        "candidates": candidates,
         "chosen": next((row["name"] for row in rows if row["chosen"]), None),
         "picture": picture,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if any(row["chosen"] for row in rows) else 1
 
 
-def _grid(text: str, experiment: training.Experiment) -> list[dict[str, Any]]:
+def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
     """Every combination of the values, as fields."""
-    known, axes = training.plain_fields(experiment), {}
+    known, axes = training.config.plain_fields(experiment), {}
     for part in text.split():
         name, _, values = part.partition("=")
         if name not in known or not values:
@@ -110,50 +111,50 @@ def _grid(text: str, experiment: training.Experiment) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _value(text: str, name: str, experiment: training.Experiment) -> Any:
-    """A value as JSON reads it, or else as text."""
+def _value(text: str, name: str, experiment: Any) -> Any:
+    """A value parsed as JSON, or else the text."""
     try:
         value = json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         value = None if text == "None" else text
     try:
-        training.check(training.override(experiment, {name: value}))
-    except training.ExperimentError as error:
+        training.config.check(training.config.override(experiment, {name: value}))
+    except training.errors.ExperimentError as error:
         raise Failure(f"--grid {name}={text}: {error}") from error
     return value
 
 
-def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, Any]]:
-    """A row per candidate: bytes, energy of a few examples, and why it is discarded."""
+def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any]]:
+    """A row per candidate: bytes, energy of a few examples, and the reason if it is discarded."""
     if examples < 1:
         raise Failure(f"--examples must be at least 1, got {examples}")
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     few = dataset.train.take(np.arange(min(examples, len(dataset.train))))
     batch = next(data.evaluation_batches(few, batch_size=len(few)))
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []
     for fields in grid:
-        made = training.override(experiment, fields)
+        made = training.config.override(experiment, fields)
         name = " ".join(f"{k}={v}" for k, v in fields.items())
         row = _candidate(name, made, batch, dataset.classes, budgets)
         rows.append({**row, "fields": fields, "experiment": made})
-        screen.say(_told(row))
+        screen.say(_line(row))
     return rows
 
 
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
-    """Its bytes, its energies unless bytes are too many already, and why it is discarded."""
-    learner, state = training.initialize_learner(experiment, classes=classes)
-    found = cost.Candidate(name, cost.synapse_bytes(learner.network), 0.0, 0.0)
+    """Bytes of a candidate, its energies if those are in budget, and the reason if discarded."""
+    program, state = training.unsupervised.initialize(experiment, classes=classes)
+    found = cost.Candidate(name, cost.synapse_bytes(program.network), 0.0, 0.0)
     if why := cost.over_budget(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
-    inference, trained = _energies(learner, state, batch)
+    inference, trained = _energies(program, state, batch)
     found = found._replace(inference=inference, training=trained)
     return {**found._asdict(), "discarded": cost.over_budget(found, budgets)}
 
 
-def _told(row) -> str:
-    """A candidate before it is trained, on a line."""
+def _line(row) -> str:
+    """A line about a candidate before training."""
     parts = [spell_size(row["bytes"])]
     if row["inference"] is not None:
         parts += [f"{row[kind]:,.0f} nJ in {kind}" for kind in ("inference", "training")]
@@ -161,16 +162,16 @@ def _told(row) -> str:
     return f"  {row['name']}: {', '.join(parts)}{why}"
 
 
-def _energies(learner, state, batch) -> tuple[float, float]:
-    """Nanojoules of an example in inference and in training, from what a few of them did."""
-    experiment = learner.experiment
+def _energies(program, state, batch) -> tuple[float, float]:
+    """Nanojoules per example in inference and in training, measured on a few examples."""
+    experiment = program.experiment
     rates = experiment.encode(experiment, batch.inputs, None)
     few = len(batch.labels)
-    step = jax.jit(functools.partial(training.learn_step, learner))
+    step = jax.jit(functools.partial(training.unsupervised.train_step, program))
     metrics = jax.device_get(step(state, batch)[1])
     found = cost.plasticity_cost(
-        learner.network,
-        arrived=float(rates.sum()) / few * learner.network.timesteps,
+        program.network,
+        arrived=float(rates.sum()) / few * program.network.timesteps,
         spikes=float(metrics.spikes),
         weight_updates=float(metrics.weight_updates),
         showings=float(metrics.showings),
@@ -178,15 +179,15 @@ def _energies(learner, state, batch) -> tuple[float, float]:
     return found.inference.nanojoules, found.training.nanojoules
 
 
-def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
-    """The test accuracy of a candidate, trained now or before."""
+def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
+    """Trains a candidate, or resumes its run, and returns its test accuracy."""
     experiment = row["experiment"]
     folder = out / row["name"].replace(" ", "-").replace("/", "-")
     listener.patient = False
     session = training.prepare(experiment)
     if (folder / "config.json").is_file():
         run = training.Run.open(folder)
-        if run.config() != training.plain_values(experiment):
+        if run.config() != training.config.plain_values(experiment):
             raise Failure(
                 f"{folder} was trained with other fields: give another --out, or the same ones"
             )
@@ -194,18 +195,18 @@ def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
         run = training.Run.create(folder, experiment, source)
     screen.say(f"{row['name']}: {session.steps:,} steps, {run.path}")
     listener.patient = True
-    with progress(screen, steps=session.steps, epochs=experiment.epochs) as report:
+    with progress(screen, session) as report:
         result = training.fit(session, run, stop=lambda: listener.number, report=report)
     if result.interrupted:
-        screen.say("the same command goes on")
+        screen.say("the same command resumes")
         raise Interrupted(listener.number)
     assert result.evaluation is not None
     screen.say(f"{row['name']}: test accuracy {result.evaluation.accuracy:.2%}")
     return result.evaluation.accuracy
 
 
-def _concluded(rows, budgets, options, screen: Screen) -> str | None:
-    """Marks the front and the choice, says and draws them."""
+def _conclude(rows, budgets, options, screen: Screen) -> str | None:
+    """Marks the front and the choice in the rows, and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
     measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in trained]
     best = {candidate.name for candidate in cost.front(measured)}

@@ -2,10 +2,10 @@
 
 Fields of its JSON object:
 
-    python, platform, packages, backend, devices, cores      see `training.versions`
-    extras              optional packages that are installed, by name and version
-    memory              per device: {"device", "bytes_limit", "bytes_in_use"}, null where unknown
-    host_memory_bytes   of the machine, null where unknown
+    python, platform, packages, backend, devices, cores      see `training.Run.versions`
+    extras              versions of the optional packages that are installed, by name
+    memory              per device: {"device", "bytes_limit", "bytes_in_use"}, null if unknown
+    host_memory_bytes   memory of the machine, null if unknown
     cache, data_dir     folders of compiled programs and of data sets
 """
 
@@ -26,11 +26,11 @@ _EXTRAS = ("tensorflow-datasets", "grain", "pillow", "tensorboardX", "scikit-lea
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Says what this installation is and on what it runs."""
+    """Reports the versions, devices and memory of this installation."""
     parse("snnjax info", "Versions, devices and memory.", [], arguments)
     import jax
 
-    found: dict[str, Any] = training.versions()
+    found: dict[str, Any] = training.Run.versions()
     found["extras"] = {name: v for name in _EXTRAS if (v := _version(name))}
     found["memory"] = [_memory(device) for device in jax.devices()]
     found["host_memory_bytes"] = _host_memory()

@@ -1,37 +1,33 @@
 """`snnjax memory [EXPERIMENT.py] [--depths 4,8,16,32] [--timesteps 4,8] [--strategies "...; ..."]`.
 
-With an experiment its training step is compiled, as training would compile it; `--depths` sets its
-field `depth`. Without one it is the gradient of a stack of reversible blocks (`cli.memory`), on
-a CPU compiled alike under every strategy. Nothing runs.
-
-Fields of its JSON object, which is also kept in the folder as memory.json:
-
-    name, folder    what was measured, and where picture and numbers are
-    picture         path of the PNG file: temp_bytes against depth and against the timesteps
-    rows            per depth, timesteps and strategy, in the order in which they were measured:
-        strategy, depth, timesteps, batch       depth is null for an experiment without that field
-        argument_bytes, output_bytes            parameters, optimizer, batch; what comes out
-        temp_bytes                              everything in between at its peak: what strategies
-                                                are about
-        total_bytes                             all three, what is overwritten in place counted once
-        bytes_per_sample                        total_bytes / batch
-        compile_seconds                         tracing and compiling; short if the cache had it
-        refused                                 why the network does not admit the strategy, else
-                                                null; the bytes are null then
-    device          kind of device
-    jax             its version
-    seconds         from the start of the command to its end
-    interrupted     "SIGINT" or "SIGTERM" where it was stopped, else null; rows and picture are then
-                    those of what was measured before
-
-What `snnjax memory` measures without an experiment: couplings of LIF, 3x3 convolution and norm.
+With an experiment its training step is compiled as training would compile it; `--depths` sets its
+field `depth`. Without one it is the gradient of a stack of `depth` reversible blocks, with half the
+channels in each stream,
 
     y1 = x1 + q(F(x2)),   y2 = x2 + q(G(y1)),      F, G: LIF - conv 3x3 - batch norm
 
-A reversible block of half the channels in each stream, `depth` of them scanned; the loss is the
-mean square of what leaves, and the gradient is that of the parameters and of the sequence going in.
+with respect to the parameters and the input sequence; the loss is the mean square of the outputs,
+and on a CPU all strategies are compiled alike. Nothing runs.
 
-What `snnjax memory` measures: an experiment's training step, or a stack of reversible blocks.
+Fields of its JSON object, which is also saved in the folder as memory.json:
+
+    name, folder    name of the case, and folder of picture and numbers
+    picture         path of the PNG file: temp_bytes against depth and against the timesteps
+    rows            per depth, timesteps and strategy, in the order of measurement:
+        strategy, depth, timesteps, batch       depth is null for an experiment without that field
+        argument_bytes, output_bytes            parameters, optimizer, batch; results
+        temp_bytes                              peak of everything in between: the target of memory
+                                                strategies
+        total_bytes                             all three, with overwritten buffers counted once
+        bytes_per_sample                        total_bytes / batch
+        compile_seconds                         tracing and compiling; short on a cache hit
+        refused                                 reason if the network does not admit the strategy,
+                                                else null; the bytes are null then
+    device          kind of device
+    jax             version of jax
+    seconds         duration of the command
+    interrupted     "SIGINT" or "SIGTERM" if it was stopped, else null; rows and picture hold the
+                    measurements before
 """
 
 from __future__ import annotations
@@ -53,47 +49,54 @@ from flax import nnx
 
 from snnjax import memory, nn, training, viz
 from snnjax.cli import cache
-from snnjax.cli.experiment_args import experiment_path, parse_fields, refuse_stray, with_gradients
+from snnjax.cli.experiment_args import (
+    check_order,
+    experiment_path,
+    load_gradient_experiment,
+    parse_fields,
+)
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
-from snnjax.cli.plan import strategies_given
+from snnjax.cli.plan import parse_strategies
 from snnjax.cli.signals import listening
 from snnjax.cli.units import spell_size
 
 __all__ = [
     "Case",
     "Couplings",
-    "case_given",
     "command",
+    "parse_case",
 ]
 
-_TOLD = "Bytes of training against depth and timesteps, per memory strategy: compiled, not run."
+_DESCRIPTION = (
+    "Bytes of training against depth and timesteps, per memory strategy: compiled, not run."
+)
 
 
 class Case(NamedTuple):
-    """What to measure.
+    """A program to measure.
 
     Attributes:
-        name: of the experiment, or "couplings".
-        told: what it is, for people.
-        batch: examples.
-        depths: `[None]` where there is none to choose.
-        timesteps: values of T.
+        name: Name of the experiment, or "couplings".
+        description: Text for people.
+        batch: Batch size.
+        depths: Depths; `[None]` if there is no choice.
+        timesteps: Values of T.
         build: `(depth, timesteps, strategy)` to a jitted function and the shapes of its arguments;
-            raises a StrategyError where the network does not admit the strategy.
+            raises a StrategyError if the network does not admit the strategy.
     """
 
     name: str
-    told: str
+    description: str
     batch: int
     depths: Sequence[int | None]
     timesteps: Sequence[int]
     build: Callable[[Any, int, memory.Strategy], tuple[Any, tuple[Any, ...]]]
 
 
-def case_given(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
-    """The command's own options, `depths` and `timesteps` among them, and what to measure.
+def parse_case(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
+    """Options of the command, and the program to measure.
 
     Raises:
         Failure: An argument is wrong.
@@ -103,50 +106,50 @@ def case_given(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
 
 
 def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
-    given = with_gradients(path)
-    deep = training.plain_fields(given).get("depth") is int
+    base = load_gradient_experiment(path)
+    deep = training.config.plain_fields(base).get("depth") is int
     hidden = ("timesteps", "depth") if deep else ("timesteps",)
-    options, changed = parse_fields("memory", _TOLD, given, own, arguments, leave_out=hidden)
+    options, changed = parse_fields("memory", _DESCRIPTION, base, own, arguments, leave_out=hidden)
     if options.depths is not None and not deep:
         raise Failure(
-            f"{given.name} has no depth to change: give its dataclass an int field `depth` and use "
+            f"{base.name} has no depth to change: give its dataclass an int field `depth` and use "
             "it in network(), or leave out --depths"
         )
-    experiment = training.override(given, changed)
-    depths: Sequence[int | None] = _numbers("--depths", options.depths, getattr(given, "depth", 1))
+    experiment = training.config.override(base, changed)
+    depths: Sequence[int | None] = _numbers("--depths", options.depths, getattr(base, "depth", 1))
     depths = depths if deep else [None]
-    timesteps = _numbers("--timesteps", options.timesteps, given.timesteps)
+    timesteps = _numbers("--timesteps", options.timesteps, base.timesteps)
     for pair in itertools.product(depths, timesteps):
-        training.check(_at(experiment, *pair))
+        training.config.check(_at(experiment, *pair))
 
     @functools.cache
     def dataset(timesteps: int) -> Any:
-        return training.load_dataset(_at(experiment, depths[0], timesteps))
+        return training.config.load_dataset(_at(experiment, depths[0], timesteps))
 
     def build(depth: int | None, timesteps: int, strategy: memory.Strategy):
         changed = _at(experiment, depth, timesteps)
-        return training.step_under(changed, strategy, dataset=dataset(timesteps))
+        return training.planning.training_step(changed, strategy, dataset=dataset(timesteps))
 
-    told = f"batch {experiment.batch}: the training step, compiled as training would compile it"
-    return options, Case(experiment.name, told, experiment.batch, depths, timesteps, build)
+    text = f"batch {experiment.batch}: the training step, compiled as training would compile it"
+    return options, Case(experiment.name, text, experiment.batch, depths, timesteps, build)
 
 
 def _couplings(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
-    refuse_stray("memory", arguments)
-    options = parse("snnjax memory [EXPERIMENT.py]", _TOLD, [*own, *_SIZES], arguments)
+    check_order("memory", arguments)
+    options = parse("snnjax memory [EXPERIMENT.py]", _DESCRIPTION, [*own, *_SIZES], arguments)
     stack = Couplings(options.batch, options.channels, options.size)
     depths = _numbers("--depths", options.depths, 4, 8, 16, 32)
     timesteps = _numbers("--timesteps", options.timesteps, 4)
-    told = (
+    text = (
         f"LIF - conv 3x3 - batch norm, batch {stack.batch}, {stack.size} x {stack.size} x "
         f"{stack.channels}: the gradient, compiled alike under every strategy"
     )
-    return options, Case("couplings", told, stack.batch, depths, timesteps, stack.gradient)
+    return options, Case("couplings", text, stack.batch, depths, timesteps, stack.gradient)
 
 
 def _at(experiment: training.Experiment, depth: int | None, timesteps: int) -> training.Experiment:
     values = {"timesteps": timesteps} | ({} if depth is None else {"depth": depth})
-    return training.override(experiment, values)
+    return training.config.override(experiment, values)
 
 
 def _numbers(option: str, text: str | None, *default: int) -> list[int]:
@@ -164,12 +167,12 @@ class Couplings:
     """A stack of reversible blocks and its gradient.
 
     Attributes:
-        batch: examples.
-        channels: of both streams together.
-        size: height and width.
+        batch: Batch size.
+        channels: Channels of both streams together.
+        size: Height and width.
 
     Raises:
-        Failure: a number is not positive, or the channels are odd.
+        Failure: A number is not positive, or the channels are odd.
     """
 
     batch: int = 8
@@ -190,12 +193,11 @@ class Couplings:
     ) -> tuple[Any, tuple[Any, ...]]:
         """The jitted gradient and the shapes of its arguments; nothing is compiled.
 
-        The CPU's scheduler is XLA's default: one scanned stack has nothing for the
-        memory-optimised one to reorder (it cost reverse 1.5 MB of 9.3, and gained store 1 %).
-
         Raises:
-            ValueError: the stack does not admit the strategy.
+            ValueError: The stack does not admit the strategy.
         """
+        # XLA's default scheduler: in one scanned stack the memory-optimised one has nothing to
+        # reorder (it cost reverse 1.5 MB of 9.3, and saved store 1 %).
         shape = (self.size, self.size, self.channels)
         body = nn.Reversible(self._branch, self._branch, depth, rngs=nnx.Rngs(0))
         network = nn.with_memory(nn.Network(body, shape), strategy)
@@ -217,8 +219,8 @@ class Couplings:
 
 
 _SIZES = [
-    Option("batch", int, Couplings.batch, "Examples."),
-    Option("channels", int, Couplings.channels, "Of both streams together."),
+    Option("batch", int, Couplings.batch, "Batch size."),
+    Option("channels", int, Couplings.channels, "Channels of both streams together."),
     Option("size", int, Couplings.size, "Height and width."),
 ]
 
@@ -229,29 +231,37 @@ _BYTES = ("argument_bytes", "output_bytes", "temp_bytes", "total_bytes", "bytes_
 _HEADER = "{:<{width}}  depth     T     temp MB    total MB  per sample  of store   compiled"
 _OPTIONS = [
     Option(
-        "depths", str | None, None, "Such as 4,8; None is the experiment's own, else 4,8,16,32."
+        "depths",
+        str | None,
+        None,
+        "Depths, such as 4,8; None is the experiment's own, else 4,8,16,32.",
     ),
-    Option("timesteps", str | None, None, "Such as 4,8; None is the experiment's own, else 4."),
-    Option("strategies", str, _STRATEGIES, "What to compare, separated by semicolons."),
+    Option(
+        "timesteps",
+        str | None,
+        None,
+        "Values of T, such as 4,8; None is the experiment's own, else 4.",
+    ),
+    Option("strategies", str, _STRATEGIES, "Strategies to compare, separated by semicolons."),
     Option("out", str | None, None, "Folder; None is runs/memory-NAME, numbered if it exists."),
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    cache.OPTION,
 ]
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Measures, and draws what was measured."""
+    """Measures the bytes, and draws them."""
     began = time.perf_counter()
-    options, case = case_given(arguments, _OPTIONS)
+    options, case = parse_case(arguments, _OPTIONS)
     strategies = _strategies(options.strategies)
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
     cache.enable(on=not options.no_cache)
-    device = next(iter(training.make_mesh().devices.flat)).device_kind
-    screen.say(f"{case.name}, {case.told}, on {device}")
+    device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
+    screen.say(f"{case.name}, {case.description}, on {device}")
     with listening() as listener:
         rows, stopped = _measure_all(case, strategies, screen)
         listener.patient = True
         if all(row["refused"] for row in rows):
-            raise stopped or _nothing(case, rows)
+            raise stopped or _all_refused(case, rows)
         _summarise(rows, screen)
         folder = Path(options.out) if options.out else _free(Path("runs") / f"memory-{case.name}")
         figure = viz.memory_curve(rows, title=f"{case.name}: memory of training")
@@ -270,14 +280,14 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         kept = {"command": "memory", **fields, "exit_code": code}
         file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if stopped:
-        screen.say(f"{stopped}: what was measured before is kept")
+        screen.say(f"{stopped}: earlier measurements are kept")
     screen.say(f"picture: {fields['picture']}    numbers: {file}")
     return fields, code
 
 
 def _strategies(text: str) -> list[memory.Strategy]:
-    """The strategies, each once, the one they are compared with first."""
-    found = strategies_given(text)
+    """The strategies, each once, the baseline first."""
+    found = parse_strategies(text)
     if not found:
         raise Failure(f'--strategies names none, got {text!r}: write "{_STRATEGIES}"')
     return sorted(dict.fromkeys(found), key=lambda strategy: strategy != _BASELINE)
@@ -286,11 +296,11 @@ def _strategies(text: str) -> list[memory.Strategy]:
 def _measure_all(
     case: Case, strategies: list[memory.Strategy], screen: Screen
 ) -> tuple[list[dict[str, Any]], Interrupted | None]:
-    """Every row, each said as it comes, up to a signal."""
+    """Every row, each printed when it is measured, up to a signal."""
     width = max(len("strategy"), *(len(str(strategy)) for strategy in strategies))
     screen.say(_HEADER.format("strategy", width=width))
     rows: list[dict[str, Any]] = []
-    told: set[tuple[str, str]] = set()
+    printed: set[tuple[str, str]] = set()
     try:
         for timesteps, depth in itertools.product(case.timesteps, case.depths):
             stored = None
@@ -299,9 +309,9 @@ def _measure_all(
                 rows.append(row)
                 stored = row["temp_bytes"] if strategy == _BASELINE else stored
                 reason = (row["strategy"], row["refused"])
-                if reason not in told:
+                if reason not in printed:
                     screen.say(_line(row, stored, width))
-                told |= {reason} if row["refused"] else set()
+                printed |= {reason} if row["refused"] else set()
     except Interrupted as error:
         return rows, error
     return rows, None
@@ -319,7 +329,7 @@ def _measure(
         measured = memory.measure(step, *shapes, samples=case.batch)
         found["compile_seconds"] = round(time.perf_counter() - began, 3)
         found |= {name: getattr(measured, name) for name in _BYTES}
-    except training.TrainingError:
+    except training.errors.TrainingError:
         raise  # the experiment is wrong, whatever the strategy
     except NotImplementedError as error:
         raise Failure(str(error)) from error
@@ -329,7 +339,7 @@ def _measure(
 
 
 def _line(row: dict[str, Any], stored: int | None, width: int) -> str:
-    """A row of the table; `stored` are the bytes it is compared with."""
+    """A row of the table; `stored` are the bytes of the baseline."""
     depth = "-" if row["depth"] is None else row["depth"]
     place = f"{row['strategy']:<{width}}  {depth:>5}  {row['timesteps']:>4}"
     if row["refused"]:
@@ -341,7 +351,7 @@ def _line(row: dict[str, Any], stored: int | None, width: int) -> str:
 
 
 def _summarise(rows: list[dict[str, Any]], screen: Screen) -> None:
-    """What one more block and one more timestep cost, where they were varied."""
+    """Prints the cost of one more block and one more timestep, if they were varied."""
     for axis, other, noun in (("depth", "timesteps", "block"), ("timesteps", "depth", "timestep")):
         costs = []
         for strategy in dict.fromkeys(row["strategy"] for row in rows):
@@ -357,24 +367,24 @@ def _summarise(rows: list[dict[str, Any]], screen: Screen) -> None:
             screen.say(f"temporary memory of one more {noun}: {';  '.join(costs)}")
 
 
-def _nothing(case: Case, rows: list[dict[str, Any]]) -> Failure:
+def _all_refused(case: Case, rows: list[dict[str, Any]]) -> Failure:
     owners: dict[str, list[str]] = {}
     for row in rows:
         owners.setdefault(row["refused"], []).append(row["strategy"])
-    told = (f"{reason} [{', '.join(dict.fromkeys(names))}]" for reason, names in owners.items())
-    return Failure(f"{case.name} admits none of the strategies: {'; '.join(told)}")
+    texts = (f"{reason} [{', '.join(dict.fromkeys(names))}]" for reason, names in owners.items())
+    return Failure(f"{case.name} admits none of the strategies: {'; '.join(texts)}")
 
 
 def _check_folder(folder: Path, out: str | None) -> None:
-    """Before anything is measured: that the results will have a place."""
+    """Checks before any measurement that the results can be saved."""
     if out is not None:
         training.Run.check_free(folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise Failure(f"{folder} cannot be made in {there}: choose another folder by --out")
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise Failure(f"{folder} cannot be made in {parent}: choose another folder by --out")
 
 
 def _free(base: Path) -> Path:
-    """The folder, or the first of it numbered that is not there."""
+    """The folder, or its first numbered variant that does not exist."""
     numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([base], numbered) if not path.exists())

@@ -1,4 +1,4 @@
-"""Options of a command: declared as a list, parsed by tyro, refused with one message."""
+"""Options of a command: declared as a list, parsed by tyro, with one message for an error."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from snnjax.cli.failures import Failure
 __all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
 
 REQUIRED: Any = dataclasses.MISSING
-"""The default of an argument that must be given."""
+"""Default of a required argument."""
 
 
 class Option(NamedTuple):
     """One option, or one positional argument.
 
     Attributes:
-        name: As a Python name; `learning_rate` is `--learning-rate`.
-        type: What it is parsed as.
-        default: Its value where it is not given.
-        help: One line.
-        positional: Whether it is given without its name.
+        name: Python name; `learning_rate` is `--learning-rate`.
+        type: Type of the parsed value.
+        default: Value without the option.
+        help: One line of help.
+        positional: True if it is given without its name.
     """
 
     name: str
@@ -45,13 +45,13 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
     """Parses arguments into an object with one attribute per option.
 
     Args:
-        prog: The command, such as "snnjax train".
-        description: For its help.
-        options: What it takes, besides `COMMON`.
-        arguments: What was given.
+        prog: Name of the command, such as "snnjax train".
+        description: Description of the command, for its help.
+        options: Options of the command, besides `COMMON`.
+        arguments: Arguments of the command line.
 
     Raises:
-        Failure: An option is unknown, or has a wrong type; the message names the nearest one.
+        Failure: An option is unknown, or has a wrong type; the message suggests the nearest one.
     """
     import tyro
 
@@ -63,9 +63,9 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
         fields.append((option.name, kind, default))
     fields.sort(key=lambda field: field[2].default is not REQUIRED)
     form = dataclasses.make_dataclass("Options", fields)
-    said = io.StringIO()
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return tyro.cli(
                 form,
                 prog=prog,
@@ -74,13 +74,13 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
     except SystemExit as end:
-        if not end.code:  # help was asked for and printed
+        if not end.code:  # --help
             raise
-        raise Failure(_plain(said.getvalue())) from None
+        raise Failure(_plain_text(output.getvalue())) from None
 
 
 def peek(arguments: Sequence[str], name: str) -> str | None:
-    """The value of an option before the others can be parsed; None if it is not given."""
+    """Value of an option before the others can be parsed; None without the option."""
     for i, argument in enumerate(arguments):
         if argument == name:
             if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
@@ -92,7 +92,7 @@ def peek(arguments: Sequence[str], name: str) -> str | None:
 
 
 def attribute_help(kind: type) -> dict[str, str]:
-    """What the docstrings of a class and its bases say about each attribute, on one line."""
+    """Help of each attribute, from the docstrings of a class and its bases, on one line."""
     found: dict[str, str] = {}
     for base in reversed(kind.__mro__):
         _, _, section = (base.__dict__.get("__doc__") or "").partition("Attributes:\n")
@@ -101,8 +101,8 @@ def attribute_help(kind: type) -> dict[str, str]:
     return found
 
 
-def _plain(box: str) -> str:
-    """The text in a framed message of tyro, on one line."""
+def _plain_text(box: str) -> str:
+    """Text of a framed message of tyro, on one line."""
     parts, part = [], []
     for line in box.splitlines():
         inner = line.strip().strip("│").strip()

@@ -1,4 +1,4 @@
-"""Where words go: to stdout for people, or to stderr where stdout is read by a machine."""
+"""Output: text for people on stdout, or on stderr if a machine reads stdout."""
 
 from __future__ import annotations
 
@@ -14,57 +14,57 @@ __all__ = ["Screen", "silence_libraries"]
 
 
 class Screen:
-    """What a command says, and its result.
+    """Messages and result of a command.
 
     Args:
-        json: Whether stdout belongs to a machine: its last line is then one JSON object.
+        json: True if a machine reads stdout: its last line is then one JSON object.
 
     Attributes:
-        several: Whether this is one of several processes that work together.
+        several: True in one of several processes that work together.
     """
 
     def __init__(self, *, json: bool):
         self.json = json
         self.several = False
-        self.hushed: str | None = None
-        self.nowhere: TextIO | None = None
+        self.name: str | None = None
+        self.null: TextIO | None = None
 
-    def hush(self, name: str) -> None:
-        """From now on only warnings and failures are told, under a name: others speak already."""
-        self.hushed, self.nowhere = name, open(os.devnull, "w")  # noqa: SIM115
+    def silence(self, name: str) -> None:
+        """Discards all but warnings and failures, which get a name: process 0 reports the rest."""
+        self.name, self.null = name, open(os.devnull, "w")  # noqa: SIM115
 
     @property
     def stream(self) -> TextIO:
-        """The stream that people read."""
-        if self.nowhere:
-            return self.nowhere
+        """Stream for people."""
+        if self.null:
+            return self.null
         return sys.stderr if self.json else sys.stdout
 
     def say(self, text: str) -> None:
-        """A line for people."""
+        """Prints a line for people."""
         print(text, file=self.stream, flush=True)
 
     def warn(self, text: str) -> None:
-        """A line about what was put up with, on stderr."""
+        """Prints a warning on stderr."""
         self._complain(text)
 
     def fail(self, message: str) -> None:
-        """The one message of a command that failed."""
+        """Prints the message of a failed command on stderr."""
         self._complain(message)
 
     def finish(self, fields: dict[str, Any]) -> None:
-        """The JSON object, where one was asked for."""
-        if self.json and not self.hushed:
+        """Prints the JSON object, under `--json`."""
+        if self.json and not self.name:
             print(json_format.dumps(_strict(fields), allow_nan=False), flush=True)
 
     def _complain(self, text: str) -> None:
         sys.stdout.flush()
-        name = f" ({self.hushed})" if self.hushed else ""
+        name = f" ({self.name})" if self.name else ""
         print(f"snnjax{name}: {text}", file=sys.stderr, flush=True)
 
 
 def _strict(value: Any) -> Any:
-    """What JSON can hold: numbers that are not finite become null."""
+    """A value for JSON: numbers that are not finite become null."""
     if isinstance(value, dict):
         return {name: _strict(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -73,10 +73,10 @@ def _strict(value: Any) -> Any:
 
 
 def silence_libraries() -> None:
-    """Keeps Orbax from telling at length about errors that reach the user as one message."""
+    """Silences Orbax' logs about errors that reach the user as one message."""
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)
-    # Where reading one array fails it forgets the tasks that read the others.
+    # If reading one array fails, Orbax abandons the tasks that read the others.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")

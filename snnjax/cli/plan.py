@@ -2,15 +2,15 @@
 
 Fields of its JSON object:
 
-    name, device, budget    the experiment, the kind of device, the budget in bytes
+    name, device, budget    name of the experiment, kind of device, budget in bytes
     rows                    per strategy: strategy, argument_bytes, output_bytes, temp_bytes,
                             total_bytes, bytes_per_sample, operations, extra_passes (an estimate, in
-                            forward passes), ok (it fits), chosen, refused (why, its numbers are
-                            null then; or null)
-    chosen                  the strategy that fits with the fewest operations, or null
-    missing_bytes           by how much the leanest one is over the budget, 0 if it fits
-    largest                 {"field", "value", "strategy"} where it was asked for, else null
-    seconds                 from the start of the command to its end
+                            forward passes), ok (it fits), chosen, refused (reason, with null
+                            numbers; or null)
+    chosen                  strategy that fits with the fewest operations, or null
+    missing_bytes           bytes of the leanest strategy over the budget, 0 if it fits
+    largest                 {"field", "value", "strategy"} with --largest, else null
+    seconds                 duration of the command
 """
 
 from __future__ import annotations
@@ -20,49 +20,49 @@ from typing import Any
 
 from snnjax import memory, training
 from snnjax.cli import cache
-from snnjax.cli.devices import MESH, mesh_of, told
-from snnjax.cli.experiment_args import with_fields
+from snnjax.cli.devices import MESH, describe_mesh, parse_mesh
+from snnjax.cli.experiment_args import parse_experiment
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
 from snnjax.cli.output import Screen
 from snnjax.cli.units import read_size, spell_size
 
-__all__ = ["command", "strategies_given"]
+__all__ = ["command", "parse_strategies"]
 
-_TOLD = "Which memory strategy fits a budget: each is compiled and measured, nothing is trained."
+_DESCRIPTION = "Find a memory strategy for a budget: each is compiled and measured, not trained."
 _OPTIONS = [
     Option("budget", str | None, None, "Bytes, such as 8GiB or 500MB; None is the device's own."),
     Option(
-        "strategies", str | None, None, 'Such as "depth=recompute(1); pack=True".'
+        "strategies", str | None, None, 'Strategies, such as "depth=recompute(1); pack=True".'
     ),
-    Option("largest", str | None, None, "Find the largest value of this field that fits."),
+    Option("largest", str | None, None, "Field whose largest fitting value to find."),
     MESH,
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    cache.OPTION,
 ]  # fmt: skip
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Plans."""
+    """Measures the strategies, and chooses one."""
     began = time.perf_counter()
-    options, experiment = with_fields("plan", _TOLD, _OPTIONS, arguments)
-    mesh = mesh_of(options.mesh)
+    options, experiment = parse_experiment("plan", _DESCRIPTION, _OPTIONS, arguments)
+    mesh = parse_mesh(options.mesh)
     device = next(iter(mesh.devices.flat))
-    budget = read_size(options.budget) if options.budget else _own_budget(device)
-    strategies = strategies_given(options.strategies)
+    budget = read_size(options.budget) if options.budget else _device_budget(device)
+    strategies = parse_strategies(options.strategies)
     if options.largest:
-        training.whole_number(experiment, options.largest)
+        training.planning.integer_field(experiment, options.largest)
     cache.enable(on=not options.no_cache)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}: a training step "
-        f"on {told(mesh)}, budget {spell_size(budget)} per device"
+        f"on {describe_mesh(mesh)}, budget {spell_size(budget)} per device"
     )
 
     def report(candidate: memory.Candidate) -> None:
         screen.say(f"  {_line(candidate)}")
 
     try:
-        planned = training.plan(
+        planned = training.planning.plan(
             experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
         )
     except memory.StrategyError as error:
@@ -71,7 +71,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     _conclude(planned, chosen, budget, screen)
     largest = None
     if options.largest:
-        strategy, value = training.largest(
+        strategy, value = training.planning.largest(
             experiment, options.largest, budget, planned, dataset=dataset, mesh=mesh
         )
         largest = {"field": options.largest, "value": value, "strategy": str(strategy)}
@@ -88,11 +88,11 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     }, 0 if chosen else 1
 
 
-def strategies_given(text: str | None) -> list[memory.Strategy] | None:
-    """Strategies separated by semicolons; None where none are given.
+def parse_strategies(text: str | None) -> list[memory.Strategy] | None:
+    """Parses strategies separated by semicolons; None if there are none.
 
     Raises:
-        Failure: One cannot be read.
+        Failure: One cannot be parsed.
     """
     if text is None:
         return None
@@ -102,7 +102,7 @@ def strategies_given(text: str | None) -> list[memory.Strategy] | None:
         raise Failure(str(error)) from None
 
 
-def _own_budget(device: Any) -> int:
+def _device_budget(device: Any) -> int:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if not limit:
         raise Failure(f"{device.device_kind} does not say how much memory it has: --budget 8GiB")

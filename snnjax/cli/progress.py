@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -10,38 +10,40 @@ from typing import Any
 from snnjax.cli.output import Screen
 from snnjax.cli.units import spell_size
 
-__all__ = ["Speed", "progress"]
+__all__ = ["Speed", "clock", "progress"]
 
-_QUIET_SECONDS = 10  # at most between two plain lines, if anything happened
+_QUIET_SECONDS = 10  # between two plain lines
 
 Report = Callable[[dict[str, Any]], None]
 
 
 @contextlib.contextmanager
-def progress(screen: Screen, *, steps: int, epochs: int) -> Iterator[Report]:
-    """A function to report records to, see `training.fit`.
+def progress(screen: Screen, session: Any) -> Iterator[Report]:
+    """Shows records as `training.fit` reports them.
 
     Args:
-        screen: Where to show them.
-        steps: Of the whole run.
-        epochs: Of the whole run.
+        screen: Output.
+        session: Its steps, epochs and task are used.
+
+    Yields:
+        The function that takes a record.
     """
     if screen.stream.isatty():
-        with _bar(screen, steps) as report:
+        with _bar(screen, session.steps, session.task) as report:
             yield report
     else:
-        yield _lines(screen, steps, epochs)
+        yield _lines(screen, session.steps, session.experiment.epochs, session.task)
 
 
 class Speed:
-    """Steps per second since the first step that was reported, and the time to go."""
+    """Steps per second since the first reported step, and the remaining time."""
 
     def __init__(self, steps: int):
         self.steps = steps
         self.first: tuple[int, float] | None = None
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """The rate, and the seconds to go; both 0 until there are two steps."""
+        """Steps per second, and remaining seconds; both 0 until there are two steps."""
         now = time.perf_counter()
         self.first = self.first or (step, now)
         done, seconds = step - self.first[0], now - self.first[1]
@@ -50,25 +52,25 @@ class Speed:
         return done / seconds, (self.steps - step) * seconds / done
 
 
-def _lines(screen: Screen, steps: int, epochs: int) -> Report:
-    speed, latest, spoken = Speed(steps), {}, [time.perf_counter()]
+def _lines(screen: Screen, steps: int, epochs: int, task: Any) -> Report:
+    speed, latest, printed = Speed(steps), {}, [time.perf_counter()]
 
     def report(record: dict[str, Any]) -> None:
         if record["kind"] == "start":
-            screen.say(f"going on after step {record['step']}")
+            screen.say(f"resuming after step {record['step']}")
             return
         if record["kind"] == "train":
             latest.update(record)
         rate, remaining = speed(record["step"])
-        judged = record["kind"] == "eval"
-        quiet = time.perf_counter() - spoken[0] < _QUIET_SECONDS
-        if not judged and (quiet or record["kind"] == "step"):
+        evaluated = record["kind"] == "eval"
+        quiet = time.perf_counter() - printed[0] < _QUIET_SECONDS
+        if not evaluated and (quiet or record["kind"] == "step"):
             return
-        spoken[0] = time.perf_counter()
-        test = f"  test {record['accuracy']:7.2%}" if judged else ""
+        printed[0] = time.perf_counter()
+        test = f"  test {_metric(task, record):>7}" if evaluated else ""
         screen.say(
             f"epoch {record['epoch']:g}/{epochs}  step {record['step']}/{steps}  "
-            f"loss {latest.get('loss', 0):.4f}  train {latest.get('accuracy', 0):7.2%}{test}  "
+            f"loss {latest.get('loss', 0):.4f}  train {_metric(task, latest):>7}{test}  "
             f"{rate:.1f} steps/s{_memory(latest)}  {clock(remaining)} to go"
         )
 
@@ -76,7 +78,7 @@ def _lines(screen: Screen, steps: int, epochs: int) -> Report:
 
 
 @contextlib.contextmanager
-def _bar(screen: Screen, steps: int) -> Iterator[Report]:
+def _bar(screen: Screen, steps: int, task: Any) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
@@ -87,37 +89,42 @@ def _bar(screen: Screen, steps: int) -> Iterator[Report]:
         TextColumn("{task.description}"),
     ]
     with Progress(*columns, console=Console(file=screen.stream), expand=True) as bars:
-        task = bars.add_task("compiled", total=steps)
+        bar = bars.add_task("compiled", total=steps)
         shown: dict[str, Any] = {}
 
         def report(record: dict[str, Any]) -> None:
             if record["kind"] == "start":
-                bars.update(task, completed=record["step"])
+                bars.update(bar, completed=record["step"])
                 return
             if record["kind"] == "train":
                 shown["memory"] = _memory(record)
             elif record["kind"] == "eval":
-                shown["test"] = record["accuracy"]
+                shown["test"] = _metric(task, record)
             elif record["kind"] == "step":
-                # A step by itself is noisy: show a moving average.
-                for name in ("loss", "accuracy"):
+                # Single steps are noisy: show a moving average.
+                for name in {"loss", task.best}:
                     shown[name] = 0.9 * shown.get(name, record[name]) + 0.1 * record[name]
             rate, remaining = speed(record["step"])
-            text = f"loss {shown.get('loss', 0):.3f}  train {shown.get('accuracy', 0):.1%}"
-            text += f"  test {shown['test']:.1%}" if "test" in shown else ""
+            text = f"loss {shown.get('loss', 0):.3f}  train {_metric(task, shown)}"
+            text += f"  test {shown['test']}" if "test" in shown else ""
             text += f"  {rate:.1f} steps/s{shown.get('memory', '')}  {clock(remaining)}"
-            bars.update(task, completed=record["step"], description=text)
+            bars.update(bar, completed=record["step"], description=text)
 
         yield report
 
 
+def _metric(task: Any, values: dict[str, Any]) -> str:
+    """Text of the task's deciding metric."""
+    return task.format(task.best, values.get(task.best, 0.0))
+
+
 def _memory(record: dict[str, Any]) -> str:
-    """The memory of a train record, with two spaces in front; nothing where it is not known."""
+    """Memory of a train record, after two spaces; empty if it is not known."""
     return f"  {spell_size(record['memory_bytes'])}" if "memory_bytes" in record else ""
 
 
 def clock(seconds: float) -> str:
-    """Seconds as `h:mm:ss` or `m:ss`."""
+    """Formats seconds as `h:mm:ss` or `m:ss`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,26 +1,24 @@
-"""`snnjax redundancy RUN [--against OTHER_RUN]`: what a network wastes, and what changed.
+"""`snnjax redundancy RUN [--against OTHER_RUN]`: wasted activity of a network, and its change.
 
 Fields of its JSON object:
 
-    run, step           the run directory, and the step of the checkpoint
-    examples            test examples that were looked at
-    accuracy            share of them that is right, in [0, 1]; of recordings that are cut in clips
-                        by most of their clips, as `snnjax eval` judges them
+    run, step           run directory, and step of the checkpoint
+    examples            number of test examples measured
+    accuracy            share of right answers on them, in [0, 1], over recordings for clips, as in
+                        `snnjax eval`; other tasks have their own metrics by name
     nasfr               spikes per neuron and timestep of the network, see `metrics.nasfr`
-    layers              by name, those that spike: neurons; rate and rates_over_time, spikes per
-                        neuron and timestep; features and channels, shares of null, normal and noise
-                        among the spike features of each timestep and channel, and of each channel
-                        over all timesteps; threshold, their mean; currents_at_threshold, the share
-                        of input currents (after attention) at or above it
-    left_out            names of the layers whose outputs are no spikes
-    thresholds          of the classes, see `redundancy.classify`
-    pictures, page      paths of the PNG files by what they show, and of one HTML page of them all
-    against             with --against: the same fields, as far as `left_out`, of the other run
-    nasfr_change_percent   with --against: of this run's NASFR against the other one's
+    layers              spiking layers by name: neurons; rate and rates_over_time, spikes per neuron
+                        and timestep; features and channels, shares of null, normal and noise among
+                        the spike features of each timestep and channel, and of each channel over
+                        all timesteps; threshold, mean over the neurons; currents_at_threshold, the
+                        share of input currents (after attention) at or above it
+    left_out            names of the layers that do not spike
+    thresholds          thresholds of the classes, see `redundancy.classify`
+    pictures, page      paths of the PNG files by content, and of one HTML page of them all
+    against             with --against: the same fields, up to left_out, of the other run
+    nasfr_change_percent   with --against: change of NASFR from the other run to this one
     comparison          with --against: path of the HTML page of before and after
-    seconds             from the start of the command to its end
-
-The table and the pages of `snnjax redundancy`: of one run, and of two.
+    seconds             duration of the command
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax import data, metrics, redundancy, training, viz
+from snnjax import data, redundancy, training, viz
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
@@ -49,35 +47,35 @@ __all__ = [
     "write_comparison",
 ]
 
-_LAYERS = 6  # whose spike features are shown, evenly spread
+_LAYERS = 6  # shown with their spike features, evenly spread
 
 _TEXTS = {
-    "rates": "Spikes per neuron and timestep. Their mean over all neurons, not over the layers, is "
+    "rates": "Spikes per neuron and timestep. The mean over all neurons, not over the layers, is "
     "the network average spiking firing rate, NASFR.",
-    "classes": "Of the spike features of all timesteps and channels. Null ones fire nowhere, noise "
-    "fires nearly everywhere, whatever the example shows; see `redundancy.classify` for the rule, "
-    "which is ours.",
-    "currents": "What the neurons are given, after normalisation and attention; the dashed line is "
-    "their threshold (the mean, where neurons differ). A layer of noise lies mostly above it, a "
-    "null one at 0. The outermost bars hold what lies beyond them.",
+    "classes": "Classes of the spike features of all timesteps and channels. Null features fire "
+    "nowhere and noise fires nearly everywhere, for any example; the rule is ours, see "
+    "`redundancy.classify`.",
+    "currents": "Input currents of the neurons, after normalisation and attention; the dashed line "
+    "is their threshold (the mean, if neurons differ). Currents of a noisy layer lie mostly above "
+    "it, those of a null layer at 0. The outermost bars include all values beyond them.",
     "membranes": "Membrane potentials after the reset.",
     "features": "Mean spike maps over all examples: dark is a rate of 1, frames are the classes.",
-    "compared": "Network average spiking firing rates, and those of the layers.",
+    "compared": "Network average spiking firing rates, and rates of the layers.",
 }
 
 
 def table(report: redundancy.Report) -> list[str]:
-    """Lines for the screen: one layer each, and what was left out."""
+    """Lines for the screen: one per layer, and the layers left out."""
     lines = [
         f"  {'layer':<28} {'neurons':>9} {'rate':>7} {'null':>6} {'normal':>7} {'noise':>6} "
         f"{'current >= threshold':>21}"
     ]
     for name, layer in report.layers.items():
         shares, above = layer.shares, layer.currents.above
-        told = "-" if above is None else f"{above:.2%}"
+        share = "-" if above is None else f"{above:.2%}"
         lines.append(
             f"  {name:<28} {layer.neurons:>9,} {layer.rate:>7.4f} {shares['null']:>6.1%} "
-            f"{shares['normal']:>7.1%} {shares['noise']:>6.1%} {told:>21}"
+            f"{shares['normal']:>7.1%} {shares['noise']:>6.1%} {share:>21}"
         )
     if report.left_out:
         lines.append(f"  left out, since they do not spike: {', '.join(report.left_out)}")
@@ -87,10 +85,10 @@ def table(report: redundancy.Report) -> list[str]:
 def write_page(
     run: training.Run, report: redundancy.Report, *, title: str
 ) -> tuple[Path, dict[str, str]]:
-    """Pictures and page of one run, in its folder of pictures.
+    """Writes pictures and page of one run into its folder of pictures.
 
     Returns:
-        The page, and paths of the pictures by what they show.
+        The page, and paths of the pictures by content.
     """
     sections = {
         "rates": ("Firing rates", _TEXTS["rates"], viz.firing_rates(report.rates)),
@@ -106,7 +104,7 @@ def write_page(
             viz.distributions(_distributions(report, "membrane"), what="membrane potential"),
         ),
     }
-    for name in _chosen(list(report.layers)):
+    for name in _spread(list(report.layers)):
         figure = _features(report, name, name)
         sections[f"features {name}"] = (f"Spike features of {name}", _TEXTS["features"], figure)
     text = "\n".join(table(report)[-1:]).strip() if report.left_out else ""
@@ -117,18 +115,18 @@ def write_page(
 def write_comparison(
     run: training.Run,
     other: training.Run,
-    told: Sequence[tuple[str, redundancy.Report]],
+    reports: Sequence[tuple[str, redundancy.Report]],
     compared: redundancy.Comparison,
 ) -> Path:
-    """Page of before and after, in the run's folder of pictures.
+    """Writes the page of before and after into the run's folder of pictures.
 
     Args:
-        run: The one after.
-        other: The one before.
-        told: Title and report before, and after.
-        compared: What changed.
+        run: Run after the change.
+        other: Run before the change.
+        reports: Title and report before, and after.
+        compared: Comparison of the reports.
     """
-    (first, before), (second, after) = told
+    (first, before), (second, after) = reports
     sections: dict[str, Any] = {"compared": _rates(before, after, compared)}
     if compared.pairs:
         own, old = (_distributions(report, "currents") for report in (after, before))
@@ -138,7 +136,7 @@ def write_comparison(
     for word, report in (("before", before), ("after", after)):
         figure = viz.class_shares(_shares(report), title=word)
         sections[f"classes {word}"] = (f"Null, normal, noise: {word}", _TEXTS["classes"], figure)
-    for row in _chosen(list(range(min(len(before.layers), len(after.layers))))):
+    for row in _spread(list(range(min(len(before.layers), len(after.layers))))):
         for word, report in (("before", before), ("after", after)):
             name = list(report.layers)[row]
             figure = _features(report, name, f"{word}: {name}")
@@ -155,9 +153,9 @@ def write_comparison(
 def _save(run, name, title, sections, head) -> tuple[Path, dict[str, str]]:
     folder = run.path / "pictures"
     pictures = {}
-    for what, (_, _, figure) in sections.items():
-        file = f"{name}-{what.replace('/', '-').replace(' ', '-')}.png"
-        pictures[what] = str(viz.save(figure, folder / file))
+    for content, (_, _, figure) in sections.items():
+        file = f"{name}-{content.replace('/', '-').replace(' ', '-')}.png"
+        pictures[content] = str(viz.save(figure, folder / file))
     page = folder / f"{name}.html"
     page.write_text(viz.page(title, [head, *sections.values()]), encoding="utf-8")
     return page, pictures
@@ -170,7 +168,7 @@ def _rates(before: redundancy.Report, after: redundancy.Report, compared: redund
         rows.append((name, before.rates[old], after.rates[new]))
     text = _TEXTS["compared"]
     if not compared.pairs:
-        text += " The two networks are built differently: no layers correspond."
+        text += " The two networks have different layers: none correspond."
     return ("Firing rates", text, viz.compared_rates(rows))
 
 
@@ -188,72 +186,73 @@ def _distributions(report: redundancy.Report, kind: str) -> dict[str, viz.Distri
 def _features(report: redundancy.Report, name: str, title: str):
     layer = report.layers[name]
     features = layer.features
-    if features.ndim > 4:  # more axes of space than two: all of them in a row
+    if features.ndim > 4:  # more than two axes of space are flattened to one
         features = features.reshape(len(features), -1, features.shape[-1])
     return viz.spike_features(features, classes=layer.classes, title=title)
 
 
-def _chosen(layers: list[Any]) -> list[Any]:
+def _spread(layers: list[Any]) -> list[Any]:
     """Some of the layers, evenly spread."""
     places = np.linspace(0, len(layers) - 1, min(_LAYERS, len(layers))).round().astype(int)
     return [layers[i] for i in np.unique(places)]
 
 
-_TOLD = "What a network wastes: firing rates, spike features, input currents, by layer."
+_DESCRIPTION = "Wasted activity: firing rates, spike features and input currents by layer."
 _RULE = redundancy.Thresholds()
 _OPTIONS = [
     *OPTIONS,
-    Option("against", str | None, None, "A run to compare with, the one before."),
-    Option("examples", int | None, None, "How many test examples, evenly spread; None is all."),
-    Option("batch", int, 8, "Examples at once, whole recordings: their spikes are in memory."),
-    Option("null_rate", float, _RULE.null_rate, "A feature with a lower mean rate is null."),
-    Option("noise_rate", float, _RULE.noise_rate, "A place with a higher rate is busy."),
-    Option("noise_area", float, _RULE.noise_area, "At this share of busy places it is noise."),
+    Option("against", str | None, None, "Run to compare with, before the change."),
+    Option("examples", int | None, None, "Number of test examples, evenly spread; None is all."),
+    Option("batch", int, 8, "Batch size, in whole recordings; all their spikes are in memory."),
+    Option("null_rate", float, _RULE.null_rate, "Mean rate below which a feature is null."),
+    Option("noise_rate", float, _RULE.noise_rate, "Rate above which a place is busy."),
+    Option("noise_area", float, _RULE.noise_area, "Share of busy places that makes noise."),
 ]
 _QUIET_SECONDS = 5
 
 
-class _Found(NamedTuple):
+class _Analysis(NamedTuple):
     run: training.Run
     step: int
-    accuracy: float
+    task: Any
+    metrics: dict[str, float]
     report: redundancy.Report
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Analyses a run, or two."""
     began = time.perf_counter()
-    options = parse("snnjax redundancy", _TOLD, _OPTIONS, arguments)
+    options = parse("snnjax redundancy", _DESCRIPTION, _OPTIONS, arguments)
     thresholds = _thresholds(options)
     if options.against is not None:
-        training.Run.open(options.against)  # refused before the work, not after it
-    found = _analyse(options, thresholds, screen)
-    _tell(found, screen)
-    page, pictures = write_page(found.run, found.report, title=_title(found))
+        training.Run.open(options.against)  # fail before the work, not after it
+    analysis = _analyse(options, thresholds, screen)
+    _print(analysis, screen)
+    page, pictures = write_page(analysis.run, analysis.report, title=_title(analysis))
     fields = {
-        **_fields(found),
+        **_fields(analysis),
         "thresholds": dataclasses.asdict(thresholds),
         "pictures": pictures,
         "page": str(page),
     }
     screen.say(f"{len(pictures)} pictures in {page.parent}; all of them on one page: {page}")
     if options.against is not None:
-        fields |= _against(options, thresholds, found, screen)
+        fields |= _compare(options, thresholds, analysis, screen)
     return {**fields, "seconds": round(time.perf_counter() - began, 3)}, 0
 
 
-def _against(options, thresholds, found: _Found, screen: Screen) -> dict[str, Any]:
+def _compare(options, thresholds, after: _Analysis, screen: Screen) -> dict[str, Any]:
     before = _analyse(dataclasses.replace(options, run=options.against), thresholds, screen)
-    _tell(before, screen)
-    compared = redundancy.compare(before.report, found.report)
+    _print(before, screen)
+    compared = redundancy.compare(before.report, after.report)
     change = compared.nasfr_change
     screen.say(
-        f"NASFR {before.report.nasfr:.4f} -> {found.report.nasfr:.4f}"
+        f"NASFR {before.report.nasfr:.4f} -> {after.report.nasfr:.4f}"
         + ("" if change is None else f" ({change:+.1f} %)")
-        + f", accuracy {before.accuracy:.2%} -> {found.accuracy:.2%}"
+        + f", {_metric(before)} -> {_metric(after).split()[-1]}"
     )
-    told = [(_title(one), one.report) for one in (before, found)]
-    page = write_comparison(found.run, before.run, told, compared)
+    reports = [(_title(one), one.report) for one in (before, after)]
+    page = write_comparison(after.run, before.run, reports, compared)
     screen.say(f"before and after: {page}")
     return {
         "against": _fields(before),
@@ -273,89 +272,96 @@ def _thresholds(options) -> redundancy.Thresholds:
         raise Failure(f"{error}: choose other --null-rate, --noise-rate, --noise-area") from None
 
 
-def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Found:
+def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Analysis:
     run, session, state = restore(options, warn=screen.warn)
-    sums, accuracy = _look(session, state, options, screen)
+    sums, metrics = _measure(session, state, options, screen)
     try:
         report = redundancy.report(sums, thresholds=thresholds)
     except ValueError as error:
         raise Failure(f"{run.path}: {error}") from None
-    return _Found(run, int(state.step), accuracy, report)
+    return _Analysis(run, int(state.step), session.task, metrics, report)
 
 
-def _look(session: training.Session, state: training.TrainState, options, screen: Screen):
-    """Sums of every layer over the test examples, and the accuracy on them."""
-    test, experiment = session.dataset.test, session.experiment
-    clips = experiment.clips
-    split = test.take(_places(len(test), options.examples, clips))
-    size = max(min(options.batch, len(split)) // clips, 1) * clips
+def _measure(session: Any, state: training.TrainState, options, screen: Screen):
+    """Sums of every layer over the test examples, and the metrics on them."""
+    test, experiment, task = session.dataset.test, session.experiment, session.task
+    unit = task.evaluation_unit
+    split = test.take(_places(len(test), options.examples, unit))
+    size = max(min(options.batch, len(split)) // unit, 1) * unit
 
     def run(state, batch):
         frames = experiment.encode(experiment, batch.inputs, None)
         network = session.program.network(state)
         start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
         outputs, aux = network(frames, start, training=False, taps=redundancy.TAPS)
-        logits = experiment.readout(outputs)
-        weights = batch.weights
-        right = metrics.clip_accuracy(logits, batch.labels, clips=clips, weights=weights)
-        correct = jnp.round(right * weights.sum())
-        return redundancy.measure(aux.taps, weights=weights), correct
+        weights, predictions = batch.weights, task.predict(outputs)
+        values = task.evaluation_metrics(predictions, batch.labels)
+        values = {n: jnp.sum(jnp.where(weights == 0, 0, v) * weights) for n, v in values.items()}
+        return redundancy.measure(aux.taps, weights=weights), values
 
-    screen.say(f"{options.run}: looking at {len(split):,} test examples")
-    step, sums, right = jax.jit(run), None, 0.0
-    for batch in _told(split, size, screen):
-        part, correct = step(state, batch)
-        sums, right = redundancy.add(sums, part), right + float(correct)
+    screen.say(f"{options.run}: measuring {len(split):,} test examples")
+    step, sums, totals = jax.jit(run), None, {}
+    for batch in _batches(split, size, screen):
+        part, values = step(state, batch)
+        sums = redundancy.add(sums, part)
+        totals = {name: totals.get(name, 0.0) + float(value) for name, value in values.items()}
     assert sums is not None
-    return sums, right / len(split)
+    return sums, task.summary({name: total / len(split) for name, total in totals.items()})
 
 
-def _places(there: int, wanted: int | None, clips: int) -> np.ndarray:
-    """Which test examples, evenly spread; of a recording that is cut in clips all or none."""
-    recordings = there // clips
-    count = recordings if wanted is None else min(math.ceil(wanted / clips), recordings)
+def _places(total: int, wanted: int | None, unit: int) -> np.ndarray:
+    """Numbers of the test examples, evenly spread; of a recording's `unit` clips all or none."""
+    recordings = total // unit
+    count = recordings if wanted is None else min(math.ceil(wanted / unit), recordings)
     chosen = np.linspace(0, recordings - 1, count).round().astype(int)
-    return (chosen[:, None] * clips + np.arange(clips)).ravel()
+    return (chosen[:, None] * unit + np.arange(unit)).ravel()
 
 
-def _told(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batch]:
-    """Batches, and a line now and then on how far it is."""
-    spoken = time.perf_counter()
+def _batches(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batch]:
+    """Batches of a split, with a line of progress every few seconds."""
+    printed = time.perf_counter()
     for number, batch in enumerate(data.evaluation_batches(split, batch_size=size)):
         yield batch
         done = min((number + 1) * size, len(split))
-        if time.perf_counter() - spoken > _QUIET_SECONDS and done < len(split):
-            spoken = time.perf_counter()
+        if time.perf_counter() - printed > _QUIET_SECONDS and done < len(split):
+            printed = time.perf_counter()
             screen.say(f"  {done:,} of {len(split):,} examples")
 
 
-def _title(found: _Found) -> str:
-    return f"{found.run.path.name}, step {found.step}: {_summary(found)}"
+def _title(analysis: _Analysis) -> str:
+    return f"{analysis.run.path.name}, step {analysis.step}: {_summary(analysis)}"
 
 
-def _summary(found: _Found) -> str:
-    report, neurons = found.report, sum(found.report.neurons.values())
+def _metric(analysis: _Analysis) -> str:
+    """Text of the deciding metric."""
+    task = analysis.task
+    return f"{task.best} {task.format(task.best, analysis.metrics.get(task.best, math.nan))}"
+
+
+def _summary(analysis: _Analysis) -> str:
+    report, neurons = analysis.report, sum(analysis.report.neurons.values())
     return (
-        f"accuracy {found.accuracy:.2%} of {report.examples:,} test examples, "
+        f"{_metric(analysis)} of {report.examples:,} test examples, "
         f"NASFR {report.nasfr:.4f} over {neurons:,} neurons"
     )
 
 
-def _tell(found: _Found, screen: Screen) -> None:
-    screen.say(f"{found.run.path}, step {found.step}: {_summary(found)}")
-    for line in table(found.report):
+def _print(analysis: _Analysis, screen: Screen) -> None:
+    screen.say(f"{analysis.run.path}, step {analysis.step}: {_summary(analysis)}")
+    for line in table(analysis.report):
         screen.say(line)
 
 
-def _fields(found: _Found) -> dict[str, Any]:
+def _fields(analysis: _Analysis) -> dict[str, Any]:
+    report = analysis.report
     return {
-        "run": str(found.run.path),
-        "step": found.step,
-        "examples": found.report.examples,
-        "accuracy": found.accuracy,
-        "nasfr": found.report.nasfr,
-        "layers": {name: _layer_fields(layer) for name, layer in found.report.layers.items()},
-        "left_out": list(found.report.left_out),
+        "run": str(analysis.run.path),
+        "step": analysis.step,
+        "examples": report.examples,
+        **analysis.metrics,
+        "nasfr": report.nasfr,
+        "layers": {name: _layer_fields(layer) for name, layer in report.layers.items()},
+        "left_out": list(report.left_out),
     }
 
 

@@ -1,4 +1,4 @@
-"""A run's network with the parameters of one of its checkpoints, for commands that look at runs."""
+"""Sessions of runs, with the state of a checkpoint, for commands that inspect runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from snnjax.cli.options import REQUIRED, Option
 __all__ = ["OPTIONS", "restore"]
 
 OPTIONS = [
-    Option("run", str, REQUIRED, "The run directory.", positional=True),
-    Option("checkpoint", str, "last", 'Which one: "last", "best" or the number of a step.'),
-    Option("data_dir", str | None, None, "Folder of data sets, where it moved."),
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    Option("run", str, REQUIRED, "Run directory.", positional=True),
+    Option("checkpoint", str, "last", 'Checkpoint: "last", "best" or the number of a step.'),
+    Option("data_dir", str | None, None, "Folder of data sets, if it moved."),
+    cache.OPTION,
 ]
 
 
@@ -26,26 +26,27 @@ def restore(
     *,
     warn: Callable[[str], None],
     rates: bool = False,
-    plastic: bool = False,
-) -> tuple[training.Run, training.Session, training.TrainState]:
-    """The run, its session (without a training step) and the state of the checkpoint.
+    gradients: bool = True,
+) -> tuple[training.Run, Any, training.TrainState]:
+    """Opens a run: its directory, its session without a training step, and a checkpoint's state.
 
     Args:
         options: Parsed from `OPTIONS`.
-        warn: Called with a sentence about each damaged checkpoint that is passed over.
-        rates: Whether evaluation shall measure firing rates.
-        plastic: Whether the command knows what to do with a network that learned by plasticity.
+        warn: Called with a sentence about each damaged checkpoint that is skipped.
+        rates: True to measure firing rates in evaluation.
+        gradients: True if the command needs a network that learned by gradients.
+
+    Raises:
+        Failure: The run has no such checkpoint.
+        training.errors.ExperimentError: The run learned in another way.
     """
     run = training.Run.open(options.run)
     path = _checkpoint(run, options.checkpoint)
-    experiment = training.experiment_of(run)
-    if isinstance(experiment, training.Unsupervised) and not plastic:
-        raise Failure(
-            f"{run.path} learned by plasticity and has no layers to look into: snnjax eval and "
-            "snnjax show are for it"
-        )
+    experiment = run.experiment()
+    if gradients:
+        training.config.gradient_experiment(experiment)
     if options.data_dir is not None:
-        experiment = training.override(experiment, {"data_dir": options.data_dir})
+        experiment = training.config.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
     session = training.prepare(experiment, training=False, rates=rates)
     if path is not None:
@@ -55,16 +56,16 @@ def restore(
     return run, session, state
 
 
-def _checkpoint(run: training.Run, which: str) -> Path | None:
-    """The checkpoint asked for; None is the newest that can be read."""
+def _checkpoint(run: training.Run, name: str) -> Path | None:
+    """Path of a checkpoint by its name; None is the newest readable one."""
     steps = training.checkpoints.steps(run.checkpoints)
     if not steps:
         raise Failure(f"{run.path} has no checkpoint yet: snnjax train --resume {run.path}")
-    if which == "last":
+    if name == "last":
         return None
-    if which == "best":
+    if name == "best":
         return training.checkpoints.best(run.checkpoints)
-    if not which.isdecimal() or int(which) not in steps:
+    if not name.isdecimal() or int(name) not in steps:
         there = ", ".join(map(str, steps))
-        raise Failure(f"{run.path} has no checkpoint {which!r}: choose last, best, {there}")
-    return training.checkpoints.of_step(run.checkpoints, int(which))
+        raise Failure(f"{run.path} has no checkpoint {name!r}: choose last, best, {there}")
+    return training.checkpoints.step_path(run.checkpoints, int(name))

@@ -1,15 +1,16 @@
 """`snnjax show RUN`: pictures of one test example in the network, and of the training.
 
-Of a network that learned by plasticity, the receptive fields of its neurons instead.
+For a network that learned by plasticity, the receptive fields of its neurons instead; for a
+regression also its predictions against the targets.
 
 Fields of its JSON object:
 
-    run, step       the run directory, and the step of the checkpoint
-    pictures        paths of the PNG files, by what they show
-    page            path of one HTML page with all of them, that needs no other file
-    firing_rates    layer to spikes per neuron and timestep over the examples looked at; null where
-                    plasticity learned
-    seconds         from the start of the command to its end
+    run, step       run directory, and step of the checkpoint
+    pictures        paths of the PNG files, by content
+    page            path of one self-contained HTML page with all of them
+    firing_rates    layer to spikes per neuron and timestep over the examples shown; null for
+                    plasticity
+    seconds         duration of the command
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snnjax import metrics, plasticity, training, viz
+from snnjax import data, metrics, plasticity, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
 from snnjax.cli.restore import OPTIONS, restore
@@ -28,16 +29,19 @@ from snnjax.nn.taps import in_order
 
 __all__ = ["command"]
 
-_LAYERS = 8  # deeper networks show some of theirs, evenly spread
-_EXAMPLES = 64  # that firing rates are measured on
-_OPTIONS = [*OPTIONS, Option("example", int, 0, "Which test example to look at.")]
+_LAYERS = 8  # of deeper networks, evenly spread
+_EXAMPLES = 64  # for firing rates
+_PREDICTIONS = 1_000  # test examples whose predictions are drawn
+_DESCRIPTION = "Pictures of a run: rasters, membranes, firing rates, learning curve."
+_OPTIONS = [*OPTIONS, Option("example", int, 0, "Number of the test example.")]
 
 _TEXTS = {
-    "learning_curve": "Loss and accuracy per epoch, of the training examples as they were met and "
-    "of all test examples.",
-    "firing_rates": "Share of neurons that fire per timestep. A layer at 0 is dead; one near 1 "
-    "says nothing by when it fires.",
-    "receptive_fields": "The weights of each neuron, laid out as its input; darker is stronger.",
+    "learning_curve": "Loss and the deciding metric per epoch, of the training examples during "
+    "training and of all test examples.",
+    "firing_rates": "Share of neurons that fire per timestep. A layer at 0 is dead; near 1 its "
+    "spike times carry no information.",
+    "predictions": "Prediction against target of test examples; on the diagonal they are equal.",
+    "receptive_fields": "Weights of each neuron, laid out as its input; darker is stronger.",
     "raster": "Each row is a neuron, each mark a spike.",
     "membrane": "Membrane potential of some neurons after the reset. Triangles mark spikes.",
 }
@@ -46,14 +50,10 @@ _TEXTS = {
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Draws a run."""
     began = time.perf_counter()
-    told = "Pictures of a run: rasters, membranes, firing rates, learning curve."
-    options = parse("snnjax show", told, _OPTIONS, arguments)
-    run, session, state = restore(options, warn=screen.warn, plastic=True)
-    if isinstance(session.program, training.Learner):
-        sections, rates = _learned(run, session, state), None
-    else:
-        taps, rates, label = _look(session, state, options.example)
-        sections = _sections(run, taps, rates, f"test example {options.example}, a {label}")
+    options = parse("snnjax show", _DESCRIPTION, _OPTIONS, arguments)
+    run, session, state = restore(options, warn=screen.warn, gradients=False)
+    draw = {"gradients": _network_sections, "plasticity": _plasticity_sections}
+    sections, rates = draw[session.experiment.learns_by](run, session, state, options.example)
     folder = run.path / "pictures"
     folder.mkdir(exist_ok=True)
     pictures = {}
@@ -74,10 +74,25 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     }, 0
 
 
-def _look(session: training.Session, state: training.TrainState, example: int):
-    """Taps of every layer `{layer: {kind: [T, N]}}` for one example, firing rates, its class."""
+def _network_sections(run: training.Run, session: Any, state: training.TrainState, example: int):
+    """Heading, text and figure of each picture of a layered network, by name; firing rates."""
+    taps, rates = _taps(session, state, example)
+    label, dataset = f"test example {example}", session.dataset
+    if dataset.classes and dataset.test.labels.ndim == 1:
+        number = dataset.test.labels[example % len(dataset.test)]
+        label = f"{label}, a {dataset.class_names[int(number)]}"
+    sections = _learning_section(run, session)
+    if not dataset.classes:
+        predictions, targets = _predictions(session, state)
+        figure = viz.predictions(predictions, targets)
+        sections["predictions"] = ("Predictions", _TEXTS["predictions"], figure)
+    return sections | _layer_sections(taps, rates, label), rates
+
+
+def _taps(session: Any, state: training.TrainState, example: int):
+    """Taps of every layer `{layer: {kind: [T, N]}}` for one example, and firing rates."""
     test = session.dataset.test
-    # The example first, then the ones after it; an example that is not there wraps round.
+    # The example comes first, then its successors; numbers past the end wrap around.
     places = (np.arange(min(_EXAMPLES, len(test))) + example) % len(test)
     batch = test.take(places)
 
@@ -91,34 +106,57 @@ def _look(session: training.Session, state: training.TrainState, example: int):
 
     taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
     spiking = {name for name, kinds in taps.items() if np.isin(kinds["spikes"], (0, 1)).all()}
-    label = session.dataset.class_names[int(batch.labels[0])]
-    return taps, {k: float(v) for k, v in rates.items() if k in spiking}, label
+    return taps, {k: float(v) for k, v in rates.items() if k in spiking}
 
 
-def _learned(run: training.Run, session: training.Session, state: training.TrainState):
+def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and targets `[N, D]` of the first test examples, timesteps as examples."""
+    experiment, task, test = session.experiment, session.task, session.dataset.test
+    chosen = test.take(np.arange(min(_PREDICTIONS, len(test))))
+
+    @jax.jit
+    def predict(state, inputs):
+        frames = experiment.encode(experiment, inputs, None)
+        network = session.program.network(state)
+        start = network.initial_state(len(inputs))._replace(statistics=state.statistics)
+        predictions = task.predict(network(frames, start, training=False)[0])
+        # A task per timestep predicts [T, B, D], and its targets are [B, T, D].
+        return predictions if predictions.ndim == 2 else predictions.swapaxes(0, 1)
+
+    found, size = [], session.evaluation_loader.batch_size
+    for batch in data.evaluation_batches(chosen, batch_size=size):
+        found.append(np.asarray(predict(state, batch.inputs)))
+    targets = chosen.labels
+    predictions = np.concatenate(found)[: len(targets)]
+    return predictions.reshape(-1, targets.shape[-1]), targets.reshape(-1, targets.shape[-1])
+
+
+def _plasticity_sections(run: training.Run, session: Any, state: training.TrainState, example: int):
     """Heading, text and figure of each picture of a network that learned by plasticity."""
-    learner = session.program
-    sections = _learning(run)
+    del example
+    network = session.program.network
+    sections = _learning_section(run, session)
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
-    if channels == 1 and height * width == learner.network.inputs:
-        weights = plasticity.float_weights(learner.network, state.params["weights"])
+    if channels == 1 and height * width == network.inputs:
+        weights = plasticity.float_weights(network, state.params["weights"])
         figure = viz.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]
         sections["receptive_fields"] = ("Receptive fields", text, figure)
-    return sections
+    return sections, None
 
 
-def _learning(run: training.Run) -> dict[str, tuple[str, str, Any]]:
-    """The learning curve, where there are records."""
+def _learning_section(run: training.Run, session: Any) -> dict[str, tuple[str, str, Any]]:
+    """The learning curve, if there are records."""
     if not (records := run.records()):
         return {}
-    curve = viz.learning_curve(records)
+    task = session.task
+    curve = viz.learning_curve(records, metric=task.best, lowest=task.lowest)
     return {"learning_curve": ("Learning", _TEXTS["learning_curve"], curve)}
 
 
-def _sections(run: training.Run, taps, rates, what: str) -> dict[str, tuple[str, str, Any]]:
-    """Heading, text and figure of each picture, by name."""
-    sections = _learning(run)
+def _layer_sections(taps, rates, label: str) -> dict[str, tuple[str, str, Any]]:
+    """Firing rates, and spikes and membranes of some layers."""
+    sections = {}
     if rates:
         figure = viz.firing_rates(rates)
         sections["firing_rates"] = ("Firing rates", _TEXTS["firing_rates"], figure)
@@ -129,7 +167,7 @@ def _sections(run: training.Run, taps, rates, what: str) -> dict[str, tuple[str,
         spiking = name in rates
         if spiking:
             figure = viz.raster(spikes, title=name)
-            sections[f"raster {name}"] = (f"Spikes of {name}: {what}", _TEXTS["raster"], figure)
+            sections[f"raster {name}"] = (f"Spikes of {name}: {label}", _TEXTS["raster"], figure)
         figure = viz.membranes(membrane, spikes=spikes if spiking else None, title=name)
-        sections[f"membrane {name}"] = (f"Membranes of {name}: {what}", _TEXTS["membrane"], figure)
+        sections[f"membrane {name}"] = (f"Membranes of {name}: {label}", _TEXTS["membrane"], figure)
     return sections

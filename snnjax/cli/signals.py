@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one asks to stop, a second one ends the process at once."""
+"""SIGINT and SIGTERM: the first requests a stop, a second ends the process at once."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Listener:
-    """What was heard so far.
+    """Receiver of the signals.
 
     Attributes:
-        number: Of the signal that came; None before.
-        patient: Whether whoever works will look at `number`; until then a signal raises.
+        number: Number of the received signal; None before.
+        patient: True if the work polls `number`; until then a signal raises.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class Listener:
         self.patient = False
 
     def handle(self, number: int, frame: object) -> None:
-        """The handler of both signals."""
+        """Handles both signals."""
         del frame
         self.number = number
         for each in _SIGNALS:
@@ -38,7 +38,7 @@ class Listener:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Listener]:
-    """Listens inside the block, and leaves the handlers as they were."""
+    """Listens inside the block, and restores the handlers afterwards."""
     listener = Listener()
     if threading.current_thread() is not threading.main_thread():
         yield listener  # only the main thread may set handlers

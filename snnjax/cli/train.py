@@ -2,28 +2,30 @@
 
 Fields of its JSON object:
 
-    name, run               the experiment's name and the run directory
-    test_accuracy           share of test examples right after the last step, in [0, 1]
-    test_loss               their mean loss
-    firing_rates            layer to spikes per neuron and timestep on all test examples, after the
-                            last step; layers that do not spike are left out
-    nasfr                   the mean of these rates over all neurons, see `metrics.nasfr`; null
-                            where nothing spikes
-    best_test_accuracy      the highest of all evaluations (chosen on the test set: it flatters)
-    best_step               when that was
-    steps, epochs           updates done, in all and in passes over the training examples
-    parameters              numbers that are learned
-    train_seconds           time in the training loop, evaluations and checkpoints included and
-                            compilation not, over all sessions of the run
+    name, run               name of the experiment, and run directory
+    test_accuracy           share of right answers on the test examples after the last step, in
+                            [0, 1]; other tasks have test_NAME for each of their metrics
+    test_loss               mean loss on the test examples
+    firing_rates            layer to spikes per neuron and timestep on the test examples, after the
+                            last step; without layers that do not spike
+    nasfr                   mean of these rates over all neurons, see `metrics.nasfr`; null if
+                            nothing spikes
+    best_test_accuracy      best of all evaluations (selected on the test set, so optimistic); of
+                            another task best_test_NAME of its deciding metric
+    best_step               step of that evaluation
+    steps, epochs           updates, and passes over the training examples
+    parameters              number of learned parameters
+    train_seconds           time in the training loop, with evaluations and checkpoints, without
+                            compilation, over all sessions of the run
     compile_seconds         time spent on compiling in this session
-    seconds                 from the start of the command to its end
+    seconds                 duration of the command
     device                  kind of device
-    bytes_per_device        of the state and of the temporary arrays of a training step
-    mesh, processes         sizes of the axes, and how many processes trained together
-    profile                 folder of the trace that --profile wrote, else null
-    interrupted             "SIGINT" or "SIGTERM" where it was stopped, else null; test_accuracy,
+    bytes_per_device        bytes of the state and of the temporary arrays of a training step
+    mesh, processes         sizes of the axes, and number of processes
+    profile                 folder of the trace of --profile, else null
+    interrupted             "SIGINT" or "SIGTERM" if it was stopped, else null; the metrics,
                             test_loss, firing_rates and nasfr are null then, unless that step was
-                            judged
+                            evaluated
 """
 
 from __future__ import annotations
@@ -37,7 +39,15 @@ import jax
 
 from snnjax import default_experiment, training
 from snnjax.cli import cache
-from snnjax.cli.devices import HOSTS, MESH, agree, connect, mesh_of, told
+from snnjax.cli.devices import (
+    HOSTS,
+    MESH,
+    check_same_fields,
+    connect,
+    describe_mesh,
+    parse_mesh,
+)
+from snnjax.cli.evaluate import spell_metrics
 from snnjax.cli.experiment_args import experiment_path, parse_fields
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, peek
@@ -52,59 +62,61 @@ _OPTIONS = [
     Option(
         "out", str | None, None, "Run directory; None is runs/NAME-SEED, numbered if it exists."
     ),
-    Option("resume", str | None, None, "Go on with this run directory, in place."),
+    Option("resume", str | None, None, "Run directory to resume, in place."),
     Option("profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard, Perfetto."),
     MESH,
     *HOSTS,
-    Option("no_cache", bool, False, "Compile anew instead of taking it from the user's cache."),
+    cache.OPTION,
     Option("keep_pages", bool, False, "Keep freed memory for the next step: faster on a CPU."),
 ]
 
 
 class _Plan(NamedTuple):
-    experiment: training.Experiment
+    experiment: Any
     source: str
     options: Any
     resumed: training.Run | None
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Trains, or goes on training."""
+    """Trains, or resumes training."""
     began = time.perf_counter()
     with listening() as listener:
         plan = _plan(arguments)
         if plan.options.keep_pages and not training.keep_pages():
             screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
         connect(plan.options, screen)
-        agree(training.plain_values(plan.experiment))
-        out = Path(training.decided(lambda: str(_directory(plan.options.out, plan.experiment))))
-        mesh = mesh_of(plan.options.mesh)
+        check_same_fields(training.config.plain_values(plan.experiment))
+        out = Path(
+            training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment)))
+        )
+        mesh = parse_mesh(plan.options.mesh)
         session = training.prepare(plan.experiment, mesh=mesh, rates=True)
-        parameters = training.count(session.state.params)
         device_bytes = session.bytes_per_device()
         screen.say(
-            f"{plan.experiment.name}: {parameters:,} parameters, "
+            f"{plan.experiment.name}: {session.parameters:,} parameters, "
             f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
-            f"{session.steps:,} steps, {told(mesh)}, "
+            f"{session.steps:,} steps, {describe_mesh(mesh)}, "
             f"{spell_size(sum(device_bytes.values()))} on each, "
             f"compiled in {session.compile_seconds:.1f} s"
         )
         listener.patient = True
         run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
         result = _fit(session, run, listener, screen, profile=plan.options.profile)
-    evaluation = result.evaluation
+    evaluation, task = result.evaluation, session.task
+    metrics = evaluation.metrics if evaluation else {task.best: None}
     fields = {
         "name": plan.experiment.name,
         "run": str(run.path),
-        "test_accuracy": evaluation and evaluation.accuracy,
+        **{f"test_{name}": value for name, value in metrics.items()},
         "test_loss": evaluation and evaluation.loss,
         "firing_rates": evaluation and evaluation.rates,
         "nasfr": evaluation and evaluation.nasfr,
-        "best_test_accuracy": result.best_accuracy,
+        f"best_test_{task.best}": result.best,
         "best_step": result.best_step,
         "steps": result.step,
         "epochs": round(result.step / session.loader.steps_per_epoch, 4),
-        "parameters": parameters,
+        "parameters": session.parameters,
         "train_seconds": round(result.train_seconds, 3),
         "compile_seconds": round(session.compile_seconds, 3),
         "seconds": round(time.perf_counter() - began, 3),
@@ -121,14 +133,14 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             "perfetto_trace.json.gz in it on ui.perfetto.dev"
         )
     if result.interrupted:
-        number = listener.number or signal.SIGTERM  # another process heard it
+        number = listener.number or signal.SIGTERM  # received by another process
         fields["interrupted"] = signal.Signals(number).name
         screen.say(f"{fields['interrupted']}: saved after step {result.step} of {session.steps}")
         screen.say(f"resume with: snnjax train --resume {run.path}")
         return fields, 128 + number
     assert evaluation is not None
     screen.say(
-        f"test accuracy {evaluation.accuracy:.2%} after {fields['epochs']:g} epochs in "
+        f"test {spell_metrics(task, evaluation).rstrip(', ')} after {fields['epochs']:g} epochs in "
         f"{clock(result.train_seconds)} ({session.compile_seconds:.1f} s to compile)"
     )
     screen.say(f"run: {run.path}    pictures: snnjax show {run.path}")
@@ -136,9 +148,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> training.Result:
-    epochs = session.experiment.epochs
-    with progress(screen, steps=session.steps, epochs=epochs) as report:
+def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> Any:
+    with progress(screen, session) as report:
         return training.fit(
             session,
             run,
@@ -150,36 +161,36 @@ def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> 
 
 
 def _plan(arguments: list[str]) -> _Plan:
-    """What to train, from the arguments; nothing is written."""
-    given, rest = experiment_path(arguments)
+    """Experiment, source and options of the arguments; nothing is written."""
+    path, rest = experiment_path(arguments)
     resumed = None
     if resume := peek(rest, "--resume"):
-        if given:
-            raise Failure(f"--resume takes the experiment from {resume}: leave out {given}")
+        if path:
+            raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
         resumed = training.Run.open(resume)
-        experiment = training.experiment_of(resumed)
+        experiment = resumed.experiment()
         source = resumed.source.read_text(encoding="utf-8")
     else:
-        path = given or Path(default_experiment.__file__)
-        experiment = training.load_experiment(path)
+        path = path or Path(default_experiment.__file__)
+        experiment = training.config.load_experiment(path)
         source = path.read_text(encoding="utf-8")
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
-    fixed = sorted(set(changed) & set(training.FIXED)) if resumed else []
+    fixed = sorted(set(changed) & set(training.config.FIXED)) if resumed else []
     if fixed:
         raise Failure(
             f"a resumed run cannot change {', '.join(fixed)}: train anew into another --out"
         )
-    experiment = training.override(experiment, changed)
-    training.check(experiment)
-    training.parse_mesh(options.mesh or "")
+    experiment = training.config.override(experiment, changed)
+    training.config.check(experiment)
+    training.sharding.parse_mesh(options.mesh or "")
     cache.enable(on=not options.no_cache)
     return _Plan(experiment, source, options, resumed)
 
 
-def _directory(out: str | None, experiment: training.Experiment) -> Path:
-    """The run directory asked for, or the first free one under runs/."""
+def _directory(out: str | None, experiment: Any) -> Path:
+    """The run directory of `--out`, or the first free one under runs/."""
     if out is not None:
         path = Path(out)
         training.Run.check_free(path)

@@ -1,4 +1,4 @@
-"""Numbers of bytes, read and written as people do."""
+"""Numbers of bytes, parsed and formatted for people."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def read_size(text: str) -> int:
-    """Bytes of `8GiB`, `500 MB`, `1e9`, cut to whole ones.
+    """Parses `8GiB`, `500 MB` or `1e9` to bytes, rounded down.
 
     Raises:
-        Failure: It is no size from 1 byte to 2^63.
+        Failure: The text is no size from 1 byte to 2^63.
     """
     match = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*", text.lower())
     try:
@@ -31,7 +31,7 @@ def read_size(text: str) -> int:
 
 
 def spell_size(size: float) -> str:
-    """`12.3 MB`, in powers of a thousand."""
+    """Formats bytes as `12.3 MB`, in powers of a thousand."""
     for unit in ("B", "kB", "MB", "GB"):
         if abs(size) < 1000:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"

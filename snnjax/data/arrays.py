@@ -31,11 +31,13 @@ def from_arrays(
 
     Args:
         train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events.
-        train_labels: `[N]` integers from 0.
+        train_labels: `[N]` integers from 0; or real targets, `[N, D]` floating, of which
+            `[N, T, D]` holds one per timestep.
         test_inputs: `[M, ...]`, as `train_inputs`.
-        test_labels: `[M]` integers from 0.
+        test_labels: `[M]` integers from 0, or real targets as in training.
         name: What to call it.
-        class_names: Names of the classes; by default "0" up to the largest label.
+        class_names: Names of the classes; by default "0" up to the largest label. Real targets have
+            none.
         scale: What `rescale` multiplies by; by default 1/255 for uint8, else 1.
         input_shape: Shape of one input without time; by default that of one array. Event
             recordings have no shape of their own: give `(H, W, 2)`.
@@ -45,7 +47,7 @@ def from_arrays(
         The data set.
 
     Raises:
-        TypeError: Where labels are not integers.
+        TypeError: Where labels are neither integers `[N]` nor real targets.
         ValueError: Where numbers or shapes do not agree.
 
     Example:
@@ -68,7 +70,13 @@ def from_arrays(
             )
     elif input_shape is None:
         raise ValueError(f"{name}: recordings need input_shape=(H, W, 2)")
-    classes = 1 + max(int(train.labels.max()), int(test.labels.max()))
+    if train.labels.shape[1:] != test.labels.shape[1:] or train.labels.dtype != test.labels.dtype:
+        raise ValueError(
+            f"{name}: training targets are {train.labels.dtype} {train.labels.shape[1:]}, test "
+            f"targets {test.labels.dtype} {test.labels.shape[1:]}"
+        )
+    real = train.labels.dtype.kind == "f"
+    classes = 0 if real else 1 + max(int(train.labels.max()), int(test.labels.max()))
     names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
     return Dataset(
         name=name,
@@ -122,9 +130,18 @@ def _split(inputs: Inputs, labels: np.ndarray) -> Split:
     if not isinstance(inputs, (list, tuple, Recordings)):
         inputs = np.asarray(inputs)  # a jax.Array would be gathered on the device, batch by batch
     labels = np.asarray(labels)
+    if labels.dtype.kind == "f" and labels.ndim > 1 and not _is_one_hot(labels):
+        return Split(inputs, labels.astype(np.float32))
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
         raise TypeError(
             f"labels must be integers [N] from 0, not {labels.dtype} {labels.shape}; turn one-hot "
-            "rows into integers with labels.argmax(axis=1)"
+            "rows into integers with labels.argmax(axis=1); real targets are floating [N, D], "
+            "labels[:, None] for D = 1"
         )
     return Split(inputs, labels.astype(np.int32))
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    """True if every row is 0 but for a single 1."""
+    rows = labels.reshape(-1, labels.shape[-1])
+    return rows.shape[1] > 1 and bool(((rows == 1).sum(1) == 1).all() and (rows.sum(1) == 1).all())

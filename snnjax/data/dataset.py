@@ -36,7 +36,8 @@ class Split:
     Attributes:
         inputs: `[N, ...]` array, or a sequence of `N` recordings (`Events`), or one that makes its
             examples on request (`Transformed`).
-        labels: `[N]` int32, in `0 .. K-1`.
+        labels: `[N]` int32, in `0 .. K-1`; or targets: `[N, T]` int32, a class per timestep, or
+            `[N, D]` and `[N, T, D]` float32, real numbers per example and per timestep.
         groups: `[N]` int32 or None: who or what each example comes from (the person who wore the
             sensor), where examples of one group must not fall on both sides of a split.
 
@@ -79,7 +80,7 @@ class Dataset:
         name: The name it was loaded under.
         train: The training split.
         test: The test split.
-        classes: The number of classes `K`.
+        classes: The number of classes `K`; 0 if targets are real numbers.
         class_names: The `K` names, in the order of the labels.
         input_shape: The shape of one input without time and batch: `(H, W, C)` of an image or an
             event camera (`C` = 2 polarities), `(T, C)` of a window of a series.
@@ -104,7 +105,16 @@ class Dataset:
             )
         for split in (self.train, self.test):
             labels = split.labels
-            if len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
+            real = labels.dtype.kind == "f"
+            if real != (self.classes == 0):
+                raise ValueError(
+                    f"{self.name}: {self.classes} classes and {labels.dtype} labels; real targets "
+                    "need classes=0, and class labels are integers: labels.astype('int32')"
+                )
+            if real:
+                if not np.isfinite(labels).all():
+                    raise CorruptDataError(f"{self.name}: some targets are not finite")
+            elif len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
                 raise CorruptDataError(
                     f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
                     f"outside 0..{self.classes - 1}; count classes from zero"

@@ -26,8 +26,14 @@ def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
         An iterator of `k` data sets.
 
     Raises:
-        ValueError: Where examples come in groups (people), which folds would cut through.
+        ValueError: Where examples come in groups (people), which folds would cut through, or have
+            no classes.
     """
+    if not dataset.classes:
+        raise ValueError(
+            f"{dataset.name} has real targets, and folds keep the share of each class: cut its "
+            "arrays yourself, and make each fold by data.from_arrays"
+        )
     if dataset.train.groups is not None:
         raise ValueError(
             f"{dataset.name} is divided by group: folds would put examples of one group on both "

@@ -30,14 +30,17 @@ class Batch(NamedTuple):
 
     Attributes:
         inputs: `[B, ...]`, dtype as stored in the split.
-        labels: `[B]` int32.
+        labels: `[B]` int32, or targets as the split holds them, `[B, ...]`.
         weights: `[B]` float32: 1 for an example, 0 for padding. A mean over the examples is
             `sum(weights * value) / sum(weights)`.
+        lengths: `[B]` int32, valid timesteps of padded sequences; None if all are valid, as in
+            every batch of a `Loader`.
     """
 
     inputs: Any
     labels: Any
     weights: Any
+    lengths: Any = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

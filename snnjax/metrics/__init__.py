@@ -1,6 +1,7 @@
 """Metrics: what is reported and not differentiated. Padded examples have weight 0.
 
     accuracy           share of examples whose largest logit is the label
+    correct            which examples these are, 1 or 0 each
     clip_accuracy      share of recordings of whose clips more than half are right
     top_k_accuracy     share of examples whose label is among the k largest
     confusion_matrix   who is taken for whom
@@ -18,7 +19,13 @@ Costs, the counts that NeuroBench defines and what it leaves out:
 Over several batches, average these with the sum of each batch's weights.
 """
 
-from snnjax.metrics.accuracy import accuracy, clip_accuracy, confusion_matrix, top_k_accuracy
+from snnjax.metrics.accuracy import (
+    accuracy,
+    clip_accuracy,
+    confusion_matrix,
+    correct,
+    top_k_accuracy,
+)
 from snnjax.metrics.firing import firing_rates, nasfr
 from snnjax.metrics.operations import Operations, fan_out, synaptic_operations
 from snnjax.metrics.products import Products, attention_products, multiplications
@@ -38,6 +45,7 @@ __all__ = [
     "clip_accuracy",
     "confusion_matrix",
     "connection_sparsity",
+    "correct",
     "fan_out",
     "firing_rates",
     "membrane_updates",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from snnjax.metrics.average import example_weights, weighted_mean
 from snnjax.typing import Array
 
-__all__ = ["accuracy", "clip_accuracy", "confusion_matrix", "top_k_accuracy"]
+__all__ = ["accuracy", "clip_accuracy", "confusion_matrix", "correct", "top_k_accuracy"]
 
 
 def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> Array:
@@ -32,6 +32,24 @@ def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> A
     """
     logits, labels = _checked(logits, labels)
     return weighted_mean(_rank(logits, labels) < 1, weights)
+
+
+def correct(logits: Array, labels: Array) -> Array:
+    """Marks the examples whose largest logit is the label: the terms of `accuracy`.
+
+    Args:
+        logits: `[B, K]`, floating.
+        labels: `[B]`, integers.
+
+    Returns:
+        `[B]`, float32, 1 or 0.
+
+    Raises:
+        TypeError: If `logits` are not floating point, or `labels` not integers.
+        ValueError: If the shapes do not fit.
+    """
+    logits, labels = _checked(logits, labels)
+    return (_rank(logits, labels) < 1).astype(jnp.float32)
 
 
 def clip_accuracy(

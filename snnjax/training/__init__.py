@@ -1,4 +1,4 @@
-"""Training: experiments, the state, the step, the loop, checkpoints and run directories.
+"""Training: experiments and tasks, the state, the step, the loop, checkpoints, run directories.
 
     experiment = Experiment(name=..., network=..., dataset=..., encode=...)
     session    = prepare(experiment)                        # data, network, compiled steps
@@ -8,139 +8,72 @@
 Or by hand, since a step is a pure function:
 
     program, state = initialize(experiment, steps=1000)
-    step = compile_step(functools.partial(train_step, program), mesh)
-    state, metrics = step(place(state, mesh), sharded(batch, mesh))
+    step = sharding.compile_step(functools.partial(train_step, program), mesh)
+    state, metrics = step(sharding.place(state, mesh), sharding.shard_batch(batch, mesh))
+
+Modules:
+
+    checkpoints     saving and loading of states
+    config          experiments from files, their fields and data
+    errors          errors whose messages name the cure
+    multihost       several processes that train together
+    planning        memory strategies for a budget, and their check
+    sharding        meshes, layouts and compiled steps
+    unsupervised    steps of learning by plasticity
 """
 
-from snnjax.training import checkpoints
-from snnjax.training.config import FIXED, check, check_types, override, plain_fields, plain_values
-from snnjax.training.errors import (
-    CheckpointError,
-    DamagedCheckpointError,
-    ExperimentError,
-    MeshError,
-    NotFiniteError,
-    RunError,
-    StreamBoundError,
-    TrainingError,
+from snnjax.training import (
+    checkpoints,
+    config,
+    errors,
+    multihost,
+    planning,
+    sharding,
+    unsupervised,
 )
-from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import Experiment
-from snnjax.training.loading import experiment_of, load_experiment
-from snnjax.training.loop import Result, fit
+from snnjax.training.loop import fit
 from snnjax.training.malloc import keep_pages
-from snnjax.training.multihost import connect, decided, leads
-from snnjax.training.objective import Given, given, gradient, objective
 from snnjax.training.optimizer import (
     adamw,
     adaptive_clip,
-    clipped,
-    decayed,
     lamb,
     multistep,
     sgd,
     warmup_cosine,
 )
-from snnjax.training.planning import largest, plan, step_under, strategies_of, under, whole_number
-from snnjax.training.run import Run, versions
-from snnjax.training.session import Session, load_dataset, prepare
-from snnjax.training.sharding import (
-    by_name,
-    by_shape,
-    compile_step,
-    compiler_options,
-    feed,
-    make_mesh,
-    parse_mesh,
-    place,
-    sharded,
-    shardings,
-)
-from snnjax.training.state import Program, TrainState, count, initialize
-from snnjax.training.step import EvalMetrics, TrainMetrics, eval_step, train_step
-from snnjax.training.strategy_check import check_strategies
-from snnjax.training.unsupervised import (
-    Learner,
-    PlasticityMetrics,
-    Unsupervised,
-    initialize_learner,
-    judge_step,
-    learn_step,
-)
+from snnjax.training.run import Run
+from snnjax.training.session import prepare
+from snnjax.training.state import TrainState, initialize
+from snnjax.training.step import eval_step, train_step
+from snnjax.training.task import Task, classification, regression
+from snnjax.training.unsupervised import Unsupervised
 
 __all__ = [
-    "FIXED",
-    "CheckpointError",
-    "DamagedCheckpointError",
-    "EvalMetrics",
-    "Evaluation",
     "Experiment",
-    "ExperimentError",
-    "Given",
-    "Learner",
-    "MeshError",
-    "NotFiniteError",
-    "PlasticityMetrics",
-    "Program",
-    "Result",
     "Run",
-    "RunError",
-    "Session",
-    "StreamBoundError",
-    "TrainMetrics",
+    "Task",
     "TrainState",
-    "TrainingError",
     "Unsupervised",
     "adamw",
     "adaptive_clip",
-    "by_name",
-    "by_shape",
-    "check",
-    "check_strategies",
-    "check_types",
     "checkpoints",
-    "clipped",
-    "compile_step",
-    "compiler_options",
-    "connect",
-    "count",
-    "decayed",
-    "decided",
+    "classification",
+    "config",
+    "errors",
     "eval_step",
-    "evaluate",
-    "experiment_of",
-    "feed",
     "fit",
-    "given",
-    "gradient",
     "initialize",
     "keep_pages",
-    "initialize_learner",
-    "judge_step",
     "lamb",
-    "largest",
-    "leads",
-    "learn_step",
-    "load_dataset",
-    "load_experiment",
-    "make_mesh",
+    "multihost",
     "multistep",
-    "objective",
-    "override",
-    "parse_mesh",
-    "place",
-    "plan",
-    "plain_fields",
-    "plain_values",
+    "planning",
     "prepare",
+    "regression",
     "sgd",
-    "sharded",
-    "shardings",
-    "step_under",
-    "strategies_of",
+    "sharding",
     "train_step",
-    "under",
-    "versions",
+    "unsupervised",
     "warmup_cosine",
-    "whole_number",
 ]

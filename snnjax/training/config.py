@@ -1,26 +1,51 @@
-"""The plain fields of an experiment: what can be written down, overridden and checked.
+"""Experiments from files: their plain fields, which can be saved and overridden, and their data.
 
-Plain are int, float, str, bool, tuples of one of them, and each of these or None.
+Plain types are int, float, str, bool, tuples of one of them, and each of these or None.
+
+An experiment file is a program, and loading runs it: load only files you would run.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
+import sys
 import types
 import typing
 from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from snnjax import data
 from snnjax.memory import parse_strategy
 from snnjax.nn import parse_precision
-from snnjax.training.errors import ExperimentError
-from snnjax.training.experiment import Experiment
+from snnjax.training.errors import ExperimentError, user_code
+from snnjax.training.experiment import BaseExperiment, Experiment, check_learning
+from snnjax.training.learners import learner
 
-__all__ = ["FIXED", "check", "check_types", "override", "plain_fields", "plain_values"]
+__all__ = [
+    "FIXED",
+    "check",
+    "check_learning",
+    "check_types",
+    "gradient_experiment",
+    "load_dataset",
+    "load_experiment",
+    "override",
+    "plain_fields",
+    "plain_values",
+]
 
 FIXED = ("name", "seed", "batch")
-"""Fields that a resumed run cannot change: they decide which examples the next steps see."""
+"""Fields that a resumed run cannot change: they decide the examples of the next steps."""
+
+_FILE_FORM = (
+    "an experiment is a Python file with a function config() that returns a training.Experiment"
+)
+
+Kind = typing.TypeVar("Kind", bound=BaseExperiment)
 
 _SCALARS = (int, float, str, bool)
 _AT_LEAST = {
@@ -28,6 +53,7 @@ _AT_LEAST = {
     "epochs": 1, "warmup_epochs": 0, "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0,
     "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1, "patience": 1, "assign": 1,
 }  # fmt: skip
+_ABOVE_ZERO = ("learning_rate", "clip_norm")
 _CURES = {
     "timesteps": "a network needs at least one timestep; 4 is usual",
     "batch": "128 is usual",
@@ -36,28 +62,90 @@ _CURES = {
 }
 
 
-def plain_fields(experiment: Experiment) -> dict[str, Any]:
-    """The types of the plain fields, by name, in the order of the class."""
+def load_experiment(path: str | Path) -> BaseExperiment:
+    """Runs an experiment file and calls its `config()`.
+
+    Raises:
+        ExperimentError: There is no such file, it is no experiment, or it failed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        fault = "a directory" if path.is_dir() else "not there"
+        raise ExperimentError(f"{path} is {fault}: {_FILE_FORM}")
+    if path.suffix != ".py":
+        raise ExperimentError(f"{path} does not end in .py: {_FILE_FORM}")
+    module = _run_file(path)
+    if not callable(config := getattr(module, "config", None)):
+        raise ExperimentError(f"{path} has no function config(): {_FILE_FORM}")
+    try:
+        experiment = config()
+    except Exception as error:
+        raise ExperimentError(f"{path}: config() failed: {_describe(error)}") from error
+    if not isinstance(experiment, BaseExperiment):
+        raise ExperimentError(
+            f"{path}: config() returned {type(experiment).__name__}, not a training.Experiment"
+        )
+    return experiment
+
+
+def gradient_experiment(experiment: BaseExperiment) -> Experiment:
+    """The experiment itself, if it learns by gradients.
+
+    Raises:
+        ExperimentError: It learns in another way.
+    """
+    check_learning(experiment, "gradients")
+    return typing.cast(Experiment, experiment)
+
+
+def load_dataset(experiment: BaseExperiment) -> data.Dataset:
+    """Data of an experiment, checked against its task.
+
+    Raises:
+        ExperimentError: `dataset(experiment)` failed, returned something else or nothing, or its
+            targets do not suit the task.
+        snnjax.data.MissingDataError: The data are not there.
+    """
+    try:
+        with user_code("dataset(experiment)"):
+            dataset = experiment.dataset(experiment)
+    except ExperimentError as error:
+        if isinstance(error.__cause__, data.MissingDataError | data.CorruptDataError):
+            raise error.__cause__ from None
+        raise
+    if not isinstance(dataset, data.Dataset):
+        raise ExperimentError(
+            f"dataset(experiment) must return a data.Dataset, got {type(dataset).__name__}: "
+            'data.load("digits"), or data.from_arrays(...) of your own'
+        )
+    for split, name in ((dataset.train, "training"), (dataset.test, "test")):
+        if not len(split):
+            raise ExperimentError(f"{dataset.name} has no {name} examples")
+    learner(experiment).task(experiment).check_dataset(dataset)
+    return dataset
+
+
+def plain_fields(experiment: BaseExperiment) -> dict[str, Any]:
+    """Types of the plain fields by name, in the order of the class."""
     hints = _hints(experiment)
     names = [field.name for field in dataclasses.fields(experiment)]
-    names = [name for name in names if name not in experiment.UNUSED]
     return {name: hints[name] for name in names if _is_plain(hints[name])}
 
 
-def plain_values(experiment: Experiment) -> dict[str, Any]:
-    """The values of the plain fields, by name, as they go into config.json."""
+def plain_values(experiment: BaseExperiment) -> dict[str, Any]:
+    """Values of the plain fields by name, as config.json holds them."""
     return {name: getattr(experiment, name) for name in plain_fields(experiment)}
 
 
-def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
-    """The experiment with some plain fields changed.
+def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
+    """Replaces plain fields of an experiment.
 
     Args:
-        experiment: What to change.
-        values: By the name of the field; lists become tuples, as JSON knows no tuples.
+        experiment: The experiment.
+        values: New values by the name of the field; lists become tuples, which JSON lacks.
 
     Raises:
-        ExperimentError: A field is unknown, or is no plain field.
+        ExperimentError: A field is unknown, or not of a plain type.
     """
     known = plain_fields(experiment)
     unknown = sorted(set(values) - set(known))
@@ -69,28 +157,28 @@ def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     return dataclasses.replace(experiment, **changed)
 
 
-def check_types(experiment: Experiment) -> None:
+def check_types(experiment: BaseExperiment) -> None:
     """Checks that every plain field is of its type, and finite.
 
     Raises:
-        ExperimentError: It says which is not, and what it must be.
+        ExperimentError: The message names the field and its type.
     """
     for name, hint in plain_fields(experiment).items():
         value = getattr(experiment, name)
         if not _fits(value, hint):
             raise ExperimentError(
-                f"{name} must be {_spell(hint)}, got {value!r} ({type(value).__name__})"
+                f"{name} must be {_type_name(hint)}, got {value!r} ({type(value).__name__})"
             )
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
             raise ExperimentError(f"{name} must be finite, got {value}")
 
 
-def check(experiment: Experiment) -> None:
-    """Checks every plain field for its type and its range, before any work is done.
+def check(experiment: BaseExperiment) -> None:
+    """Checks the type and the range of every plain field, before any work is done.
 
     Raises:
-        ExperimentError: It says which field, what it is and what it may be.
+        ExperimentError: The message names the field, its value and its range.
     """
     check_types(experiment)
     for name, least in _AT_LEAST.items():
@@ -98,26 +186,23 @@ def check(experiment: Experiment) -> None:
         if value is not None and value < least:
             cure = f": {_CURES[name]}" if name in _CURES else ""
             raise ExperimentError(f"{name} must be at least {least}, got {value}{cure}")
-    for name in ("learning_rate", "clip_norm"):
-        value = getattr(experiment, name)
+    for name in _ABOVE_ZERO:
+        value = getattr(experiment, name, None)
         if value is not None and value <= 0:
             raise ExperimentError(f"{name} must be above 0, got {value}")
     if experiment.seed >= 2**32:
         raise ExperimentError(f"seed must be below 2**32, got {experiment.seed}")
-    if not 0 <= experiment.label_smoothing < 1:
+    smoothing = getattr(experiment, "label_smoothing", 0.0)
+    if not 0 <= smoothing < 1:
+        raise ExperimentError(f"label_smoothing must lie in [0, 1), got {smoothing}: 0.1 is usual")
+    probability = getattr(experiment, "mixup_probability", 1.0)
+    if not 0 <= probability <= 1:
+        raise ExperimentError(f"mixup_probability must lie in [0, 1], got {probability}")
+    parts, groups = (getattr(experiment, name, 1) for name in ("accumulate", "norm_groups"))
+    if experiment.batch % (parts * groups):
         raise ExperimentError(
-            f"label_smoothing must lie in [0, 1), got {experiment.label_smoothing}: 0.1 is usual"
-        )
-    if not 0 <= experiment.mixup_probability <= 1:
-        raise ExperimentError(
-            f"mixup_probability must lie in [0, 1], got {experiment.mixup_probability}"
-        )
-    parts = experiment.accumulate * experiment.norm_groups
-    if experiment.batch % parts:
-        raise ExperimentError(
-            f"a batch of {experiment.batch} cannot be cut into {experiment.accumulate} parts "
-            f"(accumulate) of {experiment.norm_groups} groups (norm_groups): choose a multiple of "
-            f"{parts}"
+            f"a batch of {experiment.batch} cannot be cut into {parts} parts (accumulate) of "
+            f"{groups} groups (norm_groups): choose a multiple of {parts * groups}"
         )
     if experiment.not_finite not in ("stop", "skip", "rollback"):
         raise ExperimentError(
@@ -125,7 +210,7 @@ def check(experiment: Experiment) -> None:
         )
     for name, parse in (("memory", parse_strategy), ("precision", parse_precision)):
         try:
-            parse(getattr(experiment, name))
+            parse(getattr(experiment, name, ""))
         except ValueError as error:
             raise ExperimentError(f"{name}: {error}") from None
     if not experiment.name or set(experiment.name) & set("/\\\0"):
@@ -134,7 +219,7 @@ def check(experiment: Experiment) -> None:
         )
 
 
-def _hints(experiment: Experiment) -> dict[str, Any]:
+def _hints(experiment: BaseExperiment) -> dict[str, Any]:
     try:
         return typing.get_type_hints(type(experiment))
     except Exception as error:
@@ -173,8 +258,36 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, (int, float) if inner is float else inner)
 
 
-def _spell(hint: Any) -> str:
-    """A type as a user writes it: `int or None`."""
+def _type_name(hint: Any) -> str:
+    """A type as users read it: `int or None`."""
     inner = _without_none(hint)
     name = inner.__name__ if inner in _SCALARS else str(inner)
     return name if inner is hint else f"{name} or None"
+
+
+def _run_file(path: Path) -> ModuleType:
+    # Dataclasses look their module up by name to resolve their types.
+    name = f"snnjax_experiment_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None, "the suffix is .py"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise ExperimentError(
+            f"{path} imports {error.name}, which is not installed: an experiment file imports "
+            "installed packages only, since it is copied into the run directory"
+        ) from error
+    except SyntaxError as error:
+        raise ExperimentError(f"{path}, line {error.lineno}: {error.msg}: {_FILE_FORM}") from error
+    except Exception as error:
+        raise ExperimentError(f"{path} failed: {_describe(error)}") from error
+    finally:
+        sys.dont_write_bytecode = writes
+    return module
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

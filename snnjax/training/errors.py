@@ -1,4 +1,4 @@
-"""What can go wrong with training, each an error whose message names the cure."""
+"""Errors of training; each message names the cure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = [
     "RunError",
     "StreamBoundError",
     "TrainingError",
-    "calling",
+    "user_code",
 ]
 
 
 class TrainingError(Exception):
-    """Anything that a user can put right; the message says how."""
+    """An error that a user can put right; the message says how."""
 
 
 class ExperimentError(TrainingError, ValueError):
@@ -27,22 +27,22 @@ class ExperimentError(TrainingError, ValueError):
 
 
 class MeshError(TrainingError, ValueError):
-    """Devices or processes that are not there, or that a run cannot be laid out on."""
+    """Missing devices or processes, or a run that cannot be laid out on them."""
 
 
 class RunError(TrainingError, ValueError):
-    """A run directory that is none, or is in the way."""
+    """A path that is no run directory, or is in the way of one."""
 
 
 class CheckpointError(TrainingError, ValueError):
-    """A checkpoint that cannot be read, or is of another model."""
+    """A checkpoint that cannot be read, or belongs to another model."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint of which files are missing, cut short or wrong.
+    """A checkpoint with files that are missing, truncated or wrong.
 
     Attributes:
-        damage: which one, and what is wrong with it.
+        damage: The checkpoint, and what is wrong with it.
     """
 
     def __init__(self, damage: str):
@@ -51,10 +51,10 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class NotFiniteError(TrainingError, ArithmeticError):
-    """The loss or its gradient is not a number any more; the last good state was saved.
+    """A loss or gradient that is not finite; the last good state was saved.
 
     Attributes:
-        step: the steps done before the one that failed.
+        step: Steps done before the one that failed.
     """
 
     def __init__(self, message: str, *, step: int):
@@ -63,18 +63,18 @@ class NotFiniteError(TrainingError, ArithmeticError):
 
 
 class StreamBoundError(NotFiniteError):
-    """A reversible stream reached the bound of its grid; the last good state was saved."""
+    """A reversible stream at the bound of its grid; the last good state was saved."""
 
 
 @contextlib.contextmanager
-def calling(what: str) -> Iterator[None]:
+def user_code(name: str) -> Iterator[None]:
     """Turns any exception of a user's function into an `ExperimentError` that names the function.
 
-    The original stays its cause, so that a debugger or `--debug` shows it.
+    The original becomes the cause, so that a debugger or `--debug` shows it.
     """
     try:
         yield
     except TrainingError:
         raise
     except Exception as error:
-        raise ExperimentError(f"{what} failed: {type(error).__name__}: {error}") from error
+        raise ExperimentError(f"{name} failed: {type(error).__name__}: {error}") from error

@@ -1,4 +1,4 @@
-"""Judging a state on the test examples."""
+"""Evaluation of a state on the test examples."""
 
 from __future__ import annotations
 
@@ -13,29 +13,35 @@ from snnjax.nn.taps import in_order
 from snnjax.training.sharding import feed
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
+from snnjax.training.task import Task
 
 __all__ = ["Evaluation", "evaluate"]
 
 
 class Evaluation(NamedTuple):
-    """Means over all examples.
+    """Loss and metrics over all examples.
 
     Attributes:
-        loss: mean loss.
-        accuracy: share of right answers.
-        rates: layer name to firing rate, spikes per neuron and timestep; layers whose outputs are
-            no spikes are left out, and all of them where nobody asked.
-        neurons: how many neurons each of these layers has.
+        loss: Mean loss.
+        metrics: Metrics of the task by name.
+        rates: Layer name to firing rate, spikes per neuron and timestep; layers whose outputs are
+            no spikes are left out, and all layers unless rates were asked for.
+        neurons: Layer name to number of neurons, for the same layers.
     """
 
     loss: float
-    accuracy: float
+    metrics: dict[str, float]
     rates: dict[str, float]
     neurons: dict[str, int]
 
     @property
+    def accuracy(self) -> float:
+        """Share of right answers, of a classification."""
+        return self.metrics["accuracy"]
+
+    @property
     def nasfr(self) -> float | None:
-        """Spikes per neuron and timestep of the network; None where no layer has a rate.
+        """Spikes per neuron and timestep of the network; None if no layer has a rate.
 
         See `metrics.nasfr`.
         """
@@ -47,23 +53,28 @@ def evaluate(
     state: TrainState,
     loader: data.Loader,
     mesh: Mesh,
+    *,
+    task: Task,
 ) -> Evaluation:
     """Evaluates every example of a split exactly once.
 
     Args:
-        step: `eval_step` with its program, compiled.
-        state: What to judge.
-        loader: On what, from `data.evaluation_loader`.
-        mesh: The devices of `step`.
+        step: `eval_step` bound to its program, compiled.
+        state: State to evaluate.
+        loader: From `data.evaluation_loader`.
+        mesh: Devices of `step`.
+        task: Its `summary` turns means into metrics.
     """
     numbers = range(loader.steps_per_epoch)
     parts = jax.device_get([step(state, feed(loader, number, mesh)) for number in numbers])
     weight = sum(float(part.weight) for part in parts)
+    names = parts[0].metrics
+    means = {name: sum(float(part.metrics[name]) for part in parts) / weight for name in names}
     analog = {name for part in parts for name, yes in part.analog.items() if yes}
     spiking = [name for name in in_order(parts[0].rates) if name not in analog]
     return Evaluation(
         loss=sum(float(part.loss) for part in parts) / weight,
-        accuracy=sum(float(part.correct) for part in parts) / weight,
+        metrics=task.summary(means),
         rates={name: sum(float(part.rates[name]) for part in parts) / weight for name in spiking},
         neurons={name: int(parts[0].neurons[name]) for name in spiking},
     )

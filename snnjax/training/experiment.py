@@ -1,18 +1,21 @@
-"""An experiment: everything that defines a training run, as one frozen value.
+"""Experiments: everything that defines a training run, as one frozen value.
 
-    frames  = encode(experiment, inputs, key)              [B, ...] -> [T, B, *input_shape]
-    outputs = network(frames)                              -> [T, B, K]
-    logits  = readout(outputs)                             -> [B, K]
-    loss    = cross entropy of the logits, or loss(experiment, outputs, labels)   -> [B]
+    frames      = encode(experiment, inputs, key)          [B, ...] -> [T, B, *input_shape]
+    outputs     = network(frames)                          -> [T, B, K]
+    predictions = readout(outputs)                         -> [B, K]
+    loss        = task(experiment).loss(outputs, targets)  -> [B]
 
 An experiment file is a Python file with a docstring (paper, hardware, time, expected number,
-command) and a function `config()` that returns an `Experiment`. Functions receive the whole
-experiment, so that fields overridden on the command line take effect. To add fields of your own,
-subclass and give them plain types and defaults:
+command) and a function `config()` that returns an experiment. Every function of an experiment takes
+the experiment itself, so that fields overridden on the command line take effect. Subclass it to add
+fields, with plain types and defaults:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Mine(training.Experiment):
+    class Wide(training.Experiment):
         width: int = 64
+
+`BaseExperiment` holds the fields of every run; `Experiment` adds learning by gradients, and
+`training.Unsupervised` learning by plasticity.
 """
 
 from __future__ import annotations
@@ -23,94 +26,117 @@ from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
 from snnjax.training import optimizer as rules
+from snnjax.training.errors import ExperimentError
 from snnjax.training.sharding import Rule, by_shape
+from snnjax.training.task import Task, classification
 from snnjax.typing import Array
 
-__all__ = ["Experiment"]
+__all__ = ["BaseExperiment", "Experiment", "check_learning"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """What to train, on what, and how. Fields of plain types are options of `snnjax train`.
+class BaseExperiment:
+    """Fields of every run, however it learns. Fields of plain types are options of `snnjax train`.
 
     Attributes:
-        name: What to call it; runs are named after it.
-        network: `(experiment, rngs) -> nn.Network`, with K outputs.
+        name: Name of the experiment and of its run directories.
         dataset: `(experiment) -> data.Dataset`.
         encode: `(experiment, inputs, key) -> frames`: a batch of inputs as the data set stores
             them, `[B, ...]`, to `[T, B, *input_shape]`. Scaling and augmentation belong here. It is
-            jitted; `key` is None in evaluation, where a code that draws, such as
-            `encoding.poisson`, takes a fixed one, `jax.random.key(0)`.
-        readout: `(outputs [T, B, K]) -> logits [B, K]`.
-        loss: `(experiment, outputs [T, B, K], labels [B]) -> [B]`; None is the cross entropy of
-            the readout, smoothed by `label_smoothing`.
-        schedule: `(experiment, steps) -> optax.Schedule` over so many steps in all.
-        optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
-            in front of it.
-        layout: `(path, shape, mesh) -> PartitionSpec`: which part of each parameter a device of a
-            mesh holds, see `training.sharding`.
-        data_dir: Folder of data sets; None is $SNNJAX_DATA, else TFDS' own directory.
-        timesteps: T, for `encode`.
-        batch: Examples per step.
-        accumulate: Parts of the batch that are differentiated one after the other, their gradients
-            added up: the memory of a part; see `training.train_step`.
-        norm_groups: Parts of the batch whose statistics batch norm takes apart (`nn.BatchNorm`); as
-            many as devices share the batch, and no statistics cross them.
-        eval_batch: Examples per step of evaluation; None is `batch`.
-        clips: Neighbouring test examples that are clips of one recording (`data.clips`); the test
-            accuracy is then `metrics.clip_accuracy`.
+            jitted; `key` is None in evaluation, where a random code such as `encoding.poisson`
+            takes a fixed key, `jax.random.key(0)`.
+        data_dir: Folder of data sets; None is $SNNJAX_DATA, else the directory of TFDS.
+        batch: Batch size.
+        eval_batch: Batch size of evaluation; None is `batch`.
         epochs: Passes over the training examples.
-        learning_rate: Its peak.
-        warmup_epochs: Epochs (or a part of one) in which the learning rate rises to its peak.
-        weight_decay: Decoupled; of kernels only, not of biases, norm scales and neuron parameters
-            (under `adamw`; `sgd` couples it).
-        clip_norm: Largest global norm of the gradient; None does not clip.
-        label_smoothing: Share of the target spread over all classes, in [0, 1).
-        mixup: Blends each batch with itself reversed, by a share drawn from Beta(mixup, mixup), see
-            `training.mixup`; 0 does not.
-        mixup_epochs: Stop blending after so many epochs; None never does.
-        mixup_probability: Share of the batches that are blended.
-        seed: Of the weights, the order of the examples, augmentation and dropout.
+        seed: Seed of the weights, the order of the examples, augmentation and dropout.
         log_every: Steps per line of metrics.jsonl; an evaluation always ends one.
-        eval_every: Epochs from one evaluation to the next.
-        checkpoint_every: Steps from one checkpoint to the next; None is once per epoch.
-        keep: Checkpoints to keep, the newest ones; the best one is kept besides.
-        patience: Stop after so many evaluations without a better accuracy; None never does. It
-            looks at the test examples, so the accuracy at the stop flatters a little.
-        not_finite: What to do about a loss or gradient that is not finite: "stop" training, "skip"
-            that update, or "rollback" to the newest checkpoint and go on behind that batch.
-        precision: In which number formats the network computes and keeps: "float32", "bfloat16",
-            "float16" (its loss is scaled), or "compute=bfloat16, params=bfloat16"; see
-            `nn.Precision`. Membranes, sums, statistics and streams stay float32.
-        memory: What training keeps, such as "depth=recompute(1), pack=True"; see
-            `memory.Strategy`. Empty is the network as it was written.
-        deterministic: On GPUs, kernels whose sums have one order: the same bits every time, as a
-            reversed gradient needs them, but slower. CPUs and TPUs are so without.
-        memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
-            strategies that recompute or reverse save nothing there without it, unless they scan.
-            None does so where the network holds such a strategy.
+        eval_every: Epochs between evaluations.
+        checkpoint_every: Steps between checkpoints; None is once per epoch.
+        keep: Number of newest checkpoints to keep; the best one is kept as well.
+        patience: Evaluations without improvement after which training stops; None never stops
+            early. Evaluations use the test examples, so the metric at the stop is slightly
+            optimistic.
+        not_finite: Reaction to a loss or gradient that is not finite: "stop" training, "skip" the
+            update, or "rollback" to the newest checkpoint and continue behind that batch.
+        deterministic: On GPUs, kernels with one order of summation: the same bits every time, as a
+            reversed gradient needs them, but slower. CPUs and TPUs are deterministic anyway.
     """
 
-    UNUSED: ClassVar[tuple[str, ...]] = ()
-    """Fields that a subclass has no use for: they are no options and are not written down."""
+    learns_by: ClassVar[str]
+    """Key of the learner in `training.learners`."""
 
     name: str
-    network: Callable[[Any, Any], nn.Network]
     dataset: Callable[[Any], data.Dataset]
     encode: Callable[[Any, Any, Any], Array]
-    readout: Callable[[Array], Array] = readout.rate
-    loss: Callable[[Any, Array, Array], Array] | None = None
+    data_dir: str | None = None
+    batch: int = 128
+    eval_batch: int | None = None
+    epochs: int = 10
+    seed: int = 0
+    log_every: int = 20
+    eval_every: int = 1
+    checkpoint_every: int | None = None
+    keep: int = 2
+    patience: int | None = None
+    not_finite: str = "stop"
+    deterministic: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Experiment(BaseExperiment):
+    """An experiment that learns by gradients.
+
+    Attributes:
+        network: `(experiment, rngs) -> nn.Network`, with K outputs.
+        task: `(experiment) -> Task`: loss, metrics and the metric that selects the best checkpoint;
+            `training.classification`, `training.regression`, or a `training.Task` of your own.
+        readout: `(outputs [T, B, K]) -> predictions [B, K]`, such as the functions of
+            `snnjax.readout`.
+        schedule: `(experiment, steps) -> optax.Schedule` over the steps of the whole run.
+        optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
+            before it.
+        layout: `(path, shape, mesh) -> PartitionSpec`: the part of each parameter that a device of
+            a mesh holds, see `training.sharding`.
+        timesteps: T, for `encode`.
+        accumulate: Parts of the batch that are differentiated one after the other, their gradients
+            summed: the memory of a part; see `training.train_step`.
+        norm_groups: Parts of the batch with batch norm statistics of their own (`nn.BatchNorm`); as
+            many as devices share the batch, and no statistics cross devices.
+        clips: Neighbouring test examples that are clips of one recording (`data.clips`); the test
+            accuracy is then `metrics.clip_accuracy`.
+        learning_rate: Peak learning rate.
+        warmup_epochs: Epochs (possibly fractional) of linear warm-up to the peak.
+        weight_decay: Decoupled weight decay, of kernels only, not of biases, norm scales and neuron
+            parameters (under `adamw`; `sgd` couples it).
+        clip_norm: Largest global norm of the gradient; None does not clip.
+        label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        mixup: Blends each batch with itself reversed, by a share drawn from Beta(mixup, mixup), see
+            `training.mixup`; 0 turns it off.
+        mixup_epochs: Epochs after which blending stops; None never stops.
+        mixup_probability: Share of the batches that are blended.
+        precision: Number formats of computation and parameters: "float32", "bfloat16", "float16"
+            (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see `nn.Precision`.
+            Membranes, sums, statistics and streams stay float32.
+        memory: What training keeps, such as "depth=recompute(1), pack=True"; see
+            `memory.Strategy`. Empty is the network as it was written.
+        memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
+            strategies that recompute or reverse save nothing there without it, unless they scan.
+            None does so if the network holds such a strategy.
+    """
+
+    learns_by: ClassVar[str] = "gradients"
+
+    network: Callable[[Any, Any], nn.Network]
+    task: Callable[[Any], Task] = classification
+    readout: Callable[..., Array] = readout.rate
     schedule: Callable[[Any, int], Any] = rules.warmup_cosine
     optimizer: Callable[[Any, Any], Any] = rules.adamw
     layout: Rule = by_shape
-    data_dir: str | None = None
     timesteps: int = 4
-    batch: int = 128
     accumulate: int = 1
     norm_groups: int = 1
-    eval_batch: int | None = None
     clips: int = 1
-    epochs: int = 10
     learning_rate: float = 1e-3
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
@@ -119,14 +145,18 @@ class Experiment:
     mixup: float = 0.0
     mixup_epochs: int | None = None
     mixup_probability: float = 1.0
-    seed: int = 0
-    log_every: int = 20
-    eval_every: int = 1
-    checkpoint_every: int | None = None
-    keep: int = 2
-    patience: int | None = None
-    not_finite: str = "stop"
     precision: str = "float32"
     memory: str = ""
-    deterministic: bool = False
     memory_scheduler: bool | None = None
+
+
+_KINDS = {"gradients": "a training.Experiment", "plasticity": "a training.Unsupervised"}
+
+
+def check_learning(experiment: BaseExperiment, learns_by: str) -> None:
+    """Raises `ExperimentError` if an experiment learns in another way than "gradients", say."""
+    if experiment.learns_by != learns_by:
+        raise ExperimentError(
+            f"{experiment.name} learns by {experiment.learns_by}, and this needs "
+            f"{_KINDS[learns_by]}: snnjax train, eval and show take either kind"
+        )

@@ -1,16 +1,17 @@
-"""The training loop: steps, records, evaluations, checkpoints; stops when asked and goes on later.
+"""The training loop: steps, records, evaluations, checkpoints; it can be stopped and resumed.
 
-A run that was stopped, or killed, and resumed ends with the same bits as one that never was: the
-state is restored as a whole, the keys of a step depend on its number and the batch on the loader's
-position alone, and the compiled functions are the same. (Where a rollback leads depends on which
-checkpoints there are, and stopping makes one more.)
+A run that was stopped or killed and then resumed ends with the same bits as an uninterrupted one:
+the state is restored as a whole, the keys of a step depend on its number and the batch on the
+loader's position alone, and the compiled functions are the same. (The target of a rollback depends
+on the existing checkpoints, and stopping makes one more.)
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.evaluation import Evaluation
 from snnjax.training.metrics_log import Journal
-from snnjax.training.multihost import Wishes, leads
+from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.nonfinite import Guard
 from snnjax.training.profiling import Trace, window
 from snnjax.training.run import Run
@@ -34,26 +35,26 @@ __all__ = ["Result", "fit"]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended.
+    """Outcome of a run.
 
     Attributes:
         state: The last state.
         step: Steps done.
-        interrupted: Whether it was asked to stop; there is a checkpoint then.
-        evaluation: Of the last state on the test examples; None where it was interrupted before
-            one was due.
-        best_accuracy: The highest of all evaluations. It was chosen on the test examples, so it
-            flatters: report `evaluation.accuracy`.
-        best_step: When that was.
-        train_seconds: Time in training loops, evaluations and checkpoints included, compilation
-            not; over all sessions of the run.
+        interrupted: True if it was asked to stop; there is a checkpoint then.
+        evaluation: Evaluation of the last state on the test examples; None if it was interrupted
+            before one was due.
+        best: Best value of the task's deciding metric over all evaluations. It was selected on the
+            test examples, so it is optimistic: report `evaluation.metrics`.
+        best_step: First step with that value.
+        train_seconds: Time in training loops, with evaluations and checkpoints, without
+            compilation; over all sessions of the run.
     """
 
     state: TrainState
     step: int
     interrupted: bool
     evaluation: Evaluation | None
-    best_accuracy: float | None
+    best: float | None
     best_step: int | None
     train_seconds: float
 
@@ -71,18 +72,18 @@ def fit(
 
     Args:
         session: From `prepare`; its state is consumed.
-        run: Where records and checkpoints go.
-        stop: Asked after every step; once it answers with something true, the state is saved. Of
-            several processes any may wish so; all of them then stop at the same step.
-        report: Called with every record of metrics.jsonl, with `{"kind": "start", "step"}` where a
-            run goes on, and with `{"kind": "step", "step", "loss", "accuracy"}` for every step; for
-            progress on a screen.
-        warn: Called with a sentence about whatever was put up with: a damaged checkpoint that was
-            passed over, a rollback.
-        profile: Whether to trace some steps into `run.profile`, see `profiling.window`.
+        run: Directory of records and checkpoints.
+        stop: Called after every step; a true result saves the state and ends training. One of
+            several processes suffices; all of them then stop at the same step.
+        report: Called with every record of metrics.jsonl, with `{"kind": "start", "step"}` in a
+            resumed run, and with `{"kind": "step", "step", "loss", ...}` and the task's metrics for
+            every step; for progress on a screen.
+        warn: Called with a sentence about every tolerated fault: a damaged checkpoint that was
+            skipped, a rollback.
+        profile: True to trace some steps into `run.profile`, see `profiling.window`.
 
     A resumed run may have other plain fields than before (more epochs, another learning rate);
-    config.json is written again once its checkpoint was found to fit.
+    config.json is rewritten once its checkpoint is known to fit.
 
     Raises:
         NotFiniteError: Loss or gradient is not finite, and `not_finite` of the experiment does not
@@ -98,18 +99,26 @@ def fit(
         else:
             report({"kind": "start", "step": int(state.step)})
             # A run that diverged may be resumed, say with a lower learning rate.
-            state = state._replace(finite=_anew(True, session))
-            jax.tree.map(lambda x: x.delete(), session.state)  # its memory is the next steps'
+            state = state._replace(finite=_scalar(True, session))
+            jax.tree.map(lambda x: x.delete(), session.state)  # frees its memory for the steps
         run.write_config(session.experiment)
         loop = _Loop(session, run, state, report, warn, profile)
         with loop.saver:
             return loop.run_to_the_end(stop)
 
 
-def _anew(value: int, session: Session) -> Array:
-    """A number of a state, of the type of `position`; of `finite` where it is a bool."""
+def _scalar(value: int, session: Session) -> Array:
+    """A counter or flag of a `TrainState`, on the session's devices."""
     number = jnp.asarray(value, bool if isinstance(value, bool) else jnp.int32)
     return place(number, session.mesh)
+
+
+class _Scored(NamedTuple):
+    """An evaluation as checkpoints are compared: its score, the metric's value, and the step."""
+
+    score: float
+    value: float | None
+    step: int
 
 
 class _Loop:
@@ -119,23 +128,24 @@ class _Loop:
         self.guard = Guard(self.experiment)
         start = int(state.step)
         self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
-        self.wishes = Wishes(session.mesh)
-        steps = window(start, session.steps) if profile and leads() else range(0)
+        self.any_process = AnyProcess(session.mesh)
+        steps = window(start, session.steps) if profile and is_leader() else range(0)
         self.trace = Trace(run.profile, steps=steps)
         self._begin(state, seconds=None)
 
     def _begin(self, state: TrainState, *, seconds: float | None) -> None:
-        """Starts from a state: what was recorded of later steps is dropped."""
+        """Starts from a state; records of later steps are dropped."""
         self.state = state
         self.step, self.position = int(state.step), int(state.position)
         records = self.run.rewind(self.step)
-        self.evaluations = [(r["accuracy"], r["step"]) for r in records if r["kind"] == "eval"]
+        self.evaluations = [self._scored(r, r["step"]) for r in records if r["kind"] == "eval"]
         self.evaluation: Evaluation | None = None
         recorded = records[-1]["seconds"] if records else 0.0
         self.journal = Journal(
             self.run,
             self.report,
             guard=self.guard,
+            task=self.session.task,
             devices=self.session.mesh.local_devices,
             steps_per_epoch=self.session.loader.steps_per_epoch,
             batch=self.experiment.batch,
@@ -146,16 +156,16 @@ class _Loop:
     def run_to_the_end(self, stop: Callable[[], Any]) -> Result:
         try:
             if self.guard.rolling_back:
-                self._save()  # the start is where the first rollback leads to
+                self._save()  # the target of a first rollback
             while self.step < self.session.steps and not self._exhausted():
                 try:
                     self._advance()
-                    if self.wishes(bool(stop())):
+                    if self.any_process(bool(stop())):
                         self.journal.flush(self.step)
                         self._save()
                         return self._result(interrupted=True)
                 except NotFiniteError as error:
-                    self._go_back(error)
+                    self._roll_back(error)
             if self.evaluation is None:
                 self.evaluation = self.session.evaluate(self.state)
             return self._result(interrupted=False)
@@ -164,8 +174,8 @@ class _Loop:
             self.journal.close()
 
     def _advance(self) -> None:
-        """One step and what is due after it."""
-        self.evaluation = None  # that there is one was of the state before
+        """One step, and the record, evaluation and checkpoint due after it."""
+        self.evaluation = None  # it belongs to the state before
         with self.trace.step(self.step):
             batch = feed(self.session.loader, self.position, self.session.mesh)
             self.state, metrics = self.session.train(self.state, batch)
@@ -174,42 +184,43 @@ class _Loop:
         self.journal.add(self.step, metrics)
         last = self.step == self.session.steps
         epochs, rest = divmod(self.step, self.session.loader.steps_per_epoch)
-        judging = last or (rest == 0 and epochs % self.experiment.eval_every == 0)
+        evaluating = last or (rest == 0 and epochs % self.experiment.eval_every == 0)
         every = self.experiment.checkpoint_every
         saving = last or (self.step % every == 0 if every else rest == 0)
-        if judging or saving or self.step % self.experiment.log_every == 0:
+        if evaluating or saving or self.step % self.experiment.log_every == 0:
             self.journal.flush(self.step)
             self.saver.check()
-        leading = self._judge() if judging else False
-        if saving or leading or self._exhausted():
-            self._save(self.evaluation.accuracy if judging and self.evaluation else None)
+        improved = self._evaluate() if evaluating else False
+        if saving or improved or self._exhausted():
+            self._save(self.evaluations[-1].score if evaluating else -math.inf)
 
-    def _judge(self) -> bool:
-        """Evaluates; says whether it was never better before."""
-        before = max((accuracy for accuracy, _ in self.evaluations), default=-1.0)
+    def _evaluate(self) -> bool:
+        """Evaluates; True if the deciding metric was never as good before."""
+        before = max((evaluation.score for evaluation in self.evaluations), default=-math.inf)
         self.evaluation = self.session.evaluate(self.state)
-        loss, accuracy = self.evaluation.loss, self.evaluation.accuracy
-        self.journal.record("eval", self.step, loss=loss, accuracy=accuracy)
-        self.evaluations.append((accuracy, self.step))
-        return accuracy > before
+        values = {"loss": self.evaluation.loss, **self.evaluation.metrics}
+        self.journal.record("eval", self.step, **values)
+        self.evaluations.append(self._scored(values, self.step))
+        return self.evaluations[-1].score > before
 
     def _exhausted(self) -> bool:
-        """Whether the best accuracy is `patience` evaluations ago."""
+        """True if the last `patience` evaluations brought no improvement."""
         patience = self.experiment.patience
         if patience is None or not self.evaluations:
             return False
-        accuracies = [accuracy for accuracy, _ in self.evaluations]
-        return len(accuracies) - 1 - accuracies.index(max(accuracies)) >= patience
+        scores = [evaluation.score for evaluation in self.evaluations]
+        return len(scores) - 1 - scores.index(max(scores)) >= patience
 
-    def _save(self, accuracy: float | None = None) -> None:
-        if self.saver.save(self.state, accuracy=accuracy, spare=self._best()[1]):
-            self.guard.saved()
+    def _save(self, score: float = -math.inf) -> None:
+        known = score if math.isfinite(score) else None
+        if self.saver.save(self.state, score=known, spare=self._best()[1]):
+            self.guard.notice_checkpoint()
         self.journal.restart_window()
 
-    def _go_back(self, error: NotFiniteError) -> None:
-        """Back to the newest checkpoint, behind the batch that failed; or the end of the run."""
+    def _roll_back(self, error: NotFiniteError) -> None:
+        """Returns to the newest checkpoint, behind the batch that failed; or ends the run."""
         if not self.guard.allows_rollback(error):
-            raise self._ended(error) from None
+            raise self._final_error(error) from None
         # Since the step that failed, as many batches were drawn as steps were dispatched.
         position = self.position - (self.step - error.step) + 1
         self.saver.wait()
@@ -217,7 +228,7 @@ class _Loop:
         state = checkpoints.load_newest(self.run.checkpoints, self.state, warn=self.warn)
         assert state is not None  # the start was saved
         state = state._replace(
-            position=_anew(position, self.session), finite=_anew(True, self.session)
+            position=_scalar(position, self.session), finite=_scalar(True, self.session)
         )
         self._begin(state, seconds=self.journal.seconds)
         self.saver.rewind(self.step)
@@ -226,8 +237,8 @@ class _Loop:
             f"{error}: back to step {self.step}, to go on with batch {position} of the loader"
         )
 
-    def _ended(self, error: NotFiniteError) -> NotFiniteError:
-        """Saves the last good state; gives what to raise."""
+    def _final_error(self, error: NotFiniteError) -> NotFiniteError:
+        """Saves the last good state and returns the error that ends the run."""
         self.step = int(self.state.step)
         self._save()
         self.saver.wait()
@@ -244,5 +255,13 @@ class _Loop:
         return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
 
     def _best(self) -> tuple[float | None, int | None]:
-        """The highest accuracy so far and the first step that had it."""
-        return max(self.evaluations, key=lambda e: (e[0], -e[1]), default=(None, None))
+        """Best value of the deciding metric so far, and the first step that had it."""
+        if not self.evaluations:
+            return None, None
+        best = max(self.evaluations, key=lambda e: (e.score, -e.step))
+        return best.value, best.step
+
+    def _scored(self, values: Mapping[str, Any], step: int) -> _Scored:
+        """The deciding metric among recorded values."""
+        task = self.session.task
+        return _Scored(task.score(values), values.get(task.best), step)

@@ -1,9 +1,9 @@
-"""Memory that a process keeps for its next step.
+"""Freed memory that a process keeps for its next step.
 
-A step on a CPU frees its large arrays and asks for the same ones a moment later. The C library of
-Linux gives each back to the system, and gets it anew as empty pages that the system fills with
-zeros when they are touched. Kept, pages are touched once. `experiments/benchmarks/peers.py` shows
-what that is worth: from a tenth of a step to a third.
+A step on a CPU frees its large arrays and allocates the same ones a moment later. By default the C
+library of Linux returns each to the system, and gets it back as empty pages that the system fills
+with zeros on first touch. Kept pages are touched once. `experiments/benchmarks/peers.py` measures
+the gain: a tenth to a third of a step.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import sys
 
 __all__ = ["keep_pages"]
 
-# Of glibc's malloc.h.
+# Parameters of mallopt, from glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 
 def keep_pages() -> bool:
-    """Lets this process keep memory that it frees; call it before JAX computes anything.
+    """Keeps freed memory in this process; call it before JAX computes anything.
 
     Freed memory stays with the process, in one heap for all threads: its size is that of its
-    largest moment, and more where arrays of many sizes come and go (docs/speed.md). The memory of
-    accelerators is not touched. `snnjax train --keep-pages` does it; `GLIBC_TUNABLES` says the same
-    from outside.
+    largest moment, and larger if arrays of many sizes alternate (docs/speed.md). Memory of
+    accelerators is not affected. `snnjax train --keep-pages` calls it; `GLIBC_TUNABLES` does the
+    same from outside.
 
     Returns:
-        Whether it took effect: on Linux with glibc.
+        True if it took effect: on Linux with glibc.
     """
     if sys.platform != "linux":
         return False

@@ -1,7 +1,7 @@
-"""Metrics on their way from the device to the run directory.
+"""Metrics on their way from the devices to the run directory.
 
-A step's metrics are fetched when later steps have been dispatched already, so that looking at
-every step never lets the device wait.
+The metrics of a step are fetched once later steps have been dispatched, so that reading every step
+never makes the device wait.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ from typing import Any
 
 import jax
 
-from snnjax.training.nonfinite import Guard, Metrics
+from snnjax.training.nonfinite import Guard, StepMetrics
 from snnjax.training.profiling import memory_bytes
 from snnjax.training.run import Run
-from snnjax.training.step import TrainMetrics
+from snnjax.training.task import Task
 from snnjax.training.tensorboard import Events
 
 __all__ = ["Journal"]
 
 _IN_FLIGHT = 2
-_NO_MEANS = {"learning_rate", "finite", "stream", "loss_scale"}
 
 
 class Journal:
     """Fetches metrics, averages them, writes records and reports both.
 
     Args:
-        run: Where records go.
+        run: Directory of the records.
         report: Called with each record, and with `{"kind": "step", ...}` for every step.
-        guard: Says which steps count, and raises where training must not go on.
-        devices: Whose memory is told.
-        steps_per_epoch: For the field `epoch`.
+        guard: Decides which steps count, and raises if training must not go on.
+        task: Its `summary` turns means into metrics.
+        devices: Devices whose memory is recorded.
+        steps_per_epoch: Steps in a pass over the training examples, for the field `epoch`.
         batch: Examples per step.
         start: Steps done before.
-        seconds: Spent in training loops of this run before this one.
+        seconds: Time spent in training loops of this run before this one.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Journal:
         report: Callable[[dict[str, Any]], None],
         *,
         guard: Guard,
+        task: Task,
         devices: Sequence[Any],
         steps_per_epoch: int,
         batch: int,
@@ -52,25 +53,25 @@ class Journal:
         seconds: float,
     ):
         self.run, self.report = run, report
-        self.guard, self.devices = guard, devices
+        self.guard, self.task, self.devices = guard, task, devices
         self.steps_per_epoch, self.batch = steps_per_epoch, batch
         self.zero = time.perf_counter() - seconds
         self.window_start = time.perf_counter()
-        self.waiting: collections.deque[tuple[int, Metrics]] = collections.deque()
-        self.window: list[Metrics] = []
+        self.waiting: collections.deque[tuple[int, StepMetrics]] = collections.deque()
+        self.window: list[StepMetrics] = []
         self.skipped = 0
         self.events = Events(run.path / "tensorboard", start=start)
 
     @property
     def seconds(self) -> float:
-        """Spent in training loops of this run so far."""
+        """Time spent in training loops of this run so far."""
         return time.perf_counter() - self.zero
 
-    def add(self, step: int, metrics: Metrics) -> None:
-        """Takes the metrics of a step that was dispatched just now.
+    def add(self, step: int, metrics: StepMetrics) -> None:
+        """Queues the metrics of a step that was just dispatched.
 
         Raises:
-            NotFiniteError: A step before it was not finite, and may not be skipped.
+            NotFiniteError: An earlier step was not finite, and may not be skipped.
         """
         self.waiting.append((step, metrics))
         while len(self.waiting) > _IN_FLIGHT:
@@ -79,24 +80,20 @@ class Journal:
     def flush(self, step: int) -> None:
         """Waits for every step so far and writes the record of the window that ends here.
 
-        Steps that were skipped are in no mean. Where all of the window were, it is told with the
-        next one.
+        Skipped steps are in no mean. A window of skipped steps only joins the next one.
 
         Raises:
-            NotFiniteError: One of them was not finite, and may not be skipped.
+            NotFiniteError: One of the steps was not finite, and may not be skipped.
         """
         while self.waiting:
             self._fetch()
         if not self.window:
             return
         count, now = len(self.window), time.perf_counter()
-        last = self.window[-1]
-        names = [name for name in last._fields if name not in _NO_MEANS]
-        values = {k: sum(float(getattr(m, k)) for m in self.window) / count for k in names}
-        if isinstance(last, TrainMetrics):
-            values["learning_rate"] = float(last.learning_rate)
-            if not isinstance(last.loss_scale, tuple):
-                values["loss_scale"] = float(last.loss_scale)
+        steps = [metrics.means() for metrics in self.window]
+        values = {name: sum(float(step[name]) for step in steps) / count for name in steps[0]}
+        values |= self._summary(values)
+        values |= {name: float(value) for name, value in self.window[-1].latest().items()}
         speed = (count + self.skipped) * self.batch / max(now - self.window_start, 1e-9)
         values["examples_per_second"] = round(speed, 1)
         if (memory := memory_bytes(self.devices)) is not None:
@@ -117,13 +114,17 @@ class Journal:
         self.restart_window()
 
     def restart_window(self) -> None:
-        """Leaves what was done besides steps out of the rate of the next record."""
+        """Excludes work other than steps from the rate of the next record."""
         if not self.window:
             self.window_start = time.perf_counter()
 
     def close(self) -> None:
         """Closes the event file."""
         self.events.close()
+
+    def _summary(self, means: dict[str, float]) -> dict[str, float]:
+        """Reported metrics of means over steps."""
+        return self.task.summary({name: means[name] for name in self.window[-1].metrics})
 
     def _fetch(self) -> None:
         step, metrics = self.waiting.popleft()
@@ -132,5 +133,6 @@ class Journal:
             self.skipped += 1
             return
         self.window.append(metrics)
-        self.report({"kind": "step", "step": step, "loss": float(metrics.loss),
-                     "accuracy": float(metrics.accuracy)})  # fmt: skip
+        means = {name: float(value) for name, value in metrics.metrics.items()}
+        loss = float(metrics.loss)
+        self.report({"kind": "step", "step": step, "loss": loss, **self.task.summary(means)})

@@ -1,9 +1,9 @@
-"""Several processes that train one network: JAX's own runtime, and what all of them agree on.
+"""Several processes that train one network: JAX's distributed runtime, and agreement among them.
 
-Every process runs the same command and the same loop. Whatever leads to a step, a save or an end
-must be the same everywhere, or one waits in a collective for another that never comes: process 0
-decides what is decided once (`decided`), and a wish of any is known to all at the same step
-(`Wishes`).
+Every process runs the same command and the same loop. Every decision for a step, a save or the end
+must be the same on all of them, or one waits in a collective that another never enters: process 0
+takes single decisions (`broadcast`), and a flag raised by any process reaches all at the same step
+(`AnyProcess`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from snnjax.training.errors import MeshError, TrainingError
 
-__all__ = ["Wishes", "connect", "decided", "leads"]
+__all__ = ["AnyProcess", "broadcast", "connect", "is_leader"]
 
 _IN_FLIGHT = 2
 
@@ -33,18 +33,19 @@ def connect(
     process: int | None = None,
     timeout: int = 300,
 ) -> None:
-    """Joins the other processes; to be called before anything asks for a device.
+    """Joins the other processes; call it before anything asks for a device.
 
     Args:
-        coordinator: `HOST:PORT` of process 0; "auto" where Slurm, Open MPI, GKE or a TPU pod says
-            who is who (see `jax.distributed.initialize`); None is a run of one process.
-        processes: How many there are.
-        process: Which one this is, from 0.
+        coordinator: `HOST:PORT` of process 0; "auto" under Slurm, Open MPI, GKE or on a TPU pod,
+            which assign the processes (see `jax.distributed.initialize`); None is a run of one
+            process.
+        processes: Number of processes.
+        process: Index of this process, from 0.
         timeout: Seconds to wait for the others.
 
     Raises:
-        MeshError: Arguments are missing or wrong, or process 0 did not come in time. (Where another
-            one does not come, JAX's runtime ends those that wait, by SIGABRT.)
+        MeshError: Arguments are missing or wrong, or process 0 did not answer in time. (If another
+            one is missing, JAX's runtime ends the waiting processes by SIGABRT.)
     """
     if coordinator is None:
         if processes is not None or process is not None:
@@ -73,59 +74,63 @@ def connect(
     _join(named, timeout, f"not all {processes} processes came to {coordinator}")
 
 
-def leads() -> bool:
-    """Whether this process is the one that writes and speaks: process 0."""
+def is_leader() -> bool:
+    """True on process 0, the one that writes files and reports."""
     return jax.process_index() == 0
 
 
-def decided(make: Callable[[], str]) -> str:
-    """What process 0 makes, on every process; an error it meets is met by all.
+def broadcast(make: Callable[[], str]) -> str:
+    """Text made by process 0, on every process; its errors are raised on every process.
 
     Args:
         make: Called on process 0 only.
 
     Raises:
-        TrainingError: It failed.
+        TrainingError: `make` failed.
     """
     if jax.process_count() == 1:
         return make()
-    said = {"text": "", "error": None}
-    if leads():
+    message = {"text": "", "error": None}
+    if is_leader():
         try:
-            said["text"] = make()
+            message["text"] = make()
         except (TrainingError, OSError) as error:
-            said["error"] = str(error)
-    said = _from_the_first(said)
-    if said["error"] is not None:
-        raise TrainingError(said["error"])
-    return said["text"]
+            message["error"] = str(error)
+    message = _broadcast_json(message)
+    if message["error"] is not None:
+        raise TrainingError(message["error"])
+    return message["text"]
 
 
-class Wishes:
-    """Whether any process wishes something, told to all at the same step.
+class AnyProcess:
+    """A flag that any process may raise, seen by all at the same step.
 
     The answer is that of a few calls before, so that no device waits for it.
 
     Args:
-        mesh: All processes have devices in it.
+        mesh: Mesh with devices of all processes.
     """
 
     def __init__(self, mesh: Mesh):
         self.size = mesh.size
         self.each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-        all_of_them = NamedSharding(mesh, PartitionSpec())
-        self.any = jax.jit(jnp.any, in_shardings=self.each, out_shardings=all_of_them)
-        self.asked: collections.deque[jax.Array] = collections.deque()
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        self.any = jax.jit(jnp.any, in_shardings=self.each, out_shardings=everywhere)
+        self.pending: collections.deque[jax.Array] = collections.deque()
 
-    def __call__(self, wish: bool) -> bool:
-        """Tells this process' wish; every process calls this equally often."""
+    def __call__(self, flag: bool) -> bool:
+        """Sends this process' flag; every process calls this equally often.
+
+        Returns:
+            True if any process had raised its flag a few calls before.
+        """
         if jax.process_count() == 1:
-            return wish
+            return flag
         own = jax.make_array_from_callback(
-            (self.size,), self.each, lambda place: np.full(self.size, wish)[place]
+            (self.size,), self.each, lambda place: np.full(self.size, flag)[place]
         )
-        self.asked.append(self.any(own))
-        return len(self.asked) > _IN_FLIGHT and bool(self.asked.popleft())
+        self.pending.append(self.any(own))
+        return len(self.pending) > _IN_FLIGHT and bool(self.pending.popleft())
 
 
 def _check(coordinator: str, processes: int | None, process: int | None) -> None:
@@ -147,7 +152,7 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
 
 
 def _reach(coordinator: str, timeout: int) -> None:
-    """Waits for process 0 to listen; JAX's runtime would end the whole process without a word."""
+    """Waits for process 0 to listen; JAX's runtime would end this process without a message."""
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + timeout
     while True:
@@ -164,7 +169,7 @@ def _reach(coordinator: str, timeout: int) -> None:
 
 
 def _join(named: dict, timeout: int, failure: str) -> None:
-    # Signals are heard by whoever trains, who tells the others by `Wishes`.
+    # The training loop handles signals and passes them on by `AnyProcess`.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**named, initialization_timeout=timeout)
@@ -173,10 +178,10 @@ def _join(named: dict, timeout: int, failure: str) -> None:
         raise MeshError(f"{failure} ({type(error).__name__}: {reason})") from error
 
 
-def _from_the_first(value: dict) -> dict:
+def _broadcast_json(value: dict) -> dict:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
     words = np.frombuffer(json.dumps(value).encode(), np.uint8)
     length = int(broadcast_one_to_all(np.int32(len(words))))
-    words = words if leads() else np.zeros(length, np.uint8)
+    words = words if is_leader() else np.zeros(length, np.uint8)
     return json.loads(np.asarray(broadcast_one_to_all(words)).astype(np.uint8).tobytes())

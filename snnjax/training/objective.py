@@ -1,15 +1,15 @@
-"""What a step differentiates, and its gradient: of a whole batch, in parts, over devices.
+"""The differentiated function of a step, and its gradient: in parts, and over devices.
 
-    g = sum_i w_i g_i,      w_i the share of the weights in part i
+    g = sum_i w_i g_i,      w_i the share of the example weights in part i
 
-A batch may be cut into `accumulate` parts, differentiated one after the other: the gradient of the
-whole, in the memory of a part (`memory.accumulate`). Where batch norm takes statistics each part
-has its own, as under `norm_groups`, and the running ones move once, towards their mean.
+A batch may be cut into `accumulate` parts that are differentiated one after the other: the gradient
+of the whole batch in the memory of a part (`memory.accumulate`). Each part has its own batch norm
+statistics, as under `norm_groups`, and the running statistics move once, towards their mean.
 
-On a mesh whose devices share a batch, each differentiates its own examples under `jax.shard_map`:
-the program of one device, whatever its memory strategy. Left to the compiler (GSPMD), folding time
-into the batch, `[T, B, ...] -> [T B, ...]`, would gather the batch on every device. What crosses
-devices is the sum above, and what layers say (`nn.with_data_axes`).
+On a mesh whose devices share a batch, each device differentiates its own examples under
+`jax.shard_map`: the program of one device, under any memory strategy. GSPMD alone would gather the
+batch on every device, since it cannot keep `[T, B, ...] -> [T B, ...]` cut over B. Devices exchange
+the sum above, and whatever layers exchange themselves (`nn.with_data_axes`).
 """
 
 from __future__ import annotations
@@ -23,173 +23,200 @@ from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snnjax import losses, memory, metrics, nn
+from snnjax import losses, memory, nn
 from snnjax.data import Batch
 from snnjax.training import mixup
 from snnjax.training.errors import ExperimentError
-from snnjax.training.experiment import Experiment
-from snnjax.training.loss_scaling import scaled, unscaled
-from snnjax.training.sharding import shares
+from snnjax.training.loss_scaling import scale_loss, unscale_gradients
+from snnjax.training.sharding import batch_shares
 from snnjax.training.state import Program, TrainState
+from snnjax.training.task import Task
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["Given", "given", "gradient", "judged", "objective", "over_batch"]
+__all__ = [
+    "Gradient",
+    "NetworkInputs",
+    "encode_batch",
+    "gradient",
+    "objective",
+    "per_example",
+    "shard_over_batch",
+]
 
 
-class Given(NamedTuple):
-    """What a training step gives its network.
+class NetworkInputs(NamedTuple):
+    """Inputs of the network in a training step.
 
     Attributes:
-        frames: encoded inputs, `[T, B, *input_shape]`, blended under mixup.
-        share: of an example's own label in its loss, a scalar, see `training.mixup`; None is all.
-        others: labels `[B]` of what the examples were blended with; None where they were not.
-        key: for dropout.
+        frames: Encoded inputs, `[T, B, *input_shape]`, blended under mixup.
+        share: Share of an example's own target in its loss, a scalar, see `training.mixup`; None
+            without mixup.
+        partners: Targets `[B, ...]` of the examples blended in; None without mixup.
+        key: Key of dropout.
     """
 
     frames: Array
     share: Array | None
-    others: Array | None
+    partners: Array | None
     key: Key
 
 
-class Graded(NamedTuple):
-    """The gradient, and what came with it: loss, accuracy and statistics."""
+class Gradient(NamedTuple):
+    """Gradient of a batch, with the loss, the metrics and the new statistics."""
 
-    gradient: PyTree
+    params: PyTree
     loss: Array
-    accuracy: Array
+    metrics: dict[str, Array]
     statistics: PyTree
 
 
-def gradient(program: Program, state: TrainState, batch: Batch) -> Graded:
-    """The gradient of a batch, in as many parts and on as many devices as the program has."""
-    shown = given(program, state, batch)
+def gradient(program: Program, state: TrainState, batch: Batch) -> Gradient:
+    """Gradient of a batch, in the parts and on the devices of the program."""
+    inputs = encode_batch(program, state, batch)
     state = state._replace(optimizer=())
     if not program.axes:
         if program.experiment.accumulate == 1:
-            return _of(program, state, shown, batch, 1.0)
-        return _summed(program, state, shown, batch)
+            return _part_gradient(program, state, inputs, batch, 1.0)
+        return _accumulate(program, state, inputs, batch)
     cut, whole = PartitionSpec(program.axes), PartitionSpec()
-    spread: Any = Given(PartitionSpec(None, program.axes), whole, cut, whole)  # type: ignore[arg-type]
-    return over_batch(program, _summed, (whole, spread, cut))(state, shown, batch)
+    specs: Any = NetworkInputs(PartitionSpec(None, program.axes), whole, cut, whole)  # type: ignore[arg-type]
+    return shard_over_batch(program, _accumulate, (whole, specs, cut))(state, inputs, batch)
 
 
-def over_batch(program: Program, function: Any, specs: Any) -> Any:
-    """`function(program, ...)` on each device's own examples; what it returns is everywhere.
+def shard_over_batch(program: Program, function: Any, specs: Any) -> Any:
+    """Maps `function(program, ...)` over the devices; each sees its own examples.
 
     Args:
-        program: Its mesh has several devices that share a batch.
-        function: Takes the program and what `specs` cut.
+        program: Program of a mesh whose devices share a batch.
+        function: Takes the program, then the arguments; its results are the same on every device.
         specs: A `PartitionSpec` per argument, or trees of them.
     """
     mesh = program.mesh
     assert mesh is not None, "a program with axes has a mesh"
-    # Where channels are cut too, the compiler sees to that: only the batch is cut by hand.
-    by_hand = set(program.axes if mesh.size > shares(mesh) else mesh.axis_names)
+    # Channels cut over "model" are left to the compiler: only the batch is cut by hand.
+    manual = set(program.axes if mesh.size > batch_shares(mesh) else mesh.axis_names)
     return jax.shard_map(
         functools.partial(function, program), mesh=mesh, in_specs=specs,
-        out_specs=PartitionSpec(), axis_names=by_hand, check_vma=False,
+        out_specs=PartitionSpec(), axis_names=manual, check_vma=False,
     )  # fmt: skip
 
 
-def _summed(program: Program, state: TrainState, shown: Given, batch: Batch) -> Graded:
-    """The gradient of a batch as the sum of those of its parts, on this device and on all."""
+def _accumulate(
+    program: Program, state: TrainState, inputs: NetworkInputs, batch: Batch
+) -> Gradient:
+    """Gradient of a batch as the sum over its parts, on this device and on all."""
     axes, parts = program.axes, program.experiment.accumulate
-    whole = _over(batch.weights.sum(), axes)
+    weight = _psum(batch.weights.sum(), axes)
 
-    def part(number: Any, frames: Array, others: Any, batch: Batch) -> tuple[Graded, PyTree]:
-        key = shown.key if parts == 1 else jax.random.fold_in(shown.key, number)
-        given, share = Given(frames, shown.share, others, key), batch.weights.sum() / whole
-        graded = _of(program, state, given, batch, share)
-        return graded._replace(statistics=()), graded.statistics
+    def part(number: Any, frames: Array, partners: Any, batch: Batch) -> tuple[Gradient, PyTree]:
+        key = inputs.key if parts == 1 else jax.random.fold_in(inputs.key, number)
+        own, share = NetworkInputs(frames, inputs.share, partners, key), batch.weights.sum()
+        found = _part_gradient(program, state, own, batch, share / weight)
+        return found._replace(statistics=()), found.statistics
 
-    whole_batch = (shown.frames, shown.others, batch)
-    sums, statistics = memory.accumulate(part, parts, whole_batch, axes=(1, 0, 0))
+    arguments = (inputs.frames, inputs.partners, batch)
+    sums, statistics = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
     statistics = nn.pmean_statistics(nn.mean_over_steps(statistics), axes)
-    return _over(sums, axes)._replace(statistics=statistics)
+    return _psum(sums, axes)._replace(statistics=statistics)
 
 
-def _of(program: Program, state: TrainState, shown: Given, batch: Batch, share: Any) -> Graded:
-    """What a part adds to the whole, `share` being its part of the weights."""
+def _part_gradient(
+    program: Program, state: TrainState, inputs: NetworkInputs, batch: Batch, share: Any
+) -> Gradient:
+    """Contribution of a part to the gradient of the batch; `share` is its part of the weights."""
 
-    def weighed(params: PyTree):
-        loss, (accuracy, _, aux) = objective(params, program, state, shown, batch)
+    def weighted(params: PyTree):
+        loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
         loss = share * loss
-        return scaled(loss, state.loss_scale), (loss, share * accuracy, aux.statistics)
+        metrics = {name: share * value for name, value in metrics.items()}
+        return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics)
 
-    found, (loss, accuracy, statistics) = jax.grad(weighed, has_aux=True)(state.params)
-    return Graded(unscaled(found, state.loss_scale), loss, accuracy, statistics)
+    found, (loss, metrics, statistics) = jax.grad(weighted, has_aux=True)(state.params)
+    return Gradient(unscale_gradients(found, state.loss_scale), loss, metrics, statistics)
 
 
-def _over(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
+def _psum(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
     return lax.psum(tree, axes) if axes else tree
 
 
-def given(program: Program, state: TrainState, batch: Batch) -> Given:
-    """Encodes a batch for the step that comes next, and blends it where mixup is on.
+def encode_batch(program: Program, state: TrainState, batch: Batch) -> NetworkInputs:
+    """Encodes a batch for the next step, and blends it under mixup.
 
     Args:
         program: Static.
         state: Its key and its number of steps decide every draw.
         batch: The loader's batch.
+
+    Raises:
+        ExperimentError: Mixup of sequences of different lengths.
     """
     experiment, key = program.experiment, jax.random.fold_in(state.key, state.step)
     encode_key, network_key = jax.random.split(key)
     frames = experiment.encode(experiment, batch.inputs, encode_key)
     if not experiment.mixup:
-        return Given(frames, None, None, network_key)
-    # A third key beside the two, so that mixup leaves augmentation and dropout as they were.
-    share = mixup.share(jax.random.fold_in(key, 2), experiment, state.step, program.steps)
-    return Given(mixup.mix(frames, share), share, batch.labels[::-1], network_key)
+        return NetworkInputs(frames, None, None, network_key)
+    if batch.lengths is not None:
+        raise ExperimentError(
+            "mixup blends two sequences, which must be equally long: set mixup to 0, or leave "
+            "lengths out of the batch"
+        )
+    # A third key, so that mixup leaves the draws of augmentation and dropout as they are.
+    share = mixup.draw_share(jax.random.fold_in(key, 2), experiment, state.step, program.steps)
+    blended = mixup.blend_frames(frames, share)
+    return NetworkInputs(blended, share, batch.labels[::-1], network_key)
 
 
 def objective(
     params: PyTree,
     program: Program,
     state: TrainState,
-    shown: Given,
+    inputs: NetworkInputs,
     batch: Batch,
     *,
     taps: tuple[str, ...] = (),
-) -> tuple[Array, tuple[Array, Array, nn.Aux]]:
-    """What a step differentiates.
+) -> tuple[Array, tuple[dict[str, Array], Array, nn.Aux]]:
+    """The function that a step differentiates.
 
     Args:
         params: Differentiated, in place of those of the state.
         program: Static.
         state: Its constants and running statistics are used.
-        shown: What the network gets, and how the labels are blended.
-        batch: Its labels and weights are used.
-        taps: What to look at, see `nn.Network`.
+        inputs: From `encode_batch`.
+        batch: Its targets, lengths and weights are used.
+        taps: Values to record, see `nn.Network`.
 
     Returns:
-        The loss, and the accuracy, the outputs `[T, B, K]` and what else left the network.
+        The loss, and the metrics (means over the batch), the outputs `[T, B, K]` and the `Aux` of
+        the network.
     """
     network = nnx.merge(program.graphdef, params, state.constants)
-    # Membranes start at rest with every batch; statistics go on from the step before.
+    # Membranes start at rest with every batch; statistics continue from the step before.
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
-    outputs, aux = network(shown.frames, start, training=True, key=shown.key, taps=taps)
-    values, logits = judged(program.experiment, outputs, batch.labels)
-    labels = batch.labels
-    if shown.others is not None and shown.share is not None:
-        others, _ = judged(program.experiment, outputs, shown.others)
-        values = mixup.blend(shown.share, values, others)
-        labels = jnp.where(shown.share >= 0.5, labels, shown.others)
-    accuracy = metrics.accuracy(logits, labels, weights=batch.weights)
-    return losses.mean(values, weights=batch.weights), (accuracy, outputs, aux)
+    outputs, aux = network(inputs.frames, start, training=True, key=inputs.key, taps=taps)
+    task, targets = program.task, batch.labels
+    values = per_example(task, "loss", outputs, targets, batch.lengths)
+    if inputs.partners is not None and inputs.share is not None:
+        partner_values = per_example(task, "loss", outputs, inputs.partners, batch.lengths)
+        values = mixup.blend_losses(inputs.share, values, partner_values)
+        targets = jnp.where(inputs.share >= 0.5, targets, inputs.partners)
+    predictions = task.predict(outputs, batch.lengths)
+    metrics = per_example(task, "metrics", predictions, targets, batch.lengths)
+    means = {name: losses.mean(value, weights=batch.weights) for name, value in metrics.items()}
+    return losses.mean(values, weights=batch.weights), (means, outputs, aux)
 
 
-def judged(experiment: Experiment, outputs: Array, labels: Array) -> tuple[Array, Array]:
-    """Losses `[B]` and logits `[B, K]` of outputs `[T, B, K]`."""
-    logits = experiment.readout(outputs)
-    if experiment.loss is None:
-        smoothing = experiment.label_smoothing
-        values = losses.cross_entropy(logits, labels, label_smoothing=smoothing)
-    else:
-        values = experiment.loss(experiment, outputs, labels)
-    if values.shape != labels.shape:
-        raise ExperimentError(
-            f"loss(experiment, outputs, labels) must give one number per example, "
-            f"{list(labels.shape)}, got {list(values.shape)}: do not take the mean over the batch"
-        )
-    return values, logits
+def per_example(task: Task, method: str, first: Array, targets: Array, lengths: Any) -> Any:
+    """Loss or metrics of a task, checked to be one number per example.
+
+    Raises:
+        ExperimentError: They have another shape.
+    """
+    values = getattr(task, method)(first, targets, lengths)
+    for name, value in values.items() if isinstance(values, dict) else [("the loss", values)]:
+        if value.shape != targets.shape[:1]:
+            raise ExperimentError(
+                f"{name} of {type(task).__name__} must be one number per example, "
+                f"{list(targets.shape[:1])}, got {list(value.shape)}: do not take the mean over "
+                "the batch"
+            )
+    return values

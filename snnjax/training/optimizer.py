@@ -1,6 +1,6 @@
-"""How gradients become updates: learning rates, clipping, weight decay.
+"""Update rules: learning rates, clipping, weight decay.
 
-    g <- g * min(1, clip_norm / |g|)                        (where clip_norm is given)
+    g <- g * min(1, clip_norm / |g|)                        (with clip_norm)
 
     adamw   p <- p - lr(n) (adam(g) + weight_decay p)       (decoupled decay, on kernels only)
     sgd     v <- momentum v + g + weight_decay p            (coupled decay)
@@ -8,7 +8,7 @@
     lamb    u  = adam(g) + weight_decay p                   (decoupled decay, on kernels only)
             p <- p - lr(n) |p| / |u| u                      (norms of each array of parameters)
 
-A rule or a schedule with options is bound to them: `schedule=functools.partial(training.multistep,
+Options of a rule or a schedule are bound: `schedule=functools.partial(training.multistep,
 milestones=(100, 150))`.
 
 References: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980;
@@ -33,16 +33,16 @@ from snnjax.typing import Array, PyTree
 __all__ = [
     "adamw",
     "adaptive_clip",
-    "clipped",
-    "decayed",
+    "decay_mask",
     "lamb",
     "multistep",
     "sgd",
     "warmup_cosine",
+    "with_clipping",
 ]
 
-# Names of parameters that are not decayed whatever their rank: stacked over depth, a vector has
-# two axes. "learned" holds the parameters of neurons.
+# Parameters that never decay, by name, since a vector stacked over depth has two axes. "learned"
+# holds the parameters of neurons.
 _EXEMPT = {"bias", "scale", "learned"}
 
 
@@ -54,20 +54,20 @@ def warmup_cosine(
     floor: float = 0.0,
     cooldown_epochs: float = 0.0,
 ) -> optax.Schedule:
-    """Rises linearly over `warmup_epochs`, falls as half a cosine, and stays where it arrived.
+    """Linear warm-up over `warmup_epochs`, half a cosine of decay, then constant.
 
     Args:
         experiment: Its `learning_rate`, `warmup_epochs` and `epochs` are used.
         steps: Steps of the whole run.
-        start: Where the rise begins.
-        floor: Where the fall ends.
+        start: Learning rate at the start of the warm-up.
+        floor: Learning rate at the end of the decay.
         cooldown_epochs: Epochs at the floor, the last ones of `epochs`.
 
     Returns:
         Step number to learning rate.
 
     Raises:
-        ValueError: The cool-down leaves no step for a warm-up or a fall.
+        ValueError: The cool-down leaves no step for a warm-up or a decay.
     """
     peak = experiment.learning_rate
     share = steps / experiment.epochs
@@ -95,8 +95,8 @@ def multistep(
     Args:
         experiment: Its `learning_rate` and `epochs` are used.
         steps: Steps of the whole run.
-        milestones: Epochs after which to multiply, as `(100, 150)`.
-        factor: By what.
+        milestones: Epochs after which to multiply, such as `(100, 150)`.
+        factor: Factor at each milestone.
 
     Returns:
         Step number to learning rate.
@@ -104,15 +104,15 @@ def multistep(
     share = steps / experiment.epochs
     scales: dict[int, float] = {}
     for epoch in milestones:
-        # In a run of few steps two milestones may fall on one.
+        # In a run of few steps two milestones may fall on one step.
         step = round(epoch * share)
         scales[step] = scales.get(step, 1.0) * factor
     return optax.piecewise_constant_schedule(experiment.learning_rate, scales)
 
 
 def adamw(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Adam with decoupled weight decay of what `decayed` marks; without decay it is Adam."""
-    return optax.adamw(schedule, weight_decay=experiment.weight_decay, mask=decayed)
+    """Adam with decoupled weight decay of the parameters in `decay_mask`."""
+    return optax.adamw(schedule, weight_decay=experiment.weight_decay, mask=decay_mask)
 
 
 def sgd(
@@ -125,19 +125,18 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent with momentum and coupled weight decay.
 
-    The decay joins the gradient before the momentum, which makes it an L2 penalty, `weight_decay
-    |p|^2 / 2`; so has PyTorch's SGD it, with which the recipes of papers were found. `adamw`
-    decouples it.
+    The decay joins the gradient before the momentum: an L2 penalty, `weight_decay |p|^2 / 2`, as in
+    PyTorch's SGD, with which papers tune their recipes. `adamw` decouples it.
 
     Args:
         experiment: Its `weight_decay` is used.
         schedule: Step number to learning rate.
-        momentum: Share of the last update that goes on.
-        nesterov: Look ahead by a step of momentum.
-        decays: Marks what decays, by a bool per array; None is `decayed`, kernels only. Recipes
-            that give one `weight_decay` to all parameters mean `lambda params: True`.
+        momentum: Factor of the previous update.
+        nesterov: True for Nesterov's look-ahead.
+        decays: Mask of the decayed parameters, a bool per array; None is `decay_mask`, kernels
+            only. Recipes with one `weight_decay` for all parameters mean `lambda params: True`.
     """
-    mask = decayed if decays is None else decays
+    mask = decay_mask if decays is None else decays
     return optax.chain(
         optax.add_decayed_weights(experiment.weight_decay, mask),
         optax.sgd(schedule, momentum, nesterov),
@@ -145,27 +144,28 @@ def sgd(
 
 
 def lamb(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """LAMB: Adam whose step is as long as the parameters it moves, array by array.
+    """LAMB: Adam steps scaled to the norm of the parameters they move, array by array.
 
-    Decay is decoupled, of what `decayed` marks. A stack over depth or over columns is one array.
+    Decoupled weight decay of the parameters in `decay_mask`. A stack over depth or over columns is
+    one array.
     """
-    return optax.lamb(schedule, weight_decay=experiment.weight_decay, mask=decayed)
+    return optax.lamb(schedule, weight_decay=experiment.weight_decay, mask=decay_mask)
 
 
 def adaptive_clip(clipping: float, *, least: float = 1e-3) -> optax.GradientTransformation:
-    """Bounds the gradient of each unit by a share of the unit's own parameters.
+    """Bounds the gradient norm of each unit by a multiple of its parameter norm.
 
         g <- g * min(1, clipping max(|p|, least) / |g|)
 
-    A unit is what makes one output: norms are taken over all axes but the last, of a vector over
-    the whole. A stack over depth or over columns counts as one layer.
+    A unit is the fan-in of one output: norms run over all axes but the last, and over the whole of
+    a vector. A stack over depth or over columns counts as one layer.
 
     Args:
-        clipping: The largest `|g| / |p|`; 0.01 to 0.16 in the paper.
-        least: What `|p|` counts at least, so that what starts at zero can move.
+        clipping: Largest ratio `|g| / |p|`; 0.01 to 0.16 in the paper.
+        least: Lower bound of `|p|`, so that parameters at zero can move.
 
     Returns:
-        To be put in front of a rule: `optax.chain(adaptive_clip(0.02), lamb(...))`.
+        A transformation to chain before a rule: `optax.chain(adaptive_clip(0.02), lamb(...))`.
     """
 
     def clip(gradient: Array, parameter: Array) -> Array:
@@ -176,20 +176,20 @@ def adaptive_clip(clipping: float, *, least: float = 1e-3) -> optax.GradientTran
     return optax.stateless(lambda gradients, params: jax.tree.map(clip, gradients, params))
 
 
-def clipped(rule: optax.GradientTransformation, norm: float | None):
-    """The rule behind a bound on the gradient's global norm; the state is the same without one."""
+def with_clipping(rule: optax.GradientTransformation, norm: float | None):
+    """A rule after clipping by global norm; the optimizer's state has one form with or without."""
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
     return optax.chain(clip, rule)
 
 
-def decayed(params: PyTree) -> PyTree:
-    """Which parameters weight decay pulls on: those with two axes or more, kernels.
+def decay_mask(params: PyTree) -> PyTree:
+    """Mask of the parameters under weight decay: kernels, arrays of two axes or more.
 
-    Biases, scales of normalisations and parameters of neurons set an operating point and are left
-    alone, by name too, since a stack over depth gives them a second axis.
+    Biases, norm scales and neuron parameters set an operating point and do not decay; they are
+    recognised by name too, since a stack over depth gives them a second axis.
 
     Args:
-        params: Parameters, as `nnx.split(network, nnx.Param, ...)` gives them.
+        params: Parameters of `nnx.split(network, nnx.Param, ...)`.
 
     Returns:
         A bool in place of every array.

@@ -1,11 +1,9 @@
-"""Which memory strategy an experiment needs for a budget, and what fits in it at most.
+"""Memory strategies of an experiment: bytes under each, the one for a budget, the largest fit.
 
-Each strategy is judged by the training step itself, compiled as training compiles it.
+Every strategy is measured on the training step itself, compiled as training compiles it:
 
-An experiment's training step under a memory strategy, ready to be compiled and measured.
-
-step, arguments = step_under(experiment, strategy, dataset=dataset)
-memory.measure(step, *arguments)          the bytes of the very step that training runs
+    step, arguments = training_step(experiment, strategy, dataset=dataset)
+    memory.measure(step, *arguments)
 """
 
 from __future__ import annotations
@@ -18,32 +16,27 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import data, memory, nn
+from snnjax import data, memory
 from snnjax.training import config
-from snnjax.training.errors import ExperimentError, calling
+from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment
-from snnjax.training.sharding import compile_step, make_mesh, shardings
+from snnjax.training.sharding import compile_step, make_mesh, state_shardings
 from snnjax.training.state import initialize, wants_memory_scheduler
 from snnjax.training.step import train_step
+from snnjax.training.strategy_check import check_strategies, network_strategies, with_strategy
 
 __all__ = [
+    "check_strategies",
+    "integer_field",
     "largest",
+    "network_strategies",
     "plan",
-    "step_under",
-    "strategies_of",
-    "under",
-    "whole_number",
+    "training_step",
+    "with_strategy",
 ]
 
 
-def under(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
-    """The experiment with another memory strategy; one "as written" leaves its own."""
-    if strategy == memory.Strategy():
-        return experiment
-    return config.override(experiment, {"memory": str(strategy)})
-
-
-def step_under(
+def training_step(
     experiment: Experiment,
     strategy: memory.Strategy,
     *,
@@ -53,17 +46,17 @@ def step_under(
     """The jitted training step and the shapes of its arguments; nothing is compiled.
 
     Args:
-        experiment: its batch may be larger than the data set, since only shapes are looked at.
-        strategy: what training keeps, in place of the experiment's own.
-        dataset: from `load_dataset(experiment)`.
-        mesh: on which devices; None is the first one.
+        experiment: Only shapes count: its batch may be larger than the data set.
+        strategy: Memory strategy in place of the experiment's own.
+        dataset: From `config.load_dataset(experiment)`.
+        mesh: Devices; None is the first one.
 
     Raises:
-        memory.StrategyError: the network does not admit the strategy; the message says why.
-        ExperimentError: the experiment itself failed.
+        memory.StrategyError: The network does not admit the strategy; the message says why.
+        ExperimentError: The experiment itself failed.
     """
     mesh = make_mesh() if mesh is None else mesh
-    experiment = under(experiment, strategy)
+    experiment = with_strategy(experiment, strategy)
     try:
         program, state = initialize(experiment, steps=1000, mesh=mesh)
     except ExperimentError as error:
@@ -77,18 +70,12 @@ def step_under(
         lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
     )
     shapes = jax.eval_shape(lambda state: state, state)
-    layout = shardings(shapes, mesh, experiment.layout)
+    layout = state_shardings(shapes, mesh, experiment.layout)
     compiled = compile_step(
         step, mesh, layout=layout, memory_scheduler=scheduler,
         deterministic=experiment.deterministic,
     )  # fmt: skip
     return compiled, (shapes, batch)
-
-
-def strategies_of(experiment: Experiment) -> list[memory.Strategy]:
-    """The strategies worth trying on an experiment's network."""
-    with calling("network(experiment, rngs)"):
-        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
 
 
 def plan(
@@ -102,18 +89,18 @@ def plan(
     """Measures an experiment's training step under each strategy.
 
     Args:
-        experiment: what to train.
-        dataset: from `load_dataset(experiment)`.
-        strategies: which to try; None is `strategies_of(experiment)`.
-        mesh: on which devices; None is the first one.
-        report: is told each candidate as it is measured.
+        experiment: The experiment.
+        dataset: From `config.load_dataset(experiment)`.
+        strategies: Strategies to measure; None is `network_strategies(experiment)`.
+        mesh: Devices; None is the first one.
+        report: Called with each candidate as it is measured.
 
     Raises:
-        memory.StrategyError: the network admits none of them.
+        memory.StrategyError: The network admits none of them.
     """
     return memory.plan(
-        functools.partial(step_under, experiment, dataset=dataset, mesh=mesh),
-        strategies_of(experiment) if strategies is None else strategies,
+        functools.partial(training_step, experiment, dataset=dataset, mesh=mesh),
+        network_strategies(experiment) if strategies is None else strategies,
         forward=_forward_operations(experiment, dataset),
         samples=experiment.batch,
         report=report,
@@ -129,30 +116,30 @@ def largest(
     dataset: data.Dataset,
     mesh: Mesh | None = None,
 ) -> tuple[memory.Strategy, int]:
-    """The largest value of a field (`batch`, `timesteps`, a depth) that fits, and the strategy.
+    """Finds the largest value of a field (`batch`, `timesteps`, a depth) that fits a budget.
 
-    Every candidate is measured at twice the field's value; the line through both measurements says
-    which goes furthest, and that one is then measured until its largest value is known.
+    Every candidate is measured at twice the field's value; the line through both measurements
+    predicts the one that reaches furthest, which is then measured until its largest value is known.
 
     Args:
-        experiment: what to train.
-        field: a whole-number field of the experiment.
-        budget: in bytes.
-        planned: of this experiment.
-        dataset: from `load_dataset(experiment)`.
-        mesh: on which devices; None is the first one.
+        experiment: The experiment.
+        field: An integer field of the experiment.
+        budget: Bytes per device.
+        planned: Plan of this experiment.
+        dataset: From `config.load_dataset(experiment)`.
+        mesh: Devices; None is the first one.
 
     Returns:
         The strategy, and the value; 0 if not even 1 fits.
 
     Raises:
-        ExperimentError: the experiment has no such field, or not of whole numbers.
+        ExperimentError: The experiment has no such field, or it is not an integer.
     """
-    now = whole_number(experiment, field)
+    now = integer_field(experiment, field)
 
-    def bytes_of(strategy: memory.Strategy, value: int) -> int:
+    def total_bytes(strategy: memory.Strategy, value: int) -> int:
         changed = config.override(experiment, {field: value})
-        step, arguments = step_under(changed, strategy, dataset=dataset, mesh=mesh)
+        step, arguments = training_step(changed, strategy, dataset=dataset, mesh=mesh)
         return memory.measure(step, *arguments).total_bytes
 
     doubled = plan(
@@ -167,40 +154,40 @@ def largest(
         if reach > furthest:
             furthest, strategy = reach, one.strategy
     start = int(min(max(furthest, 1), 2**24))
-    return strategy, memory.largest(functools.partial(bytes_of, strategy), budget, start=start)
+    return strategy, memory.largest(functools.partial(total_bytes, strategy), budget, start=start)
 
 
-def whole_number(experiment: Experiment, field: str) -> int:
-    """The value of a field that can be made larger.
+def integer_field(experiment: Experiment, field: str) -> int:
+    """Value of an integer field.
 
     Raises:
-        ExperimentError: the experiment has no such field, or not of whole numbers.
+        ExperimentError: The experiment has no such field, or it is not an integer.
     """
     kinds = config.plain_fields(experiment)
     if kinds.get(field) is not int:
         numbers = ", ".join(name for name, kind in kinds.items() if kind is int)
         raise ExperimentError(
-            f"{experiment.name} has no whole-number field {field!r} to enlarge; it has {numbers}"
+            f"{experiment.name} has no integer field {field!r} to enlarge; it has {numbers}"
         )
     return getattr(experiment, field)
 
 
 def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
-    """Of the network alone, for one batch in training.
+    """Operations of the network's forward pass on one batch in training.
 
     Raises:
-        ExperimentError: a function of the experiment failed; it says which.
+        ExperimentError: A function of the experiment failed; the message names it.
     """
-    with calling("network(experiment, rngs)"):
+    with user_code("network(experiment, rngs)"):
         network = experiment.network(experiment, nnx.Rngs(0))
     one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)
     inputs = jax.ShapeDtypeStruct((experiment.batch, *one.inputs.shape[1:]), one.inputs.dtype)
     key = jax.random.key(0)
 
     def forward(network, inputs):
-        with calling("encode(experiment, inputs, key)"):
+        with user_code("encode(experiment, inputs, key)"):
             frames = experiment.encode(experiment, inputs, key)
-        with calling("the network"):
+        with user_code("the network"):
             start = network.initial_state(experiment.batch)
             return network(frames, start, training=True, key=key)[0]
 

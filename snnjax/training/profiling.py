@@ -1,6 +1,6 @@
-"""What a run uses: bytes of memory, and on request a trace of some steps.
+"""Resources of a run: bytes of memory, and on request a trace of some steps.
 
-A trace shows what host and devices did at which microsecond. TensorBoard with its profile plugin
+A trace shows the work of host and devices by the microsecond. TensorBoard with its profile plugin
 opens the folder, and ui.perfetto.dev the `perfetto_trace.json.gz` in it.
 """
 
@@ -23,20 +23,20 @@ _TRACED = 10
 
 
 def window(start: int, stop: int) -> range:
-    """The steps to trace of those from `start` to `stop`: 10, behind 5 to warm up where there are.
+    """Steps to trace between `start` and `stop`: 10, after 5 of warm-up if there are so many.
 
-    The first steps after compilation are not like the others: caches are filled, memory is taken.
+    The first steps after compilation differ: they fill caches and allocate memory.
     """
     first = min(start + _WARM_UP, max(stop - 1, start))
     return range(first, min(first + _TRACED, stop))
 
 
 class Trace:
-    """A trace of the steps of a window, written into a folder; nothing without a window.
+    """A trace of the steps of a window, written into a folder.
 
     Args:
-        folder: Where it is written; each trace gets a folder named after the time in it.
-        steps: The steps to trace, see `window`; an empty range traces none.
+        folder: Parent folder; each trace gets a folder named after the time in it.
+        steps: Steps to trace, see `window`; an empty range traces none.
     """
 
     def __init__(self, folder: Path, *, steps: range):
@@ -45,7 +45,7 @@ class Trace:
 
     @contextlib.contextmanager
     def step(self, number: int) -> Iterator[None]:
-        """What is done inside the block is step `number`."""
+        """Marks the work inside the block as step `number`."""
         if not self.running and self.steps and number == self.steps.start:
             jax.profiler.start_trace(str(self.folder), create_perfetto_trace=True)
             self.running = True
@@ -56,30 +56,30 @@ class Trace:
             yield
 
     def after(self, number: int, state: PyTree) -> None:
-        """Ends the trace after its last step, once the devices are done with it."""
+        """Ends the trace after its last step, once the devices have finished it."""
         if self.running and number == self.steps[-1]:
             jax.block_until_ready(state)
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is running."""
+        """Ends a running trace."""
         if self.running:
             self.running = False
             jax.profiler.stop_trace()
-            # One trace is enough, also of a run that rolls back to before it.
+            # A run that rolls back to before the window is not traced again.
             self.steps = range(0)
 
 
 def memory_bytes(devices: Iterable[Any]) -> int | None:
-    """The most memory used so far.
+    """Peak memory so far, in bytes.
 
     Args:
-        devices: Of this process.
+        devices: Devices of this process.
 
     Returns:
-        Bytes in use at the peak on the device that needed most, as the backend counts them; where
-        it does not, as on a CPU, the largest resident set of the process, Python and data included.
-        None where neither is told.
+        Peak bytes in use on the device that needed most, as the backend counts them; without such
+        counts, as on a CPU, the largest resident set of the process, Python and data included. None
+        if neither is known.
     """
     stats = [device.memory_stats() or {} for device in devices]
     peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]

@@ -1,34 +1,34 @@
-"""A run directory: everything needed to look at a run, to judge it and to go on with it.
+"""Run directories: everything needed to inspect, evaluate and resume a run.
 
-Of several processes that train together one writes it, process 0; all of them can read it.
+Of several processes that train together only process 0 writes; all of them read.
 
     experiment.py     the experiment's file
     config.json       values of its plain fields
-    versions.json     of Python, the packages and the devices
+    versions.json     versions of Python and the packages, and the devices
     metrics.jsonl     one record per line, see below
     checkpoints/      see `training.checkpoints`
-    tensorboard/      the same records as events, where tensorboardX is installed
+    tensorboard/      the same records as events, if tensorboardX is installed
     profile/          traces of some steps, made by `snnjax train --profile`
     export/           artifacts of `snnjax export`
     pictures/         made by `snnjax show` and `snnjax redundancy`
-    result.json       what `snnjax train --json` prints
+    result.json       JSON object of `snnjax train --json`
 
 Records of metrics.jsonl:
 
     {"kind": "train", "step", "epoch", "loss", "accuracy", "gradient_norm", "learning_rate",
      "examples_per_second", "memory_bytes", "skipped", "seconds"}
-                                           means over the steps since the train record before
-    {"kind": "eval", "step", "epoch", "loss", "accuracy", "seconds"}      of all test examples
+                                           means over the steps since the last train record
+    {"kind": "eval", "step", "epoch", "loss", "accuracy", "seconds"}      over all test examples
     {"kind": "rollback", "step", "epoch", "failed", "position", "seconds"}
 
-`step` counts updates done, `epoch` is `step` in passes over the training set, a fraction, and
-`seconds` is the time spent in training loops so far, evaluations and checkpoints included.
-`memory_bytes` is the most used so far in this session: on the device that needs most, as its
-allocator counts (`peak_bytes_in_use`); on a CPU, whose allocator does not, the largest resident set
-of the process (`getrusage`), Python, compiler and data included; absent where neither is told.
-`skipped` counts updates left out as not finite (`--not-finite skip`), absent where it is 0. A
-rollback went back to `step` as the update after step `failed` was not finite; the loader's batch
-`position` comes next.
+`accuracy` is the metric of a classification; other tasks record their own by name. `step` counts
+updates, `epoch` is `step` in passes over the training set, a fraction, and `seconds` is the time
+spent in training loops so far, with evaluations and checkpoints. `memory_bytes` is the peak of this
+session: on the device that needs most, as its allocator counts (`peak_bytes_in_use`); on a CPU,
+whose allocator does not count, the largest resident set of the process (`getrusage`), Python,
+compiler and data included; absent if neither is known. `skipped` counts updates left out as not
+finite (`--not-finite skip`), absent if 0. A rollback returned to `step` since the update after step
+`failed` was not finite; training continues with the loader's batch `position`.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from snnjax.training.config import plain_values
-from snnjax.training.errors import RunError
-from snnjax.training.experiment import Experiment
-from snnjax.training.multihost import decided, leads
+from snnjax.training.config import load_experiment, override, plain_values
+from snnjax.training.errors import ExperimentError, RunError
+from snnjax.training.experiment import BaseExperiment
+from snnjax.training.multihost import broadcast, is_leader
 
-__all__ = ["Run", "versions"]
+__all__ = ["Run"]
 
 _PACKAGES = ("snnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Run:
-    """A run directory that is there; made by `Run.create` and `Run.open`.
+    """An existing run directory; made by `Run.create`, read by `Run.open`.
 
     Attributes:
         path: The directory.
@@ -64,27 +64,27 @@ class Run:
         self.path = path
 
     @classmethod
-    def create(cls, path: str | Path, experiment: Experiment, source: str) -> Run:
+    def create(cls, path: str | Path, experiment: BaseExperiment, source: str) -> Run:
         """Makes a new run directory.
 
         Args:
-            path: It must not be there yet, or be empty.
+            path: The directory; it must not exist yet, or be empty.
             experiment: Its plain fields become config.json.
             source: Text of the experiment's file.
 
         Raises:
-            RunError: Something is there already.
+            RunError: The path is taken.
         """
-        return cls(Path(decided(lambda: cls._create(Path(path), experiment, source))))
+        return cls(Path(broadcast(lambda: cls._create(Path(path), experiment, source))))
 
     @classmethod
-    def _create(cls, path: Path, experiment: Experiment, source: str) -> str:
+    def _create(cls, path: Path, experiment: BaseExperiment, source: str) -> str:
         cls.check_free(path)
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         try:
             run.source.write_text(source, encoding="utf-8")
-            run.write_json("versions.json", versions())
+            run.write_json("versions.json", cls.versions())
             # Written last: a directory is a run once it has its configuration.
             run.write_config(experiment)
         except OSError:
@@ -94,7 +94,7 @@ class Run:
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises `RunError` where a run directory cannot be made, since something is there."""
+        """Raises `RunError` if a run directory cannot be made at a path, since it is taken."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cure = f"--resume {path} goes on with it, " if (path / "config.json").exists() else ""
             raise RunError(
@@ -104,42 +104,42 @@ class Run:
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
-        """A run directory made before.
+        """Opens an existing run directory.
 
         Raises:
-            RunError: It is no run directory.
+            RunError: The path is no run directory.
         """
         path = Path(path)
         if not (path / "config.json").is_file():
-            what = (
+            fault = (
                 "is no run directory (it has no config.json)" if path.exists() else "is not there"
             )
             raise RunError(
-                f"{path} {what}: give a folder that snnjax train made, such as runs/NAME-0"
+                f"{path} {fault}: give a folder that snnjax train made, such as runs/NAME-0"
             )
         return cls(path)
 
     @property
     def source(self) -> Path:
-        """The copy of the experiment's file."""
+        """Copy of the experiment's file."""
         return self.path / "experiment.py"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of checkpoints."""
+        """Folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def profile(self) -> Path:
-        """The folder of traces."""
+        """Folder of traces."""
         return self.path / "profile"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps other processes from training in this directory inside the block.
+        """Locks the directory against other training processes inside the block.
 
         Raises:
-            RunError: One does already.
+            RunError: Another process trains in it already.
         """
         try:
             import fcntl
@@ -157,11 +157,23 @@ class Run:
                     ) from error
                 return ""
 
-            decided(lock)
+            broadcast(lock)
             yield
 
+    def experiment(self) -> BaseExperiment:
+        """The experiment, with the values it was trained with.
+
+        Raises:
+            ExperimentError: The copy of the experiment's file cannot be loaded.
+            RunError: config.json is damaged.
+        """
+        try:
+            return override(load_experiment(self.source), self.config())
+        except ExperimentError as error:
+            raise ExperimentError(f"{error}{self._version_note()}") from error.__cause__
+
     def config(self) -> dict[str, Any]:
-        """The values of the plain fields.
+        """Values of the plain fields.
 
         Raises:
             RunError: config.json is damaged.
@@ -171,17 +183,17 @@ class Run:
         except ValueError as error:
             raise RunError(f"{self.path / 'config.json'} is damaged: {error}") from error
 
-    def write_config(self, experiment: Experiment) -> None:
+    def write_config(self, experiment: BaseExperiment) -> None:
         """Writes config.json."""
         self.write_json("config.json", plain_values(experiment))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a file of the directory; one that was there is replaced as a whole."""
-        if leads():
+        """Writes a file of the directory; an existing one is replaced atomically."""
+        if is_leader():
             _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl; a last line that was cut short is left out."""
+        """Records of metrics.jsonl; a truncated last line is left out."""
         try:
             lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -195,33 +207,48 @@ class Run:
         return found
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drops the records after a step, as they are going to be made again; gives the rest."""
+        """Drops the records after a step, which will be made again, and returns the others."""
         found = self.records()
         kept = [record for record in found if record["step"] <= step]
-        if leads() and (found or (self.path / "metrics.jsonl").exists()):
+        if is_leader() and (found or (self.path / "metrics.jsonl").exists()):
             _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
         return kept
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds a record to metrics.jsonl."""
-        if not leads():
+        if not is_leader():
             return
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(record))
 
+    def _version_note(self) -> str:
+        """Advice on a run of another version; empty for this version's."""
+        try:
+            text = (self.path / "versions.json").read_text(encoding="utf-8")
+            made = json.loads(text)["packages"]["snnjax"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ""
+        here = metadata.version("snnjax")
+        if made.split(".")[:2] == here.split(".")[:2]:
+            return ""
+        return (
+            f". The run was made by snnjax {made} and this is {here}: adapt its experiment.py to "
+            f"the names of this version (CHANGELOG), or use it under pip install snnjax=={made}"
+        )
 
-def versions() -> dict[str, Any]:
-    """Versions of Python and of the packages, and the devices."""
-    import jax
+    @staticmethod
+    def versions() -> dict[str, Any]:
+        """Versions of Python and of the packages, and the devices."""
+        import jax
 
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": {name: metadata.version(name) for name in _PACKAGES},
-        "backend": jax.default_backend(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "cores": os.cpu_count(),
-    }
+        return {
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "packages": {name: metadata.version(name) for name in _PACKAGES},
+            "backend": jax.default_backend(),
+            "devices": [device.device_kind for device in jax.devices()],
+            "cores": os.cpu_count(),
+        }
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -1,33 +1,31 @@
-"""Where a step runs: batches cut over the devices of a mesh, states laid out on them.
+"""Meshes of devices, batches cut over them, and states laid out on them.
 
-Loss, gradients and batch statistics are those of the whole batch: what crosses devices is put in by
-the compiler (GSPMD), from the shardings of a step's arguments and results alone. Of several
-processes each reads only the examples its own devices need.
-
-Which part of which array a device of a mesh holds: rules on the tree of parameters.
-
-    rule(path, shape, mesh) -> PartitionSpec           path such as ".body.layers[1].kernel"
-
-An experiment's `layout` is such a rule. Slots of the optimizer lie as their parameters do; all else
-(statistics, constants, counters, keys) is on every device. The default, `by_shape`:
-
-    model    the last axis, output channels, where the size divides it; else the one before it
-    fsdp     the longest other axis that the size divides
-
-of arrays that are large enough; what no axis fits stays whole on every device. A rule changes where
-numbers are, never what they are.
-
-Meshes: the devices of a run, in three axes.
+A mesh has three axes:
 
     data     each device has its part of the batch and all parameters
-    fsdp     each device has its part of the batch and of the parameters, and fetches the rest of
-             them as it needs them ("fully sharded data parallel", ZeRO stage 3)
+    fsdp     each device has its part of the batch and of the parameters, and fetches the other
+             parameters as it needs them ("fully sharded data parallel", ZeRO stage 3)
     model    each device has all of the batch and its part of the channels
 
     data=4, fsdp=2      eight devices; the batch is cut into eight, parameters into two
 
-Which part of which array a device holds is said by `training.sharding`. The numbers are those of
-one device but for the order of sums over devices, see docs/scale.md.
+Loss, gradients and batch statistics are those of the whole batch, equal to those of one device up
+to the order of sums over devices, see docs/scale.md. Of several processes each reads only the
+examples of its own devices.
+
+A layout assigns parts of arrays to devices: a rule on the tree of parameters,
+
+    rule(path, shape, mesh) -> PartitionSpec           path such as ".body.layers[1].kernel"
+
+which an experiment gives as its `layout`. Optimizer slots lie as their parameters do; statistics,
+constants, counters and keys are on every device. The default, `by_shape`, cuts arrays that are
+large enough:
+
+    model    along the last axis, output channels, if the size divides it; else the one before it
+    fsdp     along the longest other axis that the size divides
+
+An array without such an axis stays whole on every device. A layout changes the place of numbers,
+never their values.
 
 Reference: Rajbhandari, Rasley, Ruwase, He, "ZeRO: Memory Optimizations Toward Training Trillion
 Parameter Models", 2019, arXiv:1910.02054.
@@ -52,19 +50,19 @@ __all__ = [
     "AXES",
     "Rule",
     "batch_axes",
+    "batch_shares",
     "by_name",
     "by_shape",
     "compile_step",
     "compiler_options",
+    "device_rows",
     "feed",
     "make_mesh",
     "parse_mesh",
     "place",
-    "rows_of",
-    "sharded",
-    "shardings",
+    "shard_batch",
     "shared_axes",
-    "shares",
+    "state_shardings",
 ]
 
 AXES = ("data", "fsdp", "model")
@@ -79,23 +77,23 @@ def make_mesh(
     model: int = 1,
     devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """A mesh of the first devices there are.
+    """A mesh of the first available devices.
 
     Args:
-        data: Its size; -1 is as many as devices are left. None is -1 where `devices` are given or
+        data: Size of the axis; -1 takes all remaining devices. None is -1 if `devices` are given or
             there are several processes, else 1.
-        fsdp: Its size; one of the sizes may be -1.
-        model: Its size.
-        devices: Which; None is all, of all processes.
+        fsdp: Size of the axis; one of the sizes may be -1.
+        model: Size of the axis.
+        devices: Devices to choose from; None is all, of all processes.
 
     Raises:
-        MeshError: There are not so many devices, or some process would have none.
+        MeshError: There are too few devices, or some process would have none.
     """
     several = jax.process_count() > 1
     if data is None:
         data = _REST if (devices is not None or several) and _REST not in (fsdp, model) else 1
     devices = jax.devices() if devices is None else list(devices)
-    sizes = _filled((data, fsdp, model), len(devices))
+    sizes = _resolve_sizes((data, fsdp, model), len(devices))
     chosen = devices[: math.prod(sizes)]
     without = set(range(jax.process_count())) - {device.process_index for device in chosen}
     if without:
@@ -107,10 +105,10 @@ def make_mesh(
 
 
 def parse_mesh(text: str) -> dict[str, int]:
-    """Sizes of axes from text such as "data=4, fsdp=2", for `make_mesh`.
+    """Parses sizes of axes such as "data=4, fsdp=2", for `make_mesh`.
 
     Raises:
-        MeshError: It is not of that form.
+        MeshError: The text is not of that form.
     """
     sizes: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -129,22 +127,22 @@ def parse_mesh(text: str) -> dict[str, int]:
 
 
 def batch_axes(mesh: Mesh) -> tuple[str, ...]:
-    """The axes of a mesh that share a batch."""
+    """Axes of a mesh that share a batch."""
     return tuple(axis for axis in _BATCH if axis in mesh.axis_names)
 
 
-def shares(mesh: Mesh) -> int:
-    """Into how many parts a batch is cut."""
+def batch_shares(mesh: Mesh) -> int:
+    """Number of parts into which a mesh cuts a batch."""
     return math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
 
 
 def shared_axes(mesh: Mesh | None) -> tuple[str, ...]:
-    """The axes along which several devices share a batch; none where one has all of it."""
-    return batch_axes(mesh) if mesh is not None and shares(mesh) > 1 else ()
+    """Axes along which several devices share a batch; none if one device has all of it."""
+    return batch_axes(mesh) if mesh is not None and batch_shares(mesh) > 1 else ()
 
 
-def _filled(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:
-    """The sizes with -1 filled in."""
+def _resolve_sizes(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:
+    """Sizes with -1 replaced by the number of remaining devices."""
     named = ", ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     if any(size < 1 and size != _REST for size in sizes) or sizes.count(_REST) > 1:
         raise MeshError(f"sizes of a mesh are at least 1, and one may be -1; got {named}")
@@ -169,11 +167,11 @@ def by_shape(
     """The default rule.
 
     Args:
-        path: Not looked at.
-        shape: Of the array.
-        mesh: With the axes `fsdp` and `model`.
-        smallest: Arrays of fewer numbers stay whole: fetching their parts takes longer than they
-            are worth.
+        path: Not used.
+        shape: Shape of the array.
+        mesh: Mesh with the axes `fsdp` and `model`.
+        smallest: Size below which arrays stay whole: fetching their parts would cost more time than
+            it saves memory.
     """
     del path
     places: list[str | None] = [None] * len(shape)
@@ -194,11 +192,11 @@ def by_shape(
 
 
 def by_name(rules: Mapping[str, PartitionSpec], *, otherwise: Rule = by_shape) -> Rule:
-    """A rule that looks at the path: the first pattern found in it decides.
+    """A rule on the path: the first pattern that matches in it decides.
 
     Args:
         rules: Regular expression to spec: `{"head.*kernel": PartitionSpec(None, "model")}`.
-        otherwise: What decides where no pattern is found.
+        otherwise: Rule for paths without a match.
     """
 
     def rule(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -210,36 +208,36 @@ def by_name(rules: Mapping[str, PartitionSpec], *, otherwise: Rule = by_shape) -
     return rule
 
 
-def shardings(state: Any, mesh: Mesh, rule: Rule) -> Any:
-    """Where every array of a `TrainState` lies, as a tree of `NamedSharding`.
+def state_shardings(state: Any, mesh: Mesh, rule: Rule) -> Any:
+    """Shardings of the arrays of a `TrainState`, as a tree of `NamedSharding`.
 
     Args:
-        state: Its `params` and `optimizer` are laid out; arrays or their shapes.
+        state: Arrays or their shapes; `params` and `optimizer` are laid out.
         mesh: From `make_mesh`.
-        rule: Such as an experiment's `layout`.
+        rule: A layout, such as an experiment's.
 
     Raises:
-        MeshError: The rule asks for what the array or the mesh cannot do.
+        MeshError: The rule does not fit an array or the mesh.
     """
-    everywhere = NamedSharding(mesh, PartitionSpec())
-    whole = jax.tree.map(lambda leaf: everywhere, state)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    whole = jax.tree.map(lambda leaf: replicated, state)
     if mesh.size == 1:
         return whole
     leaves = jax.tree_util.tree_leaves_with_path(state.params)
     specs = {path: (leaf.shape, _spec(path, leaf, mesh, rule)) for path, leaf in leaves}
 
-    def like_its_parameter(path, leaf) -> NamedSharding:
-        # An optimizer's tree holds trees like the parameters', so their paths end alike.
+    def parameter_sharding(path, leaf) -> NamedSharding:
+        # Trees of slots are like the tree of parameters, so their paths end alike.
         for start in range(len(path)):
             found = specs.get(path[start:])
             if found and found[0] == leaf.shape:
                 return NamedSharding(mesh, found[1])
-        return everywhere
+        return replicated
 
-    def laid_out(tree: PyTree) -> PyTree:
-        return jax.tree_util.tree_map_with_path(like_its_parameter, tree)
+    def lay_out(tree: PyTree) -> PyTree:
+        return jax.tree_util.tree_map_with_path(parameter_sharding, tree)
 
-    return whole._replace(params=laid_out(state.params), optimizer=laid_out(state.optimizer))
+    return whole._replace(params=lay_out(state.params), optimizer=lay_out(state.optimizer))
 
 
 def _spec(path: Any, leaf: Any, mesh: Mesh, rule: Rule) -> PartitionSpec:
@@ -256,17 +254,17 @@ def _spec(path: Any, leaf: Any, mesh: Mesh, rule: Rule) -> PartitionSpec:
 
 
 def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
-    """A state on the devices of the mesh, in buffers of its own, so that they can be donated.
+    """Copies a state to the devices of a mesh, in buffers of its own that can be donated.
 
     Args:
         state: Arrays, the same on every process.
         mesh: From `make_mesh`.
-        layout: Where each lies, from `layout.shardings`; None is everywhere.
+        layout: Shardings, from `state_shardings`; None is whole on every device.
     """
     if layout is None:
-        layout = jax.tree.map(lambda leaf: _everywhere(mesh), state)
+        layout = jax.tree.map(lambda leaf: _replicated(mesh), state)
 
-    if jax.process_count() > 1:  # device_put knows this process' devices only
+    if jax.process_count() > 1:  # device_put reaches the devices of this process only
         return jax.jit(lambda tree: tree, out_shardings=layout)(state)
 
     def put(x: Any, sharding: NamedSharding) -> Any:
@@ -275,39 +273,39 @@ def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
     return jax.tree.map(put, state, layout)
 
 
-def sharded(batch: PyTree, mesh: Mesh) -> PyTree:
-    """A batch that this process has as a whole, cut along its leading axis over the devices."""
-    return jax.device_put(batch, _cut(mesh))
+def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
+    """Cuts a batch along its leading axis over the devices; this process has all of it."""
+    return jax.device_put(batch, _batch_sharding(mesh))
 
 
 def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
     """The batch of a step on the devices of the mesh; of several processes each reads its part.
 
-    Which examples make up the batch depends on the step alone, see `data.Loader`.
+    The examples of the batch depend on the step alone, see `data.Loader`.
     """
     if jax.process_count() == 1:
-        return sharded(loader.batch(step), mesh)
-    size, sharding = loader.batch_size, _cut(mesh)
-    part = loader.batch(step, rows=rows_of(mesh.local_devices, size, mesh))
+        return shard_batch(loader.batch(step), mesh)
+    size, sharding = loader.batch_size, _batch_sharding(mesh)
+    part = loader.batch(step, rows=device_rows(mesh.local_devices, size, mesh))
     whole = jax.make_array_from_process_local_data
     return jax.tree.map(lambda x: whole(sharding, np.asarray(x), (size, *x.shape[1:])), part)
 
 
-def rows_of(devices: Iterable[Any], size: int, mesh: Mesh) -> np.ndarray:
-    """The rows of a batch of `size` that some devices of a mesh need, in rising order."""
-    places = _cut(mesh).devices_indices_map((size,))
+def device_rows(devices: Iterable[Any], size: int, mesh: Mesh) -> np.ndarray:
+    """Rows of a batch of `size` that some devices of a mesh hold, in rising order."""
+    places = _batch_sharding(mesh).devices_indices_map((size,))
     return np.unique(np.concatenate([np.arange(size)[places[device]] for device in devices]))
 
 
 def compiler_options(
     mesh: Mesh, *, memory_scheduler: bool, deterministic: bool = False
 ) -> dict[str, Any] | None:
-    """Options for an outermost `jax.jit`; None wherever there is nothing to choose.
+    """Options of an outermost `jax.jit`; None if the platform offers no choice.
 
     Args:
-        mesh: Where it will run.
-        memory_scheduler: On a CPU, whose default scheduler trades memory for concurrency and undoes
-            recomputation in code that is not scanned, order for the least memory.
+        mesh: Devices of the program.
+        memory_scheduler: On a CPU, schedule for the least memory. The default scheduler trades
+            memory for concurrency and undoes recomputation in code that is not scanned.
         deterministic: On GPUs, kernels that give the same bits every time.
     """
     platforms = {device.platform for device in mesh.devices.flat}
@@ -331,10 +329,10 @@ def compile_step(
 
     Args:
         step: `functools.partial(train_step, program)`, or any function of a state and a batch.
-        mesh: From `make_mesh`; `meshes.shares` of it divides the batch.
-        layout: Where each array of the state lies, from `layout.shardings`; None is everywhere.
-        donate: Whether the step gives a new state first, `(state, batch) -> (state, metrics)`, and
-            the one passed in may be overwritten; it cannot be used afterwards.
+        mesh: From `make_mesh`; its `batch_shares` divide the batch.
+        layout: Shardings of the state, from `state_shardings`; None is whole on every device.
+        donate: True if the step returns a new state first, `(state, batch) -> (state, metrics)`:
+            the state passed in is overwritten and cannot be used afterwards.
         memory_scheduler: See `compiler_options`.
         deterministic: See `compiler_options`.
 
@@ -343,24 +341,24 @@ def compile_step(
 
     Example:
         step = compile_step(functools.partial(train_step, program), mesh)
-        state, metrics = step(state, sharded(loader.batch(0), mesh))
+        state, metrics = step(state, shard_batch(loader.batch(0), mesh))
     """
-    everywhere = _everywhere(mesh)
-    layout = everywhere if layout is None else layout
+    replicated = _replicated(mesh)
+    layout = replicated if layout is None else layout
     options = compiler_options(mesh, memory_scheduler=memory_scheduler, deterministic=deterministic)
     return jax.jit(
         step,
-        in_shardings=(layout, _cut(mesh)),
-        out_shardings=(layout, everywhere) if donate else everywhere,
+        in_shardings=(layout, _batch_sharding(mesh)),
+        out_shardings=(layout, replicated) if donate else replicated,
         donate_argnums=(0,) if donate else (),
         compiler_options=options,
     )
 
 
-def _everywhere(mesh: Mesh) -> NamedSharding:
+def _replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def _cut(mesh: Mesh) -> NamedSharding:
-    """The leading axis over all axes that share a batch."""
+def _batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Sharding of the leading axis over all axes that share a batch."""
     return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))

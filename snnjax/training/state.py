@@ -1,7 +1,7 @@
-"""Everything that changes while training, as one pytree: save it and nothing is forgotten.
+"""The state of training as one pytree: saving it forgets nothing.
 
 Batch `n` is a pure function of the seed and `n`, and the keys of step `n` are folded out of one
-root key, so that two numbers, `step` and `position`, stand for generators and iterators.
+root key, so two numbers, `step` and `position`, replace generators and iterators.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from jax.sharding import Mesh
 
 from snnjax import memory, nn
 from snnjax.ops.rounding import widen
-from snnjax.training.errors import ExperimentError, MeshError, calling
-from snnjax.training.experiment import Experiment
+from snnjax.training.errors import ExperimentError, MeshError, user_code
+from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.loss_scaling import initial_scale
-from snnjax.training.optimizer import clipped
-from snnjax.training.sharding import shared_axes, shares
+from snnjax.training.optimizer import with_clipping
+from snnjax.training.sharding import batch_shares, shared_axes
+from snnjax.training.task import Task
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["Program", "TrainState", "count", "initialize", "wants_memory_scheduler"]
+__all__ = ["Program", "TrainState", "initialize", "make_task", "wants_memory_scheduler"]
 
 
 class TrainState(NamedTuple):
@@ -32,15 +33,15 @@ class TrainState(NamedTuple):
 
     Attributes:
         step: int32, updates done.
-        position: int32, batches drawn of the loader: the number of the next one.
-        params: what is differentiated and optimised, the network's `nnx.Param`s.
-        constants: the network's other arrays, such as fixed decays.
-        optimizer: the optimizer's state.
-        statistics: running normalisation statistics, replaced exactly once per step.
-        key: the root of all randomness of the run; step `n` uses `fold_in(key, n)`.
-        finite: bool, whether every loss and gradient so far was finite; once it is False no step
-            changes anything any more, so that what is saved is the last good state.
-        loss_scale: `training.precision.LossScale` in float16, else nothing.
+        position: int32, batches drawn from the loader: the number of the next one.
+        params: Differentiated and optimised arrays, the network's `nnx.Param`s.
+        constants: Other arrays of the network, such as fixed decays.
+        optimizer: State of the optimizer.
+        statistics: Running normalisation statistics, replaced exactly once per step.
+        key: Root of all randomness of the run; step `n` uses `fold_in(key, n)`.
+        finite: bool, True while every loss and gradient was finite; once it is False no step
+            changes anything, so that the last good state is saved.
+        loss_scale: `LossScale` in float16, else `()`.
     """
 
     step: Array
@@ -56,18 +57,20 @@ class TrainState(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """What stays fixed while training: the static arguments of `train_step`.
+    """Static arguments of `train_step`: all that stays fixed while training.
 
     Attributes:
-        experiment: its functions encode, read out and judge.
-        graphdef: the network without its arrays.
-        optimizer: clipping and update rule.
-        schedule: step to learning rate, for the metrics.
-        steps: of the whole run.
-        mesh: on which it runs; None is one device, or whatever the compiler makes of it.
+        experiment: Its functions encode the inputs.
+        task: Loss and metrics.
+        graphdef: The network without its arrays.
+        optimizer: Clipping and update rule.
+        schedule: Step number to learning rate, for the metrics.
+        steps: Steps of the whole run.
+        mesh: Devices; None is one device, or the compiler's choice.
     """
 
     experiment: Experiment
+    task: Task
     graphdef: Any
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
@@ -92,39 +95,41 @@ def initialize(
     Args:
         experiment: Its `seed` decides every number.
         steps: Steps of the whole run, for the schedule.
-        mesh: The devices that will share its batches; the state is the same on any.
+        mesh: Devices that will share its batches; the state is the same on any.
 
     Returns:
         The program and the state.
 
     Raises:
-        ExperimentError: One of the experiment's functions failed; it says which.
-        MeshError: Groups of batch norm cannot be shared by the devices.
+        ExperimentError: A function of the experiment failed; the message names it.
+        MeshError: The devices cannot share the groups of batch norm.
     """
+    check_learning(experiment, "gradients")
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
-    with calling("network(experiment, rngs)"):
+    task = make_task(experiment)
+    with user_code("network(experiment, rngs)"):
         network = experiment.network(experiment, nnx.Rngs(init_key))
         if not isinstance(network, nn.Network):
             raise ExperimentError(
                 f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
                 ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
             )
-    with calling(f"the precision {experiment.precision!r}"):
+    with user_code(f"the precision {experiment.precision!r}"):
         precision = nn.parse_precision(experiment.precision)
         network = nn.with_precision(network, precision)
-    with calling(f"the memory strategy {experiment.memory!r}"):
+    with user_code(f"the memory strategy {experiment.memory!r}"):
         network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
     axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
-        groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
+        groups = _device_groups(experiment, batch_shares(mesh) if mesh is not None else 1)
         network = nn.with_data_axes(network, axes, norm_groups=groups)
-    with calling("the network"):
+    with user_code("the network"):
         graphdef, params, constants = nnx.split(network, nnx.Param, ...)
         statistics = network.initial_state(1).statistics
-    with calling("schedule(experiment, steps)"):
+    with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)
-    with calling("optimizer(experiment, schedule)"):
-        rule = clipped(experiment.optimizer(experiment, schedule), experiment.clip_norm)
+    with user_code("optimizer(experiment, schedule)"):
+        rule = with_clipping(experiment.optimizer(experiment, schedule), experiment.clip_norm)
         slots = rule.init(jax.tree.map(widen, params))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -137,11 +142,27 @@ def initialize(
         finite=jnp.ones((), bool),
         loss_scale=initial_scale(precision),
     )
-    return Program(experiment, graphdef, rule, schedule, steps, mesh), state
+    return Program(experiment, task, graphdef, rule, schedule, steps, mesh), state
 
 
-def _own_groups(experiment: Experiment, devices: int) -> int | None:
-    """Groups of batch norm on each device; None where statistics cross devices."""
+def make_task(experiment: Experiment) -> Task:
+    """Task of an experiment.
+
+    Raises:
+        ExperimentError: `task(experiment)` failed, or returned something else.
+    """
+    with user_code("task(experiment)"):
+        task = experiment.task(experiment)
+    if not isinstance(task, Task):
+        raise ExperimentError(
+            f"task(experiment) must return a training.Task, got {type(task).__name__}: "
+            "task=training.classification, or lambda experiment: MyTask()"
+        )
+    return task
+
+
+def _device_groups(experiment: Experiment, devices: int) -> int | None:
+    """Groups of batch norm on each device; None if statistics cross devices."""
     groups = experiment.norm_groups
     if groups == 1:
         return None
@@ -154,11 +175,9 @@ def _own_groups(experiment: Experiment, devices: int) -> int | None:
 
 
 def wants_memory_scheduler(program: Program, state: TrainState) -> bool:
-    """Whether to compile for the least memory: as asked for, or where the network saves it."""
-    asked = program.experiment.memory_scheduler
-    return nn.saves_memory(program.network(state)) if asked is None else asked
+    """True if a step should be compiled for the least memory.
 
-
-def count(params: PyTree) -> int:
-    """The number of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))
+    An explicit `memory_scheduler` decides; else the network, if its strategy saves memory so.
+    """
+    choice = program.experiment.memory_scheduler
+    return nn.saves_memory(program.network(state)) if choice is None else choice

@@ -2,8 +2,8 @@
 
     (program, state, batch) -> (state, metrics)
 
-Everything a step needs is an argument: replaying it gives the same bits. Statistics come out of
-the forward pass and are put into the state once, here, whatever a memory strategy recomputed.
+Everything a step needs is an argument: replaying it gives the same bits. Statistics leave the
+forward pass as outputs and enter the state once, here, whatever a memory strategy recomputed.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
 from snnjax.ops.rounding import narrow, widen
-from snnjax.training.loss_scaling import after_step, overflowed
-from snnjax.training.objective import gradient, judged, over_batch
+from snnjax.training.loss_scaling import is_overflow, next_scale
+from snnjax.training.objective import gradient, per_example, shard_over_batch
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, PyTree
 
@@ -30,43 +30,52 @@ __all__ = ["EvalMetrics", "TrainMetrics", "eval_step", "train_step"]
 
 
 class TrainMetrics(NamedTuple):
-    """What a step tells, scalars.
+    """Metrics of a training step, scalars.
 
     Attributes:
-        loss: mean over the batch.
-        accuracy: share of the batch whose readout is right, before the update; under mixup, the
-            label that has the larger share.
-        gradient_norm: global norm, before clipping.
-        learning_rate: of this step.
-        finite: whether loss and gradient are; if not, the state was left as it was.
-        stream: share of its bound that a reversible stream used, 0 without one; from 1 on its
+        loss: Mean over the batch.
+        metrics: Means over the batch of the task's metrics, before the update, by name; under
+            mixup against the target that has the larger share.
+        gradient_norm: Global norm, before clipping.
+        learning_rate: Learning rate of this step.
+        finite: True if loss and gradient are; if not, the state was left as it was.
+        stream: Share of its bound that a reversible stream used, 0 without one; from 1 on its
             gradient is not exact, and the state was left as it was.
-        loss_scale: by which this step's loss was multiplied, in float16; nothing elsewhere.
+        loss_scale: Factor of this step's loss, in float16; `()` elsewhere.
     """
 
     loss: Array
-    accuracy: Array
+    metrics: dict[str, Array]
     gradient_norm: Array
     learning_rate: Array
     finite: Array
     stream: Array
     loss_scale: Any = ()
 
+    def means(self) -> dict[str, Any]:
+        """Values that are averaged over the steps of a record."""
+        return {"loss": self.loss, **self.metrics, "gradient_norm": self.gradient_norm}
+
+    def latest(self) -> dict[str, Any]:
+        """Values of which a record holds those of its last step."""
+        scale = {} if isinstance(self.loss_scale, tuple) else {"loss_scale": self.loss_scale}
+        return {"learning_rate": self.learning_rate, **scale}
+
 
 class EvalMetrics(NamedTuple):
     """Sums over a batch, to be added up over batches and divided by `weight`.
 
     Attributes:
-        loss: sum of the losses.
-        correct: examples whose readout is right; all clips of a recording count as its majority.
-        weight: examples; padding counts 0.
-        rates: layer name to firing rate times `weight`; empty unless asked for.
-        analog: layer name to whether its outputs are not all 0 or 1, so that it has no rate.
-        neurons: layer name to how many neurons it has: no sum, every batch says the same.
+        loss: Sum of the losses.
+        metrics: Sums of the task's metrics by name; for clips, each counts as its recording.
+        weight: Number of examples; padding counts 0.
+        rates: Layer name to firing rate times `weight`; empty unless asked for.
+        analog: Layer name to True if its outputs are not all 0 or 1, so that it has no rate.
+        neurons: Layer name to its number of neurons: no sum, every batch gives the same.
     """
 
     loss: Array
-    correct: Array
+    metrics: dict[str, Array]
     weight: Array
     rates: dict[str, Array]
     analog: dict[str, Array]
@@ -79,27 +88,27 @@ def train_step(
     """One update.
 
     Args:
-        program: Static: close over it or bind it, then compile by `compile_step`.
+        program: Static: bind it, then compile by `sharding.compile_step`.
         state: From `initialize`, or from the step before.
         batch: The loader's batch of number `state.position`.
 
     Returns:
-        The state after the update, and metrics. Where the loss or the gradient is not finite, the
-        state is returned as it was but for `finite`; under `not_finite="skip"`, or where a smaller
+        The state after the update, and metrics. If the loss or the gradient is not finite, the
+        state is returned as it was but for `finite`; under `not_finite="skip"`, or if a smaller
         loss scale may mend it, only the update is left out. A stream past its bound is never
         skipped.
     """
-    graded, loss, accuracy, statistics = gradient(program, state, batch)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(graded)))
-    # Optax counts steps in integers and raises floats to them: strict promotion is not for it.
+    grads, loss, values, statistics = gradient(program, state, batch)
+    norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
+    # Optax counts steps in integers and raises floats to them: strict promotion forbids that.
     with jax.numpy_dtype_promotion("standard"):
         rate = jnp.asarray(program.schedule(state.step), jnp.float32)
         wide = jax.tree.map(widen, state.params)
-        updates, slots = program.optimizer.update(graded, state.optimizer, wide)
+        updates, slots = program.optimizer.update(grads, state.optimizer, wide)
         params = optax.apply_updates(wide, updates)
     params = jax.tree.map(lambda new, old: narrow(new, old.dtype), params, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    scale = after_step(state.loss_scale, finite)
+    scale = next_scale(state.loss_scale, finite)
     counted = state._replace(step=state.step + 1, position=state.position + 1, loss_scale=scale)
     after = counted._replace(params=params, optimizer=slots, statistics=statistics)
     stream = nn.stream_use(statistics)
@@ -107,12 +116,14 @@ def train_step(
     kept = _where(good, after, state)
     skips = program.experiment.not_finite == "skip"
     if skips or state.loss_scale:
-        left_out = ~finite if skips else overflowed(state.loss_scale, finite)
-        passed = state.finite & left_out & ~(stream >= 1)  # a stream of NaN was the loss' doing
+        left_out = ~finite if skips else is_overflow(state.loss_scale, finite)
+        # A NaN stream follows from a NaN loss and is skipped with it.
+        passed = state.finite & left_out & ~(stream >= 1)
         kept, good = _where(passed, counted, kept), good | passed
-    told = state.loss_scale.scale if state.loss_scale else ()
-    said = TrainMetrics(loss, accuracy, norm, rate, finite, stream, told)
-    return kept._replace(finite=good), said
+    factor = state.loss_scale.scale if state.loss_scale else ()
+    return kept._replace(finite=good), TrainMetrics(
+        loss, values, norm, rate, finite, stream, factor
+    )
 
 
 def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
@@ -122,39 +133,41 @@ def _where(condition: Array, new: PyTree, old: PyTree) -> PyTree:
 def eval_step(
     program: Program, state: TrainState, batch: Batch, *, rates: bool = False
 ) -> EvalMetrics:
-    """Sums of loss, right answers and, if asked for, firing rates over a batch.
+    """Sums of the loss, the metrics and, on request, the firing rates over a batch.
 
     Args:
         program: Static.
         state: Its parameters and running statistics are used.
-        batch: As a loader gives it; padding has weight 0.
-        rates: Whether to look at the spikes of every layer.
+        batch: Batch of a loader; padding has weight 0.
+        rates: True to measure the firing rate of every layer.
     """
     frames = program.experiment.encode(program.experiment, batch.inputs, None)
-    state, judge = state._replace(optimizer=()), functools.partial(_judge, rates=rates)
+    state, evaluate = state._replace(optimizer=()), functools.partial(_evaluate, rates=rates)
     if not program.axes:
-        return judge(program, state, frames, batch)
+        return evaluate(program, state, frames, batch)
     cut = PartitionSpec(program.axes)
     specs = (PartitionSpec(), PartitionSpec(None, program.axes), cut)
-    return over_batch(program, judge, specs)(state, frames, batch)
+    return shard_over_batch(program, evaluate, specs)(state, frames, batch)
 
 
-def _judge(
+def _evaluate(
     program: Program, state: TrainState, frames: Array, batch: Batch, *, rates: bool
 ) -> EvalMetrics:
-    network = program.network(state)
+    network, task = program.network(state), program.task
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
     outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
-    values, logits = judged(program.experiment, outputs, batch.labels)
-    weight, clips = batch.weights.sum(), program.experiment.clips
-    accuracy = metrics.clip_accuracy(logits, batch.labels, clips=clips, weights=batch.weights)
-    fired = {name: kinds["rates"] for name, kinds in aux.taps.items()}
-    seen = metrics.firing_rates(fired, weights=batch.weights)
+    targets, lengths, weights = batch.labels, batch.lengths, batch.weights
+    values = per_example(task, "loss", outputs, targets, lengths)
+    predictions = task.predict(outputs, lengths)
+    scores = per_example(task, "evaluation_metrics", predictions, targets, lengths)
+    weight = weights.sum()
+    spikes = {name: kinds["rates"] for name, kinds in aux.taps.items()}
+    firing = metrics.firing_rates(spikes, weights=weights)
     sums = EvalMetrics(
-        losses.mean(values, weights=batch.weights) * weight,
-        jnp.round(accuracy * weight),
+        losses.mean(values, weights=weights) * weight,
+        {name: jnp.sum(jnp.where(weights == 0, 0, v) * weights) for name, v in scores.items()},
         weight,
-        {name: rate * weight for name, rate in seen.items()},
+        {name: rate * weight for name, rate in firing.items()},
         {name: kinds["analog"].any().astype(jnp.int32) for name, kinds in aux.taps.items()},
         {},
     )
@@ -167,8 +180,11 @@ def _judge(
 
 
 def _neurons(network: nn.Network, frames: Array, start: nn.State) -> dict[str, Array]:
-    """How many neurons each layer has: a matter of shapes, nothing is computed."""
-    look = lambda network, *given: network(*given, training=False, taps=("spikes",))[1].taps  # noqa: E731
-    seen = jax.eval_shape(look, network, frames, start)
-    counts = {name: math.prod(kinds["spikes"].shape[2:]) for name, kinds in seen.items()}
+    """Number of neurons of each layer, from shapes alone."""
+
+    def spikes(network, frames, state):
+        return network(frames, state, training=False, taps=("spikes",))[1].taps
+
+    taps = jax.eval_shape(spikes, network, frames, start)
+    counts = {name: math.prod(kinds["spikes"].shape[2:]) for name, kinds in taps.items()}
     return {name: jnp.asarray(count, jnp.int32) for name, count in counts.items()}

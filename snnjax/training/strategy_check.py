@@ -1,8 +1,8 @@
-"""Every memory strategy that an experiment's network admits, held against plain `store`.
+"""Check of memory strategies: values and gradients against plain `store`.
 
-The gradient is that of the experiment's own loss on its own first batch. Faults are told apart by
-what makes them go away or come back: the inverse is run by itself, the statistics are compared with
-those of one update and of two, and the gradient is taken once more without dropout.
+The gradient is that of the experiment's own loss on its own first batch. Three further runs
+distinguish the faults: the inverse by itself, the statistics of one update and of two, and the
+gradient without dropout.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import data, memory, nn
-from snnjax.training.errors import ExperimentError
-from snnjax.training.experiment import Experiment
-from snnjax.training.objective import given, objective
-from snnjax.training.planning import strategies_of, under
+from snnjax.training import config
+from snnjax.training.errors import ExperimentError, user_code
+from snnjax.training.experiment import Experiment, check_learning
+from snnjax.training.objective import encode_batch, objective
 from snnjax.training.sharding import compiler_options, make_mesh
 from snnjax.training.state import TrainState, initialize, wants_memory_scheduler
 
-__all__ = ["check_strategies"]
+__all__ = ["check_strategies", "network_strategies", "with_strategy"]
 
 _IN_TIME = (
     memory.Strategy(time=memory.recompute("sqrt")),
     memory.Strategy(time=memory.reversal()),
 )
 _ROUNDING = 1e-6
-"""What XLA may make of a running mean in another program: it fuses a product into a sum or not."""
+"""Tolerance of a running mean: XLA may fuse its product and sum in one program, not in another."""
 _STORE = (
     memory.Strategy(time=memory.store, depth=memory.store),
     memory.Strategy(time=memory.store),
@@ -42,11 +42,25 @@ _STORE = (
 
 
 class _Outcome(NamedTuple):
-    """What one strategy made of the batch."""
+    """Results of a batch under one strategy."""
 
     gradients: Any
     outputs: Any
     statistics: Any
+
+
+def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
+    """An experiment with another memory strategy; the empty one keeps the experiment's own."""
+    if strategy == memory.Strategy():
+        return experiment
+    return config.override(experiment, {"memory": str(strategy)})
+
+
+def network_strategies(experiment: Experiment) -> list[memory.Strategy]:
+    """Strategies worth measuring on an experiment's network."""
+    check_learning(experiment, "gradients")
+    with user_code("network(experiment, rngs)"):
+        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
 
 
 def check_strategies(
@@ -63,44 +77,44 @@ def check_strategies(
     """Compares outputs, statistics and gradients under each strategy with those under `store`.
 
     Args:
-        experiment: its network as it is written is one of those checked.
-        dataset: from `load_dataset(experiment)`.
-        strategies: which to check; None is all that `strategies_of` finds, and two over time.
-        mesh: on which device; None is the first one.
-        bound: relative difference of a gradient to put up with; where neurons with a leak are
-            reversed in time it is `tolerance`.
-        tolerance: error of a rebuilt state to put up with.
-        repeats: runs to time.
-        report: is told each finding as it is made.
+        experiment: The experiment; its network as written is checked as well.
+        dataset: From `config.load_dataset(experiment)`.
+        strategies: Strategies to check; None is `network_strategies`, and two over time.
+        mesh: Device; None is the first one.
+        bound: Largest relative difference of a gradient; `tolerance` instead for leaky neurons that
+            are reversed in time.
+        tolerance: Largest error of a rebuilt state.
+        repeats: Timed runs.
+        report: Called with each finding as it is made.
 
     Returns:
         One finding per strategy that the network admits; the first is `store` against itself.
 
     Raises:
-        ExperimentError: the network admits none of the strategies.
+        ExperimentError: The network admits none of the strategies.
     """
     case = _Case(experiment, dataset, make_mesh() if mesh is None else mesh)
-    asked = [*strategies_of(experiment), *_IN_TIME] if strategies is None else strategies
+    asked = [*network_strategies(experiment), *_IN_TIME] if strategies is None else strategies
     reasons = [case.refusal(strategy) for strategy in asked]
     if asked and all(reasons):
-        said = "; ".join(dict.fromkeys(map(str, reasons)))
-        raise ExperimentError(f"{experiment.name} admits no such strategy: {said}")
+        listed = "; ".join(dict.fromkeys(map(str, reasons)))
+        raise ExperimentError(f"{experiment.name} admits no such strategy: {listed}")
     admitted = [s for s, reason in zip(asked, reasons, strict=True) if reason is None]
     reference = next(s for s in _STORE if case.admits(s))
     expected, *_ = case.run(reference, repeats=0)
-    found = []
+    findings = []
     for strategy in [reference, *admitted]:
-        finding = _judge(case, strategy, reference, expected, bound, tolerance, repeats)
+        finding = _compare(case, strategy, reference, expected, bound, tolerance, repeats)
         if strategy is reference:
             finding = dataclasses.replace(finding, name=f"store ({finding.name})")
-        found.append(finding)
+        findings.append(finding)
         if report:
             report(finding)
-    return found
+    return findings
 
 
 class _Case:
-    """An experiment with its first batch, and what each strategy makes of it."""
+    """An experiment with its first batch, to be run under each strategy."""
 
     def __init__(self, experiment: Experiment, dataset: data.Dataset, mesh: Mesh):
         self.experiment, self.dataset, self.mesh = experiment, dataset, mesh
@@ -109,9 +123,9 @@ class _Case:
         self.batch = jax.tree.map(jax.numpy.asarray, loader.batch(0))
 
     def refusal(self, strategy: memory.Strategy) -> str | None:
-        """Why the network does not admit a strategy, or None."""
+        """Reason for which the network does not admit a strategy, or None."""
         try:
-            initialize(under(self.experiment, strategy), steps=1)
+            initialize(with_strategy(self.experiment, strategy), steps=1)
         except ExperimentError as error:
             if isinstance(error.__cause__, memory.StrategyError):
                 return str(error.__cause__)
@@ -119,18 +133,18 @@ class _Case:
         return None
 
     def admits(self, strategy: memory.Strategy) -> bool:
-        """Whether it does."""
+        """True if the network admits a strategy."""
         return self.refusal(strategy) is None
 
     def run(self, strategy: memory.Strategy, *, repeats: int, updates: int = 1) -> tuple[Any, ...]:
-        """Outcome, bytes and seconds of the gradient; the statistics of so many updates."""
-        program, state = initialize(under(self.experiment, strategy), steps=1)
+        """Outcome, bytes and seconds of the gradient; the statistics after `updates` steps."""
+        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
         scheduler = wants_memory_scheduler(program, state)
-        graded = jax.jit(
-            functools.partial(_graded, program),
+        gradient = jax.jit(
+            functools.partial(_outcome, program),
             compiler_options=compiler_options(self.mesh, memory_scheduler=scheduler),
         )
-        compiled = graded.lower(state, self.batch).compile()
+        compiled = gradient.lower(state, self.batch).compile()
         for _ in range(updates - 1):
             state = state._replace(statistics=compiled(state, self.batch).statistics)
         outcome, seconds = memory.timed(compiled, (state, self.batch), repeats=repeats)
@@ -138,18 +152,18 @@ class _Case:
 
     def reconstructions(self, strategy: memory.Strategy) -> dict[str, float]:
         """Error of the rebuilt states, by layer."""
-        program, state = initialize(under(self.experiment, strategy), steps=1)
+        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
 
-        def look(state: TrainState, batch: data.Batch):
-            shown = given(program, state, batch)
+        def reconstruct(state: TrainState, batch: data.Batch):
+            inputs = encode_batch(program, state, batch)
             taps = ("reconstruction",)
-            return objective(state.params, program, state, shown, batch, taps=taps)[1][2].taps
+            return objective(state.params, program, state, inputs, batch, taps=taps)[1][2].taps
 
-        taps = jax.device_get(jax.jit(look)(state, self.batch))
+        taps = jax.device_get(jax.jit(reconstruct)(state, self.batch))
         return {name: float(kinds["reconstruction"].max()) for name, kinds in taps.items()}
 
     def without_dropout(self) -> _Case | None:
-        """The same case with nothing silenced; None where nothing was."""
+        """The same case with dropout turned off; None if the network has none."""
         original = self.experiment.network
         probe = list(_dropouts(original(self.experiment, nnx.Rngs(0))))
         if not any(layer.rate for layer in probe):
@@ -165,7 +179,7 @@ class _Case:
         return _Case(silent, self.dataset, self.mesh)
 
 
-def _judge(case, strategy, reference, expected, bound, tolerance, repeats) -> memory.Checked:
+def _compare(case, strategy, reference, expected, bound, tolerance, repeats) -> memory.Checked:
     actual, measured, seconds = case.run(strategy, repeats=repeats)
     gradients = memory.compare_gradients(actual.gradients, expected.gradients)
     rebuilt = case.reconstructions(strategy)
@@ -215,10 +229,10 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
     return equal and max(gap.relative for gap in gaps.values()) <= bound
 
 
-def _graded(program, state: TrainState, batch: data.Batch) -> _Outcome:
-    shown = given(program, state, batch)
-    graded = jax.grad(objective, has_aux=True)
-    gradients, (_, outputs, aux) = graded(state.params, program, state, shown, batch)
+def _outcome(program, state: TrainState, batch: data.Batch) -> _Outcome:
+    inputs = encode_batch(program, state, batch)
+    gradient = jax.grad(objective, has_aux=True)
+    gradients, (_, outputs, aux) = gradient(state.params, program, state, inputs, batch)
     return _Outcome(gradients, outputs, aux.statistics)
 
 

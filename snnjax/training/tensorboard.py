@@ -1,7 +1,7 @@
-"""Records as TensorBoard events, where tensorboardX is installed (the extra `tensorboard`).
+"""Records as TensorBoard events, if tensorboardX is installed (the extra `tensorboard`).
 
-Events are written by the thread that trains, not through tensorboardX's own queue and thread: an
-error, a full disk, then reaches whoever can report it.
+Events are written by the training thread, not through tensorboardX's own queue and thread, so that
+an error such as a full disk reaches the caller.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from snnjax.training.multihost import leads
+from snnjax.training.multihost import is_leader
 
 __all__ = ["Events"]
 
 
 class Events:
-    """An event file; without tensorboardX, and on all processes but one, it swallows everything.
+    """An event file; without tensorboardX, and on all processes but one, it discards everything.
 
     Args:
-        folder: Where the file is made.
-        start: Steps done before; TensorBoard forgets what an earlier file says of later ones.
+        folder: Folder of the file.
+        start: Steps done before; TensorBoard drops later steps of an earlier file.
     """
 
     def __init__(self, folder: Path, *, start: int):
         self.file: Any = None
-        if not leads():
+        if not is_leader():
             return
         try:
             from tensorboardX.event_file_writer import EventsWriter
             from tensorboardX.proto import event_pb2, summary_pb2
         except ImportError:
             return
-        # Protocol buffers make their classes at run time, out of sight of a type checker.
+        # Protocol buffers make their classes at run time: a type checker cannot see them.
         self.event: Any = event_pb2
         self.summary: Any = summary_pb2
         folder.mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ class Events:
         self._write(step=step, summary=self.summary.Summary(value=points))
 
     def close(self) -> None:
-        """Closes the file; what is added afterwards is swallowed."""
+        """Closes the file; later additions are discarded."""
         if self.file is not None:
             self.file.close()
             self.file = None

@@ -1,16 +1,16 @@
-"""Experiments that learn by plasticity: no gradient, no optimizer, labels only to judge.
+"""Experiments that learn by plasticity: no gradient, no optimizer, labels for evaluation only.
 
     rates  = encode(experiment, inputs, key)              [B, ...] -> [B, n], spikes per timestep
     counts = present(network, ...)                        one example after the other -> [B, N]
     scores = score(counts, responses)                     -> [B, K]
 
-A training step shows a batch of examples, each at the weights the one before has left. What it
-reports as accuracy is of the responses before the batch, so it was not told its labels; its loss
-is the share of wrong answers. Before the test examples are judged, responses are measured anew, on
+A training step presents a batch of examples, each at the weights that the one before left. Its
+accuracy uses the responses before the batch, so the batch's own labels do not count; its loss is
+the share of wrong answers. Before the test examples are evaluated, responses are measured again, on
 training examples and with learning off.
 
 The state is a `TrainState`: `params` are weights and thresholds, `constants` stored connections,
-`optimizer` what the last presentation left behind, `statistics` the responses.
+`optimizer` the activity left by the last presentation, `statistics` the responses.
 """
 
 from __future__ import annotations
@@ -21,57 +21,47 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 
 from snnjax import data, encoding, plasticity
-from snnjax.training.errors import ExperimentError, calling
-from snnjax.training.experiment import Experiment
+from snnjax.training.errors import ExperimentError, user_code
+from snnjax.training.experiment import BaseExperiment
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
+from snnjax.training.task import Classification, Task
 from snnjax.typing import Array, Key
 
 __all__ = [
-    "Learner",
     "PlasticityMetrics",
+    "PlasticityProgram",
     "Unsupervised",
     "check_rates",
-    "initialize_learner",
-    "judge_step",
-    "learn_step",
-    "respond",
+    "eval_step",
+    "initialize",
+    "measure_responses",
+    "train_step",
 ]
 
-_LOOKED_AT = 2_000  # examples whose rates are checked against the network's slots
-
-
-def _no_network(experiment: Any, rngs: nnx.Rngs) -> Any:
-    raise ExperimentError(f"{experiment.name} learns by plasticity: it has no network to derive")
+_RATE_EXAMPLES = 2_000  # examples whose rates are checked against the network's slots
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unsupervised(Experiment):
+class Unsupervised(BaseExperiment):
     """An experiment whose network learns by plasticity.
 
-    Fields about gradients (`optimizer`, `learning_rate`, `memory`, ...) do nothing and are no
-    options; the length of a presentation is the network's.
+    The length of a presentation is the network's.
 
     Attributes:
         learner: `(experiment) -> plasticity.Network`.
         encode: `(experiment, inputs, key) -> rates [B, n]`, spikes per timestep of its `cell.dt`.
         score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.all_activity` or
             `plasticity.proportion`.
-        assign: Training examples, from the first on, by which neurons get their class.
+        assign: Number of training examples, from the first on, that assign classes to neurons.
     """
 
-    UNUSED: ClassVar[tuple[str, ...]] = (
-        "timesteps", "accumulate", "norm_groups", "clips", "learning_rate", "warmup_epochs",
-        "weight_decay", "clip_norm", "label_smoothing", "mixup", "mixup_epochs",
-        "mixup_probability", "precision", "memory", "memory_scheduler",
-    )  # fmt: skip
+    learns_by: ClassVar[str] = "plasticity"
 
     learner: Callable[[Any], plasticity.Network]
-    network: Callable[[Any, Any], Any] = _no_network
     score: Callable[[Array, plasticity.Responses], Array] = plasticity.all_activity
     batch: int = 250
     epochs: int = 1
@@ -80,48 +70,63 @@ class Unsupervised(Experiment):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Learner:
-    """What stays fixed while learning; the counterpart of `Program`.
+class PlasticityProgram:
+    """Static arguments of the steps; the counterpart of `Program`.
 
     Attributes:
-        experiment: its functions encode and judge.
-        network: what is simulated.
+        experiment: Its functions encode and score.
+        network: The simulated network.
+        task: Name and direction of the metric: the accuracy.
     """
 
     experiment: Unsupervised
     network: plasticity.Network
+    task: Task = Classification()
 
 
 class PlasticityMetrics(NamedTuple):
-    """What a step of learning tells, scalars.
+    """Metrics of a step of learning, scalars.
 
     Attributes:
-        loss: share of wrong answers.
-        accuracy: share of right answers, by the responses before the batch.
-        spikes: of all neurons, per example.
-        weight_updates: per example.
-        showings: per example.
-        finite: whether thresholds and counts are.
+        loss: Share of wrong answers.
+        metrics: `accuracy`, the share of right answers, by the responses before the batch.
+        spikes: Spikes of all neurons, per example.
+        weight_updates: Weight updates per example.
+        showings: Presentations per example.
+        finite: True if thresholds and counts are.
         stream: 0; there is no reversible stream.
     """
 
     loss: Array
-    accuracy: Array
+    metrics: dict[str, Array]
     spikes: Array
     weight_updates: Array
     showings: Array
     finite: Array
     stream: Array
 
+    def means(self) -> dict[str, Any]:
+        """Values that are averaged over the steps of a record."""
+        counts = {name: getattr(self, name) for name in ("spikes", "weight_updates", "showings")}
+        return {"loss": self.loss, **self.metrics, **counts}
 
-def initialize_learner(experiment: Unsupervised, *, classes: int) -> tuple[Learner, TrainState]:
-    """The network and its state before the first example.
+    def latest(self) -> dict[str, Any]:
+        """Values of which a record holds those of its last step: none."""
+        return {}
+
+
+def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityProgram, TrainState]:
+    """Makes the network and its state before the first example.
+
+    Args:
+        experiment: Its `seed` decides every number.
+        classes: Number of classes of the data set.
 
     Raises:
         ExperimentError: `learner(experiment)` failed, or returned something else.
     """
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
-    with calling("learner(experiment)"):
+    with user_code("learner(experiment)"):
         network = experiment.learner(experiment)
         if not isinstance(network, plasticity.Network):
             raise ExperimentError(
@@ -139,18 +144,19 @@ def initialize_learner(experiment: Unsupervised, *, classes: int) -> tuple[Learn
         key=run_key,
         finite=jnp.ones((), bool),
     )
-    return Learner(experiment, network), state
+    return PlasticityProgram(experiment, network), state
 
 
-def check_rates(learner: Learner, split: data.Split) -> None:
-    """Looks at some examples' rates, so that a shape or a capacity that does not fit has a name.
+def check_rates(program: PlasticityProgram, split: data.Split) -> None:
+    """Checks the rates of some examples, so that a wrong shape or capacity is named early.
 
     Raises:
-        ExperimentError: It says what.
+        ExperimentError: Rates of another shape, negative ones, or more than the network can hold.
     """
-    experiment, network = learner.experiment, learner.network
-    batch = next(data.evaluation_batches(split, batch_size=min(_LOOKED_AT, len(split))))
-    with calling("encode(experiment, inputs, key)"):
+    experiment, network = program.experiment, program.network
+    size = min(_RATE_EXAMPLES, len(split))
+    batch = next(data.evaluation_batches(split, batch_size=size))
+    with user_code("encode(experiment, inputs, key)"):
         rates = jax.device_get(experiment.encode(experiment, batch.inputs, None))
     if rates.ndim != 2 or rates.shape[1] != network.inputs:
         raise ExperimentError(
@@ -167,20 +173,20 @@ def check_rates(learner: Learner, split: data.Split) -> None:
         )
 
 
-def learn_step(
-    learner: Learner, state: TrainState, batch: data.Batch
+def train_step(
+    program: PlasticityProgram, state: TrainState, batch: data.Batch
 ) -> tuple[TrainState, PlasticityMetrics]:
-    """Shows a batch, one example after the other, learning."""
-    experiment = learner.experiment
+    """Presents a batch, one example after the other, learning."""
+    experiment = program.experiment
     key = jax.random.fold_in(state.key, state.step)
-    encode_key, show_key = jax.random.split(key)
+    encode_key, present_key = jax.random.split(key)
     rates = experiment.encode(experiment, batch.inputs, encode_key)
-    after, found = _show(learner, state, rates, show_key, learning=True)
-    right = jnp.argmax(experiment.score(found.counts, state.statistics), -1) == batch.labels
+    after, shown = _present(program, state, rates, present_key, learning=True)
+    right = jnp.argmax(experiment.score(shown.counts, state.statistics), -1) == batch.labels
     accuracy = right.astype(jnp.float32).mean()
     kept = max(0.0, 1 - experiment.batch / experiment.assign)
-    responses = plasticity.seen(state.statistics, found.counts, batch.labels, kept=kept)
-    finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(found.counts).all()
+    responses = plasticity.seen(state.statistics, shown.counts, batch.labels, kept=kept)
+    finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(shown.counts).all()
     after = after._replace(
         step=state.step + 1,
         position=state.position + 1,
@@ -189,57 +195,59 @@ def learn_step(
     )
     return after, PlasticityMetrics(
         loss=1 - accuracy,
-        accuracy=accuracy,
-        spikes=found.counts.sum(-1).mean(),
-        weight_updates=found.updates.mean(),
-        showings=found.showings.astype(jnp.float32).mean(),
+        metrics={"accuracy": accuracy},
+        spikes=shown.counts.sum(-1).mean(),
+        weight_updates=shown.updates.mean(),
+        showings=shown.showings.astype(jnp.float32).mean(),
         finite=finite,
         stream=jnp.zeros(()),
     )
 
 
-def judge_step(learner: Learner, state: TrainState, batch: data.Batch) -> EvalMetrics:
-    """Sums over a batch of examples, shown with learning off; the same spikes every time."""
-    experiment, network = learner.experiment, learner.network
-    counts = _quietly(learner, state, batch)
+def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> EvalMetrics:
+    """Sums over a batch of examples, presented with learning off; the same spikes every time."""
+    experiment, network = program.experiment, program.network
+    counts = _spike_counts(program, state, batch)
     right = jnp.argmax(experiment.score(counts, state.statistics), -1) == batch.labels
     weight = batch.weights.sum()
     correct = jnp.where(right, batch.weights, 0).sum()
-    fired = (counts.sum(-1) * batch.weights).sum() / (network.neurons * network.timesteps)
+    spikes = (counts.sum(-1) * batch.weights).sum() / (network.neurons * network.timesteps)
     return EvalMetrics(
         loss=weight - correct,
-        correct=correct,
+        metrics={"accuracy": correct},
         weight=weight,
-        rates={"neurons": fired},
+        rates={"neurons": spikes},
         analog={"neurons": jnp.zeros((), bool)},
         neurons={"neurons": jnp.asarray(network.neurons)},
     )
 
 
-def respond(learner: Learner, state: TrainState, batch: data.Batch) -> plasticity.Responses:
-    """Responses to a batch alone, with learning off."""
+def measure_responses(
+    program: PlasticityProgram, state: TrainState, batch: data.Batch
+) -> plasticity.Responses:
+    """Responses to one batch, with learning off."""
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
-    counts = _quietly(learner, state, batch)
+    counts = _spike_counts(program, state, batch)
     return plasticity.seen(nothing, counts, batch.labels, weight=batch.weights)
 
 
-def _quietly(learner: Learner, state: TrainState, batch: data.Batch) -> Array:
+def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> Array:
     """Spike counts `[B, N]` with learning off."""
-    rates = learner.experiment.encode(learner.experiment, batch.inputs, None)
-    return _show(learner, state, rates, jax.random.key(0), learning=False)[1].counts
+    rates = program.experiment.encode(program.experiment, batch.inputs, None)
+    return _present(program, state, rates, jax.random.key(0), learning=False)[1].counts
 
 
-def _show(
-    learner: Learner, state: TrainState, rates: Array, key: Key, *, learning: bool
+def _present(
+    program: PlasticityProgram, state: TrainState, rates: Array, key: Key, *, learning: bool
 ) -> tuple[TrainState, plasticity.Presentation]:
-    """Presents `[B, n]` examples in their order."""
+    """Presents examples with rates `[B, n]` in their order."""
 
     def one(carry, x):
-        return plasticity.present(learner.network, carry, *x, learning=learning)
+        return plasticity.present(program.network, carry, *x, learning=learning)
 
     start = plasticity.NetworkState(
         state.params["weights"], state.params["theta"], state.optimizer, state.constants
     )
-    learned, found = lax.scan(one, start, (rates, jax.random.split(key, len(rates))))
+    learned, shown = lax.scan(one, start, (rates, jax.random.split(key, len(rates))))
     params = {"weights": learned.weights, "theta": learned.theta}
-    return state._replace(params=params, optimizer=learned.activity), found
+    return state._replace(params=params, optimizer=learned.activity), shown

@@ -9,6 +9,7 @@ from snnjax.viz.distributions import Distribution, distributions
 from snnjax.viz.learning import learning_curve
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
+from snnjax.viz.prediction import predictions
 from snnjax.viz.redundancy import class_shares, compared_rates, spike_features
 from snnjax.viz.trade_off import trade_off
 from snnjax.viz.weights import receptive_fields
@@ -24,6 +25,7 @@ __all__ = [
     "membranes",
     "memory_curve",
     "page",
+    "predictions",
     "raster",
     "receptive_fields",
     "save",

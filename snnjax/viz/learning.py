@@ -18,8 +18,14 @@ __all__ = ["learning_curve"]
 _KINDS = {"train": style.ORANGE, "eval": style.BLUE}
 
 
-def learning_curve(records: Iterable[Mapping[str, Any]], *, title: str = "") -> Figure:
-    """Loss and accuracy against the epoch; the best evaluation is marked and the last one named.
+def learning_curve(
+    records: Iterable[Mapping[str, Any]],
+    *,
+    metric: str = "accuracy",
+    lowest: bool = False,
+    title: str = "",
+) -> Figure:
+    """Loss and a metric against the epoch; the best evaluation is marked and the last one named.
 
     Several records of one kind at one epoch are averaged. Values that are not finite are left out
     and counted in the note over the panel.
@@ -28,28 +34,33 @@ def learning_curve(records: Iterable[Mapping[str, Any]], *, title: str = "") -> 
         records: parsed lines of `metrics.jsonl`: `{"kind": "train" or "eval", "epoch": ...,
             "loss": ..., "accuracy": ...}`; other kinds and other entries are ignored, and a panel
             without any value is left out.
+        metric: name of the metric in the records.
+        lowest: True if its lowest value is the best.
         title: over the picture.
 
     Raises:
-        ValueError: no record holds an epoch and a loss or an accuracy.
+        ValueError: no record holds an epoch and a loss or the metric.
     """
     records = list(records)
-    curves = {m: {k: _curve(records, k, m) for k in _KINDS} for m in ("loss", "accuracy")}
+    curves = {m: {k: _curve(records, k, m) for k in _KINDS} for m in ("loss", metric)}
     panels = {m: kinds for m, kinds in curves.items() if any(len(c[0]) for c in kinds.values())}
     if not panels:
         raise ValueError(
             'nothing to draw: records are {"kind": "train" or "eval", "epoch": ..., "loss": ..., '
-            '"accuracy": ...}, and none holds an epoch and a loss or an accuracy'
+            f'"{metric}": ...}}, and none holds an epoch and a loss or the {metric}'
         )
     figure, axes = style.subplots(height=3.3, columns=len(panels), sharex=True)
-    notes = [_panel(axis, *panel) for axis, panel in zip(axes[0], panels.items(), strict=True)]
+    notes = [
+        _panel(axis, name, kinds, lowest or name == "loss")
+        for axis, (name, kinds) in zip(axes[0], panels.items(), strict=True)
+    ]
     style.headline(figure, title)
     told = [f"{metric} {note}" for metric, note in zip(panels, notes, strict=True)]
     figure.set_label(". ".join(["Learning curve", *told]))
     return figure
 
 
-def _panel(axis, metric, kinds):
+def _panel(axis, metric, kinds, lowest):
     """Draws one metric; returns its note."""
     for kind, (epochs, values) in kinds.items():
         if len(epochs):
@@ -58,7 +69,7 @@ def _panel(axis, metric, kinds):
                 epochs, values, color=_KINDS[kind], label=kind, linewidth=1.6, marker=marker,
                 markersize=3.5, zorder=3 if kind == "eval" else 2,
             )  # fmt: skip
-    note = _note(axis, metric, *kinds["eval"])
+    note = _note(axis, lowest, *kinds["eval"])
     style.polish(axis)
     style.whole_numbers(axis.xaxis)
     style.write(axis, x="epoch", y=metric, note=note)
@@ -70,13 +81,13 @@ def _panel(axis, metric, kinds):
     return note
 
 
-def _note(axis, metric, epochs, values):
+def _note(axis, lowest, epochs, values):
     """Marks the best evaluation; returns `"eval: best 0.91 (epoch 7), last 0.9"`."""
     finite = np.isfinite(values)
     if not finite.any():
         return "eval: no finite value" if len(values) else ""
     epochs, seen = epochs[finite], values[finite]
-    best = int(seen.argmin() if metric == "loss" else seen.argmax())
+    best = int(seen.argmin() if lowest else seen.argmax())
     axis.plot(
         epochs[best], seen[best], marker="o", markersize=9, linestyle="none",
         markerfacecolor="none", markeredgecolor=style.VERMILION, markeredgewidth=1.6, zorder=4,

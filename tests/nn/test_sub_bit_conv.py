@@ -87,7 +87,7 @@ def test_parameters_and_constants():
 
 def test_weight_decay_pulls_on_latent_kernels_alone():
     _, params, _ = nnx.split(layer(use_bias=True), nnx.Param, ...)
-    marks = training.decayed(params)["function"]
+    marks = training.optimizer.decay_mask(params)["function"]
     found = (marks["kernel"], marks["bias"], marks["learned"]["codebook"])
     assert jax.tree.leaves(found) == [True, False, False, False]
 

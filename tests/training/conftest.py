@@ -10,7 +10,7 @@ from tests.training import micro
 
 
 def make(**fields):
-    return training.override(micro.config(), fields)
+    return training.config.override(micro.config(), fields)
 
 
 def bits(tree):
@@ -38,7 +38,7 @@ def session(compiled):
     """A session of one's own, compiled already."""
     import dataclasses
 
-    state = training.place(compiled.state, compiled.mesh)
+    state = training.sharding.place(compiled.state, compiled.mesh)
     return dataclasses.replace(compiled, state=state)
 
 

@@ -46,9 +46,11 @@ def test_a_newer_form_is_refused_and_not_passed_over(tmp_path, session):
         lambda: checkpoints.load(path, session.state),
         lambda: checkpoints.load_newest(tmp_path, session.state, warn=pytest.fail),
     ):
-        with pytest.raises(training.CheckpointError, match="newer snnjax.*upgrade") as refused:
+        with pytest.raises(
+            training.errors.CheckpointError, match="newer snnjax.*upgrade"
+        ) as refused:
             read()
-        assert not isinstance(refused.value, training.DamagedCheckpointError)
+        assert not isinstance(refused.value, training.errors.DamagedCheckpointError)
 
 
 def test_every_form_so_far_has_a_migration():

@@ -8,7 +8,7 @@ import pytest
 
 from snnjax import training
 from snnjax.training import checkpoints
-from snnjax.training.checkpoints import integrity
+from snnjax.training.checkpoints import integrity, store
 from tests.training.conftest import assert_same_bits
 
 
@@ -18,7 +18,7 @@ def two(compiled, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     for step, accuracy in ((1, 0.4), (2, 0.6)):
         state = compiled.state._replace(step=compiled.state.step + step)
-        checkpoints.save(folder, state, accuracy=accuracy)
+        checkpoints.save(folder, state, score=accuracy)
     return folder
 
 
@@ -29,7 +29,8 @@ def folder(two, tmp_path):
 
 
 def test_a_whole_one_is_whole(folder):
-    assert integrity.whole(folder / "00000002") and not integrity.whole(folder / "00000003")
+    assert integrity.is_complete(folder / "00000002")
+    assert not integrity.is_complete(folder / "00000003")
 
 
 def test_every_file_counts(folder, compiled):
@@ -45,11 +46,13 @@ def test_every_file_counts(folder, compiled):
                 continue
             else:
                 file.write_bytes(content[: len(content) // 2 if harm == "halve" else 0])
-            assert not integrity.whole(path), f"{harm} {file.name}"
-            with pytest.raises(training.DamagedCheckpointError, match="cannot be read.*delete"):
+            assert not integrity.is_complete(path), f"{harm} {file.name}"
+            with pytest.raises(
+                training.errors.DamagedCheckpointError, match="cannot be read.*delete"
+            ):
                 checkpoints.load(path, compiled.state)
             file.write_bytes(content)
-    assert integrity.whole(path)
+    assert integrity.is_complete(path)
 
 
 def test_a_damaged_one_is_neither_the_newest_nor_the_best(folder):
@@ -74,7 +77,7 @@ def test_arrays_that_cannot_be_decoded_are_damage_too(folder, compiled):
     """Their files have the right sizes: only reading tells, and Orbax forgets its other tasks."""
     for file in (folder / "00000002").rglob("d/*"):
         file.write_bytes(b"\xff" * file.stat().st_size)
-    assert integrity.whole(folder / "00000002")
+    assert integrity.is_complete(folder / "00000002")
     said = []
     state = checkpoints.load_newest(folder, compiled.state, warn=said.append)
     assert int(state.step) == 1 and len(said) == 1
@@ -85,9 +88,11 @@ def test_all_of_them_damaged_is_an_error(folder, compiled):
     for step in (1, 2):
         (folder / f"{step:08}" / "sizes.json").unlink()
     said = []
-    with pytest.raises(training.CheckpointError, match="none of the 2 checkpoints") as refused:
+    with pytest.raises(
+        training.errors.CheckpointError, match="none of the 2 checkpoints"
+    ) as refused:
         checkpoints.load_newest(folder, compiled.state, warn=said.append)
-    assert len(said) == 2 and not isinstance(refused.value, training.DamagedCheckpointError)
+    assert len(said) == 2 and not isinstance(refused.value, training.errors.DamagedCheckpointError)
     assert checkpoints.newest(folder) is None and checkpoints.best(folder) is None
 
 
@@ -98,7 +103,7 @@ def test_a_note_that_makes_no_sense_is_damage(folder, nonsense):
     said["custom_metadata"]["schema"] = json.loads(nonsense)
     file.write_text(json.dumps(said))
     integrity.write_sizes(folder / "00000002")
-    with pytest.raises(training.DamagedCheckpointError, match="schema"):
+    with pytest.raises(training.errors.DamagedCheckpointError, match="schema"):
         integrity.checked_note(folder / "00000002")
 
 
@@ -106,9 +111,9 @@ def test_a_damaged_one_is_replaced_when_its_step_is_reached_again(folder, compil
     path = folder / "00000002"
     (path / "sizes.json").write_text("{")
     state = compiled.state._replace(step=compiled.state.step + 2)
-    assert checkpoints.save(folder, state) == path and integrity.whole(path)
+    assert checkpoints.save(folder, state) == path and integrity.is_complete(path)
     assert_same_bits(checkpoints.load(path, compiled.state), state)
-    checkpoints.prune(folder, keep=5)
+    store.prune(folder, keep=5)
     assert sorted(p.name for p in folder.iterdir()) == ["00000001", "00000002"]
 
 

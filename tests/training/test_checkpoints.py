@@ -6,6 +6,7 @@ import pytest
 
 from snnjax import training
 from snnjax.training import checkpoints
+from snnjax.training.checkpoints import store
 from tests.training.conftest import assert_same_bits, make
 
 
@@ -36,18 +37,18 @@ def test_another_model_is_refused_with_the_difference(tmp_path, state):
     path = checkpoints.save(tmp_path, state)
     _, wider = training.initialize(make(width=9), steps=1)
     with pytest.raises(
-        training.CheckpointError, match=r"another model.*kernel.*\[64, 8\].*\[64, 9\]"
+        training.errors.CheckpointError, match=r"another model.*kernel.*\[64, 8\].*\[64, 9\]"
     ):
         checkpoints.load(path, wider)
 
 
 def test_newest_best_and_pruning(tmp_path, state):
     for step, accuracy in [(1, 0.3), (2, 0.9), (3, None), (4, 0.9), (5, 0.4)]:
-        checkpoints.save(tmp_path, at(state, step), accuracy=accuracy)
+        checkpoints.save(tmp_path, at(state, step), score=accuracy)
     (tmp_path / "00000006.orbax-checkpoint-tmp").mkdir()  # what a killed process leaves
     assert checkpoints.steps(tmp_path) == [1, 2, 3, 4, 5]
     assert checkpoints.best(tmp_path).name == "00000002"
-    checkpoints.prune(tmp_path, keep=2, spare=2)
+    store.prune(tmp_path, keep=2, spare=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["00000002", "00000004", "00000005"]
     assert checkpoints.newest(tmp_path).name == "00000005"
 
@@ -59,5 +60,5 @@ def test_no_folder_no_checkpoints(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path, state):
     (tmp_path / "00000009").mkdir()
-    with pytest.raises(training.CheckpointError, match="cannot be read.*delete that folder"):
+    with pytest.raises(training.errors.CheckpointError, match="cannot be read.*delete that folder"):
         checkpoints.load(tmp_path / "00000009", state)

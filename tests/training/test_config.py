@@ -9,7 +9,7 @@ from tests.training.conftest import make
 
 
 def test_plain_fields_are_those_of_plain_types():
-    names = list(training.plain_fields(make()))
+    names = list(training.config.plain_fields(make()))
     assert "width" in names and "timesteps" in names and "clip_norm" in names
     assert not {"network", "dataset", "encode", "readout", "loss"} & set(names)
 
@@ -22,15 +22,15 @@ def test_values_survive_json():
         widths: tuple[int, ...] = (3, 4)
 
     experiment = Wide(name="wide", network=None, dataset=None, encode=None)  # type: ignore
-    values = json.loads(json.dumps(training.plain_values(experiment)))
-    assert training.override(experiment, values) == experiment
-    training.check(experiment)
-    with pytest.raises(training.ExperimentError, match="widths"):
-        training.check(dataclasses.replace(experiment, widths=(1, "2")))
+    values = json.loads(json.dumps(training.config.plain_values(experiment)))
+    assert training.config.override(experiment, values) == experiment
+    training.config.check(experiment)
+    with pytest.raises(training.errors.ExperimentError, match="widths"):
+        training.config.check(dataclasses.replace(experiment, widths=(1, "2")))
 
 
 def test_an_unknown_field_is_refused():
-    with pytest.raises(training.ExperimentError, match="no field depth"):
+    with pytest.raises(training.errors.ExperimentError, match="no field depth"):
         make(depth=3)
 
 
@@ -51,8 +51,8 @@ def test_an_unknown_field_is_refused():
     ],
 )  # fmt: skip
 def test_bad_values_are_refused_by_name(field, value):
-    with pytest.raises(training.ExperimentError, match=f"^{field}"):
-        training.check(make(**{field: value}))
+    with pytest.raises(training.errors.ExperimentError, match=f"^{field}"):
+        training.config.check(make(**{field: value}))
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_bad_values_are_refused_by_name(field, value):
     ],
 )  # fmt: skip
 def test_good_values_pass(fields):
-    training.check(make(**fields))
+    training.config.check(make(**fields))

@@ -25,7 +25,7 @@ def table():
 
 @functools.cache
 def mesh(text):
-    return training.make_mesh(**training.parse_mesh(text))
+    return training.sharding.make_mesh(**training.sharding.parse_mesh(text))
 
 
 @functools.cache
@@ -101,7 +101,9 @@ def steps(session, count=4):
     state = session.state._replace()
     state = jax.tree.map(lambda x: jax.numpy.copy(x), state)
     for step in range(count):
-        state, metrics = session.train(state, training.feed(session.loader, step, session.mesh))
+        state, metrics = session.train(
+            state, training.sharding.feed(session.loader, step, session.mesh)
+        )
     return state, metrics
 
 
@@ -137,7 +139,7 @@ def test_groups_parts_and_mixtures_do_not_depend_on_the_devices(fields):
 def test_devices_share_one_loss_scale():
     """An overflow on any of them leaves the update out on all."""
     session = compiled(make(batch=64, precision="float16"), "data=2")
-    batch = training.feed(session.loader, 0, session.mesh)
+    batch = training.sharding.feed(session.loader, 0, session.mesh)
     copied = functools.partial(jax.tree.map, jax.numpy.copy, session.state)
     after, metrics = session.train(copied(), batch)
     assert metrics.finite and float(after.loss_scale.scale) == 2.0**15
@@ -159,7 +161,7 @@ def test_devices_share_one_loss_scale():
     ],
 )
 def test_what_cannot_be_shared_is_refused(fields, text, cure):
-    with pytest.raises(training.MeshError, match=cure):
+    with pytest.raises(training.errors.MeshError, match=cure):
         training.prepare(make(**fields), mesh=mesh(text))
 
 
@@ -185,6 +187,6 @@ def test_slots_and_parameters_stay_where_they_are():
 
 def test_plasticity_is_refused_on_several_devices(tmp_path):
     (tmp_path / "plastic.py").write_text(test_unsupervised.FILE)
-    experiment = training.load_experiment(tmp_path / "plastic.py")
-    with pytest.raises(training.MeshError, match="leave the mesh out"):
+    experiment = training.config.load_experiment(tmp_path / "plastic.py")
+    with pytest.raises(training.errors.MeshError, match="leave the mesh out"):
         training.prepare(experiment, mesh=mesh("data=2"))

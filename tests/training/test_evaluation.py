@@ -120,5 +120,5 @@ def test_recordings_are_judged_by_most_of_their_clips():
 
 
 def test_test_examples_that_are_no_whole_recordings_are_named():
-    with pytest.raises(training.ExperimentError, match="clips"):
+    with pytest.raises(training.errors.ExperimentError, match="clips"):
         training.prepare(_clips_experiment(4), training=False)

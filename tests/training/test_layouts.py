@@ -15,7 +15,7 @@ pytestmark = pytest.mark.fast
 
 
 def mesh(**sizes):
-    return training.make_mesh(**sizes)
+    return training.sharding.make_mesh(**sizes)
 
 
 @pytest.mark.parametrize(
@@ -34,17 +34,17 @@ def mesh(**sizes):
     ],
 )
 def test_shapes_decide_by_default(sizes, shape, spec):
-    assert training.by_shape("", shape, mesh(**sizes)) == spec
+    assert training.sharding.by_shape("", shape, mesh(**sizes)) == spec
 
 
 def test_small_arrays_are_cut_where_asked():
-    rule = functools.partial(training.by_shape, smallest=1)
+    rule = functools.partial(training.sharding.by_shape, smallest=1)
     assert rule("", (8, 8), mesh(fsdp=4)) == P(None, "fsdp")
 
 
 def laid_out(experiment, **sizes):
     _, state = training.initialize(experiment, steps=3)
-    return state, training.shardings(state, mesh(**sizes), experiment.layout)
+    return state, training.sharding.state_shardings(state, mesh(**sizes), experiment.layout)
 
 
 def specs(tree):
@@ -70,11 +70,11 @@ def test_slots_lie_as_their_parameters_do(optimizer):
 
 
 def test_patterns_decide_before_shapes():
-    rule = training.by_name({"layers.*5.*kernel": P(None, "model")})
+    rule = training.sharding.by_name({"layers.*5.*kernel": P(None, "model")})
     chosen = functools.partial(rule, mesh=mesh(model=2))
     assert chosen("['layers'][5]['kernel']", (64, 10)) == P(None, "model")
     assert chosen("['layers'][1]['kernel']", (64, 64)) == P(None, "model")
-    assert training.by_name({"k": P()})("k", (64, 64), mesh(model=2)) == P()
+    assert training.sharding.by_name({"k": P()})("k", (64, 64), mesh(model=2)) == P()
 
 
 @pytest.mark.parametrize("spec, why", [(P("rows"), "rows"), (P("fsdp"), "evenly|divisible")])
@@ -82,7 +82,9 @@ def test_a_rule_that_does_not_fit_is_refused(spec, why):
     import dataclasses
 
     experiment = dataclasses.replace(make(width=9), layout=lambda path, shape, mesh: spec)
-    with pytest.raises(training.MeshError, match=f"the layout puts .* does not fit: .*({why})"):
+    with pytest.raises(
+        training.errors.MeshError, match=f"the layout puts .* does not fit: .*({why})"
+    ):
         laid_out(experiment, fsdp=2)
 
 

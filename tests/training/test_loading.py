@@ -9,8 +9,8 @@ from tests.training import micro
 def refuse(tmp_path, text, match, name="mine.py"):
     path = tmp_path / name
     path.write_text(text)
-    with pytest.raises(training.ExperimentError, match=match):
-        training.load_experiment(path)
+    with pytest.raises(training.errors.ExperimentError, match=match):
+        training.config.load_experiment(path)
 
 
 def test_files_that_are_no_experiment(tmp_path):
@@ -26,16 +26,16 @@ def test_files_that_are_no_experiment(tmp_path):
 
 
 def test_paths_that_are_no_file(tmp_path):
-    with pytest.raises(training.ExperimentError, match="not there"):
-        training.load_experiment(tmp_path / "none.py")
-    with pytest.raises(training.ExperimentError, match="a directory"):
-        training.load_experiment(tmp_path)
+    with pytest.raises(training.errors.ExperimentError, match="not there"):
+        training.config.load_experiment(tmp_path / "none.py")
+    with pytest.raises(training.errors.ExperimentError, match="a directory"):
+        training.config.load_experiment(tmp_path)
 
 
 def test_a_run_gives_its_experiment_back(tmp_path):
-    experiment = training.override(micro.config(), {"width": 12, "clip_norm": 1.0})
+    experiment = training.config.override(micro.config(), {"width": 12, "clip_norm": 1.0})
     with open(micro.__file__) as file:
         run = training.Run.create(tmp_path / "run", experiment, file.read())
-    again = training.experiment_of(run)
-    assert training.plain_values(again) == training.plain_values(experiment)
+    again = run.experiment()
+    assert training.config.plain_values(again) == training.config.plain_values(experiment)
     assert again.width == 12

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from snnjax import training
+from snnjax import data, training
 from snnjax.training import checkpoints
 from tests.training.conftest import assert_same_bits, make
 
@@ -16,7 +16,7 @@ from tests.training.conftest import assert_same_bits, make
 def fresh(session):
     """The session again with a state that was not consumed."""
     _, state = training.initialize(session.experiment, steps=session.steps)
-    return dataclasses.replace(session, state=training.place(state, session.mesh))
+    return dataclasses.replace(session, state=training.sharding.place(state, session.mesh))
 
 
 def stop_after(count):
@@ -39,7 +39,7 @@ def test_a_run_ends_after_its_last_epoch(straight, compiled):
     run, result = straight
     assert result.step == int(result.state.step) == compiled.steps == 10
     assert not result.interrupted
-    assert 0 < result.evaluation.accuracy <= result.best_accuracy <= 1
+    assert 0 < result.evaluation.accuracy <= result.best <= 1
     records = run.records()
     assert [r["step"] for r in records if r["kind"] == "train"] == [2, 4, 5, 6, 8, 10]
     assert [r["step"] for r in records if r["kind"] == "eval"] == [5, 10]
@@ -105,7 +105,7 @@ def test_resuming_gives_the_start_state_its_memory_back(compiled, run):
 def test_a_run_without_a_readable_checkpoint_is_refused(compiled, run):
     training.fit(fresh(compiled), run, stop=stop_after(1))
     (run.checkpoints / "00000001" / "sizes.json").unlink()
-    with pytest.raises(training.CheckpointError, match="none of the 1 checkpoints"):
+    with pytest.raises(training.errors.CheckpointError, match="none of the 1 checkpoints"):
         training.fit(fresh(compiled), run)
 
 
@@ -114,7 +114,7 @@ def test_resuming_a_finished_run_only_judges_it(straight, compiled):
     before = run.records()
     again = training.fit(fresh(compiled), run)
     assert again.evaluation == result.evaluation and again.step == result.step
-    assert (again.best_accuracy, again.best_step) == (result.best_accuracy, result.best_step)
+    assert (again.best, again.best_step) == (result.best, result.best_step)
     assert run.records() == before
 
 
@@ -132,7 +132,9 @@ def test_what_diverges_stops_with_the_last_good_state_saved(compiled, run, monke
             return state._replace(finite=after.finite), metrics
         return session.train(state, batch)
 
-    with pytest.raises(training.NotFiniteError, match="--learning-rate .*--clip-norm") as caught:
+    with pytest.raises(
+        training.errors.NotFiniteError, match="--learning-rate .*--clip-norm"
+    ) as caught:
         training.fit(dataclasses.replace(session, train=train), run)
     assert caught.value.step == 3
     assert checkpoints.steps(run.checkpoints) == [3]
@@ -148,12 +150,12 @@ def test_patience_ends_a_run_early(compiled, run):
 
     def judge(state, batch):
         del state, batch
-        return training.EvalMetrics(1.0, next(accuracies), 1.0, {}, {}, {})
+        return training.step.EvalMetrics(1.0, {"accuracy": next(accuracies)}, 1.0, {}, {}, {})
 
-    judged = dataclasses.replace(session, judge=judge)
-    judged = dataclasses.replace(judged, experiment=make(epochs=5, patience=2, eval_batch=360))
+    loader = data.evaluation_loader(session.dataset.test, batch_size=360)
+    judged = dataclasses.replace(session, eval=judge, evaluation_loader=loader)
     result = training.fit(judged, run)
-    assert (result.step, result.best_step, result.best_accuracy) == (20, 10, 0.5)
+    assert (result.step, result.best_step, result.best) == (20, 10, 0.5)
     assert not result.interrupted
     assert checkpoints.steps(run.checkpoints) == [10, 15, 20]
     again = training.fit(fresh(session), run)
@@ -162,7 +164,7 @@ def test_patience_ends_a_run_early(compiled, run):
 
 def test_a_checkpoint_of_another_model_is_refused(straight):
     run, _ = straight
-    with pytest.raises(training.CheckpointError, match="another model"):
+    with pytest.raises(training.errors.CheckpointError, match="another model"):
         training.fit(training.prepare(make(width=9)), run)
 
 

@@ -85,7 +85,7 @@ def stepping(precision, accumulate=1):
     """The compiled step of a tiny run, its state before the first step, and a batch."""
     experiment = make(precision=precision, accumulate=accumulate, batch=32)
     program, state = training.initialize(experiment, steps=10)
-    dataset = training.load_dataset(experiment)
+    dataset = training.config.load_dataset(experiment)
     batch = jax.tree.map(jnp.asarray, data.Loader(dataset.train, batch_size=32, seed=0).batch(0))
     return jax.jit(functools.partial(training.train_step, program)), state, batch
 

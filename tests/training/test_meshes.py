@@ -4,17 +4,17 @@ import jax
 import pytest
 
 from snnjax import training
-from snnjax.training.sharding import batch_axes, shares
+from snnjax.training.sharding import batch_axes, batch_shares
 
 pytestmark = pytest.mark.fast
 
 
 def sizes(**asked):
-    return tuple(training.make_mesh(**asked).shape.values())
+    return tuple(training.sharding.make_mesh(**asked).shape.values())
 
 
 def test_axes_are_data_fsdp_and_model():
-    assert training.make_mesh().axis_names == ("data", "fsdp", "model")
+    assert training.sharding.make_mesh().axis_names == ("data", "fsdp", "model")
     assert sizes() == (1, 1, 1)  # the first device, unless more are asked for
     assert sizes(data=2, fsdp=2) == (2, 2, 1)
     assert sizes(model=2) == (1, 1, 2)
@@ -30,10 +30,10 @@ def test_one_size_takes_the_devices_that_are_left():
 
 
 def test_a_batch_is_shared_along_data_and_fsdp():
-    assert shares(training.make_mesh(data=2, fsdp=2, model=2)) == 4
-    assert batch_axes(training.make_mesh()) == ("data", "fsdp")
+    assert batch_shares(training.sharding.make_mesh(data=2, fsdp=2, model=2)) == 4
+    assert batch_axes(training.sharding.make_mesh()) == ("data", "fsdp")
     own = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
-    assert shares(own) == 2 and batch_axes(own) == ("data",)
+    assert batch_shares(own) == 2 and batch_axes(own) == ("data",)
 
 
 @pytest.mark.parametrize(
@@ -48,15 +48,15 @@ def test_a_batch_is_shared_along_data_and_fsdp():
     ],
 )
 def test_sizes_that_cannot_be_are_refused(asked, cure):
-    with pytest.raises(training.MeshError, match=cure):
-        training.make_mesh(**asked)
+    with pytest.raises(training.errors.MeshError, match=cure):
+        training.sharding.make_mesh(**asked)
 
 
 def test_text_becomes_sizes():
-    assert training.parse_mesh("data=4, fsdp=2") == {"data": 4, "fsdp": 2}
-    assert training.parse_mesh(" model = 2 ") == {"model": 2}
-    assert training.parse_mesh("data=-1") == {"data": -1}
-    assert training.parse_mesh("") == {}
+    assert training.sharding.parse_mesh("data=4, fsdp=2") == {"data": 4, "fsdp": 2}
+    assert training.sharding.parse_mesh(" model = 2 ") == {"model": 2}
+    assert training.sharding.parse_mesh("data=-1") == {"data": -1}
+    assert training.sharding.parse_mesh("") == {}
 
 
 @pytest.mark.parametrize(
@@ -71,5 +71,5 @@ def test_text_becomes_sizes():
     ],
 )
 def test_text_that_is_no_mesh_is_refused(text, cure):
-    with pytest.raises(training.MeshError, match=cure):
-        training.parse_mesh(text)
+    with pytest.raises(training.errors.MeshError, match=cure):
+        training.sharding.parse_mesh(text)

@@ -25,12 +25,12 @@ def begun(**fields):
 
 
 def given(program):
-    return jax.jit(functools.partial(training.given, program))
+    return jax.jit(functools.partial(training.objective.encode_batch, program))
 
 
 def judge(program):
     def of(state, shown):
-        return training.objective(state.params, program, state, shown, batch())
+        return training.objective.objective(state.params, program, state, shown, batch())
 
     return jax.jit(of)
 
@@ -52,7 +52,7 @@ def test_without_mixup_the_step_is_what_it_was():
 def shares(count=4000, *, step=0, **fields):
     experiment = make(mixup=0.5, epochs=10, **fields)
     keys = jax.random.split(jax.random.key(1), count)
-    draw = lambda key: mixup.share(key, experiment, jnp.int32(step), 100)  # noqa: E731
+    draw = lambda key: mixup.draw_share(key, experiment, jnp.int32(step), 100)  # noqa: E731
     return np.asarray(jax.jit(jax.vmap(draw))(keys))
 
 
@@ -96,14 +96,17 @@ def test_a_step_counts_the_label_of_the_larger_share():
     _, (plain, outputs, _) = look(state, shown._replace(share=jnp.float32(0.8)))
     answers = outputs.mean(0).argmax(-1)
     flipped = look(state, shown._replace(share=jnp.float32(0.2)))[1][0]
-    assert float(plain) == (answers == batch().labels).mean()
-    assert float(flipped) == (answers == batch().labels[::-1]).mean()
+    assert float(plain["accuracy"]) == (answers == batch().labels).mean()
+    assert float(flipped["accuracy"]) == (answers == batch().labels[::-1]).mean()
 
 
 @pytest.mark.slow
 def test_every_memory_strategy_sees_the_same_mixture():
     (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory="time=recompute(1)")
-    assert_same_bits(training.given(program, state, batch()), training.given(other, same, batch()))
+    assert_same_bits(
+        training.objective.encode_batch(program, state, batch()),
+        training.objective.encode_batch(other, same, batch()),
+    )
     step = lambda program: jax.jit(functools.partial(training.train_step, program))  # noqa: E731
     (_, first), (_, second) = step(program)(state, batch()), step(other)(same, batch())
     np.testing.assert_allclose(first.loss, second.loss, rtol=1e-6)
@@ -116,5 +119,5 @@ def test_frames_that_cannot_be_blended_are_refused():
 
     experiment = dataclasses.replace(make(mixup=0.5), encode=encode)
     program, state = training.initialize(experiment, steps=10)
-    with pytest.raises(training.ExperimentError, match="these are int32"):
-        training.given(program, state, batch())
+    with pytest.raises(training.errors.ExperimentError, match="these are int32"):
+        training.objective.encode_batch(program, state, batch())

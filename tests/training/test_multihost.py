@@ -110,7 +110,7 @@ def test_a_signal_to_any_saves_everywhere_and_another_number_goes_on(tmp_path):
     assert f"saved after step {step} of" in said(tmp_path)
     assert len([r for r in records(run) if r["kind"] == "train"]) == step
     resumed = begin(tmp_path, 1, "--resume", run, "--epochs", "2")
-    assert end(resumed) == [0] and f"going on after step {step}" in said(tmp_path)
+    assert end(resumed) == [0] and f"resuming after step {step}" in said(tmp_path)
 
 
 def test_other_options_than_process_0_are_refused(tmp_path):
@@ -142,19 +142,19 @@ def test_other_options_than_process_0_are_refused(tmp_path):
     ],
 )
 def test_processes_that_cannot_find_each_other_are_told_why(coordinator, count, number, cure):
-    with pytest.raises(training.MeshError, match=re.escape(cure)):
+    with pytest.raises(training.errors.MeshError, match=re.escape(cure)):
         multihost.connect(coordinator, processes=count, process=number)
 
 
 @pytest.mark.fast
 def test_one_process_decides_for_itself():
     multihost.connect(None)
-    assert multihost.leads() and multihost.decided(lambda: "so") == "so"
-    wishes = multihost.Wishes(training.make_mesh())
+    assert multihost.is_leader() and multihost.broadcast(lambda: "so") == "so"
+    wishes = multihost.AnyProcess(training.sharding.make_mesh())
     assert [wishes(False), wishes(True)] == [False, True]
 
 
 @pytest.mark.fast
 def test_nobody_who_listens_is_told():
-    with pytest.raises(training.MeshError, match="process 0 does not listen at localhost:"):
+    with pytest.raises(training.errors.MeshError, match="process 0 does not listen at localhost:"):
         multihost.connect(f"localhost:{free_port()}", processes=2, process=1, timeout=0)

@@ -13,7 +13,7 @@ from tests.training.conftest import make
 
 def marks(network):
     params = nnx.split(network, nnx.Param, ...)[1]
-    leaves = jax.tree_util.tree_leaves_with_path(training.decayed(params))
+    leaves = jax.tree_util.tree_leaves_with_path(training.optimizer.decay_mask(params))
     return {jax.tree_util.keystr(path): mark for path, mark in leaves}
 
 
@@ -143,7 +143,7 @@ def test_adaptive_clipping_bounds_each_unit_by_its_own_size():
 
 def test_clipping_bounds_the_norm_and_keeps_the_structure_of_the_state():
     params = {"w": jnp.full((3, 3), 100.0)}
-    free, bound = (training.clipped(optax.sgd(1.0), norm) for norm in (None, 0.5))
+    free, bound = (training.optimizer.with_clipping(optax.sgd(1.0), norm) for norm in (None, 0.5))
     updates, _ = bound.update(params, bound.init(params), params)
     assert jnp.linalg.norm(updates["w"]) == pytest.approx(0.5)
     # So a run that diverged can be resumed with a bound.

@@ -58,13 +58,13 @@ def long(network, **fields):
 
 
 def planned(experiment, strategies=None, **options):
-    noise = training.load_dataset(experiment)
-    return training.plan(experiment, dataset=noise, strategies=strategies, **options)
+    noise = training.config.load_dataset(experiment)
+    return training.planning.plan(experiment, dataset=noise, strategies=strategies, **options)
 
 
 def bytes_of(experiment, strategy):
-    noise = training.load_dataset(experiment)
-    step, arguments = training.step_under(experiment, strategy, dataset=noise)
+    noise = training.config.load_dataset(experiment)
+    step, arguments = training.planning.training_step(experiment, strategy, dataset=noise)
     return memory.measure(step, *arguments).total_bytes
 
 
@@ -113,7 +113,7 @@ def test_what_is_chosen_needs_what_was_planned():
     """Read off the step that a session compiled for training."""
     plan, _ = plan_of("vgg")
     chosen = plan.choose(plan.admitted[0].measured.total_bytes / 10)
-    session = training.prepare(training.under(long(vgg), chosen.strategy))
+    session = training.prepare(training.planning.with_strategy(long(vgg), chosen.strategy))
     assert memory.analysed(session.train, session.experiment.batch) == chosen.measured
 
 
@@ -134,36 +134,38 @@ def small_plan():
 @pytest.mark.slow
 @pytest.mark.parametrize("field", ["batch", "timesteps"])
 def test_the_largest_value_that_fits_does_and_one_more_does_not(field):
-    plan, noise = small_plan(), training.load_dataset(SMALL)
+    plan, noise = small_plan(), training.config.load_dataset(SMALL)
     budget = 4 * plan.leanest.measured.total_bytes
-    strategy, value = training.largest(SMALL, field, budget, plan, dataset=noise)
+    strategy, value = training.planning.largest(SMALL, field, budget, plan, dataset=noise)
     assert value > getattr(SMALL, field) and strategy in PACKED
-    fits, over = (training.override(SMALL, {field: n}) for n in (value, value + 1))
+    fits, over = (training.config.override(SMALL, {field: n}) for n in (value, value + 1))
     assert bytes_of(fits, strategy) <= budget
     for other in PACKED:  # nor with another strategy
         assert bytes_of(over, other) > budget
 
 
 def test_the_largest_value_is_none_where_nothing_fits():
-    plan, noise = small_plan(), training.load_dataset(SMALL)
-    strategy, value = training.largest(SMALL, "batch", 1000, plan, dataset=noise)
+    plan, noise = small_plan(), training.config.load_dataset(SMALL)
+    strategy, value = training.planning.largest(SMALL, "batch", 1000, plan, dataset=noise)
     assert value == 0 and strategy in PACKED
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("field", ["depth", "learning_rate", "memory", "name", "patience"])
 def test_only_a_whole_number_can_be_enlarged(field):
-    with pytest.raises(training.ExperimentError, match=f"no whole-number field '{field}'.*batch"):
-        training.whole_number(SMALL, field)
-    assert training.whole_number(SMALL, "side") == SIDE
+    with pytest.raises(
+        training.errors.ExperimentError, match=f"no whole-number field '{field}'.*batch"
+    ):
+        training.planning.integer_field(SMALL, field)
+    assert training.planning.integer_field(SMALL, "side") == SIDE
 
 
 @pytest.mark.fast
 def test_a_strategy_replaces_that_of_the_experiment_and_as_written_leaves_it():
     experiment = dataclasses.replace(SMALL, memory="pack=True")
-    assert training.under(experiment, memory.Strategy()) is experiment
-    assert training.under(experiment, PACKED[1]).memory == str(PACKED[1])
-    offered = training.strategies_of(SMALL)
+    assert training.planning.with_strategy(experiment, memory.Strategy()) is experiment
+    assert training.planning.with_strategy(experiment, PACKED[1]).memory == str(PACKED[1])
+    offered = training.planning.network_strategies(SMALL)
     assert offered == nn.candidates(perceptron(SMALL, nnx.Rngs(0)))
 
 
@@ -172,16 +174,18 @@ def test_an_experiment_that_fails_is_not_taken_for_a_strategy_that_is_refused():
     def broken(*arguments):
         raise ValueError("a defect of its own")
 
-    noise = training.load_dataset(SMALL)
+    noise = training.config.load_dataset(SMALL)
     for part in ("network", "encode", "optimizer"):
         experiment = dataclasses.replace(SMALL, **{part: broken})
-        with pytest.raises(training.ExperimentError, match=f"{part}.* a defect of its own"):
-            training.plan(experiment, dataset=noise, strategies=[memory.Strategy()])
+        with pytest.raises(training.errors.ExperimentError, match=f"{part}.* a defect of its own"):
+            training.planning.plan(experiment, dataset=noise, strategies=[memory.Strategy()])
     wide = dataclasses.replace(SMALL, encode=lambda e, x, key: encode(e, x, key)[..., :2, :])
-    with pytest.raises(training.ExperimentError, match="the network failed.*time first"):
-        training.plan(wide, dataset=noise, strategies=[memory.Strategy()])
+    with pytest.raises(training.errors.ExperimentError, match="the network failed.*time first"):
+        training.planning.plan(wide, dataset=noise, strategies=[memory.Strategy()])
     with pytest.raises(memory.StrategyError, match="no strategy is admitted.*nn.Reversible"):
-        training.plan(SMALL, dataset=noise, strategies=[memory.parse_strategy("depth=reverse")])
+        training.planning.plan(
+            SMALL, dataset=noise, strategies=[memory.parse_strategy("depth=reverse")]
+        )
 
 
 @pytest.mark.slow
@@ -190,7 +194,11 @@ def test_an_experiment_that_fails_is_not_taken_for_a_strategy_that_is_refused():
 def test_the_whole_menu_on_larger_networks(name, order):
     experiment = long(NETWORKS[name], widths=(8, 8, 16), side=16, order=order)
     plan = planned(experiment)
-    assert len(plan.admitted) == len(plan.candidates) == len(training.strategies_of(experiment))
+    assert (
+        len(plan.admitted)
+        == len(plan.candidates)
+        == len(training.planning.network_strategies(experiment))
+    )
     whole, least = plan.admitted[0].measured, plan.leanest.measured
     share = {"time": 10, "layer": 4 / 3}[order]
     assert share * least.total_bytes < whole.total_bytes

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import training
-from snnjax.training import checkpoints
+from snnjax.training.checkpoints import integrity
 from tests.training.conftest import assert_same_bits
 from tests.training.test_loop import fresh, stop_after
 
@@ -23,8 +23,9 @@ def ill(session, *, at, **fields):
     def train(state, batch):
         if int(state.position) not in at:
             return session.train(state, batch)
-        metrics = training.TrainMetrics(
-            *jnp.full((4,), jnp.nan), jnp.zeros((), bool), jnp.zeros(())
+        loss, accuracy, norm, rate = jnp.full((4,), jnp.nan)
+        metrics = training.step.TrainMetrics(
+            loss, {"accuracy": accuracy}, norm, rate, jnp.zeros((), bool), jnp.zeros(())
         )
         if experiment.not_finite == "skip":  # what train_step does then
             return state._replace(step=state.step + 1, position=state.position + 1), metrics
@@ -39,8 +40,8 @@ def by_hand(session, positions):
     state = session.state
     for position in positions:
         state = state._replace(position=jnp.asarray(position, jnp.int32))
-        batch = training.sharded(session.loader.batch(position), session.mesh)
-        state, _ = session.train(training.place(state, session.mesh), batch)
+        batch = training.sharding.shard_batch(session.loader.batch(position), session.mesh)
+        state, _ = session.train(training.sharding.place(state, session.mesh), batch)
     return state
 
 
@@ -89,7 +90,7 @@ def test_without_a_checkpoint_it_goes_back_to_the_start(compiled, run):
 
 def test_the_fourth_rollback_to_one_step_ends_the_run(compiled, run):
     session = ill(compiled, at=set(range(2, 40)), **ROLLBACK)
-    with pytest.raises(training.NotFiniteError, match="3 rollbacks did not help") as error:
+    with pytest.raises(training.errors.NotFiniteError, match="3 rollbacks did not help") as error:
         training.fit(session, run)
     assert error.value.step == 2
     assert len([r for r in run.records() if r["kind"] == "rollback"]) == 3
@@ -104,7 +105,7 @@ def test_a_stream_past_its_bound_is_never_rolled_back(compiled, run):
         state, metrics = session.train(state, batch)
         return state, metrics._replace(stream=jnp.full((), 2.0))
 
-    with pytest.raises(training.StreamBoundError):
+    with pytest.raises(training.errors.StreamBoundError):
         training.fit(dataclasses.replace(session, train=train), run, warn=pytest.fail)
 
 
@@ -123,4 +124,4 @@ def test_a_rollback_passes_over_damaged_checkpoints(compiled, run):
     result = training.fit(session, run, warn=said.append, report=report)
     assert_same_bits(result.state, by_hand(compiled, [0, 1, *range(6, 14)]))
     assert "back to step 2" in said[-1]
-    assert checkpoints.whole(run.checkpoints / "00000010")
+    assert integrity.is_complete(run.checkpoints / "00000010")

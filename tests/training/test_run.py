@@ -11,18 +11,18 @@ from tests.training.conftest import make
 def test_a_new_run_holds_what_defines_it(tmp_path):
     run = training.Run.create(tmp_path / "a" / "b", make(), "text")
     assert run.source.read_text() == "text"
-    assert run.config() == json.loads(json.dumps(training.plain_values(make())))
+    assert run.config() == json.loads(json.dumps(training.config.plain_values(make())))
     versions = json.loads((run.path / "versions.json").read_text())
     assert {"python", "packages", "devices"} <= set(versions)
     assert training.Run.open(run.path).path == run.path
 
 
 def test_what_is_there_is_not_overwritten(tmp_path, run):
-    with pytest.raises(training.RunError, match="--resume"):
+    with pytest.raises(training.errors.RunError, match="--resume"):
         training.Run.create(run.path, make(), "")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("")
-    with pytest.raises(training.RunError, match="never overwritten"):
+    with pytest.raises(training.errors.RunError, match="never overwritten"):
         training.Run.create(tmp_path / "mine", make(), "")
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
@@ -33,15 +33,15 @@ def test_an_empty_folder_may_be_used(tmp_path):
 
 
 def test_only_runs_are_opened(tmp_path):
-    with pytest.raises(training.RunError, match="no run directory"):
+    with pytest.raises(training.errors.RunError, match="no run directory"):
         training.Run.open(tmp_path)
-    with pytest.raises(training.RunError, match="not there"):
+    with pytest.raises(training.errors.RunError, match="not there"):
         training.Run.open(tmp_path / "none")
 
 
 def test_a_damaged_configuration_is_named(run):
     (run.path / "config.json").write_text("{")
-    with pytest.raises(training.RunError, match="config.json is damaged"):
+    with pytest.raises(training.errors.RunError, match="config.json is damaged"):
         run.config()
 
 
@@ -60,7 +60,7 @@ def test_records_are_rewound_and_a_cut_line_is_dropped(run):
 def test_two_processes_do_not_train_in_one_directory(run):
     with (
         run.locked(),
-        pytest.raises(training.RunError, match="another process"),
+        pytest.raises(training.errors.RunError, match="another process"),
         training.Run.open(run.path).locked(),
     ):
         pass

@@ -1,6 +1,7 @@
 """What cannot be trained is refused before anything is written."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from tests.training.conftest import make
 
 
 def refuse(match, **functions):
-    with pytest.raises(training.ExperimentError, match=match):
+    with pytest.raises(training.errors.ExperimentError, match=match):
         training.prepare(dataclasses.replace(make(), **functions))
 
 
@@ -46,8 +47,14 @@ def test_functions_that_fail_are_named():
     refuse("encode.* failed: KeyError", encode=broken)
     refuse("schedule.* failed: KeyError", schedule=broken)
     refuse("optimizer.* failed: KeyError", optimizer=broken)
-    refuse("failed: KeyError", loss=broken)
-    refuse("one number per example", loss=lambda experiment, outputs, labels: jnp.mean(outputs))
+    refuse("task.* failed: KeyError", task=broken)
+    refuse("failed: KeyError", task=functools.partial(training.classification, loss=broken))
+
+    def mean(experiment, outputs, labels):
+        return jnp.mean(outputs)
+
+    task = functools.partial(training.classification, loss=mean)
+    refuse("one number per example", task=task)
 
 
 def test_frames_that_do_not_fit_the_network():
@@ -88,22 +95,22 @@ def test_a_network_may_use_one_array_twice():
 
     session = training.prepare(dataclasses.replace(make(), network=network))
     state, metrics = session.train(
-        session.state, training.sharded(session.loader.batch(0), session.mesh)
+        session.state, training.sharding.shard_batch(session.loader.batch(0), session.mesh)
     )
     assert bool(metrics.finite) and len(jax.tree.leaves(state.constants)) == 2
 
 
 def test_options_of_the_compiler_only_where_there_is_a_choice():
-    mesh = training.make_mesh()
-    assert training.compiler_options(mesh, memory_scheduler=False) is None
-    assert training.compiler_options(mesh, memory_scheduler=True) == {
+    mesh = training.sharding.make_mesh()
+    assert training.sharding.compiler_options(mesh, memory_scheduler=False) is None
+    assert training.sharding.compiler_options(mesh, memory_scheduler=True) == {
         "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     }
     session = training.prepare(make(memory_scheduler=True))
-    batch = training.sharded(session.loader.batch(0), mesh)
+    batch = training.sharding.shard_batch(session.loader.batch(0), mesh)
     assert bool(session.train(session.state, batch)[1].finite)
 
 
 def test_micro_is_an_experiment_file():
-    loaded = training.load_experiment(micro.__file__)
-    assert training.plain_values(loaded) == training.plain_values(micro.config())
+    loaded = training.config.load_experiment(micro.__file__)
+    assert training.config.plain_values(loaded) == training.config.plain_values(micro.config())

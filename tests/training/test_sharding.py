@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from snnjax import data, training
-from snnjax.training.sharding import rows_of
+from snnjax.training.sharding import device_rows
 
 pytestmark = pytest.mark.fast
 
@@ -18,17 +18,17 @@ def loader():
 
 
 def test_a_batch_is_cut_along_its_rows(loader):
-    mesh = training.make_mesh(data=2, fsdp=2, model=2)
-    batch = training.feed(loader, 5, mesh)
+    mesh = training.sharding.make_mesh(data=2, fsdp=2, model=2)
+    batch = training.sharding.feed(loader, 5, mesh)
     for found, expected in zip(batch, loader.batch(5), strict=True):
         assert found.sharding.shard_shape(found.shape)[0] == 4
         np.testing.assert_array_equal(found, expected)
 
 
 def test_rows_of_all_devices_are_the_whole_batch_once(loader):
-    mesh = training.make_mesh(data=4, model=2)
-    assert rows_of(mesh.local_devices, 16, mesh).tolist() == list(range(16))
-    places = training.feed(loader, 0, mesh).labels.sharding.devices_indices_map((16,))
+    mesh = training.sharding.make_mesh(data=4, model=2)
+    assert device_rows(mesh.local_devices, 16, mesh).tolist() == list(range(16))
+    places = training.sharding.feed(loader, 0, mesh).labels.sharding.devices_indices_map((16,))
     rows = sorted(range(16)[place[0]][0] for place in places.values())
     assert rows == [0, 0, 4, 4, 8, 8, 12, 12]  # twice, as the model axis has all of the batch
 
@@ -40,11 +40,11 @@ def test_rows_of_all_devices_are_the_whole_batch_once(loader):
     step=st.integers(0, 400),
 )
 def test_processes_read_disjoint_parts_of_the_one_batch(processes, axes, rows, step):
-    mesh = training.make_mesh(data=axes[0], fsdp=axes[1])
+    mesh = training.sharding.make_mesh(data=axes[0], fsdp=axes[1])
     size = 8 * rows
     loader = data.Loader(data.load("digits").train, batch_size=size, seed=5)
     groups = np.split(mesh.devices.ravel(), processes)  # as processes have them
-    parts = [rows_of(group, size, mesh) for group in groups]
+    parts = [device_rows(group, size, mesh) for group in groups]
     assert sorted(np.concatenate(parts)) == list(range(size))
     read = [loader.batch(step, rows=part) for part in parts]
     whole = loader.batch(step)
@@ -54,12 +54,12 @@ def test_processes_read_disjoint_parts_of_the_one_batch(processes, axes, rows, s
 
 def test_a_mesh_of_ones_own_will_do():
     mesh = jax.make_mesh((2,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:2])
-    batch = training.sharded({"x": np.ones((4, 3), np.float32)}, mesh)
+    batch = training.sharding.shard_batch({"x": np.ones((4, 3), np.float32)}, mesh)
     assert batch["x"].sharding.shard_shape((4, 3)) == (2, 3)
 
 
 def test_a_placed_state_has_buffers_of_its_own():
-    mesh = training.make_mesh()
+    mesh = training.sharding.make_mesh()
     one = jax.numpy.ones(3)
-    placed = training.place((one, one), mesh)
+    placed = training.sharding.place((one, one), mesh)
     assert placed[0].unsafe_buffer_pointer() != placed[1].unsafe_buffer_pointer()

@@ -24,7 +24,7 @@ def test_compiling_for_a_mesh_changes_nothing(session):
     step = jax.jit(functools.partial(training.train_step, session.program))
     batch = session.loader.batch(0)
     plain, _ = step(session.state, batch)
-    meshed, _ = session.train(session.state, training.sharded(batch, session.mesh))
+    meshed, _ = session.train(session.state, training.sharding.shard_batch(batch, session.mesh))
     assert_same_bits(plain, meshed)
 
 
@@ -84,7 +84,9 @@ def test_padding_does_not_count(session):
 def test_evaluation_measures_rates_of_layers_that_spike(session):
     judge = functools.partial(training.eval_step, session.program, rates=True)
     loader = data.evaluation_loader(session.dataset.test, batch_size=180)
-    found = training.evaluate(judge, session.state, loader, session.mesh)
+    found = training.evaluation.evaluate(
+        judge, session.state, loader, session.mesh, task=session.task
+    )
     assert list(found.rates) == ["lif3"]
     assert 0 <= found.rates["lif3"] <= 1
     assert 0 <= found.accuracy <= 1
@@ -94,7 +96,9 @@ def test_a_loss_of_ones_own_is_used():
     def loss(experiment, outputs, labels):
         return jnp.sum(outputs, (0, 2)) * 0 + experiment.width
 
-    experiment = dataclasses.replace(make(), loss=loss)
+    experiment = dataclasses.replace(
+        make(), task=functools.partial(training.classification, loss=loss)
+    )
     program, state = training.initialize(experiment, steps=1)
     batch = data.Loader(experiment.dataset(experiment).train, batch_size=4).batch(0)
     _, metrics = jax.jit(functools.partial(training.train_step, program))(state, batch)
@@ -186,5 +190,7 @@ def test_a_skipped_step_counts_and_changes_nothing_else():
 
 @pytest.mark.fast
 def test_a_batch_that_cannot_be_cut_is_refused():
-    with pytest.raises(training.ExperimentError, match=r"24 .* 5 parts .* of 2 groups .* of 10"):
-        training.check(plain(8, accumulate=5, norm_groups=2))
+    with pytest.raises(
+        training.errors.ExperimentError, match=r"24 .* 5 parts .* of 2 groups .* of 10"
+    ):
+        training.config.check(plain(8, accumulate=5, norm_groups=2))

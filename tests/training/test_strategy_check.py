@@ -12,8 +12,8 @@ AS_WRITTEN = [memory.Strategy()]
 
 
 def findings(experiment, **options):
-    dataset = training.load_dataset(experiment)
-    return training.check_strategies(experiment, dataset=dataset, repeats=1, **options)
+    dataset = training.config.load_dataset(experiment)
+    return training.planning.check_strategies(experiment, dataset=dataset, repeats=1, **options)
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_a_reversible_stream_tells_the_bits_it_has_left():
 
 
 def test_strategies_that_are_not_admitted_are_an_error_that_says_why():
-    with pytest.raises(training.ExperimentError, match="no nn.Reversible"):
+    with pytest.raises(training.errors.ExperimentError, match="no nn.Reversible"):
         findings(micro.config(), strategies=[memory.Strategy(depth=memory.reversal())])
 
 

@@ -38,7 +38,7 @@ def test_the_run_stops_and_says_why(tmp_path):
     session = training.prepare(experiment)
     start = jax.device_get(nnx.to_pure_dict(session.state.params))
     run = training.Run.create(tmp_path / "run", experiment, "# made by a test")
-    with pytest.raises(training.StreamBoundError, match="bits="):
+    with pytest.raises(training.errors.StreamBoundError, match="bits="):
         training.fit(session, run)
     saved = checkpoints.load(
         checkpoints.newest(run.checkpoints), training.prepare(experiment).state

@@ -44,13 +44,15 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def session(path):
-    return training.prepare(training.load_experiment(path))
+    return training.prepare(training.config.load_experiment(path))
 
 
 def again(session, **changes):
     """The session with a state that was not consumed."""
-    _, state = training.initialize_learner(session.experiment, classes=10)
-    return dataclasses.replace(session, state=training.place(state, session.mesh), **changes)
+    _, state = training.unsupervised.initialize(session.experiment, classes=10)
+    return dataclasses.replace(
+        session, state=training.sharding.place(state, session.mesh), **changes
+    )
 
 
 def fitted(session, folder, **options):
@@ -106,7 +108,7 @@ def test_codes_are_what_is_kept(session):
             session.program.network, form=quantization.QFormat(0, 8)
         ),
     )
-    _, state = training.initialize_learner(experiment, classes=10)
+    _, state = training.unsupervised.initialize(experiment, classes=10)
     assert state.params["weights"].dtype == np.uint8
 
 
@@ -121,17 +123,17 @@ def test_codes_are_what_is_kept(session):
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_runs(session, changes, words):
-    with pytest.raises(training.ExperimentError, match=words):
+    with pytest.raises(training.errors.ExperimentError, match=words):
         training.prepare(dataclasses.replace(session.experiment, **changes))
 
 
 def test_gradients_are_refused_by_name(session):
-    with pytest.raises(training.ExperimentError, match="learns by plasticity"):
+    with pytest.raises(training.errors.ExperimentError, match="learns by plasticity"):
         training.initialize(session.experiment, steps=1)
 
 
 def test_options_about_gradients_are_not_there(session, path, capsys):
-    fields = training.plain_fields(session.experiment)
+    fields = training.config.plain_fields(session.experiment)
     assert {"batch", "epochs", "assign"} <= set(fields)
     assert not {"learning_rate", "memory", "timesteps"} & set(fields)
     assert cli.main(argv=["train", str(path), "--learning-rate", "0.1"]) == 2

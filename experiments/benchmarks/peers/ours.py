@@ -139,7 +139,9 @@ def _trained(problem, variant):
 
     state = (params, optimizer.init(params), start.statistics)
     state = jax.tree.map(lambda x: jnp.array(x, copy=True), state)
-    options = training.compiler_options(training.make_mesh(), memory_scheduler=variant.lean)
+    options = training.sharding.compiler_options(
+        training.sharding.make_mesh(), memory_scheduler=variant.lean
+    )
     compiling = jax.jit(train, donate_argnums=0, compiler_options=options)
     return stepping(compiling, state, jnp.asarray(problem.inputs), jnp.asarray(problem.labels))
 

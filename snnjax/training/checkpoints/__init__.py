@@ -2,32 +2,13 @@
 
 from snnjax.training.checkpoints.background import Saver
 from snnjax.training.checkpoints.store import (
-    Writing,
-    begin,
     best,
     load,
     load_newest,
     newest,
-    of_step,
-    prune,
     save,
+    step_path,
     steps,
-    sweep,
-    whole,
 )
 
-__all__ = [
-    "Saver",
-    "Writing",
-    "begin",
-    "best",
-    "load",
-    "load_newest",
-    "newest",
-    "of_step",
-    "prune",
-    "save",
-    "steps",
-    "sweep",
-    "whole",
-]
+__all__ = ["Saver", "best", "load", "load_newest", "newest", "save", "step_path", "steps"]

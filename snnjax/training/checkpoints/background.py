@@ -1,11 +1,11 @@
-"""Checkpoints written beside the training: the next steps run while the last state is written.
+"""Checkpoints written in the background while training goes on.
 
     with Saver(folder, keep=2, step=start) as saver:
-        saver.save(state)           waits for the save before, copies the state and returns
-        saver.wait()                until the checkpoint is whole and the old ones are gone
+        saver.save(state)           waits for the previous save, copies the state and returns
+        saver.wait()                until the checkpoint is complete and old ones are deleted
 
-One checkpoint is written at a time. What goes wrong in the writing thread, a full disk say, is
-raised by the next call in the thread that trains.
+One checkpoint is written at a time. An error of the writing thread, such as a full disk, is raised
+by the next call in the training thread.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 
 from snnjax.training.checkpoints import store
-from snnjax.training.multihost import leads
+from snnjax.training.multihost import is_leader
 from snnjax.training.state import TrainState
 
 __all__ = ["Saver"]
@@ -25,9 +25,9 @@ class Saver:
     """Writes the checkpoints of one run.
 
     Args:
-        folder: Where the checkpoints are.
-        keep: How many of the newest ones stay.
-        step: Steps done before; a checkpoint of that step is there already, if of any.
+        folder: Folder of the checkpoints.
+        keep: Number of newest checkpoints to keep.
+        step: Steps done before; a checkpoint of that step may exist already.
     """
 
     def __init__(self, folder: Path, *, keep: int, step: int):
@@ -35,51 +35,51 @@ class Saver:
         self.saved = {step} & set(store.steps(folder))
         self.writing: Future[None] | None = None
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        if leads():
-            store.sweep(folder)
+        if is_leader():
+            store.delete_partial(folder)
 
     def save(
-        self, state: TrainState, *, accuracy: float | None = None, spare: int | None = None
+        self, state: TrainState, *, score: float | None = None, spare: int | None = None
     ) -> bool:
-        """Starts to write a checkpoint, where there is none of this step.
+        """Starts to write a checkpoint, unless this step has one.
 
         Args:
-            state: What to save; it may be donated to the next step at once.
-            accuracy: Of the evaluation at this step.
-            spare: The step of the best checkpoint, which stays whatever its age.
+            state: State to save; it may be donated to the next step at once.
+            score: Score of the evaluation at this step.
+            spare: Step of the best checkpoint, which is kept at any age.
 
         Returns:
-            Whether there was none.
+            True if a checkpoint is being written.
 
         Raises:
-            Exception: Whatever went wrong in writing the checkpoint before.
+            Exception: Any error of writing the previous checkpoint.
         """
         self.wait()
         step = int(state.step)
         if step in self.saved:
             return False
-        writing = store.begin(self.folder, state, accuracy=accuracy)
+        writing = store.begin(self.folder, state, score=score)
         self.saved.add(step)
         self.writing = self.thread.submit(self._finish, writing, step, spare)
         return True
 
     def wait(self) -> None:
-        """Waits until what was to be saved is saved.
+        """Waits until the checkpoint being written is complete.
 
         Raises:
-            Exception: Whatever went wrong in writing it.
+            Exception: Any error of writing it.
         """
         writing, self.writing = self.writing, None
         if writing is not None:
             writing.result()
 
     def check(self) -> None:
-        """Raises what went wrong in writing, if it has already; does not wait."""
+        """Raises an error of writing that has already occurred; does not wait."""
         if self.writing is not None and self.writing.done():
             self.wait()
 
     def rewind(self, step: int) -> None:
-        """Forgets the checkpoints after a step, as they are going to be made again."""
+        """Forgets the checkpoints after a step, which will be made again."""
         self.saved = {saved for saved in self.saved if saved <= step}
 
     def __enter__(self) -> Saver:
@@ -91,7 +91,7 @@ class Saver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits; an error that is leaving already is not replaced by one of the writing thread."""
+        """Waits; an error from inside the block takes precedence over the writing thread's."""
         del kind, trace
         try:
             self.wait()
@@ -105,9 +105,9 @@ class Saver:
         try:
             writing.finish()
         except Exception:
-            # Half a checkpoint on a full disk is in the way of everything else.
-            if leads():
-                store.sweep(self.folder)
+            # A partial checkpoint would keep a full disk full.
+            if is_leader():
+                store.delete_partial(self.folder)
             raise
-        if leads():
+        if is_leader():
             store.prune(self.folder, keep=self.keep, spare=spare, last=step)

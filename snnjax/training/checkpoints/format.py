@@ -1,12 +1,13 @@
-"""What a checkpoint says of itself, and how one of an older form is read.
+"""Format of checkpoints: the note beside the arrays, and migrations from older forms.
 
-    {"schema": 3, "leaves": {".params['w']": "float32[3, 4]", ...}, "accuracy": 0.91}
+    {"schema": 4, "leaves": {".params['w']": "float32[3, 4]", ...}, "score": 0.91}
 
-is written beside the arrays. A checkpoint without a schema is of form 1. Between a form and the
-next there is a `Migration`; several are done one after the other:
+A checkpoint without a schema is of form 1. A `Migration` leads from a form to the next; several are
+applied one after the other:
 
-    form 1 -> 2     the note says its schema, and sizes.json is always there; the same arrays
+    form 1 -> 2     the note holds its schema, and sizes.json always exists; the same arrays
     form 2 -> 3     the state holds the scale of a float16 loss
+    form 3 -> 4     the note holds a score, higher is better, instead of the accuracy
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ __all__ = [
     "SCHEMA",
     "Migration",
     "Unscaled",
+    "check_model",
     "leaves",
     "migrate",
     "note",
-    "refuse",
     "saved_form",
+    "saved_score",
 ]
 
 
@@ -38,10 +40,9 @@ class Migration(NamedTuple):
     """Between one form and the next.
 
     Attributes:
-        older: `tree -> tree`: of arrays' shapes as the newer form has them, to those that the older
-            one has.
-        newer: `(tree, state) -> tree`: of arrays as the older form had them, to the newer form;
-            what the older one did not know is taken from the state before the first step.
+        older: `tree -> tree`: shapes of the arrays in the newer form to those in the older form.
+        newer: `(tree, state) -> tree`: arrays in the older form to those in the newer form; arrays
+            that the older form lacks are taken from the state before the first step.
     """
 
     older: Callable[[PyTree], PyTree]
@@ -49,7 +50,7 @@ class Migration(NamedTuple):
 
 
 class Unscaled(NamedTuple):
-    """A state of form 2: all that it had before there was a loss scale."""
+    """A state of form 2, without a loss scale."""
 
     step: Any
     position: Any
@@ -67,20 +68,31 @@ MIGRATIONS: Sequence[Migration] = (
         older=lambda tree: Unscaled(*tree[: len(Unscaled._fields)]),
         newer=lambda tree, state: TrainState(*tree, loss_scale=state.loss_scale),
     ),
+    Migration(older=lambda tree: tree, newer=lambda tree, _: tree),
 )
 """From form 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA = len(MIGRATIONS) + 1
-"""The form that is written."""
+"""The form of new checkpoints."""
 
 
-def note(state: TrainState, *, accuracy: float | None) -> dict[str, Any]:
-    """What a checkpoint says of itself."""
-    return {"schema": SCHEMA, "leaves": leaves(state), "accuracy": accuracy}
+def note(state: TrainState, *, score: float | None) -> dict[str, Any]:
+    """Note of a checkpoint.
+
+    Args:
+        state: The saved state.
+        score: `Task.score` of the evaluation at this step; None if there was none.
+    """
+    return {"schema": SCHEMA, "leaves": leaves(state), "score": score}
+
+
+def saved_score(note: Mapping[str, Any]) -> float | None:
+    """Score in a note of any form; forms up to 3 hold the accuracy of a classification."""
+    return note.get("score", note.get("accuracy"))
 
 
 def leaves(state: PyTree) -> dict[str, str]:
-    """What identifies a model: the path, type and shape of every array."""
+    """Identity of a model: the path, type and shape of every array."""
     found = jax.tree_util.tree_leaves_with_path(state)
     return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in found}
 
@@ -88,7 +100,7 @@ def leaves(state: PyTree) -> dict[str, str]:
 def saved_form(
     state: TrainState, schema: int, *, migrations: Sequence[Migration] = MIGRATIONS
 ) -> PyTree:
-    """The shapes, types and shardings that a checkpoint of some form has of such a state."""
+    """Shapes, types and shardings of a state in a checkpoint of some form."""
     tree: PyTree = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
@@ -104,24 +116,24 @@ def migrate(
     *,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> TrainState:
-    """What a checkpoint of some form held, in the present form."""
+    """Content of a checkpoint of some form, in the present form."""
     for migration in migrations[schema - 1 :]:
         tree = migration.newer(tree, state)
     return tree
 
 
-def refuse(path: Path, said: Mapping[str, Any], form: PyTree) -> None:
-    """Checks that a checkpoint is of the model at hand.
+def check_model(path: Path, note: Mapping[str, Any], form: PyTree) -> None:
+    """Checks that a checkpoint belongs to the model at hand.
 
     Args:
         path: The checkpoint.
-        said: Its note.
+        note: Its note.
         form: From `saved_form`.
 
     Raises:
-        CheckpointError: It is of another model; the message tells the difference.
+        CheckpointError: It belongs to another model; the message names the difference.
     """
-    saved, here = said.get("leaves", {}), leaves(form)
+    saved, here = note.get("leaves", {}), leaves(form)
     differing = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]
     if not differing:
         return

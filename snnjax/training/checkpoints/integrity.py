@@ -1,7 +1,7 @@
-"""Whether a checkpoint is whole: the bytes of each of its files, written down when it was made.
+"""Integrity of checkpoints: the size of each file, recorded when the checkpoint was made.
 
-A disk that fills, a copy that stops, a machine that loses power leave files that are missing or
-cut short. Orbax finds most of that as well, but only on reading everything, and tells it by pages.
+A full disk, an aborted copy or a power failure leave files that are missing or truncated. Orbax
+detects most of that as well, but only on reading everything, and reports it at length.
 """
 
 from __future__ import annotations
@@ -13,46 +13,46 @@ from typing import Any
 from snnjax.training.checkpoints.format import SCHEMA
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
 
-__all__ = ["checked_note", "damaged", "whole", "write_sizes"]
+__all__ = ["checked_note", "damage", "is_complete", "write_sizes"]
 
 _SIZES = "sizes.json"
 
 
 def write_sizes(path: Path) -> None:
-    """Writes down the sizes of all files of a checkpoint that is complete."""
+    """Records the sizes of all files of a complete checkpoint."""
     (path / _SIZES).write_text(json.dumps(_sizes(path)))
 
 
 def checked_note(path: Path) -> dict[str, Any]:
-    """What a checkpoint says of itself (`format.note`), once its files were found to be there.
+    """Note of a checkpoint (`format.note`) whose files have their recorded sizes.
 
     Raises:
-        DamagedCheckpointError: Files are missing or cut short, or cannot be understood.
+        DamagedCheckpointError: Files are missing, truncated or unreadable.
         CheckpointError: It was made by a newer snnjax.
     """
-    written = _written_down(path)
-    for name, size in (written or {}).items():
+    recorded = _recorded_sizes(path)
+    for name, size in (recorded or {}).items():
         here = _size(path / name)
         if here != size:
             shown = "no" if here is None else here
-            raise damaged(path, ValueError(f"{name} has {shown} bytes instead of {size}"))
-    said = _note(path)
-    form = said.setdefault("schema", 1)
+            raise damage(path, ValueError(f"{name} has {shown} bytes instead of {size}"))
+    note = _note(path)
+    form = note.setdefault("schema", 1)
     if not isinstance(form, int) or form < 1:
-        raise damaged(path, ValueError(f"its schema is {form!r}"))
+        raise damage(path, ValueError(f"its schema is {form!r}"))
     if form > SCHEMA:
         raise CheckpointError(
             f"the checkpoint {path} was made by a newer snnjax (its schema is {form}, this one "
             f"reads up to {SCHEMA}): pip install --upgrade snnjax"
         )
-    # In form 1 the sizes were written last, and the checkpoint of a killed run went without them.
-    if written is None and form > 1:
-        raise damaged(path, FileNotFoundError(f"{_SIZES} is missing"))
-    return said
+    # In form 1 the sizes were written last, so that a killed run left a checkpoint without them.
+    if recorded is None and form > 1:
+        raise damage(path, FileNotFoundError(f"{_SIZES} is missing"))
+    return note
 
 
-def whole(path: Path) -> bool:
-    """Whether a checkpoint is there with all its files; its arrays are not read.
+def is_complete(path: Path) -> bool:
+    """True if a checkpoint exists with all its files; its arrays are not read.
 
     Raises:
         CheckpointError: It was made by a newer snnjax.
@@ -63,10 +63,10 @@ def whole(path: Path) -> bool:
         return False
 
 
-def damaged(path: Path, error: Exception) -> DamagedCheckpointError:
-    """The error about a checkpoint that could not be read, in one sentence."""
+def damage(path: Path, error: Exception) -> DamagedCheckpointError:
+    """Error about an unreadable checkpoint, in one sentence."""
     reason = " ".join(str(error).split())
-    # TensorStore appends pages of its own settings.
+    # TensorStore appends its settings at length.
     short = reason if len(reason) <= 160 else reason[:160] + "..."
     return DamagedCheckpointError(
         f"the checkpoint {path} cannot be read ({type(error).__name__}: {short})"
@@ -81,17 +81,17 @@ def _note(path: Path) -> dict[str, Any]:
     except PermissionError:
         raise  # no fault of the checkpoint
     except Exception as error:
-        raise damaged(path, error) from error
+        raise damage(path, error) from error
 
 
-def _written_down(path: Path) -> dict[str, int] | None:
-    """The sizes that were written down; None where there are none."""
+def _recorded_sizes(path: Path) -> dict[str, int] | None:
+    """Recorded sizes; None if there are none."""
     try:
         return dict(json.loads((path / _SIZES).read_text()))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
-        raise damaged(path, error) from error
+        raise damage(path, error) from error
 
 
 def _sizes(path: Path) -> dict[str, int]:

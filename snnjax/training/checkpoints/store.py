@@ -1,14 +1,13 @@
 """Checkpoints of the whole `TrainState`, one folder per step, written by Orbax.
 
     FOLDER/00000440/        the state after 440 steps
-        sizes.json          the bytes of every other file, by which damage is found
+        sizes.json          size of every other file, to detect damage
         ...                 Orbax' files, with the note of `training.checkpoints.format`
 
-A checkpoint appears under its name only when it is complete, and disappears from its name before
-it is deleted, so that killing the process at any moment leaves whole checkpoints only. One that
-was damaged afterwards is passed over for the one before. Loading reads arrays and JSON; it runs no
-code. Arrays may lie on several devices, and on other devices when they are read than when they
-were written.
+A checkpoint gets its name only when it is complete, and loses it before it is deleted, so that a
+process killed at any moment leaves complete checkpoints only. One that is damaged later is skipped
+for the one before. Loading reads arrays and JSON; it runs no code. Arrays may lie on several
+devices, and on other devices in reading than in writing.
 """
 
 from __future__ import annotations
@@ -22,10 +21,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnjax.training.checkpoints.format import migrate, note, refuse, saved_form
-from snnjax.training.checkpoints.integrity import checked_note, damaged, whole, write_sizes
+from snnjax.training.checkpoints.format import (
+    check_model,
+    migrate,
+    note,
+    saved_form,
+    saved_score,
+)
+from snnjax.training.checkpoints.integrity import (
+    checked_note,
+    damage,
+    is_complete,
+    write_sizes,
+)
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
-from snnjax.training.multihost import decided, leads
+from snnjax.training.multihost import broadcast, is_leader
 from snnjax.training.state import TrainState
 from snnjax.typing import PyTree
 
@@ -33,15 +43,14 @@ __all__ = [
     "Writing",
     "begin",
     "best",
+    "delete_partial",
     "load",
     "load_newest",
     "newest",
-    "of_step",
     "prune",
     "save",
+    "step_path",
     "steps",
-    "sweep",
-    "whole",
 ]
 
 _DIGITS = 8
@@ -52,9 +61,9 @@ class Writing:
     """A checkpoint that is being written.
 
     Attributes:
-        path: Where it appears once it is complete.
-        part: Where it is until then.
-        response: Orbax' handle of the threads that write.
+        path: Path of the complete checkpoint.
+        part: Path until then.
+        response: Orbax' handle of the writing threads.
     """
 
     path: Path
@@ -65,104 +74,105 @@ class Writing:
         """Waits until everything is written and gives the checkpoint its name.
 
         Raises:
-            Exception: Whatever went wrong in writing; the name is then as it was.
+            Exception: Any error of writing; the name is then unchanged.
         """
         self.response.result()
-        if leads():
+        if is_leader():
             write_sizes(self.part)
-            _rename_away(self.path)
+            _take_name(self.path)
             self.part.rename(self.path)
         return self.path
 
 
-def begin(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Writing:
-    """Starts to write a checkpoint named after the step of the state; it returns early.
+def begin(folder: Path, state: TrainState, *, score: float | None = None) -> Writing:
+    """Starts to write a checkpoint named after the step of the state, and returns early.
 
     Args:
-        folder: Where the checkpoints are.
-        state: What to save; it may be donated to the next step at once.
-        accuracy: Of the evaluation at this step, by which `best` chooses.
+        folder: Folder of the checkpoints.
+        state: State to save; it may be donated to the next step at once.
+        score: `Task.score` of the evaluation at this step, by which `best` chooses.
 
     Returns:
-        What to finish. A checkpoint that has the name already is replaced then.
+        The checkpoint being written. On `finish` it replaces one of the same name.
     """
     from orbax.checkpoint import v1 as ocp
 
-    path = of_step(folder, int(state.step))
+    path = step_path(folder, int(state.step))
     part = path.with_name(f"{path.name}.part")
-    said = note(state, accuracy=accuracy)
+    metadata = note(state, score=score)
     response = ocp.save_async(
-        str(part.resolve()), _safe(state), custom_metadata=said, overwrite=True
+        str(part.resolve()), _undonated(state), custom_metadata=metadata, overwrite=True
     )
     return Writing(path, part, response)
 
 
-def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> Path:
-    """Writes a checkpoint and waits for it; a whole one that is there already stays.
+def save(folder: Path, state: TrainState, *, score: float | None = None) -> Path:
+    """Writes a checkpoint and waits for it; an existing complete one is kept.
 
     Args:
-        folder: Where the checkpoints are.
-        state: What to save.
-        accuracy: Of the evaluation at this step, by which `best` chooses.
+        folder: Folder of the checkpoints.
+        state: State to save.
+        score: `Task.score` of the evaluation at this step, by which `best` chooses.
 
     Returns:
         The checkpoint.
     """
-    path = of_step(folder, int(state.step))
-    return path if whole(path) else begin(folder, state, accuracy=accuracy).finish()
+    path = step_path(folder, int(state.step))
+    return path if is_complete(path) else begin(folder, state, score=score).finish()
 
 
 def load(path: Path, state: TrainState) -> TrainState:
-    """Reads a checkpoint into the shape, types and devices of another state.
+    """Reads a checkpoint into the shapes, types and devices of another state.
 
     Args:
         path: The checkpoint.
         state: A state of the same model, such as the one before the first step. Its devices and
-            shardings need not be those that the checkpoint was written from.
+            shardings may differ from those of the saved state.
 
     Raises:
         DamagedCheckpointError: It cannot be read.
-        CheckpointError: It is of another model, or of a newer snnjax.
+        CheckpointError: It belongs to another model, or was made by a newer snnjax.
     """
     from orbax.checkpoint import v1 as ocp
 
-    said = checked_note(path)
-    form = saved_form(state, said["schema"])
-    refuse(path, said, form)
+    note = checked_note(path)
+    form = saved_form(state, note["schema"])
+    check_model(path, note, form)
     try:
-        tree = _laid_out(ocp.load(str(path.resolve()), form), form)
+        tree = _with_shardings(ocp.load(str(path.resolve()), form), form)
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise  # no fault of the checkpoint
     except Exception as error:
-        raise damaged(path, error) from error
-    return migrate(tree, said["schema"], state)
+        raise damage(path, error) from error
+    return migrate(tree, note["schema"], state)
 
 
 def load_newest(
     folder: Path, state: TrainState, *, warn: Callable[[str], None]
 ) -> TrainState | None:
-    """Reads the newest checkpoint that can be read.
+    """Reads the newest readable checkpoint.
 
     Args:
-        folder: Where the checkpoints are.
+        folder: Folder of the checkpoints.
         state: As in `load`.
-        warn: Called with a sentence about each damaged one that is passed over.
+        warn: Called with a sentence about each damaged checkpoint that is skipped.
 
     Returns:
-        Its state; None where there is no checkpoint.
+        Its state; None if there is no checkpoint.
 
     Raises:
-        CheckpointError: All of them are damaged; or one is of another model or of a newer snnjax.
+        CheckpointError: All of them are damaged; or one belongs to another model, or was made by a
+            newer snnjax.
     """
     found = steps(folder)
     if jax.process_count() > 1:
-        found = _agreed(folder, found, warn)
+        found = _common_newest(folder, found, warn)
     for step in reversed(found):
         try:
-            return load(of_step(folder, step), state)
+            return load(step_path(folder, step), state)
         except DamagedCheckpointError as error:
             if jax.process_count() > 1:
-                raise  # the others may have read theirs
+                raise  # other processes may have read theirs
             warn(f"{error.damage}: passed over for the one before it")
     if not found:
         return None
@@ -172,24 +182,24 @@ def load_newest(
     )
 
 
-def _agreed(folder: Path, found: list[int], warn: Callable[[str], None]) -> list[int]:
-    """The newest checkpoint that process 0 finds whole, by the sizes of its files; for all."""
+def _common_newest(folder: Path, found: list[int], warn: Callable[[str], None]) -> list[int]:
+    """The newest checkpoint that process 0 finds complete, on every process."""
 
     def choose() -> str:
         for step in reversed(found):
             try:
-                checked_note(of_step(folder, step))
+                checked_note(step_path(folder, step))
                 return str(step)
             except DamagedCheckpointError as error:
                 warn(f"{error.damage}: passed over for the one before it")
         return str(found[-1]) if found else ""
 
-    chosen = decided(choose)
+    chosen = broadcast(choose)
     return [int(chosen)] if chosen else []
 
 
 def steps(folder: Path) -> list[int]:
-    """The steps of which there is a checkpoint, in rising order; it may be damaged."""
+    """Steps that have a checkpoint, possibly damaged, in rising order."""
     if not folder.is_dir():
         return []
     names = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -197,49 +207,49 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The last checkpoint that is whole, if there is any."""
-    paths = (of_step(folder, step) for step in reversed(steps(folder)))
-    return next(filter(whole, paths), None)
+    """The newest complete checkpoint, or None."""
+    paths = (step_path(folder, step) for step in reversed(steps(folder)))
+    return next(filter(is_complete, paths), None)
 
 
 def best(folder: Path) -> Path | None:
-    """The whole checkpoint with the highest accuracy; of equal ones the first."""
-    paths = [path for step in steps(folder) if whole(path := of_step(folder, step))]
-    judged = [(checked_note(path).get("accuracy"), path) for path in paths]
-    judged = [(accuracy, path) for accuracy, path in judged if accuracy is not None]
-    return max(judged, key=lambda pair: pair[0])[1] if judged else None
+    """The complete checkpoint with the highest score; of equal ones the first."""
+    paths = [path for step in steps(folder) if is_complete(path := step_path(folder, step))]
+    scored = [(saved_score(checked_note(path)), path) for path in paths]
+    scored = [(score, path) for score, path in scored if score is not None]
+    return max(scored, key=lambda pair: pair[0])[1] if scored else None
 
 
 def prune(folder: Path, *, keep: int, spare: int | None = None, last: int | None = None) -> None:
-    """Deletes checkpoints, and what a killed run left behind.
+    """Deletes old checkpoints, and remains of a killed run.
 
     Args:
-        folder: Where the checkpoints are.
-        keep: How many of the newest ones stay, damaged ones not among them.
-        spare: The step of one more that stays, the best one.
-        last: The step that training has reached. Checkpoints of later steps were passed over as
-            damaged: they stay until their step is reached again.
+        folder: Folder of the checkpoints.
+        keep: Number of newest complete checkpoints to keep.
+        spare: Step of one more to keep, the best one.
+        last: Step that training has reached. Checkpoints of later steps were skipped as damaged:
+            they stay until their step is reached again.
     """
     reached = [step for step in steps(folder) if last is None or step <= last]
-    good = [step for step in reached if whole(of_step(folder, step))]
+    good = [step for step in reached if is_complete(step_path(folder, step))]
     for step in set(reached) - set(good[-keep:]):
         if step != spare or step not in good:
-            _rename_away(of_step(folder, step))
-    sweep(folder)
+            _take_name(step_path(folder, step))
+    delete_partial(folder)
 
 
-def sweep(folder: Path) -> None:
-    """Deletes what is no checkpoint: half of one, or one whose name was taken away."""
+def delete_partial(folder: Path) -> None:
+    """Deletes partial checkpoints: unfinished ones, and those whose name was taken."""
     if folder.is_dir():
         for path in folder.iterdir():
             if not path.name.isdecimal():
                 shutil.rmtree(path, ignore_errors=True)
 
 
-def _rename_away(path: Path) -> None:
-    """Takes a checkpoint its name, so that the next `sweep` deletes it.
+def _take_name(path: Path) -> None:
+    """Renames a checkpoint, so that the next `delete_partial` deletes it.
 
-    Deleting takes many operations, renaming one: the name never means half a checkpoint.
+    Renaming is one operation and deleting many: the name never refers to a partial checkpoint.
     """
     if path.exists():
         away = path.with_name(f"{path.name}.deleted")
@@ -252,18 +262,16 @@ def _copied(state: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, state)
 
 
-def _safe(state: TrainState) -> TrainState:
-    """A state whose buffers nobody overwrites while they are written.
-
-    Orbax moves arrays to the host before it returns. On a CPU that moves nothing: it keeps views of
-    buffers that the next training step is given to write into.
-    """
+def _undonated(state: TrainState) -> TrainState:
+    """A state whose buffers no training step overwrites while they are written to disk."""
+    # Orbax copies arrays to the host before it returns. On a CPU it copies nothing and keeps views
+    # of buffers that are donated to the next training step.
     platforms = {device.platform for device in state.step.sharding.device_set}
     return _copied(state) if platforms == {"cpu"} else state
 
 
-def _laid_out(tree: PyTree, form: PyTree) -> PyTree:
-    """Arrays with the very shardings asked for: Orbax gives keys that of their words, a rank up."""
+def _with_shardings(tree: PyTree, form: PyTree) -> PyTree:
+    """Arrays with the requested shardings: Orbax gives keys that of their raw words, of rank 1."""
     return jax.tree.map(
         lambda x, like: x if x.sharding == like.sharding else jax.device_put(x, like.sharding),
         tree,
@@ -271,6 +279,6 @@ def _laid_out(tree: PyTree, form: PyTree) -> PyTree:
     )
 
 
-def of_step(folder: Path, step: int) -> Path:
-    """The checkpoint of a step, there or not."""
+def step_path(folder: Path, step: int) -> Path:
+    """Path of the checkpoint of a step, existing or not."""
     return folder / f"{step:0{_DIGITS}}"
