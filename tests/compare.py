@@ -1,12 +1,22 @@
 """How two results are compared: bit for bit, or relative to the largest entry."""
 
+import os
+
 import chex
 import jax
 import numpy as np
 
+_DEFAULTS = {
+    "xla_backend_optimization_level": 3,
+    "xla_cpu_use_fusion_emitters": True,
+    "xla_cpu_parallel_codegen_split_count": 32,
+}
 # Options of `jax.jit` where programs are compared bit for bit: which products LLVM fuses with a
-# sum, and with them the last bit, depends on how far it optimises (not at all in most tests).
-AS_USERS_DO = {"xla_backend_optimization_level": 3}
+# sum, and with them the last bit, depends on how far it optimises. They undo what `conftest.py`
+# sets, and nothing else: another release of XLA may not know them.
+AS_USERS_DO = {
+    name: value for name, value in _DEFAULTS.items() if name in os.environ.get("XLA_FLAGS", "")
+}
 
 
 def largest_error(actual, expected) -> float:

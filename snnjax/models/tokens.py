@@ -98,10 +98,10 @@ def mlp_branch(
     rngs: nnx.Rngs,
 ) -> nn.Sequential:
     """The MLP of a block, `[T, B, N, width] -> [T, B, N, width]`, `expansion * width` inside."""
-    inside, init = expansion * width, nnx.initializers.he_normal()
+    inside = expansion * width
     return nn.Sequential(
-        *(neuron(), nn.Linear(width, inside, kernel_init=init, rngs=rngs), norm(inside)),
-        *(neuron(), nn.Linear(inside, width, kernel_init=init, rngs=rngs), norm(width)),
+        *(neuron(), nn.Linear(width, inside, kernel_init=nn.he_normal, rngs=rngs), norm(inside)),
+        *(neuron(), nn.Linear(inside, width, kernel_init=nn.he_normal, rngs=rngs), norm(width)),
     )
 
 

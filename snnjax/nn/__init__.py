@@ -20,6 +20,7 @@ from snnjax.nn.contract import (
 from snnjax.nn.data_parallel import local_rows, pmean_statistics, with_data_axes
 from snnjax.nn.disabled import Disabled
 from snnjax.nn.dropout import Dropout
+from snnjax.nn.initialization import he_normal
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import Precision, parse_precision, with_precision
 from snnjax.nn.network import Network
@@ -103,6 +104,7 @@ __all__ = [
     "mean_over_steps",
     "candidates",
     "with_data_axes",
+    "he_normal",
     "local_rows",
     "parse_precision",
     "replace",

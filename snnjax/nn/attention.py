@@ -28,6 +28,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory, metrics
 from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
@@ -72,12 +73,11 @@ def SpikingSelfAttention(
         raise ValueError(
             f"{channels} channels cannot be cut in {heads} heads: choose a divisor of the channels"
         )
-    init = nnx.initializers.he_normal()
-    three = Linear(channels, 3 * channels, use_bias=False, kernel_init=init, rngs=rngs)
+    three = Linear(channels, 3 * channels, use_bias=False, kernel_init=he_normal, rngs=rngs)
     return Sequential(
         *(neuron(), three, norm(3 * channels), neuron()),
         *(Attention(heads, scale=scale), neuron(threshold=threshold)),
-        *(Linear(channels, channels, kernel_init=init, rngs=rngs), norm(channels)),
+        *(Linear(channels, channels, kernel_init=he_normal, rngs=rngs), norm(channels)),
     )
 
 

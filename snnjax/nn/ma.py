@@ -28,6 +28,7 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.contract import Aux, State
+from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.ops.convolution import convolution
@@ -46,7 +47,7 @@ __all__ = [
 
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
 
-fan_in_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+fan_in_uniform = compile_fast(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
 """Uniform within `1 / sqrt(fan in)`: how PyTorch, and so the released code, starts its weights."""
 
 

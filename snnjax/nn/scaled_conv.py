@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn.initialization import he_normal
 from snnjax.nn.synapses import Fold
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
@@ -67,7 +68,7 @@ def ScaledStdConv(
     kernel: int = 3,
     rngs: nnx.Rngs,
     strides: int = 1,
-    kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+    kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.Storage = False,
 ) -> Fold:
     """`[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, with bias.

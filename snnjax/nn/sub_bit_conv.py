@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import Fold, Kernel
 from snnjax.nn.taps import convolution_operations
@@ -137,7 +138,7 @@ def SubBitConv(
     strides: int | Sequence[int] = 1,
     padding: str | Sequence[tuple[int, int]] = "SAME",
     use_bias: bool = False,
-    kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+    kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.Storage = False,
 ) -> Fold:
     """A 3x3 `nn.Conv` of less than a bit for each weight, `[T, B, H, W, C] -> [T, B, H', W', D]`.

@@ -17,6 +17,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
@@ -159,7 +160,7 @@ def Linear(
     *,
     rngs: nnx.Rngs,
     use_bias: bool = True,
-    kernel_init: Callable[..., Array] = nnx.initializers.lecun_normal(),
+    kernel_init: Callable[..., Array] = lecun_normal,
     pack: bool | memory.Storage = False,
 ) -> Fold:
     """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep.
@@ -186,7 +187,7 @@ def Conv(
     padding: str | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
     use_bias: bool = False,
-    kernel_init: Callable[..., Array] = nnx.initializers.he_normal(),
+    kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.Storage = False,
 ) -> Fold:
     """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
