@@ -9,6 +9,7 @@ from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import (
     Aux,
+    Call,
     Layer,
     State,
     StreamPeak,
@@ -57,6 +58,7 @@ __all__ = [
     "Aux",
     "AvgPool",
     "BatchNorm",
+    "Call",
     "Columns",
     "Constant",
     "Conv",

@@ -1,6 +1,6 @@
 """What every layer and every network agrees on: explicit state in, outputs and by-products out.
 
-    outputs, aux = layer(inputs, state, *, training, key=None, taps=())
+    outputs, aux = layer(inputs, state, call)
     state        = layer.initial_state(shape)          shape of one timestep of input, (B, ...)
 
 Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
@@ -15,6 +15,8 @@ What statistics are besides a norm's running mean: peaks of streams, and joins o
 from __future__ import annotations
 
 import copy
+import dataclasses
+import functools
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -25,6 +27,7 @@ from snnjax.typing import Array, Key, PyTree
 
 __all__ = [
     "Aux",
+    "Call",
     "Layer",
     "State",
     "StreamPeak",
@@ -65,26 +68,53 @@ class Aux(NamedTuple):
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
 
 
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["training", "taps"]
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """The options of one call of a layer: a pytree whose only leaf is the key.
+
+    `training` and `taps` are static, so a call passes through `jax.jit`, `jax.vmap` and every scan
+    as an argument, and a layer may branch on them.
+
+    Attributes:
+        training: use batch statistics and dropout.
+        key: for the random numbers that layers draw in training, or None.
+        taps: kinds of arrays to return in `Aux.taps`, such as `("spikes", "membrane")`.
+    """
+
+    training: bool
+    key: Key | None = None
+    taps: tuple[str, ...] = ()
+
+    def child(self, number: int) -> Call:
+        """The call of part `number` of a layer, with a key of its own: `fold_in(key, number)`."""
+        if self.key is None:
+            return self
+        return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
+
+    def children(self, number: int) -> Call:
+        """The calls of `number` equal blocks in one, with keys `[number]`, for a scan over them."""
+        if self.key is None:
+            return self
+        return dataclasses.replace(self, key=jax.random.split(self.key, number))
+
+    def tapping(self, *taps: str) -> Call:
+        """The same call with other taps."""
+        return dataclasses.replace(self, taps=taps)
+
+
 class Layer(Protocol):
     """Anything that can stand in a network: two methods, no base class."""
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`.
 
         Args:
             inputs: the sequence.
             state: from `initial_state`, or from the `aux` of the call before.
-            training: whether batch statistics and dropout are at work.
-            key: for layers that draw random numbers in training.
-            taps: what to return for looking at, such as `"spikes"` and `"membrane"`; see `nn.taps`.
+            call: the options of this call.
         """
         ...
 
@@ -101,7 +131,7 @@ def stateless(outputs: Array) -> tuple[Array, Aux]:
 def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one timestep of output for one of input, `(B, ...)`; nothing is computed."""
     inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
-    run = lambda layer, inputs, state: layer(inputs, state, training=False)[0]  # noqa: E731
+    run = lambda layer, inputs, state: layer(inputs, state, Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, layer, inputs, state).shape[1:]
 
 

@@ -20,11 +20,11 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.mixed_precision import mixed
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import is_narrow
-from snnjax.typing import Array, Key, Scan, Step, bind
+from snnjax.typing import Array, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
 
@@ -102,20 +102,11 @@ class Neuron(nnx.Module):
         """Neurons at rest, one per element of `shape`."""
         return State(self.initial(shape))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
-        del training, key
         return run(
             self.step, self.params(), state.neurons, inputs,
-            whole=self.whole, scan=self.scan, taps=taps, spiking=self.spiking,
+            whole=self.whole, scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
 
 

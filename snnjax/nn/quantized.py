@@ -15,11 +15,11 @@ import jax
 from flax import nnx
 
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Layer, State
+from snnjax.nn.contract import Aux, Call, Layer, State
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.strategy import Placing
 from snnjax.quantization import Plan, quantized
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["Quantized"]
 
@@ -58,18 +58,10 @@ class Quantized(nnx.Module):
         """That of the layer."""
         return self.layer.initial_state(shape)
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the layer with its weights on their grids."""
         rounded = quantized(self.layer, self.plan)
-        return rounded(inputs, state, training=training, key=key, taps=taps)
+        return rounded(inputs, state, call)
 
     def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:
         """The layer takes of the strategy what it would take by itself.

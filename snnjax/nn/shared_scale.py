@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
 from snnjax.nn.strategy import Placing
@@ -27,7 +27,7 @@ from snnjax.ops.rounding import widen
 from snnjax.quantization import Packed, QFormat
 from snnjax.quantization import shared_scale_lif as rule
 from snnjax.surrogate import Surrogate, triangle
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["SharedScale"]
 
@@ -88,32 +88,23 @@ class SharedScale(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, for spikes whose timesteps have this shape."""
         spikes = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        run = lambda synapse, spikes: synapse(spikes, State(), training=False)[0]  # noqa: E731
+        run = lambda synapse, spikes: synapse(spikes, State(), Call(training=False))[0]  # noqa: E731
         currents = jax.eval_shape(run, self.synapse, spikes)
         at_rest = rule.SharedScaleState(jnp.zeros(currents.shape[1:], currents.dtype))
         return State(((), at_rest), ((), ()))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes `[T, B, ...]` to spikes `[T, B, ...]`.
 
         Taps of membranes and currents are in steps, `beta / n`; that of the threshold is not.
         """
-        del key
         inputs = widen(inputs)  # sums of codes are whole numbers, and would not be in bfloat16
         structure = jax.tree.structure(self.synapse)
         synapse = jax.tree.unflatten(structure, [self.codes()])
-        currents, below = synapse(inputs, State(), training=training, taps=taps)
+        currents, below = synapse(inputs, State(), call)
         _, own = state.neurons
         spikes, aux = run(
-            self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=taps
+            self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=call.taps
         )
         return spikes, gather([("synapse", below), ("lif", aux)])
 

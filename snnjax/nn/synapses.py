@@ -16,12 +16,12 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen
-from snnjax.typing import Array, Key, bind
+from snnjax.typing import Array, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
@@ -64,17 +64,8 @@ class Fold(nnx.Module):
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` to `[T, B, ...]`."""
-        del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         if self.compute is not None:
@@ -87,7 +78,7 @@ class Fold(nnx.Module):
             pure = bind(_ignore_params, function=self.function)
             outputs = memory.packed(pure, storage=self.pack)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = operations_of(self.function, inputs, taps)
+        seen = operations_of(self.function, inputs, call.taps)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
     def with_precision(self, precision: Precision) -> Fold:

@@ -139,9 +139,9 @@ class Doubling(nnx.Module):
     def initial_state(self, shape):
         return nn.State()
 
-    def __call__(self, inputs, state, *, training, key=None, taps=()):
+    def __call__(self, inputs, state, call):
         linear = nn.replace(self.linear, pack="spikes" if self.packs else None)
-        outputs, aux = linear(inputs, state, training=training)
+        outputs, aux = linear(inputs, state, call.tapping())
         return 2 * outputs, aux
 
     def with_memory(self, strategy, spikes):
@@ -151,7 +151,7 @@ class Doubling(nnx.Module):
 class Keeping(Doubling):
     """Says that what it gives out are spikes if they came in: it passes them on."""
 
-    def __call__(self, inputs, state, *, training, key=None, taps=()):
+    def __call__(self, inputs, state, call):
         return nn.stateless(inputs)
 
     def with_memory(self, strategy, spikes):
