@@ -143,22 +143,24 @@ class TRevSNN(nnx.Module):
         """States zero and fresh statistics, for frames of this shape, `(B, H, W, C)`."""
         return self.columns.initial_state(_shape_after(self.stem, shape))
 
-    def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[TRevSNN, bool]:
-        """Takes the strategy over time for its columns, and packing.
+    def with_memory(self, request: nn.MemoryRequest) -> nn.Placed:
+        """Scans the columns by the strategy over time, and packs the inputs of convolutions.
 
         Raises:
-            ValueError: one over depth is asked for; a reversal over too many columns.
+            ValueError: a strategy over depth; a reversal over too many columns.
         """
-        del spikes
+        strategy, taken = request.strategy, frozenset[str]()
         if strategy.depth is not None:
             raise ValueError(
                 "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
                 "time=reverse (or time=recompute(1))"
             )
         columns = packing(self.columns, strategy.pack)
+        if strategy.pack:
+            taken |= {"pack"}
         if strategy.time is not None:
-            columns = columns.with_scan(strategy.time)
-        return nn.replace(self, columns=columns), False
+            columns, taken = columns.with_scan(strategy.time), taken | {"time"}
+        return nn.Placed(nn.replace(self, columns=columns), taken=taken)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Logits of each column.

@@ -26,8 +26,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
@@ -124,11 +123,11 @@ class Attention(nnx.Module):
         parts = inputs.reshape(*rows, tokens, 3, self.heads, width // (3 * self.heads))
         return metrics.attention_products(*(parts[..., i, :, :] for i in range(3)))
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Attention, bool]:
-        """Keeps spikes as bits where `strategy.pack` asks for it; what comes out are none."""
-        if not (strategy.pack and spikes):
-            return self, False
-        return replace(self, pack=True), False
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Keeps spikes as bits where the strategy packs; the outputs are counts, no spikes."""
+        if not (request.strategy.pack and request.spiking):
+            return Placed(self)
+        return Placed(replace(self, pack=True), taken=frozenset({"pack"}))
 
 
 def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:

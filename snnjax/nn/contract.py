@@ -17,27 +17,33 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.typing import Array, Key, PyTree
+from snnjax.memory import Strategy
+from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
     "Aux",
     "Call",
     "Layer",
+    "MemoryRequest",
+    "Placed",
     "State",
     "StreamPeak",
     "is_peak",
     "mean_over_steps",
     "output_shape",
+    "place",
     "refuse_whole_windows",
     "replace",
     "stateless",
     "stream_use",
+    "taken_by",
     "whole_window",
 ]
 
@@ -106,7 +112,11 @@ class Call:
 
 
 class Layer(Protocol):
-    """Anything that can stand in a network: two methods, no base class."""
+    """Any object with these two methods is a layer; there is no base class.
+
+    A third one is optional: `with_memory(request: MemoryRequest) -> Placed`, for a layer that takes
+    part of a memory strategy or passes spikes on.
+    """
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`.
@@ -121,6 +131,57 @@ class Layer(Protocol):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The state at rest, for inputs whose timesteps have this shape, `(B, ...)`."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryRequest:
+    """A memory strategy on its way through the layers, for `layer.with_memory(request)`.
+
+    Attributes:
+        strategy: what is None in it stays as the layer was written. Over time it is None in
+            `order="time"`, where the network takes it as a whole.
+        order: of the network.
+        spiking: True if the layer's inputs are spikes.
+        cut: the scan over the parts of a `Sequential`, or None to leave it whole.
+    """
+
+    strategy: Strategy
+    order: str = "layer"
+    spiking: bool = False
+    cut: Scan | None = None
+
+    def inside(self, spiking: bool) -> MemoryRequest:
+        """The request for a part of the layer: inner sequences are not cut."""
+        return dataclasses.replace(self, spiking=spiking, cut=None)
+
+
+class Placed(NamedTuple):
+    """A layer with a memory strategy in it, the answer to a `MemoryRequest`.
+
+    Attributes:
+        layer: shares the parameters of the one that was asked.
+        spiking: True if its outputs are spikes.
+        taken: the parts of the strategy that it uses: `"time"`, `"depth"`, `"pack"`. A part that no
+            layer of a network takes is refused.
+        role: where a `Sequential` may be cut: in front of a `"synapse"` behind `"neurons"`, around
+            a `"block"`, and around a `"loop"`, which scans its own blocks.
+    """
+
+    layer: Any
+    spiking: bool = False
+    taken: frozenset[str] = frozenset()
+    role: Literal["synapse", "neurons", "block", "loop"] | None = None
+
+
+def place(layer: Any, request: MemoryRequest) -> Placed:
+    """The layer's own answer; without a method `with_memory` it takes nothing and ends spikes."""
+    own = getattr(layer, "with_memory", None)
+    return Placed(layer) if own is None else own(request)
+
+
+def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
+    """What any of the parts takes of the strategy."""
+    return frozenset[str]().union(*(part.taken for part in parts))
 
 
 def stateless(outputs: Array) -> tuple[Array, Aux]:

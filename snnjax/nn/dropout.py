@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State, stateless
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless
 from snnjax.nn.data_parallel import local_rows
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
@@ -36,6 +36,10 @@ class Dropout(nnx.Module):
             raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
         self.rate, self.name = rate, "dropout"
         self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Passes spikes on if it silences none: others are scaled."""
+        return Placed(self, request.spiking and self.rate == 0)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""

@@ -18,7 +18,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, Layer, State, mean_over_steps, refuse_whole_windows
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    mean_over_steps,
+    place,
+    refuse_whole_windows,
+    replace,
+)
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.taps import reconstruction
@@ -82,6 +93,26 @@ class Network(nnx.Module):
             refuse_whole_windows(body)
         self.body, self.input_shape = body, tuple(input_shape)
         self.order, self.time_scan, self.collect = order, time_scan, collect
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in the body; over time, in `"time"` order, it is the network's own.
+
+        Raises:
+            ValueError: in `"time"` order it reverses over time.
+        """
+        strategy, time = request.strategy, request.strategy.time if self.order == "time" else None
+        if time is not None:
+            strategy = dataclasses.replace(strategy, time=None)
+        body = place(self.body, MemoryRequest(strategy, self.order, cut=strategy.depth))
+        changed = replace(self, body=body.layer)
+        if time is None:
+            return Placed(changed, taken=body.taken)
+        if isinstance(time, memory.Reverse) and time.inverse is None:
+            raise ValueError(
+                'a whole network has no inverse over time, which order="time" would need: use '
+                'time=recompute(every), or order="layer", where each neuron reverses by itself'
+            )
+        return Placed(replace(changed, time_scan=time), taken=body.taken | {"time"})
 
     def initial_state(self, batch: int) -> State:
         """All neurons at rest and fresh running statistics, for a batch of that size.

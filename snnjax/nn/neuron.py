@@ -20,7 +20,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import mixed
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import is_narrow
@@ -97,6 +97,18 @@ class Neuron(nnx.Module):
         learned = {k: v[...] for k, v in self.learned.items()}
         constants = {k: jax.lax.stop_gradient(v[...]) for k, v in self.constants.items()}
         return self.kind(**dict(self.numbers), **learned, **constants)
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
+
+        Raises:
+            ValueError: it reverses and the neuron has no inverse.
+        """
+        scan = request.strategy.time
+        if scan is None:
+            return Placed(self, self.spiking, role="neurons")
+        changed = replace(self, scan=self.resolve(scan))
+        return Placed(changed, self.spiking, frozenset({"time"}), "neurons")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, one per element of `shape`."""

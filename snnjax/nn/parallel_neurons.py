@@ -23,7 +23,7 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.ma import fan_in_uniform
 from snnjax.nn.neuron import Constant
 from snnjax.nn.taps import counted, tapped
@@ -113,15 +113,14 @@ class PSN(nnx.Module):
         used = params.weights != 0
         return products_over_time(jnp.ones_like(used), used, currents)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[PSN, bool]:
-        """Itself, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Takes nothing; its outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.
         """
-        del spikes
-        refuse_time(strategy, "a PSN", "nn.SlidingPSN")
-        return self, True
+        refuse_time(request.strategy, "a PSN", "nn.SlidingPSN")
+        return Placed(self, True)
 
 
 def MaskedPSN(

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics, neurons
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
@@ -82,17 +81,14 @@ class SlidingPSN(nnx.Module):
         used = (self.neuron.params().weights != 0)[jnp.clip(place, 0, self.order - 1)]
         return products_over_time(inside, inside & used, currents)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[SlidingPSN, bool]:
-        """The same layer with the strategy over time, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
 
         Raises:
             ValueError: it reverses.
         """
-        del spikes
-        if strategy.time is None:
-            return self, True
-        neuron = replace(self.neuron, scan=self.neuron.resolve(strategy.time))
-        return replace(self, neuron=neuron), True
+        neuron = self.neuron.with_memory(request)
+        return Placed(replace(self, neuron=neuron.layer), True, neuron.taken)
 
 
 class ResetFreeLIF(nnx.Module):
@@ -145,12 +141,11 @@ class ResetFreeLIF(nnx.Module):
         seen = tapped(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
         return spikes, Aux(after, (), {"": seen} if seen else {})
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[ResetFreeLIF, bool]:
-        """Itself, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Takes nothing; its outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.
         """
-        del spikes
-        refuse_time(strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.none)")
-        return self, True
+        refuse_time(request.strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.none)")
+        return Placed(self, True)

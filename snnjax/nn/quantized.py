@@ -9,15 +9,12 @@ state is added, so training, checkpoints and strategies go on as they do.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import jax
 from flax import nnx
 
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Call, Layer, State
-from snnjax.nn.neuron import Neuron
-from snnjax.nn.strategy import Placing
+from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
 from snnjax.quantization import Plan, quantized
 from snnjax.typing import Array
 
@@ -63,17 +60,7 @@ class Quantized(nnx.Module):
         rounded = quantized(self.layer, self.plan)
         return rounded(inputs, state, call)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:
-        """The layer takes of the strategy what it would take by itself.
-
-        Raises:
-            ValueError: it holds neurons and nothing in it takes a part of the strategy.
-        """
-        # In order="time" the strategy over time was taken out of it before.
-        placing = Placing(strategy, "layer")
-        layer: Any
-        layer, spikes = placing.place(self.layer, spikes)
-        layer = placing.cut(layer)
-        if any(isinstance(module, Neuron) for _, module in nnx.iter_modules(layer)):
-            placing.check()  # a body; of a single synapse others take the rest
-        return Quantized(layer, self.plan), spikes
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in the layer, as if it stood alone."""
+        placed = place(self.layer, dataclasses.replace(request, cut=request.strategy.depth))
+        return placed._replace(layer=replace(self, layer=placed.layer), role=None)

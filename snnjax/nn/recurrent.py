@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics, neurons
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
@@ -36,6 +36,16 @@ class Recurrent(nnx.Module):
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
         self.compute = "float32"  # the dtype of spikes and weights in the feedback
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
+
+        Raises:
+            ValueError: it reverses.
+        """
+        refuse_reversal(request.strategy.time)
+        placed = self.neuron.with_memory(request)
+        return placed._replace(layer=replace(self, neuron=placed.layer))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, with no feedback yet."""

@@ -12,6 +12,7 @@ arXiv:2312.07922.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,19 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
-from snnjax.nn.contract import Aux, Call, Layer, State, StreamPeak, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    StreamPeak,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
@@ -71,6 +84,21 @@ class Reversible(nnx.Module):
         keys = jax.random.split(rngs.params(), (depth, 2))
         self.f = jax.vmap(lambda key: f(nnx.Rngs(key)))(keys[:, 0])
         self.g = jax.vmap(lambda key: g(nnx.Rngs(key)))(keys[:, 1])
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the blocks by the strategy over depth.
+
+        Reversal undoes one branch at a time, and computes its parts between two cuts one by one.
+        """
+        scan = request.strategy.depth or self.scan
+        inner = (scan.inner or memory.recompute(1)) if isinstance(scan, memory.Reverse) else None
+        within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
+        parts = [place(branch, within) for branch in (self.f, self.g)]
+        changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
+        taken = taken_by(parts) - {"depth"}  # its own
+        if request.strategy.depth is not None:
+            taken |= {"depth"}
+        return Placed(changed, False, taken, "loop")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The branches' neurons at rest, their statistics, stacked, and the stream's peak."""

@@ -36,7 +36,18 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.memory.trees import pulled_back
-from snnjax.nn.contract import Aux, Call, State, mean_over_steps, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    mean_over_steps,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
@@ -261,6 +272,11 @@ class Grouped(nnx.Module):
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
         self.spiking = neuron.spiking
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neuron by the strategy over time."""
+        placed = self.neuron.with_memory(request)
+        return placed._replace(layer=replace(self, neuron=placed.layer))
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `(B, ..., C / groups)`."""
         *front, channels = shape
@@ -365,6 +381,35 @@ class Shared(nnx.Module):
                 "memory.recompute(every), or a neuron that forgets less"
             )
         return undo, undo.steps // calls
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the group by the strategy over time; synapses and shortcuts take the rest.
+
+        Raises:
+            ValueError: the strategy reverses and the group has no inverse.
+        """
+        firing, time = self.neuron.spiking, request.strategy.time
+        entering = [request.spiking, *([firing] * (len(self.synapses) - 1))]
+        synapses = [
+            place(part, request.inside(spikes))
+            for part, spikes in zip(self.synapses, entering, strict=True)
+        ]
+        # A shortcut starts where the layer before does; the first layer has none.
+        shortcuts = [
+            Placed(way) if way is None else place(way, request.inside(spikes))
+            for way, spikes in zip(self.shortcuts, [False, *entering[:-1]], strict=False)
+        ]
+        changed = replace(
+            self,
+            synapses=nnx.List([part.layer for part in synapses]),
+            shortcuts=nnx.List([part.layer for part in shortcuts]),
+        )
+        taken = taken_by(synapses + shortcuts)
+        if time is None:
+            return Placed(changed, firing, taken, "block")
+        if isinstance(time, memory.Reverse):
+            self.inverse()
+        return Placed(replace(changed, scan=time), firing, taken | {"time"}, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """One membrane for all layers, and the states of synapses and shortcuts."""

@@ -25,7 +25,17 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, Layer, State, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    output_shape,
+    place,
+    replace,
+)
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan
@@ -103,6 +113,20 @@ class Stacked(nnx.Module):
         self.depth, self.scan, self.name = depth, scan, "stack"
         keys = jax.random.split(rngs.params(), depth)
         self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the blocks by the strategy over depth, one that reverses without an inverse aside.
+
+        Inputs count as spikes if those of every block are.
+        """
+        blocks = place(self.blocks, request.inside(request.spiking))
+        spiking = request.spiking and blocks.spiking
+        if request.spiking and not spiking:  # from the second block on the inputs are no spikes
+            blocks = place(self.blocks, request.inside(False))
+        changed, scan = replace(self, blocks=blocks.layer), request.strategy.depth
+        if scan is None or (isinstance(scan, memory.Reverse) and scan.inverse is None):
+            return Placed(changed, spiking, blocks.taken, "loop")
+        return Placed(replace(changed, scan=scan), spiking, blocks.taken | {"depth"}, "loop")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The blocks' neurons at rest, and their statistics, stacked: `[depth, ...]` leaves."""

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
@@ -41,6 +41,7 @@ class Fold(nnx.Module):
         name: what error messages and listings call the layer.
         pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
             bit each, or a storage of `memory.packed`.
+        keeps_spikes: True if the function maps spikes to spikes, as a maximum does.
 
     Raises:
         ValueError: an unknown storage.
@@ -52,12 +53,28 @@ class Fold(nnx.Module):
         *,
         name: str = "fold",
         pack: bool | memory.Storage = False,
+        keeps_spikes: bool = False,
     ):
-        self.function, self.name = function, name
+        self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # the dtype of inputs and outputs; None is that which comes
         if self.pack:
             memory.packed(_call, storage=self.pack)  # refuses what it does not know
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Keeps spikes at one bit each, and real inputs of weights as narrow as the strategy says.
+
+        Inputs that no derivative needs are left alone.
+        """
+        pack, spiking = request.strategy.pack, request.spiking and self.keeps_spikes
+        weighs = isinstance(self.function, Kernel | nnx.Linear)
+        role = "synapse" if weighs else None
+        storage = "spikes" if request.spiking else pack if weighs and pack is not True else None
+        # A reshape keeps nothing for its derivative.
+        needs_inputs = weighs or (self.keeps_spikes and self.function is not flatten)
+        if not (pack and storage and needs_inputs):
+            return Placed(self, spiking, role=role)
+        return Placed(replace(self, pack=storage), spiking, frozenset({"pack"}), role)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -221,7 +238,7 @@ def Conv(
 
 def Flatten() -> Fold:
     """`[T, B, ...] -> [T, B, N]`."""
-    return Fold(flatten, name="flatten")
+    return Fold(flatten, name="flatten", keeps_spikes=True)
 
 
 def flatten(inputs: Array) -> Array:

@@ -11,7 +11,18 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, Layer, State, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
@@ -20,7 +31,7 @@ __all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name"]
 
 @dataclasses.dataclass(frozen=True)
 class Joints:
-    """Where a `Sequential` is cut, and what is kept there; made by `nn.with_memory`.
+    """The cuts of a `Sequential` into parts that are scanned over depth.
 
     Attributes:
         scan: the strategy over depth.
@@ -48,6 +59,24 @@ class Sequential(nnx.Module):
     def __init__(self, *layers: Any):
         self.layers, self.name = nnx.List(layers), "sequential"
         self.joints: Joints | None = None
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in every layer, and cuts the sequence where the request says so."""
+        parts, spiking = [], request.spiking
+        for layer in self.layers:
+            parts.append(place(layer, request.inside(spiking)))
+            spiking = parts[-1].spiking
+        changed = replace(self, layers=nnx.List([part.layer for part in parts]))
+        taken, scan = taken_by(parts), request.cut
+        if isinstance(scan, memory.Reverse):  # it undoes the stacks; this is for what lies between
+            scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
+        if scan is memory.store:
+            changed, taken = replace(changed, joints=None), taken | {"depth"}
+        elif isinstance(scan, memory.Recompute):
+            joints = _joints(parts, scan, packs=bool(request.strategy.pack))
+            changed = replace(changed, joints=joints)
+            taken |= {"depth", "pack"} if any(joints.spikes) else {"depth"}
+        return Placed(changed, spiking, taken, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The layers' states at rest, in order."""
@@ -80,6 +109,26 @@ class Sequential(nnx.Module):
             outputs = _joined(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
         return outputs, gather(list(zip(names, auxes, strict=True)))
+
+
+def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
+    """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
+    starts, marks = [0], [False]
+    # `due`: neurons or a block passed since the last cut; `last`: where spikes were last to be had.
+    spikes, due, last = False, False, 0
+    for number, part in enumerate(parts):
+        last = number if spikes else last
+        block = part.role in ("block", "loop")
+        here = block or (number and parts[number - 1].role == "loop")
+        if number and (here or (due and part.role == "synapse")):
+            packed = packs and (spikes if here else last > starts[-1])
+            starts.append(last if packed and not here else number)
+            marks.append(packed)
+            due = False
+        fires = part.role == "neurons" or part.spiking > spikes
+        spikes, due = part.spiking, due or block or fires
+    alone = tuple(parts[start].role == "loop" for start in starts)
+    return Joints(scan, tuple(starts), tuple(marks), alone)
 
 
 def _run(owns: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
@@ -117,6 +166,14 @@ class Residual(nnx.Module):
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
         self.branch, self.name = branch, "residual"
         self.shortcut = Sequential() if shortcut is None else shortcut
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in branch and shortcut; their sum is no spikes."""
+        parts = [
+            place(part, request.inside(request.spiking)) for part in (self.branch, self.shortcut)
+        ]
+        changed = replace(self, branch=parts[0].layer, shortcut=parts[1].layer)
+        return Placed(changed, False, taken_by(parts), "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The states of branch and shortcut at rest."""

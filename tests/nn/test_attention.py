@@ -182,9 +182,11 @@ def test_what_the_product_keeps():
 
 @pytest.mark.fast
 def test_real_values_are_not_packed():
-    attention, spiking = nn.Attention(HEADS).with_memory(memory.Strategy(pack=True), False)
-    assert not attention.pack
-    assert not spiking
+    strategy = memory.Strategy(pack=True)
+    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy))
+    assert not placed.layer.pack and not placed.spiking and not placed.taken
+    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy, spiking=True))
+    assert placed.layer.pack and placed.taken == {"pack"}
 
 
 @pytest.mark.fast
