@@ -98,7 +98,9 @@ def branch(which: int, compute: Any):
         del params
         x = x.astype(compute)
         for layer in block[which].layers:
-            x = layer(x, layer.initial_state(x.shape[1:]), training=True)[0].astype(compute)
+            x = layer(x, layer.initial_state(x.shape[1:]), nn.Call(training=True))[0].astype(
+                compute
+            )
         return x, ()
 
     return run
@@ -162,7 +164,7 @@ def spikes(compute: Any, joints: Streams) -> jax.Array:
 
     def fire(x):
         state = neuron.initial_state(x.shape[1:])
-        return neuron(x.astype(compute), state, training=True)[0] > 0
+        return neuron(x.astype(compute), state, nn.Call(training=True))[0] > 0
 
     return jax.lax.map(jax.vmap(fire), jnp.stack([joints.x2[:-1], joints.x1[1:]], 1))
 

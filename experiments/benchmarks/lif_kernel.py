@@ -83,7 +83,7 @@ def both_ways(layer: nn.Neuron) -> Callable[..., Any]:
         state = layer.initial_state(currents.shape[1:])
 
         def forward(currents):
-            return layer(currents, state, training=True)[0]
+            return layer(currents, state, nn.Call(training=True))[0]
 
         spikes, pull = jax.vjp(forward, currents)
         return spikes, pull(cotangents)[0]

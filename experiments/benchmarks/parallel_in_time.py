@@ -90,7 +90,7 @@ def program(name: str, timesteps: int, width: int) -> Program:
 
         def spikes(params: Any, currents: jax.Array) -> jax.Array:
             own = nnx.merge(graphdef, params, others)
-            return own(currents, own.initial_state(shape[1:]), training=True)[0]
+            return own(currents, own.initial_state(shape[1:]), nn.Call(training=True))[0]
 
         fired, pull = jax.vjp(spikes, params, currents)
         return fired, pull(weights)

@@ -27,7 +27,7 @@ from flax import nnx
 from snnjax import memory, neurons, nn, surrogate
 from snnjax.models.assembly import finish
 from snnjax.nn.ma import fan_in_uniform
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]
 
@@ -206,21 +206,12 @@ class _DropoutOverTime(nnx.Module):
         del shape
         return nn.State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: nn.State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, nn.Aux]:
-        del state, taps
-        if not training:
+    def __call__(self, inputs: Array, state: nn.State, call: nn.Call) -> tuple[Array, nn.Aux]:
+        if not call.training:
             return nn.stateless(inputs)
-        if key is None:
+        if call.key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
-        draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
+        draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
         mask = nn.local_rows(draw, inputs.shape, axis=1, axes=self.axes)
         return nn.stateless(jnp.where(mask, inputs / (1 - self.rate), 0))
 

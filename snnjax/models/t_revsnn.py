@@ -45,10 +45,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import losses, memory, nn
-from snnjax.nn.contract import Aux, State, output_shape
+from snnjax.nn.contract import Aux, Call, State, output_shape
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
 __all__ = [
     "ColumnLevel",
@@ -143,41 +143,33 @@ class TRevSNN(nnx.Module):
         """States zero and fresh statistics, for frames of this shape, `(B, H, W, C)`."""
         return self.columns.initial_state(_shape_after(self.stem, shape))
 
-    def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[TRevSNN, bool]:
-        """Takes the strategy over time for its columns, and packing.
+    def with_memory(self, request: nn.MemoryRequest) -> nn.Placed:
+        """Scans the columns by the strategy over time, and packs the inputs of convolutions.
 
         Raises:
-            ValueError: one over depth is asked for; a reversal over too many columns.
+            ValueError: a strategy over depth; a reversal over too many columns.
         """
-        del spikes
+        strategy, taken = request.strategy, frozenset[str]()
         if strategy.depth is not None:
             raise ValueError(
                 "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
                 "time=reverse (or time=recompute(1))"
             )
         columns = packing(self.columns, strategy.pack)
+        if strategy.pack:
+            taken |= {"pack"}
         if strategy.time is not None:
-            columns = columns.with_scan(strategy.time)
-        return nn.replace(self, columns=columns), False
+            columns, taken = columns.with_scan(strategy.time), taken | {"time"}
+        return nn.Placed(nn.replace(self, columns=columns), taken=taken)
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Logits of each column.
 
         Args:
             inputs: `[T, B, H, W, C]`, T the number of columns. Of an image only the first frame is
                 looked at, since all are equal, and T may be 1.
             state: from `initial_state`.
-            training: whether batch statistics are at work.
-            key: not used.
-            taps: what to look at.
+            call: the options of the call.
 
         Raises:
             ValueError: another number of timesteps.
@@ -190,15 +182,13 @@ class TRevSNN(nnx.Module):
                 f"give it columns={timesteps}, or encode to that many"
             )
         frames = inputs if self.events else inputs[:1]
-        x, stem = self.stem(frames, _stateless(self.stem), training=training, taps=taps)
-        read, aux = self.columns(x, state, training=training, key=key, taps=taps)
-        logits, heads = self._logits(read, aux.state[-1], training, taps)
+        x, stem = self.stem(frames, _stateless(self.stem), call)
+        read, aux = self.columns(x, state, call)
+        logits, heads = self._logits(read, aux.state[-1], call)
         seen = gather([("stem", stem), *heads]).taps
         return logits, aux._replace(taps=aux.taps | seen)
 
-    def _logits(
-        self, read: Any, top: Array, training: bool, taps: tuple[str, ...]
-    ) -> tuple[Array, list[tuple[str, Aux]]]:
+    def _logits(self, read: Any, top: Array, call: Call) -> tuple[Array, list[tuple[str, Aux]]]:
         """Logits of each column, and what was to be seen of each head by its name."""
         if self.head_kind == "plain":
             rows = [mean(top)[None]]
@@ -208,8 +198,7 @@ class TRevSNN(nnx.Module):
             rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
         outputs, auxes = [], []
         for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
-            options = {"training": training, "taps": taps}
-            y, aux = head(row[:, :, None, None], _stateless(head), **options)
+            y, aux = head(row[:, :, None, None], _stateless(head), call)
             outputs.append(y[:, :, 0, 0])
             auxes.append((f"head{number}", aux))
         return jnp.concatenate(outputs), auxes
@@ -222,7 +211,7 @@ def mean(top: Array) -> Array:
 
 def firing(top: Array) -> Array:
     """Firing rates over space of turned-off neurons, `[B, H, W, C] -> [B, C]`."""
-    return mean(nn.Disabled()(top, State(), training=False)[0])
+    return mean(nn.Disabled()(top, State(), Call(training=False))[0])
 
 
 def _stem(size: TRevSNNSize, rngs: nnx.Rngs) -> nn.Sequential:
@@ -249,7 +238,7 @@ def _stateless(layers: nn.Sequential) -> State:
 
 
 def _shape_after(stem: nn.Sequential, shape: tuple[int, ...]) -> tuple[int, ...]:
-    run = lambda stem, x: stem(x, _stateless(stem), training=False)[0]  # noqa: E731
+    run = lambda stem, x: stem(x, _stateless(stem), Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, stem, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
 
 
@@ -312,14 +301,7 @@ class ColumnLevel(nnx.Module):
         return output_shape(self.down, self.down.initial_state(lower), lower)
 
     def __call__(
-        self,
-        tail: nn.Sequential,
-        lower: Array,
-        upper: Array | None,
-        state: State,
-        *,
-        training: bool,
-        taps: tuple[str, ...] = (),
+        self, tail: nn.Sequential, lower: Array, upper: Array | None, state: State, call: Call
     ) -> tuple[Array, Aux]:
         """`B_l`, `[B, H, W, C]`."""
         auxes = {}
@@ -327,7 +309,7 @@ class ColumnLevel(nnx.Module):
         def run(name, layers, x, statistics=None):
             rest = ((),) * len(layers.layers)
             own = State(rest, rest if statistics is None else statistics)
-            y, auxes[name] = layers(x, own, training=training, taps=taps)
+            y, auxes[name] = layers(x, own, call)
             return widen(y)  # sums are float32 whatever the precision of synapses
 
         z, moved = run("down", self.down, lower[None], state.statistics[0]), ()

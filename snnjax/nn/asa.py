@@ -27,10 +27,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen
 from snnjax.ops.rounding import narrow, widen
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["ASA"]
 
@@ -110,22 +110,13 @@ class ASA(nnx.Module):
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, H, W, C]` to weighed currents.
 
         Taps: `"mask"`, the important maps, bool `[T, B, C]`; `"attention"`, what each current is
         multiplied by; `"products"`, the multiplications, `2 T C H W` of the currents by the two
         maps and what maps and mixer take, one row for the window.
         """
-        del state, training, key
         check_window("nn.ASA", self.whole_window, inputs, space=True)
         important = self._important(inputs)
         kernels = self.important[...], self.remaining[...]
@@ -138,7 +129,7 @@ class ASA(nnx.Module):
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
         mask = lambda: important > 0.5  # noqa: E731
-        return outputs, seen(taps, mask=mask, attention=factor, products=products)
+        return outputs, seen(call.taps, mask=mask, attention=factor, products=products)
 
     def _multiplications(self, shape: tuple[int, ...]) -> int:
         """Of one example: two per current, those of the maps and those of the mixer."""

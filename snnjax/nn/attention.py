@@ -27,7 +27,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, State, replace, Call, MemoryRequest, Placed
 from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
@@ -36,7 +36,7 @@ from snnjax.nn.synapses import Linear
 from snnjax.nn.taps import counted
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen
-from snnjax.typing import Array, Key, bind
+from snnjax.typing import Array, bind
 
 __all__ = ["Attention", "SpikingSelfAttention", "attend"]
 
@@ -109,23 +109,14 @@ class Attention(nnx.Module):
             )
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
-        del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = counted(taps, products=lambda: self._products(inputs))
+        seen = counted(call.taps, products=lambda: self._products(inputs))
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
     def _products(self, inputs: Array) -> metrics.Products:
@@ -133,11 +124,11 @@ class Attention(nnx.Module):
         parts = inputs.reshape(*rows, tokens, 3, self.heads, width // (3 * self.heads))
         return metrics.attention_products(*(parts[..., i, :, :] for i in range(3)))
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Attention, bool]:
-        """Keeps spikes as bits where `strategy.pack` asks for it; what comes out are none."""
-        if not (strategy.pack and spikes):
-            return self, False
-        return replace(self, pack=True), False
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Keeps spikes as bits where the strategy packs; the outputs are counts, no spikes."""
+        if not (request.strategy.pack and request.spiking):
+            return Placed(self)
+        return Placed(replace(self, pack=True), taken=frozenset({"pack"}))
 
 
 def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:

@@ -30,11 +30,11 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two
-from snnjax.nn.contract import Aux, State, StreamPeak, replace
+from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, PyTree, Scan, bind
+from snnjax.typing import Array, PyTree, Scan, bind
 
 __all__ = ["Columns", "nothing"]
 
@@ -42,8 +42,8 @@ __all__ = ["Columns", "nothing"]
 class Columns(nnx.Module):
     """`columns` sub-networks of several levels, one per timestep.
 
-    A level is a module with `level(tail, lower, upper, state, *, training, taps) -> (y, aux)` on
-    arrays `[B, H, W, C]`, where `tail` is what it shares with the same level of other columns,
+    A level is a module with `level(tail, lower, upper, state, call) -> (y, aux)` on arrays
+    `[B, H, W, C]`, where `tail` is what it shares with the same level of other columns,
     `initial_state(lower, upper)` of their shapes, and `output_shape(lower)`.
 
     Args:
@@ -135,35 +135,25 @@ class Columns(nnx.Module):
             shapes.append(shape)
         return shapes
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[PyTree, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[PyTree, Aux]:
         """Runs all columns.
 
         Args:
             inputs: `[1, B, H, W, C]`, read by every column, or `[T, B, H, W, C]`, one each.
             state: from `initial_state`; its neurons are the states before the first column.
-            training: whether batch statistics are at work.
-            key: not used.
-            taps: what to look at; names begin with the column.
+            call: its key is not used; names of taps begin with the column.
 
         Returns:
             What `read` makes of each column, `[T, ...]` leaves, and `Aux(state, statistics, taps)`,
             with the states after the last column.
         """
-        del key
         inputs = widen(inputs)
-        step = MultiLevel(Branch(training, taps), self.read, self.scale, self.bits)
+        step = MultiLevel(_branch, self.read, self.scale, self.bits)
         statistics_first, statistics_later, (_, bound) = state.statistics
         start = tuple(memory.on_grid(c, bits=self.bits) for c in state.neurons)
         alphas = [alpha[...] for alpha in self.learned]
-        own = tuple(zip(self.first, statistics_first, strict=True))
+        call = dataclasses.replace(call, key=None)  # levels draw no random numbers
+        own = tuple((*pair, call) for pair in zip(self.first, statistics_first, strict=True))
         column = Column(None, own, tuple(alpha[0] for alpha in alphas))
         run = bind(_first, step=step)
         again = run if self.scan is memory.store else memory.replayed(run)
@@ -173,10 +163,10 @@ class Columns(nnx.Module):
         if self.columns > 1:
             scan = self.scan.by(step) if isinstance(self.scan, memory.Reverse) else self.scan
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
-            own = tuple(zip(self.later, statistics_later, strict=True))
+            own = tuple((*pair, call) for pair in zip(self.later, statistics_later, strict=True))
             xs = Column(each, own, tuple(alpha[1:] for alpha in alphas))
             common = Common(all_, tuple(self.shared))
-            seen = reconstruction("", scan, step.step, common, states, xs, taps)
+            seen = reconstruction("", scan, step.step, common, states, xs, call.taps)
             states, more = scan(step.step, common, states, xs)
             auxes.append(more)
         return self._leaving(states, auxes, bound, seen)
@@ -198,19 +188,11 @@ class Columns(nnx.Module):
         return read, Aux(tuple(states), (first, later, StreamPeak(peak, bound)), seen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """A level as `memory.columns` takes it."""
-
-    training: bool
-    taps: tuple[str, ...]
-
-    def __call__(self, shared: Any, own: Any, lower: Array, upper: Array | None):
-        """`B_l`, and its aux."""
-        level, statistics = own
-        state = State((), statistics)
-        y, aux = level(shared, lower, upper, state, training=self.training, taps=self.taps)
-        return widen(y), aux
+def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[Array, Aux]:
+    """`B_l` and its aux, as `memory.columns` takes a level."""
+    level, statistics, call = own
+    y, aux = level(shared, lower, upper, State((), statistics), call)
+    return widen(y), aux
 
 
 def nothing(top: Array) -> tuple[()]:

@@ -1,6 +1,6 @@
 """What every layer and every network agrees on: explicit state in, outputs and by-products out.
 
-    outputs, aux = layer(inputs, state, *, training, key=None, taps=())
+    outputs, aux = layer(inputs, state, call)
     state        = layer.initial_state(shape)          shape of one timestep of input, (B, ...)
 
 Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
@@ -15,26 +15,35 @@ What statistics are besides a norm's running mean: peaks of streams, and joins o
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple, Protocol, TypeVar
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.typing import Array, Key, PyTree
+from snnjax.memory import Strategy
+from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
     "Aux",
+    "Call",
     "Layer",
+    "MemoryRequest",
+    "Placed",
     "State",
     "StreamPeak",
     "is_peak",
     "mean_over_steps",
     "output_shape",
+    "place",
     "refuse_whole_windows",
     "replace",
     "stateless",
     "stream_use",
+    "taken_by",
     "whole_window",
 ]
 
@@ -65,32 +74,114 @@ class Aux(NamedTuple):
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
 
 
-class Layer(Protocol):
-    """Anything that can stand in a network: two methods, no base class."""
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["training", "taps"]
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Call:
+    """The options of one call of a layer: a pytree whose only leaf is the key.
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    `training` and `taps` are static, so a call passes through `jax.jit`, `jax.vmap` and every scan
+    as an argument, and a layer may branch on them.
+
+    Attributes:
+        training: use batch statistics and dropout.
+        key: for the random numbers that layers draw in training, or None.
+        taps: kinds of arrays to return in `Aux.taps`, such as `("spikes", "membrane")`.
+    """
+
+    training: bool
+    key: Key | None = None
+    taps: tuple[str, ...] = ()
+
+    def child(self, number: int) -> Call:
+        """The call of part `number` of a layer, with a key of its own: `fold_in(key, number)`."""
+        if self.key is None:
+            return self
+        return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
+
+    def children(self, number: int) -> Call:
+        """The calls of `number` equal blocks in one, with keys `[number]`, for a scan over them."""
+        if self.key is None:
+            return self
+        return dataclasses.replace(self, key=jax.random.split(self.key, number))
+
+    def tapping(self, *taps: str) -> Call:
+        """The same call with other taps."""
+        return dataclasses.replace(self, taps=taps)
+
+
+class Layer(Protocol):
+    """Any object with these two methods is a layer; there is no base class.
+
+    A third one is optional: `with_memory(request: MemoryRequest) -> Placed`, for a layer that takes
+    part of a memory strategy or passes spikes on.
+    """
+
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`.
 
         Args:
             inputs: the sequence.
             state: from `initial_state`, or from the `aux` of the call before.
-            training: whether batch statistics and dropout are at work.
-            key: for layers that draw random numbers in training.
-            taps: what to return for looking at, such as `"spikes"` and `"membrane"`; see `nn.taps`.
+            call: the options of this call.
         """
         ...
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The state at rest, for inputs whose timesteps have this shape, `(B, ...)`."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryRequest:
+    """A memory strategy on its way through the layers, for `layer.with_memory(request)`.
+
+    Attributes:
+        strategy: what is None in it stays as the layer was written. Over time it is None in
+            `order="time"`, where the network takes it as a whole.
+        order: of the network.
+        spiking: True if the layer's inputs are spikes.
+        cut: the scan over the parts of a `Sequential`, or None to leave it whole.
+    """
+
+    strategy: Strategy
+    order: str = "layer"
+    spiking: bool = False
+    cut: Scan | None = None
+
+    def inside(self, spiking: bool) -> MemoryRequest:
+        """The request for a part of the layer: inner sequences are not cut."""
+        return dataclasses.replace(self, spiking=spiking, cut=None)
+
+
+class Placed(NamedTuple):
+    """A layer with a memory strategy in it, the answer to a `MemoryRequest`.
+
+    Attributes:
+        layer: shares the parameters of the one that was asked.
+        spiking: True if its outputs are spikes.
+        taken: the parts of the strategy that it uses: `"time"`, `"depth"`, `"pack"`. A part that no
+            layer of a network takes is refused.
+        role: where a `Sequential` may be cut: in front of a `"synapse"` behind `"neurons"`, around
+            a `"block"`, and around a `"loop"`, which scans its own blocks.
+    """
+
+    layer: Any
+    spiking: bool = False
+    taken: frozenset[str] = frozenset()
+    role: Literal["synapse", "neurons", "block", "loop"] | None = None
+
+
+def place(layer: Any, request: MemoryRequest) -> Placed:
+    """The layer's own answer; without a method `with_memory` it takes nothing and ends spikes."""
+    own = getattr(layer, "with_memory", None)
+    return Placed(layer) if own is None else own(request)
+
+
+def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
+    """What any of the parts takes of the strategy."""
+    return frozenset[str]().union(*(part.taken for part in parts))
 
 
 def stateless(outputs: Array) -> tuple[Array, Aux]:
@@ -101,7 +192,7 @@ def stateless(outputs: Array) -> tuple[Array, Aux]:
 def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one timestep of output for one of input, `(B, ...)`; nothing is computed."""
     inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
-    run = lambda layer, inputs, state: layer(inputs, state, training=False)[0]  # noqa: E731
+    run = lambda layer, inputs, state: layer(inputs, state, Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, layer, inputs, state).shape[1:]
 
 

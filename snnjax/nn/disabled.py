@@ -15,9 +15,9 @@ from __future__ import annotations
 from flax import nnx
 
 from snnjax import surrogate
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.taps import tapped
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["Disabled"]
 
@@ -48,18 +48,9 @@ class Disabled(nnx.Module):
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes, 0 or 1 in the dtype of the inputs."""
-        del state, training, key
         spikes = self.spike(inputs - self.threshold)
         # Without a memory the membrane is what comes in; the layer itself names its threshold.
-        seen = tapped(taps, spikes, currents=inputs, params=self, membrane=inputs)
+        seen = tapped(call.taps, spikes, currents=inputs, params=self, membrane=inputs)
         return spikes, Aux(taps={"": seen} if seen else {})

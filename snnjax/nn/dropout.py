@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, State, stateless
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless
 from snnjax.nn.data_parallel import local_rows
 from snnjax.ops.rounding import narrow, widen
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["Dropout"]
 
@@ -37,27 +37,22 @@ class Dropout(nnx.Module):
         self.rate, self.name = rate, "dropout"
         self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Passes spikes on if it silences none: others are scaled."""
+        return Placed(self, request.spiking and self.rate == 0)
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` to the same shape."""
-        del state, taps
-        if not training or self.rate == 0:
+        if not call.training or self.rate == 0:
             return stateless(inputs)
-        if key is None:
+        if call.key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
-        draw = functools.partial(jax.random.bernoulli, key, 1 - self.rate)
+        draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
         mask = local_rows(draw, inputs.shape[1:], axis=0, axes=self.axes)
         scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)
         return stateless(jnp.where(mask, scaled, 0))

@@ -27,13 +27,13 @@ from flax import nnx
 
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, State, Call
 from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import narrow, widen
-from snnjax.typing import Array, Key, Scan
+from snnjax.typing import Array, Scan
 
 __all__ = [
     "MA",
@@ -104,21 +104,12 @@ class MA(nnx.Module):
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, H, W, C]` to weighed currents.
 
         Taps: `"attention"`, the product of the factors, in the shape of the inputs; `"products"`,
         the multiplications, one per current and factor and those that make the factors.
         """
-        del state, training, key
         check_window(f"nn.MA({self.kind!r})", self.whole_window, inputs, space="S" in self.kind)
         if inputs.shape[-1] != self.channels:
             raise ValueError(
@@ -130,7 +121,7 @@ class MA(nnx.Module):
         products = lambda: metrics.multiplications(  # noqa: E731
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
-        return outputs, seen(taps, attention=whole, products=products)
+        return outputs, seen(call.taps, attention=whole, products=products)
 
     def _multiplications(self, shape: tuple[int, ...]) -> int:
         """Of one example: one per current and factor, and those that make the factors."""

@@ -18,7 +18,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Layer, State, mean_over_steps, refuse_whole_windows
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    mean_over_steps,
+    place,
+    refuse_whole_windows,
+    replace,
+)
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.taps import reconstruction
@@ -83,6 +94,26 @@ class Network(nnx.Module):
         self.body, self.input_shape = body, tuple(input_shape)
         self.order, self.time_scan, self.collect = order, time_scan, collect
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in the body; over time, in `"time"` order, it is the network's own.
+
+        Raises:
+            ValueError: in `"time"` order it reverses over time.
+        """
+        strategy, time = request.strategy, request.strategy.time if self.order == "time" else None
+        if time is not None:
+            strategy = dataclasses.replace(strategy, time=None)
+        body = place(self.body, MemoryRequest(strategy, self.order, cut=strategy.depth))
+        changed = replace(self, body=body.layer)
+        if time is None:
+            return Placed(changed, taken=body.taken)
+        if isinstance(time, memory.Reverse) and time.inverse is None:
+            raise ValueError(
+                'a whole network has no inverse over time, which order="time" would need: use '
+                'time=recompute(every), or order="layer", where each neuron reverses by itself'
+            )
+        return Placed(replace(changed, time_scan=time), taken=body.taken | {"time"})
+
     def initial_state(self, batch: int) -> State:
         """All neurons at rest and fresh running statistics, for a batch of that size.
 
@@ -130,19 +161,19 @@ class Network(nnx.Module):
         if training and self.order == "time":
             refuse_window_statistics(self.body)
         try:
-            return self._run(inputs, state, training, key, taps)
+            return self._run(inputs, state, Call(training=training, key=key, taps=taps))
         except (AssertionError, TypeError, ValueError) as error:
             # Asked only after a failure: it traces the whole network once more.
             self._blame_the_state(inputs.shape[1], state, error)
             raise
 
-    def _run(self, inputs, state, training, key, taps) -> tuple[Array, Aux]:
+    def _run(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         if self.order == "layer":
-            outputs, aux = self.body(inputs, state, training=training, key=key, taps=taps)
+            outputs, aux = self.body(inputs, state, call)
             return widen(outputs), aux
-        params = (self.body, state.statistics, key)
+        params = (self.body, state.statistics, call)
         scan = memory.store if self.time_scan is None else self.time_scan
-        step, start = Cell(training, taps), state.neurons
+        step, start = Cell(), state.neurons
         if self.collect != "all":
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
             start = (start, jnp.zeros(shape.shape, shape.dtype))
@@ -151,8 +182,8 @@ class Network(nnx.Module):
         if self.collect != "all":
             after, last = after
             outputs = last[None]
-        moved = mean_over_steps(statistics) if training else state.statistics
-        seen |= reconstruction("network", scan, step, params, start, inputs, taps)
+        moved = mean_over_steps(statistics) if call.training else state.statistics
+        seen |= reconstruction("network", scan, step, params, start, inputs, call.taps)
         return outputs, Aux(after, moved, seen)
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
@@ -181,10 +212,7 @@ class Network(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One timestep of a whole network, as a Step."""
-
-    training: bool
-    taps: tuple[str, ...]
+    """One timestep of a whole network, as a Step: its params are `(body, statistics, call)`."""
 
     def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
         """One frame `[B, ...]` through the layers."""
@@ -193,10 +221,9 @@ class Cell:
 
     def whole(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
         """Frames `[T, B, ...]` layer by layer."""
-        body, statistics, key = params
-        state = State(neurons, statistics)
-        outputs, aux = body(frames, state, training=self.training, key=key, taps=self.taps)
-        moved = aux.statistics if self.training else ()
+        body, statistics, call = params
+        outputs, aux = body(frames, State(neurons, statistics), call)
+        moved = aux.statistics if call.training else ()
         # A row for every frame, of what is one for all of them too: statistics are averaged.
         moved = jax.tree.map(lambda leaf: leaf[None], moved)
         moved, seen = jax.tree.map(

@@ -20,11 +20,11 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import mixed
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import is_narrow
-from snnjax.typing import Array, Key, Scan, Step, bind
+from snnjax.typing import Array, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
 
@@ -98,24 +98,27 @@ class Neuron(nnx.Module):
         constants = {k: jax.lax.stop_gradient(v[...]) for k, v in self.constants.items()}
         return self.kind(**dict(self.numbers), **learned, **constants)
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
+
+        Raises:
+            ValueError: it reverses and the neuron has no inverse.
+        """
+        scan = request.strategy.time
+        if scan is None:
+            return Placed(self, self.spiking, role="neurons")
+        changed = replace(self, scan=self.resolve(scan))
+        return Placed(changed, self.spiking, frozenset({"time"}), "neurons")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, one per element of `shape`."""
         return State(self.initial(shape))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
-        del training, key
         return run(
             self.step, self.params(), state.neurons, inputs,
-            whole=self.whole, scan=self.scan, taps=taps, spiking=self.spiking,
+            whole=self.whole, scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
 
 

@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, State
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.synapses import Fold
 from snnjax.ops import isolate
 from snnjax.ops.rounding import narrow
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = [
     "BatchNorm",
@@ -105,22 +105,13 @@ class BatchNorm(nnx.Module):
         ones = jnp.ones(self.channels, jnp.float32)
         return State((), Statistics(jnp.zeros_like(ones), ones))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
-        del key, taps
         import chex
 
         chex.assert_axis_dimension(inputs, -1, self.channels)
         running = state.statistics
-        if not training or self.over == "frozen":
+        if not call.training or self.over == "frozen":
             return self._normalize(inputs, *running), Aux((), running)
         grouped, first = self._grouped(inputs)
         time = () if self.over == "step" else (0,)

@@ -23,13 +23,13 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.ma import fan_in_uniform
 from snnjax.nn.neuron import Constant
 from snnjax.nn.taps import counted, tapped
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["PSN", "MaskedPSN", "products_over_time", "refuse_time", "with_masking"]
 
@@ -89,20 +89,11 @@ class PSN(nnx.Module):
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
 
         Taps: those of neurons (`nn.taps`), where the membrane is `W X`, and `"products"`.
         """
-        del state, training, key
         if len(inputs) != self.whole_window:
             raise ValueError(
                 f"this PSN looks at its whole window of {self.whole_window} timesteps at once and "
@@ -111,26 +102,25 @@ class PSN(nnx.Module):
             )
         params, currents = self.params(), widen(inputs)
         spikes = neurons.psn(params, currents, spike=self.spike).astype(inputs.dtype)
-        membrane = neurons.psn_membranes(params, currents) if "membrane" in taps else None
-        seen = tapped(taps, spikes, currents=inputs, params=(), membrane=membrane)
-        if "threshold" in taps:  # one per timestep, where others have one per channel
+        membrane = neurons.psn_membranes(params, currents) if "membrane" in call.taps else None
+        seen = tapped(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
+        if "threshold" in call.taps:  # one per timestep, where others have one per channel
             seen["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
-        found = counted(taps, products=lambda: self._products(params, currents)).get("", {})
+        found = counted(call.taps, products=lambda: self._products(params, currents)).get("", {})
         return spikes, Aux(taps={"": seen | found} if seen | found else {})
 
     def _products(self, params: neurons.PSNParams, currents: Array) -> metrics.Products:
         used = params.weights != 0
         return products_over_time(jnp.ones_like(used), used, currents)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[PSN, bool]:
-        """Itself, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Takes nothing; its outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.
         """
-        del spikes
-        refuse_time(strategy, "a PSN", "nn.SlidingPSN")
-        return self, True
+        refuse_time(request.strategy, "a PSN", "nn.SlidingPSN")
+        return Placed(self, True)
 
 
 def MaskedPSN(

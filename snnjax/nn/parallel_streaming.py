@@ -15,15 +15,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics, neurons
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
 from snnjax.nn.taps import counted, tapped
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["ResetFreeLIF", "SlidingPSN"]
 
@@ -64,21 +63,13 @@ class SlidingPSN(nnx.Module):
         """No current so far."""
         return self.neuron.initial_state(shape)
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
 
         Taps: those of neurons (`nn.taps`), and `"products"`.
         """
-        spikes, aux = self.neuron(inputs, state, training=training, key=key, taps=taps)
-        seen = counted(taps, products=lambda: self._products(inputs, state.neurons.inputs))
+        spikes, aux = self.neuron(inputs, state, call)
+        seen = counted(call.taps, products=lambda: self._products(inputs, state.neurons.inputs))
         kinds = aux.taps.get("", {}) | seen.get("", {})
         return spikes, aux._replace(taps={"": kinds} if kinds else {})
 
@@ -90,17 +81,14 @@ class SlidingPSN(nnx.Module):
         used = (self.neuron.params().weights != 0)[jnp.clip(place, 0, self.order - 1)]
         return products_over_time(inside, inside & used, currents)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[SlidingPSN, bool]:
-        """The same layer with the strategy over time, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
 
         Raises:
             ValueError: it reverses.
         """
-        del spikes
-        if strategy.time is None:
-            return self, True
-        neuron = replace(self.neuron, scan=self.neuron.resolve(strategy.time))
-        return replace(self, neuron=neuron), True
+        neuron = self.neuron.with_memory(request)
+        return Placed(replace(self, neuron=neuron.layer), True, neuron.taken)
 
 
 class ResetFreeLIF(nnx.Module):
@@ -142,32 +130,22 @@ class ResetFreeLIF(nnx.Module):
         """Neurons at rest, one per element of `shape`."""
         return self.neuron.initial_state(shape)
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
-        del training, key
         params, currents = self.neuron.params(), widen(inputs)
         after, spikes = self.whole(params, state.neurons, currents)
         spikes, membrane = spikes.astype(inputs.dtype), None
-        if "membrane" in taps:
+        if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
             membrane = neurons.linear_recurrence(params.decay, state.neurons.v, gain * currents)
-        seen = tapped(taps, spikes, currents=inputs, params=params, membrane=membrane)
+        seen = tapped(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
         return spikes, Aux(after, (), {"": seen} if seen else {})
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[ResetFreeLIF, bool]:
-        """Itself, and that its outputs are spikes.
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Takes nothing; its outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.
         """
-        del spikes
-        refuse_time(strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.none)")
-        return self, True
+        refuse_time(request.strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.none)")
+        return Placed(self, True)

@@ -27,7 +27,8 @@ def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int =
 def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
     """Maximum over `window x window` patches of `[T, B, H, W, C]`; see `max_pool`."""
     step = window if strides is None else strides
-    return Fold(bind(max_pool, window=window, strides=step, padding=padding), name="maxpool")
+    pool = bind(max_pool, window=window, strides=step, padding=padding)
+    return Fold(pool, name="maxpool", keeps_spikes=True)
 
 
 def GlobalAvgPool() -> Fold:

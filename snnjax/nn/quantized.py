@@ -9,17 +9,14 @@ state is added, so training, checkpoints and strategies go on as they do.
 
 from __future__ import annotations
 
-from typing import Any
+import dataclasses
 
 import jax
 from flax import nnx
 
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Layer, State
-from snnjax.nn.neuron import Neuron
-from snnjax.nn.strategy import Placing
+from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
 from snnjax.quantization import Plan, quantized
-from snnjax.typing import Array, Key
+from snnjax.typing import Array
 
 __all__ = ["Quantized"]
 
@@ -58,30 +55,12 @@ class Quantized(nnx.Module):
         """That of the layer."""
         return self.layer.initial_state(shape)
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the layer with its weights on their grids."""
         rounded = quantized(self.layer, self.plan)
-        return rounded(inputs, state, training=training, key=key, taps=taps)
+        return rounded(inputs, state, call)
 
-    def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:
-        """The layer takes of the strategy what it would take by itself.
-
-        Raises:
-            ValueError: it holds neurons and nothing in it takes a part of the strategy.
-        """
-        # In order="time" the strategy over time was taken out of it before.
-        placing = Placing(strategy, "layer")
-        layer: Any
-        layer, spikes = placing.place(self.layer, spikes)
-        layer = placing.cut(layer)
-        if any(isinstance(module, Neuron) for _, module in nnx.iter_modules(layer)):
-            placing.check()  # a body; of a single synapse others take the rest
-        return Quantized(layer, self.plan), spikes
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in the layer, as if it stood alone."""
+        placed = place(self.layer, dataclasses.replace(request, cut=request.strategy.depth))
+        return placed._replace(layer=replace(self, layer=placed.layer), role=None)

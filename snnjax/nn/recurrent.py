@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics, neurons
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
 from snnjax.ops.rounding import at_least, narrow, product
-from snnjax.typing import Array, Key, Scan, Step, bind
+from snnjax.typing import Array, Scan, Step, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
 
@@ -37,29 +37,30 @@ class Recurrent(nnx.Module):
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
         self.compute = "float32"  # the dtype of spikes and weights in the feedback
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time.
+
+        Raises:
+            ValueError: it reverses.
+        """
+        refuse_reversal(request.strategy.time)
+        placed = self.neuron.with_memory(request)
+        return placed._replace(layer=replace(self, neuron=placed.layer))
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, with no feedback yet."""
         inner = self.neuron.initial_state(shape).neurons
         return State(neurons.RecurrentState(inner, jnp.zeros(shape, jnp.float32)))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, N]` to spikes `[T, B, N]`."""
-        del training, key
         params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
         outputs, aux = run(
             self._step(), params, state.neurons, inputs,
-            whole=None, scan=self.neuron.scan, taps=taps, spiking=self.neuron.spiking,
+            whole=None, scan=self.neuron.scan, taps=call.taps, spiking=self.neuron.spiking,
         )  # fmt: skip
         fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
-        seen = counted(taps, operations=lambda: self.operations(fed_back()))
+        seen = counted(call.taps, operations=lambda: self.operations(fed_back()))
         kinds = aux.taps.get("", {}) | seen.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 

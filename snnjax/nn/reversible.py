@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,12 +22,23 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
-from snnjax.nn.contract import Aux, Layer, State, StreamPeak, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    StreamPeak,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
-from snnjax.nn.wiring import subkey
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, Scan
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Reversible"]
 
@@ -73,6 +85,21 @@ class Reversible(nnx.Module):
         self.f = jax.vmap(lambda key: f(nnx.Rngs(key)))(keys[:, 0])
         self.g = jax.vmap(lambda key: g(nnx.Rngs(key)))(keys[:, 1])
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the blocks by the strategy over depth.
+
+        Reversal undoes one branch at a time, and computes its parts between two cuts one by one.
+        """
+        scan = request.strategy.depth or self.scan
+        inner = (scan.inner or memory.recompute(1)) if isinstance(scan, memory.Reverse) else None
+        within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
+        parts = [place(branch, within) for branch in (self.f, self.g)]
+        changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
+        taken = taken_by(parts) - {"depth"}  # its own
+        if request.strategy.depth is not None:
+            taken |= {"depth"}
+        return Placed(changed, False, taken, "loop")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The branches' neurons at rest, their statistics, stacked, and the stream's peak."""
         *front, channels = shape
@@ -91,37 +118,20 @@ class Reversible(nnx.Module):
         )
         return State(neurons, (repeat_state(statistics), peak))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
-        streams, aux = self.streams(inputs, state, training=training, key=key, taps=taps)
+        streams, aux = self.streams(inputs, state, call)
         return jnp.concatenate(streams, axis=-1), aux
 
-    def streams(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[memory.Streams, Aux]:
+    def streams(self, inputs: Array, state: State, call: Call) -> tuple[memory.Streams, Aux]:
         """The same, its outputs as two arrays: they are kept, and joined would be kept twice."""
-        f, g = (Branch(which, training, taps) for which in (0, 1))
+        f, g = (bind(_branch, which=which) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         statistics, (_, bound) = state.statistics
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
-        keys = None if key is None else jax.random.split(key, self.depth)
         entered, peak = memory.watched(couple.enter(*jnp.split(widen(inputs), 2, axis=-1)))
-        blocks = ((self.f, self.g), neurons, statistics, keys)
+        blocks = ((self.f, self.g), neurons, statistics, call.children(self.depth))
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
         seen = {
             f"block{i}/{branch}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
@@ -133,27 +143,20 @@ class Reversible(nnx.Module):
             (f_aux.state, g_aux.state),
             ((f_aux.statistics, g_aux.statistics),
              StreamPeak(jnp.maximum(peak, peaks.max()), bound)),
-            seen | reconstruction("", scan, couple.step, (), entered, blocks, taps),
+            seen | reconstruction("", scan, couple.step, (), entered, blocks, call.taps),
         )  # fmt: skip
         return streams, aux
 
 
-@dataclasses.dataclass(frozen=True)
-class Branch:
-    """One branch of a block, `(params, block, x) -> (y, aux)`, for `memory.coupling`."""
+def _branch(params: Any, block: Any, x: Array, *, which: int) -> tuple[Array, Aux]:
+    """Branch `which` of a block, `(params, block, x) -> (y, aux)`, for `memory.coupling`.
 
-    which: int
-    training: bool
-    taps: tuple[str, ...]
-
-    def __call__(self, params, block, x: Array) -> tuple[Array, Aux]:
-        """Runs the branch over the window `[T, B, ...]`, from rest unless the block has a state."""
-        del params
-        layers, neurons, statistics, key = block
-        # A state at rest is made here: handed in, it would get a gradient that nobody asked for.
-        layer = layers[self.which]
-        rest = layer.initial_state(x.shape[1:]).neurons
-        own = State(rest if neurons is None else neurons[self.which], statistics[self.which])
-        key = subkey(key, self.which)
-        y, aux = layer(x, own, training=self.training, key=key, taps=self.taps)
-        return widen(y), aux
+    It runs over the window `[T, B, ...]`, from rest unless the block has a state.
+    """
+    layers, neurons, statistics, call = block
+    # A state at rest is made here: as an argument it would get a gradient of its own size.
+    layer = layers[which]
+    rest = layer.initial_state(x.shape[1:]).neurons
+    own = State(rest if neurons is None else neurons[which], statistics[which])
+    y, aux = layer(x, own, call.child(which))
+    return widen(y), aux

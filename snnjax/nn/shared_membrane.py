@@ -36,15 +36,25 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.memory.trees import pulled_back
-from snnjax.nn.contract import Aux, State, mean_over_steps, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    mean_over_steps,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
-from snnjax.nn.wiring import subkey
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, PyTree, Scan
+from snnjax.typing import Array, PyTree, Scan
 
 __all__ = [
     "SharedStep",
@@ -66,7 +76,7 @@ class Parts:
         shortcuts: of each layer a layer or None, or nothing at all.
         cell: the neuron that owns the membrane.
         statistics: of synapses, then of shortcuts.
-        key: for dropout, or None.
+        call: the options of the call.
         fixed: the first layer's currents, `[B, ...]`, where they are the same at every timestep.
     """
 
@@ -74,7 +84,7 @@ class Parts:
     shortcuts: Any
     cell: Neuron
     statistics: tuple
-    key: Any
+    call: Call
     fixed: Any
 
 
@@ -84,15 +94,11 @@ class SharedStep:
 
     Attributes:
         groups: channel groups of each layer, each of which is one call.
-        training: as for a layer.
-        taps: as for a layer.
-        bits: whether the spikes leave packed as well, for the way back.
+        packs_spikes: return the spikes of all calls too, at one bit each, for the way back.
     """
 
     groups: int
-    training: bool
-    taps: tuple[str, ...] = ()
-    bits: bool = False
+    packs_spikes: bool = False
 
     def __call__(self, parts: Parts, state: PyTree, frame: Array) -> tuple[PyTree, PyTree]:
         """One frame `[B, ...]` through the layers: `state, (spikes, statistics, taps, bits)`."""
@@ -109,11 +115,11 @@ class SharedStep:
             x, auxes = self.currents(parts, inner, number, *entered[-2:])
             found.append(auxes)
             given = None if known is None else known[number]
-            carried, spikes, potentials = self._calls(parts.cell, carried, x, given)
+            carried, spikes, potentials = self._calls(parts, carried, x, given)
             entered.append(checkpoint_name(spikes, "spikes"))
-            if kinds := self._tapped(parts.cell, x, spikes, potentials):
+            if kinds := self._tapped(parts, x, spikes, potentials):
                 seen[f"{parts.cell.name}{number}"] = kinds
-        bits = tuple(memory.pack(s) for s in entered[2:]) if self.bits else ()
+        bits = tuple(memory.pack(s) for s in entered[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         inner, moved, looked = zip(*pairs, strict=True)
         seen |= _named(looked, len(parts.synapses))
@@ -131,8 +137,8 @@ class SharedStep:
         """
 
         def run(layer, x, place):
-            own, key = State(inner[place], parts.statistics[place]), subkey(parts.key, place)
-            y, aux = layer(x[None], own, training=self.training, key=key, taps=self.taps)
+            own = State(inner[place], parts.statistics[place])
+            y, aux = layer(x[None], own, parts.call.child(place))
             return y[0], [(aux.state, aux.statistics, aux.taps)]
 
         if number == 0 and parts.fixed is not None:
@@ -147,21 +153,22 @@ class SharedStep:
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
         return _sum(widen(bypass), total), found + more
 
-    def _calls(self, cell: Neuron, carried: PyTree, x: Array, known: Any):
-        params, fired, potentials = cell.params(), [], []
+    def _calls(self, parts: Parts, carried: PyTree, x: Array, known: Any):
+        cell, fired, potentials = parts.cell, [], []
+        params = cell.params()
         for group, part in enumerate(jnp.split(x, self.groups, axis=-1)):
             carried, spikes = cell.step(params, carried, part)
             if known is not None:
                 carried, spikes = _pinned(known[group], (carried, spikes))
             fired.append(spikes)
-            if "membrane" in self.taps:
+            if "membrane" in parts.call.taps:
                 potentials.append(membranes(carried))
         return carried, side_by_side(fired), potentials
 
-    def _tapped(self, cell: Neuron, x: Array, spikes: Array, potentials: list[Array]):
+    def _tapped(self, parts: Parts, x: Array, spikes: Array, potentials: list[Array]):
         membrane = side_by_side(potentials)[None] if potentials else None
-        options = {"currents": x[None], "params": cell.params(), "membrane": membrane}
-        return {k: leaf[0] for k, leaf in tapped(self.taps, spikes[None], **options).items()}
+        options = {"currents": x[None], "params": parts.cell.params(), "membrane": membrane}
+        return {k: leaf[0] for k, leaf in tapped(parts.call.taps, spikes[None], **options).items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,6 +272,11 @@ class Grouped(nnx.Module):
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
         self.spiking = neuron.spiking
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neuron by the strategy over time."""
+        placed = self.neuron.with_memory(request)
+        return placed._replace(layer=replace(self, neuron=placed.layer))
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `(B, ..., C / groups)`."""
         *front, channels = shape
@@ -274,24 +286,14 @@ class Grouped(nnx.Module):
             )
         return self.neuron.initial_state((*front, channels // self.groups))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
-        inner = tuple(kind for kind in taps if kind in ("membrane", "reconstruction"))
-        turns, aux = self.neuron(
-            self._in_turn(inputs), state, training=training, key=key, taps=inner
-        )
+        inner = tuple(kind for kind in call.taps if kind in ("membrane", "reconstruction"))
+        turns, aux = self.neuron(self._in_turn(inputs), state, call.tapping(*inner))
         outputs, kinds = self._side_by_side(turns), aux.taps.get("", {})
         membrane = self._side_by_side(kinds["membrane"]) if "membrane" in kinds else None
         options = {"currents": inputs, "params": self.neuron.params(), "membrane": membrane}
-        kinds = kinds | tapped(taps, outputs, **options)
+        kinds = kinds | tapped(call.taps, outputs, **options)
         return outputs, Aux(aux.state, (), {"": kinds} if kinds else {})
 
     def _in_turn(self, inputs: Array) -> Array:
@@ -380,6 +382,35 @@ class Shared(nnx.Module):
             )
         return undo, undo.steps // calls
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the group by the strategy over time; synapses and shortcuts take the rest.
+
+        Raises:
+            ValueError: the strategy reverses and the group has no inverse.
+        """
+        firing, time = self.neuron.spiking, request.strategy.time
+        entering = [request.spiking, *([firing] * (len(self.synapses) - 1))]
+        synapses = [
+            place(part, request.inside(spikes))
+            for part, spikes in zip(self.synapses, entering, strict=True)
+        ]
+        # A shortcut starts where the layer before does; the first layer has none.
+        shortcuts = [
+            Placed(way) if way is None else place(way, request.inside(spikes))
+            for way, spikes in zip(self.shortcuts, [False, *entering[:-1]], strict=False)
+        ]
+        changed = replace(
+            self,
+            synapses=nnx.List([part.layer for part in synapses]),
+            shortcuts=nnx.List([part.layer for part in shortcuts]),
+        )
+        taken = taken_by(synapses + shortcuts)
+        if time is None:
+            return Placed(changed, firing, taken, "block")
+        if isinstance(time, memory.Reverse):
+            self.inverse()
+        return Placed(replace(changed, scan=time), firing, taken | {"time"}, "block")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """One membrane for all layers, and the states of synapses and shortcuts."""
         states, bypasses, further, first = [], [], None, None
@@ -399,28 +430,21 @@ class Shared(nnx.Module):
         membrane = self.neuron.initial_state(shape).neurons
         return State((membrane, inner), tuple(s.statistics for s in states))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the group, timestep by timestep."""
-        if training:
+        if call.training:
             refuse_window_statistics([*self.synapses, *self.shortcuts])
         cell, groups = self._cell()
-        fixed, aux = self._fixed(inputs, state, training, key, taps)
-        parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, key, fixed)
-        step, scan, start = SharedStep(groups, training, taps), self.scan, state.neurons
+        fixed, aux = self._fixed(inputs, state, call)
+        parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, call, fixed)
+        step, scan, start = SharedStep(groups), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
-            back = SharedStep(groups, training, (), True)
+            back = SharedStep(groups, packs_spikes=True)
             scan = scan.by(SharedInverse(back, *self.inverse()))
-            seen_back = reconstruction("", scan, back, parts, start, inputs, taps)
+            quiet = dataclasses.replace(parts, call=call.tapping())
+            seen_back = reconstruction("", scan, back, quiet, start, inputs, call.taps)
             # What is looked at is all kept: under a strategy it would have to be rebuilt as well.
-            step, scan = (step, memory.store) if taps else (back, scan)
+            step, scan = (step, memory.store) if call.taps else (back, scan)
         else:
             seen_back = {}
         scan = memory.store if scan is None else scan
@@ -435,12 +459,11 @@ class Shared(nnx.Module):
         neuron = self.neuron
         return (neuron.neuron, neuron.groups) if isinstance(neuron, Grouped) else (neuron, 1)
 
-    def _fixed(self, inputs, state, training, key, taps) -> tuple[Array | None, Aux]:
+    def _fixed(self, inputs: Array, state: State, call: Call) -> tuple[Array | None, Aux]:
         """The first layer's currents, where they are the same at every timestep."""
         first = self.synapses[0]
         if not isinstance(first, StaticInput):
             return None, Aux()
         own = State(state.neurons[1][0], state.statistics[0])
-        options = {"training": training, "key": subkey(key, 0), "taps": taps}
-        outputs, aux = first.layer(inputs[:1], own, **options)
+        outputs, aux = first.layer(inputs[:1], own, call.child(0))
         return outputs[0], aux

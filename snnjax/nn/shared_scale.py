@@ -17,17 +17,25 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, place, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
-from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.quantization import Packed, QFormat
-from snnjax.quantization import shared_scale_lif as rule
+from snnjax.quantization import (
+    IntegerParams,
+    Packed,
+    QFormat,
+    SharedScaleParams,
+    SharedScaleState,
+    integer_form,
+    shared_codes,
+    shared_scale_lif,
+)
+from snnjax.quantization.shared_scale_lif import initial_beta
 from snnjax.surrogate import Surrogate, triangle
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["SharedScale"]
 
@@ -72,48 +80,39 @@ class SharedScale(nnx.Module):
             )
         self.synapse, self.bits, self.name = synapse, bits, "shared_scale"
         self.decay, self.threshold = float(decay), float(threshold)
-        self.step = bind(rule.shared_scale_lif, bits=bits, spike=spike)
+        self.step = bind(shared_scale_lif, bits=bits, spike=spike)
         self.scan = _refuse_reversal(scan)
-        self.beta = nnx.Param(rule.initial_beta(weights[0], bits=bits))
+        self.beta = nnx.Param(initial_beta(weights[0], bits=bits))
 
-    def params(self) -> rule.SharedScaleParams:
+    def params(self) -> SharedScaleParams:
         """The parameters of the neurons' step; the sign of what is learned does not matter."""
-        return rule.SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
+        return SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
 
     def codes(self) -> Array:
         """Codes of the weights, whole numbers in float32, in the shape of the weights."""
         (weights,) = jax.tree.leaves(self.synapse)
-        return rule.shared_codes(weights, self.params().beta, bits=self.bits)
+        return shared_codes(weights, self.params().beta, bits=self.bits)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, for spikes whose timesteps have this shape."""
         spikes = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-        run = lambda synapse, spikes: synapse(spikes, State(), training=False)[0]  # noqa: E731
+        run = lambda synapse, spikes: synapse(spikes, State(), Call(training=False))[0]  # noqa: E731
         currents = jax.eval_shape(run, self.synapse, spikes)
-        at_rest = rule.SharedScaleState(jnp.zeros(currents.shape[1:], currents.dtype))
+        at_rest = SharedScaleState(jnp.zeros(currents.shape[1:], currents.dtype))
         return State(((), at_rest), ((), ()))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes `[T, B, ...]` to spikes `[T, B, ...]`.
 
         Taps of membranes and currents are in steps, `beta / n`; that of the threshold is not.
         """
-        del key
         inputs = widen(inputs)  # sums of codes are whole numbers, and would not be in bfloat16
         structure = jax.tree.structure(self.synapse)
         synapse = jax.tree.unflatten(structure, [self.codes()])
-        currents, below = synapse(inputs, State(), training=training, taps=taps)
+        currents, below = synapse(inputs, State(), call)
         _, own = state.neurons
         spikes, aux = run(
-            self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=taps
+            self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=call.taps
         )
         return spikes, gather([("synapse", below), ("lif", aux)])
 
@@ -122,24 +121,30 @@ class SharedScale(nnx.Module):
         del precision
         return self
 
-    def with_memory(self, strategy: memory.Strategy, spikes: bool) -> tuple[SharedScale, bool]:
-        """Takes a strategy over time for its neurons, and packs what its synapse keeps."""
-        synapse, _ = Placing(strategy, "layer").place(self.synapse, spikes)
-        scan = self.scan if strategy.time is None else _refuse_reversal(strategy.time)
-        return replace(self, synapse=synapse, scan=scan), True
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the neurons by the strategy over time, and packs the inputs of the synapse.
+
+        Raises:
+            ValueError: the strategy over time reverses.
+        """
+        synapse = place(self.synapse, request.inside(request.spiking))
+        changed, scan = replace(self, synapse=synapse.layer), request.strategy.time
+        if scan is None:
+            return Placed(changed, True, synapse.taken)
+        return Placed(replace(changed, scan=_refuse_reversal(scan)), True, synapse.taken | {"time"})
 
     def packed_codes(self) -> Packed:
         """The codes of the weights at `bits` bits each."""
         return Packed.of(self.codes(), QFormat(self.bits - 1, 0, signed=True))
 
-    def integer_params(self) -> rule.IntegerParams:
+    def integer_params(self) -> IntegerParams:
         """Thresholds of the integer form of the neurons, for `quantization.integer_lif`.
 
         Raises:
             ValueError: the decay is no power of two.
         """
         sums = jnp.abs(self.codes()).reshape(-1, self.codes().shape[-1]).sum(0)
-        return rule.integer_form(self.params(), bits=self.bits, largest=int(sums.max()))
+        return integer_form(self.params(), bits=self.bits, largest=int(sums.max()))
 
 
 def _refuse_reversal(scan: Any) -> Any:

@@ -25,10 +25,20 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    output_shape,
+    place,
+    replace,
+)
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, PyTree, Scan
+from snnjax.typing import Array, PyTree, Scan
 
 __all__ = [
     "Repeated",
@@ -104,6 +114,20 @@ class Stacked(nnx.Module):
         keys = jax.random.split(rngs.params(), depth)
         self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Scans the blocks by the strategy over depth, one that reverses without an inverse aside.
+
+        Inputs count as spikes if those of every block are.
+        """
+        blocks = place(self.blocks, request.inside(request.spiking))
+        spiking = request.spiking and blocks.spiking
+        if request.spiking and not spiking:  # from the second block on the inputs are no spikes
+            blocks = place(self.blocks, request.inside(False))
+        changed, scan = replace(self, blocks=blocks.layer), request.strategy.depth
+        if scan is None or (isinstance(scan, memory.Reverse) and scan.inverse is None):
+            return Placed(changed, spiking, blocks.taken, "loop")
+        return Placed(replace(changed, scan=scan), spiking, blocks.taken | {"depth"}, "loop")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The blocks' neurons at rest, and their statistics, stacked: `[depth, ...]` leaves."""
         block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
@@ -119,43 +143,28 @@ class Stacked(nnx.Module):
             repeat_state(Repeated(state.statistics, self.depth)),
         )
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every block."""
-        keys = None if key is None else jax.random.split(key, self.depth)
         rest, neurons = split(state.neurons)
-        step, blocks = Block(training, taps), (self.blocks, neurons, state.statistics, keys)
+        blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
         inputs = widen(inputs)
-        outputs, aux = self.scan(step, rest, inputs, blocks)
+        outputs, aux = self.scan(_block, rest, inputs, blocks)
         seen = {
             f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
             for i in range(self.depth)
             for name, kinds in aux.taps.items()
         }
-        seen |= reconstruction("", self.scan, step, rest, inputs, blocks, taps)
+        seen |= reconstruction("", self.scan, _block, rest, inputs, blocks, call.taps)
         return outputs, Aux(aux.state, aux.statistics, seen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Block:
-    """One block as a Step over depth: activations are the state, block and its state the input.
+def _block(rest: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
+    """One block as a Step over depth: the state is the activations `[T, B, ...]`.
 
-    Its params are the neurons at rest, for blocks that come without a state of their own.
+    The params are the neurons at rest, for blocks without a state of their own; the output is the
+    block's aux.
     """
-
-    training: bool
-    taps: tuple[str, ...]
-
-    def __call__(self, rest: Any, activations: Array, x) -> tuple[Array, Aux]:
-        """Activations `[T, B, ...]` through one block; its aux leaves as the output."""
-        block, neurons, statistics, key = x
-        state = State(rest if neurons is None else neurons, statistics)
-        outputs, aux = block(activations, state, training=self.training, key=key, taps=self.taps)
-        return widen(outputs), aux
+    block, neurons, statistics, call = x
+    state = State(rest if neurons is None else neurons, statistics)
+    outputs, aux = block(activations, state, call)
+    return widen(outputs), aux

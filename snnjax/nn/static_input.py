@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, State
-from snnjax.typing import Array, Key
+from snnjax.nn.contract import Aux, Call, State
+from snnjax.typing import Array
 
 __all__ = ["StaticInput"]
 
@@ -52,15 +52,7 @@ class StaticInput(nnx.Module):
             )
         return state
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` to `[T, B, ...]`, the same at every timestep."""
-        outputs, aux = self.layer(inputs[:1], state, training=training, key=key, taps=taps)
+        outputs, aux = self.layer(inputs[:1], state, call)
         return jnp.broadcast_to(outputs, (len(inputs), *outputs.shape[1:])), aux

@@ -16,13 +16,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, State, replace
+from snnjax.nn.contract import Aux, State, replace, Call, MemoryRequest, Placed
 from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen
-from snnjax.typing import Array, Key, bind
+from snnjax.typing import Array, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
@@ -42,6 +42,7 @@ class Fold(nnx.Module):
         name: what error messages and listings call the layer.
         pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
             bit each, or a storage of `memory.packed`.
+        keeps_spikes: True if the function maps spikes to spikes, as a maximum does.
 
     Raises:
         ValueError: an unknown storage.
@@ -53,29 +54,36 @@ class Fold(nnx.Module):
         *,
         name: str = "fold",
         pack: bool | memory.Storage = False,
+        keeps_spikes: bool = False,
     ):
-        self.function, self.name = function, name
+        self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # the dtype of inputs and outputs; None is that which comes
         if self.pack:
             memory.packed(_call, storage=self.pack)  # refuses what it does not know
+
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Keeps spikes at one bit each, and real inputs of weights as narrow as the strategy says.
+
+        Inputs that no derivative needs are left alone.
+        """
+        pack, spiking = request.strategy.pack, request.spiking and self.keeps_spikes
+        weighs = isinstance(self.function, Kernel | nnx.Linear)
+        role = "synapse" if weighs else None
+        storage = "spikes" if request.spiking else pack if weighs and pack is not True else None
+        # A reshape keeps nothing for its derivative.
+        needs_inputs = weighs or (self.keeps_spikes and self.function is not flatten)
+        if not (pack and storage and needs_inputs):
+            return Placed(self, spiking, role=role)
+        return Placed(replace(self, pack=storage), spiking, frozenset({"pack"}), role)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
         del shape
         return State()
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` to `[T, B, ...]`."""
-        del state, training, key
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         if self.compute is not None:
@@ -88,7 +96,7 @@ class Fold(nnx.Module):
             pure = bind(_ignore_params, function=self.function)
             outputs = memory.packed(pure, storage=self.pack)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = operations_of(self.function, inputs, taps)
+        seen = operations_of(self.function, inputs, call.taps)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
     def with_precision(self, precision: Precision) -> Fold:
@@ -231,7 +239,7 @@ def Conv(
 
 def Flatten() -> Fold:
     """`[T, B, ...] -> [T, B, N]`."""
-    return Fold(flatten, name="flatten")
+    return Fold(flatten, name="flatten", keeps_spikes=True)
 
 
 def flatten(inputs: Array) -> Array:

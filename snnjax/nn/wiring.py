@@ -6,22 +6,32 @@ import dataclasses
 import itertools
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Layer, State, output_shape
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, Scan, bind
+from snnjax.typing import Array, Scan, bind
 
-__all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name", "subkey"]
+__all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Joints:
-    """Where a `Sequential` is cut, and what is kept there; made by `nn.with_memory`.
+    """The cuts of a `Sequential` into parts that are scanned over depth.
 
     Attributes:
         scan: the strategy over depth.
@@ -50,6 +60,24 @@ class Sequential(nnx.Module):
         self.layers, self.name = nnx.List(layers), "sequential"
         self.joints: Joints | None = None
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in every layer, and cuts the sequence where the request says so."""
+        parts, spiking = [], request.spiking
+        for layer in self.layers:
+            parts.append(place(layer, request.inside(spiking)))
+            spiking = parts[-1].spiking
+        changed = replace(self, layers=nnx.List([part.layer for part in parts]))
+        taken, scan = taken_by(parts), request.cut
+        if isinstance(scan, memory.Reverse):  # it undoes the stacks; this is for what lies between
+            scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
+        if scan is memory.store:
+            changed, taken = replace(changed, joints=None), taken | {"depth"}
+        elif isinstance(scan, memory.Recompute):
+            joints = _joints(parts, scan, packs=bool(request.strategy.pack))
+            changed = replace(changed, joints=joints)
+            taken |= {"depth", "pack"} if any(joints.spikes) else {"depth"}
+        return Placed(changed, spiking, taken, "block")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The layers' states at rest, in order."""
         states = []
@@ -58,31 +86,21 @@ class Sequential(nnx.Module):
             shape = output_shape(layer, states[-1], shape)
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every layer."""
         owns = [
-            (layer, State(*own), subkey(key, i))
+            (layer, State(*own), call.child(i))
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
         ]
-
-        options = {"training": training, "taps": taps}
         names = tuple(layer_name(layer, i) for i, layer in enumerate(self.layers))
         if self.joints is None:
-            outputs, auxes = _run(owns, inputs, names=names, **options)
+            outputs, auxes = _run(owns, inputs, names=names)
         else:
             starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
             pairs = list(itertools.pairwise((*starts, len(owns))))
             cut = [owns[a:b] for a, b in pairs]
             runs = [
-                bind(_run_alone, **options) if alone else bind(_run, names=names[a:b], **options)
+                _run_alone if alone else bind(_run, names=names[a:b])
                 for (a, b), alone in zip(pairs, self.joints.alone, strict=True)
             ]
             outputs, parts = memory.chain(
@@ -93,20 +111,40 @@ class Sequential(nnx.Module):
         return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
-def _run(owns: Any, x: Any, *, names: tuple[str, ...], **options: Any) -> tuple[Array, list[Aux]]:
-    """Layers one after the other; `owns` are they, their states and keys."""
+def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
+    """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
+    starts, marks = [0], [False]
+    # `due`: neurons or a block passed since the last cut; `last`: where spikes were last to be had.
+    spikes, due, last = False, False, 0
+    for number, part in enumerate(parts):
+        last = number if spikes else last
+        block = part.role in ("block", "loop")
+        here = block or (number and parts[number - 1].role == "loop")
+        if number and (here or (due and part.role == "synapse")):
+            packed = packs and (spikes if here else last > starts[-1])
+            starts.append(last if packed and not here else number)
+            marks.append(packed)
+            due = False
+        fires = part.role == "neurons" or part.spiking > spikes
+        spikes, due = part.spiking, due or block or fires
+    alone = tuple(parts[start].role == "loop" for start in starts)
+    return Joints(scan, tuple(starts), tuple(marks), alone)
+
+
+def _run(owns: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
+    """Runs layers one after the other; `owns` holds a layer, its state and its call each."""
     x, auxes = _joined(x), []
-    for (layer, own, key), name in zip(owns, names, strict=True):
-        x, aux = layer(x, own, key=key, **options)
+    for (layer, *own), name in zip(owns, names, strict=True):
+        x, aux = layer(x, *own)
         x = checkpoint_name(x, name)
         auxes.append(aux)
     return x, auxes
 
 
-def _run_alone(owns: Any, x: Any, **options: Any) -> tuple[Any, list[Aux]]:
+def _run_alone(owns: Any, x: Any) -> tuple[Any, list[Aux]]:
     """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
-    ((layer, own, key),) = owns
-    outputs, aux = getattr(layer, "streams", layer)(_joined(x), own, key=key, **options)
+    ((layer, *own),) = owns
+    outputs, aux = getattr(layer, "streams", layer)(_joined(x), *own)
     return outputs, [aux]
 
 
@@ -129,25 +167,25 @@ class Residual(nnx.Module):
         self.branch, self.name = branch, "residual"
         self.shortcut = Sequential() if shortcut is None else shortcut
 
+    def with_memory(self, request: MemoryRequest) -> Placed:
+        """Places the strategy in branch and shortcut; their sum is no spikes."""
+        parts = [
+            place(part, request.inside(request.spiking)) for part in (self.branch, self.shortcut)
+        ]
+        changed = replace(self, branch=parts[0].layer, shortcut=parts[1].layer)
+        return Placed(changed, False, taken_by(parts), "block")
+
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The states of branch and shortcut at rest."""
         states = [part.initial_state(shape) for part in (self.branch, self.shortcut)]
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
-    def __call__(
-        self,
-        inputs: Array,
-        state: State,
-        *,
-        training: bool,
-        key: Key | None = None,
-        taps: tuple[str, ...] = (),
-    ) -> tuple[Array, Aux]:
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through branch and shortcut, then their sum."""
         outputs, parts = [], []
         for i, (name, layer) in enumerate((("branch", self.branch), ("shortcut", self.shortcut))):
             own = State(state.neurons[i], state.statistics[i])
-            y, aux = layer(inputs, own, training=training, key=subkey(key, i), taps=taps)
+            y, aux = layer(inputs, own, call.child(i))
             outputs.append(y)
             parts.append((name, aux))
         y, x = outputs
@@ -157,11 +195,6 @@ class Residual(nnx.Module):
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
             )
         return widen(x) + widen(y), gather(parts)
-
-
-def subkey(key: Key | None, number: int) -> Key | None:
-    """The key of a part, by its number; None stays None."""
-    return None if key is None else jax.random.fold_in(key, number)
 
 
 def layer_name(layer: Any, number: int) -> str:

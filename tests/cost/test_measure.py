@@ -60,7 +60,9 @@ def test_the_tally_is_that_of_the_recorded_spikes():
     total = sum(np.asarray(kinds["spikes"]).sum() for kinds in aux.taps.values())
     size = sum(np.asarray(kinds["spikes"]).size for kinds in aux.taps.values())
     np.testing.assert_allclose(found.rate, total / size)
-    pooled = nn.MaxPool()(jnp.asarray(aux.taps["lif2"]["spikes"]), nn.State(), training=False)[0]
+    pooled = nn.MaxPool()(
+        jnp.asarray(aux.taps["lif2"]["spikes"]), nn.State(), nn.Call(training=False)
+    )[0]
     assert found.connections["conv4"].active == int(pooled.sum())
 
 

@@ -134,7 +134,7 @@ class Image(nnx.Module):
     def initial_state(self, shape):
         return nn.State()
 
-    def __call__(self, inputs, state, *, training, key=None, taps=()):
+    def __call__(self, inputs, state, call):
         steps = self.columns if len(inputs) == 1 else len(inputs)
         return jnp.broadcast_to(inputs[:1], (steps, *inputs.shape[1:])), nn.Aux()
 

@@ -23,7 +23,7 @@ def branch(which, dtype):
         half, state = block[which]
         outputs, statistics = x, []
         for layer, *own in zip(half.layers, *state, strict=True):
-            outputs, aux = layer(outputs, nn.State(*own), training=True)
+            outputs, aux = layer(outputs, nn.State(*own), nn.Call(training=True))
             outputs = outputs.astype(dtype)  # membranes and statistics stay float32
             statistics.append(aux.statistics)
         return outputs, tuple(statistics)

@@ -148,7 +148,8 @@ def test_dropout_of_inputs_is_drawn_anew_at_every_step_and_of_spikes_once():
     dropouts = [layer for layer in layers if layer.name == "dropout"]
     ones = jnp.ones((T, B, 50))
     entering, leaving = (
-        dropouts[i](ones, nn.State(), training=True, key=jax.random.key(0))[0] for i in (0, 1)
+        dropouts[i](ones, nn.State(), nn.Call(training=True, key=jax.random.key(0)))[0]
+        for i in (0, 1)
     )
     for outputs in (entering, leaving):
         assert set(np.unique(outputs)) == {0.0, 1.25}
@@ -156,15 +157,15 @@ def test_dropout_of_inputs_is_drawn_anew_at_every_step_and_of_spikes_once():
     np.testing.assert_array_equal(leaving, jnp.broadcast_to(leaving[:1], leaving.shape))
     assert float(jnp.abs(entering[1:] - entering[:1]).max()) > 0
     for layer in dropouts[:2]:
-        np.testing.assert_array_equal(layer(ones, nn.State(), training=False)[0], ones)
+        np.testing.assert_array_equal(layer(ones, nn.State(), nn.Call(training=False))[0], ones)
         with pytest.raises(ValueError, match="key="):
-            layer(ones, nn.State(), training=True)
+            layer(ones, nn.State(), nn.Call(training=True))
 
 
 @pytest.mark.fast
 def test_votes_are_means_of_neighbours():
     spikes = jnp.asarray([[[1.0, 0, 1, 1, 0, 0]]])
-    outputs, _ = voting(2)(spikes, nn.State(), training=False)
+    outputs, _ = voting(2)(spikes, nn.State(), nn.Call(training=False))
     np.testing.assert_array_equal(outputs, [[[0.5, 1.0, 0.0]]])
 
 

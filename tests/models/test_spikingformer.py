@@ -58,7 +58,7 @@ def test_a_block_adds_to_the_stream():
     layers = tiny(norm=still).body.layers
     stack = next(layer for layer in layers if isinstance(layer, nn.Stacked))
     tokens = jax.random.normal(jax.random.key(0), (T, B, 4, 8))
-    outputs, _ = stack(tokens, stack.initial_state(tokens.shape[1:]), training=True)
+    outputs, _ = stack(tokens, stack.initial_state(tokens.shape[1:]), nn.Call(training=True))
     np.testing.assert_array_equal(outputs, tokens)
 
 

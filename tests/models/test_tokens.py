@@ -60,7 +60,7 @@ def test_the_neuron_of_the_papers(tau):
     """`h = v + (x - v) / tau`, hard reset without a gradient, sigmoid of slope 4."""
     x = jnp.asarray([[1.3], [1.3], [1.3], [4.0], [1.3]])
     layer = tau_lif(tau=tau)
-    outputs, _ = layer(x, layer.initial_state((1,)), training=True)
+    outputs, _ = layer(x, layer.initial_state((1,)), nn.Call(training=True))
     v, expected = 0.0, []
     for current in np.asarray(x)[:, 0]:
         h = v + (current - v) / tau

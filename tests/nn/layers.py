@@ -88,7 +88,7 @@ def dyadic(tree):
 def call(layer, inputs, *, training=False, key=None, taps=()):
     """A layer's outputs and aux from rest."""
     state = layer.initial_state(inputs.shape[1:])
-    return layer(inputs, state, training=training, key=key, taps=taps)
+    return layer(inputs, state, nn.Call(training=training, key=key, taps=taps))
 
 
 class Run(NamedTuple):
@@ -106,7 +106,7 @@ def weighted(outputs):
 @functools.partial(jax.jit, static_argnames=("training", "until"))
 def _graded(layer, inputs, state, key, *, training, until):
     def loss(layer, inputs):
-        outputs, aux = layer(inputs, state, training=training, key=key)
+        outputs, aux = layer(inputs, state, nn.Call(training=training, key=key))
         return weighted(outputs[:until]), (outputs, aux)
 
     return jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)(layer, inputs)

@@ -33,7 +33,7 @@ def asa(timesteps=T, **options):
 
 
 def call(layer, x=X, **options):
-    return layer(x, nn.State(), training=True, **options)
+    return layer(x, nn.State(), nn.Call(training=True, **options))
 
 
 def with_weights(layer, mixer, important, remaining):
@@ -138,7 +138,9 @@ def test_a_step_from_rest_fires_no_neuron_that_it_would_not_have():
     """Of one step only: over time a neuron that has not fired may fire later."""
     lif = nn.MALIF()
     plain, weighed = (
-        jnp.concatenate([lif(x[None], lif.initial_state(x.shape), training=False)[0] for x in xs])
+        jnp.concatenate(
+            [lif(x[None], lif.initial_state(x.shape), nn.Call(training=False))[0] for x in xs]
+        )
         for xs in (X, call(asa())[0])
     )
     assert bool(jnp.all(weighed <= plain))
@@ -363,7 +365,7 @@ def test_it_has_no_streaming_form():
         [nn.Conv(2, 2, rngs=r), nn.Sequential(nn.Conv(2, 2, rngs=r), asa())], nn.LIF()
     )
     with pytest.raises(ValueError, match=r"got 1.*nn.Shared"):
-        shared(FRAMES, shared.initial_state((2, 6, 6, 2)), training=False)
+        shared(FRAMES, shared.initial_state((2, 6, 6, 2)), nn.Call(training=False))
     assert nn.Network(body(asa(1)), (6, 6, 2), order="time").order == "time"
 
 

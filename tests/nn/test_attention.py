@@ -171,7 +171,7 @@ def test_what_the_product_keeps():
 
     def kept(attention):
         inputs = jax.ShapeDtypeStruct((T, B, N, 3 * D), jnp.float32)
-        call = lambda x: attention(x, nn.State(), training=True)[0]  # noqa: E731
+        call = lambda x: attention(x, nn.State(), nn.Call(training=True))[0]  # noqa: E731
         pulls = jax.eval_shape(lambda x: jax.vjp(call, x)[1], inputs)
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pulls))
 
@@ -182,15 +182,17 @@ def test_what_the_product_keeps():
 
 @pytest.mark.fast
 def test_real_values_are_not_packed():
-    attention, spiking = nn.Attention(HEADS).with_memory(memory.Strategy(pack=True), False)
-    assert not attention.pack
-    assert not spiking
+    strategy = memory.Strategy(pack=True)
+    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy))
+    assert not placed.layer.pack and not placed.spiking and not placed.taken
+    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy, spiking=True))
+    assert placed.layer.pack and placed.taken == {"pack"}
 
 
 @pytest.mark.fast
 def test_counts_beyond_bfloat16_are_counted():
     ones = jnp.ones((1, 1, 300, 3), jnp.bfloat16)
-    outputs, _ = nn.Attention(1, scale=2.0**-8)(ones, nn.State(), training=False)
+    outputs, _ = nn.Attention(1, scale=2.0**-8)(ones, nn.State(), nn.Call(training=False))
     assert outputs.dtype == jnp.bfloat16
     np.testing.assert_array_equal(outputs.astype(jnp.float32), jnp.full((1, 1, 300, 1), 300 / 256))
 

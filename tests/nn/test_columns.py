@@ -35,16 +35,16 @@ class OneLevel(nnx.Module):
     def output_shape(self, lower):
         return (*lower[:-1], self.down.layers[1].function.kernel.shape[-1])
 
-    def __call__(self, tail, lower, upper, state, *, training, taps=()):
+    def __call__(self, tail, lower, upper, state, call):
         rest = ((), (), ())
         own = nn.State(rest, state.statistics[0])
-        y, aux = self.down(lower[None], own, training=training, taps=taps)
+        y, aux = self.down(lower[None], own, call)
         moved = ()
         if self.up:
             own = nn.State(rest, state.statistics[1])
-            more, up = self.up(upper[None], own, training=training)
+            more, up = self.up(upper[None], own, call.tapping())
             y, moved = y + more, up.statistics
-        y = y + tail(y, nn.State(), training=training)[0]
+        y = y + tail(y, nn.State(), call.tapping())[0]
         return y[0], nn.Aux((), (aux.statistics, moved), aux.taps)
 
 
@@ -58,7 +58,7 @@ def frames(batch=3, timesteps=1):
 
 
 def loss(layer, x, state):
-    _, aux = layer(x, state, training=True)
+    _, aux = layer(x, state, nn.Call(training=True))
     return sum(jnp.sum(jnp.sin(c)) for c in aux.state), aux
 
 
@@ -120,7 +120,7 @@ def test_strategies_agree_and_statistics_move_once():
     mean = state_of(layer, x).statistics[0][0][0][2].mean
     moved = expected.statistics[0][0][0][2].mean
     current = layer.first[0].down.layers[1](
-        nn.Disabled()(x, nn.State(), training=True)[0], nn.State(), training=True
+        nn.Disabled()(x, nn.State(), nn.Call(training=True))[0], nn.State(), nn.Call(training=True)
     )[0]
     assert_close(moved, 0.9 * mean + 0.1 * current.mean((0, 1, 2, 3)), 1e-5)
 
@@ -129,21 +129,21 @@ def test_states_begin_at_zero_and_can_be_carried_on():
     layer, x = columns(2), frames()
     state = state_of(layer, x)
     assert all(not c.any() for c in state.neurons)
-    _, aux = layer(x, state, training=False)
-    _, again = layer(x, state._replace(neurons=aux.state), training=False)
+    _, aux = layer(x, state, nn.Call(training=False))
+    _, again = layer(x, state._replace(neurons=aux.state), nn.Call(training=False))
     assert jnp.abs(again.state[0] - aux.state[0]).max() > 1e-3
 
 
 def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     layer = columns(3, own_inputs=True, read=lambda top: top.mean((1, 2)))
     x = frames(timesteps=3)
-    read, aux = layer(x, state_of(layer, x), training=False, taps=("spikes",))
+    read, aux = layer(x, state_of(layer, x), nn.Call(training=False, taps=("spikes",)))
     assert read.shape == (3, 3, C[-1])
     assert_close(read[-1], aux.state[-1].mean((1, 2)), 1e-6)
     names = [f"column{t}/level{n}/turned_off0" for t in range(3) for n in range(2)]
     assert sorted(aux.taps) == sorted(names)
     np.testing.assert_array_equal(aux.taps["column2/level0/turned_off0"]["spikes"][0], x[2] >= 0.5)
-    later, _ = layer(x.at[2].add(1), state_of(layer, x), training=False)
+    later, _ = layer(x.at[2].add(1), state_of(layer, x), nn.Call(training=False))
     assert_equal(later[:2], read[:2])
 
 
@@ -164,7 +164,7 @@ def test_refusals_name_the_cure(options, message):
 
 def test_the_bound_is_watched_and_counts_the_columns():
     layer, x = columns(4, bits=12), frames()
-    _, aux = layer(x, state_of(layer, x), training=True)
+    _, aux = layer(x, state_of(layer, x), nn.Call(training=True))
     assert aux.statistics[-1].bound == 2.0 ** (24 - 12 - 4)
     assert aux.statistics[-1].peak >= max(jnp.abs(c).max() for c in aux.state)
     assert nothing(x) == ()

@@ -29,7 +29,7 @@ def test_state_goes_in_and_comes_out_and_the_layer_stays_as_it_was(name, trainin
     layer, inputs = make(), sequence(shape)
     before = leaves(layer)
     state = layer.initial_state(shape)
-    outputs, aux = layer(inputs, state, training=training, key=KEY)
+    outputs, aux = layer(inputs, state, nn.Call(training=training, key=KEY))
     assert outputs.shape[:2] == (T, B)
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert isinstance(aux, nn.Aux) and aux.taps == {}

@@ -38,7 +38,7 @@ def test_dropout_silences_what_it_would_on_one_device():
     inputs, key = jnp.ones((3, 8, 6)), jax.random.key(1)
     layer = nn.Dropout(0.5)
     shared = nn.with_data_axes(layer, AXES)
-    run = lambda layer, x: layer(x, nn.State(), training=True, key=key)[0]  # noqa: E731
+    run = lambda layer, x: layer(x, nn.State(), nn.Call(training=True, key=key))[0]  # noqa: E731
     np.testing.assert_array_equal(
         spread(functools.partial(run, shared), inputs), run(layer, inputs)
     )
@@ -53,7 +53,7 @@ def test_norms_look_at_all_devices(over):
 
     def run(layer, x):
         def loss(layer):
-            y, aux = layer(x, state, training=True)
+            y, aux = layer(x, state, nn.Call(training=True))
             return jnp.sum(jnp.sin(y)), (y, aux.statistics)
 
         gradient, found = jax.grad(loss, has_aux=True)(layer)
@@ -73,12 +73,12 @@ def test_groups_cross_no_device():
     grouped = nn.with_data_axes(layer, AXES, norm_groups=1)
     inputs = jax.random.normal(jax.random.key(0), (2, 8, 5))
     state = layer.initial_state((8, 5))
-    run = lambda x: nn.BatchNorm(5)(x, state, training=True)[0]  # noqa: E731
-    own = lambda x: nn.BatchNorm(5, groups=4)(x, state, training=True)[0]  # noqa: E731
+    run = lambda x: nn.BatchNorm(5)(x, state, nn.Call(training=True))[0]  # noqa: E731
+    own = lambda x: nn.BatchNorm(5, groups=4)(x, state, nn.Call(training=True))[0]  # noqa: E731
     assert grouped.groups == 1 and grouped.axes == ()
     np.testing.assert_allclose(spread(run, inputs), own(inputs), rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="3 groups do not divide a batch of 8"):
-        nn.BatchNorm(5, groups=3)(inputs, state, training=True)
+        nn.BatchNorm(5, groups=3)(inputs, state, nn.Call(training=True))
 
 
 def test_statistics_of_devices_are_joined():

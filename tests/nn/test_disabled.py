@@ -12,7 +12,7 @@ X = jnp.asarray([[-0.5, 0.0, 0.25, 0.4999999, 0.5, 0.75, 1.0, 1.5]])[None]
 
 
 def spikes(x, training=False, **options):
-    return nn.Disabled(**options)(x, nn.State(), training=training)[0]
+    return nn.Disabled(**options)(x, nn.State(), nn.Call(training=training))[0]
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -35,7 +35,9 @@ def test_another_threshold():
 
 
 def test_what_it_saw_can_be_looked_at():
-    outputs, aux = nn.Disabled()(X, nn.State(), training=False, taps=("spikes", "membrane"))
+    outputs, aux = nn.Disabled()(
+        X, nn.State(), nn.Call(training=False, taps=("spikes", "membrane"))
+    )
     np.testing.assert_array_equal(aux.taps[""]["spikes"], outputs)
     np.testing.assert_array_equal(aux.taps[""]["membrane"], X)
-    assert nn.Disabled()(X, nn.State(), training=False)[1].taps == {}
+    assert nn.Disabled()(X, nn.State(), nn.Call(training=False))[1].taps == {}

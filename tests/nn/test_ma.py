@@ -20,7 +20,7 @@ def ma(kind, timesteps=T, channels=C, *, time_reduction=2, channel_reduction=4, 
 
 
 def call(layer, x=X, **options):
-    return layer(x, nn.State(), training=True, **options)
+    return layer(x, nn.State(), nn.Call(training=True, **options))
 
 
 def sigmoid(z):
@@ -213,7 +213,9 @@ TRACES = {
 def traced(current, **options):
     lif = nn.MALIF(**options)
     currents = jnp.full((6, 1), current)
-    spikes, aux = lif(currents, lif.initial_state((1,)), training=False, taps=("membrane",))
+    spikes, aux = lif(
+        currents, lif.initial_state((1,)), nn.Call(training=False, taps=("membrane",))
+    )
     return 0.3 * aux.taps[""]["membrane"][:, 0], spikes[:, 0]
 
 
@@ -236,7 +238,7 @@ def test_the_surrogate_is_a_rectangle_of_height_two_and_the_reset_is_differentia
     lif = nn.MALIF()
 
     def outputs(x):
-        spikes, aux = lif(jnp.full((1, 1), x), lif.initial_state((1,)), training=False)
+        spikes, aux = lif(jnp.full((1, 1), x), lif.initial_state((1,)), nn.Call(training=False))
         return spikes[0, 0], aux.state.v[0]
 
     spike, v = jax.jacobian(outputs)(0.35)

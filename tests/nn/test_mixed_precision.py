@@ -65,7 +65,8 @@ def traced(layer, inputs):
 
     def pulled(layer, inputs):
         state = layer.initial_state(inputs.shape[1:])
-        call = lambda layer, inputs: layer(inputs, state, training=True, key=jax.random.key(0))  # noqa: E731
+        own = nn.Call(training=True, key=jax.random.key(0))
+        call = lambda layer, inputs: layer(inputs, state, own)  # noqa: E731
         outputs, pull, aux = jax.vjp(call, layer, inputs, has_aux=True)
         return outputs, aux, pull
 
@@ -135,8 +136,10 @@ def test_whole_numbers_stay_float32():
     spikes = jax.random.bernoulli(jax.random.key(0), 0.5, (3, *SPACE)).astype(jnp.float32)
     for layer in (shared, sub_bit):
         assert traced(layer, spikes)[0].dtype == jnp.float32
-    narrow, _ = shared(spikes.astype(jnp.bfloat16), shared.initial_state(SPACE), training=False)
-    wide, _ = shared(spikes, shared.initial_state(SPACE), training=False)
+    narrow, _ = shared(
+        spikes.astype(jnp.bfloat16), shared.initial_state(SPACE), nn.Call(training=False)
+    )
+    wide, _ = shared(spikes, shared.initial_state(SPACE), nn.Call(training=False))
     np.testing.assert_array_equal(narrow.astype(jnp.float32), wide)
 
 
@@ -144,14 +147,14 @@ def test_taps_are_float32_and_rates_those_of_the_spikes():
     layer = with_precision(nn.Sequential(nn.Linear(6, 5, rngs=nnx.Rngs(0)), nn.LIF()), BF16)
     inputs, state = sequence(FLAT), layer.initial_state(FLAT)
     taps = ("spikes", "currents", "membrane", "rates", "operations")
-    outputs, aux = layer(inputs, state, training=False, taps=taps)
+    outputs, aux = layer(inputs, state, nn.Call(training=False, taps=taps))
     seen = aux.taps["lif1"]
     assert outputs.dtype == jnp.bfloat16
     assert {seen[kind].dtype for kind in taps[:4]} == {jnp.dtype("float32")}
     np.testing.assert_array_equal(seen["spikes"], outputs.astype(jnp.float32))
     np.testing.assert_allclose(seen["rates"], np.asarray(seen["spikes"]).mean(-1), rtol=1e-6)
     plain = nn.Sequential(nn.Linear(6, 5, rngs=nnx.Rngs(0)), nn.LIF())
-    counted = plain(inputs, state, training=False, taps=("operations",))[1].taps
+    counted = plain(inputs, state, nn.Call(training=False, taps=("operations",)))[1].taps
     assert_equal(aux.taps["linear0"]["operations"], counted["linear0"]["operations"])
 
 

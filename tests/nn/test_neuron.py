@@ -46,7 +46,7 @@ def test_the_state_carries_on_where_it_stopped():
     layer, inputs = nn.LIF(decay=0.5), sequence(SHAPE, timesteps=6)
     whole, end = call(layer, inputs)
     first, aux = call(layer, inputs[:2])
-    second, last = layer(inputs[2:], nn.State(aux.state, aux.statistics), training=False)
+    second, last = layer(inputs[2:], nn.State(aux.state, aux.statistics), nn.Call(training=False))
     np.testing.assert_array_equal(jnp.concatenate([first, second]), whole)
     np.testing.assert_array_equal(last.state.v, end.state.v)
 
@@ -109,7 +109,9 @@ def _leak(params, state, current):
 def test_a_step_of_ones_own_is_a_layer():
     layer = nn.Neuron(_leak, jnp.zeros, neurons.LIParams(0.5), learn=("decay",), name="leak")
     outputs, aux = nn.Sequential(layer)(
-        sequence(SHAPE), nn.Sequential(layer).initial_state(SHAPE), training=True, taps=("spikes",)
+        sequence(SHAPE),
+        nn.Sequential(layer).initial_state(SHAPE),
+        nn.Call(training=True, taps=("spikes",)),
     )
     assert outputs.shape == (4, *SHAPE)
     assert set(aux.taps) == {"leak0"}
@@ -147,7 +149,7 @@ def test_a_kernel_reads_currents_of_two_bytes_as_they_are():
     whole = bind(neurons.lif_kernel, interpret=True)
     layer = nn.LIF(whole=whole)
     state = layer.initial_state(SHAPE)
-    made = str(jax.make_jaxpr(lambda x: layer(x, state, training=True)[0])(inputs))
+    made = str(jax.make_jaxpr(lambda x: layer(x, state, nn.Call(training=True))[0])(inputs))
     read = next(line for line in made.splitlines() if "pallas_call[" in line)
     assert "bf16[4,8,128]" in read.split("=")[0]
     assert jax.tree.structure(layer) == jax.tree.structure(nn.LIF(whole=whole))

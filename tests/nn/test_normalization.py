@@ -41,7 +41,7 @@ def batchnorm(over, **options):
 def test_outputs_and_statistics_are_those_of_the_formula(over):
     layer, state = batchnorm(over)
     inputs = sequence(SPACE) + 0.5
-    outputs, aux = layer(inputs, state, training=True)
+    outputs, aux = layer(inputs, state, nn.Call(training=True))
     expected, moved = oracle(inputs, over, layer.scale[...], layer.bias[...])
     assert_close(outputs, expected, 1e-5)
     assert_close(tuple(aux.statistics), moved, 1e-5)
@@ -51,7 +51,7 @@ def test_outputs_and_statistics_are_those_of_the_formula(over):
 def test_evaluation_uses_the_running_statistics_and_hands_them_on(over):
     layer, state = batchnorm(over)
     inputs = sequence(SPACE)
-    outputs, aux = layer(inputs, state, training=False)
+    outputs, aux = layer(inputs, state, nn.Call(training=False))
     expected, _ = oracle(inputs, "frozen", layer.scale[...], layer.bias[...])
     assert_close(outputs, expected, 1e-5)
     assert aux.statistics is state.statistics
@@ -75,8 +75,8 @@ def test_the_gain_puts_the_spread_at_alpha_times_the_threshold():
 def test_half_precision_is_normalised_in_float32(training):
     layer, state = batchnorm("window")
     inputs = sequence(SPACE).astype(jnp.bfloat16)
-    outputs, aux = layer(inputs, state, training=training)
-    wide, moved = layer(inputs.astype(jnp.float32), state, training=training)
+    outputs, aux = layer(inputs, state, nn.Call(training=training))
+    wide, moved = layer(inputs.astype(jnp.float32), state, nn.Call(training=training))
     assert outputs.dtype == jnp.bfloat16
     np.testing.assert_array_equal(outputs, wide.astype(jnp.bfloat16))
     assert all(leaf.dtype == jnp.float32 for leaf in aux.statistics)
@@ -98,13 +98,13 @@ def test_the_gradient_is_that_of_the_formula(over):
     def gradient(function):
         return jax.grad(lambda *a: jnp.sum(jnp.sin(function(*a)) * weights), (0, 1))(layer, x)
 
-    found = gradient(lambda layer, x: layer(x, state, training=True)[0])
+    found = gradient(lambda layer, x: layer(x, state, nn.Call(training=True))[0])
     assert_close(found, gradient(formula), 2e-6)
 
 
 def test_statistics_are_no_way_round_for_the_gradient():
     layer, state = batchnorm("window")
-    moved = lambda x: sum(s.sum() for s in layer(x, state, training=True)[1].statistics)  # noqa: E731
+    moved = lambda x: sum(s.sum() for s in layer(x, state, nn.Call(training=True))[1].statistics)  # noqa: E731
     np.testing.assert_array_equal(jax.grad(moved)(sequence(SPACE)), 0.0)
 
 
@@ -153,4 +153,4 @@ def test_group_and_layer_norm_are_flax_s_at_every_timestep(kind):
 def test_another_number_of_channels_is_refused():
     layer = nn.BatchNorm(3)
     with pytest.raises(AssertionError, match="3"):
-        layer(jnp.zeros((2, 2, 4)), layer.initial_state((2, 4)), training=True)
+        layer(jnp.zeros((2, 2, 4)), layer.initial_state((2, 4)), nn.Call(training=True))

@@ -34,7 +34,7 @@ def test_max_pool_is_flax_s(window, strides, size, padding):
 
 def test_avg_pool_is_the_mean_of_patches():
     x = jax.random.normal(jax.random.key(3), (2, 3, 5, 4, 6))
-    outputs, _ = nn.AvgPool()(x, nn.State(), training=True)
+    outputs, _ = nn.AvgPool()(x, nn.State(), nn.Call(training=True))
     expected = x[:, :, :4].reshape(2, 3, 2, 2, 2, 2, 6).mean((3, 5))
     np.testing.assert_allclose(outputs, expected, rtol=1e-6, atol=1e-6)
 
@@ -46,7 +46,7 @@ def test_a_number_pads_every_side_with_what_counts_least():
     pools = {"window": 3, "strides": 2}
     np.testing.assert_array_equal(max_pool(x, **pools, padding=1), max_pool(wide(-9.0), **pools))
     means, padded = (
-        nn.AvgPool(**pools, padding=p)(a[None], nn.State(), training=False)[0]
+        nn.AvgPool(**pools, padding=p)(a[None], nn.State(), nn.Call(training=False))[0]
         for p, a in ((1, x), ("VALID", wide(0.0)))
     )
     assert means.shape == (1, 2, 3, 3, 3)
@@ -56,8 +56,8 @@ def test_a_number_pads_every_side_with_what_counts_least():
 def test_pools_work_on_every_timestep_alike():
     x = jax.random.normal(jax.random.key(2), (3, 2, 4, 4, 5))
     for layer in (nn.MaxPool(), nn.AvgPool(), nn.GlobalAvgPool()):
-        outputs, aux = layer(x, layer.initial_state((2, 4, 4, 5)), training=True)
-        alone = [layer(x[t : t + 1], nn.State(), training=True)[0] for t in range(3)]
+        outputs, aux = layer(x, layer.initial_state((2, 4, 4, 5)), nn.Call(training=True))
+        alone = [layer(x[t : t + 1], nn.State(), nn.Call(training=True))[0] for t in range(3)]
         np.testing.assert_array_equal(outputs, jnp.concatenate(alone))
         assert jax.tree.leaves(aux) == []
 
@@ -66,4 +66,4 @@ def test_pools_work_on_every_timestep_alike():
 @pytest.mark.parametrize("shape", [(2, 1, 9, 4), (2, 1, 2, 5, 4)])
 def test_what_is_no_image_or_too_small_is_an_error(layer, shape):
     with pytest.raises(ValueError, match=r"\[N, H, W, C\].*at least 3x3"):
-        layer(jnp.zeros(shape), nn.State(), training=False)
+        layer(jnp.zeros(shape), nn.State(), nn.Call(training=False))

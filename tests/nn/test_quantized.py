@@ -84,7 +84,7 @@ def test_neuron_parameters_are_rounded_too():
     by_hand = nn.Sequential(quantized(body.layers[0], UNCLIPPED), nn.LIF(decay=0.25))
     inputs = 2 * jax.random.normal(jax.random.key(0), (4, B, 5))
     state = body.initial_state((B, 5))
-    compiled = jax.jit(lambda layer: layer(inputs, state, training=False)[0])
+    compiled = jax.jit(lambda layer: layer(inputs, state, nn.Call(training=False))[0])
     assert_close(compiled(nn.Quantized(body, plan)), compiled(by_hand), 0.0)
 
 
@@ -153,7 +153,7 @@ def test_full_precision_weights_collect_what_rounding_would_lose():
     small = 0.01 * float(PLAN.quantizer.scale(before).min())
 
     def step(layer):
-        slope = jax.grad(lambda m: m(inputs, state, training=True)[0].sum())(layer)
+        slope = jax.grad(lambda m: m(inputs, state, nn.Call(training=True))[0].sum())(layer)
         return jax.tree.map(lambda w, g: w - small * jnp.sign(g), layer, slope)
 
     @jax.jit

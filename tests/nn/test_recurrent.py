@@ -53,7 +53,7 @@ def test_feedback_is_carried_from_call_to_call():
     layer, inputs = recurrent(), dyadic(sequence(FLAT))
     whole, _ = call(layer, inputs)
     first, aux = call(layer, inputs[:1])
-    rest, _ = layer(inputs[1:], nn.State(aux.state, aux.statistics), training=False)
+    rest, _ = layer(inputs[1:], nn.State(aux.state, aux.statistics), nn.Call(training=False))
     np.testing.assert_array_equal(jnp.concatenate([first, rest]), whole)
 
 
@@ -70,8 +70,7 @@ def test_the_membrane_of_the_inner_neuron_is_seen():
     outputs, aux = nn.Sequential(layer)(
         inputs,
         nn.Sequential(layer).initial_state(FLAT),
-        training=False,
-        taps=("membrane", "spikes"),
+        nn.Call(training=False, taps=("membrane", "spikes")),
     )
     seen = aux.taps["recurrent_lif0"]
     np.testing.assert_array_equal(seen["spikes"], outputs)

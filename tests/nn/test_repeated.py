@@ -42,12 +42,14 @@ def test_rest_is_zeros_for_every_block(name):
 
     @jax.jit
     def run(layer, state):
-        loss = lambda layer: jnp.sum(jnp.sin(layer(inputs, state, training=True)[0]))  # noqa: E731
-        return layer(inputs, state, training=True), jax.grad(loss)(layer)
+        loss = lambda layer: jnp.sum(jnp.sin(layer(inputs, state, nn.Call(training=True))[0]))  # noqa: E731
+        return layer(inputs, state, nn.Call(training=True)), jax.grad(loss)(layer)
 
     assert_equal(run(layer, state), run(layer, explicit))
-    _, aux = layer(inputs, state, training=True)
-    layer(inputs, nn.State(aux.state, aux.statistics), training=True)  # and goes on from there
+    _, aux = layer(inputs, state, nn.Call(training=True))
+    layer(
+        inputs, nn.State(aux.state, aux.statistics), nn.Call(training=True)
+    )  # and goes on from there
 
 
 def temp_bytes(name, depth):
@@ -55,7 +57,7 @@ def temp_bytes(name, depth):
 
     def loss(layer, inputs):
         state = layer.initial_state((4, 16, 16, 4))
-        outputs, aux = layer(inputs, state, training=True)
+        outputs, aux = layer(inputs, state, nn.Call(training=True))
         return jnp.sum(outputs**2), aux.statistics
 
     inputs = jax.ShapeDtypeStruct((T, 4, 16, 16, 4), jnp.float32)

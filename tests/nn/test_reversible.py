@@ -33,7 +33,9 @@ def stack(branch=half, **options):
 @jax.jit
 def gradient(layer, x, state):
     def loss(layer, x):
-        outputs, aux = layer(x, state, training=True, key=jax.random.key(1), taps=("spikes",))
+        outputs, aux = layer(
+            x, state, nn.Call(training=True, key=jax.random.key(1), taps=("spikes",))
+        )
         return jnp.mean(jnp.sin(outputs)), (outputs, aux)
 
     return jax.grad(loss, (0, 1), has_aux=True)(layer, x)

@@ -32,7 +32,7 @@ def test_shapes_parameters_and_bias(kernel, strides):
     layer = nn.ScaledStdConv(2, 6, kernel=kernel, strides=strides, rngs=nnx.Rngs(0))
     assert sum(leaf.size for leaf in jax.tree.leaves(layer)) == kernel**2 * 12 + 12
     layer.function.bias[...] = jnp.arange(6.0)
-    outputs, _ = layer(jnp.zeros((2, 3, 8, 8, 2)), nn.State(), training=True)
+    outputs, _ = layer(jnp.zeros((2, 3, 8, 8, 2)), nn.State(), nn.Call(training=True))
     assert outputs.shape == (2, 3, 8 // strides, 8 // strides, 6)
     np.testing.assert_array_equal(outputs[0, 0, 0, 0], jnp.arange(6.0))
 

@@ -45,7 +45,7 @@ def test_groups_write_one_membrane_in_turn(groups):
     layer, inputs = nn.Grouped(nn.LIF(), groups), dyadic(sequence(SHAPE))
     state = layer.initial_state(SHAPE)
     assert state.neurons.v.shape == (B, 3, 3, 12 // groups)
-    outputs, aux = layer(inputs, state, training=True)
+    outputs, aux = layer(inputs, state, nn.Call(training=True))
     neuron = layer.neuron
     after, expected = grouped_loop(neuron.step, neuron.params(), state.neurons, inputs, groups)
     np.testing.assert_array_equal(outputs, expected)
@@ -236,7 +236,7 @@ def kept(layer, inputs):
     state = layer.initial_state(inputs.shape[1:])
 
     def residuals(layer, inputs, state):
-        return jax.vjp(lambda f, *a: f(*a, training=True)[0], layer, inputs, state)[1]
+        return jax.vjp(lambda f, *a: f(*a, nn.Call(training=True))[0], layer, inputs, state)[1]
 
     shapes = [
         leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(residuals, layer, inputs, state))

@@ -76,12 +76,12 @@ def test_the_contract_of_a_layer():
     assert_equal(layer, other)
     assert jax.tree.structure(layer) == jax.tree.structure(other)
     state = layer.initial_state(shape)
-    outputs, aux = jax.jit(lambda layer: layer(SPIKES, state, training=True))(layer)
+    outputs, aux = jax.jit(lambda layer: layer(SPIKES, state, nn.Call(training=True)))(layer)
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert jax.tree.structure(nn.State(aux.state, aux.statistics)) == jax.tree.structure(state)
     first, middle = called(layer, SPIKES[:2])
     between = nn.State(middle.state, middle.statistics)
-    second, _ = jax.jit(lambda layer: layer(SPIKES[2:], between, training=False))(layer)
+    second, _ = jax.jit(lambda layer: layer(SPIKES[2:], between, nn.Call(training=False)))(layer)
     np.testing.assert_array_equal(jnp.concatenate([first, second]), outputs)
     result = run(layer, SPIKES, until=2)
     to_layer, to_inputs = result.gradients
@@ -105,9 +105,9 @@ def test_strategies():
     expected, result = run(layer, spikes), run(again, spikes)
     assert_equal(result.outputs, expected.outputs)
     assert_close(jax.tree.leaves(result.gradients), jax.tree.leaves(expected.gradients), 1e-6)
-    packing, firing = layer.with_memory(memory.Strategy(pack=True), True)
-    assert firing and packing.synapse.pack == "spikes"
-    assert_equal(run(packing, spikes).outputs, expected.outputs)
+    placed = layer.with_memory(nn.MemoryRequest(memory.Strategy(pack=True), spiking=True))
+    assert placed.spiking and placed.layer.synapse.pack == "spikes" and placed.taken == {"pack"}
+    assert_equal(run(placed.layer, spikes).outputs, expected.outputs)
     with pytest.raises(ValueError, match="no inverse"):
         nn.with_memory(network, memory.Strategy(time=memory.reversal()))
 

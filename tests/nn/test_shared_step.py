@@ -87,7 +87,7 @@ def test_the_gradient_is_that_of_the_long_scan(name, ways, x64):
 
     def through(layer, inputs, membrane):
         start = state._replace(neurons=(neurons.LIFState(membrane), state.neurons[1]))
-        return layer(inputs, start, training=True)[0]
+        return layer(inputs, start, nn.Call(training=True))[0]
 
     expected = lambda layer, x, v: long_scan(layer, x, neurons.LIFState(v))  # noqa: E731
     args = (layer, inputs, membrane)

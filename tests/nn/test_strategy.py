@@ -131,7 +131,7 @@ def test_putting_a_strategy_in_again_changes_nothing_and_store_takes_it_back(tex
 
 
 class Doubling(nnx.Module):
-    """Twice a linear map; keeps its inputs as bits where it is told that they are spikes."""
+    """Twice a linear map; keeps spikes at its input as bits."""
 
     def __init__(self, rngs):
         self.linear, self.packs, self.heard = nn.Linear(4, 4, rngs=rngs), False, None
@@ -139,23 +139,26 @@ class Doubling(nnx.Module):
     def initial_state(self, shape):
         return nn.State()
 
-    def __call__(self, inputs, state, *, training, key=None, taps=()):
+    def __call__(self, inputs, state, call):
         linear = nn.replace(self.linear, pack="spikes" if self.packs else None)
-        outputs, aux = linear(inputs, state, training=training)
+        outputs, aux = linear(inputs, state, call.tapping())
         return 2 * outputs, aux
 
-    def with_memory(self, strategy, spikes):
-        return nn.replace(self, packs=strategy.pack and spikes, heard=strategy), False
+    def with_memory(self, request):
+        packs, strategy = request.strategy.pack and request.spiking, request.strategy
+        taken = {"time"} if strategy.time else set()
+        layer = nn.replace(self, packs=packs, heard=strategy)
+        return nn.Placed(layer, taken=frozenset(taken | {"pack"} if packs else taken))
 
 
 class Keeping(Doubling):
     """Says that what it gives out are spikes if they came in: it passes them on."""
 
-    def __call__(self, inputs, state, *, training, key=None, taps=()):
+    def __call__(self, inputs, state, call):
         return nn.stateless(inputs)
 
-    def with_memory(self, strategy, spikes):
-        return self, spikes
+    def with_memory(self, request):
+        return nn.Placed(self, request.spiking)
 
 
 def of_ones_own(layer, **options):
@@ -190,6 +193,53 @@ def test_a_layer_of_ones_own_is_enough_to_take_a_strategy(order, heard):
     with pytest.raises(memory.StrategyError, match="no neurons"):
         nn.with_memory(nn.Network(nn.Linear(4, 4, rngs=nnx.Rngs(0)), (4,)),
                        memory.parse_strategy(STEPS))  # fmt: skip
+
+
+class Bare(Doubling):
+    """A layer with the two methods of the contract only."""
+
+    with_memory = None
+
+
+PARTS = {
+    "time": (memory.Strategy(time=memory.recompute(2)), "takes time .*no neurons"),
+    "depth": (
+        memory.Strategy(depth=memory.reversal()),
+        "takes depth .*nn.Stacked blocks",
+    ),
+    "pack": (memory.Strategy(pack=True), "takes pack .*no synapse"),
+}
+TAKE_NO_DEPTH = {
+    "lif": lambda: nn.LIF(),
+    "psn": lambda: nn.PSN(4, rngs=nnx.Rngs(0)),
+    "reset_free": lambda: nn.ResetFreeLIF(),
+    "shared_scale": lambda: nn.SharedScale(nn.Linear(4, 4, use_bias=False, rngs=nnx.Rngs(0))),
+    "one's own": lambda: Doubling(nnx.Rngs(0)),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("part", PARTS)
+def test_a_layer_without_the_protocol_takes_nothing(part):
+    strategy, says = PARTS[part]
+    network = nn.Network(nn.Sequential(Bare(nnx.Rngs(0))), (4,))
+    assert network(jnp.ones((2, 1, 4)), network.initial_state(1), training=True)[0].shape == (
+        2,
+        1,
+        4,
+    )
+    with pytest.raises(memory.StrategyError, match=says):
+        nn.with_memory(network, strategy)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", TAKE_NO_DEPTH)
+def test_a_reversal_that_no_layer_takes_is_refused(name):
+    """Not replaced by a recomputation: it would keep more than was asked for."""
+    r = nnx.Rngs(0)
+    body = nn.Sequential(nn.Linear(4, 4, rngs=r), TAKE_NO_DEPTH[name](), nn.Linear(4, 4, rngs=r))
+    with pytest.raises(memory.StrategyError, match=PARTS["depth"][1]):
+        nn.with_memory(nn.Network(body, (4,)), memory.Strategy(depth=memory.reversal()))
 
 
 # What asks for the memory scheduler, and what is seen of a reversal.

@@ -114,7 +114,7 @@ def test_what_is_marked_as_spikes_are_zeros_and_ones(name):
         if getattr(layer, "pack", None) == "bfloat16":
             assert not binary
         own = nn.State(state.neurons[i], state.statistics[i])
-        inputs, _ = layer(inputs, own, training=False)
+        inputs, _ = layer(inputs, own, nn.Call(training=False))
     assert seen
 
 

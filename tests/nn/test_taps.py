@@ -51,7 +51,7 @@ def test_currents_of_neurons_are_what_comes_in(name):
 @pytest.mark.fast
 def test_turned_off_neurons_show_the_same_kinds():
     x = jnp.asarray([[0.2, 0.5, 0.9, 0.1]])[None]
-    _, aux = nn.Disabled()(x, nn.State(), training=False, taps=KINDS)
+    _, aux = nn.Disabled()(x, nn.State(), nn.Call(training=False, taps=KINDS))
     seen = aux.taps[""]
     np.testing.assert_array_equal(seen["currents"], x)
     np.testing.assert_array_equal(seen["threshold"], [[[0.5]]])

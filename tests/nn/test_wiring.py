@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import nn
-from snnjax.nn.wiring import layer_name, subkey
+from snnjax.nn.wiring import layer_name
 from tests.nn.layers import FLAT, SPACE, B, T, call, rngs, sequence
 
 
@@ -79,10 +79,12 @@ def test_a_layer_without_a_name_is_called_by_its_class():
 
 
 def test_each_part_draws_by_a_key_of_its_own():
-    assert subkey(None, 1) is None
+    assert nn.Call(training=True).child(1) == nn.Call(training=True)
     key = jax.random.key(0)
-    drawn = {jax.random.key_data(subkey(key, i)).tobytes() for i in range(5)}
+    own = nn.Call(training=True, key=key)
+    drawn = {jax.random.key_data(own.child(i).key).tobytes() for i in range(5)}
     assert len(drawn) == 5
+    assert own.child(3).key == jax.random.fold_in(key, 3)
     layer = nn.Residual(nn.Dropout(0.5), shortcut=nn.Dropout(0.5))
     outputs, _ = call(layer, jnp.ones((2, 1, 100)), training=True, key=key)
     assert set(np.unique(outputs)) == {0.0, 2.0, 4.0}

@@ -24,9 +24,9 @@ def statistics_twice(experiment, rngs):
     """Updates normalisation statistics in the forward pass and once more."""
 
     def scan(step, params, state, xs):
-        blocks, neurons, _, keys = xs
+        blocks, neurons, _, call = xs
         after, aux = memory.store(step, params, state, xs)
-        _, again = memory.store(step, params, state, (blocks, neurons, aux.statistics, keys))
+        _, again = memory.store(step, params, state, (blocks, neurons, aux.statistics, call))
         return after, aux._replace(statistics=again.statistics)
 
     return stacked(rngs, scan)
@@ -36,27 +36,28 @@ def dropped_key(experiment, rngs):
     """Replays blocks with the keys of other blocks."""
 
     @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-    def run(step, params, state, rest, keys):
-        return memory.store(step, params, state, (*rest, keys))
+    def run(step, params, state, rest, call):
+        return memory.store(step, params, state, (*rest, call))
 
     def forward(step, *arguments):
         return run(step, *arguments), arguments
 
     def backward(step, kept, cotangents):
-        *arguments, keys = kept
+        *arguments, call = kept
+        others = dataclasses.replace(call, key=call.key[::-1])
 
         def replay(params, state, rest):
-            return memory.store(step, params, state, (*rest, keys[::-1]))
+            return memory.store(step, params, state, (*rest, others))
 
         return (*jax.vjp(replay, *arguments)[1](cotangents), None)
 
     run.defvjp(forward, backward)
 
     def scan(step, params, state, xs):
-        *rest, keys = xs
-        if keys is None:  # evaluation
+        *rest, call = xs
+        if call.key is None:  # evaluation
             return memory.store(step, params, state, xs)
-        return run(step, params, state, tuple(rest), keys)
+        return run(step, params, state, tuple(rest), call)
 
     return stacked(rngs, scan)
 

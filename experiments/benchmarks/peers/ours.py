@@ -159,7 +159,7 @@ def layer(problem, *, scan):
         raise SystemExit("this workload is a network")
     neurons_alone = _lif(scan)
     start = neurons_alone.initial_state(problem.inputs.shape[1:])
-    return alone(lambda inputs: neurons_alone(inputs, start, training=True)[0], problem)
+    return alone(lambda inputs: neurons_alone(inputs, start, nn.Call(training=True))[0], problem)
 
 
 def products(problem):
