@@ -76,7 +76,7 @@ def test_training_goes_on_while_it_is_written(tmp_path, state, monkeypatch):
         assert checkpoints.steps(tmp_path) == []
         slow.gate.set()
         saver.wait()
-        assert checkpoints.steps(tmp_path) == [1] and checkpoints.whole(tmp_path / "00000001")
+        assert checkpoints.steps(tmp_path) == [1] and checkpoints.intact(tmp_path / "00000001")
         assert not saver.save(at(state, 1))
 
 
@@ -111,7 +111,7 @@ def test_damaged_ones_ahead_push_nothing_out_and_are_replaced(tmp_path, state):
             assert saver.save(at(state, step))
             saver.wait()
             assert checkpoints.steps(tmp_path) == left
-    assert checkpoints.whole(tmp_path / "00000008")
+    assert checkpoints.intact(tmp_path / "00000008")
     assert checkpoints.newest(tmp_path).name == "00000008"
 
 

@@ -29,7 +29,7 @@ def folder(two, tmp_path):
 
 
 def test_a_whole_one_is_whole(folder):
-    assert integrity.whole(folder / "00000002") and not integrity.whole(folder / "00000003")
+    assert integrity.intact(folder / "00000002") and not integrity.intact(folder / "00000003")
 
 
 def test_every_file_counts(folder, compiled):
@@ -45,11 +45,11 @@ def test_every_file_counts(folder, compiled):
                 continue
             else:
                 file.write_bytes(content[: len(content) // 2 if harm == "halve" else 0])
-            assert not integrity.whole(path), f"{harm} {file.name}"
+            assert not integrity.intact(path), f"{harm} {file.name}"
             with pytest.raises(training.DamagedCheckpointError, match="cannot be read.*delete"):
                 checkpoints.load(path, compiled.state)
             file.write_bytes(content)
-    assert integrity.whole(path)
+    assert integrity.intact(path)
 
 
 def test_a_damaged_one_is_neither_the_newest_nor_the_best(folder):
@@ -74,7 +74,7 @@ def test_arrays_that_cannot_be_decoded_are_damage_too(folder, compiled):
     """Their files have the right sizes: only reading tells, and Orbax forgets its other tasks."""
     for file in (folder / "00000002").rglob("d/*"):
         file.write_bytes(b"\xff" * file.stat().st_size)
-    assert integrity.whole(folder / "00000002")
+    assert integrity.intact(folder / "00000002")
     said = []
     state = checkpoints.load_newest(folder, compiled.state, warn=said.append)
     assert int(state.step) == 1 and len(said) == 1
@@ -106,7 +106,7 @@ def test_a_damaged_one_is_replaced_when_its_step_is_reached_again(folder, compil
     path = folder / "00000002"
     (path / "sizes.json").write_text("{")
     state = compiled.state._replace(step=compiled.state.step + 2)
-    assert checkpoints.save(folder, state) == path and integrity.whole(path)
+    assert checkpoints.save(folder, state) == path and integrity.intact(path)
     assert_same_bits(checkpoints.load(path, compiled.state), state)
     checkpoints.prune(folder, keep=5)
     assert sorted(p.name for p in folder.iterdir()) == ["00000001", "00000002"]

@@ -123,4 +123,4 @@ def test_a_rollback_passes_over_damaged_checkpoints(compiled, run):
     result = training.fit(session, run, warn=said.append, report=report)
     assert_same_bits(result.state, by_hand(compiled, [0, 1, *range(6, 14)]))
     assert "back to step 2" in said[-1]
-    assert checkpoints.whole(run.checkpoints / "00000010")
+    assert checkpoints.intact(run.checkpoints / "00000010")

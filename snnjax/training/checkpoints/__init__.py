@@ -5,6 +5,7 @@ from snnjax.training.checkpoints.store import (
     Writing,
     begin,
     best,
+    intact,
     load,
     load_newest,
     newest,
@@ -13,7 +14,6 @@ from snnjax.training.checkpoints.store import (
     save,
     steps,
     sweep,
-    whole,
 )
 
 __all__ = [
@@ -29,5 +29,5 @@ __all__ = [
     "save",
     "steps",
     "sweep",
-    "whole",
+    "intact",
 ]

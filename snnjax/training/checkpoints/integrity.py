@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: the bytes of each of its files, written down when it was made.
+"""Whether a checkpoint is intact: the bytes of each of its files, written down when it was made.
 
 A disk that fills, a copy that stops, a machine that loses power leave files that are missing or
 cut short. Orbax finds most of that as well, but only on reading everything, and tells it by pages.
@@ -13,7 +13,7 @@ from typing import Any
 from snnjax.training.checkpoints.format import SCHEMA
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
 
-__all__ = ["checked_note", "damaged", "whole", "write_sizes"]
+__all__ = ["checked_note", "damaged", "intact", "write_sizes"]
 
 _SIZES = "sizes.json"
 
@@ -51,8 +51,8 @@ def checked_note(path: Path) -> dict[str, Any]:
     return said
 
 
-def whole(path: Path) -> bool:
-    """Whether a checkpoint is there with all its files; its arrays are not read.
+def intact(path: Path) -> bool:
+    """True if a checkpoint is there with all its files; its arrays are not read.
 
     Raises:
         CheckpointError: It was made by a newer snnjax.

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.training.checkpoints.format import migrate, note, refuse, saved_form
-from snnjax.training.checkpoints.integrity import checked_note, damaged, whole, write_sizes
+from snnjax.training.checkpoints.integrity import checked_note, damaged, intact, write_sizes
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
 from snnjax.training.multihost import decided, leads
 from snnjax.training.state import TrainState
@@ -41,7 +41,7 @@ __all__ = [
     "save",
     "steps",
     "sweep",
-    "whole",
+    "intact",
 ]
 
 _DIGITS = 8
@@ -109,7 +109,7 @@ def save(folder: Path, state: TrainState, *, accuracy: float | None = None) -> P
         The checkpoint.
     """
     path = of_step(folder, int(state.step))
-    return path if whole(path) else begin(folder, state, accuracy=accuracy).finish()
+    return path if intact(path) else begin(folder, state, accuracy=accuracy).finish()
 
 
 def load(path: Path, state: TrainState) -> TrainState:
@@ -199,12 +199,12 @@ def steps(folder: Path) -> list[int]:
 def newest(folder: Path) -> Path | None:
     """The last checkpoint that is whole, if there is any."""
     paths = (of_step(folder, step) for step in reversed(steps(folder)))
-    return next(filter(whole, paths), None)
+    return next(filter(intact, paths), None)
 
 
 def best(folder: Path) -> Path | None:
     """The whole checkpoint with the highest accuracy; of equal ones the first."""
-    paths = [path for step in steps(folder) if whole(path := of_step(folder, step))]
+    paths = [path for step in steps(folder) if intact(path := of_step(folder, step))]
     judged = [(checked_note(path).get("accuracy"), path) for path in paths]
     judged = [(accuracy, path) for accuracy, path in judged if accuracy is not None]
     return max(judged, key=lambda pair: pair[0])[1] if judged else None
@@ -221,7 +221,7 @@ def prune(folder: Path, *, keep: int, spare: int | None = None, last: int | None
             damaged: they stay until their step is reached again.
     """
     reached = [step for step in steps(folder) if last is None or step <= last]
-    good = [step for step in reached if whole(of_step(folder, step))]
+    good = [step for step in reached if intact(of_step(folder, step))]
     for step in set(reached) - set(good[-keep:]):
         if step != spare or step not in good:
             _rename_away(of_step(folder, step))
