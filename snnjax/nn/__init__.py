@@ -22,6 +22,7 @@ from snnjax.nn.disabled import Disabled
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import Precision, parse_precision, with_precision
+from snnjax.nn.model_check import check_model
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
@@ -102,6 +103,7 @@ __all__ = [
     "max_pool",
     "mean_over_steps",
     "candidates",
+    "check_model",
     "with_data_axes",
     "local_rows",
     "parse_precision",
