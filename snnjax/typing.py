@@ -58,9 +58,9 @@ class Bound:
     function: Callable[..., Any]
     options: tuple[tuple[str, Any], ...] = ()
 
-    def __call__(self, *args: Any) -> Any:
-        """Calls the function with the options."""
-        return self.function(*args, **dict(self.options))
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        """Calls the function with the options, and with more of them."""
+        return self.function(*args, **dict(self.options), **more)
 
 
 def bind(function: Callable[..., Any], /, **options: Any) -> Bound:

@@ -4,7 +4,7 @@
 
     store          nn.LIF(scan=memory.store): lax.scan, derivative by JAX
     lif_scan       nn.LIF(): lax.scan, derivative by hand
-    lif_kernel     nn.LIF(whole=neurons.lif_kernel): one kernel each way, `--block` neurons each
+    lif_kernel     nn.LIF(sequence=neurons.lif_kernel): one kernel each way, `--block` neurons each
     torch          a loop over time in PyTorch, surrogate by hand
     spikingjelly   its multi-step LIF, `functional.lif_multi_step`; in brackets what it chose
     copy           y = 2 x over as many bytes as one pass of the kernel moves: what memory can do
@@ -72,7 +72,7 @@ def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:
     return {
         "store": nn.LIF(scan=memory.store, **options),
         "lif_scan": nn.LIF(**options),
-        "lif_kernel": nn.LIF(whole=kernel, **options),
+        "lif_kernel": nn.LIF(sequence=kernel, **options),
     }
 
 

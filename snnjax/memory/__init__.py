@@ -17,7 +17,7 @@ from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watc
 from snnjax.memory.notation import Strategy, StrategyError, parse_strategy
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
 from snnjax.memory.reverse import Reverse, reversal, reverse
-from snnjax.memory.scans import Recompute, recompute, store, whole
+from snnjax.memory.scans import Recompute, recompute, sequence, store
 
 __all__ = [
     "Candidate",
@@ -65,5 +65,5 @@ __all__ = [
     "unpack",
     "unpacked",
     "watched",
-    "whole",
+    "sequence",
 ]

@@ -14,7 +14,7 @@ from typing import Any
 
 from snnjax.memory.packing import Storage
 from snnjax.memory.reverse import Reverse, reversal
-from snnjax.memory.scans import Recompute, recompute, store, whole
+from snnjax.memory.scans import Recompute, recompute, sequence, store
 from snnjax.typing import Scan
 
 __all__ = ["Strategy", "StrategyError", "parse_strategy"]
@@ -86,7 +86,7 @@ def parse_strategy(text: str) -> Strategy:
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         raise ValueError(
             f"cannot read the strategy {text!r} ({error}): write it as "
-            "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, whole, "
+            "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, sequence, "
             "recompute(every, inner=..., keep=(...)) and reverse(refresh=..., inner=...)"
         ) from None
 
@@ -104,7 +104,7 @@ def _read(node: ast.expr) -> Any:
     if isinstance(node, ast.Name):
         if node.id == "recompute":
             raise ValueError("recompute needs its number of steps, recompute(every)")
-        return {"store": store, "whole": whole, "reverse": reversal()}.get(node.id, node.id)
+        return {"store": store, "sequence": sequence, "reverse": reversal()}.get(node.id, node.id)
     if isinstance(node, ast.Constant):
         return node.value
     raise ValueError(f"{ast.unparse(node)} is neither a scan nor a number")

@@ -9,7 +9,7 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
     recompute(every=k, inner=recompute(every=m))
                              (N / k) S + (k / m) S + m R   3
 
-`recompute(every=k, inner=whole)` replays k steps at once, where the step knows how.
+`recompute(every=k, inner=sequence)` replays k steps by the step's whole-sequence function.
 
 Sequences in segments of `every` steps, the last one possibly short, without copying the inputs.
 
@@ -43,7 +43,7 @@ __all__ = [
     "recompute",
     "refuse_unknown",
     "store",
-    "whole",
+    "sequence",
 ]
 
 
@@ -154,27 +154,27 @@ def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree
     return lax.scan(lambda s, x: step(params, s, x), state, xs)
 
 
-def whole(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """The step's own function of a sequence, `step.whole(params, state, xs)`, where it has one.
+def sequence(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    """The step's whole-sequence function, `step.sequence(params, state, xs)`; else `store`.
 
-    That of a network in `order="time"` runs the frames layer by layer, each synapse as one product
-    over all of them; that of a neuron is its hand-written derivative. `recompute(k, inner=whole)`
-    of such a network keeps what `recompute(k)` keeps, and its products are k times as large: on a
-    CPU the faster of the two where a timestep's are small. A large product may round otherwise than
-    k small ones, as `order="layer"` does; a neuron's values are those of `store`, bit for bit. What
-    it keeps is up to the step. A step without such a function is scanned by `store`.
+    A network in `order="time"` runs a sequence layer by layer, each synapse as one product over all
+    frames. `recompute(k, inner=sequence)` of such a network keeps as many bytes as `recompute(k)`,
+    with products k times as large: faster on a CPU where the products of one timestep are small. A
+    large product may round differently from k small ones, as in `order="layer"`. The sequence of a
+    neuron is a hand-written derivative, whose values are those of `store`, bit for bit. The step's
+    function determines the kept bytes.
 
     Args:
-        step: `(params, state, x) -> (state, y)`, and `step.whole`, `(params, state, xs) -> (state,
-            ys)`, in value its scan.
-        params: what every step shares; differentiable.
+        step: `(params, state, x) -> (state, y)`; its attribute `sequence`, if not None, is
+            `(params, state, xs) -> (state, ys)`, equal in value to scanning the step.
+        params: parameters shared by all steps; differentiable.
         state: the state before the first step.
         xs: the inputs, `[N, ...]`.
 
     Returns:
         The state after the last step, and the outputs `[N, ...]`.
     """
-    function = getattr(step, "whole", None)
+    function = getattr(step, "sequence", None)
     if function is None:
         return store(step, params, state, xs)
     return function(params, state, xs)
@@ -201,8 +201,8 @@ def recompute(
 
     Args:
         every: length of a segment, in steps; `"sqrt"` takes the root of the length, rounded up.
-        inner: the strategy within a segment while it is replayed; `whole` where the step knows a
-            faster way through a segment than step by step.
+        inner: the strategy within a segment while it is replayed; `sequence` where the
+            step has a faster way through a segment than step by step.
         keep: names of values to keep at every step instead of computing them again, as given by
             `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name `"spikes"` (what
             neurons give out) and `"currents"` (what synapses give out), and what a layer of an

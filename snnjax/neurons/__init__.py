@@ -1,167 +1,65 @@
-"""Neuron dynamics as pure functions: `step(params, state, current) -> (state, spikes)`.
+"""Neuron dynamics as pure functions, `step(params, state, current) -> (state, outputs)`.
 
-One model per file. Scan a step with any strategy of `snnjax.memory`; the `*_scan` functions are
-whole sequences with a hand-written derivative, the `*_kernel` ones the same in one Pallas kernel.
+    model = neurons.lif_model(decay=0.9)                   step, parameters, state at rest, inverse
+    state = model.initial_state((B, N))
+    state, spikes = memory.store(model.step, model.params, state, currents)
+
+One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_scan`, `lif_kernel`,
+`coupled_lif_scan` and `reset_free_lif_scan` are whole sequences with hand-written derivatives.
+`neurons.compat` has the neurons of other libraries.
 """
 
-from snnjax.neurons.alif import ALIFParams, ALIFState, alif, alif_state
-from snnjax.neurons.compat import (
-    Convention,
-    norse_lif_box,
-    snntorch_leaky,
-    snntorch_synaptic,
-    spikingjelly_if,
-    spikingjelly_lif,
-    spikingjelly_plif,
-    spyx_lif,
-)
-from snnjax.neurons.coupled import (
-    CoupledLIFInverse,
-    CoupledLIFParams,
-    CoupledLIFState,
-    coupled_lif,
-    coupled_lif_inverse,
-    coupled_lif_state,
-)
+from snnjax.neurons import compat as compat
+from snnjax.neurons.alif import alif, alif_model
+from snnjax.neurons.coupled import coupled_lif, coupled_lif_model
 from snnjax.neurons.coupled_scan import coupled_lif_scan
-from snnjax.neurons.cuba_lif import CubaLIFParams, CubaLIFState, cuba_lif, cuba_lif_state
+from snnjax.neurons.cuba_lif import cuba_lif, cuba_lif_model
 from snnjax.neurons.decay import euler_decay, exponential_decay
-from snnjax.neurons.integrate_fire import (
-    IFParams,
-    IFState,
-    integrate_fire,
-    integrate_fire_kernel,
-    integrate_fire_scan,
-    integrate_fire_state,
-)
-from snnjax.neurons.inverses import (
-    ALIFInverse,
-    CubaLIFInverse,
-    LIFInverse,
-    alif_inverse,
-    cuba_lif_inverse,
-    integrate_fire_inverse,
-    li_inverse,
-    lif_inverse,
-    plif_inverse,
-)
-from snnjax.neurons.li import LIParams, LIState, li, li_state
-from snnjax.neurons.lif import LIFParams, LIFState, charge, lif, lif_scan, lif_state
-from snnjax.neurons.lif_kernel import lif_kernel, lif_kernel_packed
-from snnjax.neurons.plif import (
-    PLIFParams,
-    PLIFState,
-    plif,
-    plif_decay,
-    plif_kernel,
-    plif_scan,
-    plif_state,
-    plif_weight,
-)
-from snnjax.neurons.psn import (
-    PSNParams,
-    SlidingPSNParams,
-    SlidingPSNState,
-    masked_weights,
-    psn,
-    psn_membranes,
-    sliding_psn,
-    sliding_psn_scan,
-    sliding_psn_state,
-    sliding_weights,
-)
-from snnjax.neurons.recurrent import (
-    Recurrent,
-    RecurrentParams,
-    RecurrentState,
-    dense,
-    recurrent,
-)
+from snnjax.neurons.integrate_fire import integrate_fire, integrate_fire_model
+from snnjax.neurons.li import li, li_model
+from snnjax.neurons.lif import LIFParams, lif, lif_model, lif_scan
+from snnjax.neurons.lif_kernel import lif_kernel
+from snnjax.neurons.model import Model
+from snnjax.neurons.plif import plif, plif_model
+from snnjax.neurons.psn import PSNParams, masked_weights, psn, psn_membranes, sliding_psn_model
+from snnjax.neurons.recurrent import recurrent_model
 from snnjax.neurons.reset import Reset, delayed, detached, none, subtract, to, zero
 from snnjax.neurons.reset_free import linear_recurrence, reset_free_lif_scan
 
 __all__ = [
-    "ALIFInverse",
-    "ALIFParams",
-    "ALIFState",
-    "Convention",
-    "CoupledLIFInverse",
-    "CoupledLIFParams",
-    "CoupledLIFState",
-    "CubaLIFInverse",
-    "CubaLIFParams",
-    "CubaLIFState",
-    "IFParams",
-    "IFState",
-    "LIFInverse",
     "LIFParams",
-    "LIFState",
-    "LIParams",
-    "LIState",
-    "PLIFParams",
-    "PLIFState",
+    "Model",
     "PSNParams",
-    "Recurrent",
-    "RecurrentParams",
-    "RecurrentState",
     "Reset",
-    "SlidingPSNParams",
-    "SlidingPSNState",
     "alif",
-    "alif_inverse",
-    "alif_state",
-    "charge",
+    "alif_model",
     "coupled_lif",
-    "coupled_lif_inverse",
+    "coupled_lif_model",
     "coupled_lif_scan",
-    "coupled_lif_state",
     "cuba_lif",
-    "cuba_lif_inverse",
-    "cuba_lif_state",
+    "cuba_lif_model",
     "delayed",
-    "dense",
     "detached",
     "euler_decay",
     "exponential_decay",
     "integrate_fire",
-    "integrate_fire_inverse",
-    "integrate_fire_kernel",
-    "integrate_fire_scan",
-    "integrate_fire_state",
+    "integrate_fire_model",
     "li",
-    "li_inverse",
-    "li_state",
+    "li_model",
     "lif",
-    "lif_inverse",
     "lif_kernel",
-    "lif_kernel_packed",
+    "lif_model",
     "lif_scan",
-    "lif_state",
     "linear_recurrence",
     "masked_weights",
     "none",
-    "norse_lif_box",
     "plif",
-    "plif_decay",
-    "plif_inverse",
-    "plif_kernel",
-    "plif_scan",
-    "plif_state",
-    "plif_weight",
+    "plif_model",
     "psn",
     "psn_membranes",
-    "recurrent",
+    "recurrent_model",
     "reset_free_lif_scan",
-    "sliding_psn",
-    "sliding_psn_scan",
-    "sliding_psn_state",
-    "sliding_weights",
-    "snntorch_leaky",
-    "snntorch_synaptic",
-    "spikingjelly_if",
-    "spikingjelly_lif",
-    "spikingjelly_plif",
-    "spyx_lif",
+    "sliding_psn_model",
     "subtract",
     "to",
     "zero",

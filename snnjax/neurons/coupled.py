@@ -1,4 +1,4 @@
-"""The coupled LIF node: two groups of membranes, each carrying what the other one's reset drops.
+"""The coupled LIF node: two groups of membranes, each carrying along what the other's reset drops.
 
 The halves of the channel axis are the groups, `x = [x1, x2]` and `v = [v1, v2]`. The first group
 drives while the second is carried along, then the other way round:
@@ -8,16 +8,16 @@ drives while the second is carried along, then the other way round:
     m2 = decay * w1 + (1 - decay) * y1      s2 = [m2 >= threshold]
     y2 = s2 + beta * x1                     w2 = (1 - s2) * m2 + alpha * v1
 
-The membranes become `[w1, w2]` and the outputs are `[y1, y2]`: **real-valued, not spikes**. No
-gradient goes through the spikes in the reset. The reset is hard and the node has an inverse all the
-same, which gives even its inputs back:
+The new membranes are `[w1, w2]` and the outputs `[y1, y2]`: **real-valued, not spikes**. No
+gradient passes through the spikes in the reset. Although the reset is hard, the node has an
+inverse, which recovers even its inputs:
 
     m2 from (y1, w1)        x1 = (y2 - s2) / beta       v1 = (w2 - (1 - s2) * m2) / alpha
     m1 from (x1, v1)        x2 = (y1 - s1) / beta       v2 = (w1 - (1 - s1) * m1) / alpha
 
-This is OUR RECONSTRUCTION of a node for which no code is published; it fits what can be read of it,
-and is not claimed to be it. Its authors claim 58.65 times less memory than a usual spiking node;
-nothing of that is reproduced here. The membranes stay bounded where `decay + alpha < 1`.
+This is OUR RECONSTRUCTION of a node without published code; it agrees with the paper's text and is
+not claimed to be the authors' node. They claim 58.65 times less memory than a usual spiking node;
+that number is not reproduced here. The membranes stay bounded where `decay + alpha < 1`.
 
 Reference: after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
 arXiv:2308.08649.
@@ -26,23 +26,28 @@ arXiv:2308.08649.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from snnjax.neurons.inverses import undoable_steps
+from snnjax.neurons.inverses import inverse_or_refusal, largest, smallest, undoable_steps
 from snnjax.neurons.lif import charge
+from snnjax.neurons.model import Model, Parameter, Sequence
 from snnjax.neurons.reset import detached, zero
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array
+from snnjax.typing import Array, bind
 
 __all__ = [
     "CoupledLIFInverse",
     "CoupledLIFParams",
     "CoupledLIFState",
+    "advance",
     "coupled_lif",
     "coupled_lif_inverse",
+    "coupled_lif_model",
     "coupled_lif_state",
+    "halves",
+    "undo",
 ]
 
 
@@ -50,27 +55,27 @@ class CoupledLIFParams(NamedTuple):
     """Parameters of `coupled_lif`, each a scalar or broadcastable against half of one timestep.
 
     Attributes:
-        decay: membrane kept per timestep, `1 - 1 / tau`, in (0, 1).
+        decay: fraction of the membrane potential kept per timestep, `1 - 1 / tau`, in (0, 1).
         threshold: membrane potential at which a neuron fires.
-        alpha: share of one group's membrane that the other one's takes over; positive.
-        beta: share of one group's input that the other one's output takes over; positive.
+        alpha: share of one group's membrane potential added to the other's; positive.
+        beta: share of one group's input added to the other's output; positive.
     """
 
-    decay: Array
-    threshold: Array
-    alpha: Array
-    beta: Array
+    decay: Parameter
+    threshold: Parameter
+    alpha: Parameter
+    beta: Parameter
 
 
 class CoupledLIFState(NamedTuple):
-    """State of `coupled_lif`: the membranes of the two groups, each `[B, ..., C/2]`."""
+    """State of `coupled_lif`: membrane potentials of the two groups, each `[B, ..., C/2]`."""
 
     v1: Array
     v2: Array
 
 
 def coupled_lif_state(shape: tuple[int, ...], *, dtype=jnp.float32) -> CoupledLIFState:
-    """The resting state: membranes 0, for one timestep of current of shape `(B, ..., C)`.
+    """The state at rest, `v1 = v2 = 0`, for one timestep of currents of shape `(B, ..., C)`.
 
     Raises:
         ValueError: the number of channels is odd.
@@ -86,17 +91,22 @@ def coupled_lif(
     *,
     spike: Surrogate = arctan(),
 ) -> tuple[CoupledLIFState, Array]:
-    """One timestep of coupled LIF neurons (equations above).
+    """One timestep of coupled LIF neurons.
+
+        m1 = decay * v1 + (1 - decay) * x1      s1 = [m1 >= threshold]
+        y1 = s1 + beta * x2                     w1 = (1 - s1) * m1 + alpha * v2
+        m2 = decay * w1 + (1 - decay) * y1      s2 = [m2 >= threshold]
+        y2 = s2 + beta * x1                     w2 = (1 - s2) * m2 + alpha * v1
 
     Args:
-        params: decay, threshold and the two couplings.
-        state: the membranes after the last step, each `[B, ..., C/2]`.
-        current: input current of both groups, `[B, ..., C]`, C even.
-        spike: the spike function and its surrogate derivative.
+        params: decay (fraction kept per timestep), threshold (membrane potential) and couplings.
+        state: membrane potentials after the last step, each `[B, ..., C/2]`.
+        current: input current of both groups `[x1, x2]`, `[B, ..., C]`, C even, in units of the
+            membrane potential per timestep.
+        spike: spike function and its surrogate derivative.
 
     Returns:
-        The new state and the outputs `[y1, y2]`, `[B, ..., C]`: a spike plus `beta` times the other
-        group's input.
+        The new state `[w1, w2]` and the outputs `[y1, y2]`, `[B, ..., C]`, real-valued.
 
     Raises:
         ValueError: the number of channels is odd.
@@ -107,20 +117,20 @@ def coupled_lif(
 def coupled_lif_inverse(
     *, decay: float, alpha: float, tolerance: float = 1e-2
 ) -> CoupledLIFInverse:
-    """The inverse of `coupled_lif` where its inputs are known, for as many steps as float32 allows.
+    """The inverse of `coupled_lif` for known inputs, for as many steps as float32 allows.
 
-    The errors e of the membranes after a step become those before it at worst as
+    The errors e of the membranes after a step bound those before it by
 
         e1' = (e2 + decay * e1) / alpha             e2' = (e1 + decay * e1') / alpha
 
-    where no neuron fires, and less where one does: a factor of 4 per step at `decay = alpha = 0.5`
-    (8 steps), of 1.62 at `alpha = 1` (23 steps, but there the membranes themselves grow). Going
-    back it is `alpha` that forgets, and a larger decay makes it worse, not better.
+    with equality where no neuron fires: a factor of 4 per step at `decay = alpha = 0.5` (8 steps),
+    of 1.62 at `alpha = 1` (23 steps, but there the membranes themselves grow). Backwards it is
+    `alpha` that amplifies errors, and a larger decay amplifies them further.
 
     Args:
-        decay: the largest decay the parameters will have.
-        alpha: the smallest alpha.
-        tolerance: error of the membranes to put up with, as a share of the largest magnitude met.
+        decay: largest decay of the parameters.
+        alpha: smallest alpha of the parameters.
+        tolerance: largest error of the membranes, as a share of their largest magnitude.
 
     Returns:
         The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
@@ -140,15 +150,17 @@ def coupled_lif_inverse(
 
 @dataclasses.dataclass(frozen=True)
 class CoupledLIFInverse:
-    """Undoes a step of `coupled_lif`; made by `coupled_lif_inverse`.
+    """The inverse of `coupled_lif`; made by `coupled_lif_inverse`.
 
-    The spikes are read off the outputs, exactly while `|beta * x| < 2^22` in float32.
+    The outputs determine the spikes, exactly while `|beta * x| < 2^22` in float32.
 
     Attributes:
-        steps: steps it can undo in a row; None is any number.
+        steps: number of steps it can undo in a row; None is any number.
+        fixed: parameters whose values bound `steps`.
     """
 
     steps: int | None
+    fixed: tuple[str, ...] = ("decay", "alpha")
 
     def __call__(
         self, params: CoupledLIFParams, after: CoupledLIFState, current: Array, outputs: Array
@@ -163,7 +175,7 @@ class CoupledLIFInverse:
 def advance(
     spike: Surrogate, params: CoupledLIFParams, state: CoupledLIFState, current: Array
 ) -> tuple[CoupledLIFState, Array, Array]:
-    """One timestep: the new state, the outputs and the spikes `[s1, s2]`, `[B, ..., C]`."""
+    """One timestep of `coupled_lif`: new state, outputs and spikes `[s1, s2]`, `[B, ..., C]`."""
     (x1, x2), (v1, v2) = halves(current), state
     w1, y1, s1 = _drive(spike, params, x1, v1, x2, v2)
     w2, y2, s2 = _drive(spike, params, y1, w1, x1, v1)
@@ -175,8 +187,8 @@ def undo(
 ) -> tuple[CoupledLIFState, Array, Array]:
     """The state before a step, and its membranes `m1`, `m2` before the reset.
 
-    Charge and reset are the step's own expressions: the membranes of the last step kept are found
-    again bit for bit, and further back only the errors of `after` are passed on.
+    Charge and reset are the step's own expressions, so the membranes of the last kept step are
+    reproduced bit for bit, and steps further back propagate only the errors of `after`.
     """
     (w1, w2), (s1, s2) = after, halves(spikes)
     m2 = charge(params.decay, w1, y1, scale_input=True)
@@ -187,7 +199,7 @@ def undo(
 
 
 def halves(array: Array) -> tuple[Array, Array]:
-    """The two groups of the last axis, `[..., C] -> [..., C/2]` twice.
+    """The two groups of the channel axis, `[..., C] -> [..., C/2], [..., C/2]`.
 
     Raises:
         ValueError: C is odd.
@@ -200,7 +212,7 @@ _RESET = detached(zero)
 
 
 def _drive(spike, params, x, v, carried_x, carried_v):
-    """One group charges and fires, the other is carried along."""
+    """Charges and fires one group, and carries the other along."""
     m = charge(params.decay, v, x, scale_input=True)
     s = spike(m - params.threshold)
     w = _RESET(m, s, params.threshold) + params.alpha * carried_v
@@ -214,3 +226,47 @@ def _half(channels: int) -> int:
             "layer before it an even number"
         )
     return channels // 2
+
+
+def coupled_lif_model(
+    *,
+    decay: Parameter = 0.5,
+    threshold: Parameter = 1.0,
+    alpha: Parameter = 0.5,
+    beta: Parameter = 0.5,
+    spike: Surrogate = arctan(),
+    sequence: Sequence | None = None,
+) -> Model:
+    """Model of coupled LIF neurons: pairs that can be undone through a hard reset.
+
+        m1 = decay * v1 + (1 - decay) * x1      s1 = [m1 >= threshold]
+        y1 = s1 + beta * x2                     w1 = (1 - s1) * m1 + alpha * v2
+        m2 = decay * w1 + (1 - decay) * y1      s2 = [m2 >= threshold]
+        y2 = s2 + beta * x1                     w2 = (1 - s2) * m2 + alpha * v1
+
+    Currents [x1, x2] `[T, B, ..., C]`, C even, in units of the membrane potential per timestep;
+    outputs [y1, y2] `[T, B, ..., C]`, real-valued, not spikes. Parameters are numbers or arrays
+    that broadcast against half of one timestep.
+
+    Args:
+        decay: fraction of the membrane potential kept per timestep, in (0, 1).
+        threshold: membrane potential at which a neuron fires.
+        alpha: share of one group's membrane potential added to the other's; positive.
+        beta: share of one group's input added to the other's output; positive.
+        spike: spike function and its surrogate derivative.
+        sequence: whole-sequence function, such as `neurons.coupled_lif_scan`; None scans the step.
+
+    Reference:
+        A reconstruction, after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network
+        Training", 2023, arXiv:2308.08649.
+    """
+    options: dict[str, Any] = {"decay": largest(decay), "alpha": smallest(alpha)}
+    return Model(
+        bind(coupled_lif, spike=spike),
+        CoupledLIFParams(decay, threshold, alpha, beta),
+        coupled_lif_state,
+        sequence and bind(sequence, spike=spike),
+        inverse_or_refusal(coupled_lif_inverse, **options),
+        spiking=False,
+        name="coupledlif",
+    )

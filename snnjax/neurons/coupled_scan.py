@@ -1,21 +1,21 @@
-"""A whole sequence of `coupled_lif` that keeps its outputs and gets even its inputs back from them.
+"""A whole sequence of `coupled_lif` whose derivative recovers even the inputs from the outputs.
 
     kept   T C outputs of 4 bytes, T C spikes of 1 bit, (T / refresh) C membranes of 4 bytes
 
-Neither the inputs nor the membranes of each step are kept, which is how the node's authors reach
-for zero memory. The outputs exist anyway where the next layer keeps its input; beyond them it is
-`1/8 + 4 / refresh` bytes per neuron and step, where `memory.store` keeps 8 (20 if the parameters
-are differentiated) and `lif_scan`, of a plain LIF, keeps 4. But these outputs are real numbers:
-behind a LIF the synapse can keep its input at one bit per spike (`memory.packed`), so that of both
-together a plain LIF needs no more than this node.
+Neither inputs nor membranes of each step are kept, the authors' way to zero memory. The outputs
+exist anyway where the next layer keeps its input; beyond them the node keeps `1/8 + 4 / refresh`
+bytes per neuron and step, where `memory.store` keeps 8 (20 with differentiated parameters) and
+`lif_scan` of a plain LIF keeps 4. The outputs are real numbers, though: behind a LIF the synapse
+can keep its input at one bit per spike (`memory.packed`), so neuron and synapse together need no
+more with a plain LIF than with this node.
 
-The paper claims 58.65 times less memory for a node, against a node whose bytes could not be read.
-Ours keeps, beyond its outputs, 8 / (1/8 + 4/4) = 7.1 times less than the same node under
-`memory.store` with a refresh every 4 steps (17.8 times where the parameters are differentiated, 3.6
-times less than `lif_scan`), 64 times less (160, 32) if the refreshed membranes are not counted.
+The paper claims 58.65 times less memory per node, against a node whose bytes it does not state.
+Beyond its outputs this function keeps 8 / (1/8 + 4/4) = 7.1 times less than the same node under
+`memory.store` with a refresh every 4 steps (17.8 times with differentiated parameters, 3.6 times
+less than `lif_scan`), 64 times less (160, 32) without counting the refreshed membranes.
 
-The spikes at one bit each are ours. Without them a rebuilt membrane that rounding puts on the other
-side of the threshold gives a wrong spike, and its neuron nonsense as far back as the next refresh
+Keeping the spikes at one bit each is our addition. Without them, a rebuilt membrane that rounding
+moves across the threshold gives a wrong spike, and a wrong state as far back as the next refresh
 (in float32 at `decay = alpha = beta = 0.5`: none of 262,144 neurons after 5 steps, 19 after 8).
 """
 
@@ -52,7 +52,7 @@ def coupled_lif_scan(
     spike: Surrogate = arctan(),
     refresh: int | None = 4,
 ) -> tuple[CoupledLIFState, Array]:
-    """A whole sequence of `coupled_lif`, undone and differentiated at once from its end.
+    """A whole sequence of `coupled_lif`, inverted and differentiated in one pass from its end.
 
     Equal in value to `memory.store(coupled_lif, params, state, xs)`. With `a1, a2` the cotangents
     of the outputs, `b1, b2` those of the membranes after a step, `p = s'(m - threshold)` and
@@ -65,23 +65,23 @@ def coupled_lif_scan(
         G_decay     += g1 (v1 - x1) + g2 (w1 - y1)        G_alpha += b1 v2 + b2 v1
         G_threshold -= a1 p1 + a2 p2                      G_beta  += a1 x2 + a2 x1
 
-    where `m`, `v` and `x` are those that the inverse gives back on the way: no step runs a second
-    time. The values are exact; the gradient carries the rounding errors of the membranes, which
-    grow as `coupled_lif_inverse` says from one refresh to the one before it, and in each step
-    anew those of the inputs, some `2^-23 |y| / beta`.
+    where the inverse recovers `m`, `v` and `x` on the way: no step runs a second time. Outputs are
+    exact; the gradient carries the rounding errors of the membranes, which grow by the factor of
+    `coupled_lif_inverse` per step back until the next refresh, and at every step those of the
+    inputs, about `2^-23 |y| / beta`.
 
     Do not use it for forward-mode differentiation or second derivatives: use
-    `memory.store(coupled_lif, ...)`. In float32 a gradient as exact as that of `store` asks for
+    `memory.store(coupled_lif, ...)`. For a float32 gradient as exact as that of `store`, use
     `memory.recompute(every)`.
 
     Args:
         params: as for `coupled_lif`; `alpha` and `beta` must not be 0.
-        state: the membranes before the first step, each `[B, ..., C/2]`.
-        xs: currents, `[T, B, ..., C]`, C even.
+        state: membrane potentials before the first step, each `[B, ..., C/2]`.
+        xs: currents, `[T, B, ..., C]`, C even, in units of the membrane potential per timestep.
         spike: as for `coupled_lif`.
-        refresh: keep every `refresh`-th state, so that no more than so many steps are undone in a
-            row: in float32 `coupled_lif_inverse(decay=..., alpha=...).steps` at most. None keeps
-            the last one only.
+        refresh: largest number of steps undone in a row; every `refresh`-th state is kept. In
+            float32 at most `coupled_lif_inverse(decay=..., alpha=...).steps`. None keeps the last
+            state only.
 
     Returns:
         The state after the last step and the outputs, `[T, B, ..., C]`.
@@ -93,7 +93,7 @@ def coupled_lif_scan(
         TypeError: forward-mode differentiation was asked for (raised by JAX).
 
     Reference:
-        after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
+        After Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
         arXiv:2308.08649; the equations are ours (see `neurons.coupled`).
     """
     if refresh is not None and (isinstance(refresh, bool) or refresh < 1):
@@ -108,7 +108,7 @@ def coupled_lif_scan(
     if dtype == jnp.float32:
         _check_growth(params, every)
     params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
-    outputs: Any = _whole(spike, every, params, state, xs.astype(dtype))
+    outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype))
     return outputs
 
 
@@ -124,12 +124,12 @@ def _check_growth(params, every):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _whole(spike, every, params, state, xs):
+def _sequence(spike, every, params, state, xs):
     del every
     return lax.scan(lambda state, x: coupled_lif(params, state, x, spike=spike), state, xs)
 
 
-def _whole_forward(spike, every, params, state, xs):
+def _sequence_forward(spike, every, params, state, xs):
     slots = max(1, -(-len(xs) // every))
     kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)
 
@@ -146,7 +146,7 @@ def _whole_forward(spike, every, params, state, xs):
     return (last, ys), (params, kept, ys, bits)
 
 
-def _whole_backward(spike, every, residuals, cotangents):
+def _sequence_backward(spike, every, residuals, cotangents):
     params, kept, ys, bits = residuals
     g_last, g_ys = cotangents
     last = jax.tree.map(lambda slots: slots[-1], kept)
@@ -174,11 +174,11 @@ def _whole_backward(spike, every, residuals, cotangents):
     return g_params, g_first, g_xs
 
 
-_whole.defvjp(_whole_forward, _whole_backward)
+_sequence.defvjp(_sequence_forward, _sequence_backward)
 
 
 def _pull(spike, params, after, outputs, spikes, g_after, g_outputs):
-    """One step back: the state before it and the cotangents of params, state and input."""
+    """One step back: the state before it, and the cotangents of params, state and input."""
     (y1, y2), (s1, s2), (a1, a2) = halves(outputs), halves(spikes), halves(g_outputs)
     x1, x2 = (y2 - s2) / params.beta, (y1 - s1) / params.beta
     before, m1, m2 = undo(params, after, y1, x1, spikes)

@@ -1,12 +1,10 @@
-"""From a time constant to a decay per timestep, in one place.
+"""Decay per timestep of a time constant, and the gradient of a broadcast parameter.
 
     tau dv/dt = -v + x     over one timestep dt     v <- decay * v + ...
 
 Two discretisations are in use: the exact solution for a constant input, `exp(-dt / tau)`, and the
 forward Euler step, `1 - dt / tau` (spikingjelly, norse and most papers on deep spiking nets; with
 dt = 1 their `tau = 2` is `decay = 0.5`).
-
-Gradients of parameters that were broadcast: sums over what they were broadcast to.
 """
 
 from __future__ import annotations
@@ -17,11 +15,7 @@ import jax.numpy as jnp
 
 from snnjax.typing import Array
 
-__all__ = [
-    "euler_decay",
-    "exponential_decay",
-    "sum_to",
-]
+__all__ = ["euler_decay", "exponential_decay", "sum_to"]
 
 
 def exponential_decay(tau: float, *, dt: float = 1.0) -> float:
@@ -29,7 +23,7 @@ def exponential_decay(tau: float, *, dt: float = 1.0) -> float:
 
     Args:
         tau: time constant, in the unit of `dt`; `math.inf` gives 1 (no leak).
-        dt: length of one timestep.
+        dt: length of one timestep, in any unit of time.
 
     Raises:
         ValueError: `tau` or `dt` is not positive.
@@ -64,7 +58,7 @@ def _check(tau: float, dt: float) -> None:
 
 
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
-    """Sums a broadcast array back to `shape`."""
+    """Sums a broadcast array over its broadcast axes, to `shape`: the gradient of a broadcast."""
     extra = array.ndim - len(shape)
     axes = tuple(range(extra)) + tuple(
         extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1

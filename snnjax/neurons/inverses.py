@@ -1,258 +1,100 @@
-"""Undoing a step: the state before it, from the state after it, its input and its outputs.
+"""Bounds on the inverse of a neuron's step: the number of steps that float32 can undo in a row.
 
-    h[t]   = v[t] + s[t] * threshold             (reset by subtraction; none: h = v)
-    v[t-1] = (h[t] - g * x[t]) / decay           lif, plif, integrate_fire, li
-    a[t-1] = (a[t] - s[t]) / adaptation_decay    alif; its membrane is that of a lif
-    i[t-1] = (i[t] - x[t]) / synaptic_decay      cuba_lif; its membrane that of a lif with input i
+Undoing a leak multiplies a rounding error by `1 / decay`. After k steps an error `2^-23` of the
+state has become at most
 
-What a leak forgets, undoing it multiplies: a rounding error e grows to `growth^k e` after k steps,
-where `growth` is `1 / decay` of what forgets fastest (of a cuba_lif the triangular matrix of its
-two decays). The inverses here say how many steps that leaves in float32 (`steps`, where the growth
-of `2^-23` reaches the tolerance), and `memory.reverse` refuses more. Without a leak the error does
-not grow.
+    2^-23 |growth^k|        growth [parts, parts]: error of each part of the state, one step back
 
-A hard or delayed reset has no inverse, and the makers say so (what a hard one drops is carried
-along in a `coupled_lif`, which has an inverse of its own). Nor has a `recurrent` neuron: its input
-holds the spikes of the step before, which are afterwards neither in its state nor in its outputs.
-Use `memory.recompute(every)` for these.
+and an inverse serves the largest k that keeps this below a tolerance. `memory.reverse` refuses
+longer stretches. Without a leak (growth 1) the number of steps is unbounded.
+
+A hard or a delayed reset discards the membrane potential and has no inverse. `coupled_lif` carries
+the discarded part along and has one. A neuron with feedback (`recurrent_model`) has none either:
+its input contains the spikes of the step before, which neither state nor outputs hold afterwards.
 """
 
 from __future__ import annotations
 
 import bisect
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
-from snnjax.neurons.alif import ALIFParams, ALIFState
-from snnjax.neurons.cuba_lif import CubaLIFParams, CubaLIFState
-from snnjax.neurons.integrate_fire import IFParams
-from snnjax.neurons.li import LIParams
-from snnjax.neurons.lif import LIFParams, LIFState
-from snnjax.neurons.plif import PLIFParams, plif_decay
+from snnjax.neurons.model import Inverse, Parameter, Refusal, unknown_parameter
 from snnjax.neurons.reset import Reset, none, subtract
-from snnjax.typing import Array
 
 __all__ = [
-    "ALIFInverse",
-    "CubaLIFInverse",
-    "LIFInverse",
-    "alif_inverse",
-    "cuba_lif_inverse",
-    "integrate_fire_inverse",
-    "li_inverse",
-    "lif_inverse",
-    "plif_inverse",
+    "check_invertible",
+    "inverse_or_refusal",
+    "largest",
+    "smallest",
     "undoable_steps",
 ]
 
 _EPSILON = 2.0**-23
-_ANY = 2**31
+_UNBOUNDED = 2**31
 
 
-@dataclasses.dataclass(frozen=True)
-class LIFInverse:
-    """Undoes a step of a neuron with one membrane: `lif`, `plif`, `integrate_fire` or `li`.
+def inverse_or_refusal(maker: Callable[..., Inverse], **options: Any) -> Inverse | Refusal:
+    """The inverse that `maker(**options)` gives, or a refusal with the text of its ValueError.
 
-    Attributes:
-        reset: the step's reset.
-        scale_input: as in the step.
-        steps: steps it can undo in a row; None is any number.
+    An option of None is a bound that is unknown, see `smallest`.
     """
-
-    reset: Reset
-    scale_input: bool
-    steps: int | None
-
-    def __call__(
-        self,
-        params: LIFParams | PLIFParams | IFParams | LIParams,
-        after: LIFState,
-        current: Array,
-        outputs: Array,
-    ) -> LIFState:
-        """The state before a step, `[B, ...]`."""
-        return LIFState(_membrane(self, params, after.v, current, outputs))
+    for name, value in options.items():
+        if value is None:
+            return unknown_parameter(name)
+    try:
+        return maker(**options)
+    except ValueError as error:
+        return Refusal(str(error))
 
 
-@dataclasses.dataclass(frozen=True)
-class ALIFInverse:
-    """Undoes a step of `alif`; made by `alif_inverse`, attributes as those of `LIFInverse`."""
-
-    reset: Reset
-    scale_input: bool
-    steps: int | None
-
-    def __call__(
-        self, params: ALIFParams, after: ALIFState, current: Array, spikes: Array
-    ) -> ALIFState:
-        """The state before a step, each `[B, ...]`."""
-        v = _membrane(self, params, after.v, current, spikes)
-        return ALIFState(v, (after.a - spikes) / params.adaptation_decay)
+def smallest(parameter: Parameter) -> float | None:
+    """The smallest entry of a parameter; None for a tracer, whose values are unknown."""
+    return _extreme(np.min, parameter)
 
 
-@dataclasses.dataclass(frozen=True)
-class CubaLIFInverse:
-    """Undoes a step of `cuba_lif`; made by `cuba_lif_inverse`, attributes as `LIFInverse`."""
-
-    reset: Reset
-    scale_input: bool
-    steps: int | None
-
-    def __call__(
-        self, params: CubaLIFParams, after: CubaLIFState, current: Array, spikes: Array
-    ) -> CubaLIFState:
-        """The state before a step, each `[B, ...]`."""
-        v = _membrane(self, params, after.v, after.i, spikes)
-        return CubaLIFState(v, (after.i - current) / params.synaptic_decay)
+def largest(parameter: Parameter) -> float | None:
+    """The largest entry of a parameter; None for a tracer, whose values are unknown."""
+    return _extreme(np.max, parameter)
 
 
-def lif_inverse(
-    *,
-    decay: float,
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    tolerance: float = 1e-2,
-) -> LIFInverse:
-    """The inverse of `lif`, for as many steps as float32 allows.
-
-    Args:
-        decay: the smallest decay the parameters will have; it bounds the number of steps,
-            `steps = log(tolerance / 2^-23) / log(1 / decay)`: 8 at decay 0.25, 16 at 0.5.
-        reset: the step's reset: `subtract` or `none`, detached or not.
-        scale_input: as in the step.
-        tolerance: error of the membrane to put up with, as a share of its magnitude.
-
-    Returns:
-        The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
-
-    Raises:
-        ValueError: the reset has no inverse, or `decay` is outside (0, 1].
-    """
-    _check(reset, decay=decay)
-    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance))
-
-
-def plif_inverse(
-    *,
-    decay: float,
-    reset: Reset = subtract,
-    scale_input: bool = True,
-    tolerance: float = 1e-2,
-) -> LIFInverse:
-    """The inverse of `plif`; arguments, result and errors as for `lif_inverse`.
-
-    A PLIF learns its decay: `decay` is the smallest it is allowed to reach in training, and beyond
-    it the gradient's error grows past `tolerance`.
-    """
-    return lif_inverse(decay=decay, reset=reset, scale_input=scale_input, tolerance=tolerance)
-
-
-def integrate_fire_inverse(*, reset: Reset = subtract) -> LIFInverse:
-    """The inverse of `integrate_fire`: any number of steps, to float32's rounding.
-
-    Raises:
-        ValueError: the reset has no inverse.
-    """
-    return lif_inverse(decay=1.0, reset=reset)
-
-
-def li_inverse(*, decay: float, scale_input: bool = False, tolerance: float = 1e-2) -> LIFInverse:
-    """The inverse of `li`, which never resets; otherwise as for `lif_inverse`."""
-    return lif_inverse(decay=decay, reset=none, scale_input=scale_input, tolerance=tolerance)
-
-
-def alif_inverse(
-    *,
-    decay: float,
-    adaptation_decay: float,
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    tolerance: float = 1e-2,
-) -> ALIFInverse:
-    """The inverse of `alif`, for as many steps as the smaller of its decays allows.
-
-    A spike takes the baseline threshold off the membrane and adds 1 to the adaptation, so that
-    knowing the spike undoes both, one independently of the other.
-
-    Args:
-        decay: the smallest decay the membrane will have.
-        adaptation_decay: the smallest decay the adaptation will have.
-        reset: as for `lif_inverse`.
-        scale_input: as in the step.
-        tolerance: as for `lif_inverse`.
-
-    Returns:
-        The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
-
-    Raises:
-        ValueError: the reset has no inverse, or a decay is outside (0, 1].
-    """
-    _check(reset, decay=decay, adaptation_decay=adaptation_decay)
-    growth = [[1 / decay, 0], [0, 1 / adaptation_decay]]
-    return ALIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
-
-
-def cuba_lif_inverse(
-    *,
-    decay: float,
-    synaptic_decay: float,
-    reset: Reset = subtract,
-    scale_input: bool = False,
-    tolerance: float = 1e-2,
-) -> CubaLIFInverse:
-    """The inverse of `cuba_lif`, for somewhat fewer steps than the smaller of its decays allows.
-
-    The error of the synaptic current passes into the membrane, `e_v <- (e_v + g e_i) / decay`.
-
-    Args:
-        decay: the smallest decay the membrane will have.
-        synaptic_decay: the smallest decay the synaptic current will have.
-        reset: as for `lif_inverse`.
-        scale_input: as in the step.
-        tolerance: error of the state to put up with, as a share of its largest magnitude.
-
-    Returns:
-        The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
-
-    Raises:
-        ValueError: the reset has no inverse, or a decay is outside (0, 1]; at a synaptic decay of
-            0 the neuron is a `lif`, which has one.
-    """
-    _check(reset, decay=decay, synaptic_decay=synaptic_decay)
-    gain = 1 - decay if scale_input else 1
-    growth = [[1 / decay, gain / decay], [0, 1 / synaptic_decay]]
-    return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
+def _extreme(function: Callable[..., Any], parameter: Parameter) -> float | None:
+    try:
+        return float(function(np.asarray(parameter)))
+    except jax.errors.TracerArrayConversionError:
+        return None
 
 
 def undoable_steps(growth: Sequence[Sequence[float]], tolerance: float) -> int | None:
-    """Steps that can be undone in a row: the largest k with `2^-23 |growth^k| <= tolerance`.
+    """Number of steps that can be undone: the largest k with `2^-23 |growth^k| <= tolerance`.
 
     Args:
-        growth: what one step back makes of the errors of the state's parts, at worst,
-            `[parts, parts]`; the norm is the largest sum of a row.
-        tolerance: error to put up with.
+        growth: upper bound of the errors of the state's parts after one step back, `[parts,
+            parts]`; the norm is the largest sum of a row.
+        tolerance: largest error of the state, as a share of its magnitude.
 
     Returns:
         The number of steps; None is any number.
 
     Raises:
-        ValueError: not even one step can be undone.
+        ValueError: the first step back already exceeds the tolerance.
     """
     matrix = np.asarray(growth, np.float64)
 
-    def too_far(k):
+    def exceeds(k):
         with np.errstate(over="ignore", invalid="ignore"):
             error = _EPSILON * np.linalg.matrix_power(matrix, k).sum(1).max()
         return not error <= tolerance
 
-    far = 1
-    while far < _ANY and not too_far(far):
-        far *= 2
-    if far == _ANY:
+    bound = 1
+    while bound < _UNBOUNDED and not exceeds(bound):
+        bound *= 2
+    if bound == _UNBOUNDED:
         return None
-    steps = bisect.bisect_left(range(1, far), True, key=too_far)
+    steps = bisect.bisect_left(range(1, bound), True, key=exceeds)
     if steps < 1:
         raise ValueError(
             "this neuron forgets too fast to be undone even once: use memory.recompute(every)"
@@ -260,17 +102,12 @@ def undoable_steps(growth: Sequence[Sequence[float]], tolerance: float) -> int |
     return steps
 
 
-def _membrane(inverse, params, v, current, spikes):
-    """The membrane before a step of `lif` or of a neuron that charges and resets like it."""
-    h = v + spikes * params.threshold if inverse.reset.rule == subtract.rule else v
-    if isinstance(params, IFParams):
-        return h - current
-    decay = plif_decay(params.w) if isinstance(params, PLIFParams) else params.decay
-    gain = 1 - decay if inverse.scale_input else 1
-    return (h - gain * current) / decay
+def check_invertible(reset: Reset, **decays: float) -> None:
+    """Refuses a reset or a decay that no step can be undone with.
 
-
-def _check(reset: Reset, **decays: float) -> None:
+    Raises:
+        ValueError: the reset is hard or delayed, or a decay is outside (0, 1].
+    """
     for name, decay in decays.items():
         if not 0 < decay <= 1:
             raise ValueError(f"{name} lies in (0, 1] where a step is to be undone, got {decay}")

@@ -1,4 +1,4 @@
-"""The leaky integrator (LI): a membrane that never fires, read out as it is.
+"""The leaky integrator (LI): a membrane that never fires; its potential is the output.
 
     v[t] = decay * v[t-1] + g * x[t],    output v[t]        g = 1, or 1 - decay with `scale_input`
 
@@ -9,38 +9,66 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from snnjax.neurons.lif import LIFState, charge, lif_state
-from snnjax.typing import Array
+from snnjax.neurons.inverses import inverse_or_refusal, smallest
+from snnjax.neurons.lif import LIFState, charge, lif_inverse, lif_state
+from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.reset import none
+from snnjax.typing import Array, bind
 
-__all__ = ["LIParams", "LIState", "li", "li_state"]
-
-LIState = LIFState
-li_state = lif_state
+__all__ = ["LIParams", "li", "li_model"]
 
 
 class LIParams(NamedTuple):
     """Parameters of `li`.
 
     Attributes:
-        decay: membrane kept per timestep, in (0, 1], a scalar or broadcastable.
+        decay: fraction of the membrane potential kept per timestep, in (0, 1], a scalar or an
+            array that broadcasts against one timestep.
     """
 
-    decay: Array
+    decay: Parameter
 
 
 def li(
-    params: LIParams, state: LIState, current: Array, *, scale_input: bool = False
-) -> tuple[LIState, Array]:
-    """One timestep of a leaky integrator.
+    params: LIParams, state: LIFState, current: Array, *, scale_input: bool = False
+) -> tuple[LIFState, Array]:
+    """One timestep of leaky integrators.
+
+        v[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
 
     Args:
-        params: the decay.
-        state: the membrane after the last step, `[B, ...]`.
-        current: input current, `[B, ...]`.
+        params: `decay`, fraction of the membrane potential kept per timestep.
+        state: membrane potential after the last step, `[B, ...]`.
+        current: input current, `[B, ...]`, in units of the membrane potential per timestep.
         scale_input: charge with `(1 - decay) * current`.
 
     Returns:
         The new state and the membrane potential, `[B, ...]`.
     """
     v = charge(params.decay, state.v, current, scale_input=scale_input)
-    return LIState(v), v
+    return LIFState(v), v
+
+
+def li_model(*, decay: Parameter = 0.9, scale_input: bool = False) -> Model:
+    """Model of leaky integrators (LI), the non-spiking readout.
+
+        v[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
+
+    Currents x `[T, B, ...]` in units of the membrane potential per timestep; the outputs are the
+    membrane potentials v, `[T, B, ...]`.
+
+    Args:
+        decay: fraction of the membrane potential kept per timestep, in (0, 1]; a number, or an
+            array that broadcasts against one timestep.
+        scale_input: charge with `(1 - decay) * x`.
+    """
+    return Model(
+        bind(li, scale_input=scale_input),
+        LIParams(decay),
+        lif_state,
+        inverse=inverse_or_refusal(
+            lif_inverse, decay=smallest(decay), reset=none, scale_input=scale_input
+        ),
+        spiking=False,
+        name="li",
+    )

@@ -3,9 +3,12 @@
     charge   h[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
     fire     s[t] = [h[t] >= threshold]              derivative: the surrogate's
     reset    v[t] = h[t] - s[t] * threshold          or another rule of `neurons.reset`
+    inverse  v[t-1] = (v[t] + s[t] * threshold - g * x[t]) / decay
 
-`lif` is one timestep, to be scanned by any strategy of `snnjax.memory`. `lif_scan` is the whole
-sequence with a hand-written derivative that keeps only `h`.
+`lif` is one timestep, `lif_scan` a whole sequence with a hand-written derivative that keeps only
+`h`, `LIFInverse` the step backwards, and `lif_model` all three with their parameters. The
+integrate-and-fire and the parametric LIF are LIFs whose decay is 1 or computed: `LIFFunction`
+hands their parameters on to the functions of this module.
 
 Reference: Lapicque 1907; the discrete form after Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal
 Backpropagation for Training High-Performance Spiking Neural Networks", 2018, arXiv:1706.02609.
@@ -13,7 +16,9 @@ Backpropagation for Training High-Performance Spiking Neural Networks", 2018, ar
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,34 +26,59 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.neurons.decay import sum_to
+from snnjax.neurons.inverses import (
+    check_invertible,
+    inverse_or_refusal,
+    smallest,
+    undoable_steps,
+)
+from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops import isolate
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array
+from snnjax.typing import Array, bind
 
-__all__ = ["LIFParams", "LIFState", "charge", "lif", "lif_scan", "lif_state"]
+__all__ = [
+    "LIFFunction",
+    "LIFInverse",
+    "LIFParams",
+    "LIFState",
+    "charge",
+    "decay_slope",
+    "fire_and_reset",
+    "input_gain",
+    "lif",
+    "lif_inverse",
+    "lif_model",
+    "lif_scan",
+    "lif_state",
+    "membrane_before",
+    "sequence_backward",
+    "sequence_forward",
+]
 
 
 class LIFParams(NamedTuple):
     """Parameters of `lif`, each a scalar or an array that broadcasts against one timestep.
 
     Attributes:
-        decay: membrane kept per timestep, in (0, 1]; see `euler_decay` and `exponential_decay`.
+        decay: fraction of the membrane potential kept per timestep, in (0, 1]; see `euler_decay`
+            and `exponential_decay`.
         threshold: membrane potential at which the neuron fires.
     """
 
-    decay: Array
-    threshold: Array
+    decay: Parameter
+    threshold: Parameter
 
 
 class LIFState(NamedTuple):
-    """State of `lif`: the membrane potential `v`, `[B, ...]`, after the reset."""
+    """State of `lif`: the membrane potential `v` after the reset, `[B, ...]`."""
 
     v: Array
 
 
 def lif_state(shape: tuple[int, ...], *, dtype=jnp.float32) -> LIFState:
-    """The resting state: `v = 0`, of the shape of one timestep of current, `(B, ...)`."""
+    """The state at rest, `v = 0`, for one timestep of currents of shape `(B, ...)`."""
     return LIFState(jnp.zeros(shape, dtype))
 
 
@@ -61,19 +91,27 @@ def lif(
     reset: Reset = subtract,
     scale_input: bool = False,
 ) -> tuple[LIFState, Array]:
-    """One timestep of leaky integrate-and-fire neurons (equation above).
+    """One timestep of leaky integrate-and-fire neurons.
+
+        h[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
+        s[t] = [h[t] >= threshold]              derivative: the surrogate's
+        v[t] = h[t] - s[t] * threshold          or another rule of `reset`
 
     Args:
-        params: `decay` and `threshold`.
-        state: the membrane after the last step, `[B, ...]`.
-        current: input current, `[B, ...]`, in the unit of the membrane potential per timestep.
-        spike: the spike function and its surrogate derivative.
-        reset: what a spike does to the membrane.
-        scale_input: charge with `(1 - decay) * current`, so that a constant current is the
-            membrane's fixed point whatever the decay.
+        params: `decay` (fraction kept per timestep) and `threshold` (membrane potential).
+        state: membrane potential after the last step, `[B, ...]`.
+        current: input current, `[B, ...]`, in units of the membrane potential per timestep.
+        spike: spike function and its surrogate derivative.
+        reset: effect of a spike on the membrane potential.
+        scale_input: charge with `(1 - decay) * current`, so that a constant current is the fixed
+            point of the membrane potential for every decay.
 
     Returns:
         The new state and the spikes, 0 or 1, `[B, ...]`.
+
+    Reference:
+        Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
+        Spiking Neural Networks", 2018, arXiv:1706.02609.
     """
     before = state.v
     if reset.delay:
@@ -85,13 +123,14 @@ def lif(
     return LIFState(v), spikes
 
 
-def charge(decay: Array, v: Array, current: Array, *, scale_input: bool = False) -> Array:
-    """`h = decay * v + g * current`: the one expression for charging, in every pass.
+def charge(decay: Parameter, v: Array, current: Array, *, scale_input: bool = False) -> Array:
+    """The membrane potential before the reset, `h = decay * v + g * current`.
 
-    Two ways of writing it differ in the last bit, which is enough to flip a spike. So do two ways
-    of compiling it: of a sum of two products either may be fused with the sum, hence one product.
+    Every pass charges by this one expression. Two spellings of it differ in the last bit, which is
+    enough to flip a spike.
     """
     if scale_input:
+        # One product: of a sum of two, the compiler may fuse either with the sum.
         return current + decay * (v - current)
     return decay * v + current
 
@@ -105,7 +144,9 @@ def lif_scan(
     reset: Reset = subtract,
     scale_input: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of `lif` that keeps only the pre-reset membrane for its derivative.
+    """A whole sequence of `lif` whose derivative keeps only the membrane before the reset.
+
+        h[t] = decay * v[t-1] + g * x[t],    s[t] = [h[t] >= threshold],    v[t] = reset(h[t], s[t])
 
     Equal in value to `memory.store(lif, params, state, xs)`. With `G_s`, `G_v` the cotangents of
     the spikes and of the membrane after the reset, the backward pass runs from the last step:
@@ -114,16 +155,17 @@ def lif_scan(
         G_x[t]   = g * G_h[t]              G_v[t-1] += decay * G_h[t]
         G_decay += (v[t-1] - x[t] if scale_input else v[t-1]) * G_h[t]
 
-    where spikes, `v` and `x` are derived again from `h`. Kept: `T` membranes (4 bytes per neuron
-    and step in float32) whatever is differentiated, and no extra forward pass. `memory.store` keeps
-    as many where the reset subtracts and decay and threshold are not differentiated, two for a
-    detached hard reset, three for a full one or for differentiated parameters, four for both. Do
-    not use it for forward-mode differentiation or second derivatives: use `memory.store(lif, ...)`.
+    where spikes, `v` and `x` are recomputed from `h`. Kept: `T` membranes (4 bytes per neuron and
+    step in float32) for every choice of differentiated arguments; no extra forward pass.
+    `memory.store` keeps one membrane per step where the reset subtracts and decay and threshold
+    are not differentiated, two for a detached hard reset, three for a full one or for
+    differentiated parameters, four for both. Do not use it for forward-mode differentiation or
+    second derivatives: use `memory.store(lif, ...)`.
 
     Args:
         params: as for `lif`.
-        state: the membrane before the first step, `[B, ...]`.
-        xs: currents, `[T, B, ...]`.
+        state: membrane potential before the first step, `[B, ...]`.
+        xs: currents, `[T, B, ...]`, in units of the membrane potential per timestep.
         spike: as for `lif`.
         reset: as for `lif`, but not delayed.
         scale_input: as for `lif`; the gradient of `decay` then needs `decay < 1` (it is NaN at 1,
@@ -138,10 +180,9 @@ def lif_scan(
         TypeError: forward-mode differentiation was asked for (raised by JAX).
 
     Reference:
-        Backpropagation through time. That `h` alone suffices is also what the kernels of
-        spikingjelly 2.0 rest on: Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient
-        Training of Spiking Neural Networks via Gradient Checkpointing and Spike Compression", ICLR
-        2026.
+        Backpropagation through time. The kernels of spikingjelly 2.0 keep `h` alone, too: Huang,
+        Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient Training of Spiking Neural Networks
+        via Gradient Checkpointing and Spike Compression", ICLR 2026.
     """
     if reset.delay:
         raise ValueError(
@@ -151,56 +192,55 @@ def lif_scan(
     import chex
 
     chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
-    # As a sum of membrane and current would be: a decay in the dtype of integer currents is 0.
+    # The dtype of `v + x`: in the dtype of integer currents a decay would be 0.
     dtype = jnp.result_type(state.v, xs)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
-    outputs: Any = _whole(spike, reset, scale_input, params, state.v, xs.astype(dtype))
+    outputs: Any = _sequence(spike, reset, scale_input, params, state.v, xs.astype(dtype))
     v, spikes = outputs
     return LIFState(v), spikes
 
 
-def input_gain(decay: Array, scale_input: bool):
-    """The factor of the current in `charge`: 1, or `1 - decay`."""
+def input_gain(decay: Any, scale_input: bool) -> Any:
+    """Factor of the current in `charge`: 1, or `1 - decay`."""
     return 1 - decay if scale_input else 1
 
 
 def decay_slope(decay: Array, v: Array, h: Array, *, scale_input: bool) -> Array:
-    """`dh/d(decay)` of `h = charge(decay, v, x)`, without `x`.
+    """`dh/d(decay)` of `h = charge(decay, v, x)`, computed without `x`.
 
-    Under `scale_input` it is `v - x`, and `x` is in `h`: `h - v = (1 - decay) (x - v)`.
+    With `scale_input` it is `v - x`, where `h - v = (1 - decay) (x - v)` gives `x - v`.
     """
     return (v - h) / (1 - decay) if scale_input else v
 
 
 def fire_and_reset(
-    spike: Surrogate, reset: Reset, threshold: Array, h: Array
+    spike: Surrogate, reset: Reset, threshold: Parameter, h: Array
 ) -> tuple[Array, Array]:
-    """The membrane after the reset, and the spikes: the one expression for both, in every pass."""
+    """Membrane potential after the reset, and spikes; every pass uses this one expression."""
     spikes = spike(h - threshold)
     return reset(h, spikes, threshold), spikes
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _whole(spike, reset, scale_input, params, v, xs):
+def _sequence(spike, reset, scale_input, params, v, xs):
     if not len(xs):
         return v, xs
-    return _replaced(spike, reset, scale_input, params, v, xs, spikes=True)
+    return _in_place(spike, reset, scale_input, params, v, xs, spikes=True)
 
 
-def whole_forward(spike, reset, scale_input, params, v, xs):
-    """The last membrane and the spikes; what the backward pass needs, `(params, v, hs)`."""
+def sequence_forward(spike, reset, scale_input, params, v, xs):
+    """Forward pass: `(last membrane, spikes)` and the residuals `(params, v, hs)`."""
     if not len(xs):
         return (v, xs), (params, v, xs)
-    last, hs = _replaced(spike, reset, scale_input, params, v, xs, spikes=False)
+    last, hs = _in_place(spike, reset, scale_input, params, v, xs, spikes=False)
     return (last, spike(hs - params.threshold)), (params, v, hs)
 
 
-def _replaced(spike, reset, scale_input, params, v, xs, *, spikes):
-    """The last membrane, and the spikes or the membranes before the reset.
+def _in_place(spike, reset, scale_input, params, v, xs, *, spikes):
+    """Last membrane, and the spikes or the membranes before the reset.
 
-    They take the place of the currents, each one step after it was made: a write and then a read of
-    the same array is what XLA does in place, and a loop that fills an array of its own begins with
-    zeros in it.
+    Overwrites the buffer of the currents one step behind the read, which XLA updates in place; a
+    loop that fills an array of its own would first write zeros to it.
     """
     charged = functools.partial(charge, params.decay, scale_input=scale_input)
     fire = functools.partial(fire_and_reset, spike, reset, params.threshold)
@@ -208,19 +248,19 @@ def _replaced(spike, reset, scale_input, params, v, xs, *, spikes):
     def step(carry, t):
         h, seq = carry
         after, fired = fire(h)
-        made = fired if spikes else h
-        seq = lax.dynamic_update_index_in_dim(seq, made, t - 1, 0)
+        output = fired if spikes else h
+        seq = lax.dynamic_update_index_in_dim(seq, output, t - 1, 0)
         x = lax.dynamic_index_in_dim(seq, t, keepdims=False)
         return (charged(after, x), seq), None
 
-    start = (charged(v, xs[0]), _joined(xs))
+    start = (charged(v, xs[0]), _in_context_mesh(xs))
     (h, seq), _ = lax.scan(step, start, jnp.arange(1, len(xs), dtype=jnp.uint32))
     last, fired = fire(h)
     return last, seq.at[-1].set(fired if spikes else h)
 
 
-def whole_backward(spike, reset, scale_input, residuals, cotangents):
-    """The cotangents of parameters, first membrane and currents; equation in `lif_scan`."""
+def sequence_backward(spike, reset, scale_input, residuals, cotangents):
+    """Cotangents of parameters, first membrane and currents, by the equations of `lif_scan`."""
     params, first, hs = residuals
     g_last, g_spikes = cotangents
     gain = input_gain(params.decay, scale_input)
@@ -230,11 +270,11 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
         return LIFParams(*(jnp.zeros_like(p) for p in params)), g_last, g_spikes
     if len(hs) == 1:
         start = (jnp.zeros_like(params.threshold), g_spikes[0])
-        g_threshold, g_h = _undone_alone(fire, start, params.threshold, hs[0], g_last)
+        g_threshold, g_h = _isolated_pull(fire, start, params.threshold, hs[0], g_last)
         g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
         return g_params, params.decay * g_h, (gain * g_h)[None]
 
-    g_spikes = _joined(g_spikes)
+    g_spikes = _in_context_mesh(g_spikes)
 
     def undo(h, g_v, g_s):
         (v, _), pull = jax.vjp(fire, params.threshold, h)
@@ -242,11 +282,11 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
 
     def step(carry, t):
         later, g_h, g_params, g_seq = carry
-        # The currents' cotangents take the place of the spikes', as in the forward pass.
+        # Cotangents of currents overwrite those of spikes, in place as in the forward pass.
         g_seq = lax.dynamic_update_index_in_dim(g_seq, gain * g_h, t + 1, 0)
         h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
         v, g_threshold, g_before = undo(h, params.decay * g_h, g_s)
-        # The membrane before step t+1 is known only here, one step further back.
+        # dh/d(decay) at t+1 needs the membrane after step t, recomputed only here.
         g_decay = decay_gradient(v, later, g_h)
         g_params = LIFParams(g_params.decay + g_decay, g_params.threshold + g_threshold)
         return (h, g_before, g_params, g_seq), None
@@ -261,13 +301,13 @@ def whole_backward(spike, reset, scale_input, residuals, cotangents):
     return g_params._replace(decay=g_decay), params.decay * g_h, g_seq.at[0].set(gain * g_h)
 
 
-_whole.defvjp(whole_forward, whole_backward)
+_sequence.defvjp(sequence_forward, sequence_backward)
 
 
-def _joined(sequence):
-    """The same array, in the mesh of the context if there is one: what is written into it is.
+def _in_context_mesh(sequence):
+    """The same array, placed in the mesh of the context if there is one.
 
-    JAX wants the shardings of both to be equal, and only arithmetic moves an array from outside.
+    An in-place update needs both arrays in one mesh, and only arithmetic moves an array into it.
     """
     return sequence * jnp.ones((), sequence.dtype)
 
@@ -277,11 +317,11 @@ def _decay_gradient(decay, scale_input, v_before, h, g_h):
     return sum_to(slope * g_h, decay.shape)
 
 
-def _undone_alone(fire, carry, threshold, h, g_v):
-    """`(anything, g_spikes)` to `(g_threshold, g_h)` of one step, by itself (`ops.isolate`).
+def _isolated_pull(fire, carry, threshold, h, g_v):
+    """Pullback of one step, `(carry, g_spikes)` to `(g_threshold, g_h)`, in `ops.isolate`.
 
-    XLA:CPU would write the expression into each place that reads it, with the step's forward pass
-    in front of it, and copy `g_v` besides.
+    XLA:CPU would otherwise duplicate the expression, and the step's forward pass, into each of its
+    readers, and copy `g_v`.
     """
 
     def pulled(carry, threshold, h, g_v):
@@ -289,3 +329,136 @@ def _undone_alone(fire, carry, threshold, h, g_v):
         return pull((g_v, carry[1]))
 
     return isolate(pulled, carry, threshold, h, g_v)
+
+
+@dataclasses.dataclass(frozen=True)
+class LIFInverse:
+    """The inverse of `lif` and `li`.
+
+        v[t-1] = (v[t] + s[t] * threshold - g * x[t]) / decay       without the reset if it is none
+
+    Attributes:
+        reset: the step's reset, `subtract` or `none`.
+        scale_input: as in the step.
+        steps: number of steps it can undo in a row; None is any number.
+        fixed: parameters whose smallest values bound `steps`.
+    """
+
+    reset: Reset
+    scale_input: bool
+    steps: int | None
+    fixed: tuple[str, ...] = ("decay",)
+
+    def __call__(self, params: Any, after: LIFState, current: Array, outputs: Array) -> LIFState:
+        """The state before a step, `[B, ...]`, from the state, current and outputs of it."""
+        return LIFState(membrane_before(self, params, after.v, current, outputs))
+
+
+def membrane_before(inverse: Any, params: Any, v: Array, current: Array, spikes: Array) -> Array:
+    """Membrane potential before a step that charges and resets as `lif` does.
+
+    Args:
+        inverse: has `reset` and `scale_input`.
+        params: has `decay`, and `threshold` where the reset subtracts it.
+        v: membrane potential after the step, `[B, ...]`.
+        current: current of the step that charged the membrane.
+        spikes: spikes of the step.
+    """
+    h = v + spikes * params.threshold if inverse.reset.rule == subtract.rule else v
+    return (h - input_gain(params.decay, inverse.scale_input) * current) / params.decay
+
+
+def lif_inverse(
+    *,
+    decay: float,
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    tolerance: float = 1e-2,
+) -> LIFInverse:
+    """The inverse of `lif`, for as many steps as float32 allows.
+
+    Args:
+        decay: smallest decay of the parameters; it bounds the number of steps,
+            `steps = log(tolerance / 2^-23) / log(1 / decay)`: 8 at decay 0.25, 16 at 0.5.
+        reset: the step's reset: `subtract` or `none`, detached or not.
+        scale_input: as in the step.
+        tolerance: largest error of the membrane potential, as a share of its magnitude.
+
+    Returns:
+        The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
+
+    Raises:
+        ValueError: the reset has no inverse, or `decay` is outside (0, 1].
+    """
+    check_invertible(reset, decay=decay)
+    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance))
+
+
+@dataclasses.dataclass(frozen=True)
+class LIFFunction:
+    """A whole-sequence function or an inverse of a LIF, for a neuron with other parameters.
+
+    Attributes:
+        convert: `(params, currents) -> LIFParams`.
+        function: of `(LIFParams, state, currents, ...)`.
+        fixed: as for `Model.inverse`, in the neuron's own parameters.
+    """
+
+    convert: Callable[[Any, Array], LIFParams]
+    function: Callable[..., Any]
+    fixed: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> int | None:
+        """Number of steps an inverse can undo in a row; None is any number."""
+        return getattr(self.function, "steps", None)
+
+    def __call__(self, params: Any, state: LIFState, current: Array, *outputs: Array) -> Any:
+        """The function at the converted parameters."""
+        return self.function(self.convert(params, current), state, current, *outputs)
+
+
+def lif_model(
+    *,
+    decay: Parameter = 0.5,
+    threshold: Parameter = 1.0,
+    spike: Surrogate = arctan(),
+    reset: Reset = subtract,
+    scale_input: bool = False,
+    sequence: Sequence = lif_scan,
+) -> Model:
+    """Model of leaky integrate-and-fire (LIF) neurons.
+
+        h[t] = decay * v[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
+        s[t] = [h[t] >= threshold]              derivative: the surrogate's
+        v[t] = h[t] - s[t] * threshold          or another rule of `reset`
+
+    Currents x `[T, B, ...]` in units of the membrane potential per timestep; spikes s `[T, B,
+    ...]`, 0 or 1. A learned decay is not kept inside (0, 1]: `plif_model` learns it through a
+    sigmoid.
+
+    Args:
+        decay: fraction of the membrane potential kept per timestep, in (0, 1]; a number, or an
+            array that broadcasts against one timestep.
+        threshold: membrane potential at which a neuron fires.
+        spike: spike function and its surrogate derivative.
+        reset: effect of a spike on the membrane potential.
+        scale_input: charge with `(1 - decay) * x`.
+        sequence: whole-sequence function, `neurons.lif_scan` or the Pallas kernel
+            `neurons.lif_kernel`; unused with a delayed reset.
+
+    Reference:
+        Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
+        Spiking Neural Networks", 2018, arXiv:1706.02609.
+    """
+    options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
+    return Model(
+        bind(lif, **options),
+        LIFParams(decay, threshold),
+        lif_state,
+        bind_sequence(sequence, **options),
+        inverse_or_refusal(
+            lif_inverse, decay=smallest(decay), reset=reset, scale_input=scale_input
+        ),
+        name="lif",
+    )

@@ -1,19 +1,18 @@
 """The leaky integrate-and-fire neuron over a whole sequence, by a Pallas kernel.
 
-`lif_kernel` is `lif_scan` with the loop over time inside one kernel (`ops.pallas_lif`) on GPUs
-and TPUs, and `lif_scan` itself on every other device. `lif_kernel_packed` writes the spikes as bits
-besides. As a layer's dynamics:
+`lif_kernel` is `lif_scan` with the loop over time inside one kernel (`ops.pallas_lif`) on GPUs and
+TPUs, and `lif_scan` itself on every other device. `lif_kernel_packed` also returns the spikes as
+bits. In a layer (`nn.IF` and `nn.PLIF` take it, too):
 
-    nn.LIF(whole=neurons.lif_kernel)
+    nn.LIF(sequence=neurons.lif_kernel)
 
-**Opt-in and unmeasured.** The kernels are compared with the scan in interpret mode and lowered for
-TPUs and GPUs by the tests; on neither have they run yet. Measure before you rely on them:
+**Opt-in and unmeasured.** Tests compare the kernels with the scan in interpret mode and lower them
+for TPUs and GPUs; they have run on neither yet. Measure before you rely on them:
 `experiments/benchmarks/lif_kernel.py`.
 
-GPUs are reached through Triton, which JAX (0.11 and later) says that Pallas will drop; the
-warning is JAX's. Without it the scan is used there. Under a mesh use `jax.shard_map` with
-`check_vma=False`, as `snnjax.training` does: XLA cannot divide a kernel among devices by itself.
-`jax.export` must write such a program once per device, not once for several.
+On GPUs the kernels use Pallas' Triton backend, which JAX 0.11 and later deprecate with a warning;
+without that backend the scan runs. Under a mesh use `jax.shard_map` with `check_vma=False`, as
+`snnjax.training` does: XLA cannot partition a kernel. Export such a program once per device type.
 """
 
 from __future__ import annotations
@@ -34,8 +33,8 @@ from snnjax.neurons.lif import (
     decay_slope,
     fire_and_reset,
     input_gain,
-    whole_backward,
-    whole_forward,
+    sequence_backward,
+    sequence_forward,
 )
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
@@ -55,48 +54,50 @@ def lif_kernel(
     block: int = 1024,
     interpret: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of `lif` in one kernel; equations and memory are those of `lif_scan`.
+    """A whole sequence of `lif` in one kernel; equations and kept bytes are those of `lif_scan`.
 
-    In interpret mode spikes and membranes equal those of `lif_scan` bit for bit. So do the
-    gradients of currents and initial membrane where every operation is rounded for itself; XLA:CPU
-    rounds some `a * b + c` once, and of `lif_scan` too a gradient's last bit depends on which
-    others are asked for. The gradients of decay and threshold are summed over time in the kernel
-    and over neurons afterwards, `lif_scan` sums the other way round: they agree to rounding. On a
-    GPU or TPU `decay * v + x` may be rounded once instead of twice, which moves the membrane by a
-    last bit and may so flip a spike at the threshold.
+        h[t] = decay * v[t-1] + g * x[t],    s[t] = [h[t] >= threshold],    v[t] = reset(h[t], s[t])
 
-    Currents in bfloat16 or float16 are read as they are, membranes stay in the state's dtype, and
-    spikes and gradients have the currents' dtype again: the values of `nn` layers between arrays of
-    two bytes, in which fewer bytes move (`lif_scan` alone returns float32 spikes of them).
+    In interpret mode spikes and membranes equal those of `lif_scan` bit for bit. Gradients of
+    currents and initial membrane are equal as well where every operation rounds by itself; XLA:CPU
+    fuses some `a * b + c`, and the last bit of a gradient, also of `lif_scan`, depends on which
+    other gradients the program computes. Gradients of decay and threshold are summed over time in
+    the kernel and over neurons afterwards, in `lif_scan` in the opposite order: they agree to
+    rounding. On a GPU or TPU `decay * v + x` may round once instead of twice, which changes the
+    last bit of the membrane and can flip a spike at the threshold.
 
-    Neurons are cut into blocks of their flattened axis. Where a block does not divide them, the
-    arrays are filled up, which costs a copy of each. Parameters that are no scalars are spread over
-    the batch for the kernel to read, once per sequence; gradients of parameters are written once
-    per neuron, where they are asked for. A TPU holds a block of all T in its vector memory: 4 KiB
-    per timestep and array of 1024 neurons, so some hundreds of timesteps.
+    The kernel reads bfloat16 and float16 currents without a float32 copy, keeps membranes in the
+    state's dtype, and writes spikes and gradients in the currents' dtype: the values of `nn` layers
+    in mixed precision, with fewer bytes moved (`lif_scan` alone returns float32 spikes).
+
+    Blocks partition the flattened neurons. A number of neurons that the block does not divide costs
+    a padded copy of each array. Array parameters are broadcast over the batch once per sequence;
+    gradients of parameters, where requested, are written once per neuron. A TPU holds a block of
+    all T timesteps in vector memory: 4 KiB per timestep and array for 1024 neurons, enough for some
+    hundreds of timesteps.
 
     Args:
         params: as for `lif`.
-        state: the membrane before the first step, `[B, ...]`.
-        xs: currents, `[T, B, ...]`.
+        state: membrane potential before the first step, `[B, ...]`.
+        xs: currents, `[T, B, ...]`, in units of the membrane potential per timestep.
         spike: as for `lif`.
         reset: as for `lif`, but not delayed.
         scale_input: as for `lif_scan`.
         block: neurons per program of the kernel, a power of two from 128; on a TPU from 1024.
-        interpret: run the kernel as ordinary JAX operations on any device, for tests; slow.
+        interpret: run the kernel as ordinary JAX operations on any device, for tests (slow).
 
     Returns:
         The state after the last step and the spikes, `[T, B, ...]`.
 
     Raises:
-        ValueError: the reset is delayed; `block` is no power of two from 128.
+        ValueError: the reset is delayed; `block` is not a power of two from 128.
         AssertionError: the membranes have another shape than a step's currents.
         TypeError: forward-mode differentiation was asked for (raised by JAX).
 
     Reference:
-        As for `lif_scan`. A kernel that loops over time inside is also how spikingjelly runs its
-        multi-step neurons on CUDA: Fang et al., "SpikingJelly: An open-source machine learning
-        infrastructure platform for spike-based intelligence", 2023, arXiv:2310.16620.
+        As for `lif_scan`. The multi-step neurons of spikingjelly loop over time in one CUDA kernel,
+        too: Fang et al., "SpikingJelly: An open-source machine learning infrastructure platform for
+        spike-based intelligence", 2023, arXiv:2310.16620.
     """
     dynamics = _Dynamics(spike, reset, scale_input)
     last, (spikes,) = _run(dynamics, ("spikes",), (block, interpret), params, state, xs)
@@ -114,10 +115,10 @@ def lif_kernel_packed(
     block: int = 1024,
     interpret: bool = False,
 ) -> tuple[LIFState, tuple[Array, Array]]:
-    """`lif_kernel` that returns the spikes as bits too, one per neuron and timestep.
+    """`lif_kernel` that also returns the spikes as bits, one per neuron and timestep.
 
-    The bits are what a synapse needs to keep of its inputs, see `memory.unpacked`. The kernel of a
-    GPU writes them with the spikes; elsewhere XLA packs the spikes afterwards.
+    A synapse can keep the bits in place of its inputs, see `memory.unpacked`. The GPU kernel writes
+    them with the spikes; elsewhere XLA packs the spikes afterwards.
 
     Arguments and errors are those of `lif_kernel`.
 
@@ -140,7 +141,7 @@ def lif_kernel_packed(
 
 @dataclasses.dataclass(frozen=True)
 class _Dynamics:
-    """The expressions of `lif_scan`, as `ops.Dynamics`."""
+    """The expressions of `lif_scan` as `ops.Dynamics`."""
 
     spike: Surrogate
     reset: Reset
@@ -172,7 +173,7 @@ def _run(dynamics, writes, how, params, state, xs) -> Any:
     dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
     xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
-    outputs: Any = _whole(dynamics, writes, how, params, state.v, xs)
+    outputs: Any = _sequence(dynamics, writes, how, params, state.v, xs)
     return outputs
 
 
@@ -183,20 +184,20 @@ def _narrower(xs: Array, v: Array) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _whole(dynamics, writes, how, params, v, xs):
+def _sequence(dynamics, writes, how, params, v, xs):
     last, *outputs = _forward(dynamics, writes, how, params, v, xs)
     return last, tuple(outputs)
 
 
-def _whole_forward(dynamics, writes, how, params, v, xs):
-    # Told what is differentiated: the gradients of parameters are written only then.
+def _sequence_forward(dynamics, writes, how, params, v, xs):
+    # Symbolic zeros: the kernel writes gradients of parameters only if one is differentiated.
     learned = () if any(p.perturbed for p in params) else None
     params, v, xs = LIFParams(*(p.value for p in params)), v.value, xs.value
     last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), how, params, v, xs)
     return (last, tuple(outputs)), (params, v, hs, learned)
 
 
-def _whole_backward(dynamics, writes, how, residuals, cotangents):
+def _sequence_backward(dynamics, writes, how, residuals, cotangents):
     del writes
     params, v, hs, learned = residuals
     g_last, (g_spikes, *_) = cotangents
@@ -213,7 +214,7 @@ def _instantiated(cotangent: Any) -> Array:
     return jnp.zeros(like.shape, like.dtype)
 
 
-_whole.defvjp(_whole_forward, _whole_backward, symbolic_zeros=True)
+_sequence.defvjp(_sequence_forward, _sequence_backward, symbolic_zeros=True)
 
 
 def _forward(dynamics, writes, how, params, v, xs):
@@ -231,7 +232,7 @@ def _by_device(how, kernel, plain, params, v, sequence, *more):
 
 
 def _forward_kernel(dynamics, writes, params, v, xs, **options):
-    # A TPU does not move single lanes about, as packing in the kernel would: XLA packs after it.
+    # Packing moves single lanes, which a TPU kernel cannot: there XLA packs the spikes afterwards.
     by_kernel: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
     last, *made = ops.forward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
@@ -247,7 +248,7 @@ def _forward_kernel(dynamics, writes, params, v, xs, **options):
 
 def _forward_scan(dynamics, writes, params, v, xs):
     spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
-    (last, spikes), (*_, hs) = whole_forward(
+    (last, spikes), (*_, hs) = sequence_forward(
         spike, reset, scale_input, params, v, xs.astype(v.dtype)
     )
     found = {"spikes": spikes.astype(xs.dtype), "membranes": hs}
@@ -277,10 +278,10 @@ def _backward_scan(dynamics, params, v, hs, g_last, g_spikes):
     spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
     cotangents = g_last, g_spikes.astype(hs.dtype)
     kept = params, v, hs
-    g_params, g_v, g_xs = whole_backward(spike, reset, scale_input, kept, cotangents)
+    g_params, g_v, g_xs = sequence_backward(spike, reset, scale_input, kept, cotangents)
     return g_params, g_v, g_xs.astype(g_spikes.dtype)
 
 
 def _flat(parameter: Array, v: Array) -> Array:
-    """One per neuron of the batch, unless it is a scalar."""
+    """One entry per neuron of the batch; a scalar stays a scalar."""
     return jnp.broadcast_to(parameter, v.shape).reshape(-1) if parameter.ndim else parameter

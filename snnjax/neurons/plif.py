@@ -1,6 +1,6 @@
 """The parametric leaky integrate-and-fire neuron (PLIF): a LIF that learns its decay.
 
-    decay = 1 - sigmoid(w)           so that 1 / tau = sigmoid(w), whatever w
+    decay = 1 - sigmoid(w)           so that 1 / tau = sigmoid(w) lies in (0, 1) for every w
     h[t]  = decay * v[t-1] + (1 - decay) * x[t]      (`scale_input=False` drops the factor)
 
 Reference: Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant
@@ -10,45 +10,42 @@ to Enhance Learning of Spiking Neural Networks", 2021, arXiv:2007.05785.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
-from snnjax.neurons.lif import LIFParams, LIFState, lif, lif_scan, lif_state
-from snnjax.neurons.lif_kernel import lif_kernel
+from snnjax.neurons.inverses import inverse_or_refusal
+from snnjax.neurons.lif import (
+    LIFFunction,
+    LIFParams,
+    LIFState,
+    lif,
+    lif_inverse,
+    lif_scan,
+    lif_state,
+)
+from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array
+from snnjax.typing import Array, bind
 
-__all__ = [
-    "PLIFParams",
-    "PLIFState",
-    "plif",
-    "plif_decay",
-    "plif_kernel",
-    "plif_scan",
-    "plif_state",
-    "plif_weight",
-]
-
-PLIFState = LIFState
-plif_state = lif_state
+__all__ = ["PLIFParams", "plif", "plif_decay", "plif_model", "plif_weight"]
 
 
 class PLIFParams(NamedTuple):
     """Parameters of `plif`, each a scalar or an array that broadcasts against one timestep.
 
     Attributes:
-        w: logit of the leak; `1 / tau = sigmoid(w)`. See `plif_weight`.
+        w: logit of the leak, `1 / tau = sigmoid(w)`. See `plif_weight`.
         threshold: membrane potential at which the neuron fires.
     """
 
-    w: Array
-    threshold: Array
+    w: Parameter
+    threshold: Parameter
 
 
 def plif_weight(decay: float) -> float:
-    """The weight `w` that starts a PLIF at `decay`: `log((1 - decay) / decay)`.
+    """The weight `w` of a decay per timestep: `log((1 - decay) / decay)`.
 
     Raises:
         ValueError: `decay` is not inside (0, 1).
@@ -58,58 +55,94 @@ def plif_weight(decay: float) -> float:
     return math.log((1 - decay) / decay)
 
 
-def plif_decay(w: Array) -> Array:
-    """The decay that a weight stands for, `1 - sigmoid(w)`: undoes `plif_weight`."""
+def plif_decay(w: Any) -> Array:
+    """The decay per timestep of a weight, `1 - sigmoid(w)`; the inverse of `plif_weight`."""
     return 1 - jax.nn.sigmoid(w)
 
 
 def plif(
     params: PLIFParams,
-    state: PLIFState,
+    state: LIFState,
     current: Array,
     *,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = True,
-) -> tuple[PLIFState, Array]:
-    """One timestep of parametric LIF neurons; arguments and results as for `lif`."""
-    return lif(
-        _with_decay(params), state, current, spike=spike, reset=reset, scale_input=scale_input
-    )
+) -> tuple[LIFState, Array]:
+    """One timestep of parametric LIF neurons, `lif` with `decay = 1 - sigmoid(w)`.
+
+        h[t] = decay * v[t-1] + g * x[t]        g = 1 - decay, or 1 without `scale_input`
+        s[t] = [h[t] >= threshold]              derivative: the surrogate's
+        v[t] = h[t] - s[t] * threshold          or another rule of `reset`
+
+    Args:
+        params: `w` (logit of the leak) and `threshold` (membrane potential).
+        state: membrane potential after the last step, `[B, ...]`.
+        current: input current, `[B, ...]`, in units of the membrane potential per timestep.
+        spike: spike function and its surrogate derivative.
+        reset: effect of a spike on the membrane potential.
+        scale_input: charge with `(1 - decay) * current`.
+
+    Returns:
+        The new state and the spikes, 0 or 1, `[B, ...]`.
+
+    Reference:
+        Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant to
+        Enhance Learning of Spiking Neural Networks", 2021, arXiv:2007.05785.
+    """
+    decayed = _lif_params(params, current)
+    return lif(decayed, state, current, spike=spike, reset=reset, scale_input=scale_input)
 
 
-def plif_scan(
-    params: PLIFParams,
-    state: PLIFState,
-    xs: Array,
+def plif_model(
     *,
+    decay: float = 0.5,
+    threshold: Parameter = 1.0,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = True,
-) -> tuple[PLIFState, Array]:
-    """A whole sequence `[T, B, ...]`, keeping only the pre-reset membrane; see `lif_scan`."""
-    return lif_scan(
-        _with_decay(params), state, xs, spike=spike, reset=reset, scale_input=scale_input
+    sequence: Sequence = lif_scan,
+) -> Model:
+    """Model of parametric LIF (PLIF) neurons, which learn one decay per layer.
+
+        decay = 1 - sigmoid(w)                  w, and with it 1 / tau = sigmoid(w), is learned
+        h[t] = decay * v[t-1] + g * x[t]        g = 1 - decay, or 1 without `scale_input`
+        s[t] = [h[t] >= threshold]              derivative: the surrogate's
+        v[t] = h[t] - s[t] * threshold          or another rule of `reset`
+
+    Currents x `[T, B, ...]` in units of the membrane potential per timestep; spikes s `[T, B,
+    ...]`, 0 or 1.
+
+    Args:
+        decay: fraction of the membrane potential kept per timestep at the start of training, in
+            (0, 1); the parameter is `w = log((1 - decay) / decay)`.
+        threshold: membrane potential at which a neuron fires.
+        spike: spike function and its surrogate derivative.
+        reset: effect of a spike on the membrane potential.
+        scale_input: charge with `(1 - decay) * x`.
+        sequence: whole-sequence function of a LIF, `neurons.lif_scan` or the Pallas kernel
+            `neurons.lif_kernel`; unused with a delayed reset.
+
+    Raises:
+        ValueError: `decay` is not inside (0, 1).
+
+    Reference:
+        Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant to
+        Enhance Learning of Spiking Neural Networks", 2021, arXiv:2007.05785.
+    """
+    options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
+    bound = bind_sequence(sequence, **options)
+    inverse = inverse_or_refusal(lif_inverse, decay=decay, reset=reset, scale_input=scale_input)
+    return Model(
+        bind(plif, **options),
+        PLIFParams(plif_weight(decay), threshold),
+        lif_state,
+        bound and LIFFunction(_lif_params, bound),
+        inverse if isinstance(inverse, Refusal) else LIFFunction(_lif_params, inverse, ("w",)),
+        name="plif",
     )
 
 
-def plif_kernel(
-    params: PLIFParams,
-    state: PLIFState,
-    xs: Array,
-    *,
-    spike: Surrogate = arctan(),
-    reset: Reset = subtract,
-    scale_input: bool = True,
-    block: int = 1024,
-    interpret: bool = False,
-) -> tuple[PLIFState, Array]:
-    """A whole sequence `[T, B, ...]` in one kernel, unmeasured on hardware; see `lif_kernel`."""
-    return lif_kernel(
-        _with_decay(params), state, xs, spike=spike, reset=reset, scale_input=scale_input,
-        block=block, interpret=interpret,
-    )  # fmt: skip
-
-
-def _with_decay(params: PLIFParams) -> LIFParams:
+def _lif_params(params: PLIFParams, current: Array) -> LIFParams:
+    del current
     return LIFParams(plif_decay(params.w), params.threshold)

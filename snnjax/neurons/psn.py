@@ -1,15 +1,15 @@
-"""Parallel spiking neurons (PSN): without a reset, all timesteps at once.
+"""Parallel spiking neurons (PSN): no reset, all timesteps at once.
 
-Without a reset a membrane is a weighted sum of what came in, and the weights can be learned:
+Without a reset the membrane potential is a weighted sum of the currents, with learnable weights:
 
     PSN       H = W X                                     W [T, T], learned
     masked    H = (lambda M_k + (1 - lambda)) * W X       M_k[t, s] = [t - k < s <= t]
     sliding   H[t] = sum over i < k of w[i] X[t-k+1+i]    w [k], the same at all timesteps
-    fire      S[t] = [H[t] >= B[t]]                       B [T], or one B of the sliding one
+    fire      S[t] = [H[t] >= B[t]]                       B [T]; a scalar for the sliding PSN
 
-with X `[T, B, ...]` the currents, a product over time for each neuron by itself. The PSN looks at
-its whole window, past and future. The masked one of `lambda = 1` and the sliding one look at the
-last `k` timesteps only; before the first one, currents are zero.
+with X `[T, B, ...]` the currents, a product over time for each neuron. The PSN sees its whole
+window, past and future. The masked PSN with `lambda = 1` and the sliding PSN see the last `k`
+timesteps only; currents before the first timestep are zero.
 
 Reference: Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
 Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
@@ -17,13 +17,14 @@ Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:230
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from snnjax.neurons.model import Model, Parameter
 from snnjax.surrogate import Surrogate, arctan
-from snnjax.typing import Array
+from snnjax.typing import Array, bind
 
 __all__ = [
     "PSNParams",
@@ -33,6 +34,7 @@ __all__ = [
     "psn",
     "psn_membranes",
     "sliding_psn",
+    "sliding_psn_model",
     "sliding_psn_scan",
     "sliding_psn_state",
     "sliding_weights",
@@ -43,8 +45,8 @@ class PSNParams(NamedTuple):
     """Parameters of `psn`.
 
     Attributes:
-        weights: `W`, `[T, T]`; row t makes the membrane at t.
-        threshold: `B`, `[T]`, the membrane potential at which a neuron fires at t.
+        weights: `W`, `[T, T]`; row t weighs the currents for the membrane potential at t.
+        threshold: `B`, `[T]`, membrane potential at which a neuron fires at t.
     """
 
     weights: Array
@@ -55,20 +57,20 @@ class SlidingPSNParams(NamedTuple):
     """Parameters of `sliding_psn`.
 
     Attributes:
-        weights: `w`, `[k]`; the last one is of the current timestep.
+        weights: `w`, `[k]`; the last entry weighs the present current.
         threshold: `B`, a scalar or broadcastable against one timestep.
     """
 
     weights: Array
-    threshold: Array
+    threshold: Parameter
 
 
 class SlidingPSNState(NamedTuple):
     """State of `sliding_psn`.
 
     Attributes:
-        v: the last membrane potential, `[B, ...]`; only looked at, the next one does not need it.
-        inputs: the last `k - 1` currents, `[k - 1, B, ...]`, oldest first.
+        v: last membrane potential, `[B, ...]`, for taps; the next step does not read it.
+        inputs: last `k - 1` currents, `[k - 1, B, ...]`, oldest first.
     """
 
     v: Array
@@ -76,21 +78,28 @@ class SlidingPSNState(NamedTuple):
 
 
 def psn(params: PSNParams, xs: Array, *, spike: Surrogate = arctan()) -> Array:
-    """Spikes of a whole window; there is no state.
+    """Spikes of a whole window of parallel spiking neurons, without a state.
+
+        H = W X,    S[t] = [H[t] >= B[t]]
 
     A derivative keeps the currents and the slope of every spike: 8 bytes per neuron and timestep in
-    float32, twice what `lif_scan` keeps.
+    float32, twice those of `lif_scan`.
 
     Args:
-        params: weights and thresholds; for a masked PSN the weights from `masked_weights`.
-        xs: currents, `[T, B, ...]`.
-        spike: the spike function and its surrogate derivative.
+        params: weights `W` `[T, T]` and thresholds `B` `[T]`; for a masked PSN the weights from
+            `masked_weights`.
+        xs: currents, `[T, B, ...]`, in units of the membrane potential.
+        spike: spike function and its surrogate derivative.
 
     Returns:
         Spikes, 0 or 1, `[T, B, ...]`.
 
     Raises:
-        ValueError: the weights are of another number of timesteps.
+        ValueError: the weights have another number of timesteps.
+
+    Reference:
+        Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
+        Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
     """
     h = psn_membranes(params, xs)
     threshold = jnp.asarray(params.threshold, xs.dtype)
@@ -98,7 +107,7 @@ def psn(params: PSNParams, xs: Array, *, spike: Surrogate = arctan()) -> Array:
 
 
 def psn_membranes(params: PSNParams, xs: Array) -> Array:
-    """`H`, `[T, B, ...]`; arguments and errors as for `psn`."""
+    """Membrane potentials `H = W X`, `[T, B, ...]`; arguments and errors as for `psn`."""
     shape = jnp.shape(params.weights)
     if shape != (len(xs), len(xs)):
         raise ValueError(
@@ -110,18 +119,18 @@ def psn_membranes(params: PSNParams, xs: Array) -> Array:
 
 
 def masked_weights(weights: Array, *, order: int, masking: float | Array = 1.0) -> Array:
-    """Weights of a masked PSN: those outside of the last `order` timesteps fade out.
+    """Weights of a masked PSN: weights outside of the last `order` timesteps fade out.
 
         (lambda M_k + (1 - lambda)) * W,       M_k[t, s] = 1 where t - k < s <= t, else 0
 
-    Progressive masking raises `lambda` from 0 to 1 in training, so that a PSN becomes one that
-    needs no future inputs.
+    Progressive masking raises `lambda` from 0 to 1 in training, which turns a PSN into one without
+    future inputs.
 
     Args:
         weights: `W`, `[T, T]`.
-        order: `k`, the timesteps that a neuron looks at, at least 1; `T` is the lower triangle.
-        masking: `lambda` in [0, 1]; at 1 the weights outside of the band, and the derivatives by
-            them, are 0 exactly.
+        order: `k`, number of timesteps in a neuron's window, at least 1; `T` is the lower triangle.
+        masking: `lambda` in [0, 1]; at 1 the weights outside of the band, and their derivatives,
+            are exactly 0.
 
     Returns:
         `[T, T]`.
@@ -134,15 +143,15 @@ def masked_weights(weights: Array, *, order: int, masking: float | Array = 1.0) 
 
 
 def sliding_weights(order: int) -> Array:
-    """The weights that a sliding PSN starts with, `(.., 1/4, 1/2, 1)`, `[order]` float32.
+    """Initial weights of a sliding PSN, `(.., 1/4, 1/2, 1)`, `[order]` float32.
 
-    It is then a LIF neuron of decay 1/2 without a reset that forgets after `order` timesteps.
+    They make a LIF neuron of decay 1/2 without a reset, cut off after `order` timesteps.
     """
     return 0.5 ** jnp.arange(order - 1, -1, -1, dtype=jnp.float32)
 
 
 def sliding_psn_state(shape: tuple[int, ...], *, order: int, dtype=jnp.float32) -> SlidingPSNState:
-    """No current so far, of the shape of one timestep, `(B, ...)`."""
+    """The state at rest, past currents 0, for one timestep of currents of shape `(B, ...)`."""
     return SlidingPSNState(jnp.zeros(shape, dtype), jnp.zeros((order - 1, *shape), dtype))
 
 
@@ -155,13 +164,15 @@ def sliding_psn(
 ) -> tuple[SlidingPSNState, Array]:
     """One timestep of sliding parallel spiking neurons, for streams and for any memory strategy.
 
-    It forgets what left its window of `k` timesteps, so it has no inverse.
+        H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
+
+    The step has no inverse: currents that leave the window of `k` timesteps are discarded.
 
     Args:
-        params: weights and threshold.
-        state: the currents before this one.
-        current: input current, `[B, ...]`.
-        spike: the spike function and its surrogate derivative.
+        params: weights `w` `[k]` and threshold `B`.
+        state: the last `k - 1` currents.
+        current: input current, `[B, ...]`, in units of the membrane potential.
+        spike: spike function and its surrogate derivative.
 
     Returns:
         The new state and the spikes, 0 or 1, `[B, ...]`.
@@ -179,16 +190,19 @@ def sliding_psn_scan(
 ) -> tuple[SlidingPSNState, Array]:
     """A whole sequence of `sliding_psn`, of any length, in `k` products with shifted currents.
 
-    Equal in value to scanning the step. A derivative keeps what `psn` keeps. That of the sum is
-    written by hand, with `G` the cotangent of the membranes, 0 before and after the sequence:
+        H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
+
+    Equal in value to scanning the step. A derivative keeps as many bytes as that of `psn`. The
+    derivative of the sum is written by hand, with `G` the cotangent of the membranes, 0 before and
+    after the sequence:
 
         G_X[s] = sum over i < k of w[i] G[s+k-1-i],     G_w[i] = sum over t of G[t] X[t-k+1+i]
 
-    Not for forward-mode or second derivatives: use `memory.store(sliding_psn, ...)`.
+    Do not use it for forward-mode or second derivatives: use `memory.store(sliding_psn, ...)`.
 
     Args:
         params: as for `sliding_psn`.
-        state: the currents before the first one.
+        state: the last `k - 1` currents before the sequence.
         xs: currents, `[T, B, ...]`.
         spike: as for `sliding_psn`.
 
@@ -196,7 +210,7 @@ def sliding_psn_scan(
         The state after the last timestep and the spikes, `[T, B, ...]`.
 
     Raises:
-        ValueError: the state is of another order.
+        ValueError: the state holds another number of currents than `k - 1`.
         TypeError: forward-mode differentiation was asked for (raised by JAX).
     """
     order = len(params.weights)
@@ -209,12 +223,12 @@ def sliding_psn_scan(
         return state, xs
     weights, threshold = (jnp.asarray(p, xs.dtype) for p in params)
     currents = jnp.concatenate([state.inputs, xs])
-    h = (_slide if len(xs) == 1 else _slide_whole)(weights, currents)
+    h = (_slide if len(xs) == 1 else _slide_sequence)(weights, currents)
     return SlidingPSNState(h[-1], currents[len(xs) :]), spike(h - threshold)
 
 
 def _slide(weights: Array, currents: Array) -> Array:
-    """One expression for step and sequence: another order of summation could flip a spike."""
+    # One expression for step and sequence: another order of summation could flip a spike.
     timesteps = len(currents) - len(weights) + 1
     h = weights[0] * currents[:timesteps]
     for shift in range(1, len(weights)):
@@ -223,7 +237,7 @@ def _slide(weights: Array, currents: Array) -> Array:
 
 
 @jax.custom_vjp
-def _slide_whole(weights: Array, currents: Array) -> Array:
+def _slide_sequence(weights: Array, currents: Array) -> Array:
     return _slide(weights, currents)
 
 
@@ -236,7 +250,7 @@ def _backward(residuals, cotangent: Array):
     order, steps = len(weights), len(cotangent)
     shifted = (currents[shift : shift + steps] for shift in range(order))
     g_weights = jnp.stack([jnp.sum(cotangent * part) for part in shifted])
-    # Padded by lax, and not joined to zeros: XLA then fuses the shifts into the sum.
+    # lax.pad instead of a concatenation with zeros: XLA fuses it into the sum.
     zero, others = jnp.zeros((), cotangent.dtype), [(0, 0, 0)] * (cotangent.ndim - 1)
     padded = (
         jax.lax.pad(cotangent, zero, [(shift, order - 1 - shift, 0), *others])
@@ -246,4 +260,30 @@ def _backward(residuals, cotangent: Array):
     return g_weights, g_currents
 
 
-_slide_whole.defvjp(_forward, _backward)
+_slide_sequence.defvjp(_forward, _backward)
+
+
+def sliding_psn_model(*, order: int, spike: Surrogate = arctan()) -> Model:
+    """Model of sliding parallel spiking neurons (PSN) with `order` weights.
+
+        H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
+
+    Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1.
+    Weights start at `(.., 1/4, 1/2, 1)` and the threshold B at 1.
+
+    Args:
+        order: `k`, number of timesteps in the window, at least 1.
+        spike: spike function and its surrogate derivative.
+
+    Reference:
+        Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
+        Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
+    """
+    options: dict[str, Any] = {"spike": spike}
+    return Model(
+        bind(sliding_psn, **options),
+        SlidingPSNParams(sliding_weights(order), 1.0),
+        bind(sliding_psn_state, order=order),
+        bind(sliding_psn_scan, **options),
+        name="sliding_psn",
+    )

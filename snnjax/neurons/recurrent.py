@@ -1,46 +1,54 @@
-"""Recurrent wiring of any neuron: its last output is fed back as a current.
+"""Feedback around any neuron: its last output returns as a current.
 
     x'[t] = x[t] + connection(weights, s[t-1]),    then the neuron's own step on x'[t]
 
-The feedback is an ordinary Step around a Step, so every memory strategy serves it.
+The feedback is a Step around a Step, so every memory strategy serves it.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from snnjax.typing import Array, PyTree, Step
+import jax.numpy as jnp
 
-__all__ = ["Recurrent", "RecurrentParams", "RecurrentState", "dense", "recurrent"]
+from snnjax.neurons.model import Model, Refusal
+from snnjax.typing import Array, PyTree, Step, bind
+
+__all__ = ["Recurrent", "RecurrentParams", "RecurrentState", "dense", "recurrent_model"]
 
 
 class RecurrentParams(NamedTuple):
-    """Parameters: those of the `neuron` and the `weights` of its feedback connection."""
+    """Parameters of the `neuron`, and the `weights` of its feedback connection."""
 
     neuron: PyTree
     weights: PyTree
 
 
 class RecurrentState(NamedTuple):
-    """State: that of the `neuron` and its last `outputs`, `[B, ...]`."""
+    """State of the `neuron`, and its last `outputs`, `[B, ...]`."""
 
     neuron: PyTree
     outputs: Array
 
 
 def dense(weights: Array, outputs: Array) -> Array:
-    """All to all: `outputs @ weights`, `[B, N] @ [N, N] -> [B, N]`."""
+    """All-to-all connection, `outputs @ weights`, `[B, N] @ [N, N] -> [B, N]`."""
     return outputs @ weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Recurrent:
-    """A step with feedback; made by `recurrent`."""
+    """A step with feedback.
+
+    Attributes:
+        step: the neuron's own step.
+        connection: `(weights, outputs) -> current`.
+    """
 
     step: Step
-    connection: Callable[[PyTree, Array], Array]
+    connection: Callable[[PyTree, Array], Array] = dense
 
     def __call__(
         self, params: RecurrentParams, state: RecurrentState, current: Array
@@ -51,20 +59,45 @@ class Recurrent:
         return RecurrentState(neuron, outputs), outputs
 
 
-def recurrent(step: Step, *, connection: Callable[[PyTree, Array], Array] = dense) -> Recurrent:
-    """Feeds a neuron's last output back as a current.
+def recurrent_model(
+    model: Model, weights: PyTree, *, connection: Callable[[PyTree, Array], Array] = dense
+) -> Model:
+    """The same neuron with feedback.
+
+        x'[t] = x[t] + connection(weights, s[t-1]),    then the neuron's own step on x'[t]
+
+    It has no inverse: the spikes of the step before are part of its input, and neither the state
+    nor the outputs hold them afterwards.
 
     Args:
-        step: any neuron, `(params, state, current) -> (state, outputs)`.
-        connection: `(weights, outputs) -> current`; the default is all to all.
+        model: any neuron.
+        weights: of the connection; `[N, N]`, from row to column, for N neurons all to all.
+        connection: `(weights, outputs) -> current`; the default is `outputs @ weights`.
 
     Returns:
-        A step over `RecurrentParams` and `RecurrentState`; equal arguments give equal steps.
+        A model with `params.neuron`, `params.weights`, `state.neuron` and `state.outputs`.
 
     Example:
-        step = recurrent(lif)
-        params = RecurrentParams(LIFParams(decay, threshold), weights)
-        state = RecurrentState(lif_state((B, N)), jnp.zeros((B, N)))
-        memory.store(step, params, state, currents)
+        model = recurrent_model(lif_model(decay=0.9), weights)
+        memory.store(model.step, model.params, model.initial_state((B, N)), currents)
     """
-    return Recurrent(step, connection)
+    return Model(
+        Recurrent(model.step, connection),
+        RecurrentParams(model.params, weights),
+        bind(_silent_state, neuron=model.initial_state),
+        inverse=Refusal(
+            "neurons with feedback have no inverse, since the spikes that were fed back are not "
+            "known backwards: use memory.recompute(every)"
+        ),
+        spiking=model.spiking,
+        rest=model.rest,
+        name=f"recurrent_{model.name}",
+    )
+
+
+def _silent_state(
+    shape: tuple[int, ...], *, neuron: Callable[..., PyTree], **options: Any
+) -> RecurrentState:
+    return RecurrentState(
+        neuron(shape, **options), jnp.zeros(shape, options.get("dtype", jnp.float32))
+    )

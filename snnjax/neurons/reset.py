@@ -1,13 +1,14 @@
-"""What a spike does to the membrane that fired it.
+"""Reset rules: the effect of a spike on the membrane potential of its neuron.
 
-    subtract     v = h - s * threshold          the overshoot is kept ("soft")
-    zero         v = (1 - s) * h                everything is dropped ("hard")
+    subtract     v = h - s * threshold          keeps the overshoot ("soft")
+    zero         v = (1 - s) * h                discards it ("hard")
     to(value)    v = (1 - s) * h + s * value
     none         v = h
 
-`h` is the membrane after charging, `s` the spike. `detached(reset)` blocks the gradient through `s`
-here (not through the output spikes). `delayed(reset)` applies the rule one step later, to the
-decayed membrane, so that the returned membrane is the one before the reset (snntorch's default).
+`h` is the membrane potential after charging, `s` the spike. `detached(reset)` blocks the gradient
+through `s` in the reset, not through the output spikes. `delayed(reset)` applies the rule one step
+later, to the decayed membrane, so the returned state is the membrane before the reset (snntorch's
+default).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Callable
 
 import jax
 
+from snnjax.neurons.model import Parameter
 from snnjax.typing import Array
 
 __all__ = ["Reset", "delayed", "detached", "none", "subtract", "to", "zero"]
@@ -28,18 +30,18 @@ class Reset:
 
     Attributes:
         rule: the rule, a pure function of membrane, spikes, threshold and `value`.
-        value: where a hard reset goes; unused by the other rules.
-        detach: no gradient through the spikes in the reset.
-        delay: the rule is applied at the next timestep.
+        value: membrane potential after a hard reset; unused by the other rules.
+        detach: block the gradient through the spikes in the reset.
+        delay: apply the rule at the next timestep.
     """
 
-    rule: Callable[[Array, Array, Array, float], Array]
+    rule: Callable[[Array, Array, Parameter, float], Array]
     value: float = 0.0
     detach: bool = False
     delay: bool = False
 
-    def __call__(self, h: Array, spikes: Array, threshold: Array) -> Array:
-        """The membrane after the reset, same shape as `h`."""
+    def __call__(self, h: Array, spikes: Array, threshold: Parameter) -> Array:
+        """The membrane potential after the reset, in the shape of `h`."""
         if self.detach:
             spikes = jax.lax.stop_gradient(spikes)
         return self.rule(h, spikes, threshold, self.value)
@@ -52,7 +54,7 @@ def _subtract(h, spikes, threshold, value):
 
 def _to(h, spikes, threshold, value):
     del threshold
-    # A branch on the value, so that a reset to zero adds nothing to the membrane's arithmetic.
+    # A reset to zero must not add `spikes * 0` to the arithmetic of the membrane.
     return (1 - spikes) * h + spikes * value if value else (1 - spikes) * h
 
 
@@ -67,7 +69,7 @@ none = Reset(_none)
 
 
 def to(value: float) -> Reset:
-    """Hard reset to `value`, in the unit of the membrane potential."""
+    """Hard reset to `value`, in units of the membrane potential."""
     return Reset(_to, value=float(value))
 
 

@@ -1,20 +1,20 @@
-"""Leaky integrate-and-fire neurons without a reset, all timesteps at once.
+"""Leaky integrate-and-fire neurons without a reset, parallel over time.
 
     charge   h[t] = decay * h[t-1] + g * x[t]        g = 1, or 1 - decay with `scale_input`
     fire     s[t] = [h[t] >= threshold]
 
-Without a reset the recurrence is linear, so that timesteps can be joined in any grouping:
+Without a reset the recurrence is linear, so timesteps compose associatively:
 
     (a, b) then (a', b')   =   (a a', a' b + b')     each (a, b) stands for h <- a h + b
 
-and a prefix sum over them takes `log2 T` rounds, each of them parallel in time, instead of `T`. It
-is the neuron `lif` with `reset=none`; the sums are grouped otherwise, so that membranes agree to
-rounding, and a spike whose membrane lies that close to the threshold may differ.
+A prefix sum over them takes `log2 T` rounds, each parallel over time, instead of `T`. The neuron is
+`lif` with `reset=none`; its sums are grouped differently, so membranes agree to rounding, and a
+spike can differ where the membrane is within rounding of the threshold.
 
 References: Martin, Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", 2018,
-arXiv:1709.04057 (the prefix sum and its derivative); that LIF neurons without a reset are parallel
-in time: Fang et al., "Parallel Spiking Neurons with High Efficiency and Ability to Learn Long-term
-Dependencies", NeurIPS 2023, arXiv:2304.12760.
+arXiv:1709.04057 (the prefix sum and its derivative); Fang et al., "Parallel Spiking Neurons with
+High Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760 (LIF
+neurons without a reset are parallel over time).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.neurons.decay import sum_to
-from snnjax.neurons.lif import LIFParams, LIFState
+from snnjax.neurons.lif import LIFParams, LIFState, input_gain
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -40,7 +40,7 @@ def linear_recurrence(decay: Array, first: Array, xs: Array) -> Array:
     Differentiable in both modes; a derivative keeps several arrays of the size of `xs`.
 
     Args:
-        decay: a scalar or broadcastable against one timestep.
+        decay: fraction kept per timestep, a scalar or broadcastable against one timestep.
         first: `v` before the first timestep, `[B, ...]`.
         xs: `[T, B, ...]`.
 
@@ -62,7 +62,9 @@ def reset_free_lif_scan(
     spike: Surrogate = arctan(),
     scale_input: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of LIF neurons without a reset, parallel in time.
+    """A whole sequence of LIF neurons without a reset, parallel over time.
+
+        h[t] = decay * h[t-1] + g * x[t],    s[t] = [h[t] >= threshold]
 
     Equal to `memory.store` of `lif` with `reset=none` up to rounding. The derivative is written by
     hand: with `G_s`, `G_v` the cotangents of the spikes and of the last membrane,
@@ -71,16 +73,16 @@ def reset_free_lif_scan(
         G_x[t]   = g * G_h[t]
         G_decay  = sum over t of (h[t-1] - x[t] if scale_input else h[t-1]) * G_h[t]
 
-    which is the same recurrence, backwards. Kept: the `T` membranes, 4 bytes per neuron and step in
-    float32, as `lif_scan` does. A prefix sum does more arithmetic than a loop, for fewer
-    rounds: where few of its lanes run at once, measure it against `lif_scan` with `reset=none`. Not
+    which is the same recurrence backwards. Kept: `T` membranes, 4 bytes per neuron and step in
+    float32, as in `lif_scan`. A prefix sum does more arithmetic than a loop in fewer rounds; on a
+    device with few parallel lanes, measure it against `lif_scan` with `reset=none`. Do not use it
     for forward-mode or second derivatives: use `memory.store(lif, ...)`.
 
     Args:
-        params: `decay` and `threshold`.
-        state: the membrane before the first step, `[B, ...]`.
-        xs: currents, `[T, B, ...]`.
-        spike: the spike function and its surrogate derivative.
+        params: `decay` (fraction kept per timestep) and `threshold` (membrane potential).
+        state: membrane potential before the first step, `[B, ...]`.
+        xs: currents, `[T, B, ...]`, in units of the membrane potential per timestep.
+        spike: spike function and its surrogate derivative.
         scale_input: charge with `(1 - decay) * x`; the gradient of `decay` then needs `decay < 1`.
 
     Returns:
@@ -92,25 +94,22 @@ def reset_free_lif_scan(
     if not len(xs):
         return state, xs
     params = LIFParams(*(jnp.asarray(p, xs.dtype) for p in params))
-    outputs: Any = _whole(spike, scale_input, params, state.v, xs)
+    outputs: Any = _sequence(spike, scale_input, params, state.v, xs)
     v, spikes = outputs
     return LIFState(v), spikes
 
 
 def _compose(earlier, later):
-    """First one affine map of the membrane, then another one."""
+    """Composition of two affine maps of the membrane, `(a, b)` for `h <- a h + b`."""
     return earlier[0] * later[0], later[0] * earlier[1] + later[1]
 
 
-@functools.partial(jax.jit, static_argnames="reverse")  # or each of its steps compiles by itself
+# Jitted, or every operation of the prefix sum would compile by itself outside of a jit.
+@functools.partial(jax.jit, static_argnames="reverse")
 def _recur(decay: Array, xs: Array, *, reverse: bool) -> Array:
     shape = (1,) * (xs.ndim - 1 - decay.ndim) + decay.shape
     decays = jnp.broadcast_to(decay.reshape(shape), (len(xs), *shape))
     return lax.associative_scan(_compose, (decays, xs), reverse=reverse)[1]
-
-
-def _gain(decay: Array, scale_input: bool):
-    return 1 - decay if scale_input else 1
 
 
 def _fire(spike: Surrogate, threshold: Array, hs: Array) -> Array:
@@ -118,16 +117,16 @@ def _fire(spike: Surrogate, threshold: Array, hs: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _whole(spike, scale_input, params, v, xs):
-    return _whole_forward(spike, scale_input, params, v, xs)[0]
+def _sequence(spike, scale_input, params, v, xs):
+    return _sequence_forward(spike, scale_input, params, v, xs)[0]
 
 
-def _whole_forward(spike, scale_input, params, v, xs):
-    hs = linear_recurrence(params.decay, v, _gain(params.decay, scale_input) * xs)
+def _sequence_forward(spike, scale_input, params, v, xs):
+    hs = linear_recurrence(params.decay, v, input_gain(params.decay, scale_input) * xs)
     return (hs[-1], _fire(spike, params.threshold, hs)), (params, v, hs)
 
 
-def _whole_backward(spike, scale_input, residuals, cotangents):
+def _sequence_backward(spike, scale_input, residuals, cotangents):
     params, first, hs = residuals
     g_last, g_spikes = cotangents
     _, pull = jax.vjp(functools.partial(_fire, spike), params.threshold, hs)
@@ -135,11 +134,11 @@ def _whole_backward(spike, scale_input, residuals, cotangents):
     end = g_hs[-1] + g_last
     g_hs = _recur(params.decay, jnp.concatenate([g_hs[:-1], end[None]]), reverse=True)
     slope = jnp.concatenate([first[None], hs[:-1]])
-    if scale_input:  # dh/d(decay) = v - x, and x is in h: h - v = (1 - decay) (x - v)
+    if scale_input:  # dh/d(decay) = v - x, where h - v = (1 - decay) (x - v) gives x
         slope = (slope - hs) / (1 - params.decay)
     g_decay = sum_to(slope * g_hs, params.decay.shape)
     g_params = LIFParams(g_decay, g_threshold)
-    return g_params, params.decay * g_hs[0], _gain(params.decay, scale_input) * g_hs
+    return g_params, params.decay * g_hs[0], input_gain(params.decay, scale_input) * g_hs
 
 
-_whole.defvjp(_whole_forward, _whole_backward)
+_sequence.defvjp(_sequence_forward, _sequence_backward)

@@ -26,6 +26,7 @@ from snnjax.nn.dropout import Dropout
 from snnjax.nn.initialization import he_normal
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import Precision, parse_precision, with_precision
+from snnjax.nn.model_check import check_model
 from snnjax.nn.network import Network
 from snnjax.nn.neuron import Constant, Neuron
 from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
@@ -109,6 +110,7 @@ __all__ = [
     "max_pool",
     "mean_over_steps",
     "candidates",
+    "check_model",
     "with_data_axes",
     "he_normal",
     "local_rows",

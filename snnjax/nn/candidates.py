@@ -3,7 +3,7 @@
     order="layer"    depth: as written, store, recompute without and with the synapses on one or two
                      levels, reverse
     order="time"     time: as written, recompute on one, two or three levels, or on one with its
-                     segments layer by layer (`memory.whole`); depth: recompute
+                     segments layer by layer (`memory.sequence`); depth: recompute
 
 Spikes are packed wherever they can be, since it costs little; "as written" also stands unpacked. In
 `order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one membrane
@@ -17,7 +17,7 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax.memory import Strategy, recompute, reversal, store, whole
+from snnjax.memory import Strategy, recompute, reversal, sequence, store
 from snnjax.nn.network import Network
 from snnjax.nn.strategy import with_memory
 
@@ -34,7 +34,7 @@ _CHOICES = {
         Strategy(depth=scan) for scan in (None, store, _CURRENTS, _EACH, *_ROOTS[:2], reversal())
     ],
     "time": [
-        *(Strategy(time=scan) for scan in (None, *_ROOTS, recompute("sqrt", inner=whole))),
+        *(Strategy(time=scan) for scan in (None, *_ROOTS, recompute("sqrt", inner=sequence))),
         *(Strategy(time=scan, depth=_EACH) for scan in (None, _ROOTS[0])),
     ],
 }

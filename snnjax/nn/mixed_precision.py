@@ -163,10 +163,6 @@ def with_precision(network: Any, precision: Precision) -> Any:
     return jax.tree.map(place, network, is_leaf=takes)
 
 
-# These widen currents of two bytes where they compute, not in memory.
-_READ_NARROW = (neurons.lif_kernel, neurons.integrate_fire_kernel, neurons.plif_kernel)
-
-
 @dataclasses.dataclass(frozen=True)
 class MixedStep:
     """A neuron's step between arrays of two bytes: its state and all it computes are float32.
@@ -189,16 +185,24 @@ class MixedStep:
         return outputs.astype(currents.dtype) if self.spiking else outputs
 
     @property
-    def whole(self) -> Any:
-        """The same of a whole sequence, where the step has such a function (`memory.whole`)."""
-        function: Any = self.step.whole  # type: ignore[attr-defined]
-        if getattr(function, "function", function) in _READ_NARROW:
+    def sequence(self) -> Any:
+        """The step's whole-sequence function between arrays of two bytes; None without one."""
+        function = getattr(self.step, "sequence", None)
+        # The kernel widens currents of two bytes in registers: no float32 copy in memory.
+        if function is None or _innermost(function) is neurons.lif_kernel:
             return function
-        return functools.partial(self._whole, function)
+        return functools.partial(self._sequence, function)
 
-    def _whole(self, function: Any, params: PyTree, state: PyTree, currents: Array):
+    def _sequence(self, function: Any, params: PyTree, state: PyTree, currents: Array):
         state, outputs = function(params, state, widen(currents))
         return state, self.leaving(outputs, currents)
+
+
+def _innermost(function: Any) -> Any:
+    """The function inside of bound options and converted parameters."""
+    while hasattr(function, "function"):
+        function = function.function
+    return function
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Network(nnx.Module):
         input_shape: shape of one frame of one example, such as `(28, 28, 1)`.
         order: `"layer"` or `"time"`, see above.
         time_scan: in `"time"` order, the memory strategy over the whole network, of which
-            `memory.recompute(k, inner=memory.whole)` runs k timesteps at a time layer by layer; in
+            `memory.recompute(k, inner=memory.sequence)` runs k timesteps layer by layer; in
             `"layer"` order strategies over time belong to the neurons (their `scan=`).
         collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
             the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists: what a long
@@ -216,10 +216,10 @@ class Cell:
 
     def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
         """One frame `[B, ...]` through the layers."""
-        neurons, ys = self.whole(params, neurons, frame[None])
+        neurons, ys = self.sequence(params, neurons, frame[None])
         return neurons, _first(ys)
 
-    def whole(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
+    def sequence(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
         """Frames `[T, B, ...]` layer by layer."""
         body, statistics, call = params
         outputs, aux = body(frames, State(neurons, statistics), call)
@@ -241,13 +241,13 @@ class Collecting:
 
     def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
         """One frame; nothing leaves but statistics and taps."""
-        state, ys = self.whole(params, state, frame[None])
+        state, ys = self.sequence(params, state, frame[None])
         return state, _first(ys)
 
-    def whole(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
+    def sequence(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
         """Frames layer by layer."""
         neurons, collected = state
-        neurons, (outputs, moved, seen) = self.cell.whole(params, neurons, frames)
+        neurons, (outputs, moved, seen) = self.cell.sequence(params, neurons, frames)
         if self.share is None:
             return (neurons, outputs[-1]), ((), moved, seen)
         return (neurons, collected + self.share * outputs.sum(0)), ((), moved, seen)

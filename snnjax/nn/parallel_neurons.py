@@ -1,15 +1,14 @@
-"""Neurons that have a whole window at once, as layers: no reset, so no loop over time.
+"""Neurons that see a whole window at once, as layers: without a reset, no loop over time.
 
-    nn.PSN(timesteps, rngs=rngs)                    sees its whole window, past and future
-    nn.MaskedPSN(timesteps, order=k, rngs=rngs)     the last k timesteps of it
+    nn.PSN(timesteps, rngs=rngs)                    past and future of the window
+    nn.MaskedPSN(timesteps, order=k, rngs=rngs)     the last k timesteps
 
-Equations and reference: `neurons.psn`; causal ones for windows of any length and for streams are in
-`nn.parallel_streaming`. They stand where an `nn.LIF` does: currents come in and spikes go out,
-which the next synapse can keep as bits. Without a reset nothing holds a neuron back: what is above
-its threshold for long fires at every timestep.
+`nn.parallel_streaming` has causal ones for windows of any length and for streams. They take the
+place of an `nn.LIF`: currents in, spikes out, which the next synapse can keep as bits. Without a
+reset, a neuron above its threshold fires at every timestep.
 
-Nothing is scanned here, so there is nothing that a memory strategy over time could act on: it is
-refused. Over depth these layers are part of their block as any other.
+These layers scan nothing over time, so they refuse a memory strategy over time. Over depth they
+are part of their block.
 """
 
 from __future__ import annotations
@@ -35,23 +34,30 @@ __all__ = ["PSN", "MaskedPSN", "products_over_time", "refuse_time", "with_maskin
 
 
 class PSN(nnx.Module):
-    """Parallel spiking neurons, `S = [W X >= B]`; the layer looks at its whole window.
+    """Parallel spiking neurons (PSN), which see their whole window.
 
-    It is an exception to causality that the laws name: spikes depend on later currents, so it has
-    no streaming form and `order="time"` refuses it. The layer has `T^2 + T` parameters, and all of
-    its neurons have the same. Weights start uniform within `1 / sqrt(T)` and thresholds at 1, as in
-    spikingjelly, whose bias is `-B`. Weights and membranes are float32 in every precision.
+        H = W X,    S[t] = [H[t] >= B[t]]
+
+    Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1. The
+    layer is not causal: spikes depend on later currents, so it has no streaming form and
+    `order="time"` refuses it. All neurons share the `T^2 + T` parameters. Weights W start uniform
+    within `1 / sqrt(T)` and thresholds B at 1, as in spikingjelly, whose bias is `-B`. Weights and
+    membranes are float32 in every precision.
 
     Args:
-        timesteps: `T` of the window.
-        order: of a masked one, see `MaskedPSN`; None is the plain one.
-        masking: of a masked one.
-        spike: the spike function.
+        timesteps: `T`, length of the window.
+        order: `k` of a masked PSN, see `MaskedPSN`; None for the plain PSN.
+        masking: `lambda` of a masked PSN.
+        spike: spike function and its surrogate derivative.
         rngs: for the weights.
 
     Raises:
         ValueError: an empty window; an order outside of 1 to `T`, or a masking outside of [0, 1];
             another number of timesteps (on a call); a strategy over time.
+
+    Reference:
+        Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
+        Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
     """
 
     def __init__(
@@ -77,7 +83,7 @@ class PSN(nnx.Module):
         self.weights, self.threshold = nnx.Param(draw), nnx.Param(jnp.ones(timesteps, jnp.float32))
 
     def params(self) -> neurons.PSNParams:
-        """The parameters as `neurons.psn` takes them, weights masked."""
+        """The parameters of `neurons.psn`, with masked weights."""
         weights = self.weights[...]
         if self.order is not None and self.masking is not None:
             masking = jax.lax.stop_gradient(self.masking[...])
@@ -133,18 +139,20 @@ def MaskedPSN(
 ) -> PSN:
     """A PSN whose weights outside of the last `order` timesteps fade out.
 
-    With `masking = 1` spikes depend on the last `order` currents only, below it on the whole
-    window. Either way the weights are those of one window, which the layer is called with: streams
-    and other lengths are for `nn.SlidingPSN`. Masked weights stay as they are and do not learn.
+        H = (lambda M_k + (1 - lambda)) * W X,    M_k[t, s] = [t - k < s <= t]
 
-    In training `masking` is raised from 0 to 1 by making the network anew, which traces nothing
-    again: `network = nn.with_masking(network, step / steps)`.
+    With `masking = 1` spikes depend on the last `order` currents only, below 1 on the whole window.
+    Either way the weights serve windows of `T` timesteps only: use `nn.SlidingPSN` for streams and
+    other lengths. Fully masked weights get no gradient.
+
+    Training raises `masking` from 0 to 1 with `network = nn.with_masking(network, step / steps)`,
+    which does not retrace.
 
     Args:
-        timesteps: `T` of the window.
+        timesteps: `T`, length of the window.
         order: `k`, from 1 to `T`.
-        masking: `lambda` in [0, 1]; held by the layer, not learned.
-        spike: the spike function.
+        masking: `lambda` in [0, 1]; a constant of the layer, not learned.
+        spike: spike function and its surrogate derivative.
         rngs: for the weights.
 
     Raises:
@@ -157,8 +165,8 @@ def with_masking(network: Any, masking: float | Array) -> Any:
     """The same network, or layer, with another `masking` in every `nn.MaskedPSN`.
 
     Args:
-        network: stays as it is; the result shares its parameters.
-        masking: `lambda` in [0, 1], a number or, within a compiled function, an array of one.
+        network: network or layer; unchanged, the result shares its parameters.
+        masking: `lambda` in [0, 1], a number or, within a compiled function, a scalar array.
 
     Raises:
         ValueError: a number outside of [0, 1].
@@ -168,7 +176,7 @@ def with_masking(network: Any, masking: float | Array) -> Any:
     def place(node: Any) -> Any:
         if not takes(node):
             return node
-        # Blocks that are stacked have one each.
+        # Stacked blocks have one masking each.
         return replace(node, masking=_held(masking, node.masking.shape))
 
     return jax.tree.map(place, network, is_leaf=takes)
@@ -181,12 +189,12 @@ def _held(masking: float | Array, shape: tuple[int, ...]) -> Constant:
 
 
 def refuse_time(strategy: Strategy, name: str, other: str) -> None:
-    """For layers that scan nothing over time.
+    """Refuses a strategy over time for layers that scan nothing over time.
 
     Args:
-        strategy: for the whole network.
-        name: of the layer.
-        other: a layer with steps to scan.
+        strategy: of the whole network.
+        name: name of the layer.
+        other: name of a layer with steps to scan.
 
     Raises:
         ValueError: there is a strategy over time.
@@ -200,11 +208,11 @@ def refuse_time(strategy: Strategy, name: str, other: str) -> None:
 
 
 def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.Products:
-    """What neurons do that weigh currents over time, one row per timestep of their outputs.
+    """Operations of neurons that weigh currents over time, one row per output timestep.
 
     Args:
-        inside: `[T, S]`, which currents make which membrane; dense counts these.
-        used: `[T, S]`, those of them whose weight is not zero; effective needs that.
+        inside: `[T, S]`, True where current s enters the membrane at t; counted as dense.
+        used: `[T, S]`, True where its weight is also nonzero; counted as effective.
         currents: `[S, B, ...]`.
     """
     axes = tuple(range(2, currents.ndim))

@@ -1,15 +1,13 @@
-"""Neurons that are parallel in time and causal, as layers: windows of any length, and streams.
+"""Causal neurons that are parallel over time, as layers: windows of any length, and streams.
 
-    nn.SlidingPSN(order=k)          the last k timesteps, with learned weights
-    nn.ResetFreeLIF(decay=0.5)      all of the past, ever less
+    nn.SlidingPSN(order=k)          weighs the last k timesteps with learned weights
+    nn.ResetFreeLIF(decay=0.5)      weighs all past timesteps, exponentially less with their age
 
-Equations and references: `neurons.psn` and `neurons.reset_free`. In training all timesteps come at
-once; in `order="time"`, one by one, the layer carries the last `k - 1` currents, or the membrane.
+In training all timesteps arrive at once; in `order="time"` they arrive one by one, and the layer
+carries the last `k - 1` currents, or the membrane.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -28,39 +26,38 @@ __all__ = ["ResetFreeLIF", "SlidingPSN"]
 
 
 class SlidingPSN(nnx.Module):
-    """Parallel spiking neurons with `order` weights, the same at all timesteps.
+    """Sliding parallel spiking neurons with `order` weights, the same at all timesteps.
 
-    Causal, of any length, and streaming: the state holds the last `order - 1` currents. Weights
-    start at `(.., 1/4, 1/2, 1)` and the threshold at 1, as in spikingjelly; `order + 1` parameters.
+        H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
+
+    Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1.
+    Causal, for any number of timesteps and for streams: the state holds the last `order - 1`
+    currents. The `order + 1` parameters start as in spikingjelly, weights at `(.., 1/4, 1/2, 1)`
+    and the threshold B at 1.
 
     Args:
-        order: `k`, at least 1.
-        spike: the spike function.
+        order: `k`, number of timesteps in the window, at least 1.
+        spike: spike function and its surrogate derivative.
         scan: the memory strategy over time; None for all timesteps at once. Values are the same.
 
     Raises:
-        ValueError: an order below 1; a scan that reverses: what leaves the window is forgotten.
+        ValueError: an order below 1; a scan that reverses: currents that leave the window are
+            discarded.
+
+    Reference:
+        Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
+        Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
     """
 
     def __init__(self, *, order: int, spike: Surrogate = arctan(), scan: Scan | None = None):
         if order < 1:
             raise ValueError(f"a sliding PSN looks at one timestep at least, got order={order}")
-        weights: Any = neurons.sliding_weights(order)
-        threshold: Any = 1.0
         self.order, self.name, self.spiking = order, "sliding_psn", True
-        self.neuron = Neuron(
-            bind(neurons.sliding_psn, spike=spike),
-            bind(neurons.sliding_psn_state, order=order),
-            neurons.SlidingPSNParams(weights, threshold),
-            whole=bind(neurons.sliding_psn_scan, spike=spike),
-            scan=scan,
-            learn=("weights", "threshold"),
-            name=self.name,
-            spiking=True,
-        )
+        model = neurons.sliding_psn_model(order=order, spike=spike)
+        self.neuron = Neuron(model, scan=scan, learn=("weights", "threshold"))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No current so far."""
+        """The state at rest, past currents 0."""
         return self.neuron.initial_state(shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -74,7 +71,7 @@ class SlidingPSN(nnx.Module):
         return spikes, aux._replace(taps={"": kinds} if kinds else {})
 
     def _products(self, inputs: Array, before: Array) -> metrics.Products:
-        """Row t of the banded matrix has the weights from column t on."""
+        """Products of the banded matrix whose row t has the weights from column t on."""
         currents = jnp.concatenate([before, widen(inputs)])
         place = jnp.arange(len(currents))[None, :] - jnp.arange(len(inputs))[:, None]
         inside = (place >= 0) & (place < self.order)
@@ -85,7 +82,7 @@ class SlidingPSN(nnx.Module):
         """Scans the neurons by the strategy over time.
 
         Raises:
-            ValueError: it reverses.
+            ValueError: the strategy reverses.
         """
         neuron = self.neuron.with_memory(request)
         return Placed(replace(self, neuron=neuron.layer), True, neuron.taken)
@@ -94,20 +91,27 @@ class SlidingPSN(nnx.Module):
 class ResetFreeLIF(nnx.Module):
     """LIF neurons without a reset, by a prefix sum over time.
 
-    The neuron is `nn.LIF(reset=neurons.none)`, whose sums are grouped otherwise: membranes agree to
-    rounding, and so do those of a stream, step by step, with those of the window. Causal, of any
-    length.
+        h[t] = decay * h[t-1] + g * x[t],    s[t] = [h[t] >= threshold]
+
+    with `g = 1`, or `1 - decay` with `scale_input`. Currents x `[T, B, ...]` in units of the
+    membrane potential per timestep; spikes s `[T, B, ...]`, 0 or 1. The neuron is
+    `nn.LIF(reset=neurons.none)` with differently grouped sums: membranes agree to rounding, and so
+    do those of a stream with those of the window. Causal, for any number of timesteps.
 
     Args:
-        decay: as for `nn.LIF`, and the following.
+        decay: fraction of the membrane potential kept per timestep, in (0, 1].
         threshold: membrane potential at which a neuron fires.
-        spike: the spike function.
+        spike: spike function and its surrogate derivative.
         scale_input: charge with `(1 - decay) * x`.
         learn: names of the parameters to learn, of `"decay"` and `"threshold"`. The decay is not
             kept inside (0, 1].
 
     Raises:
-        ValueError: `learn` names something else; a strategy over time.
+        ValueError: `learn` names another parameter; a strategy over time.
+
+    Reference:
+        Martin, Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", 2018,
+        arXiv:1709.04057.
     """
 
     def __init__(
@@ -120,7 +124,7 @@ class ResetFreeLIF(nnx.Module):
         learn: tuple[str, ...] = (),
     ):
         options = {"spike": spike, "scale_input": scale_input}
-        self.whole = bind(neurons.reset_free_lif_scan, **options)
+        self.sequence = bind(neurons.reset_free_lif_scan, **options)
         self.neuron = LIF(
             decay=decay, threshold=threshold, learn=learn, reset=neurons.none, **options
         )
@@ -133,7 +137,7 @@ class ResetFreeLIF(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
         params, currents = self.neuron.params(), widen(inputs)
-        after, spikes = self.whole(params, state.neurons, currents)
+        after, spikes = self.sequence(params, state.neurons, currents)
         spikes, membrane = spikes.astype(inputs.dtype), None
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1

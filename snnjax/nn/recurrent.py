@@ -11,23 +11,27 @@ from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
 from snnjax.ops.rounding import at_least, narrow, product
-from snnjax.typing import Array, Scan, Step, bind
+from snnjax.typing import Array, Scan, Step, bind, Key
 
 __all__ = ["Recurrent", "refuse_reversal"]
 
 
 class Recurrent(nnx.Module):
-    """Feeds a layer's last outputs back to it through `weights`, `[N, N]`.
+    """A layer of N neurons with all-to-all feedback through learned `weights`, `[N, N]`.
+
+        x'[t] = x[t] + s[t-1] @ weights,    then the neuron's own step on x'[t]
+
+    Currents x `[T, B, N]` in units of the membrane potential per timestep; spikes s `[T, B, N]`.
 
     Args:
-        neuron: any layer of `N` neurons on `[T, B, N]`, such as `nn.LIF()`; its scan is used for
-            the loop with feedback.
-        size: `N`.
+        neuron: layer of `N` neurons, such as `nn.LIF()`; its scan runs the loop with feedback.
+        size: `N`, number of neurons.
         rngs: for the weights, drawn orthogonal and scaled by `gain`.
-        gain: scale of the feedback at the start.
+        gain: initial scale of the feedback.
 
     Raises:
-        ValueError: the neuron's scan reverses: the feedback that went in is not known backwards.
+        ValueError: the neuron's scan reverses: the spikes that were fed back are not known
+            backwards.
     """
 
     def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
@@ -48,47 +52,51 @@ class Recurrent(nnx.Module):
         return placed._replace(layer=replace(self, neuron=placed.layer))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """Neurons at rest, with no feedback yet."""
-        inner = self.neuron.initial_state(shape).neurons
-        return State(neurons.RecurrentState(inner, jnp.zeros(shape, jnp.float32)))
+        """Neurons at rest, and silent outputs before the first timestep."""
+        return State(self._model().initial_state(shape))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, N]` to spikes `[T, B, N]`."""
-        params = neurons.RecurrentParams(self.neuron.params(), self.weights[...])
+        model = self._model()
+        params = model.params._replace(neuron=self.neuron.params())
         outputs, aux = run(
-            self._step(), params, state.neurons, inputs,
-            whole=None, scan=self.neuron.scan, taps=call.taps, spiking=self.neuron.spiking,
+            model.step, params, state.neurons, inputs,
+            scan=self.neuron.scan, taps=call.taps, spiking=model.spiking,
         )  # fmt: skip
         fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
         seen = counted(call.taps, operations=lambda: self.operations(fed_back()))
         kinds = aux.taps.get("", {}) | seen.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 
-    def _step(self) -> Step:
+    def _model(self) -> neurons.Model:
         if self.compute == "float32" and self.weights.dtype == jnp.float32:
-            return neurons.recurrent(self.neuron.step)
+            return neurons.recurrent_model(self.neuron.model, self.weights[...])
         connection = bind(_narrow_dense, compute=self.compute)
-        return neurons.recurrent(self.neuron.step, connection=connection)
+        return neurons.recurrent_model(self.neuron.model, self.weights[...], connection=connection)
 
     def with_precision(self, precision: Precision) -> Recurrent:
-        """The same layer, its feedback computed and its weights kept in other number formats."""
+        """The same layer with feedback computed, and weights kept, in other number formats."""
         weights = self.weights
         if weights.dtype != precision.params:
             weights = nnx.Param(narrow(weights[...], precision.params))
         return replace(self, weights=weights, compute=precision.compute)
 
     def operations(self, fed_back: Array) -> metrics.Operations:
-        """What the feedback does with the spikes of the timestep before, `[T, B, N]`."""
+        """Synaptic operations of the feedback.
+
+        Args:
+            fed_back: spikes of the timestep before, `[T, B, N]`.
+        """
         return metrics.synaptic_operations(fed_back, self.weights[...])
 
 
 def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:
-    """`outputs @ weights` with operands of that dtype, in float32 as the membrane is."""
+    """`outputs @ weights` with operands of dtype `compute` and a float32 result."""
     return product(narrow(outputs, compute), at_least(weights, compute))
 
 
 def refuse_reversal(scan: Scan | None) -> None:
-    """For neurons with feedback.
+    """Refuses a reversing scan for neurons with feedback.
 
     Raises:
         ValueError: the scan reverses.

@@ -369,7 +369,7 @@ class Shared(nnx.Module):
             ValueError: there is none, and why.
         """
         cell, groups = self._cell()
-        if cell.inverse is None or not cell.spiking:
+        if not cell.spiking:
             raise ValueError(f"{cell.name} neurons offer no inverse: use memory.recompute(every)")
         undo, calls = cell.inverse(), groups * len(self.synapses)
         if undo.steps is None:

@@ -111,9 +111,7 @@ class SharedScale(nnx.Module):
         synapse = jax.tree.unflatten(structure, [self.codes()])
         currents, below = synapse(inputs, State(), call)
         _, own = state.neurons
-        spikes, aux = run(
-            self.step, self.params(), own, currents, whole=None, scan=self.scan, taps=call.taps
-        )
+        spikes, aux = run(self.step, self.params(), own, currents, scan=self.scan, taps=call.taps)
         return spikes, gather([("synapse", below), ("lif", aux)])
 
     def with_precision(self, precision: Precision) -> SharedScale:

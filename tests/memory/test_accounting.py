@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import memory, neurons
+from snnjax.neurons.lif import lif_state
 
 T, B, N = 16, 2, 8
 STEP = neurons.lif
@@ -15,7 +16,7 @@ X = jax.ShapeDtypeStruct((T, B, N), jnp.float32)
 
 def loss(scan, xs):
     params = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
-    _, spikes = scan(STEP, params, neurons.lif_state((B, N)), jnp.sin(xs))
+    _, spikes = scan(STEP, params, lif_state((B, N)), jnp.sin(xs))
     return jnp.sum(jnp.sin(spikes))
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from snnjax import memory
-from snnjax.neurons import LIFParams, lif_scan, lif_state
+from snnjax.neurons import LIFParams, lif_scan
+from snnjax.neurons.lif import lif_state
 from tests.compare import assert_close, assert_equal
 
 T, B, N = 6, 8, 40

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from snnjax import memory, neurons
 from snnjax.memory import Candidate, Measured, Plan, Strategy, StrategyError
+from snnjax.neurons.lif import lif_state
 
 B, N, T = 16, 64, 49
 
@@ -76,7 +77,7 @@ def step(weights, state, x):
 
 
 def loss(scan, weights, xs):
-    return jnp.sum(scan(step, weights, neurons.lif_state((B, N)), xs)[1])
+    return jnp.sum(scan(step, weights, lif_state((B, N)), xs)[1])
 
 
 def build(strategy):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
+from snnjax.neurons.lif import lif_inverse, lif_state
 
 T, SHAPE = 6, (2, 4)
 
@@ -15,7 +16,7 @@ T, SHAPE = 6, (2, 4)
 def lif_arguments():
     xs = jnp.asarray(np.random.default_rng(0).normal(0.4, 0.6, (T, *SHAPE)), jnp.float32)
     params = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
-    return neurons.lif, params, neurons.lif_state(SHAPE), xs
+    return neurons.lif, params, lif_state(SHAPE), xs
 
 
 def noisy(params, state, x):
@@ -65,7 +66,7 @@ def test_what_is_right_passes_on_every_count():
     scans = {
         "store": memory.store,
         "recompute": memory.recompute(2),
-        "reverse": memory.reverse(neurons.lif_inverse(decay=0.5), refresh=4),
+        "reverse": memory.reverse(lif_inverse(decay=0.5), refresh=4),
     }
     found = memory.check(scans, step, *arguments)
     assert [f.name for f in found] == list(scans)
@@ -80,7 +81,7 @@ def test_what_is_right_passes_on_every_count():
 @pytest.mark.fast
 def test_a_wrong_inverse_is_named():
     step, *arguments = lif_arguments()
-    wrong = memory.reverse(neurons.lif_inverse(decay=0.5, reset=neurons.none))
+    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.none))
     (found,) = memory.check({"wrong": wrong}, step, *arguments)
     assert not found.ok and "wrong inverse" in found.faults[0]
     assert found.outputs_equal and found.relative > 1e-3

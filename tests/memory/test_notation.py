@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory, neurons
+from snnjax import memory
 from snnjax.memory import Strategy, parse_strategy
+from snnjax.neurons.lif import lif_inverse
 
 pytestmark = pytest.mark.fast
 
 counts = st.integers(1, 10**6)
 reversals = st.builds(lambda n: memory.reversal(refresh=n), st.none() | counts)
-leaves = st.sampled_from([memory.store, memory.whole]) | reversals
+leaves = st.sampled_from([memory.store, memory.sequence]) | reversals
 names = st.lists(st.sampled_from(["spikes", "currents"]) | st.text(max_size=5), max_size=3)
 recomputes = st.recursive(
     leaves,
@@ -50,7 +51,10 @@ def test_what_is_written_is_read_back(strategy):
         ("depth=reverse(refresh=3)", Strategy(depth=memory.reversal(refresh=3))),
         ("time=recompute(sqrt)", Strategy(time=memory.recompute("sqrt"))),
         ("time=recompute(every=8)", Strategy(time=memory.recompute(8))),
-        ("time=recompute(8, inner=whole)", Strategy(time=memory.recompute(8, inner=memory.whole))),
+        (
+            "time=recompute(8, inner=sequence)",
+            Strategy(time=memory.recompute(8, inner=memory.sequence)),
+        ),
         (
             "depth=recompute(8, inner=recompute(1), keep=(spikes, 'currents'))",
             Strategy(
@@ -151,7 +155,7 @@ def test_a_scan_of_ones_own_is_shown_by_its_name():
         return memory.store(step, params, state, xs)
 
     assert str(Strategy(time=mine)) == "time=mine"
-    bound = memory.reverse(neurons.lif_inverse(decay=0.5))
+    bound = memory.reverse(lif_inverse(decay=0.5))
     assert "LIFInverse" in str(Strategy(depth=bound))
 
 

@@ -8,6 +8,7 @@ import pytest
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, neurons
+from snnjax.neurons.lif import lif_inverse, lif_state
 from tests.compare import assert_close, assert_equal
 
 B, N = 2, 3
@@ -17,9 +18,7 @@ LEVELS = {
     "three levels": memory.recompute(
         every=9, inner=memory.recompute(every=4, inner=memory.recompute(every=1))
     ),
-    "reversed inside": memory.recompute(
-        every=5, inner=memory.reverse(neurons.lif_inverse(decay=0.8))
-    ),
+    "reversed inside": memory.recompute(every=5, inner=memory.reverse(lif_inverse(decay=0.8))),
 }
 
 
@@ -37,7 +36,7 @@ def gradient(scan, params, state, xs):
 def test_levels_change_nothing(x64, name, timesteps):
     xs = jax.random.normal(jax.random.key(0), (timesteps, B, N), jnp.float64) + 0.4
     params = neurons.LIFParams(jnp.asarray(0.8), jnp.asarray(1.0))
-    state = neurons.lif_state((B, N), dtype=jnp.float64)
+    state = lif_state((B, N), dtype=jnp.float64)
     got, seen = gradient(LEVELS[name], params, state, xs)
     want, expected = gradient(memory.store, params, state, xs)
     assert_equal(seen, expected)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
+from snnjax.neurons.integrate_fire import IFParams
+from snnjax.neurons.lif import lif_inverse, lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal, largest_error
 
@@ -31,8 +33,8 @@ def gradient(scan, step, params, state, xs):
 def lif_case(decay, dtype=jnp.float32, **options):
     step = bind(neurons.lif, **options)
     params = neurons.LIFParams(jnp.asarray(decay, dtype), jnp.asarray(1.0, dtype))
-    state = neurons.lif_state(SHAPE, dtype=dtype)
-    inverse = neurons.lif_inverse(decay=decay, **options)
+    state = lif_state(SHAPE, dtype=dtype)
+    inverse = lif_inverse(decay=decay, **options)
     return step, params, state, inverse
 
 
@@ -49,9 +51,9 @@ def test_a_leak_reverses_between_refreshes(x64, refresh, scale_input):
 
 
 def test_no_leak_reverses_over_any_length():
-    step, params = neurons.integrate_fire, neurons.IFParams(jnp.asarray(1.0))
-    xs, state = currents(timesteps=200), neurons.integrate_fire_state(SHAPE)
-    scan = memory.reverse(neurons.integrate_fire_inverse())
+    step, params = neurons.integrate_fire, IFParams(jnp.asarray(1.0))
+    xs, state = currents(timesteps=200), lif_state(SHAPE)
+    scan = memory.reverse(neurons.integrate_fire_model().inverse)
     got, seen = gradient(scan, step, params, state, xs)
     want, expected = gradient(memory.store, step, params, state, xs)
     assert_equal(seen, expected)
@@ -60,10 +62,10 @@ def test_no_leak_reverses_over_any_length():
 
 def test_no_leak_on_the_grid_is_exact():
     """Currents on a dyadic grid: every sum is exact, so the difference is exactly zero."""
-    step, params = neurons.integrate_fire, neurons.IFParams(jnp.asarray(1.0))
+    step, params = neurons.integrate_fire, IFParams(jnp.asarray(1.0))
     xs = memory.on_grid(currents(timesteps=64))
-    state = neurons.integrate_fire_state(SHAPE)
-    scan = memory.reverse(neurons.integrate_fire_inverse())
+    state = lif_state(SHAPE)
+    scan = memory.reverse(neurons.integrate_fire_model().inverse)
     got, want = (gradient(s, step, params, state, xs)[0] for s in (scan, memory.store))
     assert_equal(got[1:], want[1:])
     assert_close(got[0], want[0], 1e-6)
@@ -81,11 +83,11 @@ def test_too_many_steps_are_refused_with_the_cure():
 @pytest.mark.parametrize("refresh", [0, -1, True])
 def test_a_refresh_is_a_number_of_steps(refresh):
     with pytest.raises(ValueError, match="positive"):
-        memory.reverse(neurons.integrate_fire_inverse(), refresh=refresh)
+        memory.reverse(neurons.integrate_fire_model().inverse, refresh=refresh)
 
 
 def test_equal_arguments_give_equal_scans():
-    one, two = (memory.reverse(neurons.lif_inverse(decay=0.5), refresh=4) for _ in range(2))
+    one, two = (memory.reverse(lif_inverse(decay=0.5), refresh=4) for _ in range(2))
     assert one == two and hash(one) == hash(two)
 
 
@@ -129,15 +131,15 @@ def test_integers_and_keys_pass_through():
 @pytest.mark.fast
 def test_the_error_of_a_reversal_is_what_the_backward_pass_meets():
     """Zero without a leak on the grid; with one, larger the longer the way; at once if wrong."""
-    xs, state = memory.on_grid(currents()), neurons.lif_state(SHAPE)
-    exact = memory.reverse(neurons.integrate_fire_inverse())
-    params = neurons.IFParams(jnp.asarray(1.0))
+    xs, state = memory.on_grid(currents()), lif_state(SHAPE)
+    exact = memory.reverse(neurons.integrate_fire_model().inverse)
+    params = IFParams(jnp.asarray(1.0))
     assert exact.error(neurons.integrate_fire, params, state, xs) == 0
     step, params, state, inverse = lif_case(0.5)
     xs = currents()
     errors = [memory.reverse(inverse, refresh=k).error(step, params, state, xs) for k in (1, 4, T)]
     assert 0 < errors[0] < errors[1] < errors[2] < 1e-3
-    wrong = neurons.lif_inverse(decay=0.5, reset=neurons.none)
+    wrong = lif_inverse(decay=0.5, reset=neurons.none)
     assert memory.reverse(wrong).error(step, params, state, xs) > 0.5
 
 
@@ -148,5 +150,5 @@ def test_a_scan_without_an_inverse_takes_the_layers_own_or_says_what_is_missing(
         memory.reversal()(step, params, state, currents())
     assert memory.reversal().by(inverse) == memory.reverse(inverse, refresh=inverse.steps)
     assert memory.reversal(refresh=3).by(inverse) == memory.reverse(inverse, refresh=3)
-    own = memory.reverse(neurons.lif_inverse(decay=0.9))
+    own = memory.reverse(lif_inverse(decay=0.9))
     assert own.by(inverse) == own

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import memory, neurons
+from snnjax.neurons.li import LIParams
+from snnjax.neurons.lif import lif_state
 
 BATCH, LONG, PRIME = 32, 1024, 1021
 MIB = 2**20
@@ -20,7 +22,7 @@ def cell(params, state, x):
     hidden, out = params
     first, second = state
     first, spikes = neurons.lif(neurons.LIFParams(0.9, 1.0), first, x @ hidden)
-    second, y = neurons.li(neurons.LIParams(0.9), second, spikes @ out)
+    second, y = neurons.li(LIParams(0.9), second, spikes @ out)
     return (first, second), y
 
 
@@ -32,7 +34,7 @@ def carrying(params, state, x):
 
 
 def loss(scan, carry, params, xs, labels):
-    state = neurons.lif_state((BATCH, 256)), neurons.li_state((BATCH, 10))
+    state = lif_state((BATCH, 256)), lif_state((BATCH, 10))
     if carry:
         (_, total), _ = scan(carrying, params, (state, jnp.zeros((BATCH, 10))), xs)
         mean = total / len(xs)

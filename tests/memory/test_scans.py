@@ -21,7 +21,7 @@ PRIME, TWELVE = 7, 12  # twelve can be cut in many ways without a rest, which co
 CASES = {name: case(name, 1, dtype=jnp.float32) for name in NEURONS}
 ALL = tuple(NEURONS)
 REVERSIBLE = tuple(name for name in NEURONS if CASES[name].inverse is not None)
-WHOLE = tuple(name for name in NEURONS if CASES[name].whole is not None)
+SEQUENCE = tuple(name for name in NEURONS if CASES[name].sequence is not None)
 
 
 def step(params, state, x):
@@ -37,14 +37,14 @@ def undo(params, after, x, y):
     return {n: CASES[n].inverse(params[n], after[n], x[n], y[n]) for n in params}
 
 
-def whole(step, params, state, xs):
-    """Not a scan of the step but the neurons' own functions of a whole sequence."""
+def sequence(step, params, state, xs):
+    """The neurons' own whole-sequence functions in place of a scan of the step."""
     del step
-    both = {n: CASES[n].whole(params[n], state[n], xs[n]) for n in params}
+    both = {n: CASES[n].sequence(params[n], state[n], xs[n]) for n in params}
     return {n: after for n, (after, _) in both.items()}, {n: ys for n, (_, ys) in both.items()}
 
 
-step.whole = functools.partial(whole, step)
+step.sequence = functools.partial(sequence, step)
 
 
 class Row(NamedTuple):
@@ -73,8 +73,10 @@ SCANS = {
         memory.recompute(4, inner=memory.reverse(undo)), REVERSIBLE, 4, slow=BOTH
     ),
     # Of these only the coupled one undoes steps, four at a time.
-    "whole sequence": Row(memory.whole, WHOLE, 4, slow=()),
-    "recompute, whole segments": Row(memory.recompute(4, inner=memory.whole), WHOLE, 4, slow=BOTH),
+    "whole sequence": Row(memory.sequence, SEQUENCE, 4, slow=()),
+    "recompute, whole segments": Row(
+        memory.recompute(4, inner=memory.sequence), SEQUENCE, 4, slow=BOTH
+    ),
 }
 
 

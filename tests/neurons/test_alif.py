@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
-from snnjax.neurons import ALIFParams, ALIFState, LIFParams
+from snnjax.neurons import LIFParams
+from snnjax.neurons.alif import ALIFParams, ALIFState, alif_state
+from snnjax.neurons.lif import lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.oracle import neurons as oracle
@@ -18,7 +20,7 @@ RULES = {"subtract": neurons.subtract, "zero": neurons.zero}
 
 def run(xs, params, rule="subtract", scale_input=False):
     step = bind(neurons.alif, reset=RULES[rule], scale_input=scale_input)
-    return memory.store(step, params, neurons.alif_state(xs.shape[1:], dtype=xs.dtype), xs)
+    return memory.store(step, params, alif_state(xs.shape[1:], dtype=xs.dtype), xs)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -42,7 +44,7 @@ def test_without_strength_it_is_the_lif_gradient_included(x64, rule, scale_input
 
     def plain(xs):
         step = bind(neurons.lif, reset=RULES[rule], scale_input=scale_input)
-        rest = neurons.lif_state((B, N), dtype=xs.dtype)
+        rest = lif_state((B, N), dtype=xs.dtype)
         state, spikes = memory.store(step, LIFParams(0.9, 0.5), rest, xs)
         return jnp.sum(spikes * xs) + jnp.sum(state.v), (state.v, spikes)
 
@@ -55,7 +57,7 @@ def test_without_strength_it_is_the_lif_gradient_included(x64, rule, scale_input
 def test_adaptation_slows_a_steady_neuron_down_and_recovers():
     drive = jnp.full((40, 1, 1), 0.4)
     steady = LIFParams(0.9, 1.0)
-    _, plain = memory.store(neurons.lif, steady, neurons.lif_state((1, 1)), drive)
+    _, plain = memory.store(neurons.lif, steady, lif_state((1, 1)), drive)
     _, adapted = run(drive, ALIFParams(0.9, 1.0, 0.95, 0.5))
     assert jnp.sum(adapted) < jnp.sum(plain)
     gaps = np.diff(np.flatnonzero(np.asarray(adapted)[:, 0, 0]))
@@ -75,9 +77,9 @@ def test_the_adaptation_is_bounded_by_its_geometric_series():
 def test_a_delayed_reset_is_refused_and_the_cure_named():
     step = bind(neurons.alif, reset=neurons.delayed(neurons.subtract))
     with pytest.raises(ValueError, match=r"subtract, zero, to\(value\) or none"):
-        step(ALIFParams(0.9, 1.0, 0.9, 0.1), neurons.alif_state((1, 2)), jnp.ones((1, 2)))
+        step(ALIFParams(0.9, 1.0, 0.9, 0.1), alif_state((1, 2)), jnp.ones((1, 2)))
 
 
 def test_the_resting_state():
-    state = neurons.alif_state((2, 3), dtype=jnp.bfloat16)
+    state = alif_state((2, 3), dtype=jnp.bfloat16)
     assert_equal(state, ALIFState(*(jnp.zeros((2, 3), jnp.bfloat16),) * 2))

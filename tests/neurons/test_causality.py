@@ -18,8 +18,8 @@ def rows():
     for name in NEURONS:
         made = case(name, T, dtype=jnp.float32)
         yield name, functools.partial(memory.store, made.step), made
-        if made.whole is not None:
-            yield f"{name}_scan", made.whole, made
+        if made.sequence is not None:
+            yield f"{name}_scan", made.sequence, made
 
 
 ROWS = {name: (scan, made) for name, scan, made in rows()}

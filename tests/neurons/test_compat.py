@@ -21,23 +21,23 @@ def spikingjelly(meta):
     options = {name: meta[name] for name in names}
     spike = surrogate.arctan(alpha=meta["alpha"])
     if meta["neuron"] == "ParametricLIFNode":
-        return neurons.spikingjelly_plif(init_tau=2.0, spike=spike, **options)
-    return neurons.spikingjelly_lif(tau=meta["tau"], spike=spike, **options)
+        return neurons.compat.spikingjelly_plif(init_tau=2.0, spike=spike, **options)
+    return neurons.compat.spikingjelly_lif(tau=meta["tau"], spike=spike, **options)
 
 
 def snntorch(meta):
     options = {name: meta[name] for name in ("threshold", "reset_mechanism")}
     if meta["neuron"] == "Synaptic":
         spike = surrogate.arctan(alpha=meta["surrogate_alpha"])
-        return neurons.snntorch_synaptic(meta["alpha"], meta["beta"], spike=spike, **options)
+        return neurons.compat.snntorch_synaptic(meta["alpha"], meta["beta"], spike=spike, **options)
     spike = surrogate.arctan(alpha=meta["alpha"])
     options["reset_delay"] = meta["reset_delay"]
-    return neurons.snntorch_leaky(meta["beta"], spike=spike, **options)
+    return neurons.compat.snntorch_leaky(meta["beta"], spike=spike, **options)
 
 
 def norse(meta):
     names = ("tau_mem_inv", "v_leak", "v_th", "v_reset", "dt")
-    return neurons.norse_lif_box(**{name: meta[name] for name in names})
+    return neurons.compat.norse_lif_box(**{name: meta[name] for name in names})
 
 
 PEERS = {"spikingjelly": spikingjelly, "snntorch": snntorch, "norse": norse}
@@ -95,7 +95,7 @@ def test_the_neuron_of_a_peer_is_reproduced(shared, name):
         return membranes, [gradient(params, xs, scan) for scan in scans]
 
     scans = [functools.partial(memory.store, neuron.step)]
-    scans += [] if neuron.whole is None else [neuron.whole]
+    scans += [] if neuron.sequence is None else [neuron.sequence]
     membranes, runs = everything(neuron.params, jnp.asarray(arrays["x"]))
     assert_close(membranes + neuron.rest, arrays["v" if "v" in arrays else "mem"], BOUND)
     for (g_params, g_xs), (last, spikes) in runs:
@@ -108,13 +108,13 @@ def test_the_neuron_of_a_peer_is_reproduced(shared, name):
 
 
 def test_only_delayed_and_filtered_neurons_have_no_whole_sequence_function(shared):
-    names = [n for n in FILES if PEERS[(m := load(shared, n)[1])["peer"]](m).whole is None]
+    names = [n for n in FILES if PEERS[(m := load(shared, n)[1])["peer"]](m).sequence is None]
     assert names == [n for n in FILES if "delay1" in n or "synaptic" in n]
 
 
 def test_a_network_of_spikingjelly_is_reproduced(shared):
     arrays, meta = load(shared, NETWORK)
-    neuron = neurons.spikingjelly_lif(
+    neuron = neurons.compat.spikingjelly_lif(
         tau=meta["tau"],
         decay_input=meta["decay_input"],
         v_reset=meta["v_reset"],
@@ -134,7 +134,7 @@ def test_a_network_of_spikingjelly_is_reproduced(shared):
         for n in layers:
             currents = spikes @ params[f"{n}.weight"].T + params[f"{n}.bias"]
             state = neuron.initial_state(currents.shape[1:])
-            _, spikes = neuron.whole(neuron.params, state, currents)
+            _, spikes = neuron.sequence(neuron.params, state, currents)
             trains.append(spikes)
         log = jax.nn.log_softmax(jnp.mean(spikes, 0))
         return -jnp.mean(jnp.take_along_axis(log, labels[:, None], 1)), trains
@@ -156,13 +156,13 @@ def test_no_golden_neuron_is_left_out(shared):
 def test_an_integrate_and_fire_of_spikingjelly_is_a_lif_that_never_leaks():
     xs = jnp.asarray(np.random.default_rng(0).normal(0.2, 0.6, (7, 2, 3)), jnp.float32)
     for options in ({"v_reset": -0.25}, {"v_reset": None, "detach_reset": True}):
-        leaky = neurons.spikingjelly_lif(tau=float("inf"), decay_input=False, **options)
-        perfect = neurons.spikingjelly_if(**options)
+        leaky = neurons.compat.spikingjelly_lif(tau=float("inf"), decay_input=False, **options)
+        perfect = neurons.compat.spikingjelly_if(**options)
         assert leaky.rest == perfect.rest == (options["v_reset"] or 0.0)
         runs = [
             scan(n.params, n.initial_state((2, 3)), xs)
             for n in (leaky, perfect)
-            for scan in (functools.partial(memory.store, n.step), n.whole)
+            for scan in (functools.partial(memory.store, n.step), n.sequence)
         ]
         for run in runs[1:]:
             assert_equal(run, runs[0])
@@ -170,7 +170,7 @@ def test_an_integrate_and_fire_of_spikingjelly_is_a_lif_that_never_leaks():
 
 def test_spyx_is_the_delayed_reset_one_step_late(x64):
     xs = np.random.default_rng(3).normal(0.3, 0.7, (9, 2, 3))
-    late = neurons.spyx_lif(0.8, dtype=jnp.float64)
+    late = neurons.compat.spyx_lif(0.8, dtype=jnp.float64)
     spike = surrogate.strict(surrogate.fast_sigmoid(alpha=25.0))
     state = late.initial_state((2, 3), dtype=jnp.float64)
     last, spikes = memory.store(late.step, late.params, state, jnp.asarray(xs))
@@ -195,7 +195,7 @@ def test_spyx_is_the_delayed_reset_one_step_late(x64):
 @pytest.mark.fast
 def test_membranes_of_norse_are_shifted_by_the_leak_potential(x64):
     options = {"tau_mem_inv": 300.0, "v_leak": 0.2, "v_th": 0.9, "v_reset": -0.1}
-    neuron = neurons.norse_lif_box(dtype=jnp.float64, **options)
+    neuron = neurons.compat.norse_lif_box(dtype=jnp.float64, **options)
     xs = np.random.default_rng(2).normal(0.8, 0.9, (7, 2, 3))
     state = neuron.initial_state((2, 3), dtype=jnp.float64)
     observed = with_membrane(neuron.step)
@@ -213,7 +213,7 @@ def test_membranes_of_norse_are_shifted_by_the_leak_potential(x64):
 @pytest.mark.fast
 @pytest.mark.parametrize(("first", "equal"), [(1.9, True), (2.5, False)])
 def test_snntorch_without_delay_is_equal_below_twice_the_threshold(first, equal):
-    neuron = neurons.snntorch_leaky(0.9, reset_delay=False)
+    neuron = neurons.compat.snntorch_leaky(0.9, reset_delay=False)
     xs = (first, 0.0, 0.3)
     _, spikes = memory.store(
         neuron.step, neuron.params, neuron.initial_state((1,)), jnp.asarray(xs)[:, None]
@@ -230,40 +230,43 @@ def test_snntorch_without_delay_is_equal_below_twice_the_threshold(first, equal)
 @pytest.mark.fast
 def test_converters_give_equal_hashable_steps_for_equal_arguments():
     makers = (
-        neurons.spikingjelly_lif,
-        neurons.spikingjelly_plif,
-        neurons.spikingjelly_if,
-        functools.partial(neurons.snntorch_leaky, 0.9),
-        functools.partial(neurons.snntorch_synaptic, 0.7, 0.9),
-        neurons.norse_lif_box,
-        functools.partial(neurons.spyx_lif, 0.9),
+        neurons.compat.spikingjelly_lif,
+        neurons.compat.spikingjelly_plif,
+        neurons.compat.spikingjelly_if,
+        functools.partial(neurons.compat.snntorch_leaky, 0.9),
+        functools.partial(neurons.compat.snntorch_synaptic, 0.7, 0.9),
+        neurons.compat.norse_lif_box,
+        functools.partial(neurons.compat.spyx_lif, 0.9),
     )
     for make in makers:
         assert make().step == make().step and hash(make().step) == hash(make().step)
     assert len({make().step for make in makers}) == len(makers)
-    assert neurons.spikingjelly_lif(detach_reset=True).step != neurons.spikingjelly_lif().step
+    assert (
+        neurons.compat.spikingjelly_lif(detach_reset=True).step
+        != neurons.compat.spikingjelly_lif().step
+    )
 
 
 @pytest.mark.fast
 def test_defaults_are_the_peers_defaults():
-    lif = neurons.spikingjelly_lif()
+    lif = neurons.compat.spikingjelly_lif()
     options = dict(lif.step.options)
     assert (float(lif.params.decay), float(lif.params.threshold)) == (0.5, 1.0)
     assert options["spike"] == surrogate.sigmoid(alpha=4.0)
     assert options["reset"] == neurons.zero and options["scale_input"]
-    leaky = dict(neurons.snntorch_leaky(0.9).step.options)
+    leaky = dict(neurons.compat.snntorch_leaky(0.9).step.options)
     assert leaky["reset"] == neurons.delayed(neurons.detached(neurons.subtract))
     assert leaky["spike"] == surrogate.strict(surrogate.arctan(alpha=2.0))
-    assert float(neurons.spikingjelly_plif().params.w) == 0.0
-    assert float(neurons.snntorch_leaky(1.5).params.decay) == 1.0
-    np.testing.assert_allclose(neurons.norse_lif_box().params.decay, 0.9, rtol=1e-6)
+    assert float(neurons.compat.spikingjelly_plif().params.w) == 0.0
+    assert float(neurons.compat.snntorch_leaky(1.5).params.decay) == 1.0
+    np.testing.assert_allclose(neurons.compat.norse_lif_box().params.decay, 0.9, rtol=1e-6)
 
 
 @pytest.mark.fast
 def test_errors_name_the_cure():
     with pytest.raises(ValueError, match="subtract, zero, none"):
-        neurons.snntorch_leaky(0.9, reset_mechanism="soft")
+        neurons.compat.snntorch_leaky(0.9, reset_mechanism="soft")
     with pytest.raises(ValueError, match="exponential_decay"):
-        neurons.spikingjelly_lif(tau=0.5)
+        neurons.compat.spikingjelly_lif(tau=0.5)
     with pytest.raises(ValueError, match="smaller dt"):
-        neurons.norse_lif_box(tau_mem_inv=2000.0)
+        neurons.compat.norse_lif_box(tau_mem_inv=2000.0)

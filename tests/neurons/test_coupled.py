@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import memory, neurons, surrogate
-from snnjax.neurons import CoupledLIFParams, CoupledLIFState, coupled_lif, coupled_lif_inverse
+from snnjax import memory, surrogate
+from snnjax.neurons import coupled_lif
+from snnjax.neurons.coupled import (
+    CoupledLIFParams,
+    CoupledLIFState,
+    coupled_lif_inverse,
+    coupled_lif_state,
+)
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 
@@ -153,7 +159,7 @@ def test_no_gradient_goes_through_the_reset():
 def test_an_odd_number_of_channels_is_refused_with_the_cure():
     params, state, _ = arguments(0.5, 0.5, 1)
     for refused in (
-        functools.partial(neurons.coupled_lif_state, (2, 5)),
+        functools.partial(coupled_lif_state, (2, 5)),
         functools.partial(coupled_lif, params, state, jnp.ones((B, 5))),
     ):
         with pytest.raises(ValueError, match="even number"):
@@ -161,7 +167,7 @@ def test_an_odd_number_of_channels_is_refused_with_the_cure():
 
 
 def test_the_resting_state():
-    state = neurons.coupled_lif_state((2, 3, 6), dtype=jnp.bfloat16)
+    state = coupled_lif_state((2, 3, 6), dtype=jnp.bfloat16)
     assert_equal(state, CoupledLIFState(*(jnp.zeros((2, 3, 3), jnp.bfloat16),) * 2))
 
 

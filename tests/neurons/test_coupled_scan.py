@@ -8,14 +8,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import (
-    CoupledLIFParams,
-    CoupledLIFState,
-    coupled_lif,
-    coupled_lif_scan,
-    lif,
-    lif_scan,
-)
+from snnjax.neurons import coupled_lif, coupled_lif_scan, lif, lif_scan
+from snnjax.neurons.coupled import CoupledLIFParams, CoupledLIFState, coupled_lif_state
+from snnjax.neurons.lif import lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal, largest_error
 
@@ -100,14 +95,14 @@ def kept_bytes(run, *params):
 @pytest.mark.parametrize("refresh", [4, 8, 256])
 def test_bytes_kept_are_outputs_bits_and_refreshed_states(refresh):
     params = CoupledLIFParams(*map(jnp.float32, (0.5, 0.7, 0.5, 0.5)))
-    rest = neurons.coupled_lif_state((4, 64))
+    rest = coupled_lif_state((4, 64))
     outputs = 4  # which the next layer keeps anyway
 
-    def whole(xs, params=params):
+    def sequence(xs, params=params):
         return coupled_lif_scan(params, rest, xs, refresh=refresh)
 
-    assert kept_bytes(whole) - outputs == 1 / 8 + 4 / refresh
-    assert kept_bytes(whole, params) == kept_bytes(whole)
+    assert kept_bytes(sequence) - outputs == 1 / 8 + 4 / refresh
+    assert kept_bytes(sequence, params) == kept_bytes(sequence)
     assert kept_bytes(lambda xs: stored(params, rest, xs)) == 8
     assert kept_bytes(lambda xs, params: stored(params, rest, xs), params) == 20
 
@@ -115,7 +110,7 @@ def test_bytes_kept_are_outputs_bits_and_refreshed_states(refresh):
 @pytest.mark.fast
 def test_bytes_kept_by_a_plain_lif():
     """For comparison: its membranes, and no outputs."""
-    params, rest = neurons.LIFParams(0.5, 0.7), neurons.lif_state((4, 64))
+    params, rest = neurons.LIFParams(0.5, 0.7), lif_state((4, 64))
     first = 4 / 256  # the membrane before the first step
     assert kept_bytes(lambda xs: lif_scan(params, rest, xs)) == 4 + first
     assert kept_bytes(lambda xs: memory.store(lif, params, rest, xs)) == 4

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
-from snnjax.neurons import IFParams, IFState, LIFParams
+from snnjax.neurons import LIFParams
+from snnjax.neurons.integrate_fire import IFParams
+from snnjax.neurons.lif import LIFState, lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.oracle import neurons as oracle
@@ -28,7 +30,7 @@ def test_equals_the_loops(x64, rule):
     state, spikes = memory.store(
         bind(neurons.integrate_fire, reset=getattr(neurons, rule)),
         IFParams(threshold),
-        neurons.integrate_fire_state((B, N), dtype=jnp.float64),
+        lif_state((B, N), dtype=jnp.float64),
         xs,
     )
     expected, after, _ = oracle.lif(np.asarray(xs), 1.0, np.asarray(threshold), rule=rule)
@@ -38,14 +40,15 @@ def test_equals_the_loops(x64, rule):
 
 def test_nothing_is_lost_the_membrane_is_what_came_in_minus_what_went_out(x64):
     xs = inputs()
-    rest = neurons.integrate_fire_state((B, N), dtype=jnp.float64)
-    state, spikes = neurons.integrate_fire_scan(IFParams(jnp.float64(0.7)), rest, xs)
+    rest = lif_state((B, N), dtype=jnp.float64)
+    model = neurons.integrate_fire_model(threshold=jnp.float64(0.7))
+    state, spikes = model.sequence(model.params, rest, xs)
     assert_close(state.v, jnp.sum(xs, 0) - 0.7 * jnp.sum(spikes, 0), 1e-12)
 
 
 @pytest.mark.parametrize("reset", [neurons.subtract, neurons.detached(neurons.zero)])
 def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_decay_one(x64, reset):
-    xs, state = inputs(), IFState(jnp.full((B, N), 0.2))
+    xs, state = inputs(), LIFState(jnp.full((B, N), 0.2))
     threshold = jnp.asarray([0.5, 0.8, 1.1])
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -56,8 +59,9 @@ def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_deca
 
         return jax.grad(loss, (0, 1, 2), has_aux=True)(threshold, state, xs)
 
-    def whole(threshold, state, xs):
-        return neurons.integrate_fire_scan(IFParams(threshold), state, xs, reset=reset)
+    def sequence(threshold, state, xs):
+        model = neurons.integrate_fire_model(reset=reset)
+        return model.sequence(IFParams(threshold), state, xs)
 
     def scanned(threshold, state, xs):
         step = bind(neurons.integrate_fire, reset=reset)
@@ -68,17 +72,11 @@ def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_deca
         return memory.store(bind(neurons.lif, reset=reset), params, state, xs)
 
     expected, expected_outputs = run(leakless, threshold, state, xs)
-    for scan in (whole, scanned):
+    for scan in (sequence, scanned):
         gradients, outputs = run(scan, threshold, state, xs)
         assert_equal(outputs, expected_outputs)
         assert_close(gradients, expected, 1e-12)
 
 
-def test_a_delayed_reset_is_refused_by_the_whole_sequence_function():
-    with pytest.raises(ValueError, match="memory.store"):
-        neurons.integrate_fire_scan(
-            IFParams(jnp.float32(1.0)),
-            neurons.integrate_fire_state((B, N)),
-            inputs(jnp.float32),
-            reset=neurons.delayed(neurons.subtract),
-        )
+def test_a_delayed_reset_has_no_whole_sequence_function():
+    assert neurons.integrate_fire_model(reset=neurons.delayed(neurons.subtract)).sequence is None

@@ -1,5 +1,6 @@
 """Undoing a neuron's steps: the error grows as its decays say, and what forgets is refused."""
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -9,7 +10,13 @@ import numpy as np
 import pytest
 
 from snnjax import neurons
-from snnjax.neurons import IFParams, LIFParams, LIParams, PLIFParams
+from snnjax.neurons import LIFParams
+from snnjax.neurons.alif import ALIFParams, alif_inverse, alif_state
+from snnjax.neurons.cuba_lif import CubaLIFParams, cuba_lif_inverse, cuba_lif_state
+from snnjax.neurons.integrate_fire import IFParams
+from snnjax.neurons.li import LIParams
+from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
+from snnjax.neurons.plif import PLIFParams, plif_weight
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 
@@ -23,21 +30,28 @@ class Row(NamedTuple):
     make: Any
     step: Any
     params: Any
-    initial: Any = neurons.lif_state
+    initial: Any = lif_state
 
 
 def lif(decay, **options):
-    make = functools.partial(neurons.lif_inverse, decay=decay, **options)
+    make = functools.partial(lif_inverse, decay=decay, **options)
     return Row([[1 / decay]], make, bind(neurons.lif, **options), LIFParams(decay, 1.0))
+
+
+def inside(model, **bounds):
+    """Makes the inverse of a neuron that converts its parameters to those of a LIF."""
+    return lambda **options: dataclasses.replace(
+        model.inverse, function=lif_inverse(**{**bounds, **options})
+    )
 
 
 def alif(decay, adaptation_decay):
     return Row(
         [[1 / decay, 0], [0, 1 / adaptation_decay]],
-        functools.partial(neurons.alif_inverse, decay=decay, adaptation_decay=adaptation_decay),
+        functools.partial(alif_inverse, decay=decay, adaptation_decay=adaptation_decay),
         neurons.alif,
-        neurons.ALIFParams(decay, 1.0, adaptation_decay, 0.2),
-        neurons.alif_state,
+        ALIFParams(decay, 1.0, adaptation_decay, 0.2),
+        alif_state,
     )
 
 
@@ -45,12 +59,10 @@ def cuba_lif(decay, synaptic_decay, **options):
     gain = 1 - decay if options else 1
     return Row(
         [[1 / decay, gain / decay], [0, 1 / synaptic_decay]],
-        functools.partial(
-            neurons.cuba_lif_inverse, decay=decay, synaptic_decay=synaptic_decay, **options
-        ),
+        functools.partial(cuba_lif_inverse, decay=decay, synaptic_decay=synaptic_decay, **options),
         bind(neurons.cuba_lif, **options),
-        neurons.CubaLIFParams(decay, synaptic_decay, 0.5),
-        neurons.cuba_lif_state,
+        CubaLIFParams(decay, synaptic_decay, 0.5),
+        cuba_lif_state,
     )
 
 
@@ -62,18 +74,28 @@ LEAKY = {
     "lif without reset": lif(0.5, reset=neurons.none),
     "plif": Row(
         [[2]],
-        functools.partial(neurons.plif_inverse, decay=0.5),
+        inside(neurons.plif_model(decay=0.5), decay=0.5, scale_input=True),
         neurons.plif,
-        PLIFParams(neurons.plif_weight(0.5), 0.5),
+        PLIFParams(plif_weight(0.5), 0.5),
     ),
-    "li": Row([[2]], functools.partial(neurons.li_inverse, decay=0.5), neurons.li, LIParams(0.5)),
+    "li": Row(
+        [[2]],
+        functools.partial(lif_inverse, decay=0.5, reset=neurons.none),
+        neurons.li,
+        LIParams(0.5),
+    ),
     "alif, membrane faster": alif(0.5, 0.9),
     "alif, adaptation faster": alif(0.9, 0.5),
     "cuba_lif, membrane faster": cuba_lif(0.5, 0.9),
     "cuba_lif, synapse faster": cuba_lif(0.9, 0.5),
     "cuba_lif scaled": cuba_lif(0.5, 0.5, scale_input=True),
 }
-STEADY = Row([[1]], neurons.integrate_fire_inverse, neurons.integrate_fire, IFParams(1.0))
+STEADY = Row(
+    [[1]],
+    inside(neurons.integrate_fire_model(), decay=1.0),
+    neurons.integrate_fire,
+    IFParams(1.0),
+)
 
 
 def error_bound(row, k):
@@ -131,7 +153,7 @@ def test_the_faster_leak_decides():
     # The synaptic current's error comes into the membrane on top.
     assert 10 < steps["cuba_lif scaled"] < 16
     assert STEADY.make().steps is None
-    assert neurons.lif_inverse(decay=1.0).steps is None
+    assert lif_inverse(decay=1.0).steps is None
 
 
 @pytest.mark.parametrize(
@@ -150,13 +172,11 @@ def test_what_forgets_has_no_inverse(name, reset):
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (neurons.lif_inverse, "decay"),
-        (neurons.plif_inverse, "decay"),
-        (neurons.li_inverse, "decay"),
-        (functools.partial(neurons.alif_inverse, adaptation_decay=0.5), "decay"),
-        (functools.partial(neurons.alif_inverse, decay=0.5), "adaptation_decay"),
-        (functools.partial(neurons.cuba_lif_inverse, synaptic_decay=0.5), "decay"),
-        (functools.partial(neurons.cuba_lif_inverse, decay=0.5), "synaptic_decay"),
+        (lif_inverse, "decay"),
+        (functools.partial(alif_inverse, adaptation_decay=0.5), "decay"),
+        (functools.partial(alif_inverse, decay=0.5), "adaptation_decay"),
+        (functools.partial(cuba_lif_inverse, synaptic_decay=0.5), "decay"),
+        (functools.partial(cuba_lif_inverse, decay=0.5), "synaptic_decay"),
     ],
 )
 def test_a_decay_lies_above_0_and_up_to_1(make, name, decay):
@@ -166,19 +186,21 @@ def test_a_decay_lies_above_0_and_up_to_1(make, name, decay):
 
 def test_what_forgets_at_once_is_refused():
     with pytest.raises(ValueError, match="memory.recompute"):
-        neurons.lif_inverse(decay=1e-6)
+        lif_inverse(decay=1e-6)
 
 
 @pytest.mark.parametrize("name", LEAKY)
 def test_equal_arguments_give_equal_inverses(name):
     make = LEAKY[name].make
     assert make() == make() and hash(make()) == hash(make())
-    assert make() != make(scale_input=not make().scale_input)
+    made = make()
+    scaled = getattr(made, "function", made).scale_input
+    assert made != make(scale_input=not scaled)
 
 
 def test_detaching_the_reset_changes_no_inverse():
     row, detached = lif(0.5), lif(0.5, reset=neurons.detached(neurons.subtract))
-    state, x = neurons.LIFState(jnp.ones(SHAPE)), jnp.full(SHAPE, 0.6)
+    state, x = LIFState(jnp.ones(SHAPE)), jnp.full(SHAPE, 0.6)
     after, spikes = row.step(row.params, state, x)
     before = [r.make()(row.params, after, x, spikes) for r in (row, detached)]
     assert_equal(*before)

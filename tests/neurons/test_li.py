@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
-from snnjax.neurons import LIParams
+from snnjax.neurons.li import LIParams
+from snnjax.neurons.lif import lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.oracle import neurons as oracle
@@ -16,7 +17,7 @@ T, B, N = 7, 2, 3
 
 def run(xs, decay, scale_input=False):
     step = bind(neurons.li, scale_input=scale_input)
-    rest = neurons.li_state(xs.shape[1:], dtype=xs.dtype)
+    rest = lif_state(xs.shape[1:], dtype=xs.dtype)
     return memory.store(step, LIParams(decay), rest, xs)
 
 

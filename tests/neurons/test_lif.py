@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import LIFParams, LIFState, lif, lif_scan
+from snnjax.neurons import LIFParams, lif, lif_scan
+from snnjax.neurons.lif import LIFState, lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.oracle import neurons as oracle
@@ -92,7 +93,7 @@ def test_a_delayed_reset_acts_one_step_later_on_the_decayed_membrane(x64, rule):
     reset = neurons.delayed(RESETS[rule][0])
     step = bind(lif, spike=surrogate.strict(surrogate.arctan()), reset=reset)
     params = LIFParams(jnp.float64(0.8), jnp.float64(0.7))
-    state, spikes = memory.store(step, params, neurons.lif_state((B, N), dtype=jnp.float64), xs)
+    state, spikes = memory.store(step, params, lif_state((B, N), dtype=jnp.float64), xs)
     expected, membranes = oracle.lif_delayed(xs, 0.8, 0.7, rule=rule)
     np.testing.assert_array_equal(spikes, expected)
     assert np.sum(spikes) > 0
@@ -129,9 +130,7 @@ def test_the_gradient_is_backpropagation_through_time_by_hand(x64, hard, detach,
 def test_a_constant_current_is_the_fixed_point_of_a_scaled_input():
     params, current = LIFParams(jnp.float32(0.9), jnp.float32(2.0)), jnp.full((1, 3), 1.5)
     step = bind(lif, scale_input=True)
-    state, spikes = memory.store(
-        step, params, neurons.lif_state((1, 3)), jnp.tile(current, (200, 1, 1))
-    )
+    state, spikes = memory.store(step, params, lif_state((1, 3)), jnp.tile(current, (200, 1, 1)))
     assert_close(state.v, current, 1e-5)
     assert jnp.sum(spikes) == 0
 
@@ -140,16 +139,16 @@ def test_a_constant_current_is_the_fixed_point_of_a_scaled_input():
 def test_without_spikes_a_lif_is_linear_in_its_input():
     params = LIFParams(jnp.float32(0.9), jnp.float32(1e9))
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, N)), jnp.float32)
-    rest = neurons.lif_state((B, N))
+    rest = lif_state((B, N))
     one, two = (lif_scan(params, rest, k * xs)[0].v for k in (1, 2))
     assert_equal(2 * one, two)
 
 
 @pytest.mark.fast
 def test_the_resting_state():
-    state = neurons.lif_state((2, 3), dtype=jnp.bfloat16)
+    state = lif_state((2, 3), dtype=jnp.bfloat16)
     assert_equal(state, LIFState(jnp.zeros((2, 3), jnp.bfloat16)))
-    assert neurons.lif_state((4,)).v.dtype == jnp.float32
+    assert lif_state((4,)).v.dtype == jnp.float32
 
 
 @pytest.mark.fast
@@ -158,7 +157,7 @@ def test_half_precision_stays_half_precision():
     params = LIFParams(jnp.asarray(0.5, dtype), jnp.asarray(1.0, dtype))
     xs = jnp.ones((T, B, N), dtype)
     for run in (lif_scan, functools.partial(memory.store, lif)):
-        state, spikes = run(params, neurons.lif_state((B, N), dtype=dtype), xs)
+        state, spikes = run(params, lif_state((B, N), dtype=dtype), xs)
         assert state.v.dtype == spikes.dtype == dtype
         gradient = jax.grad(lambda xs, run=run: jnp.sum(run(params, LIFState(xs[0] * 0), xs)[1]))
         assert gradient(xs).dtype == dtype
@@ -171,7 +170,7 @@ def test_a_hard_reset_may_as_well_be_delayed(x64):
     hard = neurons.detached(neurons.zero)
 
     def total(xs, reset):
-        rest = neurons.lif_state((B, N), dtype=xs.dtype)
+        rest = lif_state((B, N), dtype=xs.dtype)
         spikes = memory.store(bind(lif, reset=reset), LIFParams(0.8, 0.7), rest, xs)[1]
         return jnp.sum(spikes * g), spikes
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import LIFParams, LIFState, lif_kernel, lif_kernel_packed, lif_scan
+from snnjax.neurons import LIFParams, lif_kernel, lif_scan
+from snnjax.neurons.lif import LIFState, lif_state
+from snnjax.neurons.lif_kernel import lif_kernel_packed
 from snnjax.nn.mixed_precision import mixed
-from snnjax.nn.neuron import WithWhole
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.neurons.test_lif_scan import (
@@ -195,8 +196,8 @@ def test_the_bits_are_the_spikes(shape, how):
 )
 def test_currents_of_two_bytes_are_those_of_a_layer_between_narrow_arrays(dtype, how):
     made = few((4, 3, 43), dtype)
-    step, _ = mixed(WithWhole(neurons.lif, lif_scan), None, spiking=True)
-    expected = evaluate(step.whole, *made)
+    step, _ = mixed(neurons.lif_model(), None, spiking=True)
+    expected = evaluate(step.sequence, *made)
     actual = evaluate(bind(lif_kernel, **how), *made)
     assert_same(actual, expected)
     (after, spikes), (_, g_xs) = actual
@@ -207,7 +208,7 @@ def test_currents_of_two_bytes_are_those_of_a_layer_between_narrow_arrays(dtype,
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8])
 def test_currents_of_integers_are_summed_as_the_scan_sums_them(dtype):
     xs = jnp.asarray(np.random.default_rng(0).integers(0, 2, (3, 2, 3)), dtype)
-    made = LIFParams(0.9, 1.3), neurons.lif_state((2, 3)), xs
+    made = LIFParams(0.9, 1.3), lif_state((2, 3)), xs
     with jax.numpy_dtype_promotion("standard"):
         assert_equal(RUNS["kernel"](*made), lif_scan(*made))
 
@@ -296,6 +297,6 @@ def test_errors_name_the_cure():
         with pytest.raises(ValueError, match="power of two.*1024 fits"):
             run(params, state, xs, block=1000)
         with pytest.raises(AssertionError, match="one membrane per current"):
-            run(params, neurons.lif_state((2, 5)), xs)
+            run(params, lif_state((2, 5)), xs)
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(lambda xs: RUNS["kernel"](params, state, xs)[1], (xs,), (xs,))

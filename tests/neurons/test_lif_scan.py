@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import LIFParams, LIFState, lif, lif_scan
+from snnjax.neurons import LIFParams, lif, lif_scan
 from snnjax.neurons.decay import sum_to
+from snnjax.neurons.lif import LIFState, lif_state
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 
@@ -53,11 +54,11 @@ def arguments(dtype, timesteps=T):
     return weights, params, states, xs
 
 
-def loss(whole, weights, params, states, xs):
+def loss(sequence, weights, params, states, xs):
     total, outputs = 0.0, {}
     for row in xs:
         options = FLAVOURS[row[0]]
-        if whole:
+        if sequence:
             run = bind(lif_scan, **options)
         else:
             run = functools.partial(memory.store, bind(lif, **options))
@@ -66,8 +67,8 @@ def loss(whole, weights, params, states, xs):
     return total, outputs
 
 
-def differentiate(mode, whole, weights, params, states, xs):
-    one = functools.partial(loss, whole)
+def differentiate(mode, sequence, weights, params, states, xs):
+    one = functools.partial(loss, sequence)
     if mode == "jit":
         return jax.grad(one, (1, 2, 3), has_aux=True)(weights, params, states, xs)
     pair = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x + 0.1]), xs)
@@ -146,7 +147,7 @@ def test_gradients_in_float32_are_those_of_float64():
 @pytest.mark.fast
 def test_parameters_may_be_plain_numbers():
     xs = jnp.asarray(np.random.default_rng(0).normal(size=(T, B, N)), jnp.float32)
-    rest = neurons.lif_state((B, N))
+    rest = lif_state((B, N))
     arrays = lif_scan(LIFParams(jnp.float32(0.5), jnp.float32(1.0)), rest, xs)
     assert_equal(lif_scan(LIFParams(0.5, 1.0), rest, xs), arrays)
 
@@ -155,7 +156,7 @@ def test_parameters_may_be_plain_numbers():
 @pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8, jnp.bfloat16])
 def test_currents_of_another_dtype_are_summed_as_store_sums_them(dtype):
     xs = jnp.asarray(np.random.default_rng(0).integers(0, 2, (T, B, N)), dtype)
-    rest, params = neurons.lif_state((B, N)), LIFParams(jnp.float32(0.9), jnp.float32(1.3))
+    rest, params = lif_state((B, N)), LIFParams(jnp.float32(0.9), jnp.float32(1.3))
 
     def total(run):
         return lambda xs: jnp.sum(run(params, rest, xs)[1] * jnp.arange(1.0, T + 1)[:, None, None])
@@ -174,7 +175,7 @@ def test_a_delayed_reset_is_refused_and_the_cure_named():
     with pytest.raises(ValueError, match=r"memory\.store\(lif"):
         lif_scan(
             LIFParams(0.5, 1.0),
-            neurons.lif_state((B, N)),
+            lif_state((B, N)),
             jnp.ones((T, B, N)),
             reset=neurons.delayed(neurons.subtract),
         )
@@ -183,7 +184,7 @@ def test_a_delayed_reset_is_refused_and_the_cure_named():
 @pytest.mark.fast
 def test_forward_mode_is_refused():
     def total(xs):
-        return jnp.sum(lif_scan(LIFParams(0.5, 1.0), neurons.lif_state((B, N)), xs)[1])
+        return jnp.sum(lif_scan(LIFParams(0.5, 1.0), lif_state((B, N)), xs)[1])
 
     with pytest.raises(TypeError, match="forward-mode"):
         jax.jvp(total, (jnp.ones((T, B, N)),), (jnp.ones((T, B, N)),))
@@ -223,4 +224,4 @@ def test_bytes_of_the_compiled_gradient_are_those_documented(flavour, differenti
 def test_membranes_of_another_shape_are_refused():
     params = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
     with pytest.raises(AssertionError, match="one membrane per current"):
-        neurons.lif_scan(params, neurons.lif_state((2, 3)), jnp.zeros((4, 2, 5)))
+        neurons.lif_scan(params, lif_state((2, 3)), jnp.zeros((4, 2, 5)))

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import PSNParams, SlidingPSNParams
+from snnjax.neurons import PSNParams
+from snnjax.neurons.lif import lif_state
+from snnjax.neurons.psn import (
+    SlidingPSNParams,
+    sliding_psn,
+    sliding_psn_scan,
+    sliding_psn_state,
+    sliding_weights,
+)
 from tests.compare import assert_close, assert_equal
 
 T, B, N = 7, 2, 3
@@ -28,8 +36,8 @@ def window(dtype=jnp.float32):
 
 def sliding(order, dtype=jnp.float32):
     """Parameters, a state off rest and currents of a sliding PSN."""
-    weights = neurons.sliding_weights(order).astype(dtype) + draw(order, seed=3, dtype=dtype) / 4
-    state = neurons.sliding_psn_state((B, N), order=order, dtype=dtype)
+    weights = sliding_weights(order).astype(dtype) + draw(order, seed=3, dtype=dtype) / 4
+    state = sliding_psn_state((B, N), order=order, dtype=dtype)
     state = state._replace(inputs=draw(state.inputs.shape, seed=4, dtype=dtype))
     threshold = jnp.asarray([0.3, 0.5, 0.7], dtype)
     return SlidingPSNParams(weights, threshold), state, draw((T, B, N), dtype=dtype)
@@ -102,7 +110,7 @@ def test_a_masked_psn_of_order_t_is_the_lower_triangle_and_learns_nothing_above(
 @pytest.mark.parametrize("order", [1, 2, 4, T + 2])
 def test_a_sliding_psn_is_a_banded_matrix(x64, order):
     params, state, xs = sliding(order, jnp.float64)
-    after, spikes = neurons.sliding_psn_scan(params, state, xs)
+    after, spikes = sliding_psn_scan(params, state, xs)
     currents = np.concatenate([state.inputs, xs])
     h = np.einsum("ts,sbn->tbn", banded(np.asarray(params.weights), T), currents)
     np.testing.assert_array_equal(spikes, h >= np.asarray(params.threshold))
@@ -115,8 +123,8 @@ def test_a_sliding_psn_in_loops_from_rest(x64):
     """`H[t] = sum_i w[i] X[t-k+1+i]` with zeros before t = 0, and the masked PSN it is."""
     order = 3
     params, _, xs = sliding(order, jnp.float64)
-    state = neurons.sliding_psn_state((B, N), order=order, dtype=xs.dtype)
-    _, spikes = neurons.sliding_psn_scan(params, state, xs)
+    state = sliding_psn_state((B, N), order=order, dtype=xs.dtype)
+    _, spikes = sliding_psn_scan(params, state, xs)
     matrix = banded(np.asarray(params.weights), T)[:, order - 1 :]
     h = np.zeros(xs.shape)
     for t, b, n in np.ndindex(*xs.shape):
@@ -132,12 +140,10 @@ def test_a_sliding_psn_in_loops_from_rest(x64):
 def test_it_starts_as_a_lif_neuron_that_forgets(x64):
     """With as many weights as timesteps nothing is forgotten."""
     xs = draw((T, B, N), dtype=jnp.float64)
-    params = SlidingPSNParams(neurons.sliding_weights(T), jnp.asarray(1.0))
-    _, spikes = neurons.sliding_psn_scan(
-        params, neurons.sliding_psn_state((B, N), order=T, dtype=xs.dtype), xs
-    )
+    params = SlidingPSNParams(sliding_weights(T), jnp.asarray(1.0))
+    _, spikes = sliding_psn_scan(params, sliding_psn_state((B, N), order=T, dtype=xs.dtype), xs)
     lif = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
-    rest = neurons.lif_state((B, N), dtype=xs.dtype)
+    rest = lif_state((B, N), dtype=xs.dtype)
     _, expected = neurons.lif_scan(lif, rest, xs, reset=neurons.none)
     np.testing.assert_array_equal(spikes, expected)
     assert spikes.sum() > 0
@@ -172,9 +178,9 @@ def graded(scan, params, state, xs):
 def test_its_steps_under_every_scan_are_its_window(x64, order, dtype, bound):
     """Law 1: outputs equal to the bit, gradients to rounding."""
     case = sliding(order, jnp.dtype(dtype))
-    outputs, gradients = graded(neurons.sliding_psn_scan, *case)
+    outputs, gradients = graded(sliding_psn_scan, *case)
     for scan in SCANS.values() if order > 1 else [memory.store]:
-        stepped = functools.partial(scan, neurons.sliding_psn)
+        stepped = functools.partial(scan, sliding_psn)
         found, found_gradients = graded(stepped, *case)
         assert_equal(found, outputs)
         assert_close(found_gradients, gradients, bound)
@@ -183,18 +189,18 @@ def test_its_steps_under_every_scan_are_its_window(x64, order, dtype, bound):
 def test_forward_mode_is_for_its_steps():
     params, state, xs = sliding(3)
     along = lambda run: jax.jvp(lambda xs: run(params, state, xs)[0].v, (xs,), (xs,))  # noqa: E731
-    _, found = along(functools.partial(memory.store, neurons.sliding_psn))
+    _, found = along(functools.partial(memory.store, sliding_psn))
     assert float(jnp.abs(found).max()) > 0
     with pytest.raises(TypeError, match="forward-mode"):
-        along(neurons.sliding_psn_scan)
+        along(sliding_psn_scan)
 
 
 def test_a_stream_in_pieces_is_the_window():
     params, state, xs = sliding(4)
-    whole = neurons.sliding_psn_scan(params, state, xs)
+    whole = sliding_psn_scan(params, state, xs)
     for cut in (0, 1, 5):
-        middle, first = neurons.sliding_psn_scan(params, state, xs[:cut])
-        after, second = neurons.sliding_psn_scan(params, middle, xs[cut:])
+        middle, first = sliding_psn_scan(params, state, xs[:cut])
+        after, second = sliding_psn_scan(params, middle, xs[cut:])
         assert_equal((after, jnp.concatenate([first, second])), whole)
 
 
@@ -213,7 +219,7 @@ def test_who_looks_where():
     masked = influence(functools.partial(neurons.psn, params._replace(weights=weights)), xs)
     np.testing.assert_array_equal(masked > 0, band > 0)
     params, state, xs = sliding(3)
-    slid = influence(lambda xs: neurons.sliding_psn_scan(params, state, xs)[1], xs)
+    slid = influence(lambda xs: sliding_psn_scan(params, state, xs)[1], xs)
     np.testing.assert_array_equal(slid > 0, band > 0)
 
 
@@ -222,6 +228,6 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="do not fit a window of 6 timesteps.*sliding_psn_scan"):
         neurons.psn(params, xs[:6])
     params, _, xs = sliding(3)
-    state = neurons.sliding_psn_state((B, N), order=4)
+    state = sliding_psn_state((B, N), order=4)
     with pytest.raises(ValueError, match=r"of order 3 has the last 2.*sliding_psn_state"):
-        neurons.sliding_psn_scan(params, state, xs)
+        sliding_psn_scan(params, state, xs)

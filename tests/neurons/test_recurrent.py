@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
-from snnjax.neurons import LIFParams, RecurrentParams, RecurrentState
+from snnjax.neurons import LIFParams
+from snnjax.neurons.lif import lif_state
+from snnjax.neurons.recurrent import Recurrent, RecurrentParams, RecurrentState
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.neurons.cases import case
@@ -22,14 +24,14 @@ def diagonal(weights, outputs):
 
 def start(batch=B, n=N):
     silent = jnp.zeros((batch, n))
-    return RecurrentState(neurons.lif_state((batch, n), dtype=silent.dtype), silent)
+    return RecurrentState(lif_state((batch, n), dtype=silent.dtype), silent)
 
 
 def test_equals_the_loops_and_the_order_of_the_weights_is_from_to(x64):
     rng = np.random.default_rng(0)
     xs, weights = rng.normal(0.4, 0.7, (T, B, N)), rng.normal(0, 0.8, (N, N))
     params = RecurrentParams(LIFParams(0.8, 0.7), jnp.asarray(weights))
-    step = neurons.recurrent(neurons.lif)
+    step = Recurrent(neurons.lif)
     state, spikes = memory.store(step, params, start(), jnp.asarray(xs))
     np.testing.assert_array_equal(spikes, oracle.recurrent_lif(xs, weights, 0.8, 0.7))
     assert_equal(state.outputs, spikes[-1])
@@ -41,7 +43,7 @@ def test_without_weight_it_is_the_neuron_itself(x64, name):
     made = case(name)
     params = RecurrentParams(made.params, jnp.zeros((N, N)))
     state = RecurrentState(made.state, jnp.ones((B, N)))
-    after, outputs = memory.store(neurons.recurrent(made.step), params, state, made.xs)
+    after, outputs = memory.store(Recurrent(made.step), params, state, made.xs)
     expected = memory.store(made.step, made.params, made.state, made.xs)
     assert_equal((after.neuron, outputs), expected)
 
@@ -50,17 +52,17 @@ def test_feedback_arrives_one_step_later():
     weights = jnp.zeros((2, 2)).at[0, 1].set(5.0)
     params = RecurrentParams(LIFParams(0.5, 1.0), weights)
     xs = jnp.zeros((3, 1, 2)).at[0, 0, 0].set(1.0)
-    _, spikes = memory.store(neurons.recurrent(neurons.lif), params, start(1, 2), xs)
+    _, spikes = memory.store(Recurrent(neurons.lif), params, start(1, 2), xs)
     np.testing.assert_array_equal(spikes[:, 0], [[1, 0], [0, 1], [0, 1]])
 
 
 def test_a_connection_of_ones_own(x64):
     rng = np.random.default_rng(1)
     xs, weights = jnp.asarray(rng.normal(0.4, 0.7, (T, B, N))), jnp.asarray([0.5, -1.0, 2.0])
-    own = neurons.recurrent(neurons.lif, connection=diagonal)
+    own = Recurrent(neurons.lif, connection=diagonal)
     runs = [
         memory.store(step, RecurrentParams(LIFParams(0.8, 0.7), w), start(), xs)
-        for step, w in ((own, weights), (neurons.recurrent(neurons.lif), jnp.diag(weights)))
+        for step, w in ((own, weights), (Recurrent(neurons.lif), jnp.diag(weights)))
     ]
     assert_close(runs[0], runs[1], 1e-12)
 
@@ -75,13 +77,13 @@ def test_the_gradient_reaches_the_feedback_weights(x64):
 
 
 def test_equal_arguments_give_equal_steps():
-    assert neurons.recurrent(neurons.lif) == neurons.recurrent(neurons.lif)
+    assert Recurrent(neurons.lif) == Recurrent(neurons.lif)
     bound = bind(neurons.lif, reset=neurons.zero)
-    assert neurons.recurrent(bound) == neurons.recurrent(bind(neurons.lif, reset=neurons.zero))
+    assert Recurrent(bound) == Recurrent(bind(neurons.lif, reset=neurons.zero))
     different = (
-        neurons.recurrent(neurons.lif),
-        neurons.recurrent(neurons.alif),
-        neurons.recurrent(bound),
-        neurons.recurrent(neurons.lif, connection=diagonal),
+        Recurrent(neurons.lif),
+        Recurrent(neurons.alif),
+        Recurrent(bound),
+        Recurrent(neurons.lif, connection=diagonal),
     )
     assert len(set(different)) == len(different)

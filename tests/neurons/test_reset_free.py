@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
+from snnjax.neurons.li import LIParams
+from snnjax.neurons.lif import LIFState
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 from tests.oracle import neurons as oracle
@@ -23,7 +25,7 @@ def case(dtype, *, timesteps=T, margin=True):
     params = neurons.LIFParams(
         jnp.asarray([0.3, 0.6, 0.9], dtype), jnp.asarray([0.4, 0.5, 0.6], dtype)
     )
-    state = neurons.LIFState(jnp.asarray(rng.uniform(0, 0.3, (B, N)), dtype))
+    state = LIFState(jnp.asarray(rng.uniform(0, 0.3, (B, N)), dtype))
     xs = jnp.asarray(rng.normal(0.2, 0.6, (timesteps, B, N)), dtype)
     if margin:
         h = np.asarray(neurons.linear_recurrence(params.decay, state.v, xs))
@@ -80,7 +82,7 @@ def test_membranes_are_those_of_a_threshold_never_reached_and_of_a_leaky_integra
     last, spikes = neurons.lif_scan(far, state, xs)
     assert spikes.sum() == 0
     assert_close(h[-1], last.v, BOUNDS[dtype])
-    _, integrated = memory.store(neurons.li, neurons.LIParams(params.decay), state, xs)
+    _, integrated = memory.store(neurons.li, LIParams(params.decay), state, xs)
     assert_close(h, integrated, BOUNDS[dtype])
 
 
@@ -89,7 +91,7 @@ def test_membranes_are_those_of_a_threshold_never_reached_and_of_a_leaky_integra
 def test_any_length_and_decay(x64, timesteps, decay):
     _, state, xs = case(jnp.float64, timesteps=timesteps, margin=False)
     h = neurons.linear_recurrence(jnp.asarray(decay), state.v, xs)
-    _, expected = memory.store(neurons.li, neurons.LIParams(jnp.asarray(decay)), state, xs)
+    _, expected = memory.store(neurons.li, LIParams(jnp.asarray(decay)), state, xs)
     assert_close(h, expected, 1e-12)
 
 

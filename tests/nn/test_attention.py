@@ -112,7 +112,7 @@ def test_tokens_have_no_order():
 def test_scale_and_threshold_are_the_papers():
     ours = nn.SpikingSelfAttention(D, HEADS, rngs=rngs())
     assert ours.layers[4].scale == 0.125
-    assert dict(ours.layers[5].numbers)["threshold"] == 0.5
+    assert ours.layers[5].model.params.threshold == 0.5
     assert [leaf.size for leaf in jax.tree.leaves(ours.layers[1])] == [3 * D * D]
 
 

@@ -95,7 +95,7 @@ def test_a_time_scan_over_the_whole_network_changes_nothing():
 def test_frames_can_be_run_a_few_at_a_time_layer_by_layer(every):
     """Products of more rows may round otherwise; statistics are the mean over all timesteps."""
     stored, aux, gradients = results(network("time", "step"))
-    scan = memory.recompute(every, inner=memory.whole)
+    scan = memory.recompute(every, inner=memory.sequence)
     chunked, moved, again = results(network("time", "step", time_scan=scan))
     assert_close(chunked, stored, 1e-5)
     assert_close(leaves(again), leaves(gradients), 1e-4)
@@ -104,14 +104,14 @@ def test_frames_can_be_run_a_few_at_a_time_layer_by_layer(every):
 
 def test_a_network_that_runs_at_once_in_time_order_is_that_of_layer_order():
     layer, _, to_layer = results(network("layer", "step"))
-    time, _, to_time = results(network("time", "step", time_scan=memory.whole))
+    time, _, to_time = results(network("time", "step", time_scan=memory.sequence))
     np.testing.assert_array_equal(time, layer)
     assert_close(leaves(to_time), leaves(to_layer), 1e-6)
 
 
 def test_what_a_layer_of_that_name_gives_out_can_be_kept():
     def products(keep):
-        r, scan = rngs(), memory.recompute(2, inner=memory.whole, keep=keep)
+        r, scan = rngs(), memory.recompute(2, inner=memory.sequence, keep=keep)
         layers = nn.Linear(9, 6, rngs=r), nn.LIF(), nn.Linear(6, 5, rngs=r), nn.LIF()
         net = nn.Network(nn.Sequential(*layers), (9,), order="time", time_scan=scan)
         frames, state = sequence((B, 9)), net.initial_state(B)
@@ -133,7 +133,7 @@ def test_the_module_and_its_statistics_leave_as_they_came_in_evaluation():
 
 
 def test_both_orders_are_seen_alike():
-    by_three = memory.recompute(3, inner=memory.whole)
+    by_three = memory.recompute(3, inner=memory.sequence)
     ways = network("layer"), network("time"), network("time", time_scan=by_three)
     kinds = ("spikes", "membrane", "rates")
     taps, *others = (
@@ -214,7 +214,7 @@ def test_an_unknown_tap_is_refused(taps):
     [
         None,
         pytest.param(memory.recompute(3), marks=pytest.mark.slow),
-        pytest.param(memory.recompute(3, inner=memory.whole), marks=pytest.mark.slow),
+        pytest.param(memory.recompute(3, inner=memory.sequence), marks=pytest.mark.slow),
     ],
 )
 def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):

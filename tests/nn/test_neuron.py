@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn
+from snnjax.neurons.li import LIParams
+from snnjax.neurons.lif import LIFState
+from snnjax.neurons.plif import plif_weight
+from snnjax.neurons.recurrent import RecurrentState
 from snnjax.nn.neuron import membranes
 from snnjax.typing import bind
 from tests.compare import assert_close
@@ -31,7 +35,7 @@ def test_no_scan_changes_outputs_or_gradients(kind):
         kind(scan=scan, learn=LEARN[kind])
         for scan in (None, memory.store, memory.recompute(every=3))
     ]
-    if layers[0].whole is None:  # then None is memory.store itself
+    if layers[0].model.sequence is None:  # then None is memory.store itself
         del layers[1]
     results = [run(layer, inputs) for layer in layers]
     for result in results[1:]:
@@ -67,7 +71,7 @@ def test_numbers_are_no_leaves_and_learned_parameters_are():
     assert leaves(nn.LIF(decay=0.3)) == []
     assert leaves(nn.LIF(decay=0.3, learn=("decay",))) == [np.float32(0.3)]
     assert jax.tree.structure(nn.LIF(decay=0.3)) != jax.tree.structure(nn.LIF(decay=0.4))
-    assert float(neurons.plif_weight(0.5)) == pytest.approx(float(leaves(nn.PLIF())[0]))
+    assert float(plif_weight(0.5)) == pytest.approx(float(leaves(nn.PLIF())[0]))
 
 
 def test_learning_an_unknown_parameter_is_an_error_that_names_the_known_ones():
@@ -77,7 +81,7 @@ def test_learning_an_unknown_parameter_is_an_error_that_names_the_known_ones():
 
 def test_a_delayed_reset_falls_back_on_scanning_the_step():
     layer = nn.LIF(reset=neurons.delayed(neurons.subtract))
-    assert layer.whole is None
+    assert layer.model.sequence is None
     stored = nn.LIF(reset=neurons.delayed(neurons.subtract), scan=memory.store)
     inputs = sequence(SHAPE)
     np.testing.assert_array_equal(call(layer, inputs)[0], call(stored, inputs)[0])
@@ -95,8 +99,8 @@ def test_the_membrane_seen_is_the_one_after_the_reset():
 
 def test_the_membrane_is_found_in_any_state():
     v = jnp.ones(3)
-    assert membranes(neurons.LIFState(v)) is v
-    assert membranes(neurons.RecurrentState(neurons.LIFState(v), jnp.zeros(3))) is v
+    assert membranes(LIFState(v)) is v
+    assert membranes(RecurrentState(LIFState(v), jnp.zeros(3))) is v
     assert membranes((v, jnp.zeros(3))) is v
 
 
@@ -107,7 +111,8 @@ def _leak(params, state, current):
 
 
 def test_a_step_of_ones_own_is_a_layer():
-    layer = nn.Neuron(_leak, jnp.zeros, neurons.LIParams(0.5), learn=("decay",), name="leak")
+    model = neurons.Model(_leak, LIParams(0.5), jnp.zeros, name="leak")
+    layer = nn.Neuron(model, learn=("decay",))
     outputs, aux = nn.Sequential(layer)(
         sequence(SHAPE),
         nn.Sequential(layer).initial_state(SHAPE),
@@ -115,13 +120,6 @@ def test_a_step_of_ones_own_is_a_layer():
     )
     assert outputs.shape == (4, *SHAPE)
     assert set(aux.taps) == {"leak0"}
-
-
-KERNELS = {
-    nn.IF: neurons.integrate_fire_kernel,
-    nn.LIF: neurons.lif_kernel,
-    nn.PLIF: neurons.plif_kernel,
-}
 
 
 @pytest.mark.parametrize(
@@ -134,8 +132,8 @@ KERNELS = {
 )
 def test_a_kernel_in_place_of_the_scan_changes_no_value(kind, dtype):
     inputs = sequence(SHAPE, timesteps=4).astype(dtype)
-    interpreted = bind(KERNELS[kind], interpret=True, block=128)
-    layers = [kind(learn=LEARN[kind], **chosen) for chosen in ({}, {"whole": interpreted})]
+    interpreted = bind(neurons.lif_kernel, interpret=True, block=128)
+    layers = [kind(learn=LEARN[kind], **chosen) for chosen in ({}, {"sequence": interpreted})]
     expected, actual = (run(layer, inputs) for layer in layers)
     assert actual.outputs.dtype == dtype
     np.testing.assert_array_equal(actual.outputs, expected.outputs)
@@ -146,11 +144,12 @@ def test_a_kernel_in_place_of_the_scan_changes_no_value(kind, dtype):
 @pytest.mark.fast
 def test_a_kernel_reads_currents_of_two_bytes_as_they_are():
     inputs = sequence(SHAPE, timesteps=4).astype(jnp.bfloat16)
-    whole = bind(neurons.lif_kernel, interpret=True)
-    layer = nn.LIF(whole=whole)
+    kernel = bind(neurons.lif_kernel, interpret=True)
+    layer = nn.LIF(sequence=kernel)
     state = layer.initial_state(SHAPE)
     made = str(jax.make_jaxpr(lambda x: layer(x, state, nn.Call(training=True))[0])(inputs))
     read = next(line for line in made.splitlines() if "pallas_call[" in line)
     assert "bf16[4,8,128]" in read.split("=")[0]
-    assert jax.tree.structure(layer) == jax.tree.structure(nn.LIF(whole=whole))
-    assert nn.LIF(whole=whole, reset=neurons.delayed(neurons.zero)).whole is None
+    assert jax.tree.structure(layer) == jax.tree.structure(nn.LIF(sequence=kernel))
+    delayed = nn.LIF(sequence=kernel, reset=neurons.delayed(neurons.zero))
+    assert delayed.model.sequence is None

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn
+from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
 from snnjax.nn.mixed_precision import MixedStep, mixed
 from snnjax.ops.rounding import add_bias, at_least, narrow, product, widen
 from tests.compare import assert_equal
@@ -84,7 +85,7 @@ def test_the_kernel_gradient_of_a_convolution_is_not_rounded(groups):
 
 def test_a_neuron_between_narrow_arrays_is_that_of_float32():
     currents = jax.random.normal(KEY, (5, 2, 7)).astype(jnp.bfloat16)
-    params, state = neurons.LIFParams(0.5, 1.0), neurons.lif_state((2, 7))
+    params, state = neurons.LIFParams(0.5, 1.0), lif_state((2, 7))
     after, spikes = memory.store(MixedStep(neurons.lif, True), params, state, currents)
     expected = memory.store(neurons.lif, params, state, widen(currents))
     assert spikes.dtype == jnp.bfloat16 and after.v.dtype == jnp.float32
@@ -92,10 +93,10 @@ def test_a_neuron_between_narrow_arrays_is_that_of_float32():
 
 
 def test_its_inverse_goes_with_it():
-    scan = memory.reverse(neurons.lif_inverse(decay=0.5))
+    scan = memory.reverse(lif_inverse(decay=0.5))
     step, undone = mixed(neurons.lif, scan, spiking=True)
     assert undone.inverse.steps == scan.inverse.steps
-    params, state = neurons.LIFParams(0.5, 1.0), neurons.LIFState(jnp.full(3, 0.25))
+    params, state = neurons.LIFParams(0.5, 1.0), LIFState(jnp.full(3, 0.25))
     current = jnp.full(3, 1.5, jnp.bfloat16)
     after, spikes = step(params, state, current)
     assert_equal(undone.inverse(params, after, current, spikes), state)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn
+from snnjax.neurons.lif import LIFState
 from tests.compare import assert_close
 from tests.nn.layers import B, T, call, dyadic, leaves, rngs, run, sequence, weighted
 
@@ -82,14 +83,14 @@ def test_the_gradient_is_that_of_the_long_scan(name, ways, x64):
     layer = group(both(nn.LIF(**options)), scan=scan, shortcuts=SHORTCUTS[ways])
     layer, inputs = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (layer, sequence(FLAT)))
     membrane = jnp.full((B, 3), 0.3)
-    state = nn.State((neurons.LIFState(membrane), ((),) * 6 if ways == "residual" else ((),) * 3))
+    state = nn.State((LIFState(membrane), ((),) * 6 if ways == "residual" else ((),) * 3))
     state = state._replace(statistics=state.neurons[1])
 
     def through(layer, inputs, membrane):
-        start = state._replace(neurons=(neurons.LIFState(membrane), state.neurons[1]))
+        start = state._replace(neurons=(LIFState(membrane), state.neurons[1]))
         return layer(inputs, start, nn.Call(training=True))[0]
 
-    expected = lambda layer, x, v: long_scan(layer, x, neurons.LIFState(v))  # noqa: E731
+    expected = lambda layer, x, v: long_scan(layer, x, LIFState(v))  # noqa: E731
     args = (layer, inputs, membrane)
     outputs, result = gradients(through, *args)
     wanted_outputs, wanted = gradients(expected, *args)

@@ -22,7 +22,7 @@ REVERSE, UNDONE = "time=reverse", "depth=reverse, pack=True"
 TIME_ROOT = "time=recompute(sqrt), pack=True"
 TIME_LEVELS = "time=recompute(sqrt, inner=recompute(1)), pack=True"
 TIME_THREE = "time=recompute(sqrt, inner=recompute(sqrt, inner=recompute(1))), pack=True"
-TIME_WHOLE = "time=recompute(sqrt, inner=whole), pack=True"
+TIME_WHOLE = "time=recompute(sqrt, inner=sequence), pack=True"
 TIME_DEPTH = "time=recompute(sqrt), depth=recompute(1), pack=True"
 
 _LAYER = (PACK, EACH, NAMED, ROOT, LEVELS, UNPACKED, STEPS, BOTH)

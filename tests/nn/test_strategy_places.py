@@ -9,6 +9,7 @@ from flax import nnx
 
 from snnjax import memory, neurons, nn
 from snnjax.memory import Strategy, parse_strategy
+from snnjax.neurons.lif import lif_inverse, lif_state
 from tests.nn.networks import FLAT, NETWORKS
 
 DEPTH = memory.recompute(1)
@@ -174,9 +175,9 @@ def test_a_strategy_over_time_reaches_every_neuron_with_its_own_inverse():
     network = nn.Network(body, (4,))
     found = scans(nn.with_memory(network, Strategy(time=memory.reversal())))
     assert {name: scan.refresh for name, scan in found.items()} == {
-        "if": neurons.integrate_fire_inverse().steps,
-        "lif": neurons.lif_inverse(decay=0.25).steps,
-        "li": neurons.li_inverse(decay=0.8).steps,
+        "if": lif_inverse(decay=1.0).steps,
+        "lif": lif_inverse(decay=0.25).steps,
+        "li": lif_inverse(decay=0.8).steps,
     }
     found = scans(nn.with_memory(network, Strategy(time=memory.reversal(refresh=2))))
     assert {scan.refresh for scan in found.values()} == {2}
@@ -228,7 +229,7 @@ REFUSALS = {
         lambda: of(nn.LIF(decay=1e-9)), "time=reverse", r"forgets.*recompute\(every\)",
     ),
     "a neuron of one's own": (
-        lambda: of(nn.Neuron(neurons.lif, neurons.lif_state, neurons.LIFParams(0.5, 1.0))),
+        lambda: of(nn.Neuron(neurons.Model(neurons.lif, neurons.LIFParams(0.5, 1.0), lif_state))),
         "time=reverse", r"neuron neurons offer no inverse.*recompute\(every\)",
     ),
     "no spikes": (lambda: of(linear(), nn.LI()), "pack=True", "takes spikes; pack='bfloat16'"),

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import neurons, ops
+from snnjax.neurons.lif import lif_state
+from snnjax.neurons.lif_kernel import lif_kernel_packed
 from tests.ops.lowering import KERNEL, lowered
 
 pytestmark = pytest.mark.fast
@@ -47,10 +49,10 @@ def test_without_triton_a_gpu_gets_the_plain_function_too(monkeypatch):
 
 @pytest.mark.parametrize("platform", ["cpu", *KERNEL])
 def test_the_kernel_is_in_the_program_of_its_device_only(platform):
-    state, xs = neurons.lif_state((2, 512)), jnp.ones((3, 2, 512))
+    state, xs = lif_state((2, 512)), jnp.ones((3, 2, 512))
 
     def total(xs):
-        after, (spikes, bits) = neurons.lif_kernel_packed(neurons.LIFParams(0.5, 1.0), state, xs)
+        after, (spikes, bits) = lif_kernel_packed(neurons.LIFParams(0.5, 1.0), state, xs)
         return jnp.sum(spikes) + jnp.sum(after.v), bits
 
     text = lowered(jax.grad(total, has_aux=True), [platform], xs)
@@ -62,7 +64,7 @@ def test_the_kernel_is_in_the_program_of_its_device_only(platform):
 @pytest.mark.parametrize("platform", KERNEL)
 def test_a_batch_of_derivatives_is_lowered_too(platform):
     def total(decay, xs):
-        params, state = neurons.LIFParams(decay, 1.0), neurons.lif_state(xs.shape[1:])
+        params, state = neurons.LIFParams(decay, 1.0), lif_state(xs.shape[1:])
         return jnp.sum(jnp.sin(neurons.lif_kernel(params, state, xs)[1]))
 
     pair = jax.vmap(jax.grad(total, (0, 1)))

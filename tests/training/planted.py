@@ -6,6 +6,7 @@ import functools
 import jax
 
 from snnjax import memory, neurons, nn
+from snnjax.neurons.lif import lif_inverse
 from tests.training import micro
 
 
@@ -16,7 +17,7 @@ def experiment(network):
 
 def wrong_inverse(experiment, rngs):
     """Reverses neurons that reset by subtraction as if they did not reset."""
-    wrong = memory.reverse(neurons.lif_inverse(decay=0.5, reset=neurons.none))
+    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.none))
     return _network(rngs, nn.LIF(decay=0.5, scan=wrong))
 
 

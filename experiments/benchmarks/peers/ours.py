@@ -51,10 +51,10 @@ VARIANTS = {
         "recompute(1, currents)": "recompute(1, keep=('currents',))",
         "recompute(2), pack": "recompute(2), pack=True",
         "recompute(sqrt)": "recompute(sqrt)",
-        "recompute(2, whole)": "recompute(2, inner=whole)",
-        "recompute(5, whole)": "recompute(5, inner=whole)",
-        "recompute(5, whole, linear0)": "recompute(5, inner=whole, keep=('linear0',))",
-        "recompute(5, whole, currents)": "recompute(5, inner=whole, keep=('currents',))",
+        "recompute(2, sequence)": "recompute(2, inner=sequence)",
+        "recompute(5, sequence)": "recompute(5, inner=sequence)",
+        "recompute(5, sequence, linear0)": "recompute(5, inner=sequence, keep=('linear0',))",
+        "recompute(5, sequence, currents)": "recompute(5, inner=sequence, keep=('currents',))",
     }.items()
 }
 

@@ -1,0 +1,127 @@
+"""A neuron model: a step with its parameters, its state at rest and what else is known of it.
+
+`lif_model` and its siblings make the models of this package, `neurons.compat` those of other
+libraries. `nn.Neuron` makes a layer of a model, and `nn.check_model` tests one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from snnjax.typing import Array, Bound, PyTree, Step, bind
+
+__all__ = ["Inverse", "Model", "Parameter", "Refusal", "Sequence", "bind_sequence"]
+
+Parameter: TypeAlias = Array | float
+Inverse: TypeAlias = Callable[..., PyTree]
+Sequence: TypeAlias = Callable[..., tuple[PyTree, PyTree]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Refusal:
+    """A model has no inverse.
+
+    Attributes:
+        reason: text of the ValueError that a reversing scan raises; names the cure.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A neuron: dynamics, parameters and state at rest, compared with `==`.
+
+        step       (params, state, current) -> (state, outputs)       one timestep, [B, ...]
+        sequence   (params, state, currents) -> (state, outputs)      all timesteps, [T, B, ...]
+        inverse    (params, state after, current, outputs) -> state before
+
+    A model is itself a `Step`, so every scan of `snnjax.memory` takes it in place of its step.
+
+    Args:
+        step: pure function of one timestep; fill in its options with `typing.bind`, which
+            compares with `==`.
+        params: NamedTuple of numbers and arrays that broadcast against one timestep.
+        initial_state: `(shape) -> state` at rest, for currents of shape `(B, ...)`.
+        sequence: equal in value to scanning `step`, with a derivative of its own; None scans the
+            step.
+        inverse: undoes one step. May have `steps`, the number of steps it can undo in a row (None
+            is any number), and `fixed`, the names of parameters whose values that number rests
+            on. A `Refusal` gives the reason why there is no inverse; None gives none.
+        spiking: True if every output is exactly 0 or 1; such outputs can be kept as bits.
+        rest: offset of the membrane potential in another library's model, theirs = ours + `rest`.
+        name: name of the layer in taps.
+
+    Example:
+        model = neurons.lif_model(decay=0.9)
+        state = model.initial_state((B, N))
+        state, spikes = memory.recompute(8)(model.step, model.params, state, currents)
+
+        own = neurons.Model(my_step, MyParams(decay=0.9), jnp.zeros)
+        layer = nn.Neuron(own, scan=memory.recompute(8), learn=("decay",))
+    """
+
+    step: Step
+    params: Any
+    initial_state: Callable[..., PyTree]
+    sequence: Sequence | None = None
+    inverse: Inverse | Refusal | None = None
+    spiking: bool = True
+    rest: float = 0.0
+    name: str = "neuron"
+
+    def __call__(self, params: PyTree, state: PyTree, current: Array) -> tuple[PyTree, Array]:
+        """One timestep of `step`."""
+        return self.step(params, state, current)
+
+    def require_inverse(self) -> Inverse:
+        """The inverse, where the model has one.
+
+        Raises:
+            ValueError: the model has no inverse; the message gives the reason and the cure.
+        """
+        if self.inverse is None:
+            raise ValueError(f"{self.name} neurons offer no inverse: use memory.recompute(every)")
+        if isinstance(self.inverse, Refusal):
+            raise ValueError(self.inverse.reason)
+        return self.inverse
+
+    def with_learned(self, names: tuple[str, ...]) -> Model:
+        """The same model for training these parameters.
+
+        Training moves a learned parameter away from the value that bounds the inverse's number of
+        steps, so an inverse that rests on one of `names` becomes a `Refusal`.
+        """
+        learned = [name for name in getattr(self.inverse, "fixed", ()) if name in names]
+        if not learned:
+            return self
+        return dataclasses.replace(self, inverse=unknown_parameter(learned[0]))
+
+
+def unknown_parameter(name: str) -> Refusal:
+    """The refusal of an inverse whose number of steps depends on a parameter without a value."""
+    return Refusal(
+        f"the {name} is not known beforehand (it is learned or traced), so neither is the number "
+        "of steps that can be undone: use memory.recompute(every)"
+    )
+
+
+def bind_sequence(function: Sequence, *, reset: Any, **options: Any) -> Sequence | None:
+    """A whole-sequence function with the options of the step.
+
+    Args:
+        function: such as `lif_scan`, or `bind(lif_kernel, block=256)`, which keeps its options.
+        reset: of the step.
+        options: the step's other options.
+
+    Returns:
+        The bound function; None for a delayed reset, which the hand-written derivatives do not
+        serve.
+    """
+    if reset.delay:
+        return None
+    if isinstance(function, Bound):
+        function, options = function.function, {**dict(function.options), **options}
+    return bind(function, reset=reset, **options)

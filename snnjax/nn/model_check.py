@@ -1,0 +1,103 @@
+"""The laws of a neuron model, checked in one call: no memory strategy changes a value."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from snnjax import memory
+from snnjax.neurons import Model
+from snnjax.typing import Array, PyTree, Scan
+
+__all__ = ["check_model"]
+
+
+def check_model(
+    model: Model,
+    shape: tuple[int, ...] = (2, 8),
+    *,
+    timesteps: int = 12,
+    currents: Array | None = None,
+    state: PyTree = None,
+    bound: float = 1e-5,
+    tolerance: float = 1e-2,
+) -> list[str]:
+    """Faults of a neuron model; none of a model that every scan of `snnjax.memory` serves.
+
+        outputs     of each scan equal those of memory.store bit for bit
+        gradients   of params, state and currents agree with those of memory.store
+        inverse     a rebuilt state is within `tolerance`
+        causality   outputs at t have no gradient by currents after t
+        spiking     outputs of a spiking model are 0 or 1, and some are 1
+
+    The scans are `store`, `recompute` with one and with two levels, the model's whole-sequence
+    function by itself and inside of `recompute`, and `reverse` by the model's inverse, refreshed at
+    every step and as seldom as the inverse allows.
+
+    Args:
+        model: yours or one of `snnjax.neurons`.
+        shape: `(B, ...)`, shape of one timestep of currents.
+        timesteps: number of timesteps.
+        currents: `[timesteps, B, ...]` that make the neurons fire; None draws normal ones of mean
+            0.3 and standard deviation 0.6.
+        state: before the first timestep; None is the state at rest.
+        bound: largest relative difference of gradients for scans without an inverse.
+        tolerance: largest error of a rebuilt state, as a share of its magnitude; four times as much
+            bounds the gradients of a reversing scan.
+
+    Returns:
+        One sentence per fault.
+
+    Example:
+        assert not nn.check_model(neurons.Model(my_step, MyParams(decay=0.9), jnp.zeros))
+    """
+    if currents is None:
+        draws = np.random.default_rng(0).normal(0.3, 0.6, (timesteps, *shape))
+        currents = jnp.asarray(draws, jnp.float32)
+    state = model.initial_state(currents.shape[1:]) if state is None else state
+    params = jax.tree.map(jnp.asarray, model.params)
+    arguments = (model, params, state, currents)
+    found = memory.check(_scans(model), *arguments, bound=bound, repeats=0)
+    if callable(model.inverse):
+        reversing = _reversing(model, len(currents))
+        options = {"bound": 4 * tolerance, "tolerance": tolerance, "repeats": 0}
+        found += memory.check(reversing, *arguments, **options)
+    faults = [f"{one.name}: {fault}" for one in found for fault in one.faults]
+    outputs = memory.store(*arguments)[1]
+    if model.spiking and not bool(jnp.all((outputs == 0) | (outputs == 1))):
+        faults.append("spiking: an output is neither 0 nor 1; make the model with spiking=False")
+    if model.spiking and not bool(jnp.any(outputs == 1)):
+        faults.append("spiking: no neuron fired; give currents above the threshold")
+    return faults + _acausal(*arguments)
+
+
+def _scans(model: Model) -> dict[str, Scan]:
+    scans: dict[str, Scan] = {
+        "recompute(1)": memory.recompute(1),
+        "recompute(5)": memory.recompute(5),
+        "recompute(6, inner=recompute(2))": memory.recompute(6, inner=memory.recompute(2)),
+    }
+    if model.sequence is not None:
+        scans["sequence"] = memory.sequence
+        scans["recompute(5, inner=sequence)"] = memory.recompute(5, inner=memory.sequence)
+    return scans
+
+
+def _reversing(model: Model, timesteps: int) -> dict[str, Scan]:
+    inverse = model.require_inverse()
+    seldom = min(getattr(inverse, "steps", None) or timesteps, timesteps)
+    return {f"reverse(refresh={n})": memory.reverse(inverse, refresh=n) for n in {1, seldom}}
+
+
+def _acausal(model: Model, params: Any, state: Any, currents: Array) -> list[str]:
+    """Scanning a step is causal; a whole-sequence function may not be."""
+    if model.sequence is None:
+        return []
+    middle, sequence = len(currents) // 2, model.sequence
+    past = lambda xs: jnp.sum(sequence(params, state, xs)[1][:middle])  # noqa: E731
+    if bool(jnp.any(jax.jit(jax.grad(past))(currents)[middle:] != 0)):
+        return [f"sequence: outputs before timestep {middle} depend on later currents"]
+    return []
