@@ -26,8 +26,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, State, replace, Call, MemoryRequest, Placed
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF

@@ -27,7 +27,7 @@ from flax import nnx
 
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
-from snnjax.nn.contract import Aux, State, Call
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF

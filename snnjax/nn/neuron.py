@@ -18,8 +18,8 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.neurons import Model
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import mixed
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import is_narrow

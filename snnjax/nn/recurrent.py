@@ -11,7 +11,7 @@ from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
 from snnjax.ops.rounding import at_least, narrow, product
-from snnjax.typing import Array, Scan, Step, bind, Key
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
 

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, State, replace, Call, MemoryRequest, Placed
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
