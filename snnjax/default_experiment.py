@@ -52,7 +52,7 @@ def dataset(experiment):
 def encode(experiment, inputs, key):
     """Pixels as a constant current; in training, each digit is moved by up to a pixel."""
     if key is not None:
-        inputs = data.random_crop(key, inputs, padding=1)
+        inputs = data.augmentation.random_crop(key, inputs, padding=1)
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 
 

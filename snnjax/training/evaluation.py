@@ -53,7 +53,7 @@ def evaluate(
     Args:
         step: `eval_step` with its program, compiled.
         state: What to judge.
-        loader: On what, from `data.evaluation_loader`.
+        loader: Every example once: `data.Loader(split, ..., shuffle=False, drop_last=False)`.
         mesh: The devices of `step`.
     """
     numbers = range(loader.steps_per_epoch)

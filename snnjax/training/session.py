@@ -154,7 +154,7 @@ def _prepare_learner(
         answer = compiled(respond, judged, donate=False)
         train = compiled(learn_step, feed(loader, 0, mesh), donate=True) if training else None
     some = dataset.train.take(np.arange(min(experiment.assign, len(dataset.train))))
-    assigning = data.evaluation_loader(some, batch_size=len(judged.labels))
+    assigning = data.Loader(some, batch_size=len(judged.labels), shuffle=False, drop_last=False)
 
     def settle(state: TrainState) -> TrainState:
         numbers = range(assigning.steps_per_epoch)
@@ -172,7 +172,9 @@ def _evaluation_loader(experiment: Experiment, dataset: data.Dataset, mesh: Mesh
     """
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
     unit = shares(mesh) * experiment.clips
-    return data.evaluation_loader(dataset.test, batch_size=max(size - size % unit, unit))
+    return data.Loader(
+        dataset.test, batch_size=max(size - size % unit, unit), shuffle=False, drop_last=False
+    )
 
 
 def load_dataset(experiment: Experiment) -> data.Dataset:
