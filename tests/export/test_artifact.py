@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from snnjax import export, readout
+from snnjax.export.artifact import WindowArtifact
+from snnjax.export.errors import PlatformError
 from tests.export import cases
 
 ALONE = """
@@ -65,7 +67,7 @@ def test_it_runs_where_nothing_of_the_training_code_can_be_imported(
 
 def test_one_artifact_takes_batches_of_any_size(source, window):
     artifact = export.load(window)
-    assert isinstance(artifact, export.WindowArtifact)
+    assert isinstance(artifact, WindowArtifact)
     for batch in (1, 2, 6):
         given = cases.inputs(batch, seed=batch)
         np.testing.assert_array_equal(artifact(given), cases.answer(source, given))
@@ -142,7 +144,7 @@ def test_weights_can_be_replaced(tmp_path, source, window):
 @pytest.mark.fast
 def test_an_artifact_for_other_machines_names_both_ways_out(tmp_path, source):
     path = export.save(tmp_path / "a", source, platforms=("cuda", "tpu"))
-    with pytest.raises(export.PlatformError, match="runs on cuda,tpu and this process computes on"):
+    with pytest.raises(PlatformError, match="runs on cuda,tpu and this process computes on"):
         export.load(path)
 
 

@@ -15,7 +15,7 @@ from tests.export import cases
 
 
 def test_the_weights_are_all_that_an_answer_depends_on(source):
-    named = functions.weights_of(source)
+    named = functions.named_weights(source)
     leaves = jax.tree.leaves((source.network, source.statistics))
     assert len(named) == len(leaves) and sum(x.size for x in named.values()) == sum(
         x.size for x in leaves
@@ -24,7 +24,7 @@ def test_the_weights_are_all_that_an_answer_depends_on(source):
 
 
 def test_frames_have_a_shape_before_anything_is_computed(source):
-    frames = functions.frame_of(source)
+    frames = functions.frame_shape(source)
     assert frames.shape == (cases.T, *cases.SHAPE) and frames.dtype == jnp.float32
 
 
