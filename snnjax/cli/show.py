@@ -102,7 +102,7 @@ def _learned(run: training.Run, session: training.Session, state: training.Train
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == learner.network.inputs:
         weights = plasticity.float_weights(learner.network, state.params["weights"])
-        figure = viz.receptive_fields(weights, (height, width))
+        figure = viz.plasticity.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]
         sections["receptive_fields"] = ("Receptive fields", text, figure)
     return sections
