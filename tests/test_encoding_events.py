@@ -1,4 +1,4 @@
-"""Laws of event frames: events are conserved, slices are even, no frame depends on later events."""
+"""Laws of event frames: conservation, even slices, causality."""
 
 import functools
 import tarfile

@@ -1,4 +1,4 @@
-"""Slices of recordings: which events, on which clock; clips evenly spread; ways to drop events."""
+"""Slices of recordings: selected events and their clock, even clips, EventDrop."""
 
 import numpy as np
 import pytest
@@ -91,7 +91,7 @@ def test_frames_of_a_slice_keep_its_clock():
 
 
 def drops(count=400, **options):
-    """What EventDrop keeps of `dense`, as boolean arrays, many draws."""
+    """Masks of the events of `dense` that EventDrop keeps, for many draws."""
     events, rng = dense(), np.random.default_rng(3)
     number = {tuple(row): i for i, row in enumerate(events)}
     assert len(number) == len(events)
@@ -105,7 +105,7 @@ def drops(count=400, **options):
 
 
 def _kind(events, kept):
-    """Which of the four ways can have left these events."""
+    """Ways of EventDrop, of four, that are consistent with a mask."""
     if kept.all():
         return "nothing"
     lost = np.flatnonzero(~kept)

@@ -1,4 +1,4 @@
-"""Lists of spikes are independent Poisson trains, and padding is no spike."""
+"""Spike lists: independent Poisson trains, padding without spikes."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Spike functions: exactly Heaviside forward, exactly the stated slope backward, at every order."""
+"""Spike functions: Heaviside forward, stated slope backward, at every order."""
 
 import math
 

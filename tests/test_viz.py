@@ -1,4 +1,4 @@
-"""Pictures: what they show and say, that they touch nothing global, and the page they go on."""
+"""Pictures: content, labels, no global state, and the HTML page."""
 
 import html.parser
 import subprocess
@@ -40,7 +40,7 @@ def pictures():
 
 
 def words(figure) -> str:
-    """Every text in a figure."""
+    """All texts in a figure."""
     import matplotlib.text
 
     return "\n".join(t.get_text() for t in figure.findobj(matplotlib.text.Text))

@@ -1,4 +1,4 @@
-"""Receptive fields: every neuron in its place, strong weights dark."""
+"""Receptive fields: positions of neurons, and scale of grey."""
 
 import numpy as np
 import pytest

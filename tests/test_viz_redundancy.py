@@ -1,4 +1,4 @@
-"""Pictures of redundancy: what they show, what they leave out, and what they refuse."""
+"""Pictures of redundancy: content, selection and errors."""
 
 import numpy as np
 import pytest
@@ -50,7 +50,7 @@ def test_every_picture_is_drawn_without_a_warning_and_repeats_byte_for_byte(tmp_
 
 
 def test_maps_stand_at_their_timestep_and_channels_by_their_rate():
-    """The mosaic is cut again: each tile is the map of that timestep and rank."""
+    """Cuts the mosaic: each tile must be the map of its timestep and rank."""
     maps = features()
     image = viz.redundancy.spike_features(maps).axes[0].images[0].get_array()
     ranked = np.argsort(-maps.mean((0, 1, 2)))

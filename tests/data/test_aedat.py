@@ -1,4 +1,4 @@
-"""AEDAT 2.0 and 3.1: what an independent writer wrote is read back, and damage is named."""
+"""AEDAT 2.0 and 3.1: round trips through an independent writer, and errors for damaged files."""
 
 import struct
 

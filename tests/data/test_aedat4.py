@@ -1,4 +1,4 @@
-"""AEDAT 4 through its decoder: the counts of a real recording, and what is refused."""
+"""AEDAT 4 through its decoder: counts of a real recording, and errors."""
 
 import sys
 
@@ -64,7 +64,7 @@ def test_without_the_decoder_the_error_says_what_to_install(monkeypatch):
 
 
 class _Decoder:
-    """A stand-in for two cameras in one file, which the real sample is not."""
+    """Fake decoder of a file with two cameras; the real sample has one."""
 
     def __init__(self, path):
         del path

@@ -1,4 +1,4 @@
-"""Files come from a folder or from the archives in it, and a broken archive is named."""
+"""Files of a folder or of the archives in it, and errors for broken archives."""
 
 import io
 import tarfile

@@ -1,4 +1,4 @@
-"""A user's own arrays, in memory and from a file."""
+"""Data sets of a user's own arrays, in memory and from a file."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Augmentation: pure, explicit in its key, and the same for an example whatever is beside it."""
+"""Augmentation: a pure function of the key, independent of the other examples."""
 
 import jax
 import jax.numpy as jnp

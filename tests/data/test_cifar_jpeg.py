@@ -1,4 +1,4 @@
-"""The JPEG copy of CIFAR-10: named as such, complete or refused."""
+"""The JPEG copy of CIFAR-10: its name, and errors for incomplete copies."""
 
 import io
 from pathlib import PurePosixPath

@@ -1,4 +1,4 @@
-"""The embedded digits: offline, and divided once and for all."""
+"""The embedded digits: offline, with a fixed split."""
 
 import hashlib
 import importlib.util

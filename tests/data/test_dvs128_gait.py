@@ -1,4 +1,4 @@
-"""DVS128-Gait: lines of text to events, the layout of the set, and what is refused."""
+"""DVS128-Gait: text parser, folder layout, errors."""
 
 import hypothesis
 import numpy as np

@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of the asked size, uniform places, one key per image."""
+"""Random erasing: size and position of the rectangles, one key per image."""
 
 import functools
 

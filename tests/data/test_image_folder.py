@@ -1,4 +1,4 @@
-"""A folder of images: found at once, decoded late, batches repeatable."""
+"""Image folder: listing without decoding, decoding on access, reproducible batches."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""Views of an image: the middle of it, random crops, and files that are no image."""
+"""Image views: central and random crops, and errors for files that are no image."""
 
 import collections
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.fast
 
 
 def gradient(width, height):
-    """Red is the column, green the row: a crop tells where it was."""
+    """Image whose red channel is the column and green the row: a crop reveals its position."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(width), np.arange(height)[:, None]
     return pixels
@@ -59,7 +59,7 @@ def test_random_crops_keep_to_their_ranges_and_reach_all_places():
 
 
 def test_random_crops_are_uniform_in_area_and_even_in_ratio():
-    """As small as these, each draw fits."""
+    """Ranges so small that the first draw always fits."""
     view, rng = ImageView(size=8, resize=8, area=(0.1, 0.3)), np.random.default_rng(0)
     boxes = np.array([view.box((120, 100), rng) for _ in range(2000)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -73,7 +73,7 @@ def test_random_crops_are_uniform_in_area_and_even_in_ratio():
     ("size", "box"), [((300, 30), (130, 0, 170, 30)), ((9, 90), (0, 39, 9, 51))]
 )
 def test_where_no_crop_fits_the_middle_is_taken(size, box):
-    """The whole of so long an image has no admissible ratio."""
+    """The image is too long for any admissible crop of its full area."""
     view = ImageView(size=8, resize=8, area=(1.0, 1.0))
     assert view.box(size, np.random.default_rng(0)) == box
 
@@ -89,7 +89,7 @@ def test_a_random_crop_is_what_its_box_says(tmp_path):
 
 
 def broken(folder):
-    """Files that Pillow refuses in different ways."""
+    """Files for which Pillow raises different errors."""
     cut = write(
         folder / "cut.jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     )

@@ -1,4 +1,4 @@
-"""ImageNet's layout, on a few files: complete or refused."""
+"""ImageNet's folder layout on a few files, and errors."""
 
 import numpy as np
 import pytest

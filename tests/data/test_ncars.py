@@ -1,4 +1,4 @@
-"""N-CARS: DAT files to events, the layout of the set, and what is refused."""
+"""N-CARS: DAT parser, folder layout, errors."""
 
 import hypothesis
 import numpy as np

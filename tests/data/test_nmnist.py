@@ -1,4 +1,4 @@
-"""N-MNIST: bytes to events, both layouts, and what is refused."""
+"""N-MNIST: ATIS parser, both folder layouts, errors."""
 
 import functools
 import tarfile

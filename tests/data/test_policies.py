@@ -1,4 +1,4 @@
-"""Policies: what each operation does at a strength, how often it comes, and one key per image."""
+"""Augmentation policies: effect and frequency of each operation, one key per image."""
 
 import functools
 
@@ -19,14 +19,14 @@ def pixels(count=16):
 
 @functools.partial(jax.jit, static_argnames="count")
 def rand_augment(key, images, probability=0.5, deviation=0.5, *, count=1):
-    """One compilation for all strengths."""
+    """`rand_augment`, compiled once for all strengths."""
     options = {"probability": probability, "deviation": deviation, "count": count}
     return data.augmentation.rand_augment(key, images, **options)
 
 
 @functools.cache
 def operate():
-    """Every operation of `rand_augment` at a level, on one image."""
+    """All operations of `rand_augment` at one level, on one image."""
     image = pixels()[0].astype(jnp.float32)
     each = lambda number, level: augmentation.apply_operation(  # noqa: E731
         image, number, level, jnp.float32(1), fill=128.0

@@ -1,4 +1,4 @@
-"""Names, where they are looked for, and what an error tells the user to do."""
+"""Data set names, search order, and the advice in error messages."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""TFDS without TensorFlow: read array_record, know each set by its content, close the name trap."""
+"""TFDS without TensorFlow: array_record, fingerprints, and the confusion of file names."""
 
 import importlib.util
 import io

@@ -1,4 +1,4 @@
-"""Loading and calling an artifact, with nothing of the training code at hand."""
+"""Loading and calling an artifact without the training code."""
 
 import os
 import shutil
@@ -125,7 +125,7 @@ def test_a_state_of_another_batch_or_network_is_refused(streaming):
 
 
 def test_weights_can_be_replaced(tmp_path, source, window):
-    """By those of another training of the same network, from any tool that writes the format."""
+    """Weights of another training of the same network, from any tool that writes safetensors."""
     other = cases.source(cases.network(seed=9), statistics=source.statistics)
     parts = {"statistics": other.statistics}
     net = export.save_weights(tmp_path / "net", other.network)
@@ -150,7 +150,7 @@ def test_an_artifact_for_other_machines_names_both_ways_out(tmp_path, source):
 
 @pytest.mark.fast
 def test_a_program_that_is_not_what_the_manifest_says(copy, streaming):
-    """Each file is whole, and they are of two artifacts."""
+    """Every file is intact, but they belong to two artifacts."""
     shutil.copy(streaming / "program.jax_export", copy)
     cases.replace_file(copy, "program.jax_export", (copy / "program.jax_export").read_bytes())
     with pytest.raises(export.ArtifactError, match="is none of kind window"):

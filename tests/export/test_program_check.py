@@ -1,4 +1,4 @@
-"""What a program may do: programs that call out are refused before anything of them runs."""
+"""Program check: programs that call out of XLA are refused before they run."""
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,13 @@ CALLBACK = "xla_ffi_python_cpu_callback"
 
 
 def calling(target):
-    """JAX does not export its callbacks; whoever means harm names their target."""
+    """Program with a custom call: JAX refuses to export callbacks, an attacker names the target."""
     function = lambda x: jax.ffi.ffi_call(target, FLOATS)(x, index=np.uint64(0))  # noqa: E731
     return exported(function, targets=[target])
 
 
 class Program:
-    """Text in place of a program that JAX would not print."""
+    """Fake program with a text that JAX would not print."""
 
     def __init__(self, text, effects=()):
         self.text, self.ordered_effects, self.unordered_effects = text, effects, ()
@@ -85,7 +85,7 @@ def test_effects_are_refused():
 
 
 def test_an_artifact_with_such_a_program_is_refused_on_loading(copy):
-    """Its digests fit: who changes a file changes the manifest too."""
+    """The digests fit: an attacker changes the manifest too."""
     cases.replace_file(copy, "program.jax_export", calling(CALLBACK).serialize())
     with pytest.raises(export.ArtifactError, match="does more than arithmetic .*callback"):
         export.load(copy)

@@ -1,4 +1,4 @@
-"""Bytes of safetensors: every type the format knows, bit for bit, and what is refused."""
+"""safetensors: every supported dtype bit for bit, and errors."""
 
 import pathlib
 

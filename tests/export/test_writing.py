@@ -1,4 +1,4 @@
-"""Writing: the folder is there as a whole or not at all, and says nothing of who wrote it."""
+"""Writing: atomic, reproducible, and free of machine paths."""
 
 import json
 import pathlib

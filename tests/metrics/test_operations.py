@@ -1,4 +1,4 @@
-"""Synaptic operations: the published definition, done literally, gives the same counts."""
+"""Synaptic operations: agreement with the published definition, implemented literally."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def binary(array):
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_counts_are_those_of_the_layer_run_on_ones(name):
-    """Binarise inputs and weights, leave out the bias, run the layer, sum what comes out."""
+    """Reference: binarise inputs and weights, run the layer without bias, sum the outputs."""
     shape, window, options = GEOMETRIES[name]
     inputs, kernel = sparse(0, (3, 2, *shape)), sparse(1, window)
     folded = inputs.reshape(-1, *shape)
@@ -88,7 +88,7 @@ def test_what_inputs_are_is_told_per_timestep_and_example():
 
 
 def test_checksums_tell_values_and_places_apart():
-    """A spike that moves by any power of two, a sign, a permutation; 0 and -0 are one value."""
+    """The checksum detects moved spikes, signs and permutations; 0 and -0 are equal."""
     size = 2048
     rows = [np.zeros(size), np.ones(size), -np.ones(size), np.arange(size), np.arange(size)[::-1]]
     rows += [np.eye(1, size, place)[0] for place in (0, 1, 256, 512, 1024, 2047)]

@@ -1,4 +1,4 @@
-"""Products of attention, counted one by one in NumPy."""
+"""Attention products: agreement with a NumPy loop."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from snnjax import metrics
 
 
 def one_by_one(q, k, v):
-    """Products whose factors are both not zero, of one head: `[N, d]` each."""
+    """Counts products of two nonzero factors, for one head with arrays `[N, d]`."""
     tokens, size = q.shape
     inner, left = (k.T @ v, q) if size <= tokens else (q @ k.T, None)
     first = sum(

@@ -1,4 +1,4 @@
-"""Sparsities and membrane updates by their published definitions."""
+"""Sparsities and membrane updates: agreement with their published definitions."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Inputs made on request: repeatable from the seed and the step, other ones each epoch."""
+"""Lazy inputs: reproducible from seed and step, different in each epoch."""
 
 import dataclasses
 
