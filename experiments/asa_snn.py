@@ -81,8 +81,8 @@ def encode(experiment, inputs, key):
     else:
         frames, padding = moved(data.rescale(inputs, 1 / 255), experiment.timesteps), 1
     if key is not None:
-        shift = functools.partial(data.random_crop, key, padding=padding)
-        frames = data.through_time(shift, frames)
+        shift = functools.partial(data.augmentation.random_crop, key, padding=padding)
+        frames = data.augmentation.map_recordings(shift, frames)
     return jax.vmap(data.patches)(encoding.frames(frames))
 
 

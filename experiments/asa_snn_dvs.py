@@ -63,7 +63,7 @@ def dataset(experiment):
     test = data.clips(test, count=experiment.clips, duration=duration)
     to_frames = functools.partial(frames, experiment, duration=duration)
     kept = dataclasses.replace(whole, train=train, test=test)
-    return data.transformed(kept, to_frames, threads=experiment.threads)
+    return data.map_inputs(kept, to_frames, threads=experiment.threads)
 
 
 def frames(experiment, events, rng, *, duration):

@@ -57,7 +57,7 @@ def dataset(experiment):
 def encode(experiment, inputs, key):
     """The standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
-        inputs = data.augment(key, inputs)
+        inputs = data.augmentation.crop_and_flip(key, inputs)
     mean, deviation = COLOURS[CLASSES[experiment.source]]
     images = (data.rescale(inputs, 1 / 255) - jnp.array(mean)) / jnp.array(deviation)
     return encoding.direct(images, timesteps=experiment.timesteps)

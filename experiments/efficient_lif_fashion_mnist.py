@@ -40,7 +40,7 @@ def encode(experiment, inputs, key):
     """Standardised patches as a constant current, `[T, B, 14, 14, 4]`; mirrored in training."""
     images = (data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION
     if key is not None:
-        images = data.random_flip(key, images)
+        images = data.augmentation.random_flip(key, images)
     return encoding.direct(data.patches(images), timesteps=experiment.timesteps)
 
 

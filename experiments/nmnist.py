@@ -65,8 +65,8 @@ def encode(experiment, inputs, key):
     """
     frames = jnp.log1p(inputs.astype(jnp.float32))
     if key is not None and experiment.shift:
-        shift = functools.partial(data.random_crop, key, padding=experiment.shift)
-        frames = data.through_time(shift, frames)
+        shift = functools.partial(data.augmentation.random_crop, key, padding=experiment.shift)
+        frames = data.augmentation.map_recordings(shift, frames)
     frames = encoding.frames(frames)
     return jax.vmap(data.patches)(frames) if experiment.architecture != "conv" else frames
 

@@ -98,7 +98,7 @@ def encode(experiment, inputs, key):
     """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
     images = data.rescale(inputs, 1 / 255)
     if key is not None:
-        images = data.random_flip(key, images)
+        images = data.augmentation.random_flip(key, images)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

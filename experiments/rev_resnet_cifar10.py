@@ -44,7 +44,7 @@ def encode(experiment, inputs, key):
     """Standardised 2x2 patches as a constant current, `[T, B, 16, 16, 12]`."""
     images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
     if key is not None:
-        images = data.augment(key, images)
+        images = data.augmentation.crop_and_flip(key, images)
     return encoding.direct(data.patches(images), timesteps=experiment.timesteps)
 
 

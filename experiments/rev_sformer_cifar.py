@@ -61,11 +61,11 @@ def encode(experiment, inputs, key):
     """The standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
         flip, change, erase = jax.random.split(key, 3)
-        inputs = data.random_flip(flip, inputs)
-        inputs = data.rand_augment(change, inputs, count=1, deviation=0.4, fill=FILL)
+        inputs = data.augmentation.random_flip(flip, inputs)
+        inputs = data.augmentation.rand_augment(change, inputs, count=1, deviation=0.4, fill=FILL)
     images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
     if key is not None:
-        images = data.random_erasing(erase, images)
+        images = data.augmentation.random_erasing(erase, images)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

@@ -7,7 +7,7 @@ two polarities (frames of 8 bits in memory: 3.3 GB of CIFAR10-DVS at 10 timestep
 Li, Liu, Ji, Li, Shi, "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", 2017, the
 last tenth of each class for testing; Amir et al., "A Low Power, Fully Event-Based Gesture
 Recognition System", 2017, by its own lists. In training a flip (in the recipe for gestures too,
-though it makes a left hand a right one), one of six operations (`data.trivial_augment`), and mixup
+though it makes a left hand a right one), one of six operations (`trivial_augment`), and mixup
 of 0.5 of every other batch until epoch 75.
 Network: RevSResNet24 (260 thousand parameters) or, `--architecture former`, RevSFormer-2-256 (2.57
 million, 16 heads); LIF neurons with a time constant of 1.5; rate readout. `--baseline` trains the
@@ -42,6 +42,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax import data, encoding, models, training
+from snnjax.data.augmentation import map_recordings, random_flip, trivial_augment
 
 CLASSES = {"cifar10_dvs": 10, "dvs128_gesture": 11}
 SHAPE = (128, 128, 2)
@@ -76,8 +77,8 @@ def encode(experiment, inputs, key):
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
-        both = lambda images: data.trivial_augment(change, data.random_flip(flip, images))  # noqa: E731
-        inputs = data.through_time(both, inputs)
+        both = lambda images: trivial_augment(change, random_flip(flip, images))  # noqa: E731
+        inputs = map_recordings(both, inputs)
     return encoding.frames(inputs.astype(jnp.float32))
 
 

@@ -6,7 +6,7 @@ read: the released one is for ImageNet, and the authors say of events that runs 
 and used the TET loss. What follows is put together: [infer] optimizer, schedule and smoothing are
 those for ImageNet.
 Data: as in `experiments/rev_snn_dvs.py`, 8 frames of equally many events; in training one of six
-operations (`data.trivial_augment`) and a flip, as released. The released reader of CIFAR10-DVS is
+operations (`trivial_augment`) and a flip, as released. The released reader of CIFAR10-DVS is
 not followed: its training examples include the test examples, and its crops to 64x64 are made in
 training only.
 Network: levels of 32, 64, 128 and 256 channels, 10.2 million parameters, one spike classifier for
@@ -35,6 +35,7 @@ import numpy as np
 import optax
 
 from snnjax import data, encoding, losses, models, training
+from snnjax.data.augmentation import map_recordings, random_flip, trivial_augment
 
 CLASSES = {"cifar10_dvs": 10, "dvs128_gesture": 11}
 
@@ -66,8 +67,8 @@ def encode(experiment, inputs, key):
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
-        both = lambda images: data.random_flip(flip, data.trivial_augment(change, images))  # noqa: E731
-        inputs = data.through_time(both, inputs)
+        both = lambda images: random_flip(flip, trivial_augment(change, images))  # noqa: E731
+        inputs = map_recordings(both, inputs)
     return encoding.frames(inputs.astype(jnp.float32))
 
 

@@ -44,7 +44,7 @@ def encode(experiment, inputs, key):
     """The image once, standardised, padded, `[1, B, 32, 32, 1]`; mirrored at random in training."""
     images = (data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION
     if key is not None:
-        images = data.random_flip(key, images)
+        images = data.augmentation.random_flip(key, images)
     padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=-MEAN / DEVIATION)
     return encoding.direct(padded, timesteps=1)
 

@@ -58,7 +58,7 @@ class TRevSNNImageNet(training.Experiment):
 def dataset(experiment):
     """1,281,167 and 50,000 images `[N, 224, 224, 3]`, decoded batch by batch."""
     found = data.load("imagenet", data_dir=experiment.data_dir)
-    return data.at_size(found, size=experiment.pixels, resize=experiment.resize)
+    return data.with_image_view(found, size=experiment.pixels, resize=experiment.resize)
 
 
 def encode(experiment, inputs, key):
@@ -66,11 +66,11 @@ def encode(experiment, inputs, key):
     del experiment
     if key is not None:
         flip, change, erase = jax.random.split(key, 3)
-        inputs = data.random_flip(flip, inputs)
-        inputs = data.rand_augment(change, inputs, count=2, deviation=0.5, fill=FILL)
+        inputs = data.augmentation.random_flip(flip, inputs)
+        inputs = data.augmentation.rand_augment(change, inputs, count=2, deviation=0.5, fill=FILL)
     images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
     if key is not None:
-        images = data.random_erasing(erase, images)
+        images = data.augmentation.random_erasing(erase, images)
     return encoding.direct(images, timesteps=1)
 
 

@@ -1,4 +1,4 @@
-"""The experiment that `snnjax train` runs without an argument: 8x8 digits, a small spiking CNN.
+"""The default experiment of `snnjax train`: 8x8 digits, a small spiking CNN.
 
 Paper:     none of its own; 1,797 digits of E. Alpaydin and C. Kaynak, UCI, 1998, as installed with
            scikit-learn, split 80/20 by class with a fixed seed (compare only on this split)
@@ -19,11 +19,11 @@ __all__ = ["Digits", "config"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Digits(training.Experiment):
-    """The experiment with two sizes of its own.
+    """The experiment, with the sizes of its network.
 
     Attributes:
-        channels: Of the first convolution; the second has twice as many.
-        decay: Of the membranes, per timestep.
+        channels: Channels of the first convolution; the second has twice as many.
+        decay: Decay of the membranes, per timestep.
     """
 
     channels: int = 16
@@ -31,7 +31,7 @@ class Digits(training.Experiment):
 
 
 def network(experiment, rngs):
-    """Conv - pool - conv - pool - linear, leaky integrate-and-fire neurons in between."""
+    """Conv - pool - conv - pool - linear, with leaky integrate-and-fire neurons in between."""
     width = experiment.channels
     neuron = lambda: nn.LIF(decay=experiment.decay)  # noqa: E731
     return nn.Network(
@@ -50,14 +50,14 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """Pixels as a constant current; in training, each digit is moved by up to a pixel."""
+    """Pixels as a constant current; in training, each digit is shifted by up to one pixel."""
     if key is not None:
-        inputs = data.random_crop(key, inputs, padding=1)
+        inputs = data.augmentation.random_crop(key, inputs, padding=1)
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 
 
 def config():
-    """The values that reach the expected number."""
+    """The configuration that reaches the expected accuracy."""
     return Digits(
         name="digits",
         network=network,

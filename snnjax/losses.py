@@ -1,4 +1,4 @@
-"""Losses: one number per example, `[B]`, and `mean`, which knows that a batch may be padded.
+"""Losses per example, `[B]`, and their mean over a batch that may be padded.
 
     cross_entropy            of logits [B, K], after a readout
     rate_cross_entropy       of the time mean of outputs [T, B, K]
@@ -6,9 +6,9 @@
     rate_mse                 firing rates against target rates
     spike_rate_penalty       firing rates outside a band
 
-The batch axis stays until `mean`, because the last batch of an evaluation is filled up with
-examples of weight 0. Losses are computed in float32 at least, whatever the dtype of the outputs.
-Labels are checked where they are concrete, so not under jit.
+The batch axis remains until `mean`, since the last batch of an evaluation is padded with examples
+of weight 0. Losses are computed in float32 or wider, whatever the dtype of the outputs. Labels are
+checked if they are concrete, that is not under jit.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from snnjax.typing import Array
 
 
 def mean(values: Array, *, weights: Array | None = None) -> Array:
-    """The mean over a batch, padding left out.
+    """Weighted mean over a batch, in which padding has weight 0.
 
-        sum_b w[b] v[b] / sum_b w[b],  0 where every weight is 0
+        sum_b w[b] v[b] / sum_b w[b],  0 if all weights are 0
 
     Args:
-        values: `[B]`, per-example losses.
-        weights: `[B]`, 1 for an example, 0 for padding (or any share between); None is all 1.
-            What a value of weight 0 holds, not-a-number included, does not matter.
+        values: `[B]`, losses per example.
+        weights: `[B]`, 1 for an example, 0 for padding, or any share; None is all 1. Values of
+            weight 0 are ignored, also NaN.
 
     Returns:
         A scalar.
@@ -46,6 +46,7 @@ def mean(values: Array, *, weights: Array | None = None) -> Array:
             f"{list(weights.shape)}"
         )
     weights = weights.astype(values.dtype)
+    # where before the product: 0 * NaN would be NaN, in the value and in the gradient.
     summed = jnp.sum(jnp.where(weights == 0, 0, values) * weights)
     norm = jnp.sum(weights)
     return summed / jnp.where(norm == 0, 1, norm)
@@ -69,13 +70,13 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
         ValueError: If the shapes do not fit, a concrete label is outside [0, K), or
             `label_smoothing` is outside [0, 1).
     """
-    logits = _floating("logits", logits, rank=2, letters="[B, K]")
+    logits = _validate("logits", logits, rank=2, letters="[B, K]")
     labels = _labels(labels, logits)
     return _cross_entropy(logits, labels, label_smoothing)
 
 
 def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
-    """Cross entropy of the time mean: the whole window answers as one.
+    """Cross entropy of the time mean: one answer for the whole window.
 
         L = CE(1/T sum_t o[t], label)
 
@@ -92,7 +93,7 @@ def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float 
         ValueError: If the shapes do not fit, a concrete label is outside [0, K), or
             `label_smoothing` is outside [0, 1).
     """
-    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
     return _cross_entropy(jnp.mean(outputs, axis=0), labels, label_smoothing)
 
@@ -105,18 +106,19 @@ def temporal_cross_entropy(
     phi: float = 1.0,
     label_smoothing: float = 0.0,
 ) -> Array:
-    """Temporal efficient training (TET): every timestep must answer by itself.
+    """Temporal efficient training (TET): cross entropy at every timestep.
 
         L = (1 - lambda) 1/T sum_t CE(o[t], label) + lambda 1/T sum_t MSE(o[t], phi)
 
-    The second term keeps single timesteps from running away. Since the cross entropy is convex,
-    the first is never below `rate_cross_entropy`.
+    The second term bounds the outputs of single timesteps. Since the cross entropy is convex, the
+    first term is never below `rate_cross_entropy`.
 
     Args:
         outputs: `[T, B, K]`, floating: membrane potentials or logits per timestep.
         labels: `[B]`, integers in [0, K).
         regularization: lambda, in [0, 1].
-        phi: The constant the outputs are drawn to; the paper takes the firing threshold.
+        phi: Target of the second term, in the unit of the outputs; the paper uses the firing
+            threshold.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
 
     Returns:
@@ -133,11 +135,11 @@ def temporal_cross_entropy(
     """
     if not 0.0 <= regularization <= 1.0:
         raise ValueError(f"regularization must lie in [0, 1], got {regularization}: 0.05 is usual")
-    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
-    each = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
+    losses = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
     distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
-    return (1 - regularization) * jnp.mean(each, axis=0) + regularization * jnp.mean(
+    return (1 - regularization) * jnp.mean(losses, axis=0) + regularization * jnp.mean(
         distance, axis=(0, 2)
     )
 
@@ -145,27 +147,28 @@ def temporal_cross_entropy(
 def rate_mse(
     outputs: Array, labels: Array, *, correct: float = 1.0, incorrect: float = 0.0
 ) -> Array:
-    """Mean squared error of firing rates against a target rate of the label's class and the others.
+    """Mean squared error of firing rates against target rates of the correct and other classes.
 
         L = 1/K sum_k (1/T sum_t o[t, k] - target[k])^2
-        target[k] = correct where k is the label, else incorrect
+        target[k] = correct if k is the label, else incorrect
 
-    Targets short of 1 and above 0 (0.8 and 0.1, say) keep the losing neurons alive.
+    Targets below 1 and above 0, for instance 0.8 and 0.1, keep the other neurons from falling
+    silent.
 
     Args:
         outputs: `[T, B, K]`, floating, spikes.
         labels: `[B]`, integers in [0, K).
-        correct: Target rate of the label's class, spikes per timestep.
-        incorrect: Target rate of the other classes, spikes per timestep.
+        correct: Target rate of the correct class, in spikes per timestep.
+        incorrect: Target rate of the other classes, in spikes per timestep.
 
     Returns:
-        `[B]`, squared spikes per timestep.
+        `[B]`, in squared spikes per timestep.
 
     Raises:
         TypeError: If `outputs` are not floating point, or `labels` not integers.
         ValueError: If the shapes do not fit, or a concrete label is outside [0, K).
     """
-    outputs = _floating("outputs", outputs, rank=3, letters="[T, B, K]")
+    outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
     rates = jnp.mean(outputs, axis=0)
     target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
@@ -174,20 +177,20 @@ def rate_mse(
 
 
 def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0) -> Array:
-    """How far the firing rates of a layer leave a band: silence below it, cost above it.
+    """Penalty for firing rates outside a band: silent neurons below, costly ones above.
 
         r[i] = 1/T sum_t s[t, i]
         L = 1/N sum_i (max(lower - r[i], 0)^2 + max(r[i] - upper, 0)^2)
 
-    Inside the band it is 0 and so is its gradient. Add it to a loss with a small factor, per layer.
+    Value and gradient are 0 inside the band. Add it to a loss with a small factor, per layer.
 
     Args:
         spikes: `[T, B, ...]`, floating, of N neurons.
-        lower: Least firing rate, spikes per timestep, in [0, upper].
-        upper: Largest firing rate, spikes per timestep.
+        lower: Lowest firing rate, in spikes per timestep, in [0, upper].
+        upper: Highest firing rate, in spikes per timestep.
 
     Returns:
-        `[B]`, squared spikes per timestep.
+        `[B]`, in squared spikes per timestep.
 
     Raises:
         TypeError: If `spikes` are not floating point.
@@ -199,10 +202,10 @@ def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0)
     """
     if not 0.0 <= lower <= upper:
         raise ValueError(f"the band must be 0 <= lower <= upper, got [{lower}, {upper}]")
-    spikes = _floating("spikes", spikes, rank=None, letters="[T, B, ...]")
+    spikes = _validate("spikes", spikes, rank=None, letters="[T, B, ...]")
     rates = jnp.mean(spikes, axis=0)
     outside = jnp.maximum(lower - rates, 0) + jnp.maximum(rates - upper, 0)
-    # At most one of the two is not 0, so the square of the sum is the sum of the squares.
+    # At most one of the two terms is nonzero, so the square of the sum is the sum of the squares.
     return jnp.mean(outside**2, axis=tuple(range(1, rates.ndim)))
 
 
@@ -210,12 +213,13 @@ def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Arra
     if not 0.0 <= label_smoothing < 1.0:
         raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}: 0.1 is usual")
     if label_smoothing == 0.0:
+        # The integer form avoids the one-hot targets `[B, K]`.
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     target = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return optax.softmax_cross_entropy(logits, optax.smooth_labels(target, label_smoothing))
 
 
-def _floating(name: str, array: Array, *, rank: int | None, letters: str) -> Array:
+def _validate(name: str, array: Array, *, rank: int | None, letters: str) -> Array:
     array = jnp.asarray(array)
     if array.ndim < 2 or (rank is not None and array.ndim != rank) or 0 in array.shape[:1]:
         raise ValueError(
@@ -224,6 +228,7 @@ def _floating(name: str, array: Array, *, rank: int | None, letters: str) -> Arr
         )
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating point, got {array.dtype}: use .astype('float32')")
+    # Sums over classes and examples need more than the 8 or 11 bits of 16-bit outputs.
     return array if jnp.finfo(array.dtype).bits >= 32 else array.astype(jnp.float32)
 
 
@@ -243,7 +248,7 @@ def _labels(labels: Array, outputs: Array) -> Array:
     try:
         inside = bool(jnp.all((labels >= 0) & (labels < classes)))
     except jax.errors.ConcretizationTypeError:
-        inside = True
+        inside = True  # traced labels cannot be checked
     if not inside:
         raise ValueError(
             f"labels must lie in [0, {classes}), got {labels.min()} to {labels.max()}: make the "

@@ -1,4 +1,4 @@
-"""Readout: the only door by which time leaves. `[T, B, K]` outputs become `[B, K]` logits.
+"""Readout: outputs `[T, B, K]` to logits `[B, K]`, the only step that removes the time axis.
 
     rate            mean over t of o[t]
     weighted_rate   sum over t of w[t] o[t] / sum of w
@@ -6,9 +6,9 @@
     max_membrane    max over t of o[t]
     last            o[T-1]
 
-Outputs are spikes or, of neurons that never fire, membrane potentials. All but `weighted_rate` and
-`last` are blind to the order of the timesteps. Axes between batch and class are kept. With
-`lengths` every readout ignores the padding of shorter sequences.
+Outputs are spikes, or membrane potentials of neurons that never fire. Only `weighted_rate` and
+`last` depend on the order of the timesteps. Axes between batch and class are kept. With `lengths`
+every readout ignores the padding of shorter sequences.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from snnjax.typing import Array
 
 
 def rate(outputs: Array, *, lengths: Array | None = None) -> Array:
-    """The mean over time: a firing rate of spikes, a mean potential of membranes.
+    """Mean over time: the firing rate of spikes, or the mean membrane potential.
 
         y = 1/T sum_t o[t]
 
@@ -44,12 +44,12 @@ def rate(outputs: Array, *, lengths: Array | None = None) -> Array:
 def weighted_rate(
     outputs: Array, weights: jax.typing.ArrayLike, *, lengths: Array | None = None
 ) -> Array:
-    """The mean over time under one weight per timestep; equal weights give `rate`.
+    """Weighted mean over time, with one weight per timestep; equal weights give `rate`.
 
         y = sum_t w[t] o[t] / sum_t w[t]
 
-    Late timesteps, whose neurons have seen more, can count more (`w[t] = t + 1`), the first ones
-    not at all (a burn-in), or the weights can be learned (as a softmax, so that the sum is 1).
+    Weights can favour late timesteps (`w[t] = t + 1`), exclude the first ones (a burn-in), or be
+    learned (as a softmax, so that they sum to 1).
 
     Args:
         outputs: `[T, B, K]`, floating.
@@ -57,7 +57,7 @@ def weighted_rate(
         weights: `[T]`, floating, not negative, with a sum above 0.
 
     Returns:
-        `[B, K]`, the unit of `outputs`.
+        `[B, K]`, in the unit of `outputs`.
 
     Raises:
         TypeError: If `outputs` or `weights` are not floating point.
@@ -76,7 +76,7 @@ def weighted_rate(
     try:
         valid = bool(jnp.all(weights >= 0) & (jnp.sum(weights) > 0))
     except jax.errors.ConcretizationTypeError:
-        valid = True
+        valid = True  # traced weights cannot be checked
     if not valid:
         raise ValueError(f"weights must not be negative nor all 0, got {weights}: jax.nn.softmax")
     if lengths is not None:
@@ -89,12 +89,12 @@ def weighted_rate(
 
 
 def total(outputs: Array, *, lengths: Array | None = None) -> Array:
-    """The sum over time: spike counts.
+    """Sum over time: spike counts.
 
         y = sum_t o[t]
 
-    As logits of a cross entropy it is `rate` at a temperature of 1/T: sharper, and it changes with
-    the number of timesteps.
+    As logits of a cross entropy it is `rate` at a temperature of 1/T: sharper, and dependent on the
+    number of timesteps.
 
     Args:
         outputs: `[T, B, K]`, floating.
@@ -112,19 +112,18 @@ def total(outputs: Array, *, lengths: Array | None = None) -> Array:
 
 
 def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
-    """The largest membrane potential over time, of output neurons that integrate and never fire.
+    """Largest membrane potential over time, for output neurons that integrate and never fire.
 
         y = max_t v[t]
 
-    Its gradient reaches the timestep of the maximum only; where several share it, as spikes do,
-    they share the gradient.
+    The gradient flows only to the timestep of the maximum; equal maxima, as of spikes, share it.
 
     Args:
         outputs: `[T, B, K]`, floating, membrane potentials.
         lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
-        `[B, K]`, the unit of the membrane potential.
+        `[B, K]`, in the unit of the membrane potential.
 
     Raises:
         TypeError: If `outputs` are not floating point.
@@ -141,7 +140,7 @@ def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
 
 
 def last(outputs: Array, *, lengths: Array | None = None) -> Array:
-    """The last timestep, of membranes that remember the rest.
+    """Last timestep, for membranes that integrate the whole window.
 
         y = o[T-1]
 
@@ -150,7 +149,7 @@ def last(outputs: Array, *, lengths: Array | None = None) -> Array:
         lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
-        `[B, K]`, the unit of `outputs`.
+        `[B, K]`, in the unit of `outputs`.
 
     Raises:
         TypeError: If `outputs` are not floating point.

@@ -1,15 +1,15 @@
-"""Spike functions: exactly the Heaviside step forward, a chosen slope backward.
+"""Spike functions: Heaviside step forward, surrogate derivative backward.
 
     s = 1 if u >= 0 else 0,   u = v - threshold          (`strict`: u > 0)
     ds/du := slope(u)         the surrogate derivative
 
 The derivative of the Heaviside step is zero almost everywhere, so training replaces it (Neftci,
 Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019,
-arXiv:1901.09948). The rule is attached as a `jax.custom_jvp`, so it works in forward mode, in
-reverse mode and, the slopes being ordinary functions, again and again.
+arXiv:1901.09948). The rule is a `jax.custom_jvp`: it holds in forward and reverse mode, and higher
+derivatives are those of the slope.
 
-Spike functions are frozen and comparable: equal arguments give equal, hashable objects, so a module
-holding one never retraces. One of your own takes three lines:
+Spike functions are frozen and comparable: equal arguments give equal, hashable objects, so that a
+module holding one never retraces. A new one takes three lines:
 
     def cosine(u, width):
         return jnp.where(jnp.abs(u) < width, jnp.cos(jnp.pi * u / width / 2) ** 2 / width, 0.0)
@@ -37,7 +37,6 @@ __all__ = [
     "sigmoid",
     "straight_through",
     "strict",
-    "super_spike",
     "triangle",
 ]
 
@@ -47,9 +46,9 @@ class Surrogate:
     """A spike function `s = H(u)` with surrogate derivative `slope(u, *parameters)`.
 
     Attributes:
-        slope: the derivative used in place of H's; takes `u` and the parameters.
-        parameters: plain numbers, part of the object's identity.
-        strict: fire at `u > 0` instead of `u >= 0`.
+        slope: Surrogate derivative, a function of `u` and the parameters.
+        parameters: Plain numbers, part of the object's identity.
+        strict: Fire at `u > 0` instead of `u >= 0`.
     """
 
     slope: Callable[..., Array]
@@ -57,14 +56,15 @@ class Surrogate:
     strict: bool = False
 
     def __call__(self, u: Array) -> Array:
-        """Spikes, 0 or 1 in the dtype of `u`, where `u` is the membrane minus its threshold."""
+        """Spikes, 0 or 1 in the dtype of `u`, the membrane potential minus the threshold."""
         return _fire(self, u)
 
     def derivative(self, u: Array) -> Array:
-        """The surrogate derivative at `u`, same shape and dtype."""
+        """Surrogate derivative at `u`, with the same shape and dtype."""
         return self.slope(u, *self.parameters).astype(u.dtype)
 
 
+# One primitive for all spike functions: `spike` is static, so equal ones share a compilation.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _fire(spike: Surrogate, u: Array) -> Array:
     return (u > 0 if spike.strict else u >= 0).astype(u.dtype)
@@ -77,7 +77,7 @@ def _fire_jvp(spike: Surrogate, primals, tangents):
 
 
 def strict(spike: Surrogate) -> Surrogate:
-    """The same spike function, firing only strictly above the threshold (`u > 0`)."""
+    """Variant of a spike function that fires only strictly above the threshold (`u > 0`)."""
     return dataclasses.replace(spike, strict=True)
 
 
@@ -85,10 +85,10 @@ def arctan(*, alpha: float = 2.0) -> Surrogate:
     """Slope `(alpha/2) / (1 + (pi/2 * alpha * u)^2)`, the derivative of a scaled arctangent.
 
     Args:
-        alpha: steepness; the slope at the threshold is `alpha / 2`.
+        alpha: Steepness; the slope at the threshold is `alpha / 2`.
 
     Raises:
-        ValueError: `alpha` is not positive.
+        ValueError: If `alpha` is not positive.
 
     Reference:
         Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant to
@@ -100,17 +100,23 @@ def arctan(*, alpha: float = 2.0) -> Surrogate:
 def sigmoid(*, alpha: float = 4.0) -> Surrogate:
     """Slope `alpha * sig(alpha u) * (1 - sig(alpha u))`, the derivative of the logistic function.
 
+    Args:
+        alpha: Steepness; the slope at the threshold is `alpha / 4`.
+
     Raises:
-        ValueError: `alpha` is not positive.
+        ValueError: If `alpha` is not positive.
     """
     return Surrogate(_sigmoid, (_positive("alpha", alpha),))
 
 
 def fast_sigmoid(*, alpha: float = 10.0) -> Surrogate:
-    """Slope `1 / (1 + alpha * |u|)^2` of the fast sigmoid: the SuperSpike surrogate.
+    """Slope `1 / (1 + alpha * |u|)^2`, the derivative of the fast sigmoid used by SuperSpike.
+
+    Args:
+        alpha: Steepness; the slope at the threshold is 1.
 
     Raises:
-        ValueError: `alpha` is not positive.
+        ValueError: If `alpha` is not positive.
 
     Reference:
         Zenke and Ganguli, "SuperSpike: Supervised Learning in Multilayer Spiking Neural Networks",
@@ -119,14 +125,14 @@ def fast_sigmoid(*, alpha: float = 10.0) -> Surrogate:
     return Surrogate(_fast_sigmoid, (_positive("alpha", alpha),))
 
 
-super_spike = fast_sigmoid
-
-
 def triangle(*, alpha: float = 1.0) -> Surrogate:
     """Slope `max(0, alpha - alpha^2 |u|)`: a triangle of unit area (piecewise quadratic spike).
 
+    Args:
+        alpha: Height of the triangle; its half-width is `1 / alpha`.
+
     Raises:
-        ValueError: `alpha` is not positive.
+        ValueError: If `alpha` is not positive.
 
     Reference:
         Esser et al., "Convolutional Networks for Fast, Energy-Efficient Neuromorphic Computing",
@@ -136,10 +142,13 @@ def triangle(*, alpha: float = 1.0) -> Surrogate:
 
 
 def rectangular(*, width: float = 1.0) -> Surrogate:
-    """Slope `1 / width` where `|u| <= width / 2`, else 0: a rectangle of unit area.
+    """Slope `1 / width` for `|u| <= width / 2`, else 0: a rectangle of unit area.
+
+    Args:
+        width: Width of the rectangle, in the unit of the membrane potential.
 
     Raises:
-        ValueError: `width` is not positive.
+        ValueError: If `width` is not positive.
 
     Reference:
         Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
@@ -151,20 +160,27 @@ def rectangular(*, width: float = 1.0) -> Surrogate:
 def gaussian(*, sigma: float = 0.5) -> Surrogate:
     """Slope `exp(-u^2 / (2 sigma^2)) / (sigma sqrt(2 pi))`: the normal density.
 
+    Args:
+        sigma: Standard deviation, in the unit of the membrane potential.
+
     Raises:
-        ValueError: `sigma` is not positive.
+        ValueError: If `sigma` is not positive.
     """
     return Surrogate(_gaussian, (_positive("sigma", sigma),))
 
 
 def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
-    """Slope 1 where `low <= u <= high`, else 0: the straight-through estimator with a clip.
+    """Slope 1 for `low <= u <= high`, else 0: the clipped straight-through estimator.
 
-    With the defaults and threshold 0.5 it is `round(clip(v, 0, 1))` with a gradient of 1 on [0, 1]
-    (ends included).
+    With the defaults and a threshold of 0.5 it is `round(clip(v, 0, 1))` with a gradient of 1 on
+    [0, 1], ends included.
+
+    Args:
+        low: Lower end of the interval, in the unit of the membrane potential.
+        high: Upper end of the interval.
 
     Raises:
-        ValueError: `low` is not below `high`.
+        ValueError: If `low` is not below `high`.
 
     Reference:
         Bengio, Leonard, Courville, "Estimating or Propagating Gradients Through Stochastic Neurons
@@ -186,7 +202,7 @@ def _arctan(u, alpha):
 
 
 def _sigmoid(u, alpha):
-    # sig(-x), not 1 - sig(x), which cancels to 0 on one side only.
+    # sig(-x) instead of 1 - sig(x), which cancels to 0 for large x.
     return alpha * jax.nn.sigmoid(alpha * u) * jax.nn.sigmoid(-alpha * u)
 
 

@@ -1,14 +1,14 @@
-"""The two contracts everything else is written against: `Step` and `Scan`.
+"""The two contracts of the library: `Step` and `Scan`.
 
     Step : (params, state, x)          -> (state, y)     one element of the scanned axis
     Scan : (step, params, state, xs)   -> (state, ys)    a memory strategy
 
-It is the contract of `jax.lax.scan` with the parameters made explicit, so that a strategy may
-attach its own derivative (`jax.custom_vjp` cannot differentiate through a closure). A strategy
-never changes a value, only what the backward pass keeps, recomputes or reverses.
+A Scan has the contract of `jax.lax.scan` with explicit parameters, so that a strategy can define
+its own derivative (`jax.custom_vjp` cannot differentiate through a closure). A strategy never
+changes a value, only what the backward pass keeps, recomputes or reverses.
 
-The same functions serve both axes. Over time `params` are the weights, `state` the membranes and
-`xs` the frames; over depth `params` are what all blocks share, `state` is the activations and `xs`
+The same functions serve both axes. Over time, `params` are the weights, `state` the membranes and
+`xs` the frames; over depth, `params` are shared by all blocks, `state` is the activations and `xs`
 the stacked blocks.
 
 Letters for shapes, used in every docstring: `T` timesteps, `B` batch, `H W` space, `C` channels,
@@ -49,25 +49,33 @@ class Scan(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Bound:
-    """A function with its options filled in; equal functions with equal options are equal.
+    """A function with bound options; equal functions with equal options are equal.
 
-    `functools.partial` compares by identity, so two modules holding equal partials would count as
-    different pytrees and retrace. Made by `bind`.
+    `bind` makes it. `functools.partial` compares by identity, so that two modules with equal
+    partials would be different pytrees and retrace.
     """
 
     function: Callable[..., Any]
     options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        """Calls the function with the options, and with more of them."""
+        """Calls the function with its options, and with more of them."""
         return self.function(*args, **dict(self.options), **more)
 
 
 def bind(function: Callable[..., Any], /, **options: Any) -> Bound:
-    """Fills in the keyword options of a step, as `functools.partial`, but comparable with `==`.
+    """Binds keyword options of a step, like `functools.partial`, but comparable with `==`.
+
+    Args:
+        function: A step or any other function.
+        options: Keyword arguments with hashable values.
+
+    Returns:
+        A callable.
 
     Example:
         step = bind(neurons.lif, reset=neurons.zero)
         memory.store(step, params, state, currents)
     """
+    # Sorted, so that the order of the keywords does not matter for equality.
     return Bound(function, tuple(sorted(options.items())))

@@ -115,6 +115,8 @@ def test_an_experiment_with_gradients_is_refused(tmp_path, capsys):
 def test_the_picture_needs_an_accuracy():
     row = {"name": "a", "bytes": 1, "accuracy": None, "front": False, "chosen": False}
     with pytest.raises(ValueError, match="nothing to draw"):
-        viz.trade_off([row])
-    figure = viz.trade_off([row, {**row, "accuracy": 0.9, "front": True, "chosen": True}])
+        viz.plasticity.trade_off([row])
+    figure = viz.plasticity.trade_off(
+        [row, {**row, "accuracy": 0.9, "front": True, "chosen": True}]
+    )
     assert "1 networks; chosen: a" in figure.get_label()

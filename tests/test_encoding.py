@@ -1,4 +1,4 @@
-"""Laws of the encoders: what is conserved, what is ordered, what depends on what."""
+"""Laws of the encoders: conservation, order, dependence."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Laws of event frames: events are conserved, slices are even, no frame depends on later events."""
+"""Laws of event frames: conservation, even slices, causality."""
 
 import functools
 import tarfile
@@ -65,20 +65,6 @@ def test_frames_by_time_are_causal_blind_to_order_and_to_the_origin_of_time():
     np.testing.assert_array_equal(frames, cut((events + [7, 0, 0, 0]).astype(np.uint32)))
     np.testing.assert_array_equal(frames[:9], cut(events[:3])[:9])
     assert frames[9, 3, 3, 1] == 1 and frames[1, 1, 1, 1] == 1  # [y, x, polarity]
-
-
-def test_stack_frames_is_one_recording_after_the_other():
-    rng = np.random.default_rng(0)
-    events = [np.sort(rng.integers(0, 2, (n, 4)), axis=0) for n in (5, 0, 9)]
-    for by in (encoding.frames_by_time, encoding.frames_by_count):
-        stacked = encoding.stack_frames(events, by=by, timesteps=3, dtype=np.uint8, **size)
-        assert stacked.shape == (3, 3, 5, 7, 2) and stacked.dtype == np.uint8
-        for one, frames in zip(events, stacked, strict=True):
-            np.testing.assert_array_equal(frames, by(one, timesteps=3, **size))
-    assert encoding.frames(stacked).shape == (3, 3, 5, 7, 2)
-    with pytest.raises(ValueError) as caught:
-        encoding.stack_frames([*events, events[0] + 9], timesteps=3, **size)
-    assert caught.value.__notes__ == ["in recording 3 of 4"]
 
 
 def test_real_recordings_conserve_their_events(shared):

@@ -1,4 +1,4 @@
-"""Slices of recordings: which events, on which clock; clips evenly spread; ways to drop events."""
+"""Slices of recordings: selected events and their clock, even clips, EventDrop."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import encoding
+from snnjax.encoding.slices import slice_by_time
 
 fast = settings(max_examples=60, deadline=None, database=None)
 durations = st.integers(1, 10**6)
@@ -31,7 +32,7 @@ def dense(count=4000, seed=0):
 @fast
 @given(events=recordings(), start=st.integers(0, 10**8), duration=durations)
 def test_a_slice_is_the_events_of_its_time_on_its_own_clock(events, start, duration):
-    part = encoding.slice_by_time(events, start=start, duration=duration)
+    part = slice_by_time(events, start=start, duration=duration)
     expected = [(t - start, x, y, p) for t, x, y, p in events if start <= t < start + duration]
     np.testing.assert_array_equal(part, np.reshape(expected, (-1, 4)))
     assert part.dtype == events.dtype
@@ -73,16 +74,14 @@ def test_clips_are_spread_evenly(events, duration, count):
     slack = max(last + 1 - duration - first, 0)
     for k, clip in enumerate(made):
         start = first + (k * slack // (count - 1) if count > 1 else 0)
-        np.testing.assert_array_equal(
-            clip, encoding.slice_by_time(events, start=start, duration=duration)
-        )
+        np.testing.assert_array_equal(clip, slice_by_time(events, start=start, duration=duration))
     if count > 1 and slack:  # they reach from the first event to the last
         assert made[0][0, 0] == 0 and made[-1][-1, 0] == duration - 1
 
 
 def test_frames_of_a_slice_keep_its_clock():
     events = np.array([[10, 0, 0, 0], [60, 1, 0, 0], [99, 2, 0, 1]], np.int32)
-    part = encoding.slice_by_time(events, start=50, duration=50)
+    part = slice_by_time(events, start=50, duration=50)
     cut = {"timesteps": 5, "height": 1, "width": 3, "duration": 50}
     frames = encoding.frames_by_time(part, start=0, **cut)
     assert frames[1, 0, 1, 0] == frames[4, 0, 2, 1] == 1 and frames.sum() == 2
@@ -92,7 +91,7 @@ def test_frames_of_a_slice_keep_its_clock():
 
 
 def drops(count=400, **options):
-    """What EventDrop keeps of `dense`, as boolean arrays, many draws."""
+    """Masks of the events of `dense` that EventDrop keeps, for many draws."""
     events, rng = dense(), np.random.default_rng(3)
     number = {tuple(row): i for i, row in enumerate(events)}
     assert len(number) == len(events)
@@ -106,7 +105,7 @@ def drops(count=400, **options):
 
 
 def _kind(events, kept):
-    """Which of the four ways can have left these events."""
+    """Ways of EventDrop, of four, that are consistent with a mask."""
     if kept.all():
         return "nothing"
     lost = np.flatnonzero(~kept)
@@ -152,8 +151,8 @@ def test_event_drop_takes_other_ranges_and_its_rectangle_is_no_cross():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda e, r: encoding.slice_by_time(e[:, :3], start=0, duration=1), "must be"),
-        (lambda e, r: encoding.slice_by_time(e, start=0, duration=0), "duration"),
+        (lambda e, r: slice_by_time(e[:, :3], start=0, duration=1), "must be"),
+        (lambda e, r: slice_by_time(e, start=0, duration=0), "duration"),
         (lambda e, r: encoding.random_slice(r, e, duration=-1), "duration"),
         (lambda e, r: encoding.clips(e, count=0, duration=1), "count"),
         (lambda e, r: encoding.event_drop(r, e, height=2, width=2, side=(0.5, 2)), "side"),

@@ -1,4 +1,4 @@
-"""Lists of spikes are independent Poisson trains, and padding is no spike."""
+"""Spike lists: independent Poisson trains, padding without spikes."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ RATES = jnp.array([0.5, 0.0, 0.02, 1.5])
 
 def trains(key, *, timesteps=400, slots=16, rates=RATES):
     lists = encoding.poisson_lists(key, rates, timesteps=timesteps, slots=slots)
-    return lists, encoding.dense_spikes(lists, inputs=len(rates))
+    # Out of range, the padding is a row of zeros.
+    return lists, jax.nn.one_hot(lists, len(rates), dtype=jnp.float32).sum(-2)
 
 
 def test_counts_have_the_mean_and_the_variance_of_poisson_trains():
@@ -52,7 +53,7 @@ def test_the_same_key_gives_the_same_spikes():
 
 @pytest.mark.parametrize("total", [0.1, 3.0, 40.0])
 def test_slots_hold_all_but_the_share(total):
-    slots = encoding.slots_for(total, lost=1e-4)
+    slots = encoding.spike_slots(total, overflow=1e-4)
     drawn = np.random.default_rng(0).poisson(total, 200_000)
     assert (drawn > slots).mean() <= 3e-4
     assert (drawn > slots - 2).mean() > 1e-4  # two less would not do
@@ -78,7 +79,7 @@ def test_bad_arguments_name_the_cure(change, words):
         encoding.poisson_lists(jax.random.key(0), rates, **options)
 
 
-@pytest.mark.parametrize(("total", "lost"), [(-1.0, 0.1), (float("nan"), 0.1), (1.0, 0.0)])
-def test_slots_for_refuses_nonsense(total, lost):
+@pytest.mark.parametrize(("total", "overflow"), [(-1.0, 0.1), (float("nan"), 0.1), (1.0, 0.0)])
+def test_spike_slots_refuses_nonsense(total, overflow):
     with pytest.raises(ValueError, match="spikes per timestep|share"):
-        encoding.slots_for(total, lost=lost)
+        encoding.spike_slots(total, overflow=overflow)

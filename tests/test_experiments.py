@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from snnjax import data, training
+from snnjax.data.image_folder import ImageView
+from snnjax.data.lazy import LazyInputs
 
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
@@ -69,7 +71,7 @@ def recordings(count, size):
 def photographs(labels, path):
     """Views of one image, in place of ImageNet's."""
     pytest.importorskip("PIL.Image").new("RGB", (300, 260)).save(path)
-    split = data.Split(data.Transformed((path,) * len(labels), data.ImageView()), labels)
+    split = data.Split(LazyInputs((path,) * len(labels), ImageView()), labels)
     names = tuple(map(str, range(1000)))
     return data.Dataset("imagenet", split, split, 1000, names, (224, 224, 3), 1 / 255, "")
 

@@ -1,4 +1,4 @@
-"""Laws of the losses: a NumPy oracle, their limits, and what padding may not change."""
+"""Laws of the losses: a NumPy oracle, limits, and padding."""
 
 import functools
 

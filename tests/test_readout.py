@@ -1,4 +1,4 @@
-"""Laws of the readouts: agreement where they must agree, blindness, gradients."""
+"""Laws of the readouts: agreement, order of timesteps, gradients."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Pictures: what they show and say, that they touch nothing global, and the page they go on."""
+"""Pictures: content, labels, no global state, and the HTML page."""
 
 import html.parser
 import subprocess
@@ -10,6 +10,7 @@ import pytest
 
 from snnjax import viz
 from snnjax.viz import style
+from snnjax.viz.activity import frames
 
 NAMES = ["encoder/lif1", "sequential2/stack0/block3/residual3/branch/grouped_plif2", "lif$7$"]
 
@@ -34,12 +35,12 @@ def pictures():
         "membranes": viz.membranes(random.random((12, 9)), threshold=1.0, spikes=spikes[:, :9]),
         "firing_rates": viz.firing_rates({name: 0.1 * i for i, name in enumerate(NAMES)}),
         "learning_curve": viz.learning_curve(records(), title="run"),
-        "frames": viz.frames(random.poisson(0.2, (20, 8, 8, 2)), title="events"),
+        "frames": frames(random.poisson(0.2, (20, 8, 8, 2)), title="events"),
     }
 
 
 def words(figure) -> str:
-    """Every text in a figure."""
+    """All texts in a figure."""
     import matplotlib.text
 
     return "\n".join(t.get_text() for t in figure.findobj(matplotlib.text.Text))
@@ -93,7 +94,7 @@ def test_a_silent_network_can_be_drawn(tmp_path):
         viz.raster(silent),
         viz.membranes(silent, threshold=1.0, spikes=silent),
         viz.firing_rates({"lif1": 0.0}),
-        viz.frames(np.zeros((2, 4, 4, 2))),
+        frames(np.zeros((2, 4, 4, 2))),
     ):
         viz.save(figure, tmp_path / "silent.png")
     assert "silent" in words(viz.firing_rates({"lif1": jnp.zeros(())}))
@@ -149,13 +150,13 @@ def test_frames_colour_the_two_polarities_and_bear_a_faulty_pixel():
     images[:, 1, 2, 0], images[:, 3, 4, 1] = 1, 1
     images[:, 6:, 6:] = 1
     images[0, 0, 0, 1] = 1e6
-    colours = viz.frames(images).axes[0].images[0].get_array()
+    colours = frames(images).axes[0].images[0].get_array()
     from matplotlib.colors import to_rgb
 
     np.testing.assert_allclose(colours[1, 2], to_rgb(style.VERMILION), atol=1e-6)
     np.testing.assert_allclose(colours[3, 4], to_rgb(style.BLUE), atol=1e-6)
     np.testing.assert_array_equal(colours[5, 5], 1)
-    assert "8 of 20 frames shown" in words(viz.frames(np.ones((20, 4, 4, 2))))
+    assert "8 of 20 frames shown" in words(frames(np.ones((20, 4, 4, 2))))
 
 
 @pytest.mark.parametrize(
@@ -165,8 +166,8 @@ def test_frames_colour_the_two_polarities_and_bear_a_faulty_pixel():
         (viz.raster, (3, 2, 4), r"spikes must be \[T, N\]"),
         (viz.raster, (0, 4), "not empty"),
         (viz.membranes, (3, 2, 4), r"v must be \[T, N\]"),
-        (viz.frames, (3, 8, 8), r"images must be \[T, H, W, 2\]"),
-        (viz.frames, (3, 8, 8, 1), r"images must be \[T, H, W, 2\] .*got \[3, 8, 8, 1\]"),
+        (frames, (3, 8, 8), r"images must be \[T, H, W, 2\]"),
+        (frames, (3, 8, 8, 1), r"images must be \[T, H, W, 2\] .*got \[3, 8, 8, 1\]"),
     ],
 )
 def test_a_wrong_shape_is_an_error_that_names_the_right_one(draw, shape, message):

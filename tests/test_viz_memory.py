@@ -1,4 +1,4 @@
-"""The picture of memory: what is drawn against what, in which unit, and what it leaves out."""
+"""The memory picture: axes, units and omitted rows."""
 
 import numpy as np
 import pytest

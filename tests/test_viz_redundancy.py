@@ -1,4 +1,4 @@
-"""Pictures of redundancy: what they show, what they leave out, and what they refuse."""
+"""Pictures of redundancy: content, selection and errors."""
 
 import numpy as np
 import pytest
@@ -19,20 +19,24 @@ def distribution(mean, threshold=0.5):
     edges = Histogram(np.zeros(len(bins)), bins, threshold).edges
     values = np.random.default_rng(0).normal(mean, 0.3, 1000)
     found = Histogram(np.histogram(values, edges)[0], bins, threshold)
-    return viz.Distribution(found.edges, found.counts, threshold, found.above)
+    return viz.redundancy.Distribution(found.edges, found.counts, threshold, found.above)
 
 
 def pictures():
     classes = redundancy.classify(features().reshape(T, H * W, C))
     shares = {"lif3": {"null": 0.25, "normal": 0.5, "noise": 0.25}}
     return {
-        "features": viz.spike_features(features(), classes=classes, title="a $ b"),
-        "no places": viz.spike_features(features()[:, 0, 0]),
-        "tokens": viz.spike_features(features()[:, 0]),
-        "distributions": viz.distributions({"a": distribution(0.2), "b": distribution(4.0)}),
-        "two": viz.distributions({"a": distribution(0.2)}, against={"a": distribution(0.9)}),
-        "shares": viz.class_shares(shares, title="shares"),
-        "compared": viz.compared_rates([("lif3", 0.2, 0.0)], title="rates"),
+        "features": viz.redundancy.spike_features(features(), classes=classes, title="a $ b"),
+        "no places": viz.redundancy.spike_features(features()[:, 0, 0]),
+        "tokens": viz.redundancy.spike_features(features()[:, 0]),
+        "distributions": viz.redundancy.distributions(
+            {"a": distribution(0.2), "b": distribution(4.0)}
+        ),
+        "two": viz.redundancy.distributions(
+            {"a": distribution(0.2)}, reference={"a": distribution(0.9)}
+        ),
+        "shares": viz.redundancy.class_shares(shares, title="shares"),
+        "compared": viz.redundancy.rate_comparison([("lif3", 0.2, 0.0)], title="rates"),
     }
 
 
@@ -46,16 +50,16 @@ def test_every_picture_is_drawn_without_a_warning_and_repeats_byte_for_byte(tmp_
 
 
 def test_maps_stand_at_their_timestep_and_channels_by_their_rate():
-    """The mosaic is cut again: each tile is the map of that timestep and rank."""
+    """Cuts the mosaic: each tile must be the map of its timestep and rank."""
     maps = features()
-    image = viz.spike_features(maps).axes[0].images[0].get_array()
+    image = viz.redundancy.spike_features(maps).axes[0].images[0].get_array()
     ranked = np.argsort(-maps.mean((0, 1, 2)))
     shown = ranked[np.linspace(0, C - 1, 12).round().astype(int)]
     for t in range(T):
         for place, channel in enumerate(shown):
             y, x = t * (H + 1), place * (W + 1)
             np.testing.assert_array_equal(image[y : y + H, x : x + W], maps[t, :, :, channel])
-    said = words(viz.spike_features(maps))
+    said = words(viz.redundancy.spike_features(maps))
     assert "channel (12 of 20 shown), the busiest first" in said and str(shown[0]) in said
 
 
@@ -64,17 +68,17 @@ def test_frames_have_the_colour_of_the_class():
 
     classes = np.zeros((T, C), int)
     classes[1] = 2
-    axis = viz.spike_features(features(), classes=classes).axes[0]
+    axis = viz.redundancy.spike_features(features(), classes=classes).axes[0]
     colours = [to_hex(p.get_edgecolor()) for p in axis.patches]
     assert colours[:12] == ["#b5b5b5"] * 12 and colours[12:24] == ["#d55e00"] * 12
     with pytest.raises(ValueError, match=r"classes must be \[T, C\] = \[3, 20\], got \[20, 3\]"):
-        viz.spike_features(features(), classes=classes.T)
+        viz.redundancy.spike_features(features(), classes=classes.T)
 
 
 def test_distributions_name_the_share_above_and_show_the_threshold():
     low, high = distribution(0.2), distribution(4.0)
     assert 0.1 < low.above < 0.2 and high.above == 1.0
-    figure = viz.distributions({"a": low, "b": high}, against={"a": high})
+    figure = viz.redundancy.distributions({"a": low, "b": high}, reference={"a": high})
     said = words(figure)
     assert f"{low.above:.2%} (before 100.00%) at or above the threshold" in said
     assert "before" in said and "after" in said
@@ -84,32 +88,35 @@ def test_distributions_name_the_share_above_and_show_the_threshold():
 
 
 def test_distributions_without_a_threshold_or_any_mass():
-    empty = viz.Distribution(np.arange(4.0), np.zeros(3))
-    figure = viz.distributions({"own": empty})
+    empty = viz.redundancy.Distribution(np.arange(4.0), np.zeros(3))
+    figure = viz.redundancy.distributions({"own": empty})
     assert "threshold" not in words(figure) and "no threshold" in figure.get_label()
-    assert "8 of 9 shown" in viz.distributions({str(i): empty for i in range(9)}).get_label()
+    assert (
+        "8 of 9 shown"
+        in viz.redundancy.distributions({str(i): empty for i in range(9)}).get_label()
+    )
 
 
 def test_shares_and_rates_are_bars_of_their_length():
     shares = {"a": {"null": 0.5, "normal": 0.5, "noise": 0.0},
               "b": {"null": 0.0, "normal": 0.25, "noise": 0.75}}  # fmt: skip
-    figure = viz.class_shares(shares)
+    figure = viz.redundancy.class_shares(shares)
     widths = [bar.get_width() for bar in figure.axes[0].patches]
     assert widths == [0.5, 0.0, 0.5, 0.25, 0.0, 0.75]
     assert "75%" in words(figure) and "0%" not in words(figure).replace("50%", "")
-    bars = viz.compared_rates([("a", 0.2, 0.1), ("b", 0.0, 0.3)]).axes[0].patches
+    bars = viz.redundancy.rate_comparison([("a", 0.2, 0.1), ("b", 0.0, 0.3)]).axes[0].patches
     assert [bar.get_width() for bar in bars] == [0.2, 0.0, 0.1, 0.3]
 
 
 @pytest.mark.parametrize(
     ("draw", "message"),
     [
-        (lambda: viz.spike_features(np.zeros((3,))), r"\[T, H, W, C\]"),
-        (lambda: viz.spike_features(np.zeros((0, 3))), "not empty"),
-        (lambda: viz.distributions({}), "no layers"),
-        (lambda: viz.class_shares({"a": {"null": 1.0}}), "null, normal, noise"),
-        (lambda: viz.class_shares({}), "there is one layer"),
-        (lambda: viz.compared_rates([]), "none that correspond"),
+        (lambda: viz.redundancy.spike_features(np.zeros((3,))), r"\[T, H, W, C\]"),
+        (lambda: viz.redundancy.spike_features(np.zeros((0, 3))), "not empty"),
+        (lambda: viz.redundancy.distributions({}), "no layers"),
+        (lambda: viz.redundancy.class_shares({"a": {"null": 1.0}}), "null, normal, noise"),
+        (lambda: viz.redundancy.class_shares({}), "there is one layer"),
+        (lambda: viz.redundancy.rate_comparison([]), "none that correspond"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(draw, message):

@@ -220,7 +220,7 @@ def _conclude(rows, budgets, options, screen: Screen) -> str | None:
         screen.say("every candidate is over a budget: nothing was trained")
         return None
     picture = viz.save(
-        viz.trade_off(rows, title="accuracy and bytes"), Path(options.out) / "search.png"
+        viz.plasticity.trade_off(rows, title="accuracy and bytes"), Path(options.out) / "search.png"
     )
     screen.say(f"chosen: {mark}, on the Pareto front; picture: {picture}")
     return str(picture)

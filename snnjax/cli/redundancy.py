@@ -92,16 +92,22 @@ def write_page(
     """
     sections = {
         "rates": ("Firing rates", _TEXTS["rates"], viz.firing_rates(report.rates)),
-        "classes": ("Null, normal, noise", _TEXTS["classes"], viz.class_shares(_shares(report))),
+        "classes": (
+            "Null, normal, noise",
+            _TEXTS["classes"],
+            viz.redundancy.class_shares(_shares(report)),
+        ),
         "currents": (
             "Input currents",
             _TEXTS["currents"],
-            viz.distributions(_distributions(report, "currents")),
+            viz.redundancy.distributions(_distributions(report, "currents")),
         ),
         "membranes": (
             "Membrane potentials",
             _TEXTS["membranes"],
-            viz.distributions(_distributions(report, "membrane"), what="membrane potential"),
+            viz.redundancy.distributions(
+                _distributions(report, "membrane"), quantity="membrane potential"
+            ),
         ),
     }
     for name in _spread(list(report.layers)):
@@ -130,11 +136,11 @@ def write_comparison(
     sections: dict[str, Any] = {"compared": _rates(before, after, compared)}
     if compared.pairs:
         own, old = (_distributions(report, "currents") for report in (after, before))
-        against = {name: old[partner] for partner, name in compared.pairs}
-        figure = viz.distributions(own, against=against)
+        reference = {name: old[partner] for partner, name in compared.pairs}
+        figure = viz.redundancy.distributions(own, reference=reference)
         sections["currents"] = ("Input currents", _TEXTS["currents"], figure)
     for word, report in (("before", before), ("after", after)):
-        figure = viz.class_shares(_shares(report), title=word)
+        figure = viz.redundancy.class_shares(_shares(report), title=word)
         sections[f"classes {word}"] = (f"Null, normal, noise: {word}", _TEXTS["classes"], figure)
     for row in _spread(list(range(min(len(before.layers), len(after.layers))))):
         for word, report in (("before", before), ("after", after)):
@@ -169,17 +175,18 @@ def _rates(before: redundancy.Report, after: redundancy.Report, compared: redund
     text = _TEXTS["compared"]
     if not compared.pairs:
         text += " The two networks have different layers: none correspond."
-    return ("Firing rates", text, viz.compared_rates(rows))
+    return ("Firing rates", text, viz.redundancy.rate_comparison(rows))
 
 
 def _shares(report: redundancy.Report) -> dict[str, dict[str, float]]:
     return {name: layer.shares for name, layer in report.layers.items()}
 
 
-def _distributions(report: redundancy.Report, kind: str) -> dict[str, viz.Distribution]:
+def _distributions(report: redundancy.Report, kind: str) -> dict[str, viz.redundancy.Distribution]:
     found = {name: getattr(layer, kind) for name, layer in report.layers.items()}
     return {
-        name: viz.Distribution(h.edges, h.counts, h.threshold, h.above) for name, h in found.items()
+        name: viz.redundancy.Distribution(h.edges, h.counts, h.threshold, h.above)
+        for name, h in found.items()
     }
 
 
@@ -188,7 +195,7 @@ def _features(report: redundancy.Report, name: str, title: str):
     features = layer.features
     if features.ndim > 4:  # more than two axes of space are flattened to one
         features = features.reshape(len(features), -1, features.shape[-1])
-    return viz.spike_features(features, classes=layer.classes, title=title)
+    return viz.redundancy.spike_features(features, classes=layer.classes, title=title)
 
 
 def _spread(layers: list[Any]) -> list[Any]:

@@ -139,7 +139,7 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == network.inputs:
         weights = plasticity.float_weights(network, state.params["weights"])
-        figure = viz.receptive_fields(weights, (height, width))
+        figure = viz.plasticity.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]
         sections["receptive_fields"] = ("Receptive fields", text, figure)
     return sections, None

@@ -59,7 +59,7 @@ def _neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str, Arra
     number = np.prod([spikes.shape[axis] for axis in axes], dtype=np.int64)
     columns = [(spikes != 0).astype(jnp.uint32), ((spikes != 0) & (spikes != 1)).astype(jnp.uint32)]
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
-    # One reduction, as in `metrics.synaptic_operations`: compiling takes most of the time.
+    # One reduction, as in `synaptic_operations`: compiling takes most of the time.
     active, analog = jax.lax.reduce(columns, [np.uint32(0)] * 2, add, axes)
     found = {
         "active": active,
@@ -68,7 +68,7 @@ def _neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str, Arra
     }
     if membrane is None or kind_of(name) == "turned_off":
         return found
-    return found | {"updates": metrics.membrane_updates(membrane)}
+    return found | {"updates": metrics.operations.membrane_updates(membrane)}
 
 
 def settled(network: nn.Network, statistics: PyTree, frames: Array, key: Any) -> PyTree:

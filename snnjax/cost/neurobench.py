@@ -143,5 +143,7 @@ def _of_neurons(tally: Tally) -> tuple[Any, Any, Any]:
     if any(kind_of(name) not in _LEAKY for name in layers):
         return updates, None, None
     outputs = sum(layer.outputs for layer in layers.values()) / tally.examples
-    effective, dense = (metrics.neuron_operations(number) for number in (updates, outputs))
+    effective, dense = (
+        metrics.operations.neuron_operations(number) for number in (updates, outputs)
+    )
     return updates, effective, dense

@@ -64,7 +64,7 @@ class Connection:
 
     @classmethod
     def of(cls, found: Any, real: np.ndarray, frames: np.ndarray) -> Connection:
-        """Sums of `metrics.Operations` over the examples that are no padding.
+        """Sums of `metrics.operations.Operations` over the examples that are no padding.
 
         Args:
             found: its arrays are `[runs, B]`.
@@ -105,7 +105,7 @@ class Product:
 
     @classmethod
     def of(cls, found: Any, real: np.ndarray) -> Product:
-        """Sums of `metrics.Products` over the examples that are no padding."""
+        """Sums of `metrics.operations.Products` over the examples that are no padding."""
         whole = lambda part: int(np.asarray(part)[:, real].sum(dtype=np.int64))  # noqa: E731
         binary = bool(np.asarray(found.binary)[:, real].all())
         return cls(whole(found.effective), whole(found.dense), binary)
@@ -118,7 +118,7 @@ class Neurons:
     Attributes:
         outputs: number of outputs.
         active: outputs that are not zero.
-        updates: of membranes, see `metrics.membrane_updates`; None where that is not defined.
+        updates: of membranes, see `membrane_updates`; None where that is not defined.
         spiking: whether all outputs were 0 or 1.
         stateful: whether it has a membrane.
     """

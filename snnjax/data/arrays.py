@@ -1,4 +1,4 @@
-"""A user's own data: arrays in memory, or an `.npz` file of them."""
+"""Data sets of the user's own arrays, in memory or in an `.npz` file."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def from_arrays(
     input_shape: tuple[int, ...] | None = None,
     note: str = "",
 ) -> Dataset:
-    """Makes a data set of arrays (or of event recordings).
+    """Makes a data set from arrays or event recordings.
 
     Args:
         train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events.
@@ -35,20 +35,20 @@ def from_arrays(
             `[N, T, D]` holds one per timestep.
         test_inputs: `[M, ...]`, as `train_inputs`.
         test_labels: `[M]` integers from 0, or real targets as in training.
-        name: What to call it.
+        name: Name of the data set.
         class_names: Names of the classes; by default "0" up to the largest label. Real targets have
             none.
-        scale: What `rescale` multiplies by; by default 1/255 for uint8, else 1.
-        input_shape: Shape of one input without time; by default that of one array. Event
-            recordings have no shape of their own: give `(H, W, 2)`.
-        note: Where it comes from.
+        scale: Factor of `rescale`; by default 1/255 for uint8, otherwise 1.
+        input_shape: Shape of one input without time; by default the shape of one array. Required
+            for event recordings, which have no shape of their own: `(H, W, 2)`.
+        note: Origin, citation and licence.
 
     Returns:
         The data set.
 
     Raises:
-        TypeError: Where labels are neither integers `[N]` nor real targets.
-        ValueError: Where numbers or shapes do not agree.
+        TypeError: If labels are neither integers `[N]` nor real targets.
+        ValueError: If numbers of examples or shapes disagree, or a split is empty.
 
     Example:
         >>> import numpy as np
@@ -91,25 +91,26 @@ def from_arrays(
 
 
 def from_npz(path: str | Path) -> Dataset:
-    """Makes a data set of an `.npz` file.
+    """Makes a data set from an `.npz` file.
 
     Args:
-        path: A file with the arrays `train_inputs`, `train_labels`, `test_inputs`, `test_labels`
-            and, if classes have names, `class_names`; as `numpy.savez` writes it.
+        path: A file written by `numpy.savez`, with the arrays `train_inputs`, `train_labels`,
+            `test_inputs`, `test_labels` and optionally `class_names`.
 
     Returns:
         The data set, named after the file.
 
     Raises:
-        MissingDataError: Where there is no such file.
-        CorruptDataError: Where an array is missing or is a pickle, which is not read.
+        MissingDataError: If the file does not exist.
+        CorruptDataError: If an array is missing or pickled; pickles are not read.
     """
     path = Path(path)
     if not path.is_file():
         keywords = ", ".join(f"{key}=..." for key in _KEYS)
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
     try:
-        # Opened here: numpy leaves its own handle open where the file is no zip.
+        # Opened here: NumPy leaks its own handle if the file is no zip. Pickles stay refused, since
+        # unpickling runs code from the file.
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
@@ -128,7 +129,8 @@ def from_npz(path: str | Path) -> Dataset:
 
 def _split(inputs: Inputs, labels: np.ndarray) -> Split:
     if not isinstance(inputs, (list, tuple, Recordings)):
-        inputs = np.asarray(inputs)  # a jax.Array would be gathered on the device, batch by batch
+        # A jax.Array would be gathered on the device, one transfer per batch.
+        inputs = np.asarray(inputs)
     labels = np.asarray(labels)
     if labels.dtype.kind == "f" and labels.ndim > 1 and not _is_one_hot(labels):
         return Split(inputs, labels.astype(np.float32))

@@ -1,11 +1,10 @@
-"""A data set: two splits of examples with labels, and what a network must know to read them.
+"""A data set: a training and a test split, with the shape, scale and classes a network needs.
 
-Inputs are stored as they were published and stay on the host: images as `uint8`, windows of a
-sensor as `float32`, event recordings as sequences of integer arrays `[E, 4]`, one row `t, x, y, p`
-per event, which is what `snnjax.encoding` cuts into frames: a tuple where the set fits in memory,
-else `Recordings`, which reads each when asked for. A float in the unit interval is made
-from a stored image by `rescale(inputs, dataset.scale)`, inside the jitted step, where it costs no
-memory: a set of 8-bit images is four times smaller than its float32 copy.
+Inputs stay on the host as they were published: images as `uint8`, sensor windows as `float32`,
+event recordings as sequences of integer arrays `[E, 4]` with one row `t, x, y, p` per event, the
+input of `snnjax.encoding`. Recordings are a tuple if the set fits in memory, otherwise
+`Recordings`, which reads on access. `rescale(inputs, dataset.scale)` makes float32 values in the
+unit interval inside the jitted step.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax.data.errors import CorruptDataError
-from snnjax.data.recordings import taken
+from snnjax.data.recordings import take
 
 Events: TypeAlias = np.ndarray
-"""One recording of an event camera in order of time: `[E, 4]` int32, its columns the time in
-microseconds, the column and row of the pixel, and the polarity (1 brighter, 0 darker)."""
+"""One recording of an event camera in order of time: `[E, 4]` int32 with the columns time in
+microseconds, pixel column, pixel row and polarity (1 brighter, 0 darker)."""
 
 Inputs: TypeAlias = np.ndarray | Sequence[Events]
 
@@ -34,15 +33,15 @@ class Split:
     """Examples and their labels, in a fixed order.
 
     Attributes:
-        inputs: `[N, ...]` array, or a sequence of `N` recordings (`Events`), or one that makes its
-            examples on request (`Transformed`).
+        inputs: `[N, ...]` array, a sequence of `N` recordings (`Events`), or a sequence that
+            computes its examples on access (`LazyInputs`).
         labels: `[N]` int32, in `0 .. K-1`; or targets: `[N, T]` int32, a class per timestep, or
             `[N, D]` and `[N, T, D]` float32, real numbers per example and per timestep.
-        groups: `[N]` int32 or None: who or what each example comes from (the person who wore the
-            sensor), where examples of one group must not fall on both sides of a split.
+        groups: `[N]` int32 or None: group of each example, for instance the person who wore the
+            sensor. Examples of one group must not be divided between training and test.
 
     Raises:
-        ValueError: Where inputs, labels and groups differ in number.
+        ValueError: If the numbers of inputs, labels and groups differ.
     """
 
     inputs: Inputs
@@ -63,30 +62,30 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Any, np.ndarray]:
-        """One example as `(input, label)`: the contract of a random-access source."""
+        """One example as `(input, label)`, the contract of a random-access source."""
         return self.inputs[index], self.labels[index]
 
     def take(self, indices: np.ndarray) -> Split:
-        """The examples at `indices` `[n]`, in that order."""
+        """Selects the examples at `indices` `[n]`, in that order."""
         groups = None if self.groups is None else self.groups[indices]
-        return Split(taken(self.inputs, indices), self.labels[indices], groups)
+        return Split(take(self.inputs, indices), self.labels[indices], groups)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named data set with its published (or fixed) division into training and test examples.
+    """A named data set with its published (or a fixed) split into training and test examples.
 
     Attributes:
-        name: The name it was loaded under.
-        train: The training split.
-        test: The test split.
-        classes: The number of classes `K`; 0 if targets are real numbers.
+        name: Name passed to `load`.
+        train: Training split.
+        test: Test split.
+        classes: Number of classes `K`; 0 if targets are real numbers.
         class_names: The `K` names, in the order of the labels.
-        input_shape: The shape of one input without time and batch: `(H, W, C)` of an image or an
-            event camera (`C` = 2 polarities), `(T, C)` of a window of a series.
-        scale: What `rescale` multiplies inputs by: 1/255 for 8-bit images, 1/16 for the 8x8
-            digits, 1 for what is a float already.
-        note: Where it comes from, whom to cite, and what the licence forbids.
+        input_shape: Shape of one input without time and batch: `(H, W, C)` for an image or an event
+            camera (`C` = 2 polarities), `(T, C)` for a window of a series.
+        scale: Factor of `rescale`: 1/255 for 8-bit images, 1/16 for the 8x8 digits, 1 for inputs
+            that are floating-point already.
+        note: Origin, citation and restrictions of the licence.
     """
 
     name: str
@@ -122,13 +121,16 @@ class Dataset:
 
 
 def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
-    """Turns stored inputs into float32 in the unit interval, inside the jitted step.
+    """Converts stored inputs to float32 in the unit interval.
+
+    Call it inside the jitted step: the data set then stays 8-bit on the host and in the transfer,
+    a quarter of its float32 size.
 
         rescale(x) = float32(x) * scale
 
     Args:
         inputs: `[...]`, of any dtype, as stored in a `Split`.
-        scale: The data set's `scale`.
+        scale: `Dataset.scale`.
 
     Returns:
         `[...]` float32.
@@ -137,12 +139,12 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
 
 
 def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
-    """Lays the pixels of each patch side by side as channels: a smaller image that lost nothing.
+    """Moves the pixels of each patch into the channel axis (space to depth).
 
         y[b, i, j, (k, l, c)] = x[b, size i + k, size j + l, c]
 
-    A convolution over the result is one of `size` times the kernel and stride over the image, and
-    layers behind it are `size^2` times cheaper.
+    A convolution of the result equals one of the image with `size` times the kernel and stride, and
+    all layers behind it are `size^2` times cheaper.
 
     Args:
         images: `[B, H, W, C]`, of any dtype.
@@ -152,13 +154,13 @@ def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
         `[B, H / size, W / size, size^2 C]`, of the same dtype.
 
     Raises:
-        ValueError: Where H or W is no multiple of `size`.
+        ValueError: If H or W is not a multiple of `size`.
     """
     batch, height, width, channels = images.shape
     if size < 1 or height % size or width % size:
         raise ValueError(f"patches of {size} do not fill images of {height}x{width}: pad them")
-    cut = images.reshape(batch, height // size, size, width // size, size, channels)
-    return cut.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
+    blocks = images.reshape(batch, height // size, size, width // size, size, channels)
+    return blocks.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
 
 
 def dense(
@@ -168,31 +170,31 @@ def dense(
     scale: float = 1.0,
     directory: str | Path | None = None,
 ) -> Dataset:
-    """Replaces every event recording by an array of one shape, so that a `Loader` can batch it.
+    """Converts every event recording to an array of one shape, so that a `Loader` can batch it.
 
-    One recording at a time is read and cut. The frames of both splits take
+    Recordings are read and encoded one at a time. The frames of both splits take
 
         (N_train + N_test) T H W C  bytes of the dtype that `to_frames` returns
 
-    of memory or, given a `directory`, of disk. Frames that fit in neither, or shall differ from
-    epoch to epoch, are made batch by batch: `transformed`.
+    of memory or, with a `directory`, of disk. Use `map_inputs` if they fit in neither, or if frames
+    must differ between epochs.
 
     Args:
         dataset: A data set of event recordings.
         to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
             `lambda events: encoding.frames_by_time(events, timesteps=16, height=34, width=34,
-            dtype=np.uint8)`. The dtype it returns is the dtype stored.
-        scale: What `rescale` shall multiply the frames by.
-        directory: A folder to write the frames to, `<name>-train.npy` and `<name>-test.npy`, over
-            what has those names; they are mapped, so that memory holds only the batches in use.
-            None keeps them in memory.
+            dtype=np.uint8)`. Frames are stored in the dtype it returns.
+        scale: Factor of `rescale` for the frames.
+        directory: Folder for the files `<name>-train.npy` and `<name>-test.npy`; existing ones are
+            overwritten. The files are memory-mapped, so memory holds only the batches in use. None
+            keeps the frames in memory.
 
     Returns:
-        The same data set with `[N, T, H, W, C]` inputs; `input_shape` becomes the shape of one
-        array without its leading (time) axis.
+        The data set with inputs `[N, T, H, W, C]`; `input_shape` is the shape of one array without
+        its leading (time) axis.
 
     Raises:
-        ValueError: Where two recordings give arrays of different shapes.
+        ValueError: If two recordings give arrays of different shapes, or a split is empty.
     """
     folder = None if directory is None else Path(directory)
     if folder is not None:
@@ -210,8 +212,10 @@ def _dense_split(
     frames = None
     for i, events in enumerate(split.inputs):
         frame = np.asarray(to_frames(events))  # type: ignore[arg-type]
+        # Allocated once the first frame tells shape and dtype: a list of frames would need twice
+        # the memory when it is stacked.
         if frames is None:
-            frames = _room((len(split), *frame.shape), frame.dtype, path)
+            frames = _allocate((len(split), *frame.shape), frame.dtype, path)
         if frame.shape != frames.shape[1:]:
             raise ValueError(
                 f"{name}: recording {i} gave frames {frame.shape}, the ones before it "
@@ -223,7 +227,7 @@ def _dense_split(
     return Split(frames, split.labels, split.groups)
 
 
-def _room(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
+def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
     if path is None:
         return np.empty(shape, dtype)
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)

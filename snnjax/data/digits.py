@@ -1,8 +1,8 @@
-"""The embedded data set: 1,797 handwritten digits of 8x8 pixels, at hand without a network.
+"""The embedded data set: 1,797 handwritten digits of 8x8 pixels, installed with scikit-learn.
 
 Reference:
     E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning
-    Repository, 1998; the copy that scikit-learn installs.
+    Repository, 1998; the copy of scikit-learn.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ _TRAIN = 1437
 
 
 def load_digits() -> Dataset:
-    """Loads scikit-learn's digits: 1,437 to train on and 360 to test, stratified by class.
+    """Loads scikit-learn's digits: 1,437 training and 360 test images, stratified by class.
 
-    Scikit-learn is not imported, which takes longer than compiling the network: its file is read.
     The split is that of `model_selection.train_test_split(test_size=0.2, stratify=labels,
-    random_state=0)`, written down in `digits_split.npy`, so that it stays where it is.
+    random_state=0)`, stored in `digits_split.npy` so that it does not depend on the version of
+    scikit-learn.
 
     Returns:
         Inputs `[N, 8, 8, 1]` uint8 in 0..16; `scale` is 1/16.
     """
-    images, labels = _installed()
+    images, labels = _read_file()
     images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     train, test = np.split(np.load(Path(__file__).with_name("digits_split.npy")), [_TRAIN])
@@ -48,21 +48,23 @@ def load_digits() -> Dataset:
     )
 
 
-def _installed() -> tuple[Any, Any]:
-    """Pixels `[1797, 64]` and labels, as scikit-learn installs them."""
-    found = importlib.util.find_spec("sklearn")
-    folders = (found and found.submodule_search_locations) or []
+def _read_file() -> tuple[Any, Any]:
+    """Pixels `[1797, 64]` and labels `[1797]`."""
+    # Importing scikit-learn takes longer than compiling the first network: read its file directly.
+    spec = importlib.util.find_spec("sklearn")
+    folders = (spec and spec.submodule_search_locations) or []
     for path in (Path(folder, "datasets", "data", "digits.csv.gz") for folder in folders):
         if path.exists():
             with gzip.open(path, "rt") as file:
                 table = np.loadtxt(file, delimiter=",")
             return table[:, :-1], table[:, -1]
-    return _asked()
+    return _load_from_sklearn()
 
 
-def _asked() -> tuple[Any, Any]:
-    """The same from a scikit-learn that keeps its file elsewhere, or that there is none."""
+def _load_from_sklearn() -> tuple[Any, Any]:
+    """The same arrays through the API, for versions of scikit-learn that move the file."""
+    # Without scikit-learn this import raises the error that names the missing package.
     from sklearn import datasets
 
-    found: Any = datasets.load_digits(return_X_y=True)
-    return found
+    arrays: Any = datasets.load_digits(return_X_y=True)
+    return arrays

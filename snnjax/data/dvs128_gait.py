@@ -1,12 +1,12 @@
-"""DVS128-Gait: twenty people who walk past an event camera, by day and by night; who is it?
+"""DVS128-Gait: identification of twenty people walking past an event camera, by day and by night.
 
 One text file per walk, `train/<person>/*.txt` and `test/<person>/*.txt`, one event per line:
 
-    t x y p        numbers between blanks: microseconds, column, row, polarity (1 is brighter)
+    t x y p        numbers separated by blanks: microseconds, column, row, polarity (1 is brighter)
 
-of a camera of 128x128 pixels. The set has no page of its format: this is what the code that its
-authors published with it reads. The darker polarity is told there as "not 1", so that this reader
-takes 0 and -1 for it. It was tested on files written from this description only.
+The camera has 128x128 pixels. The format has no published description; this one follows the code
+that the authors published with the data set. The reader was tested only on files written from this
+description.
 
 References: Wang, Du, Shen, Wu, Zhao, Sun, Wen, "EV-Gait: Event-based Robust Gait Recognition using
 Dynamic Vision Sensors", CVPR 2019; Wang, Zhang, Shen, Du, Zhao, Cui, Wen, "Event-Stream
@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import unpacked
+from snnjax.data.archive import list_files
 from snnjax.data.dataset import Dataset, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.recordings import Recordings, as_events
@@ -28,23 +28,23 @@ HEIGHT, WIDTH = 128, 128
 
 
 def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
-    """Finds the recordings of one lighting; each is read when asked for.
+    """Lists the recordings of one lighting condition; each is read on access.
 
     Args:
-        folder: Where the unpacked folders `train` and `test` lie, at any depth.
-        light: "day" or "night", for its name.
+        folder: Folder that contains the unpacked folders `train` and `test`, at any depth.
+        light: "day" or "night", a part of the data set's name.
 
     Returns:
-        Recordings `[E, 4]` int32 of different lengths. The classes are the people, in the order of
-        their numbers, or of their names where these are no numbers.
+        Recordings `[E, 4]` int32 of different lengths. Classes are people, ordered by number, or by
+        name if the folder names are not numbers.
 
     Raises:
-        MissingDataError: Where there are no recordings, or only archives of them.
-        CorruptDataError: Where somebody is in one split only.
+        MissingDataError: If the folder has no recordings, or only archives of them.
+        CorruptDataError: If a person occurs in one split only.
     """
-    files = unpacked(folder, lambda path: _split_of(path) is not None)
+    files = list_files(folder, lambda path: _split_name(path) is not None)
     parts = {
-        name: [f for f in files if _split_of(PurePosixPath(f.relative_to(folder))) == name]
+        name: [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
         for name in ("train", "test")
     }
     if not all(parts.values()):
@@ -53,12 +53,13 @@ def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
         )
     people = {name: {f.parent.name for f in part} for name, part in parts.items()}
     if people["train"] != people["test"]:
+        # Both splits contain every person, so a difference means files that were lost.
         alone = sorted(people["train"] ^ people["test"])
         raise CorruptDataError(
             f"{folder} has {', '.join(alone)} in one of its splits only: files are missing; unpack "
             "it again"
         )
-    names = tuple(sorted(people["train"], key=_by_number))
+    names = tuple(sorted(people["train"], key=_numeric_order))
     train, test = (_split(parts[name], names) for name in ("train", "test"))
     return Dataset(
         name=f"dvs128_gait_{light}",
@@ -68,31 +69,31 @@ def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
         class_names=names,
         input_shape=(HEIGHT, WIDTH, 2),
         scale=1.0,
-        note=f"DVS128-Gait by {light}, {len(train)} + {len(test)} recordings, read when asked for. "
+        note=f"DVS128-Gait by {light}, {len(train)} + {len(test)} recordings, read on access. "
         "Y. Wang, B. Du, Y. Shen and others, 2019; see its page for its licence.",
     )
 
 
 def parse_gait(content: bytes, *, name: str = "recording") -> np.ndarray:
-    """Turns a text file of events into arrays.
+    """Parses a text file of events.
 
     Args:
         content: The whole file: lines of `t x y p`.
-        name: What to call it in an error.
+        name: Name of the recording in error messages.
 
     Returns:
-        Its events in order of time, `[E, 4]` int32: t in microseconds, x, y, p.
+        Events in order of time, `[E, 4]` int32: t in microseconds, x, y, p.
 
     Raises:
-        CorruptDataError: Where a line is not four whole numbers, there is none, or a pixel lies
+        CorruptDataError: If the file is empty, a line is not four whole numbers, or a pixel lies
             outside 128x128.
-        ValueError: Where a time does not fit 32 bits.
+        ValueError: If a timestamp does not fit 32 bits.
     """
     try:
-        # Floats: some tools write whole numbers as 1.0e+03.
+        # Parsed as floats, since some tools write whole numbers as 1.0e+03.
         numbers = np.array(content.split(), np.float64)
     except ValueError:
-        numbers = np.array([np.nan])
+        numbers = np.array([np.nan])  # fails the check below, which raises the error for all cases
     lines = sum(bool(line.strip()) for line in content.splitlines())
     if not lines or numbers.size != 4 * lines or (numbers != np.round(numbers)).any():
         raise CorruptDataError(
@@ -105,17 +106,18 @@ def parse_gait(content: bytes, *, name: str = "recording") -> np.ndarray:
             f"{name} has a negative time or pixel, or a polarity other than 1, 0 and -1: a damaged "
             "file, fetch it again"
         )
+    # The authors' code treats every polarity but 1 as darker: both 0 and -1 occur.
     return as_events(t, x, y, np.maximum(p, 0), height=HEIGHT, width=WIDTH, name=name)
 
 
-def _split_of(path: PurePosixPath) -> str | None:
+def _split_name(path: PurePosixPath) -> str | None:
     if path.suffix != ".txt" or len(path.parts) < 3:
         return None
     folder = path.parts[-3]
     return folder if folder in ("train", "test") else None
 
 
-def _by_number(name: str) -> tuple[float, str]:
+def _numeric_order(name: str) -> tuple[float, str]:
     return (int(name) if name.isdecimal() else float("inf"), name)
 
 

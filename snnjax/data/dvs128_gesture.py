@@ -1,12 +1,12 @@
-"""DVS128 Gesture: eleven hand and arm gestures of 29 people before a DVS128, three lightings.
+"""DVS128 Gesture: eleven hand and arm gestures of 29 people in front of a DVS128, three lightings.
 
-A recording holds the gestures of one person under one light; a table beside it says when each
-begins and ends. Those stretches are the examples, `start <= t < end`, of about six seconds. People,
-not recordings, are divided into training and test, by the set's own lists.
+A recording holds the gestures of one person under one lighting; a table beside it lists start and
+end of each. The examples are these intervals, `start <= t < end`, about six seconds long. The
+data set's own lists divide people, not recordings, into training and test.
 
-The paper counts 1,342 gestures; cut like this, SpikingJelly and snnTorch report 1,176 and 288 of
-the published files. This reader was tested on files written from the page of the format and the
-layout of the set, not on the set itself.
+The paper counts 1,342 gestures; cut this way, SpikingJelly and snnTorch report 1,176 and 288 in the
+published files. The reader was tested on files written from the format description and the
+published layout, not on the data set itself.
 
 Reference:
     A. Amir, B. Taba, D. Berg, T. Melano, J. McKinstry, C. Di Nolfo, T. Nayak, A. Andreopoulos,
@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snnjax.data.aedat import DVS128, parse_aedat3
-from snnjax.data.archive import unpacked
+from snnjax.data.archive import list_files
 from snnjax.data.dataset import Dataset, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.event_files import DVS128, parse_aedat3
 from snnjax.data.recordings import Recordings
 
 GESTURES = (
@@ -54,27 +54,27 @@ class _Gesture(NamedTuple):
 
 
 def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
-    """Finds the gestures of DVS128 Gesture, whole set or subset; each is read when asked for.
+    """Lists the gestures of DVS128 Gesture, whole set or subset; each is read on access.
 
     Args:
-        folder: Where the unpacked folder `DvsGesture` lies, or its files: `userXX_LIGHT.aedat`,
+        folder: Folder of the unpacked folder `DvsGesture`, or of its files: `userXX_LIGHT.aedat`,
             `userXX_LIGHT_labels.csv`, `trials_to_train.txt` and `trials_to_test.txt`.
-        other: Whether the eleventh class, gestures of the people's own choice, is taken in.
+        other: Include the eleventh class, gestures of the people's own choice.
 
     Returns:
-        Recordings `[E, 4]` int32 of different lengths, t in microseconds of the camera's clock,
-        read from disk one at a time. `groups` are the people. All of them as events would take
-        twice the room of the files (5 GB, unpacked); `input_shape` is `(128, 128, 2)`, and frames
-        of 8 bits and 16 timesteps made of them by `dense` take 0.8 GB.
+        Recordings `[E, 4]` int32 of different lengths, t in microseconds of the camera clock.
+        `groups` are people. `input_shape` is `(128, 128, 2)`. All events in memory would take twice
+        the size of the unpacked files (5 GB); `dense` with 16 timesteps of uint8 frames takes
+        0.8 GB.
 
     Raises:
-        MissingDataError: Where the lists are not there, or only an archive of them.
-        CorruptDataError: Where a listed recording or its table is missing, or a table is damaged.
+        MissingDataError: If the lists are missing, or only an archive of them exists.
+        CorruptDataError: If a listed recording or its table is missing, or a table is damaged.
     """
-    found = unpacked(folder, lambda path: path.name == _LISTS["train"])
-    if not found:
+    lists = list_files(folder, lambda path: path.name == _LISTS["train"])
+    if not lists:
         raise MissingDataError(f"{folder} has no {_LISTS['train']} beside userXX_LIGHT.aedat")
-    train, test = (_split(found[0].parent, name, other) for name in _LISTS.values())
+    train, test = (_split(lists[0].parent, name, other) for name in _LISTS.values())
     classes = len(GESTURES) if other else len(GESTURES) - 1
     return Dataset(
         name="dvs128_gesture" if other else "dvs128_gesture_10",
@@ -84,7 +84,7 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
         class_names=GESTURES[:classes],
         input_shape=(DVS128, DVS128, 2),
         scale=1.0,
-        note=f"DVS128 Gesture, {len(train)} + {len(test)} gestures, read when asked for. A. Amir "
+        note=f"DVS128 Gesture, {len(train)} + {len(test)} gestures, read on access. A. Amir "
         "et al., 2017; Creative Commons Attribution 4.0.",
     )
 
@@ -93,7 +93,7 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
     if not (folder / list_name).is_file():
         raise MissingDataError(f"{folder / list_name} is missing")
     trials = (folder / list_name).read_text().split()
-    gestures = [g for trial in trials for g in _table(folder, trial, list_name)]
+    gestures = [g for trial in trials for g in _read_table(folder, trial, list_name)]
     gestures = [g for g in gestures if other or g.label < len(GESTURES) - 1]
     if not gestures:
         raise CorruptDataError(f"{folder / list_name} names no gestures; fetch it again")
@@ -104,7 +104,8 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
     )
 
 
-def _table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
+def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
+    """Gestures of one trial, from the table beside its recording."""
     match = _TRIAL.fullmatch(trial)
     if match is None:
         raise CorruptDataError(
@@ -116,6 +117,7 @@ def _table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
         if not file.is_file():
             raise CorruptDataError(f"{file}, named in {list_name}, is missing; unpack it again")
     try:
+        # The first line is the header. Classes count from 1, labels from 0.
         lines = [line for line in table.read_text().splitlines()[1:] if line.strip()]
         rows = [map(int, line.split(",")) for line in lines]
         gestures = [

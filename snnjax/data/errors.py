@@ -1,11 +1,11 @@
-"""What can go wrong with a data set: it is not there, or it is not what its name says."""
+"""Errors of data sets: files that are missing, and files whose content is not what it must be."""
 
 from __future__ import annotations
 
 
 class MissingDataError(FileNotFoundError):
-    """A data set is not on this machine; the message says where to put it or how to get it."""
+    """The data set is not on this machine; the message says how to get it and where to put it."""
 
 
 class CorruptDataError(ValueError):
-    """The bytes found are not the data set they are named after: cut short, altered or swapped."""
+    """The content of a file does not match its data set or format: truncated or altered."""

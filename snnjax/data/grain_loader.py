@@ -1,8 +1,8 @@
-"""Batches of what does not fit in memory, through Grain: the extra `snnjax[data]`.
+"""Batches through Grain, for data that do not fit in memory: the extra `snnjax[data]`.
 
-The default is `Loader`, about two orders of magnitude faster where the arrays fit. This door is
-for sets on disk, for event recordings turned into frames example by example, and for several
-processes that each read their own share.
+`Loader` is the default, about two orders of magnitude faster for arrays in memory. Grain is for
+data sets on disk, for event recordings encoded example by example, and for several processes that
+each read their own shard.
 """
 
 from __future__ import annotations
@@ -27,22 +27,23 @@ def grain_loader(
     """Makes an endless, shuffled, resumable Grain data set of batches.
 
     Args:
-        source: Anything with `len(source)` and `source[i]`: a `Split`, a `tfds_source`, a list.
-        batch_size: Examples in a batch, of this process.
-        seed: Which orders to draw.
-        transform: `example -> (input, label)`, applied to each example; needed where examples are
-            not such pairs already. A pure function, else batches cannot be repeated.
-        shard: `(index, count)` of this process: it sees each `count`-th example only, so that the
-            shares are disjoint; `(jax.process_index(), jax.process_count())`.
+        source: Any object with `len(source)` and `source[i]`: a `Split`, a split opened by
+            `tfds.open_split`, a list.
+        batch_size: Examples per batch in this process.
+        seed: Seed of the shuffled orders.
+        transform: `example -> (input, label)`, applied to each example; required unless examples
+            are such pairs already. It must be a pure function for batches to be reproducible.
+        shard: `(index, count)` of this process, `(jax.process_index(), jax.process_count())`: it
+            reads every `count`-th example, so that the shards are disjoint.
         threads: Threads that read ahead; 0 reads in the calling thread.
 
     Returns:
-        A `grain.IterDataset` of `Batch`. Its iterators have `get_state()` and `set_state(state)`,
-        which is how to resume. Examples that do not fill a batch are left out of an epoch.
+        A `grain.IterDataset` of `Batch`. `get_state()` and `set_state(state)` of its iterators
+        resume it. Examples that do not fill a batch are dropped at the end of an epoch.
 
     Raises:
-        ImportError: Where Grain is not installed.
-        ValueError: Where the share of this process does not fill one batch.
+        ImportError: If Grain is not installed.
+        ValueError: If the shard of this process does not fill one batch.
     """
     try:
         import grain
@@ -59,10 +60,12 @@ def grain_loader(
             f"{len(source)} examples over {count} processes do not fill one batch of {batch_size}: "
             "choose a smaller batch_size"
         )
+    # Sharded before the shuffle: shards stay disjoint in every epoch, whatever the seed.
     examples = grain.MapDataset.source(source)[index::count].seed(seed).shuffle()
     if transform is not None:
         examples = examples.map(transform)
     batches = examples.map(_pair).batch(batch_size, drop_remainder=True).map(_batch).repeat()
+    # The buffer counts batches: Grain's default of 500, meant for single examples, fills memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * max(threads, 1))
     return batches.to_iter_dataset(options)
 

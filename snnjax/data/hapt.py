@@ -1,12 +1,12 @@
 """HAPT: windows of a phone's accelerometer and gyroscope, six activities of thirty people.
 
-The raw 50 Hz signals of the UCI HAPT set (a superset of UCI HAR's) are cut inside each labelled
-stretch of a basic activity into windows of 128 samples, one every 64. People, not windows, are
-divided into training and test, as the set's authors did. Each channel is standardised with the
-mean and deviation of the training windows alone.
+The raw 50 Hz signals of the UCI HAPT set (a superset of UCI HAR's) are cut, within each labelled
+interval of a basic activity, into windows of 128 samples with a stride of 64. People, not windows,
+are divided into training and test, with the authors' own division. Each channel is standardised
+with the mean and standard deviation of the training windows.
 
-These are not the windows of the "UCI HAR Dataset" files, which were filtered first: accuracies do
-not compare to the last per cent.
+The windows differ from those of the "UCI HAR Dataset" files, which were filtered first: accuracies
+are not comparable to the last per cent.
 
 Reference:
     J.-L. Reyes-Ortiz, L. Oneto, A. Samà, X. Parra, D. Anguita, "Transition-Aware Human Activity
@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import members
+from snnjax.data.archive import read_files
 from snnjax.data.dataset import Dataset, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
 
@@ -39,22 +39,22 @@ _SIGNAL = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt")
 
 
 def read_hapt(folder: Path) -> Dataset:
-    """Reads the raw signals of HAPT and cuts them into windows; it takes a few seconds.
+    """Reads the raw signals of HAPT and cuts them into windows; takes a few seconds.
 
     Args:
-        folder: Where `RawData/` of the set lies, or an archive of it.
+        folder: Folder of the set's `RawData/`, or of an archive of it.
 
     Returns:
-        Windows `[N, 128, 6]` float32, standardised; channels are acceleration x, y, z and angular
-        velocity x, y, z. `groups` are the people. The whole set gives 7,415 and 2,996 windows.
+        Windows `[N, 128, 6]` float32, standardised; the channels are acceleration x, y, z and
+        angular velocity x, y, z. `groups` are people. The whole set gives 7,415 and 2,996 windows.
 
     Raises:
-        MissingDataError: Where the labels or a signal are not there.
-        CorruptDataError: Where a signal is cut short.
+        MissingDataError: If the labels or a signal are missing.
+        CorruptDataError: If a signal is truncated.
     """
     signals: dict[tuple[str, int], np.ndarray] = {}
     rows = None
-    for path, content in members(folder, _wanted):
+    for path, content in read_files(folder, _is_needed):
         if path.name == "labels.txt":
             rows = parse_table(content, 5, path).astype(int)
         elif match := _SIGNAL.fullmatch(path.name):
@@ -66,6 +66,7 @@ def read_hapt(folder: Path) -> Dataset:
         )
     windows, labels, users = _windows(signals, rows)
     test = np.isin(users, TEST_USERS)
+    # Training windows only: statistics of the test windows would leak into training.
     mean = windows[~test].mean(axis=(0, 1), dtype=np.float64)
     deviation = windows[~test].std(axis=(0, 1), dtype=np.float64)
     windows = ((windows - mean) / deviation).astype(np.float32)
@@ -83,18 +84,18 @@ def read_hapt(folder: Path) -> Dataset:
 
 
 def parse_table(content: bytes, columns: int, path: PurePosixPath) -> np.ndarray:
-    """Reads a text table of numbers.
+    """Parses a text table of numbers.
 
     Args:
         content: The whole file.
-        columns: Numbers in a row.
-        path: What to call it in an error.
+        columns: Numbers per row.
+        path: Path of the file in error messages.
 
     Returns:
         `[rows, columns]` float64.
 
     Raises:
-        CorruptDataError: Where a row is incomplete or not of numbers.
+        CorruptDataError: If a row is incomplete or has something other than numbers.
     """
     try:
         values = np.array(content.split(), np.float64)
@@ -105,7 +106,7 @@ def parse_table(content: bytes, columns: int, path: PurePosixPath) -> np.ndarray
         ) from error
 
 
-def _wanted(path: PurePosixPath) -> bool:
+def _is_needed(path: PurePosixPath) -> bool:
     return path.name == "labels.txt" or _SIGNAL.fullmatch(path.name) is not None
 
 
@@ -125,10 +126,10 @@ def _windows(
                 f"experiment {experiment} is labelled up to sample {last}, but its signals end at "
                 f"{min(len(acceleration), len(rotation))}; fetch them again"
             )
-        # Samples are counted from 1 and the last one belongs to the stretch.
-        stretch = np.concatenate([a[first - 1 : last] for a in (acceleration, rotation)], axis=1)
-        starts = range(0, len(stretch) - WINDOW + 1, STRIDE)
-        windows += [stretch[start : start + WINDOW] for start in starts]
+        # Sample numbers count from 1, and the last one belongs to the interval.
+        interval = np.concatenate([a[first - 1 : last] for a in (acceleration, rotation)], axis=1)
+        starts = range(0, len(interval) - WINDOW + 1, STRIDE)
+        windows += [interval[start : start + WINDOW] for start in starts]
         labels += [activity - 1] * len(starts)
         users += [user] * len(starts)
     if not windows:

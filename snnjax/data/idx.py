@@ -1,8 +1,8 @@
 """MNIST and Fashion-MNIST from their four idx files, plain or gzipped.
 
-An idx file is a magic number (two zero bytes, the type of the elements, the number of axes), the
-axes as big-endian int32, then the elements. Both sets use the same four file names, so a file is
-known by the sha256 of its unpacked content only: one set can never pass for the other.
+An idx file is a magic number (two zero bytes, the element type, the number of axes), the axes as
+big-endian int32, then the elements. Both data sets use the same four file names, so every file is
+identified by the sha256 of its unpacked content: one set cannot pass for the other.
 
 References:
     Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document
@@ -30,8 +30,8 @@ _FILES = (
     "t10k-labels-idx1-ubyte",
 )
 
-# sha256 of the unpacked files, in the order of _FILES. The gz files of these contents have the
-# sha256 that TensorFlow Datasets records; a repacked gz differs in its header only.
+# sha256 of the unpacked files, in the order of _FILES: a repacked gz differs in its header only.
+# Packed, the published files have the sha256 that TensorFlow Datasets records.
 SHA256 = {
     "mnist": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -70,25 +70,25 @@ NOTES = {
 
 
 def read_idx_files(folder: Path, name: str) -> Dataset:
-    """Reads the four files of MNIST or Fashion-MNIST and checks that they are what they should be.
+    """Reads the four files of MNIST or Fashion-MNIST and verifies their checksums.
 
     Args:
-        folder: Where the four files lie, each plain or with `.gz`.
+        folder: Folder of the four files, each plain or with `.gz`.
         name: `"mnist"` or `"fashion_mnist"`.
 
     Returns:
         60,000 and 10,000 images `[N, 28, 28, 1]` uint8.
 
     Raises:
-        MissingDataError: Where a file is not there.
-        CorruptDataError: Where a file is not the published one of this very set.
+        MissingDataError: If a file is missing.
+        CorruptDataError: If a file is not the published one of this data set.
     """
     arrays = []
     for file, sha256 in zip(_FILES, SHA256[name], strict=True):
         content = _content(folder, file)
-        found = hashlib.sha256(content).hexdigest()
-        if found != sha256:
-            raise CorruptDataError(_mismatch(folder / file, name, sha256, found))
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != sha256:
+            raise CorruptDataError(_mismatch(folder / file, name, sha256, digest))
         arrays.append(parse_idx(content))
     train_images, train_labels, test_images, test_labels = arrays
     return Dataset(
@@ -104,16 +104,16 @@ def read_idx_files(folder: Path, name: str) -> Dataset:
 
 
 def parse_idx(content: bytes) -> np.ndarray:
-    """Turns an unpacked idx file of unsigned bytes into an array.
+    """Parses an unpacked idx file of unsigned bytes.
 
     Args:
         content: The whole file.
 
     Returns:
-        An array of the shape that the file states, uint8.
+        uint8 array of the shape stated in the file.
 
     Raises:
-        CorruptDataError: Where it is no idx file of unsigned bytes, or is cut short.
+        CorruptDataError: If the content is no idx file of unsigned bytes, or is truncated.
     """
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise CorruptDataError("not an idx file of unsigned bytes: it must begin with 00 00 08")
@@ -140,14 +140,14 @@ def _content(folder: Path, file: str) -> bytes:
         raise CorruptDataError(f"{packed} cannot be unpacked ({error}); fetch it again") from error
 
 
-def _mismatch(path: Path, name: str, expected: str, found: str) -> str:
+def _mismatch(path: Path, name: str, expected: str, digest: str) -> str:
     for other, checksums in SHA256.items():
-        if found in checksums:
+        if digest in checksums:
             return (
                 f"{path} belongs to {other}, not to {name}: the two sets share their file names; "
                 "keep each in a folder of its own"
             )
     return (
-        f"{path} is not the published file of {name}: sha256 of its content is {found}, "
+        f"{path} is not the published file of {name}: sha256 of its content is {digest}, "
         f"published {expected}; fetch it again"
     )

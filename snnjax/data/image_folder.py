@@ -1,17 +1,29 @@
-"""A folder of images, a folder per class, decoded when a batch asks for them.
+"""A folder of images, one subfolder per class, decoded on access.
 
     train/<class>/<any name>.jpg    val/<class>/<any name>.jpg        (.jpeg, .png; any case)
 
-Only paths are held, a hundred bytes or two an image; each batch reads and decodes its own
-`[B, S, S, 3]` uint8. In training a view is drawn anew for every epoch, seeded by (seed, epoch,
-number of the image), so that batches repeat and a run resumes; `data.image_view` has the views.
+Memory holds only paths, one or two hundred bytes per image; each batch reads and decodes its own
+`[B, S, S, 3]` uint8. In evaluation the shorter side is resized to `resize` pixels and the central
+`S x S` is cropped. In training a random crop, a share a of the image area with ratio r of width to
+height, is resized to `S x S`:
+
+    a ~ U(area),  log r ~ U(log aspect),      w = round(sqrt(a r W H)),  h = round(sqrt(a / r W H))
+
+Of ten draws the first that fits is used, at a uniform position. Draws are seeded by (seed, epoch,
+index of the image), so that batches are reproducible and a resumed run continues them.
+
+Reference: Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich, "Going Deeper
+with Convolutions", 2014, arXiv:1409.4842 (section 6: patches of 8 % to 100 % of the image, ratios
+of 3/4 to 4/3).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +31,12 @@ import numpy as np
 
 from snnjax.data.dataset import Dataset, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
-from snnjax.data.image_view import ImageView
-from snnjax.data.transformed import Transformed
+from snnjax.data.lazy import LazyInputs
 
-__all__ = ["at_size", "image_folder"]
+__all__ = ["ImageView", "image_folder", "with_image_view"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+_ATTEMPTS = 10  # random crops drawn before a central one is used
 
 
 def image_folder(
@@ -40,33 +52,32 @@ def image_folder(
     name: str | None = None,
     note: str = "",
 ) -> Dataset:
-    """Finds the images of a folder; none is decoded before a batch needs it.
+    """Makes a data set from a folder of images; each image is decoded on access.
 
-    Any size and mode of image will do: it becomes RGB, whatever orientation a camera noted is not
-    looked at, and resizing is bicubic. Mirroring belongs into the jitted step, `random_flip`.
-    Batches come from `Loader`; `grain_loader` gives the views of evaluation.
+    Images of any size and mode are converted to RGB and resized bicubically; the orientation tag of
+    a camera is ignored. Mirror images in the jitted step, with `augmentation.random_flip`. Batches
+    come from `Loader`; `grain_loader` yields the images of evaluation.
 
     Args:
-        folder: Where the folders of the two splits lie.
-        train: Name of the folder of training images, in it one folder per class.
-        test: Name of that of the images to judge by, often `"val"`.
+        folder: Folder that contains the folders of both splits.
+        train: Name of the folder of training images, which has one folder per class.
+        test: Name of the folder of test images, often `"val"`.
         size: Pixels along both sides of an example, S.
-        resize: Pixels of the shorter side in evaluation; None is `8/7` of `size`, as 256 to 224.
-        area: Range of a training crop's share of the image.
-        aspect: Range of its width over its height.
-        threads: That decode a batch; 0 decodes in the calling thread.
-        name: Of the data set; None is that of the folder.
-        note: Where it comes from.
+        resize: Pixels of the shorter side in evaluation; None is `8/7` of `size`, 256 for 224.
+        area: Range of a training crop's share of the image area.
+        aspect: Range of a training crop's width divided by its height.
+        threads: Threads that decode a batch; 0 decodes in the calling thread.
+        name: Name of the data set; None is the name of the folder.
+        note: Origin, citation and licence.
 
     Returns:
-        The data set, `[N, S, S, 3]` uint8 on request; classes are the folders of the training
-        images in order of their names.
+        The data set, `[N, S, S, 3]` uint8 on access; classes are the folders of the training images
+        in order of their names.
 
     Raises:
-        MissingDataError: Where there are no such folders; the message shows the layout.
-        CorruptDataError: Where a test image is of a class without training images; when a batch
-            asks for it, also where a file is damaged.
-        ValueError: Where `size` and `resize`, or a range, do not fit.
+        MissingDataError: If a folder is missing; the message shows the layout.
+        CorruptDataError: If a test class has no training images; on access, if a file is damaged.
+        ValueError: If `resize` is smaller than `size`, or a range is invalid.
 
     Example:
         >>> flowers = image_folder("flowers", size=64)           # doctest: +SKIP
@@ -74,14 +85,14 @@ def image_folder(
     """
     folder = Path(folder)
     view = ImageView(size, resize or round(size * 8 / 7), area, aspect)
-    listed = [_listed(folder, split) for split in (train, test)]
-    classes = sorted(listed[0])
-    if unknown := sorted(set(listed[1]) - set(classes)):
+    paths = [_class_paths(folder, split) for split in (train, test)]
+    classes = sorted(paths[0])
+    if unknown := sorted(set(paths[1]) - set(classes)):
         raise CorruptDataError(
             f"{folder / test} has classes that {folder / train} has not: {', '.join(unknown[:5])}"
             f"{' ...' if len(unknown) > 5 else ''}; folders of one class have one name"
         )
-    splits = [_split(paths, classes, view, threads) for paths in listed]
+    splits = [_split(by_class, classes, view, threads) for by_class in paths]
     return Dataset(
         name=folder.name if name is None else name,
         train=splits[0],
@@ -90,31 +101,34 @@ def image_folder(
         class_names=tuple(classes),
         input_shape=(size, size, 3),
         scale=1 / 255,
-        note=note or f"Images of {folder.name}, decoded when asked for.",
+        note=note or f"Images of {folder.name}, decoded on access.",
     )
 
 
-def at_size(dataset: Dataset, **view: Any) -> Dataset:
-    """The same images, seen otherwise; nothing is read.
+def with_image_view(dataset: Dataset, **view: Any) -> Dataset:
+    """Changes the size and the crops of a data set of image files, without reading any.
 
     Args:
-        dataset: From `image_folder` or `load("imagenet")`.
-        view: What to change of `ImageView`: `size`, `resize`, `area`, `aspect`.
+        dataset: Data set from `image_folder` or `load("imagenet")`.
+        view: Fields of `ImageView` to change: `size`, `resize`, `area`, `aspect`.
+
+    Returns:
+        The data set with the new views.
 
     Example:
-        >>> imagenet = at_size(load("imagenet"), size=224, resize=232)  # doctest: +SKIP
+        >>> imagenet = with_image_view(load("imagenet"), size=224, resize=232)  # doctest: +SKIP
 
     Raises:
-        TypeError: Where the data set has no images to be decoded, or an option is unknown.
-        ValueError: Where sizes do not fit.
+        TypeError: If the data set holds no image files, or an option is unknown.
+        ValueError: If `resize` is smaller than `size`, or a range is invalid.
     """
     splits = []
     for split in (dataset.train, dataset.test):
         inputs = split.inputs
-        if not isinstance(inputs, Transformed) or not isinstance(inputs.transform, ImageView):
+        if not isinstance(inputs, LazyInputs) or not isinstance(inputs.transform, ImageView):
             raise TypeError(
-                f"{dataset.name} holds no images that are decoded on request: at_size takes what "
-                'image_folder(...) or load("imagenet") gives'
+                f"{dataset.name} holds no images that are decoded on access: with_image_view takes "
+                'what image_folder(...) or load("imagenet") gives'
             )
         changed = dataclasses.replace(inputs.transform, **view)
         splits.append(
@@ -125,22 +139,127 @@ def at_size(dataset: Dataset, **view: Any) -> Dataset:
     return dataclasses.replace(dataset, train=splits[0], test=splits[1], input_shape=shape)
 
 
-def _listed(folder: Path, split: str) -> dict[str, list[str]]:
-    """Paths of the images of each class, in order of their names."""
-    root, found = folder / split, {}
+@dataclasses.dataclass(frozen=True)
+class ImageView:
+    """Transform from an image path to `[size, size, 3]` uint8, for `LazyInputs`.
+
+    Attributes:
+        size: Pixels along both sides of the result, S.
+        resize: Pixels of the shorter side in evaluation, before the central crop.
+        area: Range of a training crop's share of the image area.
+        aspect: Range of a training crop's width divided by its height.
+
+    Raises:
+        ValueError: If `resize` is smaller than `size`, or a range is invalid.
+    """
+
+    size: int = 224
+    resize: int = 256
+    area: tuple[float, float] = (0.08, 1.0)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self):
+        if not 1 <= self.size <= self.resize:
+            raise ValueError(
+                f"size={self.size} is cut out of a shorter side of resize={self.resize}: it takes "
+                "1 <= size <= resize, for instance size=224, resize=256"
+            )
+        if not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(
+                f"area={self.area} must be a range within (0, 1] and aspect={self.aspect} one of "
+                "positive numbers, low end first"
+            )
+
+    def __call__(self, path: str | Path, rng: np.random.Generator | None) -> np.ndarray:
+        """Decodes an image: a random crop with `rng`, the central crop without."""
+        view = self.central_crop if rng is None else functools.partial(self.random_crop, rng=rng)
+        return decode_image(path, view)
+
+    def central_crop(self, image: Any) -> Any:
+        """Resizes the shorter side of a Pillow image and crops its centre."""
+        from PIL import Image
+
+        scale = self.resize / min(image.size)
+        width, height = (max(self.resize, round(scale * side)) for side in image.size)
+        left, top = ((side - self.size) // 2 for side in (width, height))
+        resized = image.resize((width, height), Image.Resampling.BICUBIC)
+        return resized.crop((left, top, left + self.size, top + self.size))
+
+    def random_crop(self, image: Any, rng: np.random.Generator) -> Any:
+        """Resizes a random crop of a Pillow image."""
+        from PIL import Image
+
+        box = self.box(image.size, rng)
+        return image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
+
+    def box(self, size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a random crop of an image of `(width, height)`.
+
+        If none of ten draws fits, it is the largest central crop with an admissible aspect ratio.
+        """
+        width, height = size
+        low, high = (math.log(ratio) for ratio in self.aspect)
+        for _ in range(_ATTEMPTS):
+            pixels = rng.uniform(*self.area) * width * height
+            ratio = math.exp(rng.uniform(low, high))
+            w, h = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = rng.integers(width - w + 1), rng.integers(height - h + 1)
+                return int(left), int(top), int(left) + w, int(top) + h
+        w = min(width, max(1, round(height * self.aspect[1])))
+        h = min(height, max(1, round(width / self.aspect[0])))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+
+def decode_image(path: str | Path, view: Callable[[Any], Any]) -> np.ndarray:
+    """Opens an image, converts it to RGB and applies `view` to it.
+
+    Args:
+        path: Path of the image file.
+        view: Function of a Pillow image that returns one.
+
+    Returns:
+        `[H, W, 3]` uint8.
+
+    Raises:
+        ImportError: If Pillow is not installed.
+        CorruptDataError: If the file is missing, truncated or no image; the message names it.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise ImportError("images are decoded by Pillow: pip install 'snnjax[data]'") from error
+    try:
+        with Image.open(path) as image:
+            pixels = image.convert("RGB")
+    # Pillow raises SyntaxError for a broken PNG, and an error of its own for images too large.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise CorruptDataError(
+            f"{path} is not a readable image ({error}): fetch it again, or move it out of the way"
+        ) from error
+    return np.asarray(view(pixels))
+
+
+def _class_paths(folder: Path, split: str) -> dict[str, list[str]]:
+    """Paths of the images of each class, sorted by name."""
+    root, paths = folder / split, {}
+    # Sorted twice: the order of a directory listing differs between file systems, and labels and
+    # batches must not.
     for entry in sorted(root.iterdir()) if root.is_dir() else ():
         if entry.is_dir() and not entry.name.startswith("."):
             names = sorted(n for n in os.listdir(entry) if _is_image(n))
             if names:
-                found[entry.name] = [os.path.join(entry, n) for n in names]
-    if not found:
+                # Strings take half the memory of Path objects, which counts for a million images.
+                paths[entry.name] = [os.path.join(entry, n) for n in names]
+    if not paths:
         raise MissingDataError(
             f"{root} has no images in folders of their class; the layout is\n"
             f"  {folder.name}/{split}/<class>/<any name>.jpg (or .jpeg, .png)\n"
             "with the same names of classes for training and test: sort the images into such "
             "folders, or say how yours are called: image_folder(folder, train=..., test=...)"
         )
-    return found
+    return paths
 
 
 def _is_image(name: str) -> bool:
@@ -151,6 +270,6 @@ def _split(
     paths: dict[str, list[str]], classes: Sequence[str], view: ImageView, threads: int
 ) -> Split:
     counts = [len(paths.get(name, ())) for name in classes]
-    every = tuple(path for name in classes for path in paths.get(name, ()))
+    sources = tuple(path for name in classes for path in paths.get(name, ()))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
-    return Split(Transformed(every, view, threads=threads), labels)
+    return Split(LazyInputs(sources, view, threads=threads), labels)

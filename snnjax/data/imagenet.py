@@ -1,13 +1,13 @@
-"""ImageNet (ILSVRC 2012): 1.28 million photographs of a thousand classes, read from their files.
+"""ImageNet (ILSVRC 2012): 1.28 million photographs of a thousand classes, read from image files.
 
-The licence does not let anybody pass the files on: they are asked for at image-net.org and unpacked
-into folders of their classes, as everybody lays them out,
+The licence forbids redistribution: request the files at image-net.org and unpack them into the
+usual folders, one per class,
 
     train/n01440764/n01440764_10026.JPEG    val/n01440764/ILSVRC2012_val_00000293.JPEG
 
-The archive of the validation images unpacks into one flat folder; its 50,000 files are sorted by
-the list of their labels in the development kit. This reader was tested on files written in that
-layout, not on the set itself.
+The archive of the validation images unpacks into one flat folder; sort its 50,000 files by the
+label list of the development kit. The reader was tested on files written in this layout, not on
+the data set itself.
 
 Reference: Russakovsky, Deng, Su, Krause, Satheesh, Ma, Huang, Karpathy, Khosla, Bernstein, Berg,
 Fei-Fei, "ImageNet Large Scale Visual Recognition Challenge", 2014, arXiv:1409.0575.
@@ -23,25 +23,26 @@ from snnjax.data.errors import CorruptDataError, MissingDataError
 from snnjax.data.image_folder import image_folder
 
 CLASSES, TRAIN, TEST = 1000, 1_281_167, 50_000
-_FLAT = "ILSVRC2012_val_"  # a validation image outside of the folder of its class
+_FLAT = "ILSVRC2012_val_"  # prefix of the validation images
 
 
 def read_imagenet(folder: Path) -> Dataset:
-    """Finds the images of ImageNet; each is decoded when asked for.
+    """Lists the images of ImageNet; each is decoded on access.
 
-    Views are 224x224: random crops in training, the middle of 256 pixels in evaluation; `at_size`
-    asks for others. Labels count the classes in order of their WordNet ids, as is the custom.
+    Images are 224x224: random crops in training, the centre of 256 pixels in evaluation;
+    `with_image_view` changes that. Labels number the classes in order of their WordNet ids, as is
+    customary.
 
     Args:
-        folder: Where `train/<WordNet id>/*.JPEG` and `val/<WordNet id>/*.JPEG` lie.
+        folder: Folder with `train/<WordNet id>/*.JPEG` and `val/<WordNet id>/*.JPEG`.
 
     Returns:
-        1,281,167 and 50,000 images `[N, 224, 224, 3]` uint8, on request.
+        1,281,167 and 50,000 images `[N, 224, 224, 3]` uint8, decoded on access.
 
     Raises:
-        MissingDataError: Where there are no such folders, or the validation images are not sorted
-            into classes.
-        CorruptDataError: Where there are other numbers of classes or images.
+        MissingDataError: If the folders are missing, or the validation images are not sorted into
+            classes.
+        CorruptDataError: If the numbers of classes or images differ from ImageNet's.
     """
     val = folder / "val"
     if val.is_dir() and any(name.startswith(_FLAT) for name in os.listdir(val)):
@@ -52,13 +53,13 @@ def read_imagenet(folder: Path) -> Dataset:
     dataset = image_folder(
         folder,
         name="imagenet",
-        note="ImageNet (ILSVRC 2012), decoded when asked for. Russakovsky et al., 2014; for "
+        note="ImageNet (ILSVRC 2012), decoded on access. Russakovsky et al., 2014; for "
         "non-commercial research and education only.",
     )
-    found = (dataset.classes, len(dataset.train), len(dataset.test))
-    if found != (CLASSES, TRAIN, TEST):
+    counts = (dataset.classes, len(dataset.train), len(dataset.test))
+    if counts != (CLASSES, TRAIN, TEST):
         raise CorruptDataError(
-            f"{folder} has {found[0]} classes, {found[1]} training and {found[2]} validation "
+            f"{folder} has {counts[0]} classes, {counts[1]} training and {counts[2]} validation "
             f"images where ImageNet has {CLASSES}, {TRAIN} and {TEST}: unpack it again, or load a "
             "part of it under its own name by data.image_folder(folder)"
         )

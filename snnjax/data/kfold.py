@@ -1,4 +1,4 @@
-"""Cross-validation over all examples of a data set, each once in a test fold."""
+"""K-fold cross-validation: every example is tested once."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from snnjax.data.recordings import Recordings
 
 
 def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
-    """Divides all examples anew, `k` times, keeping the share of each class.
+    """Splits the data set `k` times into training and test folds, stratified by class.
 
-    For small sets whose published test split is too small to tell two methods apart. Training and
-    test examples are pooled; fold `i` is the test split of the `i`-th data set.
+    For small data sets whose published test split cannot tell two methods apart. Training and test
+    examples are pooled; fold `i` is the test split of the `i`-th data set.
 
     Args:
-        dataset: Arrays or event recordings.
-        k: The number of folds.
-        seed: How to divide. Keep it when comparing methods; it is not the seed of the training.
+        dataset: Data set of arrays or event recordings.
+        k: Number of folds.
+        seed: Seed of the division. Keep it when comparing methods; it is not the training seed.
 
     Returns:
         An iterator of `k` data sets.
 
     Raises:
-        ValueError: Where examples come in groups (people), which folds would cut through, or have
-            no classes.
+        ValueError: If examples are grouped (by person), since folds would divide groups, or have no
+            classes.
     """
     if not dataset.classes:
         raise ValueError(
@@ -39,6 +39,7 @@ def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
             f"{dataset.name} is divided by group: folds would put examples of one group on both "
             "sides and flatter the result; use its own split"
         )
+    # The generator is a function of its own, so that the error above is raised on the call.
     return _folds(dataset, k, seed)
 
 
@@ -56,5 +57,6 @@ def _pool(train: Split, test: Split) -> Split:
     if isinstance(train.inputs, np.ndarray):
         return Split(np.concatenate([train.inputs, np.asarray(test.inputs)]), labels)
     if isinstance(train.inputs, Recordings) and isinstance(test.inputs, Recordings):
+        # Joined lazily: a tuple would read every recording into memory.
         return Split(train.inputs + test.inputs, labels)
     return Split((*train.inputs, *test.inputs), labels)

@@ -3,9 +3,9 @@
     epoch, index = divmod(step, steps_per_epoch)
     batch(step)  = split[order(seed, epoch)[index * B : (index + 1) * B]]
 
-So resuming needs no iterator state, only the number of steps done. The order is made of raw bits
-of a counter-based generator keyed by (seed, epoch), sorted; it is the same on every machine and
-under every version of NumPy (`Generator.permutation` promises no such thing).
+Resuming needs no iterator state, only the number of completed steps. An order is the argsort of raw
+bits of a counter-based generator keyed by (seed, epoch), the same on every machine and under every
+version of NumPy.
 
 Reference:
     J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel Random Numbers: As Easy as 1, 2,
@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from snnjax.data.dataset import Split
-from snnjax.data.transformed import Transformed
+from snnjax.data.lazy import LazyInputs
 
 
 class Batch(NamedTuple):
@@ -47,19 +47,21 @@ class Batch(NamedTuple):
 class Loader:
     """An endless, resumable sequence of batches over a split in memory.
 
+    `Loader(split, batch_size=B, shuffle=False, drop_last=False)` visits every example once per
+    epoch, in order and in batches of one shape: a jitted evaluation compiles once.
+
     Attributes:
-        split: What to draw from; its inputs must be one array, or `Transformed` on request.
-        batch_size: Examples in a batch, `B`.
-        seed: Which orders to draw; non-negative.
-        shuffle: Whether each epoch has an order of its own, else the split's. Only then, in
-            training that is, `Transformed` inputs draw.
-        drop_last: Whether the examples left over by whole batches are left out of the epoch (other
-            ones each epoch, where shuffled). Otherwise the last batch is filled by repeating
-            examples at weight 0, so that every batch still has one shape.
+        split: Examples to draw from; its inputs must be one array or `LazyInputs`.
+        batch_size: Examples per batch, `B`.
+        seed: Seed of the shuffled orders, non-negative.
+        shuffle: Draw a new order in each epoch; False keeps the order of the split. Random
+            transforms of `LazyInputs` are active only if True, that is in training.
+        drop_last: Drop the examples that do not fill a batch at the end of an epoch (others in each
+            epoch if shuffled). False fills the last batch with repeated examples of weight 0.
 
     Raises:
-        TypeError: Where the inputs are event recordings of different lengths.
-        ValueError: Where no batch can be drawn.
+        TypeError: If the inputs are event recordings of different lengths.
+        ValueError: If the split does not fill one batch, or an option is out of range.
 
     Example:
         >>> loader = Loader(dataset.train, batch_size=128, seed=0)   # doctest: +SKIP
@@ -75,11 +77,11 @@ class Loader:
     drop_last: bool = True
 
     def __post_init__(self):
-        if not isinstance(self.split.inputs, np.ndarray | Transformed):
+        if not isinstance(self.split.inputs, np.ndarray | LazyInputs):
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "
                 "shape first: data.dense(dataset, lambda events: encoding.frames_by_time(events, "
-                "timesteps=16, height=34, width=34)), or batch by batch with data.transformed(...)"
+                "timesteps=16, height=34, width=34)), or batch by batch with data.map_inputs(...)"
             )
         if self.batch_size < 1 or self.seed < 0:
             raise ValueError(
@@ -94,87 +96,85 @@ class Loader:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of batches in one pass over the split."""
+        """Number of batches in one pass over the split."""
         whole, rest = divmod(len(self.split), self.batch_size)
         return whole + (rest > 0 and not self.drop_last)
 
     def position(self, step: int) -> tuple[int, int]:
-        """The `(epoch, batch index)` of a step, both counted from zero."""
+        """Epoch and batch index of a step, both counted from zero."""
         return divmod(step, self.steps_per_epoch)
 
     def indices(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Which examples make up the batch of a step.
+        """Indices and weights of the examples in the batch of a step.
 
-        Several processes that feed one global batch each gather their own slice of these.
+        Processes that feed one global batch each gather their own rows of these.
 
         Args:
-            step: Steps done before this one; non-negative.
+            step: Completed steps before this one, non-negative.
 
         Returns:
-            `[B]` places in the split, and their `[B]` float32 weights.
+            `[B]` indices into the split, and their `[B]` float32 weights.
         """
         if step < 0:
             raise ValueError(f"steps are counted from zero, not {step}")
         epoch, index = self.position(step)
         order = _order(self.seed, epoch, len(self.split)) if self.shuffle else None
-        places = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
-        weights = (places < len(self.split)).astype(np.float32)
-        places %= len(self.split)  # padding repeats real examples: no value a network never sees
-        return (places if order is None else order[places]), weights
+        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        weights = (positions < len(self.split)).astype(np.float32)
+        # Padding repeats real examples: zeros could give batch statistics no data set ever has.
+        positions %= len(self.split)
+        return (positions if order is None else order[positions]), weights
 
     def batch(self, step: int, *, rows: np.ndarray | None = None) -> Batch:
-        """The batch of a step, whatever was drawn before it.
+        """Gathers the batch of a step, independent of the batches drawn before.
 
         Args:
-            step: Steps done before this one; non-negative.
-            rows: Which of its examples; None is all. Nothing else is read.
+            step: Completed steps before this one, non-negative.
+            rows: Indices of the rows of the batch to read, for one process of several; None reads
+                all of them.
         """
         indices, weights = self.indices(step)
         if rows is not None:
             indices, weights = indices[rows], weights[rows]
         inputs = self.split.inputs
-        if isinstance(inputs, Transformed):
+        if isinstance(inputs, LazyInputs):
             draw = (self.seed, self.position(step)[0]) if self.shuffle else None
-            chosen = inputs.batch(indices, draw=draw)
+            examples = inputs.batch(indices, draw=draw)
         else:
-            chosen = inputs[indices]  # type: ignore[call-overload]
-        return Batch(chosen, self.split.labels[indices], weights)
+            examples = inputs[indices]  # type: ignore[call-overload]
+        return Batch(examples, self.split.labels[indices], weights)
 
     def batches(self, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """Yields the batches of steps `start`, `start + 1`, ... up to `stop`, or without end."""
+        """Yields the batches of steps `start`, `start + 1`, ... up to `stop`, or endlessly."""
         step = start
         while stop is None or step < stop:
             yield self.batch(step)
             step += 1
 
 
-def evaluation_loader(split: Split, *, batch_size: int) -> Loader:
-    """A loader of every example exactly once, in order, in batches of one shape.
+def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
+    """Yields every example once, in order, in batches of one shape.
 
-    The last batch is filled up at weight 0: sum `weights * value` and divide by the sum of the
-    weights, and a jitted evaluation compiles once.
+    The last batch is padded at weight 0: sum `weights * value` and divide by the sum of `weights`.
 
     Args:
-        split: What to evaluate; its inputs must be one array, or `Transformed` on request.
-        batch_size: Examples in a batch.
+        split: Examples to evaluate; its inputs must be one array or `LazyInputs`.
+        batch_size: Examples per batch.
 
-    Returns:
-        The loader; its `steps_per_epoch` is `ceil(N / batch_size)`.
+    Yields:
+        `ceil(N / batch_size)` batches; none for an empty split.
     """
-    return Loader(split, batch_size=batch_size, shuffle=False, drop_last=False)
-
-
-def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
-    """Yields the batches of `evaluation_loader`; none of an empty split."""
     if len(split) == 0:
         return iter(())
-    loader = evaluation_loader(split, batch_size=batch_size)
+    loader = Loader(split, batch_size=batch_size, shuffle=False, drop_last=False)
     return loader.batches(stop=loader.steps_per_epoch)
 
 
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    # Raw Philox bits: `Generator.permutation` may change its stream between versions of NumPy. A
+    # stable sort decides ties the same way everywhere.
     bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
     order = np.argsort(bits, kind="stable")
-    order.setflags(write=False)  # it is shared by all who ask for this epoch
+    order.setflags(write=False)  # the cached array is shared by all callers
     return order

@@ -1,9 +1,9 @@
-"""Event recordings on disk, read one at a time, when they are asked for.
+"""Event recordings on disk, each read on access.
 
-A set of an event camera runs to gigabytes, four numbers of 4 bytes an event. `Recordings` is a
-sequence that holds only where each recording lies: indexing reads one, `dense` turns one after
-another into frames, and `grain_loader` reads ahead of the training. Readers of file formats end in
-`as_events`, the one place where a recording is checked and put in order.
+Event camera data sets take gigabytes, 16 bytes per event. `Recordings` is a sequence that holds
+only the source of each recording: indexing reads one, `dense` converts one after another to frames,
+and `grain_loader` reads ahead of the training. Format readers end in `as_events`, the one function
+that validates and sorts events.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import numpy as np
 
 from snnjax.data.errors import CorruptDataError
 
-_END_OF_TIME = 2**31  # microseconds, 36 minutes: what 32 bits hold
+_END_OF_TIME = 2**31  # microseconds: 36 minutes, the range of int32
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Recordings(Sequence[np.ndarray]):
-    """A sequence of event recordings, each read from disk whenever it is asked for.
+    """A sequence of event recordings, each read from disk on every access.
 
-    Nothing is kept: two readings of one recording cost twice, and memory holds those in use.
+    Nothing is cached: reading a recording twice costs twice, and memory holds only those in use.
 
     Attributes:
-        sources: `N` of whatever `read` understands: a path, or a path and a stretch of time.
-        read: `source -> [E, 4]` int32, one row `t, x, y, p` per event. A pure function of the
-            source; one with a name can be sent to another process.
+        sources: `N` arguments of `read`: paths, or pairs of a path and a time interval.
+        read: `source -> [E, 4]` int32, one row `t, x, y, p` per event. A pure function; a named one
+            can be pickled for another process.
 
     Example:
         >>> read = lambda path: parse_aedat3(path.read_bytes(), name=str(path))
@@ -63,12 +63,12 @@ class Recordings(Sequence[np.ndarray]):
         return Recordings((*self.sources, *other.sources), self.read)
 
     def take(self, indices: np.ndarray) -> Recordings:
-        """The recordings at `indices` `[n]`, in that order; none is read."""
-        return Recordings(taken(self.sources, indices), self.read)
+        """Selects the recordings at `indices` `[n]`, in that order, without reading them."""
+        return Recordings(take(self.sources, indices), self.read)
 
 
-def taken(examples: Any, indices: np.ndarray) -> Any:
-    """The examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
+def take(examples: Any, indices: np.ndarray) -> Any:
+    """Selects the examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
     if isinstance(examples, np.ndarray):
         return examples[indices]
     if hasattr(examples, "take"):
@@ -86,24 +86,24 @@ def as_events(
     width: int,
     name: str,
 ) -> np.ndarray:
-    """Puts the columns of a recording together, in order of time.
+    """Validates the columns of a recording and joins them in order of time.
 
     Args:
         t: `[E]` integers, microseconds.
-        x: `[E]` integers, the column of the pixel, from the left.
-        y: `[E]` integers, the row of the pixel, from the top.
+        x: `[E]` integers, pixel column from the left.
+        y: `[E]` integers, pixel row from the top.
         p: `[E]` integers, 0 or 1.
-        height: H in pixels.
-        width: W in pixels.
-        name: What to call the recording in an error.
+        height: Rows of the camera, in pixels.
+        width: Columns of the camera, in pixels.
+        name: Name of the recording in error messages.
 
     Returns:
-        `[E, 4]` int32: t, x, y, p. Events of one microsecond stay in the order of the file.
+        `[E, 4]` int32: t, x, y, p. Events of the same microsecond keep the order of the file.
 
     Raises:
-        CorruptDataError: Where a pixel lies outside `height` x `width`, or a polarity is neither
-            0 nor 1.
-        ValueError: Where a time does not fit 32 bits.
+        CorruptDataError: If a pixel lies outside `height` x `width`, or a polarity is neither 0
+            nor 1.
+        ValueError: If a timestamp does not fit 32 bits.
     """
     if len(t):
         _check(t, x, y, p, height, width, name)
@@ -111,6 +111,7 @@ def as_events(
     for column, values in enumerate((t, x, y, p)):
         events[:, column] = values
     if (events[1:, 0] < events[:-1, 0]).any():
+        # Most files are sorted already: the check is a fraction of the cost of a sort.
         events = events[np.argsort(events[:, 0], kind="stable")]
     return events
 

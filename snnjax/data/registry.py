@@ -1,9 +1,9 @@
-"""Data sets by name: where each is looked for, and what to do where it is not found.
+"""Data sets by name: the folders searched for each, and the advice if it is missing.
 
 A data directory holds one folder per set (`mnist/`, `fashion-mnist/`, `nmnist-small/`, `hapt/`,
-`cifar10-jpeg/`, `dvs128-gesture/`, ...) and may be TFDS' own directory at the same time. It is the
-argument `data_dir` (`--data-dir` on the command line), else `$SNNJAX_DATA`, else TFDS' directory. A
-set prepared by TFDS there is the first door, raw files the second.
+`cifar10-jpeg/`, `dvs128-gesture/`, ...) and may also be the directory of TFDS. It is the argument
+`data_dir` (`--data-dir` on the command line), else `$SNNJAX_DATA`, else the directory of TFDS. A
+set prepared by TFDS takes precedence over raw files.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from pathlib import Path
 
 from snnjax.data import tfds
 from snnjax.data.arrays import from_npz
-from snnjax.data.cifar import read_cifar_files
+from snnjax.data.cifar import read_cifar10_jpeg, read_cifar_files
 from snnjax.data.cifar10_dvs import read_cifar10_dvs
-from snnjax.data.cifar_jpeg import read_cifar10_jpeg
 from snnjax.data.dataset import Dataset
 from snnjax.data.digits import load_digits
 from snnjax.data.dvs128_gait import read_dvs128_gait
@@ -32,7 +31,7 @@ from snnjax.data.nmnist import read_nmnist
 
 @dataclasses.dataclass(frozen=True)
 class _Entry:
-    folders: tuple[str, ...]  # the first is the one to recommend
+    folders: tuple[str, ...]  # searched in order; error messages recommend the first
     read: Callable[[Path], Dataset]
     contents: str
     in_tfds: bool = False
@@ -108,25 +107,26 @@ _ENTRIES = {
 }
 
 NAMES = ("digits", *_ENTRIES)
-"""The names that `load` knows."""
+"""Names accepted by `load`."""
 
 
 def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
     """Loads a data set by name.
 
     Args:
-        name: One of `NAMES`, or the path of an `.npz` file (see `from_npz`). `"digits"` needs no
-            files; `"uci_har"` is another name for `"hapt"`, whose raw signals contain it;
+        name: One of `NAMES`, or the path of an `.npz` file with the arrays `train_inputs`,
+            `train_labels`, `test_inputs`, `test_labels` and optionally `class_names`. `"digits"`
+            needs no files; `"uci_har"` is `"hapt"`, whose raw signals contain it;
             `"dvs128_gesture_10"` is `"dvs128_gesture"` without the class of other gestures.
-        data_dir: A folder of data sets; by default `$SNNJAX_DATA`, else TFDS' own directory.
+        data_dir: Folder of data sets; by default `$SNNJAX_DATA`, else the directory of TFDS.
 
     Returns:
-        The data set, checked against what is published about it.
+        The data set, verified against its published checksums or counts.
 
     Raises:
-        MissingDataError: Where it is not found; the message says how to get it.
-        CorruptDataError: Where what is found is not that set.
-        ValueError: Where the name is unknown.
+        MissingDataError: If the files are missing; the message says how to get them.
+        CorruptDataError: If the files are not those of the data set.
+        ValueError: If the name is unknown.
 
     Example:
         >>> dataset = load("digits")
@@ -144,9 +144,10 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         )
     entry, root = _ENTRIES[name], tfds.data_root(data_dir)
     if entry.in_tfds and (prepared := tfds.prepared_directory(root, name)):
-        return tfds.from_tfds(prepared)
+        return tfds.load(prepared)
     for folder in entry.folders:
         if (root / folder).is_dir():
+            # The first existing folder decides, so that an incomplete copy is reported by name.
             try:
                 return entry.read(root / folder)
             except MissingDataError as error:

@@ -1,13 +1,15 @@
 """Data sets prepared by TensorFlow Datasets, read without TensorFlow.
 
-TFDS keeps a set as `<data_dir>/<name>/<version>/` of array_record files. Reading those needs
-neither TensorFlow nor a network. Building one of TFDS' own sets needs TensorFlow, once, on any
-machine: the extra `snnjax[tfds-build]`.
+    prepare       downloads and builds a data set, once; needs the extra `snnjax[tfds-build]`
+    load          reads a prepared data set into memory
+    open_split    opens a split on disk for random access
 
-A trap is closed here. MNIST and Fashion-MNIST use the same four file names; TFDS, given one
-download directory for both, silently prepares MNIST under Fashion-MNIST's name. `prepare` gives
-each set a directory of its own, and reading compares the content with a fingerprint of the
-published set, whoever prepared it.
+TFDS stores a data set as array_record files in `<data_dir>/<name>/<version>/`. Reading them needs
+neither TensorFlow nor a network; building one of TFDS' own sets needs TensorFlow, on any machine.
+
+MNIST and Fashion-MNIST use the same four file names. Given one download directory for both, TFDS
+silently prepares MNIST under the name of Fashion-MNIST: `prepare` gives each set a directory of its
+own, and `load` compares the content with a fingerprint of the published set.
 """
 
 from __future__ import annotations
@@ -27,45 +29,47 @@ from snnjax.data.cifar import check_balance
 from snnjax.data.dataset import Dataset, Split
 from snnjax.data.errors import CorruptDataError, MissingDataError
 
+__all__ = ["load", "open_split", "prepare"]
+
 NOTES = {**idx.NOTES, "cifar10": CIFAR_NOTE, "cifar100": CIFAR_NOTE}
 
-# Sums of crc32(image, label) over training and test split: they do not depend on the order, which
+# Sums of crc32(image, label) over the training and the test split: independent of the order, which
 # TFDS changes.
 FINGERPRINTS = {
     "mnist": (128631034514336, 21590152823791),
     "fashion_mnist": (129023921413954, 21621013396322),
 }
-_CHUNK = 2048
+_CHUNK = 2048  # examples per read: array_record is slow one by one, and the chunk is held twice
 
 
 def data_root(data_dir: str | Path | None) -> Path:
-    """The folder of data sets: `data_dir`, else `$SNNJAX_DATA`, else where TFDS keeps its own."""
-    chosen = data_dir or os.environ.get("SNNJAX_DATA") or os.environ.get("TFDS_DATA_DIR")
-    return Path(chosen or "~/tensorflow_datasets").expanduser()
+    """Folder of data sets: `data_dir`, else `$SNNJAX_DATA`, else the directory of TFDS."""
+    folder = data_dir or os.environ.get("SNNJAX_DATA") or os.environ.get("TFDS_DATA_DIR")
+    return Path(folder or "~/tensorflow_datasets").expanduser()
 
 
 def prepared_directory(root: Path, name: str) -> Path | None:
-    """The newest version of a prepared set below `root`, or None."""
-    found = [path.parent for path in (root / name).glob("*.*.*/dataset_info.json")]
-    return max(found, key=_version, default=None)
+    """Directory of the newest version of a prepared set below `root`, or None."""
+    versions = [path.parent for path in (root / name).glob("*.*.*/dataset_info.json")]
+    return max(versions, key=_version, default=None)
 
 
 def prepare(
     name: str, *, data_dir: str | Path | None = None, raw_dir: str | Path | None = None
 ) -> Path:
-    """Has TFDS download and build one of its own sets as array_record; needed once.
+    """Downloads and builds a data set of TFDS as array_record, once.
 
     Args:
         name: `"mnist"`, `"fashion_mnist"`, `"cifar10"` or `"cifar100"`.
-        data_dir: Where to keep it; the same default as that of `load`.
-        raw_dir: A folder with the published files, to build without a network.
+        data_dir: Folder of data sets; the default is that of `data.load`.
+        raw_dir: Folder of the published files, to build without a network; None downloads them.
 
     Returns:
         The directory of the prepared set.
 
     Raises:
-        ImportError: Where TensorFlow is not installed.
-        ValueError: Where the name is not one of the above.
+        ImportError: If TensorFlow is not installed.
+        ValueError: If the name is not one of the above.
     """
     if name not in NOTES:
         raise ValueError(f"TFDS can prepare {', '.join(NOTES)} for snnjax, not {name!r}")
@@ -80,7 +84,7 @@ def prepare(
     root = data_root(data_dir)
     builder: Any = tfds.builder(name, data_dir=root, file_format="array_record")
     builder.download_and_prepare(
-        download_dir=root / "downloads" / name,  # one per set: see the trap above
+        download_dir=root / "downloads" / name,  # one per set: MNIST and Fashion-MNIST collide
         download_config=tfds.download.DownloadConfig(
             manual_dir=None if raw_dir is None else Path(raw_dir)
         ),
@@ -88,42 +92,42 @@ def prepare(
     return Path(builder.data_dir)
 
 
-def tfds_source(directory: str | Path, split: str) -> Any:
-    """Opens one split of a prepared set for random access, leaving it on disk.
+def open_split(directory: str | Path, split: str) -> Any:
+    """Opens one split of a prepared set on disk for random access.
 
     Args:
-        directory: `<data_dir>/<name>/<version>`, with its `dataset_info.json`.
+        directory: `<data_dir>/<name>/<version>`, which contains `dataset_info.json`.
         split: `"train"`, `"test"` or another split of the set.
 
     Returns:
-        A source for `grain_loader`: `len(source)`, `source[i]` is a dict of features.
+        A source for `grain_loader`: `len(source)`, and `source[i]` is a dict of features.
 
     Raises:
-        MissingDataError: Where there is no prepared set.
-        ValueError: Where it is not array_record, which only TensorFlow can read.
+        MissingDataError: If the directory holds no prepared set.
+        ValueError: If its files are not array_record, the only format read without TensorFlow.
     """
     return _builder(Path(directory)).as_data_source(split=split)
 
 
-def from_tfds(
+def load(
     directory: str | Path, *, inputs: str = "image", labels: str = "label", scale: float = 1 / 255
 ) -> Dataset:
-    """Reads a prepared set of TFDS into memory.
+    """Reads a prepared data set into memory.
 
     Args:
-        directory: `<data_dir>/<name>/<version>`, with its `dataset_info.json`. Any array_record
-            set of one fixed input shape will do, a user's own `GeneratorBasedBuilder` included.
-        inputs: The feature that is the input.
-        labels: The feature that is the class label.
-        scale: What `rescale` multiplies inputs by.
+        directory: `<data_dir>/<name>/<version>`, which contains `dataset_info.json`. Any
+            array_record set with one input shape works, also a user's own `GeneratorBasedBuilder`.
+        inputs: Name of the input feature.
+        labels: Name of the class label feature.
+        scale: Factor of `rescale`.
 
     Returns:
-        The data set, in TFDS' order (which is not that of the raw files).
+        The data set, in the order of TFDS, which differs from that of the raw files.
 
     Raises:
-        MissingDataError: Where there is no prepared set.
-        CorruptDataError: Where it is not what its name says.
-        ValueError: Where it is not array_record, which only TensorFlow can read.
+        MissingDataError: If the directory holds no prepared set.
+        CorruptDataError: If the content is not that of the published set.
+        ValueError: If its files are not array_record, the only format read without TensorFlow.
     """
     builder = _builder(Path(directory))
     name = builder.info.name
@@ -145,13 +149,13 @@ def from_tfds(
 
 
 def fingerprint(split: Split) -> int:
-    """A number that any change of an image or a label changes, but no change of their order.
+    """Order-independent checksum of images and labels.
 
     Args:
         split: Images `[N, H, W, C]` uint8 and labels below 256.
 
     Returns:
-        The sum of `crc32(image, label)` over the examples.
+        Sum of `crc32(image, label)` over the examples.
     """
     return sum(
         zlib.crc32(bytes([int(label)]), zlib.crc32(np.ascontiguousarray(image)))  # type: ignore[arg-type]
@@ -160,25 +164,25 @@ def fingerprint(split: Split) -> int:
 
 
 def verify(name: str, train: Split, test: Split) -> None:
-    """Refuses a set that is not what its name says; a name nobody published passes.
+    """Raises an error if the content differs from the published set; unknown names pass.
 
     Args:
-        name: The name of a set in TFDS.
-        train: Its training split.
-        test: Its test split.
+        name: Name of the set in TFDS.
+        train: Training split.
+        test: Test split.
 
     Raises:
-        CorruptDataError: Where the content is not the published one.
+        CorruptDataError: If the content is not the published one.
     """
     if name in ("cifar10", "cifar100"):
         check_balance(name, train, test, classes=100 if name == "cifar100" else 10)
     if name not in FINGERPRINTS:
         return
-    found = (fingerprint(train), fingerprint(test))
-    if found == FINGERPRINTS[name]:
+    content = (fingerprint(train), fingerprint(test))
+    if content == FINGERPRINTS[name]:
         return
-    for other, known in FINGERPRINTS.items():
-        if found == known:
+    for other, published in FINGERPRINTS.items():
+        if content == published:
             raise CorruptDataError(
                 f"this TFDS copy of {name} holds {other}: both were prepared with one download "
                 f"directory, and their files share their names. Delete it and prepare it again: "
@@ -191,9 +195,9 @@ def verify(name: str, train: Split, test: Split) -> None:
 
 
 def prepare_command(name: str, *, data_dir: Path | str | None = None) -> str:
-    """The command line that prepares a set, for error messages."""
-    where = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
-    call = f"from snnjax import data; data.prepare({name!r}{where})"
+    """Command line that prepares a set, for error messages."""
+    option = "" if data_dir is None else f", data_dir={str(data_dir)!r}"
+    call = f"from snnjax import data; data.tfds.prepare({name!r}{option})"
     return f"pip install 'snnjax[tfds-build]' && python -c \"{call}\""
 
 
@@ -202,11 +206,12 @@ def _builder(directory: Path) -> Any:
     if not info.is_file():
         raise MissingDataError(f"{directory} is no set prepared by TFDS: it has no {info.name}")
     file_format = json.loads(info.read_text()).get("fileFormat")
+    # TFDS would import TensorFlow for any other format, and fail with a message about that.
     if file_format != "array_record":
         raise ValueError(
             f"{directory} is stored as {file_format}, which only TensorFlow reads; delete it and "
             "prepare it as array_record: tfds.builder(name, file_format='array_record'), or "
-            "snnjax.data.prepare"
+            "snnjax.data.tfds.prepare"
         )
     import tensorflow_datasets as tfds
 
@@ -217,8 +222,8 @@ def _read(source: Any, inputs: str, labels: str) -> Split:
     images = None
     classes = np.empty(len(source), np.int32)
     for start in range(0, len(source), _CHUNK):
-        places = range(start, min(start + _CHUNK, len(source)))
-        for i, example in zip(places, source.__getitems__(list(places)), strict=True):
+        numbers = range(start, min(start + _CHUNK, len(source)))
+        for i, example in zip(numbers, source.__getitems__(list(numbers)), strict=True):
             image = np.asarray(example[inputs])
             if images is None:
                 images = np.empty((len(source), *image.shape), image.dtype)
@@ -230,4 +235,5 @@ def _read(source: Any, inputs: str, labels: str) -> Split:
 
 
 def _version(directory: Path) -> tuple[int, ...]:
+    # Compared as numbers: as text, version 10.0.0 would be older than 3.0.1.
     return tuple(int(part) if part.isdigit() else -1 for part in directory.name.split("."))

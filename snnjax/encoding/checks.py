@@ -1,4 +1,4 @@
-"""What the encoders ask of their arguments. Values are checked where they are concrete only."""
+"""Checks of the arguments of encoders. Values are checked only if they are concrete."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from snnjax.typing import Array
 
 
 def positive_integer(name: str, value: int) -> int:
-    """Returns `value` as an `int` of at least 1, or says that it is a static whole number.
+    """Converts `value` to an `int` of at least 1.
 
     Args:
-        name: The argument's name, for the message.
-        value: What the caller gave.
+        name: Name of the argument in error messages.
+        value: Argument of the caller.
 
     Returns:
         The same number as a Python integer.
 
     Raises:
-        TypeError: If it is no whole number, or is traced by a jit.
+        TypeError: If it is not a whole number, or is traced by a jit.
         ValueError: If it is below 1.
     """
     try:
+        # bool is an integer to Python, but timesteps=True is a mistake.
         if isinstance(value, bool):
             raise TypeError
         number = operator.index(value)
@@ -40,12 +41,12 @@ def positive_integer(name: str, value: int) -> int:
 
 
 def floating(name: str, values: jax.typing.ArrayLike, *, cure: str) -> Array:
-    """Returns `values` as a floating array, or says how to make them one.
+    """Converts `values` to a floating-point array.
 
     Args:
-        name: The argument's name, for the message.
-        values: What the caller gave.
-        cure: What to write instead.
+        name: Name of the argument in error messages.
+        values: Argument of the caller.
+        cure: Code for the error message that converts the argument.
 
     Returns:
         The values as a JAX array.
@@ -53,6 +54,7 @@ def floating(name: str, values: jax.typing.ArrayLike, *, cure: str) -> Array:
     Raises:
         TypeError: If the values are integers, booleans or keys.
     """
+    # Not cast silently: pixels in 0..255 must be rescaled, which a cast would hide.
     array = jnp.asarray(values)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name} must be floating point, got {array.dtype}: write {cure}")
@@ -60,16 +62,17 @@ def floating(name: str, values: jax.typing.ArrayLike, *, cure: str) -> Array:
 
 
 def unit_interval(name: str, values: Array) -> None:
-    """Refuses concrete values outside [0, 1]; traced values pass unseen.
+    """Raises an error if concrete values lie outside [0, 1]; traced values are not checked.
 
     Args:
-        name: The argument's name, for the message.
+        name: Name of the argument in error messages.
         values: `[...]`, floating.
 
     Raises:
-        ValueError: If a value lies outside, or is not a number.
+        ValueError: If a value lies outside, or is NaN.
     """
     try:
+        # Written so that NaN fails: every comparison with it is False.
         inside = bool(jnp.all((values >= 0) & (values <= 1)))
     except jax.errors.ConcretizationTypeError:
         return
@@ -82,10 +85,13 @@ def unit_interval(name: str, values: Array) -> None:
 
 
 def recording(events: np.ndarray) -> np.ndarray:
-    """Returns events as a NumPy array of four columns, or says how to make one.
+    """Converts events to a NumPy array of four columns.
 
     Args:
-        events: What the caller gave.
+        events: Argument of the caller.
+
+    Returns:
+        `[n, 4]`.
 
     Raises:
         ValueError: If it is not `[n, 4]`.

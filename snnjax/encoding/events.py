@@ -1,22 +1,20 @@
-"""Event recordings cut into frames, in NumPy on the host, before there is a batch.
+"""Frames from event recordings, in NumPy on the host, one recording at a time.
 
 A recording is an integer array `[n, 4]`, one row per event, with the columns
 
     t  microseconds        x  column in [0, W)        y  row in [0, H)        p  polarity, 0 or 1
 
-and a frame counts the events of its slice of time, `frame[y, x, p]`. Two ways to slice:
+A frame counts the events of a time slice, `frame[y, x, p]`. There are two ways to slice:
 
-    by time    frame = (t - t[0]) T // duration     equal durations, counts as they come
-    by count   frame = k T // n for event k of n    equal counts, durations as they come
+    by time    frame = (t - t[0]) T // duration     equal durations, different counts
+    by count   frame = k T // n for event k of n    equal counts, different durations
 
 Both conserve events: the frames of a recording sum to its number of events (within the duration).
-Frames of one recording are `[T, H, W, 2]`, of many `[N, T, H, W, 2]`; `encoding.frames` turns a
-batch of them time-major.
+Frames of one recording are `[T, H, W, 2]`, of many `[N, T, H, W, 2]` (`data.dense`);
+`encoding.frames` turns a batch of them time-major.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -38,18 +36,19 @@ def frames_by_time(
 
         frame of an event = floor((t - start) T / duration)
 
-    The order of the events does not matter.
+    Events need not be sorted.
 
     Args:
         events: `[n, 4]`, integers: t in microseconds, x, y, polarity 0 or 1.
         timesteps: T, at least 1.
         height: H in pixels.
         width: W in pixels.
-        start: When the window begins, in microseconds; earlier events are dropped. None is the
-            recording's first event; a slice of a recording (`encoding.clips`) begins at 0.
-        duration: Length of the window in microseconds; later events are dropped, and a shorter
-            recording ends in empty frames. None spans the recording: up to its last event.
-        dtype: Of the counts. `np.uint8` takes a quarter of the memory and refuses counts over 255.
+        start: Beginning of the window, in microseconds; earlier events are dropped. None is the
+            first event of the recording; slices (`encoding.clips`) begin at 0.
+        duration: Length of the window, in microseconds; later events are dropped, and a shorter
+            recording ends in empty frames. None extends the window to the last event.
+        dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
+            for counts over 255.
 
     Returns:
         Counts `[T, H, W, 2]`.
@@ -64,15 +63,16 @@ def frames_by_time(
         (16, 34, 34, 2)
     """
     shape = _shape(timesteps, height, width)
-    events = _checked(events, height, width)
+    events = _validate(events, height, width)
     if duration is not None:
         duration = checks.positive_integer("duration", duration)
     if len(events) == 0:
         return np.zeros(shape, dtype)
     elapsed = events[:, 0] - (events[:, 0].min() if start is None else start)
     if duration is None:
-        duration = max(int(elapsed.max()) + 1, 1)  # the last event is inside its own frame
+        duration = max(int(elapsed.max()) + 1, 1)  # + 1: the last event belongs to the last frame
     inside = (elapsed >= 0) & (elapsed < duration)
+    # Integer arithmetic: a float quotient could put an event on a boundary into the wrong frame.
     return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype)
 
 
@@ -88,15 +88,16 @@ def frames_by_count(
 
         frame of event k = floor(k T / n),  k = 0 ... n-1
 
-    Two frames differ by at most one event. Fast motion gets more frames, stillness fewer, and the
-    absolute time is gone.
+    The numbers of events of two frames differ by at most one. Fast motion gets more frames, slow
+    motion fewer, and absolute time is lost.
 
     Args:
         events: `[n, 4]`, integers, ordered by time: t in microseconds, x, y, polarity 0 or 1.
         timesteps: T, at least 1.
         height: H in pixels.
         width: W in pixels.
-        dtype: Of the counts. `np.uint8` takes a quarter of the memory and refuses counts over 255.
+        dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
+            for counts over 255.
 
     Returns:
         Counts `[T, H, W, 2]`.
@@ -108,7 +109,7 @@ def frames_by_count(
             `width` is below 1.
     """
     shape = _shape(timesteps, height, width)
-    events = _checked(events, height, width)
+    events = _validate(events, height, width)
     if np.any(np.diff(events[:, 0]) < 0):
         raise ValueError(
             "events must be ordered by time to be cut by count: give "
@@ -116,49 +117,6 @@ def frames_by_count(
         )
     order = np.arange(len(events), dtype=np.int64)
     return _count(events, order * shape[0] // max(len(events), 1), shape, dtype)
-
-
-def stack_frames(
-    recordings: Sequence[np.ndarray],
-    *,
-    by: Callable[..., np.ndarray] = frames_by_time,
-    timesteps: int,
-    height: int,
-    width: int,
-    dtype: DTypeLike = np.float32,
-) -> np.ndarray:
-    """Cuts many recordings into one array of frames.
-
-        y[n] = by(recordings[n], timesteps=..., height=..., width=..., dtype=...)
-
-    Args:
-        recordings: N arrays of events, each `[n, 4]`.
-        by: `frames_by_time`, `frames_by_count`, or your own function with their arguments.
-        timesteps: T, at least 1.
-        height: H in pixels.
-        width: W in pixels.
-        dtype: Of the counts.
-
-    Returns:
-        Counts `[N, T, H, W, 2]`, batch-major; `encoding.frames` turns them time-major.
-
-    Raises:
-        TypeError: As `by` does; the message names the recording.
-        ValueError: As `by` does; the message names the recording.
-
-    Example:
-        >>> cut = functools.partial(frames_by_time, duration=300_000)
-        >>> stack_frames(recordings, by=cut, timesteps=16, height=34, width=34, dtype=np.uint8)
-    """
-    shape = _shape(timesteps, height, width)
-    out = np.zeros((len(recordings), *shape), dtype)
-    for n, events in enumerate(recordings):
-        try:
-            out[n] = by(events, timesteps=timesteps, height=height, width=width, dtype=dtype)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"in recording {n} of {len(recordings)}")
-            raise
-    return out
 
 
 def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -170,14 +128,15 @@ def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]
     )
 
 
-def _checked(events: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The events as int64 (an unsigned column would wrap in a difference), inside the frame."""
+def _validate(events: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Events as int64 `[n, 4]`, all inside the frame."""
     events = checks.recording(events)
     if not np.issubdtype(events.dtype, np.integer):
         raise TypeError(
             f"events must be integers (t in microseconds), got {events.dtype}: seconds become "
             f"(1e6 * t).astype(np.int64)"
         )
+    # int64: differences of unsigned timestamps would wrap around, and t * T may exceed 32 bits.
     events = events.astype(np.int64)
     for name, column, end in (("x", 1, width), ("y", 2, height)):
         values = events[:, column]
@@ -194,6 +153,7 @@ def _checked(events: np.ndarray, height: int, width: int) -> np.ndarray:
 def _count(
     events: np.ndarray, frame: np.ndarray, shape: tuple[int, int, int, int], dtype: DTypeLike
 ) -> np.ndarray:
+    # bincount is one pass over the events; np.add.at is several times slower.
     index = np.ravel_multi_index((frame, events[:, 2], events[:, 1], events[:, 3]), shape)
     counts = np.bincount(index, minlength=int(np.prod(shape))).reshape(shape)
     dtype = np.dtype(dtype)

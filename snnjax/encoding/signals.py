@@ -1,12 +1,12 @@
-"""What already has a time axis: windows and frames turned time-major, and level crossings.
+"""Arrays that have a time axis: windows and frames turned time-major, and level-crossing spikes.
 
     series   [B, T, C]       -> [T, B, C]
     frames   [B, T, H, W, C] -> [T, B, H, W, C]
-    delta    [T, B, ..., C]  -> [T, B, ..., 2 C]     a spike per threshold passed, up and down apart
+    delta    [T, B, ..., C]  -> [T, B, ..., 2 C]     one spike per level crossed, up and down apart
 
-Loaders batch whole recordings, so their arrays come batch-major; inside the library time is first.
-`series` and `frames` are their own inverse, so an array must go through the door once: the shape
-cannot tell.
+Loaders batch whole recordings, so their arrays are batch-major; everywhere else in the library time
+is first. `series` and `frames` are their own inverse: apply them exactly once, since the shape
+cannot reveal a second time.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def series(windows: jax.typing.ArrayLike) -> Array:
 
 
 def frames(batch: jax.typing.ArrayLike) -> Array:
-    """Turns a batch of frame sequences, as loaders deliver them, time-major.
+    """Turns a batch of frame sequences from a loader time-major.
 
         y[t, b] = x[b, t]
 
@@ -60,7 +60,7 @@ def delta(
     threshold: float | jax.typing.ArrayLike,
     limit: int = 1,
 ) -> Array:
-    """Level-crossing code (send on delta): a spike for each threshold the signal has moved.
+    """Level-crossing code (send on delta): one spike per level the signal has crossed.
 
     A reference level follows the signal in steps of `threshold`, starting at x[0]:
 
@@ -68,21 +68,21 @@ def delta(
         r[t] = r[t-1] + threshold n[t]
         up[t] = max(n[t], 0),  down[t] = max(-n[t], 0)
 
-    So r is what a receiver rebuilds, `x[0] + threshold * cumsum(up - down)`, and
-    |x[t] - r[t]| < threshold as long as the signal moves at most `limit * threshold` per
-    timestep; a faster one is caught up with later. Timestep 0 is silent, and nothing depends on
-    what comes after it.
+    A receiver reconstructs r as `x[0] + threshold * cumsum(up - down)`, and |x[t] - r[t]| <
+    threshold as long as the signal moves at most `limit * threshold` per timestep; after a faster
+    move the level catches up over the next timesteps. Timestep 0 has no spikes, and the code is
+    causal.
 
     Args:
         signal: `[T, B, ..., C]`, floating, time-major (batch-major windows go through `series`).
-        threshold: Distance of two levels in the unit of the signal, above 0; a number, or an
+        threshold: Distance between levels in the unit of the signal, above 0; a number, or an
             array that broadcasts to `[B, ..., C]`, e.g. `[C]`.
-        limit: Most spikes per channel and timestep. 1 keeps the spikes binary; above 1 they are
-            counts.
+        limit: Largest number of spikes per channel and timestep. 1 keeps spikes binary; above 1
+            they are counts.
 
     Returns:
-        Spikes `[T, B, ..., 2 C]`, the dtype of `signal`: the C rising channels, then the C
-        falling ones. No gradient flows to the signal.
+        Spikes `[T, B, ..., 2 C]`, dtype of `signal`: the C rising channels, then the C falling
+        ones. No gradient flows to the signal.
 
     Raises:
         TypeError: If `signal` is not floating point.
@@ -109,10 +109,10 @@ def delta(
     step = _positive_step(threshold, signal)
 
     def cross(level: Array, x: Array) -> tuple[Array, Array]:
-        # The level is counted, not summed: rounding does not grow with the length.
-        moved = jnp.trunc((x - (signal[0] + step * level)) / step)
-        moved = jnp.clip(moved, -limit, limit)
-        return level + moved, moved
+        # The carry counts levels instead of summing steps: rounding does not grow with T.
+        crossed = jnp.trunc((x - (signal[0] + step * level)) / step)
+        crossed = jnp.clip(crossed, -limit, limit)
+        return level + crossed, crossed
 
     _, moves = jax.lax.scan(cross, jnp.zeros_like(signal[0]), signal)
     return jnp.concatenate([jnp.maximum(moves, 0), jnp.maximum(-moves, 0)], axis=-1)
@@ -123,7 +123,7 @@ def _positive_step(threshold: float | jax.typing.ArrayLike, signal: Array) -> Ar
     try:
         positive = bool(jnp.all(step > 0))
     except jax.errors.ConcretizationTypeError:
-        positive = True
+        positive = True  # a traced threshold cannot be checked
     if not positive:
         raise ValueError(f"threshold must be above 0, got {threshold}: it is a distance of levels")
     return step

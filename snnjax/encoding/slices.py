@@ -1,13 +1,13 @@
-"""Parts of event recordings, in NumPy on the host: slices of time, clips, and dropped events.
+"""Parts of event recordings, in NumPy on the host: time slices, clips, and dropped events.
 
-A recording is an integer array `[n, 4]` of rows t, x, y, polarity, see `events.py`. A slice counts
-its time from its own start, so that `frames_by_time(slice, start=0, duration=...)` cuts it:
+A recording is an integer array `[n, 4]` of rows t, x, y, polarity, see `events.py`. The time of a
+slice counts from its own start, so that `frames_by_time(slice, start=0, duration=...)` encodes it:
 
     slice        { (t - start, x, y, p) : start <= t < start + duration }
     random       start ~ uniform over t_first ... t_last + 1 - duration
     clip k of K  start = t_first + k (t_last + 1 - duration - t_first) / (K - 1)
 
-Whoever draws brings its own generator: nothing here keeps one.
+Random functions take a generator of the caller; the module keeps no random state.
 
 References: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks",
 ICCV 2023, arXiv:2308.08227 (random slices to train on, ten clips to test on); Gu, Sng, Hu, Yu,
@@ -26,16 +26,16 @@ Range = tuple[float, float]
 
 
 def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarray:
-    """The events of one stretch of time, which counts from 0 where the stretch begins.
+    """Selects the events of a time interval and counts time from its start.
 
         { (t - start, x, y, p) : start <= t < start + duration }
 
     Args:
         events: `[n, 4]`, integers.
-        start: In microseconds, on the clock of the recording.
-        duration: In microseconds, at least 1.
+        start: Start of the interval, in microseconds of the recording's clock.
+        duration: Length of the interval, in microseconds, at least 1.
 
-    Returns:
+        `[m, 4]`, dtype and order of `events`.
         `[m, 4]`, of the dtype of `events`, in their order.
 
     Raises:
@@ -43,20 +43,21 @@ def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarra
     """
     events, duration = checks.recording(events), checks.positive_integer("duration", duration)
     t = events[:, 0]
-    inside = events[(t >= start) & (t < start + duration)].copy()
-    inside[:, 0] -= start
-    return inside
+    # A copy, since the clock is shifted in place below and the caller keeps the recording.
+    selected = events[(t >= start) & (t < start + duration)].copy()
+    selected[:, 0] -= start
+    return selected
 
 
 def random_slice(rng: np.random.Generator, events: np.ndarray, *, duration: int) -> np.ndarray:
-    """A slice that begins anywhere in the recording where it still fits in: to train on.
+    """Cuts a slice at a random position within the recording, for training.
 
-    A recording that is not longer than `duration` is returned whole.
+    A recording that is no longer than `duration` is returned whole.
 
     Args:
-        rng: Draws the start.
+        rng: Generator that draws the start.
         events: `[n, 4]`, integers.
-        duration: In microseconds, at least 1.
+        duration: Length of the slice, in microseconds, at least 1.
 
     Returns:
         `[m, 4]`, see `slice_by_time`.
@@ -65,22 +66,22 @@ def random_slice(rng: np.random.Generator, events: np.ndarray, *, duration: int)
         ValueError: If `events` are not `[n, 4]`, or `duration` is below 1.
     """
     events = checks.recording(events)
-    first, slack = _slack(events, duration)
+    first, slack = _start_range(events, duration)
     start = first + int(rng.integers(0, slack, endpoint=True))
     return slice_by_time(events, start=start, duration=duration)
 
 
 def clips(events: np.ndarray, *, count: int, duration: int) -> list[np.ndarray]:
-    """Slices that are spread evenly over the recording: to test on, each voting for a class.
+    """Cuts evenly spaced slices of a recording, for testing by a vote of its clips.
 
-    They overlap where `count * duration` is longer than the recording, and leave gaps where it is
-    shorter. A single clip begins with the recording, and so do all clips of a recording that is not
+    Clips overlap if `count * duration` is longer than the recording, and leave gaps if it is
+    shorter. A single clip begins with the recording, and so do all clips of a recording that is no
     longer than `duration`.
 
     Args:
         events: `[n, 4]`, integers.
-        count: K, at least 1.
-        duration: In microseconds, at least 1.
+        count: K, number of clips, at least 1.
+        duration: Length of a clip, in microseconds, at least 1.
 
     Returns:
         K arrays `[m, 4]`, see `slice_by_time`.
@@ -89,7 +90,7 @@ def clips(events: np.ndarray, *, count: int, duration: int) -> list[np.ndarray]:
         ValueError: If `events` are not `[n, 4]`, or `count` or `duration` is below 1.
     """
     events, count = checks.recording(events), checks.positive_integer("count", count)
-    first, slack = _slack(events, duration)
+    first, slack = _start_range(events, duration)
     starts = [first + k * slack // max(count - 1, 1) for k in range(count)]
     return [slice_by_time(events, start=start, duration=duration) for start in starts]
 
@@ -104,29 +105,30 @@ def event_drop(
     side: Range = (0.05, 0.95),
     share: Range = (0.1, 0.9),
 ) -> np.ndarray:
-    """Drops none of the events, those of a while, of a rectangle, or any of them: one of the four.
+    """Augments a recording by EventDrop: drops nothing, an interval, a rectangle or random events.
 
         nothing      with probability 1/4, like each of the others
-        a while      the events of a stretch of `r` of the duration, r ~ uniform over `time`
-        a rectangle  the events of `r_y H` rows by `r_x W` columns, each r ~ uniform over `side`
-        any          each event with probability r, r ~ uniform over `share`
+        interval     the events of an interval of `r` of the duration, r ~ uniform over `time`
+        rectangle    the events of `r_y H` rows by `r_x W` columns, each r ~ uniform over `side`
+        random       each event with probability r, r ~ uniform over `share`
 
-    Stretch and rectangle lie anywhere where they fit in. The ranges are those of ASA-SNN's recipe
-    for gait. Its released code drops a cross instead of a rectangle (it joins "outside in x" and
-    "outside in y" by *and*), looks for the rectangle in the columns of y and polarity, and places
-    it as if on 32x32 pixels while the events are still on 128x128; here none of the three.
+    Interval and rectangle have uniform positions within the recording. The default ranges are those
+    of ASA-SNN's recipe for gait. ASA-SNN's released code drops a cross instead of a rectangle (it
+    joins "outside in x" and "outside in y" by *and*), takes the rectangle in the columns of y and
+    polarity, and places it on a 32x32 grid while the events are still on 128x128; these three are
+    not reproduced.
 
     Args:
-        rng: Draws which of the four, and all else.
+        rng: Generator of all draws.
         events: `[n, 4]`, integers.
         height: H in pixels.
         width: W in pixels.
-        time: Of the share of the duration.
-        side: Of the share of each side.
-        share: Of the share of events, in the mean.
+        time: Range of the interval's share of the duration.
+        side: Range of the rectangle's share of each side.
+        share: Range of the mean share of dropped events.
 
     Returns:
-        `[m, 4]`, in their order, on the clock of the recording.
+        `[m, 4]`, in the order and on the clock of the recording.
 
     Raises:
         ValueError: If `events` are not `[n, 4]`, or a range does not lie within 0 and 1.
@@ -135,30 +137,31 @@ def event_drop(
     for name, bounds in (("time", time), ("side", side), ("share", share)):
         if not 0 <= bounds[0] <= bounds[1] <= 1:
             raise ValueError(f"{name} must be two shares in order, within 0 and 1, got {bounds}")
-    what = rng.integers(4)
-    if what == 0 or len(events) == 0:
+    kind = rng.integers(4)
+    if kind == 0 or len(events) == 0:
         return events.copy()
     t, x, y = events[:, 0], events[:, 1], events[:, 2]
-    if what == 1:
-        dropped = _within(rng, t, int(t.min()), int(t.max()) + 1, time)
-    elif what == 2:
-        dropped = _within(rng, x, 0, width, side) & _within(rng, y, 0, height, side)
+    if kind == 1:
+        dropped = _random_interval(rng, t, int(t.min()), int(t.max()) + 1, time)
+    elif kind == 2:
+        columns = _random_interval(rng, x, 0, width, side)
+        dropped = columns & _random_interval(rng, y, 0, height, side)
     else:
         dropped = rng.random(len(events)) < rng.uniform(*share)
     return events[~dropped]
 
 
-def _within(
+def _random_interval(
     rng: np.random.Generator, values: np.ndarray, low: int, high: int, shares: Range
 ) -> np.ndarray:
-    """Which of the whole numbers `values` lie in a random interval of low ... high - 1."""
+    """Mask of the integers `values` that lie in a random interval within low ... high - 1."""
     length = round(rng.uniform(*shares) * (high - low))
     start = low + rng.integers(0, high - low - length, endpoint=True)
     return (values >= start) & (values < start + length)
 
 
-def _slack(events: np.ndarray, duration: int) -> tuple[int, int]:
-    """When the recording begins, and how much later the last slice that fits in can begin."""
+def _start_range(events: np.ndarray, duration: int) -> tuple[int, int]:
+    """First timestamp, and the latest start of a full slice relative to it, in microseconds."""
     duration = checks.positive_integer("duration", duration)
     if len(events) == 0:
         return 0, 0

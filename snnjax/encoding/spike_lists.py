@@ -1,13 +1,13 @@
-"""Poisson spike trains as lists of who fires: what costs is the spikes, not the inputs.
+"""Poisson spike trains as lists of indices, at a cost proportional to spikes instead of inputs.
 
-Independent Poisson trains of rates `r[i]` are, together, one Poisson train of rate `R = sum r`, and
-each of its spikes belongs to input `i` with probability `r[i] / R`. So it is drawn:
+The superposition of independent Poisson trains with rates `r[i]` is one Poisson train with rate
+`R = sum r`, and each of its spikes belongs to input `i` with probability `r[i] / R`:
 
     gaps between spikes   Exp(1) / R         spike k falls into timestep floor(sum of gaps up to k)
-    who                   i with cumulative rate above u R,  u uniform
+    index of a spike      i with cumulative rate above u R,  u uniform
 
-which takes two random numbers per spike instead of one per input and timestep. A timestep's spikes
-are a list of indices, padded with the number of inputs, which is no index:
+This takes two random numbers per spike instead of one per input and timestep. The spikes of a
+timestep are a list of indices, padded with the number of inputs, an index out of range:
 
     drive[t] = sum over k of weights[active[t, k]]         padding adds nothing
 
@@ -24,26 +24,25 @@ import jax.numpy as jnp
 from snnjax.encoding import checks
 from snnjax.typing import Array, Key
 
-__all__ = ["dense_spikes", "poisson_lists", "slots_for"]
+__all__ = ["poisson_lists", "spike_slots"]
 
 
 def poisson_lists(key: Key, rates: Array, *, timesteps: int, slots: int) -> Array:
-    """Who fires at each timestep, of independent Poisson trains.
+    """Draws independent Poisson trains as lists of the active inputs of each timestep.
 
     An input that fires twice in a timestep is listed twice.
 
     Args:
-        key: A typed key; a new one for every example.
+        key: A typed key; use a new one for every example.
         rates: `[n]`, spikes per timestep, at least 0; not bounded by 1.
         timesteps: T, at least 1.
-        slots: Spikes of one timestep at most, see `slots_for`; later ones of a fuller timestep are
-            lost.
+        slots: Capacity of a timestep in spikes, see `spike_slots`; excess spikes are lost.
 
     Returns:
-        Indices `[T, slots]`, int32, those of a timestep first and then padding with `n`.
+        Indices `[T, slots]`, int32, first the spikes of a timestep and then padding with `n`.
 
     Raises:
-        ValueError: `timesteps` or `slots` is below 1, or `rates` is no vector.
+        ValueError: If `timesteps` or `slots` is below 1, or `rates` is not a vector.
     """
     timesteps = checks.positive_integer("timesteps", timesteps)
     slots = checks.positive_integer("slots", slots)
@@ -52,53 +51,49 @@ def poisson_lists(key: Key, rates: Array, *, timesteps: int, slots: int) -> Arra
             f"rates are one example's, [n], got {list(rates.shape)}: flatten an image, and use "
             "jax.vmap over examples"
         )
-    inputs, most = rates.size, timesteps * slots
-    gaps, who = jax.random.split(key)
+    inputs, capacity = rates.size, timesteps * slots
+    gaps_key, index_key = jax.random.split(key)
     cumulative = jnp.cumsum(rates.astype(jnp.float32))
     total = cumulative[-1]
-    # A rate of zero makes every gap infinite: no spike falls into the window.
-    times = jnp.cumsum(jax.random.exponential(gaps, (most,))) / total
-    chosen = jnp.searchsorted(cumulative, jax.random.uniform(who, (most,)) * total, side="right")
-    chosen = jnp.minimum(chosen, inputs - 1).astype(jnp.int32)
+    # A total rate of zero makes every gap infinite: no spike falls into the window.
+    times = jnp.cumsum(jax.random.exponential(gaps_key, (capacity,))) / total
+    uniform = jax.random.uniform(index_key, (capacity,))
+    indices = jnp.searchsorted(cumulative, uniform * total, side="right")
+    # u * total may round up to the total, one past the last input.
+    indices = jnp.minimum(indices, inputs - 1).astype(jnp.int32)
+    # Spike times are sorted: the spikes of timestep t are those from first[t] to first[t + 1].
     first = jnp.searchsorted(times, jnp.arange(timesteps + 1, dtype=times.dtype))
     place = first[:-1, None] + jnp.arange(slots)
-    there = (place < first[1:, None]) & (place < most)
-    return jnp.where(there, chosen[jnp.minimum(place, most - 1)], inputs)
+    is_spike = (place < first[1:, None]) & (place < capacity)
+    return jnp.where(is_spike, indices[jnp.minimum(place, capacity - 1)], inputs)
 
 
-def dense_spikes(active: Array, *, inputs: int) -> Array:
-    """The same spikes as a train, how often each input fires.
+def spike_slots(total: float, *, overflow: float = 1e-6) -> int:
+    """Number of slots that holds all spikes of a timestep, except with probability `overflow`.
+
+    The least `k` with `P(Poisson(total) > k) <= overflow`.
 
     Args:
-        active: `[..., slots]`, indices padded with `inputs`.
-        inputs: n.
+        total: Sum of the rates, in spikes per timestep.
+        overflow: Admissible share of timesteps that lose spikes, in (0, 1).
 
     Returns:
-        `[..., n]`, float32, mostly 0 and 1.
-    """
-    return jax.nn.one_hot(active, inputs, dtype=jnp.float32).sum(-2)
-
-
-def slots_for(total: float, *, lost: float = 1e-6) -> int:
-    """Slots that hold the spikes of a timestep but for a share `lost` of all timesteps.
-
-    The least `k` with `P(Poisson(total) > k) <= lost`.
-
-    Args:
-        total: Sum of the rates, spikes per timestep.
-        lost: Share of the timesteps that may lose spikes, in (0, 1).
+        Slots, at least 1.
 
     Raises:
-        ValueError: `total` is negative or not finite, or `lost` is outside (0, 1).
+        ValueError: If `total` is negative or not finite, or `overflow` is outside (0, 1).
     """
     if not (math.isfinite(total) and total >= 0):
         raise ValueError(f"total is spikes per timestep, at least 0, got {total}")
-    if not 0 < lost < 1:
-        raise ValueError(f"lost is a share of the timesteps, in (0, 1), got {lost}: 1e-6 is usual")
+    if not 0 < overflow < 1:
+        raise ValueError(
+            f"overflow is a share of the timesteps, in (0, 1), got {overflow}: 1e-6 is usual"
+        )
     slots, term = 0, math.exp(-total)
-    below = term
-    while 1 - below > lost and slots < total + 20 * math.sqrt(total) + 20:
+    cumulative = term
+    # The second bound ends the loop where rounding keeps 1 - cumulative above a tiny overflow.
+    while 1 - cumulative > overflow and slots < total + 20 * math.sqrt(total) + 20:
         slots += 1
         term *= total / slots
-        below += term
+        cumulative += term
     return max(slots, 1)

@@ -1,9 +1,9 @@
-"""Numbers that do not change, given a time axis: direct, rate, latency and population codes.
+"""Encoders of constant numbers: direct, rate, latency and population codes.
 
-direct      x[t] = x                                    a constant current, the first layer spikes
+direct      x[t] = x                                    constant current; the first layer spikes
 poisson     P(s[t] = 1) = x                             the mean over time is the value
-latency     s[t] = 1 at t = t(x) only                   the larger the earlier
-population  a[i] = exp(-(x - mu[i])^2 / (2 sigma^2))    one number to many; then one of the above
+latency     s[t] = 1 at t = t(x) only                   larger values fire earlier
+population  a[i] = exp(-(x - mu[i])^2 / (2 sigma^2))    one number to n; then one of the above
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from snnjax.typing import Array, Key
 
 
 def direct(inputs: jax.typing.ArrayLike, *, timesteps: int) -> Array:
-    """Repeats the input at every timestep; the first layer's neurons turn it into spikes.
+    """Repeats the input at every timestep; the neurons of the first layer turn it into spikes.
 
         x[t] = x,  t = 0 ... T-1
 
-    It is a broadcast: under jit no T-fold copy need be made.
+    The result is a broadcast: under jit XLA need not materialise the T copies.
 
     Args:
         inputs: `[B, ...]`, any dtype.
         timesteps: T, at least 1.
 
     Returns:
-        `[T, B, ...]`, the dtype of `inputs`.
+        `[T, B, ...]`, dtype of `inputs`.
 
     Raises:
         ValueError: If `timesteps` is below 1, or `inputs` has no batch axis.
@@ -46,19 +46,19 @@ def poisson(key: Key, rates: jax.typing.ArrayLike, *, timesteps: int) -> Array:
 
         P(s[t] = 1) = rate,  E[mean over t] = rate,  Var[mean over t] = rate (1 - rate) / T
 
-    Timestep t draws from `fold_in(key, t)`, so a longer window extends a shorter one instead of
-    replacing it. The draw has no gradient with respect to the rates.
+    Timestep t draws from `fold_in(key, t)`: the first timesteps of a longer window are those of a
+    shorter one. No gradient flows to the rates.
 
     Args:
-        key: A typed key, `jax.random.key(seed)`; a new one for every batch.
+        key: A typed key, `jax.random.key(seed)`; use a new one for every batch.
         rates: `[B, ...]`, floating, spikes per timestep, in [0, 1].
         timesteps: T, at least 1.
 
     Returns:
-        Spikes `[T, B, ...]`, 0 or 1, the dtype of `rates`.
+        Spikes `[T, B, ...]`, 0 or 1, dtype of `rates`.
 
     Raises:
-        TypeError: If `key` is no single typed key, or `rates` are not floating point.
+        TypeError: If `key` is not one typed key, or `rates` are not floating point.
         ValueError: If a concrete rate is outside [0, 1], or `timesteps` is below 1.
 
     Example:
@@ -84,25 +84,25 @@ def latency(
     threshold: float = 0.0,
     tau: float | None = None,
 ) -> Array:
-    """Time-to-first-spike code: every input above the threshold fires once, the larger the earlier.
+    """Time-to-first-spike code: every input above the threshold fires once, larger ones earlier.
 
         linear (tau=None)   t(x) = round((T - 1) (1 - x) / (1 - threshold))
         logarithmic         t(x) = round(-tau ln(1 - threshold / x)), at most T - 1
 
-    The logarithmic form is when a leaky membrane with time constant `tau`, charged from rest by
-    the constant input x, reaches `threshold`. Inputs at or below the threshold never fire. Equal
-    steps of time are a resolution: two inputs closer than it share a timestep, none changes order.
+    The logarithmic form is the time at which a leaky membrane with time constant `tau`, charged
+    from rest by the constant input x, reaches `threshold`. Inputs at or below the threshold never
+    fire. Rounding to timesteps preserves order: inputs closer than one timestep share it.
 
     Args:
         inputs: `[B, ...]`, floating, in [0, 1].
         timesteps: T, at least 1.
-        threshold: The value that does not fire any more, in [0, 1); for the logarithmic form
-            in (0, 1), e.g. 0.01.
-        tau: Membrane time constant in timesteps, above 0, or None for the linear form. With
+        threshold: Largest value that does not fire, in [0, 1); in (0, 1) for the logarithmic form,
+            e.g. 0.01.
+        tau: Membrane time constant in timesteps, above 0; None selects the linear form. With
             `tau = (T - 1) / ln(1 / d)` an input `threshold / (1 - d)` fires in the last timestep.
 
     Returns:
-        Spikes `[T, B, ...]`, 0 or 1, the dtype of `inputs`. No gradient flows to the inputs.
+        Spikes `[T, B, ...]`, 0 or 1, dtype of `inputs`. No gradient flows to the inputs.
 
     Raises:
         TypeError: If `inputs` are not floating point.
@@ -136,10 +136,11 @@ def latency(
                 "the logarithmic form needs a threshold above 0 (with 0 every input fires at "
                 "once): give threshold=0.01, or leave tau out for the linear form"
             )
-        # Where nothing fires the logarithm has no value: 1 stands in and is masked below. Every
+        # Inputs that never fire have no logarithm: 1 stands in and is masked below. Every
         # operation is monotone in the input, so rounding cannot swap two neighbours.
         times = -tau * jnp.log1p(-(threshold / jnp.where(fires, inputs, 1)))
     times = jnp.clip(jnp.round(times), 0, timesteps - 1).astype(jnp.int32)
+    # A comparison with the clock instead of one_hot: the result is time-major without a transpose.
     clock = jnp.arange(timesteps, dtype=jnp.int32).reshape(-1, *[1] * inputs.ndim)
     return ((clock == times) & fires).astype(inputs.dtype)
 
@@ -152,25 +153,25 @@ def population(
     high: float = 1.0,
     beta: float = 1.5,
 ) -> Array:
-    """Gaussian receptive fields: each number becomes the activations of overlapping neurons.
+    """Gaussian receptive fields: each number becomes the activations of n overlapping neurons.
 
         a[i]  = exp(-(x - mu[i])^2 / (2 sigma^2)),  i = 0 ... n-1
         mu[i] = low + (2 i - 1) / 2 * (high - low) / (n - 2)
         sigma = (high - low) / (beta (n - 2))
 
-    Neighbouring centres are `(high - low) / (n - 2)` apart and the outermost two lie half of
-    that outside the range. Time is not in it yet: the activations go on to `latency`, `poisson`
-    or `direct`.
+    Neighbouring centres are `(high - low) / (n - 2)` apart, and the outermost two lie half of that
+    outside the range. The activations have no time axis: encode them with `latency`, `poisson` or
+    `direct`.
 
     Args:
-        values: `[B, ...]`, floating, meant to lie in [low, high].
+        values: `[B, ...]`, floating, in [low, high].
         neurons: n, receptive fields per value, at least 3.
         low: Lower end of the range of the values.
-        high: Upper end, above `low`.
-        beta: Sharpness: the distance of two centres in units of sigma, above 0; 1 to 2 is usual.
+        high: Upper end of the range, above `low`.
+        beta: Sharpness: distance of two centres in units of sigma, above 0; 1 to 2 is usual.
 
     Returns:
-        Activations `[B, ..., n]` in [0, 1], the dtype of `values`; differentiable.
+        Activations `[B, ..., n]` in [0, 1], dtype of `values`; differentiable.
 
     Raises:
         TypeError: If `values` are not floating point.
@@ -206,6 +207,7 @@ def _batched(array: Array) -> Array:
 
 def _single_key(key: Key) -> None:
     dtype = getattr(key, "dtype", None)
+    # A raw uint32 key has shape [2] and no key dtype: it would pass as an array further down.
     if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
         raise TypeError(
             f"key must be one typed key, got {key!r}: make it with jax.random.key(seed) "

@@ -1,4 +1,4 @@
-"""Artifacts: a network as a program and its weights, without the code it was written in.
+"""Artifacts: a network as a program and its weights, independent of the code that defined it.
 
     artifact = export.load("FOLDER")
 
@@ -6,11 +6,11 @@
     streaming    state = artifact.initial_state(batch)
                  state, outputs = artifact(state, frame)     [B, *input_shape] -> [B, K]
 
-Loading needs jax, numpy, safetensors and flatbuffers, and nothing else of snnjax. It reads JSON, a
-safetensors file and StableHLO, a list of operations on arrays: nothing runs on loading, and what
-runs when the artifact is called can do no more than compute. Digests find damage, not malice: who
-changes a file can change the manifest. XLA compiles the program on the first call of each batch
-size, as it does with any jitted function.
+Loading needs jax, numpy, safetensors and flatbuffers, and no other package of snnjax. It reads
+JSON, a safetensors file and StableHLO, a list of array operations: nothing runs on loading, and an
+artifact that is called can only compute. Digests detect damage, not malice: an attacker who changes
+a file can change the manifest. XLA compiles the program on the first call of each batch size, as
+for any jitted function.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import numpy as np
 
 from snnjax.export import manifest as manifests
 from snnjax.export.errors import ArtifactError, PlatformError
-from snnjax.export.program_check import refuse_more_than_arithmetic
-from snnjax.export.tensors import read_bytes, refuse_difference, unpack
+from snnjax.export.program_check import check_program
+from snnjax.export.tensors import check_match, read_bytes, unpack
 from snnjax.typing import Array
 
 __all__ = ["Artifact", "StreamingArtifact", "WindowArtifact", "load"]
@@ -35,13 +35,13 @@ __all__ = ["Artifact", "StreamingArtifact", "WindowArtifact", "load"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class WindowArtifact:
-    """Inputs as the data set stores them to logits, over a fixed number of timesteps.
+    """A program from stored inputs to logits, over a fixed number of timesteps.
 
     Attributes:
-        manifest: what it is, see `export.manifest`.
-        weights: its arrays by name.
-        exported: the program, `(weights, inputs) -> logits`.
-        run: the same, jitted.
+        manifest: Metadata, see `export.manifest`.
+        weights: Arrays by name.
+        exported: The program, `(weights, inputs) -> logits`.
+        run: The jitted program.
     """
 
     manifest: dict[str, Any]
@@ -50,73 +50,77 @@ class WindowArtifact:
     run: Callable[..., Any]
 
     def __call__(self, inputs: jax.typing.ArrayLike) -> Array:
-        """Judges examples.
+        """Computes the logits of a batch of examples.
 
         Args:
-            inputs: `[B, ...]`, shape and type as `manifest["input"]` says.
+            inputs: `[B, ...]`, with the shape and dtype of `manifest["input"]`.
 
         Returns:
             Logits `[B, K]`, in the order of `manifest["class_names"]`.
 
         Raises:
-            ArtifactError: The inputs have another shape or type.
+            ArtifactError: If the inputs have another shape or dtype.
         """
-        return self.run(self.weights, _checked(self.manifest, inputs))
+        return self.run(self.weights, _validate(self.manifest, inputs))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamingArtifact:
-    """One frame in, one output out; the state of the neurons goes through the caller's hands.
+    """A program of one timestep, whose neuron state is passed in and out by the caller.
 
     Attributes:
-        manifest: what it is, see `export.manifest`; its `encode` and `readout` tell how frames are
-            made and what to do with the outputs.
-        weights: its arrays by name.
-        exported: the program, `(weights, state, frame) -> (state, outputs)`.
-        run: the same, jitted.
-        rest: the neurons of one example at rest, by name.
+        manifest: Metadata, see `export.manifest`; `encode` and `readout` hold the source text of
+            the functions that make frames and read out the outputs.
+        weights: Arrays by name.
+        exported: The program, `(weights, state, frame) -> (state, outputs)`.
+        run: The jitted program.
+        resting_state: Resting state of the neurons for one example, by name.
     """
 
     manifest: dict[str, Any]
     weights: dict[str, Array]
     exported: Any
     run: Callable[..., Any]
-    rest: dict[str, np.ndarray]
+    resting_state: dict[str, np.ndarray]
 
     def initial_state(self, batch: int) -> dict[str, Array]:
-        """All neurons at rest.
+        """Resting state of all neurons.
 
         Args:
-            batch: Examples, or streams, side by side.
+            batch: Number of examples or parallel streams.
+
+        Returns:
+            Arrays by name, the first argument of a call.
 
         Raises:
-            ArtifactError: The artifact takes another number of them.
+            ArtifactError: If the artifact has another fixed batch size.
         """
         _check_batch(self.manifest, batch)
-        return {name: self._wide(name, batch) for name in self.rest}
+        return {name: self._repeat(name, batch) for name in self.resting_state}
 
     def __call__(
         self, state: Mapping[str, Array], frame: jax.typing.ArrayLike
     ) -> tuple[dict[str, Array], Array]:
-        """One timestep.
+        """Computes one timestep.
 
         Args:
-            state: From `initial_state`, or from the call before.
-            frame: `[B, *input_shape]`, shape and type as `manifest["input"]` says.
+            state: Result of `initial_state` or of the previous call.
+            frame: `[B, *input_shape]`, with the shape and dtype of `manifest["input"]`.
 
         Returns:
-            The state after it, and the outputs `[B, K]` of this timestep.
+            The next state, and the outputs `[B, K]` of this timestep.
 
         Raises:
-            ArtifactError: The frame has another shape or type, or the state is of another batch.
+            ArtifactError: If the frame has another shape or dtype, or the state another batch size.
         """
-        frame = _checked(self.manifest, frame)
-        like = jax.eval_shape(lambda: self.initial_state(len(frame)))
-        refuse_difference(dict(state), like, f"the state does not fit {len(frame)} frames")
+        frame = _validate(self.manifest, frame)
+        expected = jax.eval_shape(lambda: self.initial_state(len(frame)))
+        check_match(dict(state), expected, f"the state does not fit {len(frame)} frames")
         return self.run(self.weights, dict(state), frame)
 
-    def _wide(self, name: str, batch: int) -> Array:
-        axis, leaf = self.manifest["state"][name]["batch_axis"], jnp.asarray(self.rest[name])
+    def _repeat(self, name: str, batch: int) -> Array:
+        axis = self.manifest["state"][name]["batch_axis"]
+        leaf = jnp.asarray(self.resting_state[name])
         return leaf if axis is None else jnp.repeat(leaf, batch, axis=axis)
 
 
@@ -124,15 +128,20 @@ Artifact = WindowArtifact | StreamingArtifact
 
 
 def load(path: str | Path, *, weights: str | Path | None = None) -> Artifact:
-    """Loads an artifact that `snnjax export` or `export.save` made.
+    """Loads an artifact written by `snnjax export` or `export.save`.
 
     Args:
-        path: Its folder.
-        weights: A safetensors file in place of its own, of the same names, shapes and types.
+        path: Folder of the artifact.
+        weights: A safetensors file to use instead of the artifact's own, with the same names,
+            shapes and dtypes.
+
+    Returns:
+        A callable artifact; `manifest["kind"]` is `"window"` or `"streaming"`.
 
     Raises:
-        PlatformError: It is for other machines than this one.
-        ArtifactError: It is damaged, of an unknown schema, or its program may do more than compute.
+        PlatformError: If the artifact does not run on the platform of this process.
+        ArtifactError: If it is damaged, of an unknown schema, or its program may do more than
+            compute.
 
     Example:
         artifact = export.load("runs/mine/export/window-440")
@@ -140,30 +149,33 @@ def load(path: str | Path, *, weights: str | Path | None = None) -> Artifact:
     """
     path = Path(path)
     manifest = manifests.read(path)
-    _refuse_platform(path, manifest)
-    exported = _program(path, manifest)
+    _check_platform(path, manifest)
+    exported = _read_program(path, manifest)
+    # The artifact's own weights are read and verified even if they are replaced.
     own = manifests.read_file(path, manifest, manifests.WEIGHTS)
     source = path / manifests.WEIGHTS if weights is None else Path(weights)
     arrays = unpack(own if weights is None else read_bytes(source), source)
-    asked = _arguments(path, exported, manifest)
-    refuse_difference(arrays, asked[0], f"the weights {source} do not fit the program of {path}")
-    placed = {name: _on_device(name, array) for name, array in arrays.items()}
+    arguments = _arguments(path, exported, manifest)
+    check_match(arrays, arguments[0], f"the weights {source} do not fit the program of {path}")
+    on_device = {name: _put(name, array) for name, array in arrays.items()}
     run = jax.jit(exported.call)
     if manifest["kind"] == "window":
-        return WindowArtifact(manifest, placed, exported, run)
+        return WindowArtifact(manifest, on_device, exported, run)
     data = manifests.read_file(path, manifest, manifests.STATE)
-    rest = unpack(data, path / manifests.STATE)
-    if set(rest) != set(manifest["state"]) or set(rest) != set(asked[1]):
+    state = unpack(data, path / manifests.STATE)
+    if set(state) != set(manifest["state"]) or set(state) != set(arguments[1]):
         raise ArtifactError(f"{path}: state, manifest and program differ: export it anew")
-    return StreamingArtifact(manifest, placed, exported, run, rest)
+    return StreamingArtifact(manifest, on_device, exported, run, state)
 
 
-def _program(path: Path, manifest: dict[str, Any]) -> Any:
+def _read_program(path: Path, manifest: dict[str, Any]) -> Any:
     from jax import export as jax_export
 
     data = manifests.read_file(path, manifest, manifests.PROGRAM)
     try:
         exported = jax_export.deserialize(bytearray(data))
+        # The text is parsed here, so that a damaged program fails with the message below and not
+        # on its first call.
         exported.mlir_module()
     except Exception as error:
         raise ArtifactError(
@@ -171,13 +183,14 @@ def _program(path: Path, manifest: dict[str, Any]) -> Any:
             f"written by jax {manifest['versions'].get('jax')} and here is jax {jax.__version__}; "
             "install that version or a newer one, or export anew"
         ) from error
-    refuse_more_than_arithmetic(exported, f"the program of {path}")
+    check_program(exported, f"the program of {path}")
     return exported
 
 
 def _arguments(path: Path, exported: Any, manifest: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments of the program, as shapes."""
+    """Shapes and dtypes of the program's arguments."""
     try:
+        # A changed file may hold any program: its signature must fit the kind in the manifest.
         arguments, options = jax.tree.unflatten(exported.in_tree, exported.in_avals)
         assert not options and len(arguments) == (2 if manifest["kind"] == "window" else 3)
         assert all(isinstance(argument, dict) for argument in arguments[:-1])
@@ -187,8 +200,9 @@ def _arguments(path: Path, exported: Any, manifest: dict[str, Any]) -> tuple[Any
     return arguments
 
 
-def _refuse_platform(path: Path, manifest: dict[str, Any]) -> None:
+def _check_platform(path: Path, manifest: dict[str, Any]) -> None:
     here = jax.default_backend()
+    # jax.export distinguishes the two kinds of GPU, the backend does not.
     names = ("cuda", "rocm") if here == "gpu" else (here,)
     if not set(names) & set(manifest["platforms"]):
         there = ",".join(map(str, manifest["platforms"]))
@@ -198,16 +212,17 @@ def _refuse_platform(path: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-def _on_device(name: str, array: np.ndarray) -> Array:
-    placed = jnp.asarray(array)
-    if placed.dtype != array.dtype:
+def _put(name: str, array: np.ndarray) -> Array:
+    on_device = jnp.asarray(array)
+    # Without 64-bit mode JAX narrows float64 silently, and the program would not accept it.
+    if on_device.dtype != array.dtype:
         raise ArtifactError(f"{name} is {array.dtype}: set JAX_ENABLE_X64=1 before jax is imported")
-    return placed
+    return on_device
 
 
-def _checked(manifest: dict[str, Any], given: jax.typing.ArrayLike) -> Array:
+def _validate(manifest: dict[str, Any], inputs: jax.typing.ArrayLike) -> Array:
     shape, dtype = manifest["input"]["shape"], manifest["input"]["dtype"]
-    array = jnp.asarray(given)
+    array = jnp.asarray(inputs)
     if array.ndim != len(shape) + 1 or list(array.shape[1:]) != shape or str(array.dtype) != dtype:
         sizes = ", ".join(map(str, ["B", *shape]))
         raise ArtifactError(
@@ -219,10 +234,10 @@ def _checked(manifest: dict[str, Any], given: jax.typing.ArrayLike) -> Array:
 
 
 def _check_batch(manifest: dict[str, Any], batch: int) -> None:
-    takes = manifest["batch"]
-    if batch < 1 or takes not in ("any", batch):
-        one = "at least one example" if takes == "any" else f"{takes} examples"
+    size = manifest["batch"]
+    if batch < 1 or size not in ("any", batch):
+        accepted = "at least one example" if size == "any" else f"{size} examples"
         raise ArtifactError(
-            f"{manifest['name']} takes batches of {one}, got {batch}"
-            + ("" if takes == "any" else ": fill the batch up, or export with --batch any")
+            f"{manifest['name']} takes batches of {accepted}, got {batch}"
+            + ("" if size == "any" else ": fill the batch up, or export with --batch any")
         )

@@ -1,4 +1,4 @@
-"""What can go wrong with an artifact or a file of weights; the message names the cure."""
+"""Errors of artifacts and files of weights; their messages name the cure."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ __all__ = ["ArtifactError", "PlatformError"]
 
 
 class ArtifactError(ValueError):
-    """An artifact that cannot be written, is damaged, or of another kind than what is asked."""
+    """The artifact cannot be written, is damaged, or is of another kind than requested."""
 
 
 class PlatformError(ArtifactError):
-    """An artifact that is whole, for other machines than this one."""
+    """The artifact is intact but does not run on the platform of this process."""

@@ -1,22 +1,22 @@
-"""The manifest of an artifact: what it is, what it takes and gives, and the digests of its files.
+"""The manifest of an artifact: its metadata and the digests of its files.
 
 Fields of manifest.json:
 
     schema          1
     kind            "window": inputs as the data set stores them to logits;
                     "streaming": state and one frame to the next state and outputs
-    name, step      of the experiment, and of the checkpoint
-    versions        of snnjax, jax and jaxlib that wrote it
-    platforms       on which it runs
-    timesteps       T of the window it was trained on
-    batch           "any", or the only number of examples it takes
+    name, step      name of the experiment, and step of the checkpoint
+    versions        versions of snnjax, jax and jaxlib that wrote it
+    platforms       platforms it runs on
+    timesteps       T of the training window
+    batch           "any", or the only batch size
     input           {"shape", "dtype"} of one example, or of one frame
     output          {"shape", "dtype"} for one example
-    class_names     in the order of the outputs
-    encode          {"name", "source"}: how frames are made of inputs; text, never run
-    readout         {"name", "source"}: how logits are made of outputs; text, never run
-    clips           neighbouring examples that are judged as one recording
-    state           of streaming: {name: {"shape", "dtype", "batch_axis"}} for one example
+    class_names     names in the order of the outputs
+    encode          {"name", "source"} of the function from inputs to frames; text, never run
+    readout         {"name", "source"} of the function from outputs to logits; text, never run
+    clips           number of consecutive examples that are clips of one recording
+    state           streaming only: {name: {"shape", "dtype", "batch_axis"}} for one example
     files           {name: {"sha256", "bytes"}} of the other files
 """
 
@@ -44,26 +44,30 @@ _FIELDS = {
 
 
 def digest(data: bytes) -> dict[str, Any]:
-    """What the manifest keeps of a file."""
+    """Digest and size of a file, as stored in the manifest."""
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Reads and checks the manifest of an artifact.
+    """Reads and validates the manifest of an artifact.
 
     Args:
-        path: The artifact's folder.
+        path: Folder of the artifact.
+
+    Returns:
+        Its fields.
 
     Raises:
-        ArtifactError: There is none, it is damaged, or of a schema this version does not know.
+        ArtifactError: If the manifest is missing, damaged, or of an unknown schema.
     """
     if not (path / MANIFEST).is_file():
         there = "has no manifest.json" if path.is_dir() else "is not there"
         raise ArtifactError(f"{path} {there}: give a folder that snnjax export made")
     try:
-        found = json.loads(read_bytes(path / MANIFEST))
-        assert isinstance(found, dict), "it is no object"
-        schema = found["schema"]
+        fields = json.loads(read_bytes(path / MANIFEST))
+        assert isinstance(fields, dict), "it is no object"
+        schema = fields["schema"]
+    # RecursionError: deeply nested JSON exhausts the parser's stack.
     except (ValueError, RecursionError, AssertionError, KeyError) as error:
         raise _damaged(path / MANIFEST, f"{type(error).__name__}: {error}") from error
     if schema != SCHEMA:
@@ -71,56 +75,59 @@ def read(path: Path) -> dict[str, Any]:
             f"{path} is of schema {schema!r} and this snnjax reads {SCHEMA}: use the version that "
             "wrote it, or a newer one"
         )
-    _check(path / MANIFEST, found)
-    return found
+    _check(path / MANIFEST, fields)
+    return fields
 
 
 def read_file(path: Path, manifest: dict[str, Any], name: str) -> bytes:
-    """The bytes of one of the artifact's files, if they are the ones that were written.
+    """Reads one of the artifact's files and verifies its digest.
 
     Args:
-        path: The artifact's folder.
+        path: Folder of the artifact.
         manifest: Its manifest.
-        name: Of the file.
+        name: Name of the file.
+
+    Returns:
+        The content of the file.
 
     Raises:
-        ArtifactError: It is missing or was changed.
+        ArtifactError: If the file is missing or was changed.
     """
     data, expected = read_bytes(path / name), manifest["files"][name]
-    if (found := digest(data)) != expected:
+    if (actual := digest(data)) != expected:
         raise _damaged(
             path / name,
-            f"its SHA-256 is {found['sha256'][:12]}... and the manifest says "
+            f"its SHA-256 is {actual['sha256'][:12]}... and the manifest says "
             f"{str(expected.get('sha256'))[:12]}...",
         )
     return data
 
 
-def _check(path: Path, found: dict[str, Any]) -> None:
-    kind, files = found.get("kind"), found.get("files")
-    wrong = [name for name, of in _FIELDS.items() if not isinstance(found.get(name), of)]
+def _check(path: Path, fields: dict[str, Any]) -> None:
+    kind, files = fields.get("kind"), fields.get("files")
+    wrong = [name for name, types in _FIELDS.items() if not isinstance(fields.get(name), types)]
     if not isinstance(kind, str) or kind not in _FILES:
         wrong.append("kind")
     elif not isinstance(files, dict) or set(files) != _FILES[kind] or not _all_dicts(files):
         wrong.append("files")
-    elif kind == "streaming" and not _is_state(found.get("state")):
+    elif kind == "streaming" and not _is_state(fields.get("state")):
         wrong.append("state")
-    if not _is_leaf(found.get("input")):
+    if not _is_leaf(fields.get("input")):
         wrong.append("input")
     if wrong:
         raise _damaged(path, f"{', '.join(wrong)} missing or of another type")
 
 
-def _is_state(found: Any) -> bool:
-    return _all_dicts(found) and all("batch_axis" in leaf for leaf in found.values())
+def _is_state(value: Any) -> bool:
+    return _all_dicts(value) and all("batch_axis" in leaf for leaf in value.values())
 
 
-def _is_leaf(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("shape"), list) and "dtype" in found
+def _is_leaf(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("shape"), list) and "dtype" in value
 
 
-def _all_dicts(found: Any) -> bool:
-    return isinstance(found, dict) and all(isinstance(entry, dict) for entry in found.values())
+def _all_dicts(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values())
 
 
 def _damaged(path: Path, reason: str) -> ArtifactError:

@@ -1,9 +1,9 @@
-"""What the program of an artifact may do: compute, and nothing else.
+"""Check that the program of an artifact only computes.
 
-StableHLO is a closed list of operations on arrays, with one way out: a `custom_call` names any
-function that the process has registered, among them the one that calls back into Python. JAX looks
-at these names when it exports and not when it loads, so it is done here. Operations that exchange
-data with the host (`infeed`, `outfeed`, `send`, `recv`) and effects are refused too.
+StableHLO is a closed list of array operations with one exception: a `custom_call` names any
+function registered in the process, among them the one that calls back into Python. JAX checks these
+names on export but not on loading, so this module does. It also refuses operations that exchange
+data with the host (`infeed`, `outfeed`, `send`, `recv`) and programs with effects.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 
 from snnjax.export.errors import ArtifactError
 
-__all__ = ["refuse_more_than_arithmetic"]
+__all__ = ["check_program"]
 
 _PURE = {
-    # Where arrays lie, and what is known of symbolic shapes: nothing is left of them to call.
+    # Sharding annotations and assertions on symbolic shapes: the compiler removes them.
     *("Sharding", "SPMDFullToShardShape", "SPMDShardToFullShape", "shape_assertion"),
     *("stablehlo.dynamic_reduce_window", "stablehlo.dynamic_rng_bit_generator"),
     *("stablehlo.dynamic_top_k", "stablehlo.dynamic_approx_top_k", "ApproxTopK"),
@@ -27,31 +27,33 @@ _PURE = {
 }
 _HOST = ("infeed", "outfeed", "send", "recv")
 _CALL = re.compile(r"stablehlo\.custom_call\b")
-# The two ways in which MLIR prints one: `stablehlo.custom_call @name(` and, of an operation that it
-# finds odd, `"stablehlo.custom_call"(...) <{..., call_target_name = "name"`.
+# MLIR prints a call in two ways: `stablehlo.custom_call @name(` and, in generic form,
+# `"stablehlo.custom_call"(...) <{..., call_target_name = "name"`.
 _TARGET = re.compile(r'custom_call @(?:"([^"]*)"|([\w.$-]+))|call_target_name = "([^"]*)"')
 
 
-def refuse_more_than_arithmetic(exported: Any, what: str) -> None:
-    """Looks through a program before anything of it runs.
+def check_program(exported: Any, subject: str) -> None:
+    """Checks a program before any of it runs.
 
     Args:
         exported: A `jax.export.Exported`.
-        what: How the message begins.
+        subject: First words of the error message.
 
     Raises:
-        ArtifactError: It could do more than compute on arrays.
+        ArtifactError: If the program could do more than compute on arrays.
     """
     text = exported.mlir_module()
-    targets = {"".join(found) for found in _TARGET.findall(text)}
-    strange = sorted(targets - _PURE)
+    targets = {"".join(groups) for groups in _TARGET.findall(text)}
+    suspicious = sorted(targets - _PURE)
+    # A form of printing that _TARGET does not know must not slip through.
     if len(_CALL.findall(text)) > len(_TARGET.findall(text)):
-        strange.append("a call without a name")
-    strange += [name for name in _HOST if f"stablehlo.{name}" in text]
+        suspicious.append("a call without a name")
+    suspicious += [name for name in _HOST if f"stablehlo.{name}" in text]
     if exported.ordered_effects or exported.unordered_effects:
-        strange.append("effects")
-    if strange:
+        suspicious.append("effects")
+    if suspicious:
         raise ArtifactError(
-            f"{what} is refused: its program does more than arithmetic ({', '.join(strange)}), "
-            "which a network needs not: do not run it, or make it anew from a run you trust"
+            f"{subject} is refused: its program does more than arithmetic "
+            f"({', '.join(suspicious)}), which no network needs: do not run it, or make it anew "
+            "from a run you trust"
         )

@@ -1,7 +1,7 @@
-"""Arrays by name as the bytes of a safetensors file, and back.
+"""Arrays by name as a safetensors file, and back.
 
-The format is a table of names, types and shapes in JSON, then the arrays as they lie in memory. It
-is checked when it is read, and holds nothing that could run.
+A safetensors file is a JSON table of names, dtypes and shapes, followed by the raw arrays. It is
+validated on reading and holds nothing that could run.
 
 Reference: https://github.com/huggingface/safetensors, the format's description.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from snnjax.export.errors import ArtifactError
 
-__all__ = ["pack", "read_bytes", "refuse_difference", "unpack"]
+__all__ = ["check_match", "pack", "read_bytes", "unpack"]
 
 _DTYPES = {
     "BOOL": "bool",
@@ -29,17 +29,20 @@ _DTYPES = {
     "F8_E5M2": "float8_e5m2",
     "C64": "complex64",
 }
-_SHOWN = 4  # names in a message
+_SHOWN = 4  # names listed in an error message
 
 
 def pack(arrays: dict[str, Any]) -> bytes:
-    """The bytes of a safetensors file.
+    """Serializes arrays as a safetensors file.
 
     Args:
-        arrays: By name.
+        arrays: Arrays by name.
+
+    Returns:
+        Content of the file.
 
     Raises:
-        ArtifactError: One is of a type that the format does not know.
+        ArtifactError: If the format does not support the dtype of an array.
     """
     import safetensors.numpy
 
@@ -49,20 +52,23 @@ def pack(arrays: dict[str, Any]) -> bytes:
                 f"{name} is of type {array.dtype}, which safetensors cannot hold: leave it out, or "
                 "store it in whole bytes"
             )
-    # Slices and transposes have other strides; what is written is in C order.
+    # safetensors writes the buffer as it lies: slices and transposes must become C-contiguous.
     host = {k: np.array(v, order="C") for k, v in jax.device_get(arrays).items()}
     return safetensors.numpy.save(host)
 
 
 def unpack(data: bytes, path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file, in the order of their names.
+    """Deserializes a safetensors file.
 
     Args:
-        data: Its bytes.
-        path: Where they are from, for messages.
+        data: Content of the file.
+        path: Path of the file for error messages.
+
+    Returns:
+        Arrays by name, sorted by name.
 
     Raises:
-        ArtifactError: They are no such file.
+        ArtifactError: If the content is no safetensors file.
     """
     import safetensors
 
@@ -76,10 +82,16 @@ def unpack(data: bytes, path: Path) -> dict[str, np.ndarray]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Reads a file.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Its content.
 
     Raises:
-        ArtifactError: It is not there, or is no file.
+        ArtifactError: If the path does not exist or is not a file.
     """
     try:
         return path.read_bytes()
@@ -87,30 +99,32 @@ def read_bytes(path: Path) -> bytes:
         raise ArtifactError(f"{path} is not there, or is no file: check the path") from error
 
 
-def refuse_difference(there: dict[str, Any], here: dict[str, Any], what: str) -> None:
-    """Compares names, shapes and types.
+def check_match(saved: dict[str, Any], expected: dict[str, Any], subject: str) -> None:
+    """Compares names, shapes and dtypes of arrays.
 
     Args:
-        there: Arrays of a file.
-        here: Arrays, or their shapes, that are asked for.
-        what: How the message begins.
+        saved: Arrays of a file, by name.
+        expected: Arrays or `jax.ShapeDtypeStruct`s required, by name.
+        subject: First words of the error message.
 
     Raises:
-        ArtifactError: They differ; it names the first few.
+        ArtifactError: If they differ; the message lists the first few.
     """
-    saved, asked = ({k: f"{v.dtype}{list(v.shape)}" for k, v in d.items()} for d in (there, here))
-    differing = [name for name in sorted({**saved, **asked}) if saved.get(name) != asked.get(name)]
+    there, here = (
+        {k: f"{v.dtype}{list(v.shape)}" for k, v in d.items()} for d in (saved, expected)
+    )
+    differing = [name for name in sorted({**there, **here}) if there.get(name) != here.get(name)]
     if not differing:
         return
     shown = "; ".join(
-        f"{name} is {saved.get(name, 'absent')} there and {asked.get(name, 'absent')} here"
+        f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
         for name in differing[:_SHOWN]
     )
     more = f", and {len(differing) - _SHOWN} more" if len(differing) > _SHOWN else ""
-    raise ArtifactError(f"{what}: {shown}{more}. Take the file of the same network")
+    raise ArtifactError(f"{subject}: {shown}{more}. Take the file of the same network")
 
 
 def _array(view: dict[str, Any]) -> np.ndarray:
-    # NumPy alone has no bfloat16 and no float8; the types that JAX brings along are NumPy's too.
+    # jnp.dtype also knows bfloat16 and the float8 types, which NumPy alone does not.
     dtype = jnp.dtype(_DTYPES[view["dtype"]])
     return np.frombuffer(view["data"], dtype).reshape(view["shape"])

@@ -1,11 +1,11 @@
-"""Weights by their names, in a file that other tools can read: safetensors.
+"""Weights by name in a safetensors file, which other tools can read.
 
     body.layers.1.function.kernel    F32    [64, 8]
     statistics.2.mean                F32    [8]
 
-A name is the path of an array in its tree, joined by dots. A network, an `nnx.State` of it and a
-`training.TrainState` give an array the same name, and an artifact's weights have these names too,
-so that what was written from one is read into another.
+The name of an array is its path in the tree, joined by dots. A network, its `nnx.State`, a
+`training.TrainState` and an artifact give an array the same name, so that a file written from one
+can be read into another.
 """
 
 from __future__ import annotations
@@ -17,30 +17,31 @@ import jax
 import numpy as np
 
 from snnjax.export.errors import ArtifactError
-from snnjax.export.tensors import pack, read_bytes, refuse_difference, unpack
+from snnjax.export.tensors import check_match, pack, read_bytes, unpack
 from snnjax.typing import PyTree
 
 __all__ = ["array_names", "load_weights", "save_weights"]
 
-_JUDGING = ("params", "constants", "statistics")  # of a TrainState, which is of another room
+# Fields of a TrainState, known by name: this module must not import the training package.
+_TRAIN_STATE = ("params", "constants", "statistics")
 
 
 def save_weights(path: str | Path, tree: PyTree) -> Path:
-    """Writes the arrays of a tree by their names.
+    """Writes the arrays of a tree by name.
 
-    Of a `training.TrainState` these are parameters, constants and running statistics: all that an
-    answer depends on. Optimizer, counters and random keys stay in the run's checkpoints.
+    For a `training.TrainState` these are parameters, constants and running statistics, on which the
+    outputs depend. Optimizer state, counters and random keys remain in the run's checkpoints.
 
     Args:
-        path: A file that is not there yet.
+        path: Path of a file that does not exist yet.
         tree: A network, an `nnx.State`, a `TrainState`, or any pytree of arrays.
 
     Returns:
         The path.
 
     Raises:
-        ArtifactError: Something is there already; two arrays have one name; an array is of a type
-            that the format does not know, such as a random key.
+        ArtifactError: If the path exists, two arrays have one name, or the format does not support
+            the dtype of an array, such as a random key.
 
     Example:
         export.save_weights("weights.safetensors", state)
@@ -51,36 +52,37 @@ def save_weights(path: str | Path, tree: PyTree) -> Path:
     parts = _parts(tree)
     data = pack(dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True)))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The name never means half a file.
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(data)
-    beside.rename(path)
+    # Renamed once complete: a crash leaves no truncated file under the final name.
+    partial = path.with_name(f".{path.name}.part")
+    partial.write_bytes(data)
+    partial.rename(path)
     return path
 
 
 def load_weights(path: str | Path, like: PyTree) -> PyTree:
-    """Reads arrays into a tree of the same names, shapes and types, bit for bit.
+    """Reads arrays into a tree of the same names, shapes and dtypes, bit for bit.
 
     Args:
-        path: A file by `save_weights`, or an artifact's `weights.safetensors`.
-        like: A network, an `nnx.State`, a `TrainState`, or any pytree of arrays or of
-            `jax.ShapeDtypeStruct`. Where a leaf lies on devices, the array goes there.
+        path: A file written by `save_weights`, or an artifact's `weights.safetensors`.
+        like: A network, an `nnx.State`, a `TrainState`, or any pytree of arrays or
+            `jax.ShapeDtypeStruct`s. Arrays are placed with the sharding of its leaves.
 
     Returns:
-        The tree with arrays of the file in place of its own; the rest of a `TrainState` as it was.
+        The tree with the arrays of the file; other fields of a `TrainState` are unchanged.
 
     Raises:
-        ArtifactError: The file cannot be read, or names, shapes or types differ; it says which.
+        ArtifactError: If the file cannot be read, or names, shapes or dtypes differ; the message
+            lists them.
 
     Example:
         network = export.load_weights("weights.safetensors", network)
     """
     path, parts = Path(path), _parts(like)
-    here = dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True))
-    there = unpack(read_bytes(path), path)
-    refuse_difference(there, here, f"the weights {path} do not fit")
-    found = [_placed(there[name], leaf) for name, leaf in here.items()]
-    parts = jax.tree.unflatten(jax.tree.structure(parts), found)
+    leaves = dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True))
+    saved = unpack(read_bytes(path), path)
+    check_match(saved, leaves, f"the weights {path} do not fit")
+    arrays = [_put(saved[name], leaf) for name, leaf in leaves.items()]
+    parts = jax.tree.unflatten(jax.tree.structure(parts), arrays)
     if len(parts) == 1:
         return parts[0]
     params, constants, rest = parts
@@ -88,33 +90,38 @@ def load_weights(path: str | Path, like: PyTree) -> PyTree:
 
 
 def array_names(parts: tuple[PyTree, ...]) -> list[str]:
-    """The names of the leaves of some trees, in their order.
+    """Names of the leaves of several trees, in order.
 
     Args:
-        parts: Trees whose names stand side by side.
+        parts: Trees whose names form one namespace.
+
+    Returns:
+        One name per leaf.
 
     Raises:
-        ArtifactError: Two leaves have one name.
+        ArtifactError: If two leaves have the same name.
     """
-    # The first step is the part's number; the last one may be that of a Flax variable.
+    # The first path entry is the index of the part; the last may be `value` of a Flax variable,
+    # which an `nnx.State` and a module spell differently.
     paths = [path[1:] for path, _ in jax.tree_util.tree_leaves_with_path(parts)]
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
     names = [name.removesuffix(".value") for name in names]
-    seen: set[str] = set()
+    known: set[str] = set()
     for name in names:
-        if name in seen:
+        if name in known:
             raise ArtifactError(f"two arrays are called {name!r}: rename an attribute or a key")
-        seen.add(name)
+        known.add(name)
     return names
 
 
 def _parts(tree: PyTree) -> tuple[PyTree, ...]:
-    if not set(_JUDGING) <= set(getattr(tree, "_fields", ())):
+    if not set(_TRAIN_STATE) <= set(getattr(tree, "_fields", ())):
         return (tree,)
     return tree.params, tree.constants, {"statistics": tree.statistics}
 
 
-def _placed(array: np.ndarray, like: Any) -> Any:
+def _put(array: np.ndarray, like: Any) -> Any:
     if isinstance(like, np.ndarray):
+        # NumPy trees stay on the host.
         return array
     return jax.device_put(array, getattr(like, "sharding", None))

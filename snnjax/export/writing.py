@@ -1,4 +1,4 @@
-"""Writing an artifact: a folder that is there as a whole or not at all."""
+"""Writing of artifacts, atomically: a folder exists complete or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from snnjax.export.errors import ArtifactError
 from snnjax.export.functions import Source
 from snnjax.export.tensors import pack
 
-__all__ = ["check_free", "check_platforms", "describe", "save"]
+__all__ = ["describe", "save"]
 
 _PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
@@ -33,57 +33,46 @@ def save(
     """Writes an artifact.
 
     Args:
-        path: A folder that is not there yet.
-        source: The network, its statistics and how it is used.
-        streaming: Whether the program is one timestep with explicit state instead of the window.
-        batch: Examples that it takes at once; None is any number of them.
-        platforms: Where it shall run: cpu, cuda, rocm, tpu.
-        verify: Called with the finished folder before it gets its name; what it raises leaves
-            nothing behind.
+        path: Path of a folder that does not exist yet.
+        source: The network, its statistics, encoding and readout.
+        streaming: Export one timestep with explicit state instead of the window.
+        batch: Batch size of the program; None admits any.
+        platforms: Platforms to compile for: cpu, cuda, rocm, tpu.
+        verify: Function called with the complete folder before it gets its final name; if it
+            raises, nothing is left behind.
 
     Returns:
         The path.
 
     Raises:
-        ArtifactError: Something is there already; the network does not admit what is asked for.
+        ArtifactError: If the path exists, a platform is unknown or listed twice, or the network
+            does not admit the requested kind or batch.
     """
     path = Path(path)
-    check_free(path)
-    check_platforms(platforms)
+    if path.exists():
+        raise ArtifactError(f"{path} is there already and is not overwritten: choose another --out")
+    _check_platforms(platforms)
     files, fields = _contents(source, streaming, batch, platforms)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    # On the same file system as the target, so that the final rename is atomic; the process number
+    # keeps two exports to one path apart.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
     try:
         for name, data in files.items():
-            (beside / name).write_bytes(data)
-        (beside / manifest.MANIFEST).write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+            (partial / name).write_bytes(data)
+        (partial / manifest.MANIFEST).write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
         if verify is not None:
-            verify(beside)
-        beside.rename(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+            verify(partial)
+        partial.rename(path)
+    except BaseException:  # also KeyboardInterrupt: verification can take minutes
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     return path
 
 
-def check_free(path: Path) -> None:
-    """Refuses a folder that is there already.
-
-    Raises:
-        ArtifactError: It is.
-    """
-    if path.exists():
-        raise ArtifactError(f"{path} is there already and is not overwritten: choose another --out")
-
-
-def check_platforms(platforms: tuple[str, ...]) -> None:
-    """Refuses names of platforms that JAX does not know.
-
-    Raises:
-        ArtifactError: There is one, none at all, or one of them twice.
-    """
+def _check_platforms(platforms: tuple[str, ...]) -> None:
     unknown = [name for name in platforms if name not in _PLATFORMS]
     if unknown or not platforms or len({*platforms}) < len(platforms):
         raise ArtifactError(
@@ -93,26 +82,27 @@ def check_platforms(platforms: tuple[str, ...]) -> None:
 
 
 def describe(function: Any) -> dict[str, Any]:
-    """A function's name and text, for people: the manifest says how inputs were encoded."""
+    """Name and source text of a function, or of the function it wraps, for the manifest."""
+    function = inspect.unwrap(function)
     name = getattr(function, "__name__", None) or type(function).__name__
     try:
-        return {"name": name, "source": inspect.getsource(inspect.unwrap(function))}
-    except (OSError, TypeError):  # no function, or its file is gone
+        return {"name": name, "source": inspect.getsource(function)}
+    except (OSError, TypeError):  # a callable object, or the source file is gone
         return {"name": name, "source": repr(function)}
 
 
 def _contents(
     source: Source, streaming: bool, batch: int | None, platforms: tuple[str, ...]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files and the manifest."""
-    weights, frames = functions.weights_of(source), functions.frame_of(source)
+    """Content of the files, and the fields of the manifest."""
+    weights, frames = functions.named_weights(source), functions.frame_shape(source)
     export = functions.export_streaming if streaming else functions.export_window
     exported = export(source, batch=batch, platforms=platforms)
     files = {
         manifest.PROGRAM: bytes(exported.serialize()),
         manifest.WEIGHTS: pack(weights),
     }
-    taken = frames.update(shape=frames.shape[1:]) if streaming else source.example
+    inputs = frames.update(shape=frames.shape[1:]) if streaming else source.example
     fields: dict[str, Any] = {
         "schema": manifest.SCHEMA,
         "kind": "streaming" if streaming else "window",
@@ -122,19 +112,19 @@ def _contents(
         "platforms": list(platforms),
         "timesteps": frames.shape[0],
         "batch": "any" if batch is None else batch,
-        "input": _spelt(taken),
-        "output": _spelt(exported.out_avals[-1], batched=True),
+        "input": _leaf(inputs),
+        "output": _leaf(exported.out_avals[-1], batched=True),
         "class_names": list(source.class_names),
-        "encode": source.told.get("encode", describe(source.encode)),
-        "readout": source.told.get("readout", describe(source.readout)),
+        "encode": describe(source.encode),
+        "readout": describe(source.readout),
         "clips": source.clips,
     }
     if streaming:
-        rest, axes = functions.rest_of(source)
-        files[manifest.STATE] = pack(rest)
-        fields["state"] = {k: {**_spelt(v), "batch_axis": axes[k]} for k, v in rest.items()}
+        state, axes = functions.resting_state(source)
+        files[manifest.STATE] = pack(state)
+        fields["state"] = {k: {**_leaf(v), "batch_axis": axes[k]} for k, v in state.items()}
     return files, {**fields, "files": {k: manifest.digest(data) for k, data in files.items()}}
 
 
-def _spelt(leaf: Any, *, batched: bool = False) -> dict[str, Any]:
+def _leaf(leaf: Any, *, batched: bool = False) -> dict[str, Any]:
     return {"shape": [int(n) for n in leaf.shape[batched:]], "dtype": str(leaf.dtype)}

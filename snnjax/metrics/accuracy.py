@@ -1,4 +1,4 @@
-"""Accuracy-like metrics: what share of answers is right, and who is taken for whom."""
+"""Accuracy, its variants for clips and top-k answers, and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["accuracy", "clip_accuracy", "confusion_matrix", "correct", "top_k_ac
 
 
 def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> Array:
-    """The share of examples whose largest logit is the label; among equals the first class wins.
+    """Share of examples whose largest logit is the label; of equal logits the first class wins.
 
         sum_b w[b] [argmax(logits[b]) = label[b]] / sum_b w[b]
 
-    A label whose logit is not a number is never right, so a network that diverged scores 0.
+    A NaN logit of the label counts as wrong, so that a diverged network scores 0.
 
     Args:
         logits: `[B, K]`, floating.
@@ -24,13 +24,13 @@ def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> A
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
 
     Returns:
-        A scalar in [0, 1], float32; 0 where every weight is 0.
+        A scalar in [0, 1], float32; 0 if all weights are 0.
 
     Raises:
         TypeError: If `logits` are not floating point, or `labels` not integers.
         ValueError: If the shapes do not fit.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = _validate(logits, labels)
     return weighted_mean(_rank(logits, labels) < 1, weights)
 
 
@@ -55,73 +55,74 @@ def correct(logits: Array, labels: Array) -> Array:
 def clip_accuracy(
     logits: Array, labels: Array, *, clips: int, weights: Array | None = None
 ) -> Array:
-    """The share of recordings of whose clips strictly more than half are right.
+    """Share of recordings with strictly more than half of their clips classified correctly.
 
         sum_r w[r] [2 sum_k right[r, k] > clips] / sum_r w[r]
 
-    Half of the clips are not enough, and neither is a plurality of them. One clip is `accuracy`.
+    A tie or a plurality of the clips is not enough. With one clip it is `accuracy`.
 
     Args:
-        logits: `[B, K]`, floating; every `clips` neighbours are the clips of one recording.
+        logits: `[B, K]`, floating; every `clips` consecutive examples are one recording.
         labels: `[B]`, integers.
-        clips: Of a recording.
-        weights: `[B]`, 1 for an example, 0 for padding; a recording with a clip of weight 0 does
-            not count. None is all 1.
+        clips: Clips per recording.
+        weights: `[B]`, 1 for an example, 0 for padding; a recording with a clip of weight 0 is not
+            counted. None is all 1.
 
     Returns:
-        A scalar in [0, 1], float32; 0 where every weight is 0.
+        A scalar in [0, 1], float32; 0 if all weights are 0.
 
     Raises:
         TypeError: If `logits` are not floating point, or `labels` not integers.
-        ValueError: If the shapes do not fit, or B is no multiple of `clips`.
+        ValueError: If the shapes do not fit, or B is not a multiple of `clips`.
 
     Reference:
         Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
         2023, arXiv:2308.08227 (the rule of its released code, with ten clips).
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = _validate(logits, labels)
     if clips < 1 or len(labels) % clips:
         raise ValueError(
             f"{len(labels)} examples are not whole recordings of {clips} clips: give a batch that "
             "is a multiple of clips"
         )
     right = (_rank(logits, labels) < 1).reshape(-1, clips)
-    counted = example_weights(weights, labels.shape).reshape(-1, clips).min(-1)
-    return weighted_mean(2 * right.sum(-1) > clips, counted)
+    # The least weight of its clips: padding must not complete a recording.
+    recording_weights = example_weights(weights, labels.shape).reshape(-1, clips).min(-1)
+    return weighted_mean(2 * right.sum(-1) > clips, recording_weights)
 
 
 def top_k_accuracy(
     logits: Array, labels: Array, *, k: int = 5, weights: Array | None = None
 ) -> Array:
-    """The share of examples whose label is among the k largest logits; k = 1 is `accuracy`.
+    """Share of examples whose label is among the k largest logits; k = 1 is `accuracy`.
 
         sum_b w[b] [label[b] in top_k(logits[b])] / sum_b w[b]
 
     Args:
         logits: `[B, K]`, floating.
         labels: `[B]`, integers.
-        k: In [1, K].
+        k: Number of answers, in [1, K].
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
 
     Returns:
-        A scalar in [0, 1], float32; 0 where every weight is 0.
+        A scalar in [0, 1], float32; 0 if all weights are 0.
 
     Raises:
         TypeError: If `logits` are not floating point, or `labels` not integers.
         ValueError: If the shapes do not fit, or `k` is outside [1, K].
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = _validate(logits, labels)
     if not 1 <= k <= logits.shape[-1]:
         raise ValueError(f"k must lie in [1, {logits.shape[-1]}], the number of classes, got {k}")
     return weighted_mean(_rank(logits, labels) < k, weights)
 
 
 def confusion_matrix(logits: Array, labels: Array, *, weights: Array | None = None) -> Array:
-    """Counts who is taken for whom; the diagonal is what is right.
+    """Counts of each pair of label and answer; the diagonal counts correct answers.
 
         C[i, j] = sum_b w[b] [label[b] = i] [argmax(logits[b]) = j]
 
-    Counts of several batches add up. A label outside [0, K) is not counted.
+    Matrices of several batches can be added. Labels outside [0, K) are not counted.
 
     Args:
         logits: `[B, K]`, floating.
@@ -129,32 +130,32 @@ def confusion_matrix(logits: Array, labels: Array, *, weights: Array | None = No
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
 
     Returns:
-        `[K, K]`, float32, rows are labels and columns are answers.
+        `[K, K]`, float32; rows are labels, columns are answers.
 
     Raises:
         TypeError: If `logits` are not floating point, or `labels` not integers.
         ValueError: If the shapes do not fit.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = _validate(logits, labels)
     classes = jnp.arange(logits.shape[-1])
     answers = jax.nn.one_hot(jnp.argmax(logits, axis=-1), len(classes), dtype=jnp.float32)
     truths = jax.nn.one_hot(labels, len(classes), dtype=jnp.float32)
     truths = truths * example_weights(weights, labels.shape)[:, None]
-    # Counts have to be exact: by default an accelerator multiplies float32 in fewer bits.
+    # Counts must be exact: by default an accelerator multiplies float32 with fewer bits.
     return jnp.matmul(truths.T, answers, precision=jax.lax.Precision.HIGHEST)
 
 
 def _rank(logits: Array, labels: Array) -> Array:
-    """How many classes come before the label: `[B]`, K where its logit is not a number."""
+    """Number of classes ranked before the label, `[B]`; K if the label's logit is NaN."""
     classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     labels = labels.astype(jnp.int32)[:, None]
     own = jnp.max(jnp.where(classes == labels, logits, -jnp.inf), axis=-1, keepdims=True)
-    # Not `logits > own`: written so, a comparison with not-a-number counts against the label.
+    # Not `logits > own`, which is False for NaN: a NaN must count against the label.
     before = ~(logits <= own) | ((logits == own) & (classes < labels))
     return jnp.sum(before, axis=-1)
 
 
-def _checked(logits: Array, labels: Array) -> tuple[Array, Array]:
+def _validate(logits: Array, labels: Array) -> tuple[Array, Array]:
     logits, labels = jnp.asarray(logits), jnp.asarray(labels)
     if logits.ndim != 2:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Averages over the examples of a batch in which padding has weight 0."""
+"""Weighted averages over the examples of a batch, in which padding has weight 0."""
 
 from __future__ import annotations
 
@@ -10,23 +10,34 @@ __all__ = ["example_weights", "weighted_mean"]
 
 
 def weighted_mean(values: Array, weights: Array | None) -> Array:
-    """`sum_b w[b] values[b] / sum_b w[b]`, float32; 0 where every weight is 0.
+    """Weighted mean, `sum_b w[b] values[b] / sum_b w[b]`; 0 if all weights are 0.
 
     Args:
-        values: `[B]`; where the weight is 0 they may be anything, not-a-number too.
+        values: `[B]`; values of weight 0 are ignored, also NaN.
         weights: `[B]`; None is all 1.
+
+    Returns:
+        A scalar, float32.
     """
     weights = example_weights(weights, values.shape)
     norm = jnp.sum(weights)
     summed = jnp.sum(jnp.where(weights == 0, 0, values.astype(jnp.float32)) * weights)
+    # where before the product: 0 * NaN would be NaN.
     return summed / jnp.where(norm == 0, 1, norm)
 
 
 def example_weights(weights: Array | None, shape: tuple[int, ...]) -> Array:
-    """Weights as float32, all 1 where None is given.
+    """Converts weights to float32, all 1 for None.
+
+    Args:
+        weights: `[B]` or None.
+        shape: Required shape.
+
+    Returns:
+        `[B]`, float32.
 
     Raises:
-        ValueError: If they are not one number per example.
+        ValueError: If `weights` has another shape.
     """
     if weights is None:
         return jnp.ones(shape, jnp.float32)

@@ -1,4 +1,4 @@
-"""Firing rates: spikes per neuron and timestep, of layers and of the network as a whole."""
+"""Firing rates, in spikes per neuron and timestep, of layers and of a whole network."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ __all__ = ["firing_rates", "nasfr"]
 def firing_rates(
     taps: Mapping[str, Array | Mapping[str, Array]], *, weights: Array | None = None
 ) -> dict[str, Array]:
-    """The mean firing rate of each layer, from the taps of a forward pass.
+    """Mean firing rate of each layer, from the taps of a forward pass.
 
         r = 1/(T N sum_b w[b]) sum over t, b, i of w[b] s[t, b, i]
 
-    A dead layer shows 0; near 1 a layer fires always and its timing says nothing.
+    A rate of 0 marks a dead layer; near 1 a layer fires always and its timing carries no
+    information.
 
     Args:
-        taps: Layer name to spikes `[T, B, ...]`, or to a mapping that holds them as "spikes";
-            layers that tap something else are left out. Empty taps give an empty result.
+        taps: Layer name -> spikes `[T, B, ...]`, or a mapping with the entry "spikes"; layers
+            without spikes are ignored. Empty taps give an empty result.
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
 
     Returns:
-        Layer name to a scalar, float32, spikes per neuron and timestep; the order of `taps`.
+        Layer name -> scalar, float32, in spikes per neuron and timestep; the order of `taps`.
 
     Raises:
-        ValueError: If no layer taps its spikes, or spikes have fewer than two axes.
+        ValueError: If no layer taps spikes, or spikes have fewer than two axes.
 
     Example:
         >>> outputs, aux = net(frames, state, training=False, taps=("spikes",))
@@ -52,26 +53,26 @@ def firing_rates(
 
 
 def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
-    """The network average spiking firing rate: every neuron of every layer counts once.
+    """Network average spiking firing rate: the mean over all neurons of all layers.
 
         NASFR = sum_l r_l N_l / sum_l N_l = spikes / (T examples sum_l N_l)
 
-    Unlike the mean of the layers' rates, a large layer weighs more than a small one. Layers whose
-    outputs are no spikes have no rate and no part in it.
+    Unlike a mean of layer rates, it weighs layers by their number of neurons. Layers whose outputs
+    are not spikes have no rate and are left out.
 
     Args:
-        rates: Layer name to spikes per neuron and timestep, see `firing_rates`.
-        neurons: Layer name to the number of its neurons.
+        rates: Layer name -> spikes per neuron and timestep, see `firing_rates`.
+        neurons: Layer name -> number of neurons.
 
     Returns:
-        Spikes per neuron and timestep, a number of the kind that the rates are.
+        Spikes per neuron and timestep, of the type of the rates.
 
     Raises:
-        ValueError: If there are no layers, or the two name different ones.
+        ValueError: If there are no layers, or the two mappings name different ones.
 
     Reference:
         Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
-        2023, arXiv:2308.08227; the definition is that of its released code.
+        2023, arXiv:2308.08227 (as defined in its released code).
 
     Example:
         >>> nasfr({"conv": 0.1, "head": 0.4}, {"conv": 300, "head": 100})
@@ -89,5 +90,6 @@ def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
     spikes = jnp.asarray(spikes)
     if spikes.ndim < 2:
         raise ValueError(f"spikes of {name!r} must be [T, B, ...], got {list(spikes.shape)}")
+    # Per example first: the mean over the batch is weighted.
     axes = (0, *range(2, spikes.ndim))
     return weighted_mean(jnp.mean(spikes, axis=axes, dtype=jnp.float32), weights)

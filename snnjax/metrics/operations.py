@@ -1,21 +1,21 @@
-"""Synaptic operations: how often a connection multiplies, or adds, for what it is given.
+"""Counts of operations: products of connections and of attention, updates of membranes.
 
-A connection is a linear map: all to all along the last axis, or a convolution. With `x` its inputs
-and `w` its weights, of one example at one timestep,
+A connection is a linear map: all-to-all along the last axis, or a convolution. For one example at
+one timestep with inputs `x` and weights `w`,
 
     effective   sum over the products of the map of [x != 0] [w != 0]
-    dense       the number of products, where an output at the border has fewer of them: what zero
-                padding would be multiplied with is no product
+    dense       number of products; products with zero padding do not count, so that outputs at the
+                border have fewer
 
-A connection is linear, so each input element takes part in as many products as it has weights that
-are not zero on its way to an output, its fan-out, whatever the others are:
+Since a connection is linear, each input takes part in one product per nonzero weight on its way to
+an output, its fan-out, independent of the other inputs:
 
     fan_out[i]  = number of pairs (w, output) with w != 0 that read input i
     effective   = sum over i of [x_i != 0] fan_out[i],          dense = sum over i of all its pairs
 
-The fan-out is made once for all timesteps and examples, without running a convolution. Counts are
-whole numbers, `uint32`, and exact; the tool that defines them sums in float32, which rounds above
-2^24.
+The fan-out is computed once for all timesteps and examples, without running a convolution. Counts
+are exact, `uint32`; NeuroBench sums in float32, which rounds above 2^24. Attention multiplies
+activations with each other, which NeuroBench does not count: `Products` are reported apart.
 
 Reference: Yik et al., "The neurobench framework for benchmarking neuromorphic computing algorithms
 and systems", Nature Communications 2025, arXiv:2304.04640; the rules are those of its released code
@@ -35,25 +35,45 @@ import numpy as np
 
 from snnjax.typing import Array
 
-__all__ = ["Operations", "checksum", "dense_operations", "fan_out", "synaptic_operations"]
+__all__ = [
+    "Operations",
+    "Products",
+    "attention_products",
+    "checksum",
+    "dense_operations",
+    "fan_out",
+    "membrane_updates",
+    "multiplications",
+    "neuron_operations",
+    "synaptic_operations",
+]
 
 Pads = Sequence[tuple[int, int]]
 
-_LIMIT = 2**32
+_LIMIT = 2**32  # counts are uint32
+
+# Model -> reset -> operations per update of one membrane, from NeuroBench's released code.
+_NEURON_OPERATIONS = {
+    "leaky": {"subtract": 4, "zero": 4},
+    "synaptic": {"subtract": 6, "zero": 8},
+    "lapicque": {"subtract": 11, "zero": 11},
+    "alpha": {"subtract": 18, "zero": 24},
+}
 
 
 class Operations(NamedTuple):
-    """What one connection did, `[T, B]` each: one row per time that it ran.
+    """Operations of one connection, arrays `[T, B]` with one row per timestep at which it ran.
 
     Attributes:
-        effective: products of an input and a weight that are both not zero, uint32.
-        dense: products that there are, uint32, without those of zero padding.
-        padded: the same with those of zero padding, as profilers count them, uint32.
-        active: inputs that are not zero, uint32.
-        inputs: inputs, uint32.
-        ternary: whether all inputs are -1, 0 or 1.
-        binary: whether all inputs are 0 or 1.
-        checksum: of the inputs, uint32: equal where they are, and once in four billion elsewhere.
+        effective: Products of a nonzero input and a nonzero weight, uint32.
+        dense: All products, without those of zero padding, uint32.
+        padded: All products, with those of zero padding, as profilers count them, uint32.
+        active: Nonzero inputs, uint32.
+        inputs: Inputs, uint32.
+        ternary: True if all inputs are -1, 0 or 1.
+        binary: True if all inputs are 0 or 1.
+        checksum: Checksum of the inputs, uint32: equal for equal inputs, and for different ones
+            with a probability of 2^-32.
     """
 
     effective: Array
@@ -66,6 +86,20 @@ class Operations(NamedTuple):
     checksum: Array
 
 
+class Products(NamedTuple):
+    """Products of a layer between activations, arrays `[T, B]` with one row per timestep.
+
+    Attributes:
+        effective: Products of two nonzero numbers, uint32.
+        dense: All products, uint32.
+        binary: True if one factor of each product is a spike, so that no multiplication is needed.
+    """
+
+    effective: Array
+    dense: Array
+    binary: Array
+
+
 def synaptic_operations(
     inputs: Array,
     kernel: Array,
@@ -74,24 +108,28 @@ def synaptic_operations(
     padding: Pads = (),
     groups: int = 1,
 ) -> Operations:
-    """Counts what a connection does with its inputs; see the top of this file.
+    """Counts the operations of a connection, see the top of this module.
 
     The bias is never counted. Nothing here is differentiated.
 
     Args:
-        inputs: `[T, B, ..., C]`, all of which pass the same connection.
-        kernel: `[C, D]`, all to all, or `[*window, C / groups, D]`, a convolution.
-        strides: of a convolution, one per spatial axis.
-        padding: of a convolution, `(low, high)` per spatial axis.
-        groups: of a convolution; `C` is a depthwise one.
+        inputs: `[T, B, ..., C]`; the connection applies along the last axis, or to all axes of
+            space.
+        kernel: `[C, D]`, all-to-all, or `[*window, C / groups, D]`, a convolution.
+        strides: Strides of a convolution, one per spatial axis.
+        padding: Padding of a convolution, `(low, high)` per spatial axis.
+        groups: Channel groups of a convolution; `C` makes it depthwise.
+
+    Returns:
+        The counts.
 
     Raises:
-        ValueError: one example has 2^32 products or more at one timestep.
+        ValueError: If one example has 2^32 or more products at one timestep.
     """
     return _operations(inputs, kernel, tuple(strides), tuple(padding), groups)
 
 
-# Jitted for its cache: layers of one shape are traced once.
+# Jitted for its cache: layers of equal shape are traced once.
 @functools.partial(jax.jit, static_argnums=(2, 3, 4))
 def _operations(inputs: Array, kernel: Array, strides: Any, padding: Any, groups: int):
     space = inputs.shape[2:-1] if kernel.ndim > 2 else ()
@@ -107,13 +145,13 @@ def _operations(inputs: Array, kernel: Array, strides: Any, padding: Any, groups
         )
     fan = jnp.broadcast_to(fan_out(kernel, size=space, **options), inputs.shape[2:])
     effective, active, real, signed, checksum = _sums(inputs, fan)
-    everywhere = lambda number: jnp.full(inputs.shape[:2], number, jnp.uint32)  # noqa: E731
+    constant = lambda number: jnp.full(inputs.shape[:2], number, jnp.uint32)  # noqa: E731
     return Operations(
         effective=effective,
-        dense=everywhere(dense),
-        padded=everywhere(padded),
+        dense=constant(dense),
+        padded=constant(padded),
         active=active,
-        inputs=everywhere(math.prod(inputs.shape[2:])),
+        inputs=constant(math.prod(inputs.shape[2:])),
         ternary=real == 0,
         binary=(real == 0) & (signed == 0),
         checksum=checksum,
@@ -128,24 +166,24 @@ def fan_out(
     padding: Pads = (),
     groups: int = 1,
 ) -> Array:
-    """How many products with a weight that is not zero each input takes part in.
+    """Number of products with a nonzero weight for each input.
 
     Args:
         kernel: `[C, D]`, or `[*window, C / groups, D]` with the following.
-        size: of the inputs, one per spatial axis.
-        strides: one per spatial axis.
+        size: Size of the inputs, one number per spatial axis.
+        strides: Strides, one per spatial axis.
         padding: `(low, high)` per spatial axis.
-        groups: channel groups that do not mix.
+        groups: Number of channel groups.
 
     Returns:
         `[*size, C]`, uint32.
     """
     *window, inner, features = kernel.shape
-    there = (kernel != 0).reshape(*window, inner, groups, features // groups)
-    # By place in the window and input channel; channels are in the order of their groups.
-    counts = jnp.moveaxis(jnp.sum(there, -1, dtype=jnp.float32), -1, -2)
+    nonzero = (kernel != 0).reshape(*window, inner, groups, features // groups)
+    # Counts by position in the window and input channel; channels are in the order of their groups.
+    counts = jnp.moveaxis(jnp.sum(nonzero, -1, dtype=jnp.float32), -1, -2)
     if window:
-        # Small whole numbers, exact in float32: one product, where integers would take a loop.
+        # Small whole numbers are exact in float32, and one matrix product replaces a loop.
         reach = functools.reduce(np.kron, _reaches(size, kernel.shape, strides, padding))
         counts = counts.reshape(math.prod(window), inner * groups)
         counts = jnp.matmul(reach.astype(np.float32), counts, precision="highest")
@@ -159,16 +197,100 @@ def dense_operations(
     strides: Sequence[int] = (),
     padding: Pads = (),
 ) -> int:
-    """The products of a connection, for one example at one timestep and one place of its inputs.
+    """Number of products of a connection, for one example at one timestep and position.
 
     Args:
-        shape: of the kernel, `[C, D]` or `[*window, C / groups, D]`.
-        size: as for `fan_out`, and the following.
-        strides: one per spatial axis.
+        shape: Shape of the kernel, `[C, D]` or `[*window, C / groups, D]`.
+        size: Size of the inputs, one number per spatial axis.
+        strides: Strides, one per spatial axis.
         padding: `(low, high)` per spatial axis.
+
+    Returns:
+        The number, without products with zero padding.
     """
     reaches = _reaches(size, shape, strides, padding)
     return math.prod(int(reach.sum()) for reach in reaches) * math.prod(shape[-2:])
+
+
+def attention_products(q: Array, k: Array, v: Array) -> Products:
+    """Products of `(q k^T) v` per head, in the cheaper order of evaluation.
+
+        d <= N:  q (k^T v)      sum over heads, n of |k_n| |v_n|,   then of [q_nc] |(k^T v)_c|
+        d > N:   (q k^T) v      sum over heads, c of |q_c| |k_c|,   then of [(q k^T)_nm] |v_m|
+
+    where `|a|` is the number of nonzero entries. The dense number is `2 N d min(N, d)` per head.
+    The fixed scale of the product is not counted, since it can be folded into a threshold.
+
+    Args:
+        q: `[T, B, N, heads, d]`.
+        k: `[T, B, N, heads, d]`.
+        v: `[T, B, N, heads, d]`.
+
+    Returns:
+        `[T, B]`; binary if q, k and v are spikes: a product is then an addition where it is 1.
+    """
+    *rows, tokens, heads, size = q.shape
+    number = 2 * heads * tokens * size * min(tokens, size)
+    spikes = [jnp.all((a == 0) | (a == 1), (-3, -2, -1)) for a in (q, k, v)]
+    nonzero = [(a != 0).astype(jnp.float32) for a in (q, k, v)]
+    return Products(
+        effective=_effective(*nonzero, by_token=size <= tokens).astype(jnp.uint32),
+        dense=jnp.full(rows, number, jnp.uint32),
+        binary=spikes[0] & spikes[1] & spikes[2],
+    )
+
+
+def multiplications(number: int, shape: Sequence[int]) -> Products:
+    """A fixed number of real multiplications per example, independent of the values.
+
+    Args:
+        number: Multiplications for one example and timestep.
+        shape: `[T, B]`.
+
+    Returns:
+        The counts; `binary` is False.
+    """
+    count = jnp.full(tuple(shape), number, jnp.uint32)
+    return Products(count, count, jnp.zeros(tuple(shape), bool))
+
+
+def membrane_updates(membrane: Array) -> Array:
+    """Number of membrane updates: timesteps at which a membrane potential changes.
+
+        N + sum over t >= 1, i of [v[t, i] != v[t-1, i]],    N neurons, all updated at t = 0
+
+    Args:
+        membrane: `[T, B, ...]`, after the reset.
+
+    Returns:
+        `[B]`, uint32.
+    """
+    axes = (0, *range(2, membrane.ndim))
+    moved = jnp.sum(membrane[1:] != membrane[:-1], axes, dtype=jnp.uint32)
+    return moved + np.uint32(np.prod(membrane.shape[2:], dtype=np.int64))
+
+
+def neuron_operations(updates: float, *, model: str = "leaky", reset: str = "subtract") -> float:
+    """Operations of neurons, a fixed number per membrane update.
+
+    Args:
+        updates: Number of updates, see `membrane_updates`; the number of neurons times timesteps
+            gives dense operations.
+        model: `"leaky"` (4), `"synaptic"` (6 or 8), `"lapicque"` (11), `"alpha"` (18 or 24).
+        reset: `"subtract"` or `"zero"`.
+
+    Returns:
+        Operations.
+
+    Raises:
+        ValueError: If the model or the reset is unknown: NeuroBench defines no others.
+    """
+    if model not in _NEURON_OPERATIONS or reset not in _NEURON_OPERATIONS[model]:
+        raise ValueError(
+            f"neuron operations are defined for {', '.join(_NEURON_OPERATIONS)} with reset "
+            f"subtract or zero, not for {model!r} with {reset!r}: leave them out for such neurons"
+        )
+    return updates * _NEURON_OPERATIONS[model][reset]
 
 
 def _outputs(size: Sequence[int], shape: Sequence[int], strides: Sequence[int], padding: Pads):
@@ -179,20 +301,18 @@ def _outputs(size: Sequence[int], shape: Sequence[int], strides: Sequence[int], 
 def _reaches(
     size: Sequence[int], shape: Sequence[int], strides: Sequence[int], padding: Pads
 ) -> list[np.ndarray]:
-    """Per spatial axis `[size, window]`: whether an input is read at a place of the window."""
-    found = []
+    """Masks `[size, window]` per spatial axis: True if a window position reads an input."""
+    masks = []
     outputs = _outputs(size, shape, strides, padding)
     for n, k, s, (low, _), last in zip(size, shape[:-2], strides, padding, outputs, strict=True):
-        output = np.arange(n)[:, None] + low - np.arange(k)[None, :]  # times the stride
-        found.append((output % s == 0) & (output >= 0) & (output < last * s))
-    return found
+        output = np.arange(n)[:, None] + low - np.arange(k)[None, :]  # output index times stride
+        masks.append((output % s == 0) & (output >= 0) & (output < last * s))
+    return masks
 
 
 def _sums(inputs: Array, fan: Array) -> Sequence[Array]:
-    """`[T, B]` each: products, inputs that are not 0, not in {-1, 0, 1}, -1, and a checksum.
-
-    One reduction of all five: as five it would take a compiler as many times as long.
-    """
+    """Sums over inputs, `[T, B]` each: products, nonzero, neither 0 nor +-1, -1, and a checksum."""
+    # One reduction of all five compiles five times as fast as five reductions.
     flat = inputs.reshape(*inputs.shape[:2], -1).astype(jnp.float32)
     active, fan = flat != 0, fan.reshape(-1)
     real, signed = active & (jnp.abs(flat) != 1), flat == -1
@@ -203,16 +323,38 @@ def _sums(inputs: Array, fan: Array) -> Sequence[Array]:
 
 
 def checksum(inputs: Array) -> Array:
-    """The checksum of `Operations`, for arrays `[T, B, ...]`; a reshape of `...` keeps it."""
+    """Checksum of arrays `[T, B, ...]`, as in `Operations`; unchanged by a reshape of `...`."""
     flat = inputs.reshape(*inputs.shape[:2], -1).astype(jnp.float32)
     return jnp.sum(_mixed(flat), -1, dtype=jnp.uint32)
 
 
 def _mixed(flat: Array) -> Array:
-    """Every element mixed with its place, to be added up to a checksum."""
+    """Hash of each element with its position; the sum over elements is the checksum."""
+    # -0.0 equals 0.0 and must have the same bits.
     bits = jax.lax.bitcast_convert_type(jnp.where(flat == 0, 0, flat), jnp.uint32)
     place = jnp.arange(bits.shape[-1], dtype=jnp.uint32)
+    # Odd multipliers and xor-shifts of a 32-bit finalizer: every input bit changes half the output.
     mixed = bits * np.uint32(0x9E3779B1) + place * np.uint32(0x85EBCA6B)
     for factor in (0x7FEB352D, 0x846CA68B):
         mixed = (mixed ^ (mixed >> np.uint32(15))) * np.uint32(factor)
     return mixed ^ (mixed >> np.uint32(16))
+
+
+def _effective(q: Array, k: Array, v: Array, *, by_token: bool) -> Array:
+    """Effective products of nonzero masks, uint32."""
+    # The einsums decide only between zero and nonzero; the counts are summed as integers, since
+    # float32 sums round above 2^24.
+    if by_token:
+        inner = jnp.einsum("...nhc,...nhd->...hcd", k, v, precision="highest") > 0.5
+        first = _whole(k).sum(-1) * _whole(v).sum(-1)  # [..., N, heads]
+        second = _whole(q).sum(-3) * _whole(inner).sum(-1)  # [..., heads, d]
+    else:
+        scores = jnp.einsum("...nhc,...mhc->...hnm", q, k, precision="highest") > 0.5
+        first = _whole(q).sum(-3) * _whole(k).sum(-3)
+        second = _whole(scores).sum(-2) * jnp.swapaxes(_whole(v).sum(-1), -1, -2)
+    axes = (-2, -1)
+    return jnp.sum(first, axes, dtype=jnp.uint32) + jnp.sum(second, axes, dtype=jnp.uint32)
+
+
+def _whole(values: Array) -> Array:
+    return values.astype(jnp.uint32)

@@ -125,7 +125,7 @@ class ASA(nnx.Module):
         maps = jax.checkpoint(functools.partial(_maps, shares))(kernels, inputs, important)
         outputs = jax.checkpoint(_weigh)(inputs, important, maps)
         factor = lambda: jnp.broadcast_to(_factor(important, maps), inputs.shape)  # noqa: E731
-        products = lambda: metrics.multiplications(  # noqa: E731
+        products = lambda: metrics.operations.multiplications(  # noqa: E731
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
         mask = lambda: important > 0.5  # noqa: E731

@@ -83,7 +83,7 @@ def SpikingSelfAttention(
 class Attention(nnx.Module):
     """The product of attention, `[T, B, N, 3 D] -> [T, B, N, D]`; no parameters. See `attend`.
 
-    It taps `"products"`, see `metrics.attention_products`.
+    It taps `"products"`, see `metrics.operations.attention_products`.
 
     Args:
         heads: of equal size `D / heads`.
@@ -118,10 +118,10 @@ class Attention(nnx.Module):
         seen = counted(call.taps, products=lambda: self._products(inputs))
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
 
-    def _products(self, inputs: Array) -> metrics.Products:
+    def _products(self, inputs: Array) -> metrics.operations.Products:
         *rows, tokens, width = inputs.shape
         parts = inputs.reshape(*rows, tokens, 3, self.heads, width // (3 * self.heads))
-        return metrics.attention_products(*(parts[..., i, :, :] for i in range(3)))
+        return metrics.operations.attention_products(*(parts[..., i, :, :] for i in range(3)))
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Keeps spikes as bits where the strategy packs; the outputs are counts, no spikes."""

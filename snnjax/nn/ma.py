@@ -118,7 +118,7 @@ class MA(nnx.Module):
             )
         outputs, factor = jax.checkpoint(_weigh)(self, inputs)
         whole = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
-        products = lambda: metrics.multiplications(  # noqa: E731
+        products = lambda: metrics.operations.multiplications(  # noqa: E731
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
         return outputs, seen(call.taps, attention=whole, products=products)

@@ -115,7 +115,7 @@ class PSN(nnx.Module):
         found = counted(call.taps, products=lambda: self._products(params, currents)).get("", {})
         return spikes, Aux(taps={"": seen | found} if seen | found else {})
 
-    def _products(self, params: neurons.PSNParams, currents: Array) -> metrics.Products:
+    def _products(self, params: neurons.PSNParams, currents: Array) -> metrics.operations.Products:
         used = params.weights != 0
         return products_over_time(jnp.ones_like(used), used, currents)
 
@@ -207,7 +207,7 @@ def refuse_time(strategy: Strategy, name: str, other: str) -> None:
         )
 
 
-def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.Products:
+def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.operations.Products:
     """Operations of neurons that weigh currents over time, one row per output timestep.
 
     Args:
@@ -221,4 +221,4 @@ def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.P
     real = jnp.any((currents != 0) & (currents != 1), axes).astype(jnp.uint32)
     number = math.prod(currents.shape[2:])
     dense = jnp.broadcast_to(inside.sum(1, keepdims=True) * number, (len(used), active.shape[1]))
-    return metrics.Products(used @ active, dense.astype(jnp.uint32), inside @ real == 0)
+    return metrics.operations.Products(used @ active, dense.astype(jnp.uint32), inside @ real == 0)

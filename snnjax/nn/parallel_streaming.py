@@ -70,7 +70,7 @@ class SlidingPSN(nnx.Module):
         kinds = aux.taps.get("", {}) | seen.get("", {})
         return spikes, aux._replace(taps={"": kinds} if kinds else {})
 
-    def _products(self, inputs: Array, before: Array) -> metrics.Products:
+    def _products(self, inputs: Array, before: Array) -> metrics.operations.Products:
         """Products of the banded matrix whose row t has the weights from column t on."""
         currents = jnp.concatenate([before, widen(inputs)])
         place = jnp.arange(len(currents))[None, :] - jnp.arange(len(inputs))[:, None]

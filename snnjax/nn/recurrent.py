@@ -81,13 +81,13 @@ class Recurrent(nnx.Module):
             weights = nnx.Param(narrow(weights[...], precision.params))
         return replace(self, weights=weights, compute=precision.compute)
 
-    def operations(self, fed_back: Array) -> metrics.Operations:
+    def operations(self, fed_back: Array) -> metrics.operations.Operations:
         """Synaptic operations of the feedback.
 
         Args:
             fed_back: spikes of the timestep before, `[T, B, N]`.
         """
-        return metrics.synaptic_operations(fed_back, self.weights[...])
+        return metrics.operations.synaptic_operations(fed_back, self.weights[...])
 
 
 def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:

@@ -55,7 +55,7 @@ class ScaledKernel(nnx.Module):
         """What it convolves with; its mean and variance are those of float32."""
         return standardized(widen(self.kernel[...]), self.scale[...])
 
-    def operations(self, inputs: Array) -> metrics.Operations:
+    def operations(self, inputs: Array) -> metrics.operations.Operations:
         """What it does with `[T, B, H, W, C]`, by the weights that are multiplied with."""
         options = {"strides": self.strides, "padding": self.padding}
         return convolution_operations(inputs, self.standardized(), **options)

@@ -81,7 +81,7 @@ class SubBitKernel(Kernel):
         scale = output_scale(columns(self.kernel[...]))
         return _scaled_convolution(self, inputs, self.signs(), scale)
 
-    def operations(self, inputs: Array) -> metrics.Operations:
+    def operations(self, inputs: Array) -> metrics.operations.Operations:
         """What it does with `[T, B, H, W, C]`; no weight is zero."""
         return _operations(self, inputs, self.signs())
 
@@ -112,7 +112,7 @@ class StoredKernel(Kernel):
         """`[N, H, W, C]` to `[N, H', W', D]`, as before it was stored."""
         return _scaled_convolution(self, inputs, self.kernels.kernel(), self.kernels.scale)
 
-    def operations(self, inputs: Array) -> metrics.Operations:
+    def operations(self, inputs: Array) -> metrics.operations.Operations:
         """What it does with `[T, B, H, W, C]`, as before it was stored."""
         return _operations(self, inputs, self.kernels.kernel())
 
@@ -124,7 +124,7 @@ def _scaled_convolution(layer: Any, inputs: Array, signs: Array, scale: Array) -
     return outputs if layer.bias is None else outputs + layer.bias[...].astype(inputs.dtype)
 
 
-def _operations(layer: Any, inputs: Array, signs: Array) -> metrics.Operations:
+def _operations(layer: Any, inputs: Array, signs: Array) -> metrics.operations.Operations:
     return convolution_operations(inputs, signs, strides=layer.strides, padding=layer.padding)
 
 

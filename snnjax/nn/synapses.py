@@ -31,8 +31,8 @@ class Fold(nnx.Module):
     """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
 
     A module with weights of its own kind tells what they cost by a method `operations`, which takes
-    `[T, B, ...]` and gives `metrics.Operations`; `nn.Linear` and the convolutions do. One that
-    computes in the dtype of its inputs, bfloat16 and float16 too, says so by `follows_inputs =
+    `[T, B, ...]` and gives `metrics.operations.Operations`; `nn.Linear` and convolutions do. One
+    that computes in the dtype of its inputs, bfloat16 and float16 too, says so by `follows_inputs =
     True`, and then takes part in `nn.with_precision`; others get inputs in float32 and their
     outputs are rounded to the dtype that came. A plain function gets what comes.
 
@@ -156,7 +156,7 @@ class Kernel(nnx.Module):
         )
         return outputs if self.bias is None else add_bias(outputs, self.bias[...], inputs.dtype)
 
-    def operations(self, inputs: Array) -> metrics.Operations:
+    def operations(self, inputs: Array) -> metrics.operations.Operations:
         """What it does with `[T, B, *space, C]`."""
         options = {"strides": self.strides, "padding": self.padding, "groups": self.groups}
         return convolution_operations(inputs, self.kernel[...], **options)

@@ -17,8 +17,8 @@ The tap of reversing scans: how far what they rebuild is from what the forward p
 
 Taps of connections: how often they multiply, `taps=("operations", "products")`.
 
-    operations   of a layer with weights, `metrics.Operations`
-    products     of activations with each other, `metrics.Products`
+    operations   of a layer with weights, `metrics.operations.Operations`
+    products     of activations with each other, `metrics.operations.Products`
 
 Both are small numbers, `[T, B]` each, made where the inputs are, so that they leave scans over
 depth and over time, and cost no memory that grows with the layer. `snnjax.cost` sums them up.
@@ -155,16 +155,18 @@ def counts(function: Any) -> bool:
     return isinstance(function, nnx.Linear) or hasattr(function, "operations")
 
 
-def _operations(function: Any, inputs: Array) -> metrics.Operations:
+def _operations(function: Any, inputs: Array) -> metrics.operations.Operations:
     if isinstance(function, nnx.Linear):
-        return metrics.synaptic_operations(inputs, function.kernel[...])
+        return metrics.operations.synaptic_operations(inputs, function.kernel[...])
     return function.operations(inputs)
 
 
-def convolution_operations(inputs: Array, kernel: Array, **options: Any) -> metrics.Operations:
+def convolution_operations(
+    inputs: Array, kernel: Array, **options: Any
+) -> metrics.operations.Operations:
     """Those of `nn.convolution` with these options, on `[T, B, *space, C]`."""
     geometry = geometry_of(inputs[0].astype(kernel.dtype), kernel, **options)
-    return metrics.synaptic_operations(
+    return metrics.operations.synaptic_operations(
         inputs,
         kernel,
         strides=geometry.strides,

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.encoding.spike_lists import poisson_lists
+from snnjax.encoding import poisson_lists
 from snnjax.plasticity.cells import ConductanceCell, CurrentCell
 from snnjax.plasticity.homeostasis import AdaptiveThreshold, normalize, normalized
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
@@ -53,7 +53,7 @@ class Network:
         threshold: How thresholds change.
         timesteps: Of one presentation.
         rest: Timesteps of silence after it; 0 resets everything but weights and thresholds instead.
-        slots: Spikes of all inputs in one timestep at most, see `encoding.slots_for`.
+        slots: Spikes of all inputs in one timestep at most, see `encoding.spike_slots`.
         total: What the weights of a neuron sum to after each presentation; None does not scale.
         initial: First weights are uniform in `[0, initial]`, before scaling.
         form: Fixed-point format of the weights, such as `quantization.QFormat(0, 8)`; None is

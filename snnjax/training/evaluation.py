@@ -61,7 +61,7 @@ def evaluate(
     Args:
         step: `eval_step` bound to its program, compiled.
         state: State to evaluate.
-        loader: From `data.evaluation_loader`.
+        loader: Every example once: `data.Loader(split, ..., shuffle=False, drop_last=False)`.
         mesh: Devices of `step`.
         task: Its `summary` turns means into metrics.
     """

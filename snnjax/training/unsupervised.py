@@ -165,7 +165,7 @@ def check_rates(program: PlasticityProgram, split: data.Split) -> None:
         )
     if rates.min() < 0:
         raise ExperimentError(f"rates are spikes per timestep, at least 0, got {rates.min():.3g}")
-    if (needed := encoding.slots_for(float(rates.sum(1).max()))) > network.slots:
+    if (needed := encoding.spike_slots(float(rates.sum(1).max()))) > network.slots:
         raise ExperimentError(
             f"the brightest of {len(rates)} examples gives {rates.sum(1).max():.1f} spikes per "
             f"timestep, more than {network.slots} slots can hold: give the network slots={needed}, "

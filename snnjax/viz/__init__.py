@@ -1,11 +1,13 @@
-"""Pictures of spiking activity, of redundancy and of training, and one HTML page to hold them.
+"""Pictures of activity, training and memory, and one HTML page to hold them.
 
-Every function gives a `matplotlib.figure.Figure` and leaves matplotlib's global state alone;
-matplotlib is imported when the first picture is made, not before.
+Every function returns a `matplotlib.figure.Figure` and leaves matplotlib's global state alone;
+matplotlib is imported when the first picture is made. Three submodules are public: `redundancy` and
+`plasticity` draw the results of these packages, `style` is the common look, for pictures of your
+own.
 """
 
-from snnjax.viz.activity import firing_rates, frames, membranes, raster
-from snnjax.viz.distributions import Distribution, distributions
+from snnjax.viz import plasticity, redundancy
+from snnjax.viz.activity import firing_rates, membranes, raster
 from snnjax.viz.learning import learning_curve
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
@@ -15,20 +17,14 @@ from snnjax.viz.trade_off import trade_off
 from snnjax.viz.weights import receptive_fields
 
 __all__ = [
-    "Distribution",
-    "class_shares",
-    "compared_rates",
-    "distributions",
     "firing_rates",
-    "frames",
     "learning_curve",
     "membranes",
     "memory_curve",
     "page",
+    "plasticity",
     "predictions",
     "raster",
-    "receptive_fields",
+    "redundancy",
     "save",
-    "spike_features",
-    "trade_off",
 ]

@@ -1,7 +1,8 @@
-"""Pictures of activity: spikes, membranes, firing rates, event frames.
+"""Pictures of activity: spikes, membrane potentials, firing rates, event frames.
 
-They show one example: pick it from `[T, B, ...]` and flatten the neurons, as in
-`raster(spikes[:, 0].reshape(T, -1))`. What does not fit is left out evenly, and the axis says so.
+They show one example: select it from `[T, B, ...]` and flatten the neurons, as in
+`raster(spikes[:, 0].reshape(T, -1))`. If there are too many neurons to show, an evenly spaced
+selection is drawn, and the axis label says so.
 """
 
 from __future__ import annotations
@@ -19,28 +20,29 @@ if TYPE_CHECKING:
 __all__ = ["firing_rates", "frames", "membranes", "raster"]
 
 
-def raster(spikes: Any, *, title: str = "", most: int = 200) -> Figure:
-    """Which neuron fires when: one row per neuron, one tick per spike.
+def raster(spikes: Any, *, title: str = "", limit: int = 200) -> Figure:
+    """Spike raster: one row per neuron, one tick per spike.
 
     Args:
-        spikes: `[T, N]`; whatever is not 0 is a spike.
-        title: over the picture.
-        most: neurons to show at most, evenly spread over `N`.
+        spikes: `[T, N]`; every nonzero value is a spike.
+        title: Title of the picture.
+        limit: Largest number of neurons to show, evenly spaced over `N`.
 
     Returns:
-        The figure; the rate written in it is that of all `N` neurons.
+        The figure; its note gives the firing rate of all `N` neurons.
 
     Raises:
-        ValueError: `spikes` is not `[T, N]`.
+        ValueError: If `spikes` is not `[T, N]`.
     """
     spikes = style.array(spikes, "T N", "spikes") != 0
     timesteps, count = spikes.shape
-    rows = style.spread(count, most)
+    rows = style.spread(count, limit)
     height = float(np.clip(1.4 + 0.045 * len(rows), 2.2, 4.6))
     figure, axes = style.subplots(height=height)
     axis = axes[0, 0]
     times, neurons = np.nonzero(spikes[:, rows])
     axis.vlines(
+        # Thinner ticks for longer windows, so that neighbouring timesteps stay apart.
         times, neurons - 0.42, neurons + 0.42, colors=style.BLUE,
         linewidth=float(np.clip(200 / timesteps, 0.5, 3.0)),
     )  # fmt: skip
@@ -50,38 +52,42 @@ def raster(spikes: Any, *, title: str = "", most: int = 200) -> Figure:
     style.polish(axis, grid="x")
     style.whole_numbers(axis.xaxis)
     rate = f"{spikes.mean():.3g} spikes per neuron and timestep"
-    style.write(axis, title=title, x="timestep", y=style.of(len(rows), count, "neuron"), note=rate)
+    neurons_label = style.shown_label(len(rows), count, "neuron")
+    style.write(axis, title=title, x="timestep", y=neurons_label, note=rate)
     figure.set_label(f"Spike raster: {count} neurons over {timesteps} timesteps, {rate}")
     return figure
 
 
 def membranes(
-    v: Any, *, threshold: float | None = None, spikes: Any = None, title: str = "", most: int = 4
+    v: Any, *, threshold: float | None = None, spikes: Any = None, title: str = "", limit: int = 4
 ) -> Figure:
     """Membrane potentials over time, one panel per neuron.
 
     Args:
         v: `[T, N]`, as tapped with `"membrane"`: after the reset.
-        threshold: drawn as a dashed line; with `spikes`, its height is where they are marked.
-        spikes: `[T, N]`, marked with a triangle.
-        title: over the picture.
-        most: neurons to show at most, evenly spread over `N`.
+        threshold: Threshold, drawn as a dashed line; spikes are marked at its height.
+        spikes: `[T, N]`, marked with triangles; None draws no marks.
+        title: Title of the picture.
+        limit: Largest number of neurons to show, evenly spaced over `N`.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: `v` is not `[T, N]`, or `spikes` is of another shape.
+        ValueError: If `v` is not `[T, N]`, or `spikes` has another shape.
     """
     v = style.array(v, "T N", "v")
     fired = np.zeros_like(v) if spikes is None else style.array(spikes, "T N", "spikes")
     if fired.shape != v.shape:
         raise ValueError(f"spikes must be {list(v.shape)} as v is, got {list(fired.shape)}")
     timesteps, count = v.shape
-    chosen = style.spread(count, most)
+    neurons = style.spread(count, limit)
     figure, axes = style.subplots(
-        height=1.1 + 0.95 * len(chosen), rows=len(chosen), sharex=True, sharey=True
+        height=1.1 + 0.95 * len(neurons), rows=len(neurons), sharex=True, sharey=True
     )
     marker = "o" if timesteps <= 32 else None
-    top = float(np.nanmax(v[:, chosen])) if threshold is None else threshold
-    for axis, neuron in zip(axes[:, 0], chosen, strict=True):
+    top = float(np.nanmax(v[:, neurons])) if threshold is None else threshold
+    for axis, neuron in zip(axes[:, 0], neurons, strict=True):
         axis.plot(v[:, neuron], color=style.BLUE, linewidth=1.4, marker=marker, markersize=3)
         if threshold is not None:
             axis.axhline(threshold, color=style.FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -90,29 +96,32 @@ def membranes(
             times, np.full(len(times), top), linestyle="none", marker="v", color=style.VERMILION,
             markersize=5.5, clip_on=False, zorder=3,
         )  # fmt: skip
-        marks[0].set_in_layout(False)
+        marks[0].set_in_layout(False)  # marks may overlap the frame without shrinking the panel
         style.polish(axis)
         style.write(
-            axis, title=title if neuron == chosen[0] else "", y=f"neuron {neuron}",
-            x="timestep" if neuron == chosen[-1] else "",
+            axis, title=title if neuron == neurons[0] else "", y=f"neuron {neuron}",
+            x="timestep" if neuron == neurons[-1] else "",
         )  # fmt: skip
     style.whole_numbers(axes[-1, 0].xaxis)
     _membrane_legend(figure, threshold is not None, spikes is not None)
-    shown = style.of(len(chosen), count, "membrane potential")
-    figure.supylabel(shown, fontsize=9.5, color=style.INK)
-    figure.set_label(f"Membrane potentials over {timesteps} timesteps, {len(chosen)} neurons")
+    label = style.shown_label(len(neurons), count, "membrane potential")
+    figure.supylabel(label, fontsize=9.5, color=style.INK)
+    figure.set_label(f"Membrane potentials over {timesteps} timesteps, {len(neurons)} neurons")
     return figure
 
 
 def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
-    """How busy each layer is: one bar per layer, in the order given.
+    """Firing rates: one bar per layer, in the order of the mapping.
 
     Args:
-        rates: layer name -> spikes per neuron per timestep, a number; see `metrics.firing_rates`.
-        title: over the picture.
+        rates: Layer name -> spikes per neuron and timestep, a number; see `metrics.firing_rates`.
+        title: Title of the picture.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: there are no layers, or a rate is not a single number.
+        ValueError: If there are no layers, or a rate is not a single number.
     """
     if not rates:
         raise ValueError('no layers: ask the network for taps=("spikes",) first')
@@ -132,7 +141,7 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
             fontsize=8.5, color=style.INK if value else style.VERMILION,
         )  # fmt: skip
     axis.set_yticks(rows, labels, parse_math=False)
-    axis.set_ylim(len(names) - 0.45, -0.55)
+    axis.set_ylim(len(names) - 0.45, -0.55)  # reversed: the first layer is on top
     axis.set_xlim(0, 1.16 * (values.max() or 0.1))
     style.polish(axis, grid="x")
     style.write(axis, title=title, x="spikes per neuron per timestep")
@@ -144,23 +153,26 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
     return figure
 
 
-def frames(images: Any, *, title: str = "", most: int = 8) -> Figure:
-    """Event frames as a strip: one tile per timestep, blue where events are on, orange where off.
+def frames(images: Any, *, title: str = "", limit: int = 8) -> Figure:
+    """Event frames as a strip: one tile per timestep, on events in blue, off events in orange.
 
     Args:
         images: `[T, H, W, 2]`, counts of off events in channel 0 and of on events in channel 1.
-        title: over the picture.
-        most: frames to show at most, evenly spread over `T`.
+        title: Title of the picture.
+        limit: Largest number of frames to show, evenly spaced over `T`.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: `images` is not `[T, H, W, 2]`.
+        ValueError: If `images` is not `[T, H, W, 2]`.
     """
     images = np.abs(style.array(images, "T H W P", "images", P=2))
-    chosen = style.spread(len(images), most)
-    full, colours = _paint(images[chosen])
-    tile = min(style.WIDTH / len(chosen), 2.2) * images.shape[1] / images.shape[2]
-    figure, axes = style.subplots(height=tile + 0.85, columns=len(chosen))
-    for axis, colour, t in zip(axes[0], colours, chosen, strict=True):
+    times = style.spread(len(images), limit)
+    full, colours = _paint(images[times])
+    tile = min(style.WIDTH / len(times), 2.2) * images.shape[1] / images.shape[2]
+    figure, axes = style.subplots(height=tile + 0.85, columns=len(times))
+    for axis, colour, t in zip(axes[0], colours, times, strict=True):
         axis.imshow(colour, interpolation="nearest")
         axis.set_xticks([])
         axis.set_yticks([])
@@ -168,18 +180,18 @@ def frames(images: Any, *, title: str = "", most: int = 8) -> Figure:
             spine.set_color("#bbbbbb")
         axis.set_xlabel(f"t = {t}", fontsize=9, color=style.INK)
     style.headline(figure, title)
-    few = len(chosen) < len(images)
-    shown = f"; {len(chosen)} of {len(images)} frames shown" if few else ""
+    few = len(times) < len(images)
+    note = f"; {len(times)} of {len(images)} frames shown" if few else ""
     _legend(
-        figure, [_patch(style.BLUE, "on"), _patch(style.VERMILION, "off")],
-        title=f"full colour from {full:.3g} per pixel{shown}",
+        figure, [style.patch(style.BLUE, "on"), style.patch(style.VERMILION, "off")],
+        title=f"full colour from {full:.3g} per pixel{note}",
     )  # fmt: skip
-    figure.set_label(f"Event frames: {len(chosen)} of {len(images)} timesteps")
+    figure.set_label(f"Event frames: {len(times)} of {len(images)} timesteps")
     return figure
 
 
 def _number_rows(axis, rows, count):
-    """Ticks of a raster's rows, named by the neurons' own numbers."""
+    """Ticks of the raster rows, labelled with neuron numbers."""
     if len(rows) == count:
         style.whole_numbers(axis.yaxis)
     else:
@@ -192,17 +204,12 @@ def _paint(images):
     from matplotlib.colors import to_rgb
 
     counts = images[images > 0]
-    # The brightest pixels are often faulty ones: they must not make the rest invisible.
+    # The brightest pixels are often defective: scaled to them, all others would be invisible.
     full = float(np.quantile(counts, 0.98)) if counts.size else 1.0
+    # A single event starts at a quarter of the colour, else it could not be told from white.
     strength = np.where(images > 0, 0.25 + 0.75 * np.minimum(images / full, 1), 0)
     inks = 1 - np.array([to_rgb(style.VERMILION), to_rgb(style.BLUE)])
     return full, np.clip(1 - strength @ inks, 0, 1)
-
-
-def _patch(colour, label):
-    from matplotlib.patches import Patch
-
-    return Patch(color=colour, label=label)
 
 
 def _membrane_legend(figure, threshold, spikes):

@@ -1,4 +1,4 @@
-"""Learning curves: loss and accuracy against the epoch, in training and in evaluation."""
+"""Learning curves: training and evaluation loss and accuracy against the epoch."""
 
 from __future__ import annotations
 
@@ -25,21 +25,24 @@ def learning_curve(
     lowest: bool = False,
     title: str = "",
 ) -> Figure:
-    """Loss and a metric against the epoch; the best evaluation is marked and the last one named.
+    """Loss and a metric against the epoch, with the best and the last evaluation.
 
-    Several records of one kind at one epoch are averaged. Values that are not finite are left out
-    and counted in the note over the panel.
+    Several records of one kind at one epoch are averaged. Values that are not finite are omitted
+    and counted in the note above the panel.
 
     Args:
-        records: parsed lines of `metrics.jsonl`: `{"kind": "train" or "eval", "epoch": ...,
-            "loss": ..., "accuracy": ...}`; other kinds and other entries are ignored, and a panel
-            without any value is left out.
-        metric: name of the metric in the records.
+        records: Parsed lines of `metrics.jsonl`: `{"kind": "train" or "eval", "epoch": ...,
+            "loss": ..., "accuracy": ...}`; other kinds and entries are ignored, and a panel without
+            values is omitted.
+        metric: Name of the metric in the records.
         lowest: True if its lowest value is the best.
-        title: over the picture.
+        title: Title of the picture.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: no record holds an epoch and a loss or the metric.
+        ValueError: If no record has an epoch and a loss or the metric.
     """
     records = list(records)
     curves = {m: {k: _curve(records, k, m) for k in _KINDS} for m in ("loss", metric)}
@@ -55,15 +58,16 @@ def learning_curve(
         for axis, (name, kinds) in zip(axes[0], panels.items(), strict=True)
     ]
     style.headline(figure, title)
-    told = [f"{metric} {note}" for metric, note in zip(panels, notes, strict=True)]
-    figure.set_label(". ".join(["Learning curve", *told]))
+    notes = [f"{metric} {note}" for metric, note in zip(panels, notes, strict=True)]
+    figure.set_label(". ".join(["Learning curve", *notes]))
     return figure
 
 
 def _panel(axis, metric, kinds, lowest):
-    """Draws one metric; returns its note."""
+    """Draws one metric and returns its note."""
     for kind, (epochs, values) in kinds.items():
         if len(epochs):
+            # Markers of more than 40 epochs would merge into a thick line.
             marker = "o" if len(epochs) <= 40 else None
             axis.plot(
                 epochs, values, color=_KINDS[kind], label=kind, linewidth=1.6, marker=marker,
@@ -82,27 +86,31 @@ def _panel(axis, metric, kinds, lowest):
 
 
 def _note(axis, lowest, epochs, values):
-    """Marks the best evaluation; returns `"eval: best 0.91 (epoch 7), last 0.9"`."""
+    """Marks the best evaluation and returns `"eval: best 0.91 (epoch 7), last 0.9"`."""
     finite = np.isfinite(values)
     if not finite.any():
         return "eval: no finite value" if len(values) else ""
-    epochs, seen = epochs[finite], values[finite]
-    best = int(seen.argmin() if lowest else seen.argmax())
+    epochs, finite_values = epochs[finite], values[finite]
+    best = int(finite_values.argmin() if lowest else finite_values.argmax())
     axis.plot(
-        epochs[best], seen[best], marker="o", markersize=9, linestyle="none",
+        epochs[best], finite_values[best], marker="o", markersize=9, linestyle="none",
         markerfacecolor="none", markeredgecolor=style.VERMILION, markeredgewidth=1.6, zorder=4,
     )  # fmt: skip
-    note = f"eval: best {seen[best]:.4g} (epoch {epochs[best]:g}), last {seen[-1]:.4g}"
-    lost = len(values) - len(seen)
-    return f"{note}, {lost} not finite" if lost else note
+    note = (
+        f"eval: best {finite_values[best]:.4g} (epoch {epochs[best]:g}), "
+        f"last {finite_values[-1]:.4g}"
+    )
+    omitted = len(values) - len(finite_values)
+    return f"{note}, {omitted} not finite" if omitted else note
 
 
 def _curve(records, kind, metric):
-    """Epochs, ascending, and the metric's mean at each."""
+    """Epochs in ascending order, and the mean of the metric at each."""
     values: dict[float, list[float]] = {}
     for record in records:
         if record.get("kind") == kind and metric in record and record.get("epoch") is not None:
             value = record[metric]
+            # JSON has no NaN: the log writes values that are not finite as null.
             number = math.nan if value is None else float(value)
             values.setdefault(float(record["epoch"]), []).append(number)
     epochs = sorted(values)

@@ -1,4 +1,4 @@
-"""Memory of training: bytes against depth and against the timesteps, one line per strategy."""
+"""Memory of training: bytes against depth and timesteps, one line per strategy."""
 
 from __future__ import annotations
 
@@ -19,26 +19,30 @@ _COLOURS = (style.VERMILION, style.ORANGE, style.BLUE, "#009e73", "#cc79a7", "#5
 _MARKERS = "osD^vP"
 _AXES = {"depth": "depth {}", "timesteps": "{} timesteps"}
 _NAMES = {"temp_bytes": "temporary memory", "total_bytes": "memory in all"}
-_GAP = 0.07  # between two numbers at the ends of lines, as a share of the panel's height
+_GAP = 0.07  # least distance of two numbers at line ends, as a share of the panel's height
 
 
 def memory_curve(
     rows: Iterable[Mapping[str, Any]], *, title: str = "", quantity: str = "temp_bytes"
 ) -> Figure:
-    """Bytes against depth, against the timesteps, or both, with a line per strategy.
+    """Bytes against depth, timesteps or both, one line per strategy.
 
-    A panel per axis that varies; where both do, each is drawn at the largest value of the other
-    (of those measured most often). Where neither does there is a bar per strategy. Numbers count
-    from 0, so a line's slope is what one more block or timestep costs.
+    There is one panel per axis that varies; if both vary, each panel fixes the other axis at the
+    largest of its values measured most often. If neither varies, there is one bar per strategy. The
+    axis of bytes starts at 0, so that the slope of a line is the cost of one more block or
+    timestep.
 
     Args:
-        rows: of `snnjax memory`: `{"strategy": ..., "depth": ..., "timesteps": ..., "temp_bytes":
-            ...}`; other entries are ignored, and so are rows whose quantity is None.
-        title: over the picture.
-        quantity: the entry to draw, such as `"total_bytes"`.
+        rows: Rows of `snnjax memory`: `{"strategy": ..., "depth": ..., "timesteps": ...,
+            "temp_bytes": ...}`; other entries are ignored, and rows whose quantity is None too.
+        title: Title of the picture.
+        quantity: Entry to draw, such as `"total_bytes"`.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: no row holds the quantity.
+        ValueError: If no row has the quantity.
     """
     rows = [row for row in rows if row.get(quantity) is not None]
     if not rows:
@@ -47,12 +51,13 @@ def memory_curve(
             f'"{quantity}": ...}}, and none holds {quantity}'
         )
     unit, scale = _unit(max(row[quantity] for row in rows))
-    what = f"{_NAMES.get(quantity, quantity)} ({unit})"
+    label = f"{_NAMES.get(quantity, quantity)} ({unit})"
     rows = [{**row, "y": row[quantity] / scale} for row in rows]
     varying = [axis for axis in _AXES if len({row.get(axis) for row in rows}) > 1]
     if not varying:
-        return _bars(rows, title, what)
-    looks = _strategies(rows)
+        return _bars(rows, title, label)
+    looks = _line_styles(rows)
+    # As many legend columns as fit in about 96 characters.
     columns = max(1, min(len(looks), 96 // (max(map(len, looks)) + 8)))
     height = 2.9 + 0.18 * -(-len(looks) // columns)
     figure, axes = style.subplots(height=height, columns=len(varying), sharey=len(varying) > 1)
@@ -60,16 +65,16 @@ def memory_curve(
         _panel(axis, rows, name)
         style.write(
             axis, title=title if len(varying) == 1 else "", x=name,
-            y=what if name == varying[0] else "", note=_at(rows, name),
+            y=label if name == varying[0] else "", note=_fixed_note(rows, name),
         )  # fmt: skip
     style.headline(figure, title if len(varying) > 1 else "")
     _legend(figure, looks, columns)
-    figure.set_label(_tell(rows, what, varying))
+    figure.set_label(_description(rows, label, varying))
     return figure
 
 
-def _strategies(rows):
-    """Strategy -> its colour and marker, in the order in which they were measured."""
+def _line_styles(rows):
+    """Strategy -> colour and marker, in the order of measurement."""
     names = list(dict.fromkeys(row["strategy"] for row in rows))
     looks = range(len(names))
     return {
@@ -79,11 +84,11 @@ def _strategies(rows):
 
 
 def _panel(axis, rows, name):
-    """Lines against one axis; their last values stand at their ends."""
-    other, value = _fixed(rows, name)
+    """Draws the lines against one axis, with their last values at their ends."""
+    other, value = _fixed_axis(rows, name)
     here = [row for row in rows if row.get(other) == value]
     lines = {}
-    for strategy, look in _strategies(rows).items():
+    for strategy, look in _line_styles(rows).items():
         points = sorted((row[name], row["y"]) for row in here if row["strategy"] == strategy)
         if points:
             lines[strategy] = np.array(points), look
@@ -92,37 +97,37 @@ def _panel(axis, rows, name):
     axis.set_ylim(0, top)
     remaining = [points for points, _ in lines.values()]
     for points, look in lines.values():
-        # Lines that lie on each other: the earlier ones are wider, so that all can be seen.
+        # Lines that coincide: each is wider than the later ones, so that all remain visible.
         remaining = remaining[1:]
-        over = 2.4 * sum(_alike(points, later, top) for later in remaining)
-        axis.plot(*points.T, linewidth=1.6 + over, markersize=4.5 + 0.7 * over, **look)
+        hidden = 2.4 * sum(_coincide(points, later, top) for later in remaining)
+        axis.plot(*points.T, linewidth=1.6 + hidden, markersize=4.5 + 0.7 * hidden, **look)
     axis.set_xticks(_ticks({row[name] for row in here}))
     axis.margins(x=0.07)
-    _name_ends(axis, [(*points[-1], look["color"]) for points, look in lines.values()])
+    _label_ends(axis, [(*points[-1], look["color"]) for points, look in lines.values()])
 
 
-def _alike(points, others, top):
+def _coincide(points, others, top):
     return points.shape == others.shape and np.allclose(points, others, rtol=0, atol=0.005 * top)
 
 
 def _ticks(values):
-    """The values from the largest down, without those whose numbers would touch."""
-    apart, kept = 0.05 * max(values), []
+    """Values in descending order, without those whose tick labels would touch."""
+    gap, ticks = 0.05 * max(values), []
     for value in sorted(values, reverse=True):
-        if not kept or kept[-1] - value >= apart:
-            kept.append(value)
-    return sorted(kept)
+        if not ticks or ticks[-1] - value >= gap:
+            ticks.append(value)
+    return sorted(ticks)
 
 
-def _name_ends(axis, ends):
-    """The numbers of the last points, equal ones once, pushed apart where they would touch."""
+def _label_ends(axis, ends):
+    """Writes the last values at line ends, equal ones once and without overlaps."""
     colours: dict[tuple[float, str], list[str]] = {}
     gap, lowest = _GAP * axis.get_ylim()[1], -np.inf
     for x, y, colour in ends:
         colours.setdefault((x, _spell(y)), []).append(colour)
     for x, y, _ in sorted(ends, key=lambda end: end[1]):
         owners = colours.pop((x, _spell(y)), [])
-        if owners:
+        if owners:  # popped: of equal numbers only the first is written
             lowest = max(y, lowest + gap)
             axis.annotate(
                 _spell(y), (x, lowest), (6 + len(owners), 0), textcoords="offset points",
@@ -131,23 +136,23 @@ def _name_ends(axis, ends):
             )  # fmt: skip
 
 
-def _fixed(rows, name):
-    """The other axis, and where on it the panel is drawn."""
+def _fixed_axis(rows, name):
+    """The other axis, and its value in the panel."""
     other = next(axis for axis in _AXES if axis != name)
     counts = Counter(row.get(other) for row in rows)
     return other, max(counts, key=lambda value: (counts[value], value or 0))
 
 
-def _at(rows, name):
-    other, value = _fixed(rows, name)
+def _fixed_note(rows, name):
+    other, value = _fixed_axis(rows, name)
     return "" if value is None else _AXES[other].format(value)
 
 
-def _bars(rows, title, what):
-    """One bar per strategy, where there is nothing else to compare."""
+def _bars(rows, title, label):
+    """One bar per strategy, for rows that differ in nothing else."""
     figure, axes = style.subplots(height=1.0 + 0.42 * len(rows))
     axis, places = axes[0, 0], np.arange(len(rows))
-    looks = _strategies(rows)
+    looks = _line_styles(rows)
     values = [row["y"] for row in rows]
     colours = [looks[row["strategy"]]["color"] for row in rows]
     axis.barh(places, values, height=0.66, color=colours)
@@ -161,9 +166,9 @@ def _bars(rows, title, what):
     axis.set_ylim(len(rows) - 0.45, -0.55)
     axis.set_xlim(0, 1.12 * (max(values) or 1))
     style.polish(axis, grid="x")
-    found = [_at(rows, name) for name in reversed(_AXES)]
-    style.write(axis, title=title, x=what, note=", ".join(text for text in found if text))
-    figure.set_label(_tell(rows, what, []))
+    notes = [_fixed_note(rows, name) for name in reversed(_AXES)]
+    style.write(axis, title=title, x=label, note=", ".join(note for note in notes if note))
+    figure.set_label(_description(rows, label, []))
     return figure
 
 
@@ -178,7 +183,7 @@ def _legend(figure, looks, columns):
 
 
 def _unit(largest):
-    """The unit in which the largest number has two digits or more, and its bytes."""
+    """Unit in which the largest number has at least two digits, and its size in bytes."""
     units = {"GB": 1e9, "MB": 1e6, "kB": 1e3}
     return next(((unit, n) for unit, n in units.items() if largest >= 10 * n), ("bytes", 1.0))
 
@@ -187,12 +192,12 @@ def _spell(number):
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
-def _tell(rows, what, varying):
+def _description(rows, label, varying):
     against = " and ".join(varying) or "strategy"
-    ends = {row["strategy"]: row for row in sorted(rows, key=_place)}
+    ends = {row["strategy"]: row for row in sorted(rows, key=_position)}
     last = ", ".join(f"{name} {_spell(row['y'])}" for name, row in ends.items())
-    return f"Memory of training, {what}, against {against}; at the largest: {last}"
+    return f"Memory of training, {label}, against {against}; at the largest: {last}"
 
 
-def _place(row):
+def _position(row):
     return tuple(row.get(axis) or 0 for axis in _AXES)

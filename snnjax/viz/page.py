@@ -1,4 +1,4 @@
-"""Where pictures go: a file each, or one self-contained HTML page."""
+"""Output of pictures: one file each, or one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ img { display: block; width: 100%; height: auto; }
 
 
 def page(title: str, sections: Sequence[tuple[str, str, Figure | None]]) -> str:
-    """One HTML page that needs no other file: pictures inside, styles inside, light and dark.
+    """Makes one HTML page that needs no other file, for light and dark displays.
 
     Args:
-        title: of the page.
-        sections: `(heading, text, figure)` each; an empty line in `text` starts a new paragraph,
-            no text is read as HTML, and a section may do without a figure (None).
+        title: Title of the page.
+        sections: `(heading, text, figure)` per section; an empty line in `text` starts a new
+            paragraph, and the figure may be None.
 
     Returns:
         The page, to be written as UTF-8.
@@ -45,7 +45,7 @@ def page(title: str, sections: Sequence[tuple[str, str, Figure | None]]) -> str:
         html = page("digits", [("Learning", "80 epochs.", learning_curve(records))])
         pathlib.Path("report.html").write_text(html, encoding="utf-8")
     """
-    heading = html.escape(title)
+    heading = html.escape(title)  # names of runs and layers may contain HTML
     body = "\n".join(_section(*section) for section in sections)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -56,12 +56,19 @@ def page(title: str, sections: Sequence[tuple[str, str, Figure | None]]) -> str:
 
 
 def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
-    """Writes a figure in the format of the path's ending (png, svg, pdf); makes the folder.
+    """Writes a figure in the format of the path's suffix (png, svg, pdf) and creates its folder.
 
-    The same picture, drawn anew, gives the same bytes of PNG.
+    Equal pictures give equal bytes of PNG.
+
+    Args:
+        figure: The figure.
+        path: Path of the file.
+
+    Returns:
+        The path.
 
     Raises:
-        ValueError: the ending is of no format that matplotlib writes.
+        ValueError: If matplotlib does not write the format of the suffix.
     """
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,10 +80,10 @@ def _section(heading: str, text: str, figure: Figure | None) -> str:
     parts = [f"<h2>{html.escape(heading)}</h2>"]
     parts += [f"<p>{html.escape(p.strip())}</p>" for p in text.split("\n\n") if p.strip()]
     if figure is not None:
-        seen = html.escape(str(figure.get_label()) or heading)
+        alt = html.escape(str(figure.get_label()) or heading)
         width, height = (round(n) for n in figure.bbox.size)
         parts.append(
-            f'<figure><img alt="{seen}" width="{width}" height="{height}" '
+            f'<figure><img alt="{alt}" width="{width}" height="{height}" '
             f'src="data:image/png;base64,{_png(figure)}"></figure>'
         )
     return "<section>\n" + "\n".join(parts) + "\n</section>"

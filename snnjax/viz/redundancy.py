@@ -1,12 +1,12 @@
-"""Pictures of redundancy: spike features, their classes, rates before and after.
+"""Pictures of redundancy: distributions of potentials, spike features, classes, rates.
 
-They take the arrays of a `redundancy.Report`, and know nothing else of it.
+They take the arrays of a `redundancy.Report`, without importing that package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -15,27 +15,96 @@ from snnjax.viz import style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["class_shares", "compared_rates", "spike_features"]
+__all__ = ["Distribution", "class_shares", "distributions", "rate_comparison", "spike_features"]
 
 _CLASSES = {"null": "#b5b5b5", "normal": style.BLUE, "noise": style.VERMILION}
+_FLOOR = 1e-6  # lowest share on the logarithmic axis
 _GAP = 1  # pixels between two maps
+
+
+class Distribution(NamedTuple):
+    """A histogram of a layer.
+
+    Attributes:
+        edges: `[n + 1]`, ascending.
+        counts: `[n]`.
+        threshold: Threshold, drawn as a dashed line; None draws none.
+        above: Share at or above the threshold, for the note; None if unknown.
+    """
+
+    edges: Any
+    counts: Any
+    threshold: float | None = None
+    above: float | None = None
+
+
+def distributions(
+    layers: Mapping[str, Distribution],
+    *,
+    reference: Mapping[str, Distribution] | None = None,
+    quantity: str = "input current",
+    title: str = "",
+    limit: int = 8,
+) -> Figure:
+    """Distributions of potentials, one panel per layer, on a logarithmic axis.
+
+    A layer whose currents lie mostly above the threshold fires at any input; one whose currents are
+    all zero carries no information.
+
+    Args:
+        layers: Layer name -> histogram.
+        reference: The same layers (by the names in `layers`) of another network, drawn as a line.
+        quantity: Label of the axis.
+        title: Title of the picture.
+        limit: Largest number of layers to show, evenly spaced.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ValueError: If there are no layers.
+    """
+    if not layers:
+        raise ValueError("no layers to draw: a redundancy.Report holds those that spike")
+    names = [list(layers)[i] for i in style.spread(len(layers), limit)]
+    figure, axes = style.subplots(height=0.8 + 1.35 * len(names), rows=len(names))
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        other = (reference or {}).get(name)
+        _panel(axis, layers[name], other)
+        style.write(
+            axis, title=name, note=_above(layers[name], other), y="share",
+            x=quantity if name == names[-1] else "",
+        )  # fmt: skip
+    style.headline(figure, title)
+    if reference:
+        handles = [style.patch(style.ORANGE, "before"), style.patch(style.BLUE, "after")]
+        figure.legend(
+            handles=handles, loc="outside lower right", ncols=2, frameon=False, fontsize=8.5
+        )
+    label = style.shown_label(len(names), len(layers), "layer")
+    notes = "; ".join(f"{name}: {_above(layers[name], None) or 'no threshold'}" for name in names)
+    figure.set_label(f"Distribution of the {quantity} by {label}. {notes}")
+    return figure
 
 
 def spike_features(
     features: Any, *, classes: Any = None, title: str = "", rows: int = 6, columns: int = 12
 ) -> Figure:
-    """Mean spike maps of a layer: a row per timestep, a column per channel, the busiest first.
+    """Mean spike maps of a layer: one row per timestep, one column per channel by mean rate.
 
     Args:
-        features: `[T, H, W, C]`, firing rates; `[T, P, C]` and `[T, C]` are maps of one row and of
-            one place.
-        classes: `[T, C]`, 0 null, 1 normal, 2 noise: the colour of each map's frame.
-        title: over the picture.
-        rows: timesteps to show at most, evenly spread.
-        columns: channels to show at most, evenly spread over their ranks.
+        features: `[T, H, W, C]`, firing rates; `[T, P, C]` is drawn as maps of one row, `[T, C]` as
+            maps of one pixel.
+        classes: `[T, C]`, 0 null, 1 normal, 2 noise: colour of each map's border.
+        title: Title of the picture.
+        rows: Largest number of timesteps to show, evenly spaced.
+        columns: Largest number of channels to show, evenly spaced over their ranks.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: the axes are others, or `classes` do not fit.
+        ValueError: If `features` has another rank, or `classes` another shape.
     """
     maps = _maps(features)
     timesteps, height, width, channels = maps.shape
@@ -44,26 +113,26 @@ def spike_features(
             f"classes must be [T, C] = {[timesteps, channels]}, got {list(np.shape(classes))}"
         )
     ranked = np.argsort(-maps.mean((0, 1, 2)), kind="stable")
-    if height == width == 1:  # small dots: many of them fit
+    if height == width == 1:  # single pixels leave room for more maps
         rows, columns = 4 * rows, 5 * columns
-    times, chosen = style.spread(timesteps, rows), ranked[style.spread(channels, columns)]
-    tile = min((style.WIDTH - 1) / len(chosen), 1.0) * (height + _GAP) / (width + _GAP)
+    times, selected = style.spread(timesteps, rows), ranked[style.spread(channels, columns)]
+    tile = min((style.WIDTH - 1) / len(selected), 1.0) * (height + _GAP) / (width + _GAP)
     figure, axes = style.subplots(height=float(np.clip(tile * len(times), 0.6, 9)) + 1.1)
     axis = axes[0, 0]
     image = axis.imshow(
-        _mosaic(maps[times][..., chosen]), cmap=_white_to_ink(), vmin=0, vmax=1,
+        _mosaic(maps[times][..., selected]), cmap=_white_to_ink(), vmin=0, vmax=1,
         interpolation="nearest",
     )  # fmt: skip
     if classes is not None:
-        _frame(axis, np.asarray(classes)[times][:, chosen], height, width)
+        _frame(axis, np.asarray(classes)[times][:, selected], height, width)
         _class_legend(figure)
-    _label_tiles(axis, times, chosen, height, width)
+    _label_tiles(axis, times, selected, height, width)
     bar = figure.colorbar(image, ax=axis, shrink=0.8, aspect=30, pad=0.01)
     bar.outline.set_visible(False)
     bar.ax.tick_params(length=0, labelsize=8, labelcolor=style.INK)
     style.write(
-        axis, title=title, y=style.of(len(times), timesteps, "timestep"),
-        x=style.of(len(chosen), channels, "channel") + ", the busiest first",
+        axis, title=title, y=style.shown_label(len(times), timesteps, "timestep"),
+        x=style.shown_label(len(selected), channels, "channel") + ", the busiest first",
     )  # fmt: skip
     figure.set_label(
         f"Mean spike maps of {channels} channels over {timesteps} timesteps, mean rate "
@@ -76,11 +145,14 @@ def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") 
     """Shares of null, normal and noise features, one bar per layer.
 
     Args:
-        shares: layer name -> share of each of `"null"`, `"normal"` and `"noise"`; they sum to 1.
-        title: over the picture.
+        shares: Layer name -> share of each of `"null"`, `"normal"` and `"noise"`; they sum to 1.
+        title: Title of the picture.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: there are no layers, or a class is missing.
+        ValueError: If there are no layers, or a class is missing.
     """
     if not shares or any(set(layer) != set(_CLASSES) for layer in shares.values()):
         raise ValueError(f"each layer has shares of {', '.join(_CLASSES)}, and there is one layer")
@@ -90,7 +162,7 @@ def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") 
         values = np.array([layer[name] for layer in shares.values()])
         axis.barh(np.arange(len(left)), values, left=left, height=0.66, color=colour, label=name)
         for row, (start, value) in enumerate(zip(left, values, strict=True)):
-            if value >= 0.06:
+            if value >= 0.06:  # narrower bars have no room for the number
                 axis.text(
                     start + value / 2, row, f"{value:.0%}", ha="center", va="center", fontsize=8,
                     color=style.INK if name == "null" else "white",
@@ -107,15 +179,18 @@ def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") 
     return figure
 
 
-def compared_rates(rates: Sequence[tuple[str, float, float]], *, title: str = "") -> Figure:
+def rate_comparison(rates: Sequence[tuple[str, float, float]], *, title: str = "") -> Figure:
     """Firing rates before and after, two bars per layer.
 
     Args:
-        rates: `(name, before, after)` each, in spikes per neuron and timestep.
-        title: over the picture.
+        rates: `(name, before, after)` per layer, in spikes per neuron and timestep.
+        title: Title of the picture.
+
+    Returns:
+        The figure.
 
     Raises:
-        ValueError: there are no layers.
+        ValueError: If there are no layers.
     """
     if not rates:
         raise ValueError("no layers to compare: the two networks have none that correspond")
@@ -133,13 +208,48 @@ def compared_rates(rates: Sequence[tuple[str, float, float]], *, title: str = ""
     axis.set_xlim(0, 1.16 * largest)
     figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8.5)
     style.write(axis, title=title, x="spikes per neuron per timestep")
-    told = ", ".join(f"{name} {before:.3g} to {after:.3g}" for name, before, after in rates)
-    figure.set_label(f"Firing rates before and after: {told}")
+    notes = ", ".join(f"{name} {before:.3g} to {after:.3g}" for name, before, after in rates)
+    figure.set_label(f"Firing rates before and after: {notes}")
     return figure
 
 
+def _panel(axis, own: Distribution, other: Distribution | None):
+    for histogram, colour, fill in ((own, style.BLUE, True), (other, style.ORANGE, False)):
+        if histogram is not None:
+            counts = np.asarray(histogram.counts, np.float64)
+            share = counts / max(counts.sum(), 1)
+            axis.stairs(
+                share, histogram.edges, fill=fill, color=colour, baseline=_FLOOR, linewidth=1.4,
+                alpha=0.85 if fill else 1.0,
+            )  # fmt: skip
+    axis.set_yscale("log")
+    axis.set_ylim(_FLOOR, 1.5)
+    axis.set_xlim(*_span([d for d in (own, other) if d is not None]))
+    if own.threshold is not None:
+        axis.axvline(own.threshold, color=style.INK, linewidth=1, linestyle=(0, (4, 3)))
+    style.polish(axis)
+
+
+def _span(histograms: list[Distribution]) -> tuple[float, float]:
+    """Range from the first nonempty bin to the last one, zero and threshold included."""
+    ends = [0.0] + [h.threshold for h in histograms if h.threshold is not None]
+    for h in histograms:
+        nonempty = np.flatnonzero(h.counts)
+        if len(nonempty):
+            ends += [float(h.edges[nonempty[0]]), float(h.edges[nonempty[-1] + 1])]
+    room = 0.03 * ((max(ends) - min(ends)) or 1)
+    return min(ends) - room, max(ends) + room
+
+
+def _above(own: Distribution, other: Distribution | None) -> str:
+    if own.above is None:
+        return ""
+    before = "" if other is None or other.above is None else f" (before {other.above:.2%})"
+    return f"{own.above:.2%}{before} at or above the threshold"
+
+
 def _bars(names: list[str]):
-    """A figure with a row per layer, the first one on top."""
+    """Figure with one row per layer, the first on top."""
     labels = [style.wrap(name) for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
     figure, axes = style.subplots(height=1.25 + (0.22 + 0.15 * lines) * len(names))
@@ -151,7 +261,7 @@ def _bars(names: list[str]):
 
 
 def _maps(features: Any) -> np.ndarray:
-    """As `[T, H, W, C]`."""
+    """Features as maps `[T, H, W, C]`."""
     maps = np.asarray(features, np.float32)
     if maps.ndim not in (2, 3, 4) or not maps.size:
         raise ValueError(
@@ -164,7 +274,7 @@ def _maps(features: Any) -> np.ndarray:
 
 
 def _mosaic(maps: np.ndarray) -> np.ndarray:
-    """Maps `[T, H, W, C]` as one image with gaps between them, which are not numbers."""
+    """Maps `[T, H, W, C]` as one image with gaps of NaN, which imshow leaves blank."""
     gaps = ((0, 0), (0, _GAP), (0, _GAP), (0, 0))
     timesteps, _, _, channels = maps.shape
     tiles = np.pad(maps, gaps, constant_values=np.nan)

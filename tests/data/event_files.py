@@ -1,10 +1,10 @@
-"""Writers of event files for the readers' tests: one event at a time, from the formats' pages."""
+"""Writers of event files for tests of the readers, after the format specifications."""
 
 import struct
 
 
 def aedat2(events, *, signals=()):
-    """AEDAT 2.0 of a DVS128: `signals` are `(time, address)` records of the camera itself."""
+    """AEDAT 2.0 of a DVS128: `signals` are `(time, address)` records of camera signals."""
     records = [(t, (1 - p) | (127 - x) << 1 | (127 - y) << 8) for t, x, y, p in events]
     lines = [
         "#!AER-DAT2.0",
@@ -20,13 +20,13 @@ AEDAT3_HEADER = b"#!AER-DAT3.1\r\n#Format: RAW\r\n#Source 1: DVS128\r\n#!END-HEA
 
 
 def aedat3(events, *, packet=7, overflows=0):
-    """AEDAT 3.1, `packet` events to a packet."""
+    """AEDAT 3.1 with `packet` events per packet."""
     packets = [events[i : i + packet] for i in range(0, len(events), packet)]
     return AEDAT3_HEADER + b"".join(polarity_packet(p, overflows=overflows) for p in packets)
 
 
 def polarity_packet(events, *, overflows=0, valid=1, capacity=None):
-    """A packet of polarity events, with room for `capacity` of them."""
+    """Packet of polarity events with a capacity of `capacity`."""
     number = len(events)
     capacity = number if capacity is None else capacity
     body = b"".join(
@@ -37,14 +37,14 @@ def polarity_packet(events, *, overflows=0, valid=1, capacity=None):
 
 
 def other_packet(kind, size, number):
-    """A packet of events of another type."""
+    """Packet of another event type."""
     return struct.pack("<HHiiiiii", kind, 1, size, 4, 0, number, number, number) + bytes(
         size * number
     )
 
 
 def dat(events, *, version=2, kind=0):
-    """A DAT file of Prophesee."""
+    """DAT file of Prophesee."""
     lines = b"%% Data file containing CD events.\n%% Version %d\n%% Date 2017-10-31 11:29:21\n"
     return (
         lines % version

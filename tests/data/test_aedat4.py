@@ -1,4 +1,4 @@
-"""AEDAT 4 through its decoder: the counts of a real recording, and what is refused."""
+"""AEDAT 4 through its decoder: counts of a real recording, and errors."""
 
 import sys
 
@@ -15,7 +15,7 @@ def sample(shared):
 
 
 def test_a_real_recording_has_the_known_events(sample):
-    events = data.read_aedat4(sample)
+    events = data.event_files.read_aedat4(sample)
     assert events.shape == (111_954, 4) and events.dtype == np.int32
     assert events[0, 0] == 0 and (np.diff(events[:, 0]) >= 0).all()
     assert set(np.unique(events[:, 3])) == {0, 1}
@@ -24,9 +24,11 @@ def test_a_real_recording_has_the_known_events(sample):
 
 
 def test_the_stream_may_be_chosen_and_a_missing_one_names_those_there(sample):
-    np.testing.assert_array_equal(data.read_aedat4(sample, stream=0), data.read_aedat4(sample))
+    np.testing.assert_array_equal(
+        data.event_files.read_aedat4(sample, stream=0), data.event_files.read_aedat4(sample)
+    )
     with pytest.raises(ValueError, match=r"streams of events \[0\]: give stream="):
-        data.read_aedat4(sample, stream=2)  # inertial samples
+        data.event_files.read_aedat4(sample, stream=2)  # inertial samples
 
 
 @pytest.mark.parametrize(
@@ -45,24 +47,24 @@ def test_a_damaged_file_is_named_with_its_cure(sample, tmp_path, damage):
     path = tmp_path / "mine.aedat4"
     path.write_bytes(damage(sample.read_bytes()))
     with pytest.raises(data.CorruptDataError, match=r"mine\.aedat4 .*fetch it again"):
-        data.read_aedat4(path)
+        data.event_files.read_aedat4(path)
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path):
     pytest.importorskip("aedat", reason="AEDAT 4 needs the extra 'events'")
     with pytest.raises(data.MissingDataError, match="nowhere.aedat4 does not exist"):
-        data.read_aedat4(tmp_path / "nowhere.aedat4")
+        data.event_files.read_aedat4(tmp_path / "nowhere.aedat4")
 
 
 @pytest.mark.fast
 def test_without_the_decoder_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "aedat", None)
     with pytest.raises(ImportError, match=r"pip install 'snnjax\[events\]'"):
-        data.read_aedat4("recording.aedat4")
+        data.event_files.read_aedat4("recording.aedat4")
 
 
 class _Decoder:
-    """A stand-in for two cameras in one file, which the real sample is not."""
+    """Fake decoder of a file with two cameras; the real sample has one."""
 
     def __init__(self, path):
         del path
@@ -87,6 +89,8 @@ def test_of_two_cameras_one_must_be_chosen(monkeypatch, tmp_path):
     path = tmp_path / "two.aedat4"
     path.touch()
     with pytest.raises(ValueError, match=r"streams of events \[0, 5\]: give stream="):
-        data.read_aedat4(path)
-    np.testing.assert_array_equal(data.read_aedat4(path, stream=0), [[0, 1, 2, 1], [4, 0, 0, 0]])
-    np.testing.assert_array_equal(data.read_aedat4(path, stream=5), [[0, 7, 3, 0]])
+        data.event_files.read_aedat4(path)
+    np.testing.assert_array_equal(
+        data.event_files.read_aedat4(path, stream=0), [[0, 1, 2, 1], [4, 0, 0, 0]]
+    )
+    np.testing.assert_array_equal(data.event_files.read_aedat4(path, stream=5), [[0, 7, 3, 0]])

@@ -1,4 +1,4 @@
-"""Files come from a folder or from the archives in it, and a broken archive is named."""
+"""Files of a folder or of the archives in it, and errors for broken archives."""
 
 import io
 import tarfile
@@ -6,14 +6,16 @@ import zipfile
 
 import pytest
 
-from snnjax.data.archive import members, unpacked
+from snnjax.data.archive import list_files, read_files
 from snnjax.data.errors import CorruptDataError, MissingDataError
 
 CONTENT = {"a/1.bin": b"one", "a/._1.bin": b"a Mac's", "b/2.bin": b"two", "b/note.txt": b"no"}
 
 
 def _read(folder):
-    return {str(path): content for path, content in members(folder, lambda p: p.suffix == ".bin")}
+    return {
+        str(path): content for path, content in read_files(folder, lambda p: p.suffix == ".bin")
+    }
 
 
 def _tar(path, mode="w:xz"):
@@ -77,9 +79,9 @@ def test_files_of_a_large_set_are_listed_and_archives_are_not_opened(tmp_path):
     def wanted(path):
         return path.suffix == ".bin"
 
-    assert unpacked(tmp_path, wanted) == []
+    assert list_files(tmp_path, wanted) == []
     _tar(tmp_path / "all.tar.gz", "w:gz")
     with pytest.raises(MissingDataError, match=r"all\.tar\.gz.*unpack them there"):
-        unpacked(tmp_path, wanted)
+        list_files(tmp_path, wanted)
     _folder(tmp_path)
-    assert unpacked(tmp_path, wanted) == [tmp_path / "a" / "1.bin", tmp_path / "b" / "2.bin"]
+    assert list_files(tmp_path, wanted) == [tmp_path / "a" / "1.bin", tmp_path / "b" / "2.bin"]

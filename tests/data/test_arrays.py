@@ -1,10 +1,11 @@
-"""A user's own arrays, in memory and from a file."""
+"""Data sets of a user's own arrays, in memory and from a file."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from snnjax import data
+from snnjax.data.arrays import from_npz
 
 X = np.arange(6 * 4, dtype=np.uint8).reshape(6, 2, 2, 1)
 Y = np.array([0, 1, 2, 0, 1, 2])
@@ -51,14 +52,14 @@ def test_an_npz_file_is_loaded_by_its_path(tmp_path):
 
 def test_npz_errors_say_what_to_write(tmp_path):
     with pytest.raises(data.MissingDataError, match="numpy.savez"):
-        data.from_npz(tmp_path / "no.npz")
+        from_npz(tmp_path / "no.npz")
     np.savez(tmp_path / "half.npz", train_inputs=X, train_labels=Y)
     with pytest.raises(data.CorruptDataError, match="test_inputs, test_labels"):
-        data.from_npz(tmp_path / "half.npz")
+        from_npz(tmp_path / "half.npz")
     objects = np.array([{"a": 1}], dtype=object)
     np.savez(tmp_path / "pickle.npz", train_inputs=objects)
     with pytest.raises(data.CorruptDataError, match="pickle"):
-        data.from_npz(tmp_path / "pickle.npz")
+        from_npz(tmp_path / "pickle.npz")
     (tmp_path / "cut.npz").write_bytes(b"PK\x03\x04 and no more")
     with pytest.raises(data.CorruptDataError, match="cannot be read"):
-        data.from_npz(tmp_path / "cut.npz")
+        from_npz(tmp_path / "cut.npz")

@@ -1,4 +1,4 @@
-"""CIFAR10-DVS: the layout, the last tenth of each class, and how the camera's axes are turned."""
+"""CIFAR10-DVS: folder layout, test split, swapped axes."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The JPEG copy of CIFAR-10: named as such, complete or refused."""
+"""The JPEG copy of CIFAR-10: its name, and errors for incomplete copies."""
 
 import io
 from pathlib import PurePosixPath
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import cifar_jpeg
+from snnjax.data import cifar
 from snnjax.data.cifar import CIFAR10_CLASSES
 
 Image = pytest.importorskip("PIL.Image")
@@ -28,7 +28,7 @@ def _write(root, per_class):
 
 
 def test_images_are_sorted_by_class_and_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(cifar_jpeg, "check_balance", lambda *args, **kwargs: None)
+    monkeypatch.setattr(cifar, "check_balance", lambda *args, **kwargs: None)
     _write(tmp_path / "cifar10-jpeg", {"train": 3, "test": 2})
     dataset = data.load("cifar10_jpeg", data_dir=tmp_path)
     assert dataset.name == "cifar10_jpeg" and "NOT the original pixels" in dataset.note
@@ -50,15 +50,15 @@ def test_an_incomplete_copy_is_refused(tmp_path):
 def test_broken_images_are_named():
     path = PurePosixPath("train/cat/0001.jpg")
     with pytest.raises(data.CorruptDataError, match="cat/0001.jpg is not a readable"):
-        cifar_jpeg.decode_jpeg(_jpeg(9)[:200], path)
+        cifar.decode_jpeg(_jpeg(9)[:200], path)
     with pytest.raises(data.CorruptDataError, match="not of 32x32"):
-        cifar_jpeg.decode_jpeg(_jpeg(9, (16, 32)), path)
+        cifar.decode_jpeg(_jpeg(9, (16, 32)), path)
 
 
 def test_without_pillow_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(ImportError, match=r"snnjax\[data\]"):
-        cifar_jpeg.decode_jpeg(b"", PurePosixPath("x.jpg"))
+        cifar.decode_jpeg(b"", PurePosixPath("x.jpg"))
 
 
 @pytest.mark.slow

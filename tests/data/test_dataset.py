@@ -1,4 +1,4 @@
-"""What a split and a data set refuse, and what leaves them for the network."""
+"""Split and Dataset: validation, rescaling, patches, dense frames."""
 
 import subprocess
 import sys

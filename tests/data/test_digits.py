@@ -1,4 +1,4 @@
-"""The embedded digits: offline, and divided once and for all."""
+"""The embedded digits: offline, with a fixed split."""
 
 import hashlib
 import importlib.util
@@ -42,7 +42,7 @@ def test_it_is_what_scikit_learn_loads_and_splits_without_importing_it(monkeypat
         numbers, test_size=0.2, stratify=labels, random_state=0
     )
     with monkeypatch.context() as patch:
-        patch.setattr(digits_file, "_asked", refused)
+        patch.setattr(digits_file, "_load_from_sklearn", refused)
         digits = data.load("digits")
     for split, part in zip((digits.train, digits.test), parts, strict=True):
         np.testing.assert_array_equal(split.inputs.reshape(-1, 64), images[part])

@@ -1,4 +1,4 @@
-"""DVS128-Gait: lines of text to events, the layout of the set, and what is refused."""
+"""DVS128-Gait: text parser, folder layout, errors."""
 
 import hypothesis
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from snnjax import data
+from snnjax.data.dvs128_gait import parse_gait
 
 pytestmark = pytest.mark.fast
 EVENTS = st.lists(
@@ -27,13 +28,13 @@ def text(events, form="{} {} {} {}\n"):
     EVENTS, st.sampled_from(["{} {} {} {}\n", "{}\t{}  {} {}\r\n", "{}.0 {} {} {}\n"])
 )
 def test_lines_are_read_back(events, form):
-    read = data.parse_gait(text(events, form))
+    read = parse_gait(text(events, form))
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, events)
 
 
 def test_the_darker_polarity_may_be_minus_one():
-    read = data.parse_gait(b"1 2 3 -1\n4.0e+00 5 6 1\n")
+    read = parse_gait(b"1 2 3 -1\n4.0e+00 5 6 1\n")
     np.testing.assert_array_equal(read, [(1, 2, 3, 0), (4, 5, 6, 1)])
 
 
@@ -55,7 +56,7 @@ def test_the_darker_polarity_may_be_minus_one():
 )
 def test_a_damaged_file_is_named(content, match):
     with pytest.raises(data.CorruptDataError, match=match) as caught:
-        data.parse_gait(content, name="17.txt")
+        parse_gait(content, name="17.txt")
     assert str(caught.value).startswith("17.txt")
 
 

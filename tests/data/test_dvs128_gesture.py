@@ -1,4 +1,4 @@
-"""DVS128 Gesture: recordings cut by their tables, people kept apart, and what is refused."""
+"""DVS128 Gesture: recordings cut by their tables, split by people, errors."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Random erasing: rectangles of the asked size, uniform places, one key per image."""
+"""Random erasing: size and position of the rectangles, one key per image."""
 
 import functools
 
@@ -17,7 +17,7 @@ def key():
 
 @functools.partial(jax.jit, static_argnames=("area", "aspect", "fill"))
 def erase(key, images, probability, **options):
-    return data.random_erasing(key, images, probability=probability, **options)
+    return data.augmentation.random_erasing(key, images, probability=probability, **options)
 
 
 def erased(key, count=500, size=(32, 32), probability=0.25, **options):

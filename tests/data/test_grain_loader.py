@@ -1,4 +1,4 @@
-"""The Grain door: the same contract of batches, resumable, shares of processes disjoint."""
+"""Grain loader: batch contract, resumption, disjoint shards."""
 
 import itertools
 import sys

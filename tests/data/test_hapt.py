@@ -1,4 +1,4 @@
-"""HAPT: how windows are cut and standardised, and that people are not on both sides."""
+"""HAPT: windows, standardisation, split by people."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from idx files: the published ones, or none at all."""
+"""MNIST and Fashion-MNIST from idx files: parser and checksums."""
 
 import gzip
 import hashlib

@@ -1,4 +1,4 @@
-"""A folder of images: found at once, decoded late, batches repeatable."""
+"""Image folder: listing without decoding, decoding on access, reproducible batches."""
 
 import dataclasses
 import itertools
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
+from snnjax.data.image_folder import ImageView
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.fast
@@ -37,13 +38,13 @@ def test_classes_are_the_folders_in_order(folder):
     assert dataset.input_shape == (8, 8, 3) and dataset.scale == 1 / 255
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
     np.testing.assert_array_equal(dataset.test.labels, [0, 0, 2])
-    assert dataset.train.inputs.transform == data.ImageView(size=8, resize=9)
+    assert dataset.train.inputs.transform == ImageView(size=8, resize=9)
 
 
 def test_nothing_is_decoded_before_it_is_asked_for(folder):
     (folder / "train" / "ant" / "1.JPEG").write_text("damaged")
     dataset = data.image_folder(folder, size=8)
-    larger = data.at_size(dataset, size=12, resize=16)
+    larger = data.with_image_view(dataset, size=12, resize=16)
     assert larger.input_shape == (12, 12, 3) and dataset.input_shape == (8, 8, 3)
     assert len(larger.train.take(np.arange(5))) == 5
     assert larger.train[0][0].shape == (12, 12, 3)
@@ -121,11 +122,11 @@ def test_a_class_that_is_never_trained_is_refused(folder):
 
 def test_only_images_have_sizes():
     with pytest.raises(TypeError, match="image_folder"):
-        data.at_size(data.load("digits"), size=4)
+        data.with_image_view(data.load("digits"), size=4)
 
 
 def test_a_view_that_does_not_fit_is_refused(folder):
     dataset = data.image_folder(folder, size=8)
     with pytest.raises(ValueError, match="resize=9"):
-        data.at_size(dataset, size=20)
+        data.with_image_view(dataset, size=20)
     assert dataclasses.asdict(dataset.test.inputs.transform)["size"] == 8

@@ -1,4 +1,4 @@
-"""Operations on images: the identity where they do nothing, and what Pillow computes."""
+"""Image operations: identities, and agreement with Pillow."""
 
 import functools
 
@@ -14,7 +14,7 @@ Image = pytest.importorskip("PIL.Image")
 
 @functools.cache
 def pixels():
-    """A smooth picture with some noise, 24x20: every value range, no two channels alike."""
+    """Smooth image with noise, 24x20, with different channels."""
     row, column = np.mgrid[:24, :20]
     waves = [np.sin(row / (3 + c)) * np.cos(column / (5 - c)) for c in range(3)]
     noise = np.random.default_rng(0).normal(0, 4, (24, 20, 3))

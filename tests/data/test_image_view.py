@@ -1,4 +1,4 @@
-"""Views of an image: the middle of it, random crops, and files that are no image."""
+"""Image views: central and random crops, and errors for files that are no image."""
 
 import collections
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data.image_view import decode_image
+from snnjax.data.image_folder import ImageView, decode_image
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.fast
 
 
 def gradient(width, height):
-    """Red is the column, green the row: a crop tells where it was."""
+    """Image whose red channel is the column and green the row: a crop reveals its position."""
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[..., 0], pixels[..., 1] = np.arange(width), np.arange(height)[:, None]
     return pixels
@@ -26,11 +26,11 @@ def write(path, pixels, mode="RGB", **options):
 
 def test_evaluation_takes_the_middle(tmp_path):
     path = write(tmp_path / "a.png", gradient(40, 20))
-    view = data.ImageView(size=10, resize=20)
+    view = ImageView(size=10, resize=20)
     pixels = view(path, None)
     assert pixels.dtype == np.uint8
     np.testing.assert_array_equal(pixels, gradient(40, 20)[5:15, 15:25])
-    small = data.ImageView(size=5, resize=10)(path, None)  # the shorter side halved
+    small = ImageView(size=5, resize=10)(path, None)  # the shorter side halved
     assert small.shape == (5, 5, 3)
     assert abs(int(small[..., 0].mean()) - 20) <= 1 and abs(int(small[..., 1].mean()) - 10) <= 1
 
@@ -40,12 +40,12 @@ def test_every_mode_becomes_rgb(tmp_path, mode):
     shade = 255 if mode == "1" else 100
     pixels = np.full((12, 12, 3), shade, np.uint8)
     path = write(tmp_path / "a", pixels, mode, format="JPEG" if mode == "CMYK" else "PNG")
-    seen = data.ImageView(size=8, resize=8)(path, None)
+    seen = ImageView(size=8, resize=8)(path, None)
     assert seen.shape == (8, 8, 3) and np.abs(seen.astype(int) - shade).max() <= 3
 
 
 def test_random_crops_keep_to_their_ranges_and_reach_all_places():
-    view, rng = data.ImageView(size=8, resize=8), np.random.default_rng(0)
+    view, rng = ImageView(size=8, resize=8), np.random.default_rng(0)
     width, height, shares, ratios, touched = 120, 80, [], [], collections.Counter()
     for _ in range(2000):
         left, top, right, bottom = view.box((width, height), rng)
@@ -59,8 +59,8 @@ def test_random_crops_keep_to_their_ranges_and_reach_all_places():
 
 
 def test_random_crops_are_uniform_in_area_and_even_in_ratio():
-    """As small as these, each draw fits."""
-    view, rng = data.ImageView(size=8, resize=8, area=(0.1, 0.3)), np.random.default_rng(0)
+    """Ranges so small that the first draw always fits."""
+    view, rng = ImageView(size=8, resize=8, area=(0.1, 0.3)), np.random.default_rng(0)
     boxes = np.array([view.box((120, 100), rng) for _ in range(2000)])
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     assert abs((width * height).mean() / 12_000 - 0.2) < 0.005
@@ -73,14 +73,14 @@ def test_random_crops_are_uniform_in_area_and_even_in_ratio():
     ("size", "box"), [((300, 30), (130, 0, 170, 30)), ((9, 90), (0, 39, 9, 51))]
 )
 def test_where_no_crop_fits_the_middle_is_taken(size, box):
-    """The whole of so long an image has no admissible ratio."""
-    view = data.ImageView(size=8, resize=8, area=(1.0, 1.0))
+    """The image is too long for any admissible crop of its full area."""
+    view = ImageView(size=8, resize=8, area=(1.0, 1.0))
     assert view.box(size, np.random.default_rng(0)) == box
 
 
 def test_a_random_crop_is_what_its_box_says(tmp_path):
     path = write(tmp_path / "a.png", gradient(60, 40))
-    view = data.ImageView(size=16, resize=16)
+    view = ImageView(size=16, resize=16)
     left, top, right, bottom = view.box((60, 40), np.random.default_rng(3))
     seen = view(path, np.random.default_rng(3)).astype(float)
     assert abs(seen[..., 0].mean() - (left + right - 1) / 2) < 1
@@ -89,7 +89,7 @@ def test_a_random_crop_is_what_its_box_says(tmp_path):
 
 
 def broken(folder):
-    """Files that Pillow refuses in different ways."""
+    """Files for which Pillow raises different errors."""
     cut = write(
         folder / "cut.jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     )
@@ -122,4 +122,4 @@ def test_an_image_too_large_is_named(tmp_path, monkeypatch):
 )  # fmt: skip
 def test_views_that_cannot_be(options):
     with pytest.raises(ValueError, match=r"resize|range"):
-        data.ImageView(**options)
+        ImageView(**options)

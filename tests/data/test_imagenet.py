@@ -1,10 +1,11 @@
-"""ImageNet's layout, on a few files: complete or refused."""
+"""ImageNet's folder layout on a few files, and errors."""
 
 import numpy as np
 import pytest
 
 from snnjax import data
 from snnjax.data import imagenet
+from snnjax.data.image_folder import ImageView
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.fast
@@ -29,7 +30,7 @@ def test_images_are_found_and_seen_at_the_usual_size(root):
     dataset = data.load("imagenet", data_dir=root)
     assert dataset.name == "imagenet" and dataset.class_names == IDS
     assert dataset.input_shape == (224, 224, 3) and "non-commercial" in dataset.note
-    assert dataset.train.inputs.transform == data.ImageView(size=224, resize=256)
+    assert dataset.train.inputs.transform == ImageView(size=224, resize=256)
     batch = next(data.evaluation_batches(dataset.test, batch_size=2))
     assert batch.inputs.shape == (2, 224, 224, 3)
     np.testing.assert_array_equal(batch.inputs[:, 0, 0, 0] > 50, [False, True])

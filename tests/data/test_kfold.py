@@ -1,4 +1,4 @@
-"""Cross-validation: each example is tested once, classes keep their share, groups are not cut."""
+"""Cross-validation: each example is tested once, stratified, and groups are refused."""
 
 import dataclasses
 

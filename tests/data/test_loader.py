@@ -1,4 +1,4 @@
-"""The batch of step n is a function of the seed and n; an evaluation sees all, in one shape."""
+"""Loader: the batch of a step is a function of seed and step; evaluation covers all examples."""
 
 import hashlib
 

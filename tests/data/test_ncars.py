@@ -1,4 +1,4 @@
-"""N-CARS: DAT files to events, the layout of the set, and what is refused."""
+"""N-CARS: DAT parser, folder layout, errors."""
 
 import hypothesis
 import numpy as np
@@ -22,7 +22,7 @@ FEW = [(0, 0, 99, 1), (40, 119, 0, 0), (99_000, 5, 9, 1)]
 @hypothesis.settings(max_examples=60, deadline=None)
 @hypothesis.given(EVENTS, st.sampled_from([0, 12]))
 def test_a_dat_file_is_read_back(events, kind):
-    read = data.parse_dat(files.dat(events, kind=kind))
+    read = data.event_files.parse_dat(files.dat(events, kind=kind))
     assert read.dtype == np.int32
     np.testing.assert_array_equal(read, events)
 
@@ -45,16 +45,18 @@ def test_a_dat_file_is_read_back(events, kind):
 )
 def test_a_damaged_dat_file_is_named(content, match):
     with pytest.raises(data.CorruptDataError, match=match) as caught:
-        data.parse_dat(content, name="obj_000001_td.dat")
+        data.event_files.parse_dat(content, name="obj_000001_td.dat")
     assert str(caught.value).startswith("obj_000001_td.dat")
 
 
 @pytest.mark.fast
 def test_a_larger_camera_and_a_long_clock():
     wide = [(1, 639, 479, 1)]
-    np.testing.assert_array_equal(data.parse_dat(files.dat(wide), height=480, width=640), wide)
+    np.testing.assert_array_equal(
+        data.event_files.parse_dat(files.dat(wide), height=480, width=640), wide
+    )
     with pytest.raises(ValueError, match="more than 32 bits hold"):
-        data.parse_dat(files.dat([(2**31, 0, 0, 0)]))
+        data.event_files.parse_dat(files.dat([(2**31, 0, 0, 0)]))
 
 
 @pytest.mark.fast
@@ -62,7 +64,7 @@ def test_a_larger_camera_and_a_long_clock():
 @hypothesis.given(st.binary(max_size=80))
 def test_garbage_after_the_header_ends_in_a_refusal_or_in_events(garbage):
     try:
-        events = data.parse_dat(b"% Version 2\n" + garbage)
+        events = data.event_files.parse_dat(b"% Version 2\n" + garbage)
     except ValueError:  # CorruptDataError is one
         return
     assert events.dtype == np.int32 and set(events[:, 3]) <= {0, 1}
@@ -106,7 +108,7 @@ def test_a_set_without_a_split_or_in_an_archive_says_what_to_do(tmp_path):
 
 def test_a_real_recording_has_the_known_events(shared):
     path = shared("data", "event-samples", "sample_ncars.dat")
-    events = data.parse_dat(path.read_bytes(), name=path.name)
+    events = data.event_files.parse_dat(path.read_bytes(), name=path.name)
     assert events.shape == (2009, 4)
     assert (np.diff(events[:, 0]) >= 0).all() and (events[0, 0], events[-1, 0]) == (0, 99_952)
     np.testing.assert_array_equal(events[:, 1:].max(axis=0), [77, 41, 1])

@@ -1,4 +1,4 @@
-"""N-MNIST: bytes to events, both layouts, and what is refused."""
+"""N-MNIST: ATIS parser, both folder layouts, errors."""
 
 import functools
 import tarfile
@@ -26,7 +26,7 @@ def _real(root):
 
 @pytest.mark.fast
 def test_five_bytes_make_an_event():
-    events = data.parse_events(RECORDING)
+    events = data.event_files.parse_atis(RECORDING)
     assert events.dtype == np.int32
     np.testing.assert_array_equal(events, [[5, 0, 33, 1], [70_000, 33, 0, 0], [300_000, 7, 9, 1]])
 
@@ -34,7 +34,7 @@ def test_five_bytes_make_an_event():
 @pytest.mark.fast
 def test_a_row_of_240_marks_an_overflow_of_the_clock():
     content = _pack([10, 0, 20, 0, 30], [1, 0, 2, 0, 3], [1, 240, 2, 240, 3], [0, 0, 1, 0, 1])
-    events = data.parse_events(content)
+    events = data.event_files.parse_atis(content)
     np.testing.assert_array_equal(events[:, 0], [10, 20 + 2**13, 30 + 2**14])
     np.testing.assert_array_equal(events[:, 1], [1, 2, 3])
 
@@ -43,19 +43,19 @@ def test_a_row_of_240_marks_an_overflow_of_the_clock():
 def test_a_truncated_or_foreign_recording_is_refused():
     for broken in (RECORDING[:-1], RECORDING[:-4], b""):
         with pytest.raises(data.CorruptDataError, match="empty or cut short"):
-            data.parse_events(broken, name="1.bin")
+            data.event_files.parse_atis(broken, name="1.bin")
     with pytest.raises(data.CorruptDataError, match="outside 34x34"):
-        data.parse_events(_pack([1], [34], [0], [0]))
+        data.event_files.parse_atis(_pack([1], [34], [0], [0]))
 
 
 @pytest.mark.fast
 def test_other_cameras_of_the_format_are_read_with_their_size():
     content = _pack([1, 2], [127, 0], [0, 127], [0, 1])
-    events = data.parse_events(content, height=128, width=128)
+    events = data.event_files.parse_atis(content, height=128, width=128)
     np.testing.assert_array_equal(events, [[1, 127, 0, 0], [2, 0, 127, 1]])
     for size in ({"height": 241}, {"width": 257}, {"height": 0}):
         with pytest.raises(ValueError, match="room for 240 rows and 256 columns"):
-            data.parse_events(content, **size)
+            data.event_files.parse_atis(content, **size)
 
 
 def test_the_layout_of_the_whole_set_is_read_from_zips(tmp_path):
@@ -68,7 +68,7 @@ def test_the_layout_of_the_whole_set_is_read_from_zips(tmp_path):
     dataset = data.load("nmnist", data_dir=tmp_path)
     np.testing.assert_array_equal(dataset.train.labels, [0, 0, 7, 7])
     np.testing.assert_array_equal(dataset.test.labels, [0, 7])
-    np.testing.assert_array_equal(dataset.test.inputs[0], data.parse_events(RECORDING))
+    np.testing.assert_array_equal(dataset.test.inputs[0], data.event_files.parse_atis(RECORDING))
 
 
 def test_the_layout_with_lists_is_read_from_a_folder(tmp_path):
@@ -134,7 +134,7 @@ def test_real_recordings_become_frames_for_the_loader(shared):
 
 def test_a_real_recording_of_the_whole_set_is_read(shared):
     content = shared("data", "event-samples", "sample_nmnist.bin").read_bytes()
-    events = data.parse_events(content, name="sample_nmnist.bin")
+    events = data.event_files.parse_atis(content, name="sample_nmnist.bin")
     assert len(events) == len(content) // 5 == 4325
     assert (np.diff(events[:, 0]) >= 0).all() and 250_000 < events[-1, 0] < 340_000
     assert set(events[:, 3]) == {0, 1} and events[:, 1:3].max() < 34
@@ -145,7 +145,7 @@ def test_real_recordings_of_a_dvs128_are_read(shared):
     with tarfile.open(shared("data", "event-samples", "dvs128-unlabelled-10.tar.xz")) as archive:
         for member in archive:
             content = archive.extractfile(member).read()
-            events = data.parse_events(content, name=member.name, height=128, width=128)
+            events = data.event_files.parse_atis(content, name=member.name, height=128, width=128)
             counts.append(len(events))
             assert len(events) == len(content) // 5
             assert (np.diff(events[:, 0]) >= 0).all() and 1_400_000 < events[-1, 0] < 1_500_000
@@ -155,4 +155,4 @@ def test_real_recordings_of_a_dvs128_are_read(shared):
             assert frames.sum() == len(events)
     assert (len(counts), min(counts), max(counts)) == (10, 63_471, 181_179)
     with pytest.raises(data.CorruptDataError, match="outside 34x34"):
-        data.parse_events(content)
+        data.event_files.parse_atis(content)

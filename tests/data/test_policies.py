@@ -1,4 +1,4 @@
-"""Policies: what each operation does at a strength, how often it comes, and one key per image."""
+"""Augmentation policies: effect and frequency of each operation, one key per image."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import policies
+from snnjax.data import augmentation
 
 
 @functools.cache
@@ -19,16 +19,16 @@ def pixels(count=16):
 
 @functools.partial(jax.jit, static_argnames="count")
 def rand_augment(key, images, probability=0.5, deviation=0.5, *, count=1):
-    """One compilation for all strengths."""
+    """`rand_augment`, compiled once for all strengths."""
     options = {"probability": probability, "deviation": deviation, "count": count}
-    return data.rand_augment(key, images, **options)
+    return data.augmentation.rand_augment(key, images, **options)
 
 
 @functools.cache
 def operate():
-    """Every operation of `rand_augment` at a level, on one image."""
+    """All operations of `rand_augment` at one level, on one image."""
     image = pixels()[0].astype(jnp.float32)
-    each = lambda number, level: policies.operate(  # noqa: E731
+    each = lambda number, level: augmentation.apply_operation(  # noqa: E731
         image, number, level, jnp.float32(1), fill=128.0
     )
     return jax.jit(jax.vmap(each, in_axes=(0, None)))
@@ -37,20 +37,20 @@ def operate():
 @pytest.mark.fast
 def test_at_level_zero_operations_with_a_strength_do_nothing():
     image = pixels()[0].astype(jnp.float32)
-    found = operate()(jnp.arange(len(policies.OPERATIONS)), jnp.float32(0))
+    found = operate()(jnp.arange(len(augmentation.OPERATIONS)), jnp.float32(0))
     same = [bool((x == image).all()) for x in found]
     # Posterizing keeps four bits at most; three have no strength.
-    changed = {name for name, s in zip(policies.OPERATIONS, same, strict=True) if not s}
+    changed = {name for name, s in zip(augmentation.OPERATIONS, same, strict=True) if not s}
     assert changed == {"auto_contrast", "equalize", "invert", "posterize"}
 
 
 def test_every_operation_does_something_and_stays_in_range():
     image = pixels()[0].astype(jnp.float32)
-    found = operate()(jnp.arange(len(policies.OPERATIONS)), jnp.float32(0.9))
-    for name, out in zip(policies.OPERATIONS, np.asarray(found), strict=True):
+    found = operate()(jnp.arange(len(augmentation.OPERATIONS)), jnp.float32(0.9))
+    for name, out in zip(augmentation.OPERATIONS, np.asarray(found), strict=True):
         assert out.min() >= 0 and out.max() <= 255.001, name
         assert (out != image).any(), name
-    assert len({out.tobytes() for out in np.asarray(found)}) == len(policies.OPERATIONS)
+    assert len({out.tobytes() for out in np.asarray(found)}) == len(augmentation.OPERATIONS)
 
 
 def test_images_keep_their_dtype_and_range():
@@ -81,7 +81,7 @@ def test_operations_follow_one_another():
     assert (once != twice).any((1, 2, 3)).mean() > 0.8
 
 
-@pytest.mark.parametrize("run", [rand_augment, jax.jit(data.trivial_augment)])
+@pytest.mark.parametrize("run", [rand_augment, jax.jit(data.augmentation.trivial_augment)])
 def test_an_image_depends_on_key_and_place_only(run):
     key = jax.random.key(5)
     whole = run(key, pixels())
@@ -94,13 +94,13 @@ def test_an_image_depends_on_key_and_place_only(run):
 
 def test_rand_augment_refuses_event_frames():
     with pytest.raises(ValueError, match="event frames take trivial_augment"):
-        data.rand_augment(jax.random.key(0), jnp.zeros((2, 4, 4, 20)))
+        data.augmentation.rand_augment(jax.random.key(0), jnp.zeros((2, 4, 4, 20)))
 
 
 @functools.cache
 def events():
     frames = jnp.asarray(np.random.default_rng(1).integers(1, 9, (41, 37, 4)), jnp.uint8)
-    each = lambda number, level: policies.operate_on_events(  # noqa: E731
+    each = lambda number, level: augmentation.apply_event_operation(  # noqa: E731
         jax.random.key(0), frames, number, level
     )
     return np.asarray(frames), jax.jit(each)
@@ -108,7 +108,7 @@ def events():
 
 def test_each_operation_on_events():
     frames, run = events()
-    numbers = {name: n for n, name in enumerate(policies.EVENT_OPERATIONS)}
+    numbers = {name: n for n, name in enumerate(augmentation.EVENT_OPERATIONS)}
     do = lambda name, level: np.asarray(run(numbers[name], jnp.float32(level)))  # noqa: E731
     np.testing.assert_array_equal(do("identity", 0.7), frames)
     for name in ("shear_x", "translate_x", "translate_y", "rotate"):
@@ -125,7 +125,7 @@ def test_each_operation_on_events():
 
 def test_event_operations_come_equally_often():
     many = jnp.broadcast_to(jnp.asarray(events()[0][:21, :21, :1]), (3000, 21, 21, 1))
-    out = jax.jit(data.trivial_augment)(jax.random.key(2), many)
+    out = jax.jit(data.augmentation.trivial_augment)(jax.random.key(2), many)
     assert out.dtype == many.dtype
     unchanged = float((out == many).all((1, 2, 3)).mean())
     # The identity, and strengths too weak to move any pixel to the next.

@@ -1,4 +1,4 @@
-"""Recordings on disk: read when asked for, one at a time, and wherever a tuple would do."""
+"""Recordings on disk: read on access, one at a time, usable like a tuple."""
 
 import weakref
 
@@ -10,7 +10,7 @@ from snnjax.data.recordings import as_events
 
 
 class Disk:
-    """Counts what is read and how much of it is alive at once."""
+    """Counts reads and recordings alive at the same time."""
 
     def __init__(self):
         self.read, self.alive, self.most = [], 0, 0

@@ -1,8 +1,9 @@
-"""Names, where they are looked for, and what an error tells the user to do."""
+"""Data set names, search order, and the advice in error messages."""
 
 import pytest
 
 from snnjax import data
+from snnjax.data.registry import NAMES
 
 
 def test_an_unknown_name_lists_the_known_ones():
@@ -10,7 +11,7 @@ def test_an_unknown_name_lists_the_known_ones():
         data.load("mnits")
 
 
-@pytest.mark.parametrize("name", [n for n in data.NAMES if n != "digits"])
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "digits"])
 def test_a_missing_set_names_directory_flag_and_variable(name, tmp_path):
     with pytest.raises(data.MissingDataError) as caught:
         data.load(name, data_dir=tmp_path)
@@ -26,7 +27,7 @@ def test_a_set_of_tfds_comes_with_the_exact_command(name, tmp_path):
         data.load(name, data_dir=tmp_path)
     message = str(caught.value)
     assert "pip install 'snnjax[tfds-build]'" in message
-    assert f"data.prepare('{name}', data_dir='{tmp_path}')" in message
+    assert f"data.tfds.prepare('{name}', data_dir='{tmp_path}')" in message
     assert "builds its own sets with TensorFlow" in message and "reading them needs none" in message
 
 

@@ -1,4 +1,4 @@
-"""TFDS without TensorFlow: read array_record, know each set by its content, close the name trap."""
+"""TFDS without TensorFlow: array_record, fingerprints, and the confusion of file names."""
 
 import importlib.util
 import io
@@ -69,8 +69,8 @@ def prepared(tmp_path_factory):
 
 
 def test_an_own_set_is_read_without_tensorflow(prepared):
-    directory = data.prepared_directory(prepared, "tiny_images")
-    dataset = data.from_tfds(directory)
+    directory = data.tfds.prepared_directory(prepared, "tiny_images")
+    dataset = data.tfds.load(directory)
     assert dataset.name == "tiny_images" and dataset.class_names == ("a", "b", "c")
     assert (len(dataset.train), len(dataset.test)) == (10, 3)
     assert dataset.train.inputs.dtype == np.uint8 and dataset.input_shape == (8, 8, 1)
@@ -82,25 +82,25 @@ def test_an_own_set_is_read_without_tensorflow(prepared):
 
 
 def test_a_source_stays_on_disk(prepared):
-    source = data.tfds_source(data.prepared_directory(prepared, "tiny_images"), "test")
+    source = data.tfds.open_split(data.tfds.prepared_directory(prepared, "tiny_images"), "test")
     assert len(source) == 3
     assert source[0]["image"].shape == (8, 8, 1)
 
 
 def test_the_newest_version_is_taken(tmp_path):
-    assert data.prepared_directory(tmp_path, "x") is None
+    assert data.tfds.prepared_directory(tmp_path, "x") is None
     for version in ("1.9.0", "1.10.0", "1.2.0.incompleteABC"):
         (tmp_path / "x" / version).mkdir(parents=True)
         (tmp_path / "x" / version / "dataset_info.json").write_text("{}")
-    assert data.prepared_directory(tmp_path, "x").name == "1.10.0"
+    assert data.tfds.prepared_directory(tmp_path, "x").name == "1.10.0"
 
 
 def test_formats_that_need_tensorflow_are_refused(tmp_path):
     with pytest.raises(data.MissingDataError, match="dataset_info.json"):
-        data.from_tfds(tmp_path)
+        data.tfds.load(tmp_path)
     (tmp_path / "dataset_info.json").write_text(json.dumps({"fileFormat": "tfrecord"}))
     with pytest.raises(ValueError, match="only TensorFlow reads.*array_record"):
-        data.from_tfds(tmp_path)
+        data.tfds.load(tmp_path)
 
 
 def test_a_prepared_set_is_the_first_door_and_must_be_the_published_one(tmp_path):
@@ -152,7 +152,9 @@ def test_each_set_is_prepared_with_a_download_directory_of_its_own(tmp_path, mon
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
     monkeypatch.setattr(tfds, "builder", builder)
     for name in ("mnist", "fashion_mnist"):
-        assert data.prepare(name, data_dir=tmp_path, raw_dir=tmp_path / "raw").parent.name == name
+        assert (
+            data.tfds.prepare(name, data_dir=tmp_path, raw_dir=tmp_path / "raw").parent.name == name
+        )
     assert calls["mnist"][0] != calls["fashion_mnist"][0]
     assert {c[2] for c in calls.values()} == {"array_record"}
     assert calls["mnist"][1] == tmp_path / "raw"
@@ -161,9 +163,9 @@ def test_each_set_is_prepared_with_a_download_directory_of_its_own(tmp_path, mon
 def test_preparing_without_tensorflow_names_the_extra(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"pip install 'snnjax\[tfds-build\]'.*reading"):
-        data.prepare("mnist")
+        data.tfds.prepare("mnist")
     with pytest.raises(ValueError, match="mnist, fashion_mnist, cifar10, cifar100"):
-        data.prepare("imagenet2012")
+        data.tfds.prepare("imagenet2012")
 
 
 def test_a_source_of_tfds_feeds_the_grain_loader(tmp_path):

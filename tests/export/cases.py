@@ -1,4 +1,4 @@
-"""What the tests of this room share: a tiny network with everything in it, as a source."""
+"""Shared by the export tests: a tiny network with every kind of layer, as a source."""
 
 import functools
 import json
@@ -33,17 +33,17 @@ def network(*, seed=0, **options):
 
 
 def dyadic(tree, *, bits=4):
-    """Every array on a coarse grid: sums of products of such numbers are exact in any order."""
+    """Rounds every array to a coarse grid, on which sums of products are exact in any order."""
     return jax.tree.map(lambda x: jnp.round(x * 2**bits) / 2**bits, tree)
 
 
 def encode(inputs):
-    """Stored bytes to frames on the grid."""
+    """Encodes stored bytes as frames on the grid."""
     return encoding.direct(inputs.astype(jnp.float32) / 16, timesteps=T)
 
 
 def statistics(net):
-    """Running statistics that some training might have left: of a norm that divides by 1."""
+    """Plausible running statistics after training, of a norm that divides by 1."""
     rest = net.initial_state(1).statistics
     return jax.tree.map(lambda x: x + 0.25 * jnp.arange(len(x)).astype(x.dtype), rest)
 
@@ -64,7 +64,7 @@ def source(net=None, **options):
 
 
 def inputs(batch, *, seed=1):
-    """Examples as a data set would store them."""
+    """Examples as stored by a data set."""
     return np.random.default_rng(seed).integers(0, 32, (batch, *SHAPE)).astype(np.uint8)
 
 
@@ -79,7 +79,7 @@ def frames_of(given):
 
 
 def answer(source, given):
-    """The network's own logits, as evaluation computes them."""
+    """Logits of the network itself, as in evaluation."""
 
     @jax.jit
     def run(net, statistics, given):
@@ -91,7 +91,7 @@ def answer(source, given):
 
 
 def stream(artifact, given):
-    """The readout of a streaming artifact's outputs over all frames."""
+    """Readout of a streaming artifact's outputs over all frames."""
     state, outputs = artifact.initial_state(len(given)), []
     for frame in frames_of(given):
         state, one = artifact(state, frame)
@@ -100,7 +100,7 @@ def stream(artifact, given):
 
 
 def edit_manifest(folder, change):
-    """Changes the manifest by a function of its fields."""
+    """Applies a function to the fields of the manifest."""
     path = folder / "manifest.json"
     fields = json.loads(path.read_text())
     change(fields)
@@ -108,7 +108,7 @@ def edit_manifest(folder, change):
 
 
 class Planted:
-    """A pickle of it writes a file when it is loaded."""
+    """Object whose pickle writes a file when it is loaded."""
 
     def __init__(self, trace):
         self.trace = str(trace)
@@ -118,6 +118,6 @@ class Planted:
 
 
 def replace_file(folder, name, data):
-    """Puts other bytes in place of a file, and their digest into the manifest."""
+    """Replaces the bytes of a file and its digest in the manifest."""
     (folder / name).write_bytes(bytes(data))
     edit_manifest(folder, lambda fields: fields["files"].update({name: digest(bytes(data))}))

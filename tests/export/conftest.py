@@ -25,5 +25,5 @@ def streaming(tmp_path_factory, source):
 
 @pytest.fixture
 def copy(tmp_path, window):
-    """A window to be damaged."""
+    """Copy of a window artifact for damaging."""
     return shutil.copytree(window, tmp_path / "copy")

@@ -1,4 +1,4 @@
-"""Loading and calling an artifact, with nothing of the training code at hand."""
+"""Loading and calling an artifact without the training code."""
 
 import os
 import shutil
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from snnjax import export, readout
+from snnjax.export.artifact import WindowArtifact
+from snnjax.export.errors import PlatformError
 from tests.export import cases
 
 ALONE = """
@@ -65,7 +67,7 @@ def test_it_runs_where_nothing_of_the_training_code_can_be_imported(
 
 def test_one_artifact_takes_batches_of_any_size(source, window):
     artifact = export.load(window)
-    assert isinstance(artifact, export.WindowArtifact)
+    assert isinstance(artifact, WindowArtifact)
     for batch in (1, 2, 6):
         given = cases.inputs(batch, seed=batch)
         np.testing.assert_array_equal(artifact(given), cases.answer(source, given))
@@ -123,7 +125,7 @@ def test_a_state_of_another_batch_or_network_is_refused(streaming):
 
 
 def test_weights_can_be_replaced(tmp_path, source, window):
-    """By those of another training of the same network, from any tool that writes the format."""
+    """Weights of another training of the same network, from any tool that writes safetensors."""
     other = cases.source(cases.network(seed=9), statistics=source.statistics)
     parts = {"statistics": other.statistics}
     net = export.save_weights(tmp_path / "net", other.network)
@@ -142,13 +144,13 @@ def test_weights_can_be_replaced(tmp_path, source, window):
 @pytest.mark.fast
 def test_an_artifact_for_other_machines_names_both_ways_out(tmp_path, source):
     path = export.save(tmp_path / "a", source, platforms=("cuda", "tpu"))
-    with pytest.raises(export.PlatformError, match="runs on cuda,tpu and this process computes on"):
+    with pytest.raises(PlatformError, match="runs on cuda,tpu and this process computes on"):
         export.load(path)
 
 
 @pytest.mark.fast
 def test_a_program_that_is_not_what_the_manifest_says(copy, streaming):
-    """Each file is whole, and they are of two artifacts."""
+    """Every file is intact, but they belong to two artifacts."""
     shutil.copy(streaming / "program.jax_export", copy)
     cases.replace_file(copy, "program.jax_export", (copy / "program.jax_export").read_bytes())
     with pytest.raises(export.ArtifactError, match="is none of kind window"):

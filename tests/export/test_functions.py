@@ -1,4 +1,4 @@
-"""A network as functions: a window is evaluation, streaming is the window cut into frames."""
+"""A network as functions: a window equals evaluation, streaming equals the window by frames."""
 
 import dataclasses
 import functools
@@ -15,7 +15,7 @@ from tests.export import cases
 
 
 def test_the_weights_are_all_that_an_answer_depends_on(source):
-    named = functions.weights_of(source)
+    named = functions.named_weights(source)
     leaves = jax.tree.leaves((source.network, source.statistics))
     assert len(named) == len(leaves) and sum(x.size for x in named.values()) == sum(
         x.size for x in leaves
@@ -24,7 +24,7 @@ def test_the_weights_are_all_that_an_answer_depends_on(source):
 
 
 def test_frames_have_a_shape_before_anything_is_computed(source):
-    frames = functions.frame_of(source)
+    frames = functions.frame_shape(source)
     assert frames.shape == (cases.T, *cases.SHAPE) and frames.dtype == jnp.float32
 
 
@@ -35,7 +35,7 @@ def test_a_window_is_evaluation_bit_for_bit(source, window, batch):
 
 
 def test_the_running_statistics_take_part(source, window):
-    """Else a network exported at its fresh statistics would pass the test above."""
+    """Guards the test above: a network exported with initial statistics would pass it."""
     fresh = source.network.initial_state(1).statistics
     other = cases.source(source.network, statistics=fresh)
     given = cases.examples(5)
@@ -44,7 +44,7 @@ def test_the_running_statistics_take_part(source, window):
 
 @pytest.fixture(scope="module")
 def exact(tmp_path_factory):
-    """A source whose every sum is exact in float32, in any order, and its streaming artifact."""
+    """Source whose sums are exact in float32 in any order, and its streaming artifact."""
     net = cases.dyadic(cases.network(seed=2, decay=0.5))
     # A norm that divides by a power of two; without its epsilon no product is rounded.
     norm = nn.BatchNorm(6, epsilon=0.0)
@@ -57,7 +57,7 @@ def exact(tmp_path_factory):
 
 
 def test_streaming_is_the_window_bit_for_bit_where_sums_are_exact(exact):
-    """So what else may differ is the order in which XLA adds."""
+    """Only the order of summation may differ."""
     source, artifact = exact
     given = cases.examples(5)
     window = cases.answer(source, given)
@@ -74,7 +74,7 @@ def test_streaming_is_the_window_to_rounding(source, streaming):
 
 
 def test_the_state_is_carried(exact):
-    """A second pass over the frames, from where the first one ended, is not the first one."""
+    """A second pass over the frames, from the final state of the first, differs from it."""
     _, artifact = exact
     frame = cases.frames_of(cases.examples(2))[0]
     rest = artifact.initial_state(2)
@@ -126,7 +126,7 @@ def test_a_layer_that_needs_its_window_is_refused_with_the_reason(tmp_path):
 
 
 class Image(nnx.Module):
-    """Takes one frame for an image and gives an output for each of so many columns."""
+    """Layer that treats a frame as an image and has one output per column."""
 
     def __init__(self, columns):
         self.columns = columns
@@ -148,7 +148,7 @@ def test_a_frame_that_would_be_taken_for_an_image_is_refused(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("heads", ["deep", "plain"])
 def test_columns_that_are_different_at_each_timestep_are_refused(tmp_path, heads):
-    """A column per timestep: no frame by itself is a step of it."""
+    """One column per timestep: a single frame is not a step."""
     make = lambda: models.t_revsnn(  # noqa: E731
         channels=(3, 4, 4, 4), classes=cases.K, columns=cases.T, input_shape=(8, 8, 1),
         stem=((3, 1),), kernel=3, heads=heads, rngs=nnx.Rngs(0),

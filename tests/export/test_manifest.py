@@ -1,4 +1,4 @@
-"""The manifest: every field is looked at before it is used, and digests find any change."""
+"""The manifest: validation of every field, and digests that detect any change."""
 
 import json
 

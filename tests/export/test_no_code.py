@@ -1,4 +1,4 @@
-"""Loading runs nothing: no unpickling anywhere, and a planted pickle stays what it is, bytes."""
+"""Loading runs no code: no unpickling, and a planted pickle remains bytes."""
 
 import ast
 import pathlib
@@ -18,7 +18,7 @@ CALLS = {"eval", "exec", "compile", "__import__"}
 
 
 def found(tree):
-    """What in a module could turn bytes into code or into any object."""
+    """Names in a module that could turn bytes into code or arbitrary objects."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (a.name for a in node.names if a.name.split(".")[0] in LOADERS)
@@ -45,7 +45,7 @@ def test_it_would_be_found(text):
 
 @pytest.fixture
 def planted(tmp_path):
-    """Bytes of a pickle, and the file that loading it would write."""
+    """Bytes of a pickle, and the file that unpickling would write."""
     trace = tmp_path / "trace"
     data = pickle.dumps(cases.Planted(trace))
     pickle.loads(data).close()

@@ -1,4 +1,4 @@
-"""The page about deploying: its code runs, top to bottom."""
+"""The documentation page on export: its code runs."""
 
 from tests.test_docs import ROOT, blocks
 

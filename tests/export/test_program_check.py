@@ -1,4 +1,4 @@
-"""What a program may do: programs that call out are refused before anything of them runs."""
+"""Program check: programs that call out of XLA are refused before they run."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 from jax import export as jax_export
 
 from snnjax import export
-from snnjax.export.program_check import refuse_more_than_arithmetic
+from snnjax.export.program_check import check_program
 from tests.export import cases
 
 FLOATS = jax.ShapeDtypeStruct((4,), jnp.float32)
@@ -24,13 +24,13 @@ CALLBACK = "xla_ffi_python_cpu_callback"
 
 
 def calling(target):
-    """JAX does not export its callbacks; whoever means harm names their target."""
+    """Program with a custom call: JAX refuses to export callbacks, an attacker names the target."""
     function = lambda x: jax.ffi.ffi_call(target, FLOATS)(x, index=np.uint64(0))  # noqa: E731
     return exported(function, targets=[target])
 
 
 class Program:
-    """Text in place of a program that JAX would not print."""
+    """Fake program with a text that JAX would not print."""
 
     def __init__(self, text, effects=()):
         self.text, self.ordered_effects, self.unordered_effects = text, effects, ()
@@ -51,14 +51,14 @@ class Program:
 )
 @pytest.mark.parametrize("symbolic", [False, True])
 def test_what_networks_are_made_of_may_pass(function, symbolic):
-    refuse_more_than_arithmetic(exported(function, symbolic=symbolic), "this")
+    check_program(exported(function, symbolic=symbolic), "this")
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("target", [CALLBACK, "lapack_spotrf_ffi", "tf.call_tf_function", "x"])
 def test_a_call_of_anything_else_is_refused(target):
     with pytest.raises(export.ArtifactError, match=f"this is refused: .*{target}"):
-        refuse_more_than_arithmetic(calling(target), "this")
+        check_program(calling(target), "this")
 
 
 @pytest.mark.fast
@@ -74,18 +74,18 @@ def test_a_call_of_anything_else_is_refused(target):
 )
 def test_every_way_of_printing_it_is_read(text, named):
     with pytest.raises(export.ArtifactError, match=named):
-        refuse_more_than_arithmetic(Program(text), "this")
+        check_program(Program(text), "this")
 
 
 @pytest.mark.fast
 def test_effects_are_refused():
-    refuse_more_than_arithmetic(Program(""), "this")
+    check_program(Program(""), "this")
     with pytest.raises(export.ArtifactError, match=r"\(effects\)"):
-        refuse_more_than_arithmetic(Program("", effects=("a print",)), "this")
+        check_program(Program("", effects=("a print",)), "this")
 
 
 def test_an_artifact_with_such_a_program_is_refused_on_loading(copy):
-    """Its digests fit: who changes a file changes the manifest too."""
+    """The digests fit: an attacker changes the manifest too."""
     cases.replace_file(copy, "program.jax_export", calling(CALLBACK).serialize())
     with pytest.raises(export.ArtifactError, match="does more than arithmetic .*callback"):
         export.load(copy)

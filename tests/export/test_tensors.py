@@ -1,4 +1,4 @@
-"""Bytes of safetensors: every type the format knows, bit for bit, and what is refused."""
+"""safetensors: every supported dtype bit for bit, and errors."""
 
 import pathlib
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax.export import ArtifactError
-from snnjax.export.tensors import pack, read_bytes, refuse_difference, unpack
+from snnjax.export.tensors import check_match, pack, read_bytes, unpack
 
 pytestmark = pytest.mark.fast
 HERE = pathlib.Path("here")
@@ -61,13 +61,13 @@ def test_a_file_that_is_not_there(tmp_path):
 def test_differences_are_named():
     shape = lambda *s, dtype="float32": jax.ShapeDtypeStruct(s, dtype)  # noqa: E731
     same = {"a": shape(2), "b": shape(3, 4)}
-    refuse_difference(same, dict(reversed(same.items())), "they differ")
+    check_match(same, dict(reversed(same.items())), "they differ")
     other = {"a": shape(2, dtype="bfloat16"), "c": shape()}
     with pytest.raises(ArtifactError) as error:
-        refuse_difference(same, other, "they differ")
+        check_match(same, other, "they differ")
     for text in ("they differ: a is float32[2] there and bfloat16[2] here", "c is absent there",
                  "b is float32[3, 4] there and absent here"):  # fmt: skip
         assert text in str(error.value)
     many = {f"x{i}": shape() for i in range(9)}
     with pytest.raises(ArtifactError, match="and 5 more"):
-        refuse_difference(many, {}, "they differ")
+        check_match(many, {}, "they differ")

@@ -1,4 +1,4 @@
-"""Weights by name: one name for an array wherever it comes from, and the same bits back."""
+"""Weights by name: equal names from every tree, and bit-equal round trips."""
 
 import jax
 import jax.numpy as jnp

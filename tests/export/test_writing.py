@@ -1,4 +1,4 @@
-"""Writing: the folder is there as a whole or not at all, and says nothing of who wrote it."""
+"""Writing: atomic, reproducible, and free of machine paths."""
 
 import json
 import pathlib
@@ -6,6 +6,7 @@ import pathlib
 import pytest
 
 from snnjax import export
+from snnjax.export.writing import describe
 from tests.export import cases
 
 pytestmark = pytest.mark.fast
@@ -69,6 +70,6 @@ def test_platforms_are_those_of_jax(tmp_path, source, platforms):
 
 
 def test_a_function_is_described_by_its_text():
-    told = export.describe(cases.encode)
+    told = describe(cases.encode)
     assert told["name"] == "encode" and told["source"].startswith("def encode(inputs):")
-    assert json.dumps(export.describe(object()))
+    assert json.dumps(describe(object()))

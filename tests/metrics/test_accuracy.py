@@ -1,4 +1,4 @@
-"""Laws of the accuracies: counts agree with each other and with NumPy, padding does not count."""
+"""Laws of the accuracies: agreement with each other and with NumPy; padding has no effect."""
 
 import functools
 

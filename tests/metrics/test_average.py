@@ -1,4 +1,4 @@
-"""The average over a batch in which some examples are padding."""
+"""Weighted average over a padded batch."""
 
 import jax.numpy as jnp
 import pytest

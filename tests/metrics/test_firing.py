@@ -1,4 +1,4 @@
-"""Laws of the firing rates: per neuron, timestep and example, whatever else is tapped."""
+"""Laws of the firing rates: per neuron, timestep and example, independent of other taps."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Synaptic operations: the published definition, done literally, gives the same counts."""
+"""Synaptic operations: agreement with the published definition, implemented literally."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def binary(array):
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 def test_counts_are_those_of_the_layer_run_on_ones(name):
-    """Binarise inputs and weights, leave out the bias, run the layer, sum what comes out."""
+    """Reference: binarise inputs and weights, run the layer without bias, sum the outputs."""
     shape, window, options = GEOMETRIES[name]
     inputs, kernel = sparse(0, (3, 2, *shape)), sparse(1, window)
     folded = inputs.reshape(-1, *shape)
@@ -54,7 +54,9 @@ def test_counts_are_those_of_the_layer_run_on_ones(name):
 def test_the_documented_example_of_neurobench():
     """W x with one row per output there, so its transpose here: effective 4, dense 9."""
     weights = jnp.array([[1.3, 0, -3.2], [0, 1.2, -5.1], [-1.1, 2.7, 0]]).T
-    found = metrics.synaptic_operations(jnp.array([0, 1.3, -1.0]).reshape(1, 1, 3), weights)
+    found = metrics.operations.synaptic_operations(
+        jnp.array([0, 1.3, -1.0]).reshape(1, 1, 3), weights
+    )
     assert (int(found.effective[0, 0]), int(found.dense[0, 0])) == (4, 9)
     assert not found.ternary[0, 0]
 
@@ -68,7 +70,7 @@ def test_zero_padding_is_excluded_even_from_dense():
 
 def test_all_to_all_counts_every_place():
     tokens, weights = sparse(2, (2, 3, 5, 4)), sparse(3, (4, 6))
-    found = metrics.synaptic_operations(tokens, weights)
+    found = metrics.operations.synaptic_operations(tokens, weights)
     expected = jnp.einsum("tbnc,cd->tb", binary(tokens), binary(weights))
     np.testing.assert_array_equal(found.effective, expected)
     np.testing.assert_array_equal(found.dense, 5 * 4 * 6)
@@ -77,26 +79,28 @@ def test_all_to_all_counts_every_place():
 
 def test_what_inputs_are_is_told_per_timestep_and_example():
     inputs = jnp.array([[[0, 1, 0], [0, -1, 1]], [[0, 0, 0], [1, 1, 2.0]]])
-    found = metrics.synaptic_operations(inputs, jnp.ones((3, 2)))
+    found = metrics.operations.synaptic_operations(inputs, jnp.ones((3, 2)))
     np.testing.assert_array_equal(found.binary, [[True, False], [True, False]])
     # Zeros of a float input count as spikes: a trap of the definition.
     np.testing.assert_array_equal(found.ternary, [[True, True], [True, False]])
-    nan = metrics.synaptic_operations(inputs.at[0, 0, 0].set(jnp.nan), jnp.ones((3, 2)))
+    nan = metrics.operations.synaptic_operations(inputs.at[0, 0, 0].set(jnp.nan), jnp.ones((3, 2)))
     assert not nan.binary[0, 0] and not nan.ternary[0, 0]
 
 
 def test_checksums_tell_values_and_places_apart():
-    """A spike that moves by any power of two, a sign, a permutation; 0 and -0 are one value."""
+    """The checksum detects moved spikes, signs and permutations; 0 and -0 are equal."""
     size = 2048
     rows = [np.zeros(size), np.ones(size), -np.ones(size), np.arange(size), np.arange(size)[::-1]]
     rows += [np.eye(1, size, place)[0] for place in (0, 1, 256, 512, 1024, 2047)]
     inputs = jnp.asarray(np.stack(rows), jnp.float32)[:, None]
-    sums = np.ravel(metrics.synaptic_operations(inputs, jnp.ones((size, 1))).checksum)
+    sums = np.ravel(metrics.operations.synaptic_operations(inputs, jnp.ones((size, 1))).checksum)
     assert len(set(sums.tolist())) == len(rows)
-    again = metrics.synaptic_operations(inputs * -1.0 * -1.0, jnp.ones((size, 1))).checksum
+    again = metrics.operations.synaptic_operations(
+        inputs * -1.0 * -1.0, jnp.ones((size, 1))
+    ).checksum
     np.testing.assert_array_equal(np.ravel(again), sums)
     zeros = jnp.array([0.0, -0.0]).reshape(2, 1, 1)
-    minus = np.ravel(metrics.synaptic_operations(zeros, jnp.ones((1, 1))).checksum)
+    minus = np.ravel(metrics.operations.synaptic_operations(zeros, jnp.ones((1, 1))).checksum)
     assert minus[0] == minus[1]
 
 
@@ -104,7 +108,7 @@ def test_counts_beyond_float32_are_exact():
     """2^24 + 1 active inputs of one weight each: the next float32 is 2^24 + 2."""
     size = 2**24 + 1
     shape = jax.ShapeDtypeStruct((1, 1, size, 1), jnp.float32)
-    count = lambda x: metrics.synaptic_operations(x, jnp.ones((1, 1))).effective  # noqa: E731
+    count = lambda x: metrics.operations.synaptic_operations(x, jnp.ones((1, 1))).effective  # noqa: E731
     assert jax.eval_shape(count, shape).dtype == jnp.uint32
     assert int(jax.jit(lambda: count(jnp.ones((1, 1, size, 1))))()[0, 0]) == size
 
@@ -112,7 +116,7 @@ def test_counts_beyond_float32_are_exact():
 def test_more_than_can_be_counted_names_the_cure():
     shapes = [jax.ShapeDtypeStruct(s, jnp.float32) for s in ((1, 1, 2**12, 2**10), (2**10, 2**10))]
     with pytest.raises(ValueError, match="smaller frames"):
-        jax.eval_shape(metrics.synaptic_operations, *shapes)
+        jax.eval_shape(metrics.operations.synaptic_operations, *shapes)
 
 
 def test_dense_operations_by_hand():

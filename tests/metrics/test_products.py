@@ -1,4 +1,4 @@
-"""Products of attention, counted one by one in NumPy."""
+"""Attention products: agreement with a NumPy loop."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from snnjax import metrics
 
 
 def one_by_one(q, k, v):
-    """Products whose factors are both not zero, of one head: `[N, d]` each."""
+    """Counts products of two nonzero factors, for one head with arrays `[N, d]`."""
     tokens, size = q.shape
     inner, left = (k.T @ v, q) if size <= tokens else (q @ k.T, None)
     first = sum(
@@ -33,24 +33,26 @@ def one_by_one(q, k, v):
 def test_attention_products_are_those_one_by_one(tokens, size):
     drawn = np.random.default_rng(tokens).random((3, 2, 2, tokens, 2, size)) < 0.5
     q, k, v = drawn.astype(np.float32)
-    found = jax.jit(metrics.attention_products)(q, k, v)
+    found = jax.jit(metrics.operations.attention_products)(q, k, v)
     for t, b in np.ndindex(2, 2):
         heads = [[np.asarray(a[t, b, :, h]) for a in (q, k, v)] for h in range(2)]
         assert int(found.effective[t, b]) == sum(one_by_one(*head) for head in heads)
     assert np.all(np.asarray(found.dense) == 2 * 2 * tokens * size * min(tokens, size))
     assert found.binary.all()
     assert np.all(np.asarray(found.effective) < np.asarray(found.dense))
-    full = jax.jit(metrics.attention_products)(*[np.ones_like(q)] * 3)
+    full = jax.jit(metrics.operations.attention_products)(*[np.ones_like(q)] * 3)
     np.testing.assert_array_equal(full.effective, full.dense)
 
 
 def test_real_factors_are_multiplications():
     q = jnp.ones((1, 2, 4, 1, 2)).at[0, 1, 0, 0, 0].set(0.5)
-    np.testing.assert_array_equal(metrics.attention_products(q, q, q).binary, [[True, False]])
+    np.testing.assert_array_equal(
+        metrics.operations.attention_products(q, q, q).binary, [[True, False]]
+    )
 
 
 def test_multiplications_do_not_depend_on_values():
-    found = metrics.multiplications(7, (1, 3))
+    found = metrics.operations.multiplications(7, (1, 3))
     np.testing.assert_array_equal(found.effective, [[7, 7, 7]])
     np.testing.assert_array_equal(found.dense, found.effective)
     assert not found.binary.any()

@@ -1,4 +1,4 @@
-"""Sparsities and membrane updates by their published definitions."""
+"""Sparsities and membrane updates: agreement with their published definitions."""
 
 import jax
 import jax.numpy as jnp
@@ -35,10 +35,10 @@ def test_it_is_one_minus_nasfr():
 
 def test_the_first_step_updates_all_membranes():
     membrane = jnp.array([[[0.0, 0.5]], [[0.0, 0.5]], [[0.0, 0.25]]])  # [T=3, B=1, N=2]
-    np.testing.assert_array_equal(metrics.membrane_updates(membrane), [3])
-    np.testing.assert_array_equal(metrics.membrane_updates(membrane[:1]), [2])
+    np.testing.assert_array_equal(metrics.operations.membrane_updates(membrane), [3])
+    np.testing.assert_array_equal(metrics.operations.membrane_updates(membrane[:1]), [2])
     both = jnp.concatenate([membrane, jnp.arange(6.0).reshape(3, 1, 2)], axis=1)
-    np.testing.assert_array_equal(metrics.membrane_updates(both), [3, 6])
+    np.testing.assert_array_equal(metrics.operations.membrane_updates(both), [3, 6])
 
 
 @pytest.mark.parametrize(
@@ -46,12 +46,12 @@ def test_the_first_step_updates_all_membranes():
     [("leaky", 4, 4), ("synaptic", 6, 8), ("lapicque", 11, 11), ("alpha", 18, 24)],
 )
 def test_neuron_operations_per_update(model, subtract, zero):
-    assert metrics.neuron_operations(10, model=model) == 10 * subtract
-    assert metrics.neuron_operations(10, model=model, reset="zero") == 10 * zero
+    assert metrics.operations.neuron_operations(10, model=model) == 10 * subtract
+    assert metrics.operations.neuron_operations(10, model=model, reset="zero") == 10 * zero
 
 
 def test_neurons_without_a_definition_are_refused():
     with pytest.raises(ValueError, match="leave them out"):
-        metrics.neuron_operations(1, model="izhikevich")
+        metrics.operations.neuron_operations(1, model="izhikevich")
     with pytest.raises(ValueError, match="leave them out"):
-        metrics.neuron_operations(1, reset="soft")
+        metrics.operations.neuron_operations(1, reset="soft")

@@ -83,7 +83,7 @@ class Twice(nnx.Module):
         return 2 * inputs
 
     def operations(self, inputs):
-        return metrics.synaptic_operations(inputs, jnp.eye(3))._replace(
+        return metrics.operations.synaptic_operations(inputs, jnp.eye(3))._replace(
             dense=jnp.full(inputs.shape[:2], 3)
         )
 

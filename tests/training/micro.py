@@ -36,7 +36,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     if key is not None:
-        inputs = data.random_crop(key, inputs, padding=1)
+        inputs = data.augmentation.random_crop(key, inputs, padding=1)
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 
 

@@ -80,7 +80,7 @@ def _clips_experiment(clips, eval_batch=5):
         split = data.Split(tuple(recordings), labels)
         parts = data.clips(split, count=3, duration=100)
         whole = data.Dataset("clips", split, parts, 2, ("a", "b"), (1, 2, 2), 1.0, "made up")
-        return data.transformed(whole, to_frames)
+        return data.map_inputs(whole, to_frames)
 
     def to_frames(events, rng):
         if rng is not None:

@@ -1,4 +1,4 @@
-"""Inputs made on request: repeatable from the seed and the step, other ones each epoch."""
+"""Lazy inputs: reproducible from seed and step, different in each epoch."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def _frames(events, rng):
 
 
 def _loader(seed=0, **options):
-    dataset = data.transformed(_dataset(), _frames)
+    dataset = data.map_inputs(_dataset(), _frames)
     return data.Loader(dataset.train, batch_size=2, seed=seed, **options)
 
 
@@ -43,7 +43,7 @@ def test_a_data_set_tells_the_shape_and_reads_nothing_else():
         read.append(len(events))
         return _frames(events, rng)
 
-    dataset = data.transformed(_dataset(), transform, scale=0.5)
+    dataset = data.map_inputs(_dataset(), transform, scale=0.5)
     assert dataset.input_shape == (1, 8, 2) and dataset.scale == 0.5 and len(read) == 1
     assert len(dataset.train.take(np.array([4, 1]))) == 2 and len(read) == 1
 
@@ -71,7 +71,7 @@ def test_an_example_is_another_one_in_each_epoch_and_the_same_wherever_it_stands
 
 
 def test_evaluation_draws_nothing():
-    split = data.transformed(_dataset(), _frames).test
+    split = data.map_inputs(_dataset(), _frames).test
     (first, second) = data.evaluation_batches(split, batch_size=2)
     expected = [_frames(_recording(i), None) for i in range(3)]
     np.testing.assert_array_equal(first.inputs, expected[:2])
@@ -81,11 +81,11 @@ def test_evaluation_draws_nothing():
 
 
 def test_unequal_shapes_and_empty_splits_are_named():
-    dataset = data.transformed(_dataset(), lambda events, rng: events[: 1 + events[0, 1]])
+    dataset = data.map_inputs(_dataset(), lambda events, rng: events[: 1 + events[0, 1]])
     with pytest.raises(ValueError, match="one shape"):
         data.Loader(dataset.train, batch_size=4).batch(0)
     with pytest.raises(ValueError, match="empty"):
-        data.transformed(_dataset(train=0), _frames)
+        data.map_inputs(_dataset(train=0), _frames)
 
 
 def test_clips_follow_their_recording():
@@ -98,5 +98,5 @@ def test_clips_follow_their_recording():
     # They go the way of all recordings: frames at once, or batch by batch.
     dataset = dataclasses.replace(_dataset(), test=split)
     cut = lambda events, rng=None: _frames(events, None)  # noqa: E731
-    at_once, on_request = data.dense(dataset, cut).test, data.transformed(dataset, cut).test
+    at_once, on_request = data.dense(dataset, cut).test, data.map_inputs(dataset, cut).test
     np.testing.assert_array_equal(at_once.inputs, on_request.inputs.batch(np.arange(12)))

@@ -1,4 +1,4 @@
-"""Receptive fields: every neuron in its place, strong weights dark."""
+"""Receptive fields: positions of neurons, and scale of grey."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ def pixels(figure):
 
 
 def test_neurons_are_laid_out_row_by_row():
-    image = pixels(viz.receptive_fields(WEIGHTS, (3, 4), title="mine"))
+    image = pixels(viz.plasticity.receptive_fields(WEIGHTS, (3, 4), title="mine"))
     assert image.shape == (3 * 4 - 1, 3 * 5 - 1)  # three rows of three, gaps between them
     for j in range(7):
         top, left = 4 * (j // 3), 5 * (j % 3)
@@ -24,16 +24,16 @@ def test_neurons_are_laid_out_row_by_row():
 
 
 def test_many_neurons_are_spread():
-    figure = viz.receptive_fields(np.ones((4, 50)), (2, 2), most=9)
+    figure = viz.plasticity.receptive_fields(np.ones((4, 50)), (2, 2), limit=9)
     assert pixels(figure).shape == (8, 8)
     texts = [t.get_text() for t in figure.axes[0].texts]
     assert any("9 of 50 neurons shown" in text for text in texts)
 
 
 def test_all_zeros_can_be_drawn():
-    assert np.nanmax(pixels(viz.receptive_fields(np.zeros((4, 2)), (2, 2)))) == 0
+    assert np.nanmax(pixels(viz.plasticity.receptive_fields(np.zeros((4, 2)), (2, 2)))) == 0
 
 
 def test_a_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"weights must be \[6, N\]"):
-        viz.receptive_fields(WEIGHTS, (2, 3))
+        viz.plasticity.receptive_fields(WEIGHTS, (2, 3))
