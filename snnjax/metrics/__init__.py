@@ -13,8 +13,14 @@
 To average over several batches, weigh each by the sum of its weights.
 """
 
-from snnjax.metrics.accuracy import accuracy, clip_accuracy, confusion_matrix, correct, top_k_accuracy
 from snnjax.metrics import operations
+from snnjax.metrics.accuracy import (
+    accuracy,
+    clip_accuracy,
+    confusion_matrix,
+    correct,
+    top_k_accuracy,
+)
 from snnjax.metrics.firing import firing_rates, nasfr
 from snnjax.metrics.sparsity import activation_sparsity, connection_sparsity
 

@@ -48,7 +48,7 @@ def correct(logits: Array, labels: Array) -> Array:
         TypeError: If `logits` are not floating point, or `labels` not integers.
         ValueError: If the shapes do not fit.
     """
-    logits, labels = _checked(logits, labels)
+    logits, labels = _validate(logits, labels)
     return (_rank(logits, labels) < 1).astype(jnp.float32)
 
 

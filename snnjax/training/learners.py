@@ -212,7 +212,9 @@ class PlasticityLearner:
                 train = compiled(unsupervised.train_step, feed(loader, 0, mesh), donate=True)
         seconds = time.perf_counter() - start
         chosen = dataset.train.take(np.arange(min(experiment.assign, len(dataset.train))))
-        assigning = data.evaluation_loader(chosen, batch_size=len(batch.labels))
+        assigning = data.Loader(
+            chosen, batch_size=len(batch.labels), shuffle=False, drop_last=False
+        )
 
         def settle(state: TrainState) -> TrainState:
             numbers = range(assigning.steps_per_epoch)

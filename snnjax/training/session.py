@@ -153,4 +153,6 @@ def _evaluation_loader(
     """
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
     unit = batch_shares(mesh) * task.evaluation_unit
-    return data.evaluation_loader(dataset.test, batch_size=max(size - size % unit, unit))
+    return data.Loader(
+        dataset.test, batch_size=max(size - size % unit, unit), shuffle=False, drop_last=False
+    )

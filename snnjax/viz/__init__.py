@@ -12,9 +12,6 @@ from snnjax.viz.learning import learning_curve
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
 from snnjax.viz.prediction import predictions
-from snnjax.viz.redundancy import class_shares, compared_rates, spike_features
-from snnjax.viz.trade_off import trade_off
-from snnjax.viz.weights import receptive_fields
 
 __all__ = [
     "firing_rates",
