@@ -62,7 +62,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """two spiking layers and a linear one."""
+    """Two spiking layers and a linear one."""
     width = experiment.width
     return nn.Network(
         nn.Sequential(
