@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from snnjax import data, encoding, nn, training
+from snnjax import data, encoding, memory, nn, training
 
 MESHES = [
     "",
@@ -84,9 +84,10 @@ def encode(experiment, inputs, key):
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 
 
-def experiment(kind, memory=""):
-    """One of the three."""
-    own = {"network": spiking, "memory": memory, "norm_groups": 8 if kind == "ghost" else 1}
+def experiment(kind, strategy=""):
+    """One of the three, under a memory strategy."""
+    own = {"network": spiking, "norm_groups": 8 if kind == "ghost" else 1}
+    own["memory"] = memory.parse_strategy(strategy)
     if kind == "analog":
         own = {"network": analog, "loss": squared}
     return training.Experiment(
@@ -165,16 +166,16 @@ def rows(meshes):
     """One per network, strategy and mesh."""
     cases = [
         ("analog", ""),
-        *(("spiking", memory) for memory in STRATEGIES),
+        *(("spiking", strategy) for strategy in STRATEGIES),
         ("ghost", STRATEGIES[-1]),
     ]
-    for kind, memory in cases:
-        one = experiment(kind, memory)
+    for kind, strategy in cases:
+        one = experiment(kind, strategy)
         alone = measured(one, training.make_mesh())
         for text in meshes:
             mesh = training.make_mesh(**training.parse_mesh(text))
             found = alone if mesh.size == 1 else measured(one, mesh)
-            yield {"network": kind, "memory": memory, "mesh": text} | compared(found, alone)
+            yield {"network": kind, "memory": strategy, "mesh": text} | compared(found, alone)
 
 
 def main():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from snnjax import default_experiment, training
+from snnjax import default_experiment, memory, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, attribute_help, parse
 
@@ -54,14 +54,18 @@ def parse_fields(
             f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
         )
     refuse_stray(command, arguments)
-    fields = [
-        Option(name, kind, getattr(experiment, name), texts.get(name, ""))
-        for name, kind in kinds.items()
-    ]
+    before = {name: getattr(experiment, name) for name in kinds}
+    fields = []
+    for name, kind in kinds.items():
+        metavar = None
+        if training.is_strategy(kind):
+            # A value in a program, a text on the command line; `override` reads it.
+            kind, metavar, before[name] = str, "TEXT", str(before[name] or memory.Strategy())
+        fields.append(Option(name, kind, before[name], texts.get(name, ""), metavar=metavar))
     told = f"{told} The options below are fields of the experiment {experiment.name}, then its own."
     parsed = parse(f"snnjax {command} [EXPERIMENT.py]", told, [*fields, *options], arguments)
     values = {name: getattr(parsed, name) for name in kinds}
-    return parsed, {k: v for k, v in values.items() if v != getattr(experiment, k)}
+    return parsed, {k: v for k, v in values.items() if v != before[k]}
 
 
 def refuse_stray(command: str, arguments: Sequence[str]) -> None:

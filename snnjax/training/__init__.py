@@ -13,7 +13,15 @@ Or by hand, since a step is a pure function:
 """
 
 from snnjax.training import checkpoints
-from snnjax.training.config import FIXED, check, check_types, override, plain_fields, plain_values
+from snnjax.training.config import (
+    FIXED,
+    check,
+    check_types,
+    is_strategy,
+    override,
+    plain_fields,
+    plain_values,
+)
 from snnjax.training.errors import (
     CheckpointError,
     DamagedCheckpointError,
@@ -114,6 +122,7 @@ __all__ = [
     "given",
     "gradient",
     "initialize",
+    "is_strategy",
     "keep_pages",
     "initialize_learner",
     "judge_step",

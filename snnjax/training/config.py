@@ -1,6 +1,8 @@
-"""The plain fields of an experiment: what can be written down, overridden and checked.
+"""Plain fields of an experiment: written to config.json, overridden on the command line, checked.
 
-Plain are int, float, str, bool, tuples of one of them, and each of these or None.
+Plain are int, float, str, bool, `memory.Strategy`, tuples of one of the first four, and each of
+these or None. A strategy is a value everywhere but here: config.json and the command line have its
+text.
 """
 
 from __future__ import annotations
@@ -12,12 +14,20 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from snnjax.memory import parse_strategy
+from snnjax.memory import Strategy, parse_strategy
 from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 
-__all__ = ["FIXED", "check", "check_types", "override", "plain_fields", "plain_values"]
+__all__ = [
+    "FIXED",
+    "check",
+    "check_types",
+    "is_strategy",
+    "override",
+    "plain_fields",
+    "plain_values",
+]
 
 FIXED = ("name", "seed", "batch")
 """Fields that a resumed run cannot change: they decide which examples the next steps see."""
@@ -45,8 +55,13 @@ def plain_fields(experiment: Experiment) -> dict[str, Any]:
 
 
 def plain_values(experiment: Experiment) -> dict[str, Any]:
-    """The values of the plain fields, by name, as they go into config.json."""
-    return {name: getattr(experiment, name) for name in plain_fields(experiment)}
+    """The values of the plain fields, by name, as they go into config.json.
+
+    Raises:
+        ExperimentError: A memory strategy has no text that another process could read.
+    """
+    values = {name: getattr(experiment, name) for name in plain_fields(experiment)}
+    return {name: _written(name, value) for name, value in values.items()}
 
 
 def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -54,10 +69,11 @@ def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
 
     Args:
         experiment: What to change.
-        values: By the name of the field; lists become tuples, as JSON knows no tuples.
+        values: By the name of the field, as `plain_values` gives them: a memory strategy may be
+            its text, a tuple a list. A text that names a scan of the user's own imports its module.
 
     Raises:
-        ExperimentError: A field is unknown, or is no plain field.
+        ExperimentError: A field is unknown, or is no plain field; a strategy cannot be read.
     """
     known = plain_fields(experiment)
     unknown = sorted(set(values) - set(known))
@@ -65,8 +81,13 @@ def override(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
         raise ExperimentError(
             f"{experiment.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    changed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    changed = {name: _read(name, value, known[name]) for name, value in values.items()}
     return dataclasses.replace(experiment, **changed)
+
+
+def is_strategy(hint: Any) -> bool:
+    """True if a plain field of this type holds a memory strategy."""
+    return _without_none(hint) is Strategy
 
 
 def check_types(experiment: Experiment) -> None:
@@ -78,8 +99,9 @@ def check_types(experiment: Experiment) -> None:
     for name, hint in plain_fields(experiment).items():
         value = getattr(experiment, name)
         if not _fits(value, hint):
+            reads = ": memory.parse_strategy reads a text" if is_strategy(hint) else ""
             raise ExperimentError(
-                f"{name} must be {_spell(hint)}, got {value!r} ({type(value).__name__})"
+                f"{name} must be {_spell(hint)}, got {value!r} ({type(value).__name__}){reads}"
             )
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
@@ -123,15 +145,39 @@ def check(experiment: Experiment) -> None:
         raise ExperimentError(
             f'not_finite must be "stop", "skip" or "rollback", got {experiment.not_finite!r}'
         )
-    for name, parse in (("memory", parse_strategy), ("precision", parse_precision)):
-        try:
-            parse(getattr(experiment, name))
-        except ValueError as error:
-            raise ExperimentError(f"{name}: {error}") from None
+    try:
+        parse_precision(experiment.precision)
+    except ValueError as error:
+        raise ExperimentError(f"precision: {error}") from None
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(
             f"name must be usable as the name of a folder, got {experiment.name!r}"
         )
+
+
+def _written(name: str, value: Any) -> Any:
+    if not isinstance(value, Strategy):
+        return value
+    text = str(value)
+    try:
+        readable = parse_strategy(text) == value
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ExperimentError(
+            f"{name}: {text} has a scan that a resumed run could not look up: name it in the "
+            "experiment's file by memory.register_scan(name, scan), or import it from a module"
+        )
+    return text
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, str) and is_strategy(hint):
+        try:
+            return parse_strategy(value)
+        except ValueError as error:
+            raise ExperimentError(f"{name}: {error}") from None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _hints(experiment: Experiment) -> dict[str, Any]:
@@ -148,7 +194,7 @@ def _is_plain(hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         inner = set(typing.get_args(hint)) - {...}
         return len(inner) == 1 and inner <= set(_SCALARS)
-    return hint in _SCALARS
+    return hint in (*_SCALARS, Strategy)
 
 
 def _without_none(hint: Any) -> Any:
@@ -176,5 +222,5 @@ def _fits(value: Any, hint: Any) -> bool:
 def _spell(hint: Any) -> str:
     """A type as a user writes it: `int or None`."""
     inner = _without_none(hint)
-    name = inner.__name__ if inner in _SCALARS else str(inner)
+    name = inner.__name__ if inner in (*_SCALARS, Strategy) else str(inner)
     return name if inner is hint else f"{name} or None"

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
+from snnjax.memory import Strategy
 from snnjax.training import optimizer as rules
 from snnjax.training.sharding import Rule, by_shape
 from snnjax.typing import Array
@@ -82,8 +83,9 @@ class Experiment:
         precision: In which number formats the network computes and keeps: "float32", "bfloat16",
             "float16" (its loss is scaled), or "compute=bfloat16, params=bfloat16"; see
             `nn.Precision`. Membranes, sums, statistics and streams stay float32.
-        memory: What training keeps, such as "depth=recompute(1), pack=True"; see
-            `memory.Strategy`. Empty is the network as it was written.
+        memory: Memory strategy, a `memory.Strategy`; as text, on the command line and in
+            config.json, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
+            `memory.parse_strategy`. None is the network as it was written.
         deterministic: On GPUs, kernels whose sums have one order: the same bits every time, as a
             reversed gradient needs them, but slower. CPUs and TPUs are so without.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
@@ -127,6 +129,6 @@ class Experiment:
     patience: int | None = None
     not_finite: str = "stop"
     precision: str = "float32"
-    memory: str = ""
+    memory: Strategy | None = None
     deterministic: bool = False
     memory_scheduler: bool | None = None

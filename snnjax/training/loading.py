@@ -49,7 +49,11 @@ def load_experiment(path: str | Path) -> Experiment:
 
 
 def experiment_of(run: Run) -> Experiment:
-    """The experiment of a run directory, with the values it was trained with."""
+    """The experiment of a run directory, with the values it was trained with.
+
+    Executes the run's source. A memory strategy in config.json that names a scan of the user's own
+    (`mymodule:keep4`) imports its module as well.
+    """
     return override(load_experiment(run.source), run.config())
 
 

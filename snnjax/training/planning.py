@@ -10,6 +10,7 @@ memory.measure(step, *arguments)          the bytes of the very step that traini
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,7 +41,7 @@ def under(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
     """The experiment with another memory strategy; one "as written" leaves its own."""
     if strategy == memory.Strategy():
         return experiment
-    return config.override(experiment, {"memory": str(strategy)})
+    return dataclasses.replace(experiment, memory=strategy)
 
 
 def step_under(

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import memory, nn
+from snnjax import nn
 from snnjax.ops.rounding import widen
 from snnjax.training.errors import ExperimentError, MeshError, calling
 from snnjax.training.experiment import Experiment
@@ -112,8 +112,9 @@ def initialize(
     with calling(f"the precision {experiment.precision!r}"):
         precision = nn.parse_precision(experiment.precision)
         network = nn.with_precision(network, precision)
-    with calling(f"the memory strategy {experiment.memory!r}"):
-        network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
+    if experiment.memory is not None:
+        with calling(f"the memory strategy {experiment.memory}"):
+            network = nn.with_memory(network, experiment.memory)
     axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
         groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)

@@ -160,9 +160,9 @@ def test_only_a_whole_number_can_be_enlarged(field):
 
 @pytest.mark.fast
 def test_a_strategy_replaces_that_of_the_experiment_and_as_written_leaves_it():
-    experiment = dataclasses.replace(SMALL, memory="pack=True")
+    experiment = dataclasses.replace(SMALL, memory=memory.Strategy(pack=True))
     assert training.under(experiment, memory.Strategy()) is experiment
-    assert training.under(experiment, PACKED[1]).memory == str(PACKED[1])
+    assert training.under(experiment, PACKED[1]).memory == PACKED[1]
     offered = training.strategies_of(SMALL)
     assert offered == nn.candidates(perceptron(SMALL, nnx.Rngs(0)))
 
