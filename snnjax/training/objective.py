@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -165,7 +164,7 @@ def objective(
     Returns:
         The loss, and the accuracy, the outputs `[T, B, K]` and what else left the network.
     """
-    network = nnx.merge(program.graphdef, params, state.constants)
+    network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics go on from the step before.
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
     outputs, aux = network(shown.frames, start, training=True, key=shown.key, taps=taps)

@@ -189,7 +189,7 @@ def decayed(params: PyTree) -> PyTree:
     alone, by name too, since a stack over depth gives them a second axis.
 
     Args:
-        params: Parameters, as `nnx.split(network, nnx.Param, ...)` gives them.
+        params: Parameters, as `nn.split(network)` gives them.
 
     Returns:
         A bool in place of every array.

@@ -33,7 +33,7 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32, updates done.
         position: int32, batches drawn of the loader: the number of the next one.
-        params: what is differentiated and optimised, the network's `nnx.Param`s.
+        params: the network's parameters, differentiated and optimised; see `nn.split`.
         constants: the network's other arrays, such as fixed decays.
         optimizer: the optimizer's state.
         statistics: running normalisation statistics, replaced exactly once per step.
@@ -81,7 +81,7 @@ class Program:
 
     def network(self, state: TrainState) -> nn.Network:
         """The network with the parameters of a state."""
-        return nnx.merge(self.graphdef, state.params, state.constants)
+        return nn.merge(self.graphdef, state.params, state.constants)
 
 
 def initialize(
@@ -120,7 +120,7 @@ def initialize(
         groups = _own_groups(experiment, shares(mesh) if mesh is not None else 1)
         network = nn.with_data_axes(network, axes, norm_groups=groups)
     with calling("the network"):
-        graphdef, params, constants = nnx.split(network, nnx.Param, ...)
+        graphdef, params, constants = nn.split(network)
         statistics = network.initial_state(1).statistics
     with calling("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)
