@@ -34,7 +34,7 @@ _REGISTERED: dict[str, Any] = {}
 # One text gives one scan, also where a maker returns a new closure on each call: strategies are
 # compared by ==, and a network under an unequal strategy is compiled again.
 _MADE: dict[tuple[Any, str], Scan] = {}
-_TEXTS: dict[Scan, str] = {}
+_TEXTS: dict[Any, str] = {}
 
 # A colon between two names, outside of quotes.
 _COLON = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?<=\w):(?=[^\W\d])""", re.DOTALL)

@@ -37,7 +37,8 @@ def split(module: Any) -> tuple[Any, PyTree, PyTree]:
         `params`, its `nnx.Param`s, to be differentiated; `constants`, its other arrays, such as
         decays that are not learned.
     """
-    return nnx.split(module, nnx.Param, ...)
+    graphdef, params, constants = nnx.split(module, nnx.Param, ...)
+    return graphdef, params, constants
 
 
 def merge(graphdef: Any, params: PyTree, constants: PyTree) -> Any:
