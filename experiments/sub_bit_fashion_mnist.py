@@ -34,7 +34,6 @@ import json
 import sys
 
 import jax
-from flax import nnx
 
 from snnjax import data, encoding, nn, training
 from snnjax.quantization.sub_bit import with_refinement
@@ -114,7 +113,7 @@ def main(path):
     state = training.checkpoints.load(newest, session.state)
     trained = session.program.network(state)
     stored = nn.with_stored_kernels(trained)
-    graphdef, params, constants = nnx.split(stored, nnx.Param, ...)
+    graphdef, params, constants = nn.split(stored)
     program = dataclasses.replace(session.program, graphdef=graphdef)
     judge = jax.jit(functools.partial(training.eval_step, program))
     kept = dataclasses.replace(session, program=program, judge=judge)

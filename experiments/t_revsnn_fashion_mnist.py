@@ -59,7 +59,7 @@ def network(experiment, rngs):
         columns=experiment.timesteps,
         input_shape=(32, 32, 1),
         bits=experiment.bits,
-        time_scan=memory.store,
+        memory=memory.Strategy(time=memory.store),
         rngs=rngs,
     )
 

@@ -41,11 +41,11 @@ def temporary(
         return nn.with_memory(make(rngs=nnx.Rngs(0)), memory.parse_strategy(strategy))
 
     network = jax.eval_shape(built)
-    graphdef, params, constants = nnx.split(network, nnx.Param, ...)
+    graphdef, params, constants = nn.split(network)
     statistics = jax.eval_shape(lambda: built().initial_state(1).statistics)
 
     def loss(params, constants, statistics, frames, labels):
-        network = nnx.merge(graphdef, params, constants)
+        network = nn.merge(graphdef, params, constants)
         state = network.initial_state(batch)._replace(statistics=statistics)
         outputs, aux = network(frames, state, training=True)
         logits = readout.rate(outputs)

@@ -59,7 +59,7 @@ def step_sizes_and_seconds(depth: int, strategy: str) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    from snnjax import data, encoding, models, training
+    from snnjax import data, encoding, memory, models, training
     from snnjax.training.state import wants_memory_scheduler
 
     experiment = training.Experiment(
@@ -69,7 +69,7 @@ def step_sizes_and_seconds(depth: int, strategy: str) -> dict[str, Any]:
         encode=lambda e, inputs, key: encoding.direct(inputs, timesteps=e.timesteps),
         timesteps=4,
         batch=4,
-        memory=strategy,
+        memory=memory.parse_strategy(strategy),
     )
     made = []
 

@@ -82,18 +82,18 @@ def couplings() -> Iterator[Program]:
     def half(rngs: nnx.Rngs) -> nn.Sequential:
         return nn.Sequential(nn.LIF(), nn.Conv(32, 32, rngs=rngs), nn.BatchNorm(32))
 
-    def gradient(network: nn.Network, frames: jax.Array):
-        def loss(network, frames):
-            outputs, aux = network(frames, network.initial_state(8), training=True)
-            return jnp.mean(jnp.square(outputs)), aux.statistics
-
-        return jax.value_and_grad(loss, (0, 1), has_aux=True)(network, frames)
+    def loss(graphdef: Any, params: Any, frames: jax.Array, constants: Any):
+        network = nn.merge(graphdef, params, constants)
+        outputs, aux = network(frames, network.initial_state(8), training=True)
+        return jnp.mean(jnp.square(outputs)), aux.statistics
 
     stack = nn.Reversible(half, half, BLOCKS, rngs=nnx.Rngs(0))
     network = nn.Network(stack, (16, 16, 64))
     frames = jax.random.normal(jax.random.key(1), (4, 8, 16, 16, 64))
     for text in DEPTH:
-        arguments = (nn.with_memory(network, memory.parse_strategy(text)), frames)
+        graphdef, params, constants = nn.split(nn.with_memory(network, memory.parse_strategy(text)))
+        gradient = jax.value_and_grad(functools.partial(loss, graphdef), (0, 1), has_aux=True)
+        arguments = (params, frames, constants)
         run = compiled(gradient, *arguments, memory_scheduler=False)
         yield Program("depth", text, run, arguments)
 
@@ -101,12 +101,10 @@ def couplings() -> Iterator[Program]:
 def long_window(collect: str) -> Iterator[Program]:
     """The dense network over a long window under each strategy over time."""
 
-    def gradient(network: nn.Network, frames: jax.Array, labels: jax.Array):
-        def loss(network):
-            outputs, _ = network(frames, network.initial_state(BATCH), training=True)
-            return losses.mean(losses.cross_entropy(readout.rate(outputs), labels))
-
-        return jax.value_and_grad(loss)(network)
+    def loss(graphdef: Any, params: Any, frames: jax.Array, labels: jax.Array, constants: Any):
+        network = nn.merge(graphdef, params, constants)
+        outputs, _ = network(frames, network.initial_state(BATCH), training=True)
+        return losses.mean(losses.cross_entropy(readout.rate(outputs), labels))
 
     rngs = nnx.Rngs(0)
     dense = functools.partial(nn.Linear, use_bias=False, rngs=rngs)
@@ -115,7 +113,9 @@ def long_window(collect: str) -> Iterator[Program]:
     frames = jax.random.normal(jax.random.key(1), (TIMESTEPS, BATCH, 128))
     labels = jnp.arange(BATCH) % 10
     for text in TIME:
-        arguments = (nn.with_memory(network, memory.parse_strategy(text)), frames, labels)
+        graphdef, params, constants = nn.split(nn.with_memory(network, memory.parse_strategy(text)))
+        gradient = jax.value_and_grad(functools.partial(loss, graphdef))
+        arguments = (params, frames, labels, constants)
         group = "time" if collect == "all" else "time, mean in the carry"
         run = compiled(gradient, *arguments, memory_scheduler=True)
         yield Program(group, text, run, arguments)

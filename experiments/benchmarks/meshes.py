@@ -30,7 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from snnjax import data, encoding, nn, training
+from snnjax import data, encoding, memory, nn, training
 
 MESHES = [
     "",
@@ -84,9 +84,10 @@ def encode(experiment, inputs, key):
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 
 
-def experiment(kind, memory=""):
-    """One of the three."""
-    own = {"network": spiking, "memory": memory, "norm_groups": 8 if kind == "ghost" else 1}
+def experiment(kind, strategy=""):
+    """One of the three, under a memory strategy."""
+    own = {"network": spiking, "norm_groups": 8 if kind == "ghost" else 1}
+    own["memory"] = memory.parse_strategy(strategy)
     if kind == "analog":
         own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
     return training.Experiment(
@@ -172,7 +173,7 @@ def rows(meshes):
     """One per network, strategy and mesh."""
     cases = [
         ("analog", ""),
-        *(("spiking", memory) for memory in STRATEGIES),
+        *(("spiking", strategy) for strategy in STRATEGIES),
         ("ghost", STRATEGIES[-1]),
     ]
     for kind, memory in cases:
@@ -181,7 +182,7 @@ def rows(meshes):
         for text in meshes:
             mesh = training.sharding.make_mesh(**training.sharding.parse_mesh(text))
             found = alone if mesh.size == 1 else measured(one, mesh)
-            yield {"network": kind, "memory": memory, "mesh": text} | compared(found, alone)
+            yield {"network": kind, "memory": strategy, "mesh": text} | compared(found, alone)
 
 
 def main():

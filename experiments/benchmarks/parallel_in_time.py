@@ -86,10 +86,10 @@ def program(name: str, timesteps: int, width: int) -> Program:
     currents, weights = (jax.random.normal(key, shape) for key in keys)
 
     def gradient(layer: Any, currents: jax.Array, weights: jax.Array):
-        graphdef, params, others = nnx.split(layer, nnx.Param, ...)
+        graphdef, params, constants = nn.split(layer)
 
         def spikes(params: Any, currents: jax.Array) -> jax.Array:
-            own = nnx.merge(graphdef, params, others)
+            own = nn.merge(graphdef, params, constants)
             return own(currents, own.initial_state(shape[1:]), nn.Call(training=True))[0]
 
         fired, pull = jax.vjp(spikes, params, currents)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from snnjax import default_experiment, training
+from snnjax import default_experiment, memory, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, attribute_help, parse
 
@@ -60,17 +60,21 @@ def parse_fields(
             f"the field {taken[0]} of {experiment.name} is an option of its own: rename it"
         )
     check_order(command, arguments)
-    fields = [
-        Option(name, kind, getattr(experiment, name), texts.get(name, ""))
-        for name, kind in kinds.items()
-    ]
+    before = {name: getattr(experiment, name) for name in kinds}
+    fields = []
+    for name, kind in kinds.items():
+        metavar = None
+        if training.config.is_strategy(kind):
+            # A value in a program, a text on the command line; `override` reads it.
+            kind, metavar, before[name] = str, "TEXT", str(before[name] or memory.Strategy())
+        fields.append(Option(name, kind, before[name], texts.get(name, ""), metavar=metavar))
     description += (
         f" The options below are fields of the experiment {experiment.name}, then of the command."
     )
     prog = f"snnjax {command} [EXPERIMENT.py]"
     parsed = parse(prog, description, [*fields, *options], arguments)
     values = {name: getattr(parsed, name) for name in kinds}
-    return parsed, {k: v for k, v in values.items() if v != getattr(experiment, k)}
+    return parsed, {k: v for k, v in values.items() if v != before[k]}
 
 
 def check_order(command: str, arguments: Sequence[str]) -> None:

@@ -201,11 +201,11 @@ class Couplings:
         shape = (self.size, self.size, self.channels)
         body = nn.Reversible(self._branch, self._branch, depth, rngs=nnx.Rngs(0))
         network = nn.with_memory(nn.Network(body, shape), strategy)
-        graphdef, params, constants = nnx.split(network, nnx.Param, ...)
+        graphdef, params, constants = nn.split(network)
         frames = jax.ShapeDtypeStruct((timesteps, self.batch, *shape), jnp.float32)
 
         def loss(params, frames, constants, statistics):
-            network = nnx.merge(graphdef, params, constants)
+            network = nn.merge(graphdef, params, constants)
             start = network.initial_state(self.batch)._replace(statistics=statistics)
             outputs, aux = network(frames, start, training=True)
             return jnp.mean(jnp.square(outputs)), aux.statistics

@@ -26,6 +26,7 @@ class Option(NamedTuple):
         default: Value without the option.
         help: One line of help.
         positional: True if it is given without its name.
+        metavar: Placeholder of the value in the help; None derives it from the type.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Option(NamedTuple):
     default: Any
     help: str
     positional: bool = False
+    metavar: str | None = None
 
 
 COMMON = [
@@ -57,7 +59,10 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
 
     fields = []
     for option in (*options, *COMMON):
-        marks = [tyro.conf.arg(help=option.help), *[tyro.conf.Positional] * option.positional]
+        marks = [
+            tyro.conf.arg(help=option.help, metavar=option.metavar),
+            *[tyro.conf.Positional] * option.positional,
+        ]
         kind = Annotated[(option.type, *marks)]  # type: ignore[valid-type]
         default = dataclasses.field(default=option.default)
         fields.append((option.name, kind, default))

@@ -14,7 +14,7 @@ from snnjax.memory.checkpoint import Replayed, replayed
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.flops import operations
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watched
-from snnjax.memory.notation import Strategy, StrategyError, parse_strategy
+from snnjax.memory.notation import Strategy, StrategyError, parse_strategy, register_scan
 from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, sequence, store
@@ -54,6 +54,7 @@ __all__ = [
     "parse_strategy",
     "plan",
     "recompute",
+    "register_scan",
     "replayed",
     "residuals",
     "reversal",

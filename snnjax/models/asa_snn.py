@@ -24,10 +24,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import memory, neurons, nn, surrogate
+from snnjax import neurons, nn, surrogate
+from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
 from snnjax.nn.ma import fan_in_uniform
-from snnjax.typing import Array, Scan, bind
+from snnjax.typing import Array, Scan, bind, Key
 
 __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]
 
@@ -60,9 +61,7 @@ def asa_snn(
     neuron: Callable[..., nn.Neuron] = nn.MALIF,
     norm: Callable[[int], Any] = nn.BatchNorm,
     rngs: nnx.Rngs,
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """The network of three convolutions, `[T, B, H, W, 2] -> [T, B, classes]`, spikes.
 
@@ -94,9 +93,8 @@ def asa_snn(
         neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels.
         rngs: for the weights.
-        time_scan: the memory strategy over time, of each neuron; None is the neuron's own.
-        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth the layers are cut at synapses, so it takes `store` and `recompute`.
 
     Raises:
         ValueError: channels, pools and dropout do not fit together; the pools shrink the image to
@@ -118,9 +116,7 @@ def asa_snn(
         current += _optional(linear_attention, timesteps, size, rngs)
         layers += _dropped(rates.pop(0), current, neuron())
         features = size
-    return finish(
-        layers, input_shape, "layer", time_scan=time_scan, depth_scan=depth_scan, pack=pack
-    )
+    return finish(layers, input_shape, "layer", memory)
 
 
 def asa_snn_five(
@@ -136,9 +132,7 @@ def asa_snn_five(
     neuron: Callable[..., nn.Neuron] = _PLIF,
     norm: Callable[[int], Any] = nn.BatchNorm,
     rngs: nnx.Rngs,
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """The network of five convolutions, `[T, B, H, W, 2] -> [T, B, classes]`, means of votes.
 
@@ -166,9 +160,8 @@ def asa_snn_five(
         neuron: makes a layer of neurons; called as `neuron()`.
         norm: makes a normalisation for so many channels.
         rngs: for the weights.
-        time_scan: the memory strategy over time, of each neuron; None is the neuron's own.
-        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth the layers are cut at synapses, so it takes `store` and `recompute`.
 
     Raises:
         ValueError: the pools shrink the image to nothing; for T other than `timesteps` (on a call).
@@ -181,9 +174,7 @@ def asa_snn_five(
     features = _features(height, width, depth, input_shape)
     layers += [nn.Flatten(), _linear(features, hidden, rngs), neuron()]
     layers += [_linear(hidden, classes * votes, rngs), neuron(), voting(votes)]
-    return finish(
-        layers, input_shape, "layer", time_scan=time_scan, depth_scan=depth_scan, pack=pack
-    )
+    return finish(layers, input_shape, "layer", memory)
 
 
 def voting(votes: int) -> nn.Fold:

@@ -1,4 +1,4 @@
-"""What every model of the zoo does alike: convolutions with their norm, and the finish."""
+"""Parts shared by the models of the zoo: convolution with norm, event stem, assembly."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, nn
-from snnjax.typing import Scan
+from snnjax import nn
+from snnjax.memory import Strategy
 
 __all__ = ["conv_norm", "event_stem", "finish"]
 
@@ -17,14 +17,11 @@ def finish(
     layers: list[Any],
     input_shape: tuple[int, ...],
     order: str,
-    *,
-    time_scan: Scan | None,
-    depth_scan: Scan | None,
-    pack: bool | memory.Storage,
+    memory: Strategy | None,
 ) -> nn.Network:
-    """A network of these layers one after the other, with its memory strategy in place."""
+    """The layers as one network under a memory strategy; None leaves them as written."""
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
-    return nn.with_memory(network, memory.Strategy(time_scan, depth_scan, pack))
+    return network if memory is None else nn.with_memory(network, memory)
 
 
 def conv_norm(

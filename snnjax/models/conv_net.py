@@ -10,9 +10,9 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import conv_norm, finish
-from snnjax.typing import Scan
 
 __all__ = ["conv_net"]
 
@@ -29,9 +29,7 @@ def conv_net(
     pool: Callable[[], Any] = nn.MaxPool,
     dropout: float = 0.0,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A convolutional network, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -47,9 +45,8 @@ def conv_net(
         pool: makes a pooling layer that halves H and W.
         dropout: rate in front of the fully connected part.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth the layers are cut at synapses, so it takes `store` and `recompute`.
 
     Raises:
         ValueError: the stages shrink the image to nothing.
@@ -70,4 +67,4 @@ def conv_net(
         layers += [nn.Linear(features, hidden, use_bias=False, rngs=rngs), norm(hidden), neuron()]
         features = hidden
     layers.append(nn.Linear(features, classes, rngs=rngs))
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)

@@ -24,15 +24,15 @@ image of 32x32, in elements of 4 bytes, G = 2:
 **Training** keeps what the backward pass needs. Of membranes that is with `memory.store` one per
 layer and timestep, and the one before the first (`neurons.lif_scan`), shared or not. For a shared
 net to keep one per group, the rest is computed again, exactly, for one more forward pass:
-`time_scan=memory.recompute(T)`, or `depth_scan=memory.recompute(1), pack=True`; without a leak
-(`neuron=nn.IF`) `time_scan=memory.reversal()` walks back instead, see `nn.Shared`. VGG16 with
+`time=memory.recompute(T)`, or `depth=memory.recompute(1), pack=True`; without a leak
+(`neuron=nn.IF`) `time=memory.reversal()` walks back instead, see `nn.Shared`. VGG16 with
 "both" at T = 5 then keeps 21.4 = 4.28 T times less of membranes than the unshared net under
 `memory.store`, 25.7 = 4.28 (T + 1) times with those before the first timestep. Only the 4.28 is
 sharing's own: an unshared net that computes again keeps one membrane per layer. These numbers count
 membranes among the residuals of `jax.vjp`, not spikes, currents or weights, nor the working set of
 the stage that is being computed again. All of a gradient, VGG16 at T = 5 (XLA's temporaries in MB
 per image, slope of batch 16 to 32, float32, memory-optimised scheduler, jax 0.10.2 on a CPU):
-"none" 24.6 with store, 19.6 with depth and pack; "both" 16.0 with `time_scan=recompute(T)`, 8.9
+"none" 24.6 with store, 19.6 with depth and pack; "both" 16.0 with `time=recompute(T)`, 8.9
 with `inner=recompute(1)` in it, 7.2 reversed without a leak.
 
 The paper's abstract claims up to about 4.3 times less LIF memory forward and 21.9 times backward.
@@ -51,11 +51,11 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, neurons, nn
+from snnjax import neurons, nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
 from snnjax.models.shared_stages import first_stage_apart, resnet_layers, vgg_layers
 from snnjax.models.shared_stages import sharing as shared_by
-from snnjax.typing import Scan
 
 __all__ = [
     "EFFICIENT_RESNET19",
@@ -90,9 +90,7 @@ def efficient_lif_vgg(
     norm: Callable[[int], Any] = _per_step,
     static: bool = True,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A VGG with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -112,9 +110,8 @@ def efficient_lif_vgg(
         static: compute the first convolution and norm once, for frames that are all the same
             (`encoding.direct`); False for frames of events.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time, of each membrane by itself in `order="layer"`.
-        depth_scan: the memory strategy over the layers, cut at synapses and around shared stages.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; in `order="layer"` each membrane takes the one over
+            time by itself. Over depth the layers are cut at synapses and around shared stages.
 
     Raises:
         ValueError: an unknown `sharing`; widths that are no multiples of `groups`, or differ within
@@ -122,7 +119,7 @@ def efficient_lif_vgg(
     """
     share = shared_by(sharing, groups, neuron)
     layers = vgg_layers(stages, input_shape, norm, static, share, classes, rngs)
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)
 
 
 def efficient_lif_resnet(
@@ -138,9 +135,7 @@ def efficient_lif_resnet(
     norm: Callable[[int], Any] = _per_step,
     static: bool = True,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A ResNet with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -163,9 +158,7 @@ def efficient_lif_resnet(
         norm: as for `efficient_lif_vgg`.
         static: as for `efficient_lif_vgg`.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: as for `efficient_lif_vgg`.
-        depth_scan: as for `efficient_lif_vgg`.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: as for `efficient_lif_vgg`.
 
     Raises:
         ValueError: an unknown `sharing`; widths that are no multiples of `groups` (on
@@ -173,7 +166,7 @@ def efficient_lif_resnet(
     """
     share = shared_by(sharing, groups, neuron)
     layers = resnet_layers(stages, stem, input_shape, norm, static, share, classes, rngs)
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)
 
 
 def efficient_lif_har(
@@ -189,9 +182,7 @@ def efficient_lif_har(
     neuron: Callable[..., nn.Neuron] = _soft,
     norm: Callable[[int], Any] = _per_step,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A network for windows of sensor data, `[T, B, channels] -> [T, B, classes]`.
 
@@ -212,9 +203,7 @@ def efficient_lif_har(
             them needs a decay near 1, since it forgets `depth * groups` times per timestep.
         norm: as for `efficient_lif_vgg`.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: as for `efficient_lif_vgg`.
-        depth_scan: as for `efficient_lif_vgg`.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: as for `efficient_lif_vgg`.
 
     Raises:
         ValueError: an unknown `sharing`; `hidden` is no multiple of `groups` (on `initial_state`);
@@ -230,7 +219,7 @@ def efficient_lif_har(
         features = hidden
     layers = shared_by(sharing, groups, neuron)(0, parts, ())
     layers += [nn.Dropout(dropout), nn.Linear(hidden, classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)
 
 
 def efficient_lif_compat(
@@ -242,9 +231,7 @@ def efficient_lif_compat(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     rngs: nnx.Rngs,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """The networks of the released code, one by one, with what differs between them.
 
@@ -263,9 +250,7 @@ def efficient_lif_compat(
         input_shape: `(H, W, C)` of one frame.
         rngs: for the weights.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: as for `efficient_lif_vgg`.
-        depth_scan: as for `efficient_lif_vgg`.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: as for `efficient_lif_vgg`.
 
     Raises:
         ValueError: an unknown architecture or variant, or `"both"` with other than 2 groups.
@@ -288,4 +273,4 @@ def efficient_lif_compat(
             share = functools.partial(first_stage_apart, share, second)
         stages = _WIDE_VGG16 if plain else EFFICIENT_VGG16
         layers = vgg_layers(stages, *common, share, classes, rngs)
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
-from snnjax.typing import Scan
 
 __all__ = ["mlp"]
 
@@ -24,9 +24,7 @@ def mlp(
     rngs: nnx.Rngs,
     neuron: Callable[..., nn.Neuron] = nn.LIF,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A fully connected network, `[T, B, *input_shape] -> [T, B, classes]`.
 
@@ -38,9 +36,8 @@ def mlp(
         neuron: makes a layer of neurons; called as `neuron()`.
             `functools.partial(nn.LIF, decay=0.9)` fills in its options.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth the layers are cut at synapses, so it takes `store` and `recompute`.
     """
     width = 1
     for size in input_shape:
@@ -50,4 +47,4 @@ def mlp(
         layers += [nn.Linear(width, size, rngs=rngs), neuron()]
         width = size
     layers.append(nn.Linear(width, classes, rngs=rngs))
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)

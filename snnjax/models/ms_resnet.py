@@ -20,9 +20,9 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import conv_norm, event_stem, finish
-from snnjax.typing import Scan
 
 __all__ = ["BLOCKS", "ms_resnet"]
 
@@ -42,9 +42,7 @@ def ms_resnet(
     norm: Callable[[int], Any] = nn.BatchNorm,
     events: bool | None = None,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """An MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -63,9 +61,8 @@ def ms_resnet(
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         events: a stem for large event frames, which halves H and W twice; None is for depth 20.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the blocks, stacked ones and those between.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth it scans the stacked blocks and cuts the layers between them.
 
     Raises:
         ValueError: an unknown depth; as many blocks as widths are needed, each stage at least one.
@@ -89,7 +86,7 @@ def ms_resnet(
             layers.append(nn.Stacked(equal, count, rngs=rngs))
         before = width
     layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)
 
 
 def _block(inputs, outputs, strides, neuron, norm, rngs):

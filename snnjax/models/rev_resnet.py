@@ -26,12 +26,12 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, neurons, nn
+from snnjax import neurons, nn
+from snnjax.memory import Strategy
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.models.assembly import conv_norm, event_stem, finish
 from snnjax.models.shared_stages import Share
 from snnjax.models.shared_stages import sharing as shared_by
-from snnjax.typing import Scan
 
 __all__ = ["STAGES", "rev_resnet"]
 
@@ -65,9 +65,7 @@ def rev_resnet(
     bits: int | None = DEFAULT_BITS,
     parallel: bool = False,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A RevSResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -99,9 +97,8 @@ def rev_resnet(
             gradient is exact only while no spike flips on the way back.
         parallel: the form whose F waits for nothing, `y1 = x2 + F(x1), y2 = x1 + G(y1)`.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the blocks; None reverses the stages.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time and
+            reversal of the stages over depth.
 
     Raises:
         ValueError: an unknown depth or `sharing`; as many blocks as halves are needed, each stage
@@ -129,7 +126,7 @@ def rev_resnet(
         make = functools.partial(branch, half)
         layers.append(nn.Reversible(make, make, count, rngs=rngs, bits=bits, swap=parallel))
     layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(2 * halves[-1], classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)
 
 
 def _branch(channels: int, rngs: nnx.Rngs, *, share: Share, norms: Any) -> nn.Sequential:

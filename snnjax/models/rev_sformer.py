@@ -21,10 +21,11 @@ from typing import Any
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy, recompute
 from snnjax.memory.grid import DEFAULT_BITS
 from snnjax.models.tokens import mlp_branch, tau_lif, tokenizer
-from snnjax.typing import Array, Scan
+from snnjax.typing import Array
 
 __all__ = ["rev_sformer"]
 
@@ -44,9 +45,7 @@ def rev_sformer(
     neuron: Callable[..., nn.Neuron] = tau_lif,
     norm: Callable[[int], Any] = nn.BatchNorm,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A RevSFormer, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -74,10 +73,8 @@ def rev_sformer(
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the blocks; None and `memory.reversal()` undo them and
-            compute the tokenizer again, `memory.store` keeps everything.
-        pack: keep the other spikes that a derivative needs at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass. Over depth, None and `memory.reversal()` undo the
+            blocks and recompute the tokenizer, `memory.store` keeps everything.
 
     Raises:
         ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
@@ -99,9 +96,9 @@ def rev_sformer(
     ]
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
     # Undoing serves the blocks only: the layers before them are cut where spikes pass.
-    each = memory.Strategy(depth=memory.recompute(1), pack=True)
+    each = Strategy(depth=recompute(1), pack=True)
     network.body.joints = nn.with_memory(network, each).body.joints  # type: ignore[union-attr]
-    return nn.with_memory(network, memory.Strategy(time_scan, depth_scan, pack))
+    return network if memory is None else nn.with_memory(network, memory)
 
 
 def twice(tokens: Array) -> Array:

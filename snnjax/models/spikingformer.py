@@ -18,10 +18,10 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
 from snnjax.models.tokens import mlp_branch, tau_lif, tokenizer
-from snnjax.typing import Scan
 
 __all__ = ["spikingformer"]
 
@@ -39,9 +39,7 @@ def spikingformer(
     neuron: Callable[..., nn.Neuron] = tau_lif,
     norm: Callable[[int], Any] = nn.BatchNorm,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A Spikingformer, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -63,9 +61,8 @@ def spikingformer(
         norm: makes a normalisation for so many channels; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the blocks and the tokenizer's layers.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth it scans the blocks and cuts the tokenizer's layers.
 
     Raises:
         ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
@@ -83,4 +80,4 @@ def spikingformer(
         nn.GlobalAvgPool(),
         nn.Linear(width, classes, rngs=rngs),
     ]
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)

@@ -48,7 +48,8 @@ from snnjax import losses, memory, nn
 from snnjax.nn.contract import Aux, Call, State, output_shape
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Scan, bind
+from snnjax.typing import Array, Scan, bind, Key
+from snnjax.memory import Storage, Strategy
 
 __all__ = [
     "ColumnLevel",
@@ -334,7 +335,7 @@ def nearest(inputs: Array, *, factor: int) -> Array:
     return blown.reshape(n, factor * h, factor * w, c)
 
 
-def packing(columns: nn.Columns, pack: bool | memory.Storage) -> nn.Columns:
+def packing(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
     """The same columns, with convolutions of spikes that keep them at one bit each.
 
     Args:
@@ -351,7 +352,7 @@ def packing(columns: nn.Columns, pack: bool | memory.Storage) -> nn.Columns:
     return nn.replace(columns, first=first, later=later, shared=shared)
 
 
-def _packed_level(level: ColumnLevel, pack: bool | memory.Storage) -> ColumnLevel:
+def _packed_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
     parts = {name: getattr(level, name) for name in ("down", "up", "block1", "block2")}
     packed = {name: _packed(part, pack) for name, part in parts.items() if part is not None}
     return nn.replace(level, **packed)
@@ -414,8 +415,7 @@ def t_revsnn(
     bits: int | None = None,
     magnitude: float = 8.0,
     norm: Callable[[int], Any] = nn.BatchNorm,
-    time_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A T-RevSNN, `[T, B, H, W, C] -> [T, B, classes]` (`[1, B, classes]` with the plain head).
 
@@ -429,11 +429,12 @@ def t_revsnn(
     has its parameters, but reads the last column only); `"plain"` has one classifier, after the
     last column. The strides of the stem of tiny_dvs are our choice: counts do not tell them.
 
-    Memory: `time_scan=None` is `memory.recompute(1)`, the column mode of the released code.
-    `memory.reversal()` keeps the states of the last column only, O(L): floating states are kept
-    every 4 columns as well; with `bits` they live on a grid, where reversing is exact and alpha is
-    a (learned) power of two. On the grid outputs, statistics and gradients have the same bits under
-    `memory.store`, the column mode and reversal (on a CPU, with the norm as it is).
+    Memory: the columns are the time axis. `time=None` is `memory.recompute(1)`, the column mode of
+    the released code. `time=memory.reversal()` keeps the states of the last column only, O(L):
+    floating states are kept every 4 columns as well; with `bits` they live on a grid, where
+    reversing is exact and alpha is a (learned) power of two. On the grid outputs, statistics and
+    gradients have the same bits under `memory.store`, the column mode and reversal (on a CPU, with
+    the norm as it is).
 
     Args:
         size: `"small"`, `"tiny"`, `"tiny_dvs"`, or one of your own.
@@ -450,8 +451,7 @@ def t_revsnn(
         bits: binary places of the grid; None is floating, as published.
         magnitude: largest state to be exact on the grid.
         norm: makes a normalisation for so many channels.
-        time_scan: the memory strategy over the columns, see above.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass over the columns, see above; there is none over depth.
 
     Raises:
         ValueError: an unknown size or head; channels that are not four; a frame that cannot be
@@ -470,7 +470,7 @@ def t_revsnn(
     states = {"alpha": alpha, "floor": floor, "bits": bits, "magnitude": magnitude}
     body = TRevSNN(size, classes, norm=norm, states=states, rngs=rngs)
     network = nn.Network(body, size.input_shape)
-    return nn.with_memory(network, memory.Strategy(time_scan, None, pack))
+    return network if memory is None else nn.with_memory(network, memory)
 
 
 def column_loss(outputs: Array, labels: Array, *, label_smoothing: float = 0.1) -> Array:

@@ -13,9 +13,9 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax import memory, nn
+from snnjax import nn
+from snnjax.memory import Strategy
 from snnjax.models.assembly import conv_norm, finish
-from snnjax.typing import Scan
 
 __all__ = ["VGG11", "VGG16", "vgg"]
 
@@ -33,9 +33,7 @@ def vgg(
     norm: Callable[[int], Any] = nn.BatchNorm,
     dropout: float = 0.0,
     order: str = "layer",
-    time_scan: Scan | None = None,
-    depth_scan: Scan | None = None,
-    pack: bool | memory.Storage = False,
+    memory: Strategy | None = None,
 ) -> nn.Network:
     """A VGG, `[T, B, H, W, C] -> [T, B, classes]`.
 
@@ -49,9 +47,8 @@ def vgg(
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         dropout: rate in front of the linear layer.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        time_scan: the memory strategy over time; None is the neuron's own.
-        depth_scan: the memory strategy over the layers, cut at synapses; store or recompute.
-        pack: keep spikes at one bit each, see `memory.Strategy`.
+        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
+            depth the layers are cut at synapses, so it takes `store` and `recompute`.
 
     Raises:
         ValueError: the stages shrink the image to nothing.
@@ -68,4 +65,4 @@ def vgg(
             layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), neuron()]
             depth = size
     layers += [nn.GlobalAvgPool(), nn.Dropout(dropout), nn.Linear(depth, classes, rngs=rngs)]
-    return finish(layers, input_shape, order, time_scan=time_scan, depth_scan=depth_scan, pack=pack)
+    return finish(layers, input_shape, order, memory)

@@ -33,6 +33,7 @@ from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.parallel_neurons import PSN, MaskedPSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
+from snnjax.nn.parameters import merge, split
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
@@ -109,6 +110,7 @@ __all__ = [
     "pmean_statistics",
     "max_pool",
     "mean_over_steps",
+    "merge",
     "candidates",
     "check_model",
     "with_data_axes",
@@ -117,6 +119,7 @@ __all__ = [
     "parse_precision",
     "replace",
     "saves_memory",
+    "split",
     "stateless",
     "stream_use",
     "with_masking",

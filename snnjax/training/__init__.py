@@ -64,6 +64,7 @@ __all__ = [
     "eval_step",
     "fit",
     "initialize",
+    "is_strategy",
     "keep_pages",
     "lamb",
     "multihost",

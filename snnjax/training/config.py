@@ -1,6 +1,8 @@
 """Experiments from files: their plain fields, which can be saved and overridden, and their data.
 
-Plain types are int, float, str, bool, tuples of one of them, and each of these or None.
+Plain types are int, float, str, bool, `memory.Strategy`, tuples of one of the first four, and each
+of these or None. A strategy is a value everywhere but here: config.json and the command line hold
+its text.
 
 An experiment file is a program, and loading runs it: load only files you would run.
 """
@@ -19,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from snnjax import data
-from snnjax.memory import parse_strategy
+from snnjax.memory import parse_strategy, Strategy
 from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment, check_learning
@@ -31,6 +33,7 @@ __all__ = [
     "check_learning",
     "check_types",
     "gradient_experiment",
+    "is_strategy",
     "load_dataset",
     "load_experiment",
     "override",
@@ -133,8 +136,13 @@ def plain_fields(experiment: BaseExperiment) -> dict[str, Any]:
 
 
 def plain_values(experiment: BaseExperiment) -> dict[str, Any]:
-    """Values of the plain fields by name, as config.json holds them."""
-    return {name: getattr(experiment, name) for name in plain_fields(experiment)}
+    """Values of the plain fields by name, as config.json holds them.
+
+    Raises:
+        ExperimentError: A memory strategy has no text that another process could read.
+    """
+    values = {name: getattr(experiment, name) for name in plain_fields(experiment)}
+    return {name: _written(name, value) for name, value in values.items()}
 
 
 def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
@@ -142,10 +150,11 @@ def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
 
     Args:
         experiment: The experiment.
-        values: New values by the name of the field; lists become tuples, which JSON lacks.
+        values: New values by the name of the field, as `plain_values` gives them: text for a memory
+            strategy, a list for a tuple. Text that names a scan of the user imports its module.
 
     Raises:
-        ExperimentError: A field is unknown, or not of a plain type.
+        ExperimentError: A field is unknown, or not of a plain type; a strategy cannot be read.
     """
     known = plain_fields(experiment)
     unknown = sorted(set(values) - set(known))
@@ -153,8 +162,13 @@ def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
         raise ExperimentError(
             f"{experiment.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    changed = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+    changed = {name: _read(name, value, known[name]) for name, value in values.items()}
     return dataclasses.replace(experiment, **changed)
+
+
+def is_strategy(hint: Any) -> bool:
+    """True if a plain field of this type holds a memory strategy."""
+    return _without_none(hint) is Strategy
 
 
 def check_types(experiment: BaseExperiment) -> None:
@@ -166,8 +180,9 @@ def check_types(experiment: BaseExperiment) -> None:
     for name, hint in plain_fields(experiment).items():
         value = getattr(experiment, name)
         if not _fits(value, hint):
+            reads = ": memory.parse_strategy reads a text" if is_strategy(hint) else ""
             raise ExperimentError(
-                f"{name} must be {_type_name(hint)}, got {value!r} ({type(value).__name__})"
+                f"{name} must be {_type_name(hint)}, got {value!r} ({type(value).__name__}){reads}"
             )
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
@@ -208,15 +223,39 @@ def check(experiment: BaseExperiment) -> None:
         raise ExperimentError(
             f'not_finite must be "stop", "skip" or "rollback", got {experiment.not_finite!r}'
         )
-    for name, parse in (("memory", parse_strategy), ("precision", parse_precision)):
-        try:
-            parse(getattr(experiment, name, ""))
-        except ValueError as error:
-            raise ExperimentError(f"{name}: {error}") from None
+    try:
+        parse_precision(getattr(experiment, "precision", ""))
+    except ValueError as error:
+        raise ExperimentError(f"precision: {error}") from None
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(
             f"name must be usable as the name of a folder, got {experiment.name!r}"
         )
+
+
+def _written(name: str, value: Any) -> Any:
+    if not isinstance(value, Strategy):
+        return value
+    text = str(value)
+    try:
+        readable = parse_strategy(text) == value
+    except ValueError:
+        readable = False
+    if not readable:
+        raise ExperimentError(
+            f"{name}: {text} has a scan that a resumed run could not look up: name it in the "
+            "experiment's file by memory.register_scan(name, scan), or import it from a module"
+        )
+    return text
+
+
+def _read(name: str, value: Any, hint: Any) -> Any:
+    if isinstance(value, str) and is_strategy(hint):
+        try:
+            return parse_strategy(value)
+        except ValueError as error:
+            raise ExperimentError(f"{name}: {error}") from None
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _hints(experiment: BaseExperiment) -> dict[str, Any]:
@@ -233,7 +272,7 @@ def _is_plain(hint: Any) -> bool:
     if typing.get_origin(hint) is tuple:
         inner = set(typing.get_args(hint)) - {...}
         return len(inner) == 1 and inner <= set(_SCALARS)
-    return hint in _SCALARS
+    return hint in (*_SCALARS, Strategy)
 
 
 def _without_none(hint: Any) -> Any:
@@ -261,7 +300,7 @@ def _fits(value: Any, hint: Any) -> bool:
 def _type_name(hint: Any) -> str:
     """A type as users read it: `int or None`."""
     inner = _without_none(hint)
-    name = inner.__name__ if inner in _SCALARS else str(inner)
+    name = inner.__name__ if inner in (*_SCALARS, Strategy) else str(inner)
     return name if inner is hint else f"{name} or None"
 
 

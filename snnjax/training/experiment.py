@@ -25,6 +25,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 from snnjax import data, nn, readout
+from snnjax.memory import Strategy
 from snnjax.training import optimizer as rules
 from snnjax.training.errors import ExperimentError
 from snnjax.training.sharding import Rule, by_shape
@@ -118,8 +119,9 @@ class Experiment(BaseExperiment):
         precision: Number formats of computation and parameters: "float32", "bfloat16", "float16"
             (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see `nn.Precision`.
             Membranes, sums, statistics and streams stay float32.
-        memory: What training keeps, such as "depth=recompute(1), pack=True"; see
-            `memory.Strategy`. Empty is the network as it was written.
+        memory: Memory strategy, a `memory.Strategy`; as text, on the command line and in
+            config.json, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
+            `memory.parse_strategy`. None is the network as it was written.
         memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
             strategies that recompute or reverse save nothing there without it, unless they scan.
             None does so if the network holds such a strategy.
@@ -146,7 +148,7 @@ class Experiment(BaseExperiment):
     mixup_epochs: int | None = None
     mixup_probability: float = 1.0
     precision: str = "float32"
-    memory: str = ""
+    memory: Strategy | None = None
     memory_scheduler: bool | None = None
 
 

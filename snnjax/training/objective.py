@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -189,7 +188,7 @@ def objective(
         The loss, and the metrics (means over the batch), the outputs `[T, B, K]` and the `Aux` of
         the network.
     """
-    network = nnx.merge(program.graphdef, params, state.constants)
+    network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics continue from the step before.
     start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
     outputs, aux = network(inputs.frames, start, training=True, key=inputs.key, taps=taps)

@@ -189,7 +189,7 @@ def decay_mask(params: PyTree) -> PyTree:
     recognised by name too, since a stack over depth gives them a second axis.
 
     Args:
-        params: Parameters of `nnx.split(network, nnx.Param, ...)`.
+        params: Parameters, as `nn.split(network)` gives them.
 
     Returns:
         A bool in place of every array.

@@ -15,7 +15,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import memory, nn
+from snnjax import nn
 from snnjax.ops.rounding import widen
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import Experiment, check_learning
@@ -84,7 +84,7 @@ class Program:
 
     def network(self, state: TrainState) -> nn.Network:
         """The network with the parameters of a state."""
-        return nnx.merge(self.graphdef, state.params, state.constants)
+        return nn.merge(self.graphdef, state.params, state.constants)
 
 
 def initialize(
@@ -117,14 +117,15 @@ def initialize(
     with user_code(f"the precision {experiment.precision!r}"):
         precision = nn.parse_precision(experiment.precision)
         network = nn.with_precision(network, precision)
-    with user_code(f"the memory strategy {experiment.memory!r}"):
-        network = nn.with_memory(network, memory.parse_strategy(experiment.memory))
+    if experiment.memory is not None:
+        with user_code(f"the memory strategy {experiment.memory}"):
+            network = nn.with_memory(network, experiment.memory)
     axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
         groups = _device_groups(experiment, batch_shares(mesh) if mesh is not None else 1)
         network = nn.with_data_axes(network, axes, norm_groups=groups)
     with user_code("the network"):
-        graphdef, params, constants = nnx.split(network, nnx.Param, ...)
+        graphdef, params, constants = nn.split(network)
         statistics = network.initial_state(1).statistics
     with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)

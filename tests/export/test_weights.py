@@ -5,9 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
-from flax import nnx
 
-from snnjax import export, training
+from snnjax import export, nn, training
 from snnjax.export.weights import array_names
 from tests.export import cases
 
@@ -19,7 +18,7 @@ WEIGHTS = {
 
 
 def train_state(net, *, seed=0, dtype="float32"):
-    _, params, constants = nnx.split(net, nnx.Param, ...)
+    _, params, constants = nn.split(net)
     params = jax.tree.map(lambda x: x.astype(dtype), params)
     zero = jnp.zeros((), jnp.int32)
     rest = {"step": zero, "position": zero, "finite": jnp.ones((), bool)}

@@ -1,11 +1,14 @@
-"""A strategy is written as the arguments that make it, and read back without running anything."""
+"""A strategy is written as the arguments that make it, and read back from literals alone."""
+
+import dataclasses
+import types
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory
-from snnjax.memory import Strategy, parse_strategy
+from snnjax import memory, neurons
+from snnjax.memory import Strategy, parse_strategy, notation
 from snnjax.neurons.lif import lif_inverse
 
 pytestmark = pytest.mark.fast
@@ -150,13 +153,119 @@ def test_nothing_in_it_is_executed(template, tmp_path):
     assert not touched.exists()
 
 
-def test_a_scan_of_ones_own_is_shown_by_its_name():
-    def mine(step, params, state, xs):
+@dataclasses.dataclass(frozen=True)
+class Keep:
+    """A scan of one's own, as a module would hold it."""
+
+    every: int = 4
+    inner: object = memory.store
+
+    def __call__(self, step, params, state, xs):
+        return memory.recompute(self.every, inner=self.inner)(step, params, state, xs)
+
+
+def keep(every, *, names=()):
+    """A maker of scans that are not compared by their options."""
+    return lambda step, params, state, xs: memory.recompute(every, keep=names)(
+        step, params, state, xs
+    )
+
+
+def plain(step, params, state, xs):
+    return memory.store(step, params, state, xs)
+
+
+@pytest.fixture
+def mine(monkeypatch):
+    """The names of register_scan, forgotten after the test."""
+    monkeypatch.setattr(notation, "_REGISTERED", {})
+    memory.register_scan("mine", plain)
+    memory.register_scan("kept", Keep)
+    memory.register_scan("keep4", Keep(4))
+
+
+HERE = __name__
+OWN = {
+    "a function": (f"{HERE}:plain", plain),
+    "a class": (f"{HERE}:Keep", Keep()),
+    "a made one": (f"{HERE}:Keep(7)", Keep(7)),
+    "by keyword": (f"{HERE}:Keep(every=7, inner=recompute(2))", Keep(7, memory.recompute(2))),
+    "one inside another": (f"{HERE}:Keep(2, {HERE}:plain)", Keep(2, plain)),
+    "inside of ours": (f"recompute(9, inner={HERE}:plain)", memory.recompute(9, inner=plain)),
+    "registered": ("mine", plain),
+    "a registered class": ("kept", Keep()),
+    "made by a registered class": ("kept(7)", Keep(7)),
+    "a registered value": ("keep4", Keep(4)),
+    "ours, by its module": ("snnjax.memory:recompute(4)", memory.recompute(4)),
+}
+
+
+@pytest.mark.parametrize("place", ["time", "depth"])
+@pytest.mark.parametrize(("text", "scan"), OWN.values(), ids=OWN)
+def test_a_scan_of_ones_own_is_read_and_written(text, scan, place, mine):
+    strategy = parse_strategy(f"{place}={text}, pack=True")
+    assert strategy == Strategy(**{place: scan, "pack": True})
+    assert parse_strategy(str(strategy)) == strategy
+    assert parse_strategy(str(Strategy(**{place: scan}))) == Strategy(**{place: scan})
+
+
+def test_one_text_is_one_scan_even_of_a_maker_without_equality():
+    text = f"time={HERE}:keep(4, names=(spikes, 'a:b'))"
+    strategy = parse_strategy(text)
+    assert parse_strategy(text) == strategy == parse_strategy(str(strategy))
+    assert parse_strategy(f"time={HERE}:keep(5)") != strategy
+    assert str(strategy) == f"time={HERE}:keep(4, names=(spikes, 'a:b'))"
+
+
+def test_an_inverse_is_written_with_its_options():
+    strategy = Strategy(depth=memory.reverse(neurons.lif_inverse(decay=0.5)))
+    assert parse_strategy(str(strategy)) == strategy
+
+
+def test_what_no_other_process_can_import_is_shown_by_its_name():
+    """A local function, a notebook's, one in the file of an experiment."""
+
+    def inner(step, params, state, xs):
         return memory.store(step, params, state, xs)
 
-    assert str(Strategy(time=mine)) == "time=mine"
-    bound = memory.reverse(lif_inverse(decay=0.5))
-    assert "LIFInverse" in str(Strategy(depth=bound))
+    experiment = types.FunctionType(plain.__code__, globals() | {"__name__": "snnjax_experiment_x"})
+    for scan, name in ((inner, "inner"), (experiment, "plain")):
+        assert str(Strategy(time=scan)) == f"time={name}"
+        with pytest.raises(ValueError, match="is no scan"):
+            parse_strategy(f"time={name}")
+
+
+@pytest.mark.parametrize(
+    ("scan", "message"),
+    [
+        ("no_such_module:keep", "importing no_such_module failed.*PYTHONPATH"),
+        (f"{HERE}:nothing", f"{HERE} has no nothing"),
+        (f"{HERE}:Keep(1, 2, 3)", "Keep\\(1, 2, 3\\) failed, TypeError"),
+        (f"{HERE}:Keep(open('x'))", "is no scan"),
+        (f"{HERE}:HERE", "is no scan"),
+        (f"{HERE}:HERE()", "HERE makes no scan"),
+        (f"{HERE}:keep(1)(2)", "is no name: write module:name"),
+        (f"{HERE}:keep(*mine)", "is neither a scan nor a number"),
+        ("mine", "'mine' is no scan"),
+    ],
+)
+def test_a_scan_of_ones_own_that_fails_is_named(scan, message):
+    with pytest.raises(ValueError, match=f"cannot read the strategy.*{message}"):
+        parse_strategy(f"time={scan}")
+
+
+@pytest.mark.parametrize(
+    ("name", "scan", "message"),
+    [("store", plain, "another|other than"), ("a b", plain, "other than"), ("x", 3, "no scan")],
+)
+def test_a_name_for_a_scan_is_a_free_word(name, scan, message, mine):
+    with pytest.raises(ValueError, match=message):
+        memory.register_scan(name, scan)
+
+
+def test_a_class_is_no_scan():
+    with pytest.raises(ValueError, match=r"Keep is a class, no scan: write Keep\(\)"):
+        Strategy(time=Keep)
 
 
 def test_equal_arguments_make_equal_strategies():

@@ -137,7 +137,7 @@ def test_they_learn_and_a_strategy_changes_nothing(name):
         if any(part in place for part in ("alpha", "beta", "mixer")):
             np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
     assert float(jnp.abs(gradients.body.layers[0].function.kernel[...]).max()) > 0
-    saving = SMALL[name](depth_scan=memory.recompute(1), pack=True)
+    saving = SMALL[name](memory=memory.Strategy(depth=memory.recompute(1), pack=True))
     again, (outputs_again, aux_again) = graded(saving, FRAMES, jax.random.key(1))
     assert_equal((outputs_again, aux_again.state), (outputs, aux.state))
     assert_close(jax.tree.leaves(again), jax.tree.leaves(gradients), 1e-6)

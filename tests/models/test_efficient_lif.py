@@ -266,15 +266,15 @@ def readout(linear, x):
 
 
 WAYS = {
-    "store": {},
-    "recompute": {"time_scan": memory.recompute(T)},
-    "reverse": {"time_scan": memory.reversal()},
-    "depth": {"depth_scan": memory.recompute(1), "pack": True},
-    "levels": {
-        "depth_scan": memory.recompute(1),
-        "pack": True,
-        "time_scan": memory.recompute("sqrt", inner=memory.recompute(1)),
-    },
+    "store": None,
+    "recompute": memory.Strategy(time=memory.recompute(T)),
+    "reverse": memory.Strategy(time=memory.reversal()),
+    "depth": memory.Strategy(depth=memory.recompute(1), pack=True),
+    "levels": memory.Strategy(
+        time=memory.recompute("sqrt", inner=memory.recompute(1)),
+        depth=memory.recompute(1),
+        pack=True,
+    ),
 }
 LONG = {"vgg": long_vgg, "resnet": long_resnet}
 ROWS = [
@@ -310,7 +310,7 @@ def wide(tree):
 def test_the_gradient_is_that_of_the_long_scan(family, way, groups, x64):
     """Float64, relative 1e-12; where a leak is undone, its roundings grow 4^4-fold."""
     sharing = "both" if groups > 1 else "layer"
-    net = build(family, sharing=sharing, groups=groups, norm=norm, **WAYS[way])
+    net = build(family, sharing=sharing, groups=groups, norm=norm, memory=WAYS[way])
     x, state = frames(net).astype(jnp.float64), wide(net.initial_state(B))
     net = wide(net)
     (gradients, _), (outputs, _) = graded(net, x, state)
@@ -398,7 +398,7 @@ def test_a_shared_membrane_is_kept_once_at_full_width():
 
     unshared = kept(7, sharing="none")
     assert unshared == 7 * (STEPS + 1) * MEMBRANES["vgg", "none"]
-    shared = kept(7, sharing="both", depth_scan=memory.recompute(1), pack=True)
+    shared = kept(7, sharing="both", memory=WAYS["depth"])
     assert shared == 7 * MEMBRANES["vgg", "both"]
     assert STEPS * 7 * MEMBRANES["vgg", "none"] / shared >= 21.39
     assert unshared / shared >= 21.4
@@ -420,10 +420,10 @@ def test_a_shared_membrane_is_kept_once():
     of_state = 4 * elements(lambda: narrow(sharing="none"))
     assert unshared == (STEPS + 1) * of_state
     for way in (
-        {"time_scan": memory.recompute(STEPS)},
-        {"depth_scan": memory.recompute(1), "pack": True},
+        memory.Strategy(time=memory.recompute(STEPS)),
+        memory.Strategy(depth=memory.recompute(1), pack=True),
     ):
-        shared, less = membranes_kept(narrow(sharing="both", **way), 2)
+        shared, less = membranes_kept(narrow(sharing="both", memory=way), 2)
         assert shared == 4 * elements(lambda: narrow(sharing="both"))
         assert round(of_state / shared, 2) == 4.28
         assert round(STEPS * of_state / shared, 1) == 21.4
@@ -434,7 +434,7 @@ def test_a_shared_membrane_is_kept_once():
 @pytest.mark.slow
 def test_a_shared_membrane_without_a_leak_is_kept_at_its_ends():
     """Reversed over T timesteps: the last one, and the first, which is an argument."""
-    net = narrow(sharing="both", time_scan=memory.reversal(), neuron=nn.IF)
+    net = narrow(sharing="both", memory=WAYS["reverse"], neuron=nn.IF)
     shared, _ = membranes_kept(net, 2)
     assert shared <= 2 * 4 * elements(lambda: narrow(sharing="both"))
 
@@ -494,7 +494,7 @@ def test_dropout_of_the_sensor_network():
         (lambda: build("vgg", groups=3).initial_state(1), "cannot be cut in 3 groups"),
         (lambda: build("vgg", stages=((4, 6),)).initial_state(1), "give one shape"),
         (lambda: build("vgg", stages=((4,),) * 5), "fewer stages"),
-        (lambda: build("resnet", stages=((4, 3),), time_scan=memory.reversal()), "12 times"),
+        (lambda: build("resnet", stages=((4, 3),), memory=WAYS["reverse"]), "12 times"),
         (lambda: models.efficient_lif_compat("vgg19", rngs=nnx.Rngs(0)), "architecture must be"),
         (lambda: models.efficient_lif_compat("vgg16", groups=4, rngs=nnx.Rngs(0)), "fixes groups"),
     ],

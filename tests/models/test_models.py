@@ -93,12 +93,12 @@ def build(name, **options):
     return SMALL[name](rngs=nnx.Rngs(0), **options)
 
 
-replayed = memory.recompute(every=2)
+replayed = memory.Strategy(time=memory.recompute(every=2))
 VARIANTS = {
     "time order": {"order": "time"},
-    "recompute": {"time_scan": replayed},
-    "time order, recompute": {"order": "time", "time_scan": replayed},
-    "depth": {"depth_scan": memory.recompute(every=1)},
+    "recompute": {"memory": replayed},
+    "time order, recompute": {"order": "time", "memory": replayed},
+    "depth": {"memory": memory.Strategy(depth=memory.recompute(every=1))},
 }
 
 
@@ -137,7 +137,7 @@ def test_orders_and_strategies_are_the_same_function(name, options):
 def test_nets_of_coupled_neurons_walk_back_through_a_hard_reset(name):
     """Zero-Memory nodes as a VGG's and a ResNet's neurons; the membranes are not kept."""
     (_, (outputs, _)), expected = gradient(build(name, neuron=nn.CoupledLIF))
-    undone = build(name, neuron=nn.CoupledLIF, time_scan=memory.reversal())
+    undone = build(name, neuron=nn.CoupledLIF, memory=memory.Strategy(time=memory.reversal()))
     (_, (again, _)), gradients = gradient(undone)
     np.testing.assert_array_equal(again, outputs)
     for got, want in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected), strict=True):

@@ -78,7 +78,7 @@ def test_both_streams_begin_with_the_tokens():
 
 @functools.cache
 def stored(**options):
-    return graded(tiny(depth_scan=memory.store, **options), frames())
+    return graded(tiny(memory=memory.Strategy(depth=memory.store), **options), frames())
 
 
 def variants():
@@ -153,7 +153,7 @@ def test_bytes_do_not_grow_with_depth():
     """Eight blocks take what four do, but for gradients of more parameters; stored, not."""
     (four, some), (eight, more) = temp_bytes(4), temp_bytes(8)
     assert eight - four <= more - some
-    store = {"depth_scan": memory.store}
+    store = {"memory": memory.Strategy(depth=memory.store)}
     kept = temp_bytes(8, **store)[0] - temp_bytes(4, **store)[0]
     assert kept > 20 * (more - some)
 
@@ -176,7 +176,7 @@ def test_the_menu_offers_what_it_admits(order):
     [
         ({"heads": 3}, "choose a divisor"),
         ({"depth": 0}, "at least one"),
-        ({"time_scan": memory.reversal()}, "hard reset|forgets"),
+        ({"memory": memory.Strategy(time=memory.reversal())}, "hard reset|forgets"),
     ],
 )
 def test_errors_name_the_cure(options, message):

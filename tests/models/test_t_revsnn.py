@@ -97,7 +97,8 @@ def test_memory_modes_are_the_same_function(bits):
     """Store, column mode, O(L): outputs and statistics bit-equal; gradients too, on the grid."""
     x = jax.random.normal(jax.random.key(1), (1, B, 8, 8, 2))
     runs = [
-        graded(slim(bits=bits, time_scan=s), x) for s in (memory.store, None, memory.reversal())
+        graded(slim(bits=bits, memory=memory.Strategy(time=scan)), x)
+        for scan in (memory.store, None, memory.reversal())
     ]
     stored, column, undone = (jax.tree.leaves(gradient) for gradient, _ in runs)
     expected, seen, rebuilt = (outputs for _, outputs in runs)
@@ -126,8 +127,8 @@ def temporary(columns, scan):
             outputs, aux = net(x, net.initial_state(batch), training=True)
             return jnp.sum(jnp.sin(outputs)), aux.statistics
 
-        options = {"bits": 12, "alpha": 1.0, "input_shape": (16, 16, 2), "time_scan": scan}
-        net = jax.eval_shape(lambda: slim(columns, **options))
+        options = {"bits": 12, "alpha": 1.0, "input_shape": (16, 16, 2)}
+        net = jax.eval_shape(lambda: slim(columns, memory=memory.Strategy(time=scan), **options))
         x = jax.ShapeDtypeStruct((1, batch, 16, 16, 2), jnp.float32)
         lowered = jax.jit(jax.grad(loss, has_aux=True)).lower(net, x)
         return lowered.compile().memory_analysis().temp_size_in_bytes

@@ -70,7 +70,7 @@ def test_values_and_input_gradients_are_those_of_the_scaled_binary_kernel():
 
 def test_parameters_and_constants():
     def sizes(layer):
-        graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
+        graphdef, params, rest = nn.split(layer)
         del graphdef
         return [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (params, rest)]
 
@@ -86,7 +86,7 @@ def test_parameters_and_constants():
 
 
 def test_weight_decay_pulls_on_latent_kernels_alone():
-    _, params, _ = nnx.split(layer(use_bias=True), nnx.Param, ...)
+    _, params, _ = nn.split(layer(use_bias=True))
     marks = training.optimizer.decay_mask(params)["function"]
     found = (marks["kernel"], marks["bias"], marks["learned"]["codebook"])
     assert jax.tree.leaves(found) == [True, False, False, False]
@@ -171,12 +171,12 @@ def test_both_orders_are_the_same_function():
 def test_training_moves_latent_kernels_and_patterns_and_evaluation_nothing():
     net = network(tau=2, learn_codebook=True)
     rule = sub_bit.with_refinement(optax.adam(0.3), key=jax.random.key(1), every=2)
-    graphdef, params, rest = nnx.split(net, nnx.Param, ...)
+    graphdef, params, rest = nn.split(net)
     before, state, losses = params, rule.init(params), []
 
     @jax.jit
     def step(params, state):
-        net = nnx.merge(graphdef, params, rest)
+        net = nn.merge(graphdef, params, rest)
         (loss, _), gradient = graded(net, IMAGES)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
             updates, state = rule.update(nnx.state(gradient, nnx.Param), state, params)
@@ -187,13 +187,13 @@ def test_training_moves_latent_kernels_and_patterns_and_evaluation_nothing():
         losses.append(float(loss))
     assert losses[-1] < losses[0]
     module, trained = (
-        nnx.merge(graphdef, p, rest).body.layers[3].function for p in (before, params)
+        nn.merge(graphdef, p, rest).body.layers[3].function for p in (before, params)
     )
     patterns = [np.asarray(sub_bit.code_of(m.codebook().memory)) for m in (module, trained)]
     assert (patterns[0] != patterns[1]).any() and len(set(patterns[1].tolist())) == 4
     assert (trained.kernel[...] != module.kernel[...]).any()
     assert np.abs(trained.codebook().latent).max() <= 3
-    after = nnx.merge(graphdef, params, rest)
+    after = nn.merge(graphdef, params, rest)
     kept = leaves(after)
     graded(after, IMAGES, training=False)
     for a, b in zip(leaves(after), kept, strict=True):

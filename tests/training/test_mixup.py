@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from snnjax import data, training
+from snnjax import data, memory, training
 from snnjax.training import mixup
 from tests.training.conftest import assert_same_bits, make
 
@@ -102,7 +102,8 @@ def test_a_step_counts_the_label_of_the_larger_share():
 
 @pytest.mark.slow
 def test_every_memory_strategy_sees_the_same_mixture():
-    (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory="time=recompute(1)")
+    replayed = memory.Strategy(time=memory.recompute(1))
+    (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory=replayed)
     assert_same_bits(
         training.objective.encode_batch(program, state, batch()),
         training.objective.encode_batch(other, same, batch()),

@@ -12,7 +12,7 @@ from tests.training.conftest import make
 
 
 def marks(network):
-    params = nnx.split(network, nnx.Param, ...)[1]
+    params = nn.split(network)[1]
     leaves = jax.tree_util.tree_leaves_with_path(training.optimizer.decay_mask(params))
     return {jax.tree_util.keystr(path): mark for path, mark in leaves}
 

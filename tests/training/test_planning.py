@@ -162,9 +162,9 @@ def test_only_a_whole_number_can_be_enlarged(field):
 
 @pytest.mark.fast
 def test_a_strategy_replaces_that_of_the_experiment_and_as_written_leaves_it():
-    experiment = dataclasses.replace(SMALL, memory="pack=True")
+    experiment = dataclasses.replace(SMALL, memory=memory.Strategy(pack=True))
     assert training.planning.with_strategy(experiment, memory.Strategy()) is experiment
-    assert training.planning.with_strategy(experiment, PACKED[1]).memory == str(PACKED[1])
+    assert training.planning.with_strategy(experiment, PACKED[1]).memory == PACKED[1]
     offered = training.planning.network_strategies(SMALL)
     assert offered == nn.candidates(perceptron(SMALL, nnx.Rngs(0)))
 

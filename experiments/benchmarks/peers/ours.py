@@ -110,12 +110,12 @@ def _set(layers, kernels):
 def _trained(problem, variant):
     """`step()`: the compiled training step of a network."""
     network = _network(problem, variant)
-    graphdef, params, rest = nnx.split(network, nnx.Param, ...)
+    graphdef, params, constants = nn.split(network)
     optimizer = optax.adam(RATE)
     start = network.initial_state(problem.workload.batch // variant.parts)
 
     def loss(params, statistics, inputs, labels):
-        network = nnx.merge(graphdef, params, rest)
+        network = nn.merge(graphdef, params, constants)
         state = start._replace(statistics=statistics)
         outputs, aux = network(inputs, state, training=True)
         values = losses.cross_entropy(readout.rate(outputs), labels)
