@@ -176,8 +176,8 @@ def rows(meshes):
         *(("spiking", strategy) for strategy in STRATEGIES),
         ("ghost", STRATEGIES[-1]),
     ]
-    for kind, memory in cases:
-        one = experiment(kind, memory)
+    for kind, strategy in cases:
+        one = experiment(kind, strategy)
         alone = measured(one, training.sharding.make_mesh())
         for text in meshes:
             mesh = training.sharding.make_mesh(**training.sharding.parse_mesh(text))

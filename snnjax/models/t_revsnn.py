@@ -44,12 +44,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import losses, memory, nn
+from snnjax import losses, nn
+from snnjax.memory import Storage, Strategy
 from snnjax.nn.contract import Aux, Call, State, output_shape
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Scan, bind, Key
-from snnjax.memory import Storage, Strategy
+from snnjax.typing import Array, bind
 
 __all__ = [
     "ColumnLevel",

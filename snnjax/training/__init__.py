@@ -64,7 +64,6 @@ __all__ = [
     "eval_step",
     "fit",
     "initialize",
-    "is_strategy",
     "keep_pages",
     "lamb",
     "multihost",

@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from snnjax import data
-from snnjax.memory import parse_strategy, Strategy
+from snnjax.memory import Strategy, parse_strategy
 from snnjax.nn import parse_precision
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment, check_learning

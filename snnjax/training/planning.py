@@ -8,7 +8,6 @@ Every strategy is measured on the training step itself, compiled as training com
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any

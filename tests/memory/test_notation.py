@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import memory, neurons
-from snnjax.memory import Strategy, parse_strategy, notation
-from snnjax.neurons.lif import lif_inverse
+from snnjax.memory import Strategy, notation, parse_strategy
 
 pytestmark = pytest.mark.fast
 
