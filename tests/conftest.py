@@ -38,6 +38,21 @@ def pytest_collection_finish(session):
     gc.set_threshold(100_000, 20, 20)
 
 
+MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_programs():
+    """Frees compiled programs before Linux runs out of memory maps for them.
+
+    A program takes 10 to 20 of the 65,530 maps of a process; the first one that gets none ends the
+    process with a segmentation fault.
+    """
+    yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()
+
+
 @pytest.fixture
 def x64():
     """Runs a test in float64."""
