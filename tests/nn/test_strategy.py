@@ -50,6 +50,7 @@ QUICK = {
     "vgg in time": (TIME_DEPTH,),
 }
 GROUPS, DECAY = 2, 0.5
+FAN_IN = 3 * 3 * 4  # terms of the longest sum of a product
 SPIKING = {"vgg": 3, "averaging": 2, "ms_resnet": 7, "reversible": 5, "grouped": 2}  # layers
 
 
@@ -82,10 +83,15 @@ def test_nothing_but_what_is_kept_changes(name, text):
     """
     gradients, (outputs, aux) = run(under(name, text))
     wanted, (values, expected_aux) = expected(name)
-    assert_equal((outputs, aux.state), (values, expected_aux.state))
+    epsilon = float(jnp.finfo(jnp.float32).eps)
+    if text == TIME_WHOLE:
+        # One large product may round otherwise than a small one per timestep.
+        rounding = FAN_IN * epsilon
+        assert_close((outputs, aux.state), (values, expected_aux.state), rounding)
+    else:
+        assert_equal((outputs, aux.state), (values, expected_aux.state))
     assert_close(aux.statistics, expected_aux.statistics, 1.5e-7)
     undone = T * (GROUPS if name == "grouped" else 1) if text == REVERSE else 0
-    epsilon = float(jnp.finfo(jnp.float32).eps)
     grown = 4 / 3 * SPIKING.get(name, 0) * epsilon / DECAY**undone if undone else 0
     assert_close(gradients, wanted, max(1e-6, grown))
 

@@ -1,11 +1,14 @@
 """Depthwise convolution by hand: the same numbers, and the same bits wherever it stands."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from snnjax.ops.convolution import Geometry, convolution, convolve, depthwise
+from tests.compare import AS_USERS_DO
 
 CASES = {
     "same": Geometry((6, 5), (3, 3), (6, 5), (1, 1), ((1, 1), (1, 1)), 4),
@@ -48,6 +51,7 @@ def test_a_layer_of_it_rounds_alike_alone_in_a_loop_and_with_company():
     def in_loop(x):
         return jax.lax.scan(lambda carry, _: (carry, layer(carry)), x, None, length=3)[1][1]
 
-    alone = jax.jit(lambda x: convolution(x, kernel, groups=4))(jax.jit(lambda x: x * 0.3 + 0.1)(x))
+    jit = functools.partial(jax.jit, compiler_options=AS_USERS_DO)
+    alone = jit(lambda x: convolution(x, kernel, groups=4))(jit(lambda x: x * 0.3 + 0.1)(x))
     for run in (layer, in_loop, jax.checkpoint(layer)):
-        np.testing.assert_array_equal(jax.jit(run)(x), alone * np.float32(1.7))
+        np.testing.assert_array_equal(jit(run)(x), alone * np.float32(1.7))
