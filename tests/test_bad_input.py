@@ -162,7 +162,7 @@ def test_experiments_with_a_broken_part_are_refused(capsys, tmp_path, monkeypatc
     change, needle = BROKEN[name]
     (tmp_path / "mine.py").write_text(
         "import dataclasses\nfrom jax.sharding import PartitionSpec as P\n"
-        "from tests.training import micro\n"
+        "from snnjax import training\nfrom tests.training import micro\n"
         f"def config():\n    return dataclasses.replace(micro.config(), {change})\n"
     )
     mesh = ["--mesh", "data=2"] if name == "layout" else []

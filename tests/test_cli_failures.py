@@ -25,7 +25,7 @@ def test_a_full_disk_while_training(capsys, tmp_path, monkeypatch, number):
     def full(*args, **options):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(training.checkpoints, "begin", full)
+    monkeypatch.setattr("snnjax.training.checkpoints.store.begin", full)
     code, said, err = train(capsys, tmp_path / "run")
     assert code == 2 and "disk is full" in said["error"] and "Traceback" not in err
 

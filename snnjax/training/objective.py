@@ -198,7 +198,7 @@ def objective(
         partner_values = per_example(task, "loss", outputs, inputs.partners, batch.lengths)
         values = mixup.blend_losses(inputs.share, values, partner_values)
         targets = jnp.where(inputs.share >= 0.5, targets, inputs.partners)
-    predictions = task.predict(outputs, batch.lengths)
+    predictions = task.predict(outputs, lengths=batch.lengths)
     metrics = per_example(task, "metrics", predictions, targets, batch.lengths)
     means = {name: losses.mean(value, weights=batch.weights) for name, value in metrics.items()}
     return losses.mean(values, weights=batch.weights), (means, outputs, aux)
@@ -210,7 +210,7 @@ def per_example(task: Task, method: str, first: Array, targets: Array, lengths: 
     Raises:
         ExperimentError: They have another shape.
     """
-    values = getattr(task, method)(first, targets, lengths)
+    values = getattr(task, method)(first, targets, lengths=lengths)
     for name, value in values.items() if isinstance(values, dict) else [("the loss", values)]:
         if value.shape != targets.shape[:1]:
             raise ExperimentError(

@@ -158,7 +158,7 @@ def _evaluate(
     outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     targets, lengths, weights = batch.labels, batch.lengths, batch.weights
     values = per_example(task, "loss", outputs, targets, lengths)
-    predictions = task.predict(outputs, lengths)
+    predictions = task.predict(outputs, lengths=lengths)
     scores = per_example(task, "evaluation_metrics", predictions, targets, lengths)
     weight = weights.sum()
     spikes = {name: kinds["rates"] for name, kinds in aux.taps.items()}

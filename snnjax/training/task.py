@@ -1,8 +1,8 @@
-"""Tasks: the loss of a network's outputs, the metrics, and which metric is the best one's.
+"""Tasks: loss and metrics of a network's outputs, and the metric of the best checkpoint.
 
-    predictions = task.predict(outputs, lengths)              [T, B, K] -> [B, ...]
-    values      = task.loss(outputs, targets, lengths)        -> [B]
-    metrics     = task.metrics(predictions, targets, lengths) -> name: [B]
+    predictions = task.predict(outputs, lengths=...)              [T, B, K] -> [B, ...]
+    values      = task.loss(outputs, targets, lengths=...)        -> [B]
+    metrics     = task.metrics(predictions, targets, lengths=...) -> name: [B]
 
 Values stay per example: the batch may be padded, cut over devices or accumulated in parts, and the
 trainer takes the weighted means. `summary` turns the means over all examples into the metrics that
@@ -20,8 +20,8 @@ A task of your own is a subclass with a loss:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Absolute(training.Task):
-        def loss(self, outputs, targets, lengths=None):
-            return jnp.abs(self.predict(outputs, lengths) - targets).sum(-1)
+        def loss(self, outputs, targets, *, lengths=None):
+            return jnp.abs(self.predict(outputs, lengths=lengths) - targets).sum(-1)
 
     training.Experiment(..., task=lambda experiment: Absolute(readout=experiment.readout))
 """
@@ -66,11 +66,11 @@ class Task:
         """Number of neighbouring test examples that are evaluated in one batch."""
         return 1
 
-    def predict(self, outputs: Array, lengths: Array | None = None) -> Array:
+    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
         """Predictions of outputs `[T, B, K]`: the readout."""
         return self.readout(outputs) if lengths is None else self.readout(outputs, lengths=lengths)
 
-    def loss(self, outputs: Array, targets: Array, lengths: Array | None = None) -> Array:
+    def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Loss of each example, `[B]`.
 
         Args:
@@ -79,12 +79,12 @@ class Task:
             lengths: `[B]`, valid timesteps; None is all.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} needs a method loss(self, outputs, targets, lengths=None) that "
-            "returns one number per example, [B]"
+            f"{type(self).__name__} needs a method loss(self, outputs, targets, *, lengths=None) "
+            "that returns one number per example, [B]"
         )
 
     def metrics(
-        self, predictions: Array, targets: Array, lengths: Array | None = None
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
         """Metrics of each example by name, `[B]` each.
 
@@ -97,10 +97,10 @@ class Task:
         return {}
 
     def evaluation_metrics(
-        self, predictions: Array, targets: Array, lengths: Array | None = None
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
         """Metrics of each example in evaluation, where neighbours stay together."""
-        return self.metrics(predictions, targets, lengths)
+        return self.metrics(predictions, targets, lengths=lengths)
 
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
         """Reported metrics of the means over all examples."""
@@ -159,24 +159,24 @@ class Classification(Task):
         """The clips of a recording."""
         return self.clips
 
-    def predict(self, outputs: Array, lengths: Array | None = None) -> Array:
+    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
         """Logits: `[B, K]`, or `[T, B, K]` if every timestep has a label."""
-        return outputs if self.per_timestep else super().predict(outputs, lengths)
+        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
 
-    def loss(self, outputs: Array, targets: Array, lengths: Array | None = None) -> Array:
+    def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Cross entropy, or the `objective`."""
         if self.objective is not None:
             return _with_lengths(self.objective, outputs, targets, lengths)
         cross_entropy = functools.partial(
             losses.cross_entropy, label_smoothing=self.label_smoothing
         )
-        logits = self.predict(outputs, lengths)
+        logits = self.predict(outputs, lengths=lengths)
         if not self.per_timestep:
             return cross_entropy(logits, targets)
         return _time_mean(jax.vmap(cross_entropy)(logits, _time_major(targets)), lengths)
 
     def metrics(
-        self, predictions: Array, targets: Array, lengths: Array | None = None
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
         """`accuracy`: 1 or 0, or the share of the timesteps that are right."""
         if not self.per_timestep:
@@ -185,10 +185,10 @@ class Classification(Task):
         return {"accuracy": _time_mean(correct, lengths)}
 
     def evaluation_metrics(
-        self, predictions: Array, targets: Array, lengths: Array | None = None
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
         """The same; all `clips` of a recording are right if more than half of them are."""
-        values = self.metrics(predictions, targets, lengths)
+        values = self.metrics(predictions, targets, lengths=lengths)
         if self.clips == 1:
             return values
         right = values["accuracy"].reshape(-1, self.clips).sum(-1)
@@ -241,23 +241,23 @@ class Regression(Task):
     per_timestep: bool = False
     objective: Callable[..., Array] | None = None
 
-    def predict(self, outputs: Array, lengths: Array | None = None) -> Array:
+    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
         """Predictions: `[B, D]`, or `[T, B, D]` if every timestep has a target."""
-        return outputs if self.per_timestep else super().predict(outputs, lengths)
+        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
 
-    def loss(self, outputs: Array, targets: Array, lengths: Array | None = None) -> Array:
+    def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Mean squared error over the D targets, or the `objective`."""
         if self.objective is not None:
             return _with_lengths(self.objective, outputs, targets, lengths)
         return self._mean(
             jnp.square,
-            predictions=self.predict(outputs, lengths),
+            predictions=self.predict(outputs, lengths=lengths),
             targets=targets,
             lengths=lengths,
         )
 
     def metrics(
-        self, predictions: Array, targets: Array, lengths: Array | None = None
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
         """`mae`, the mean absolute error, and `rmse`, squared until `summary` takes the root."""
         error = functools.partial(

@@ -49,10 +49,10 @@ TASKS = {
 
 
 def values_of(task, outputs, targets, lengths):
-    predictions = task.predict(outputs, lengths)
+    predictions = task.predict(outputs, lengths=lengths)
     return {
-        "loss": task.loss(outputs, targets, lengths),
-        **task.metrics(predictions, targets, lengths),
+        "loss": task.loss(outputs, targets, lengths=lengths),
+        **task.metrics(predictions, targets, lengths=lengths),
     }
 
 
@@ -83,7 +83,9 @@ def test_full_lengths_are_no_lengths(name, outputs):
 @pytest.mark.parametrize("name", ["regression", "classification per timestep"])
 def test_padding_gets_no_gradient(name, outputs):
     task, targets = TASKS[name], targets_of(TASKS[name])
-    gradient = jax.grad(lambda o: task.loss(o, targets, jnp.asarray(LENGTHS)).sum())(outputs)
+    gradient = jax.grad(lambda o: task.loss(o, targets, lengths=jnp.asarray(LENGTHS)).sum())(
+        outputs
+    )
     valid = np.asarray(readout.mask(jnp.asarray(LENGTHS), T))
     assert (np.asarray(gradient)[~valid] == 0).all()
     assert (np.abs(np.asarray(gradient)[valid]).sum(-1) > 0).all()
@@ -196,7 +198,7 @@ def test_a_training_step_hands_lengths_to_the_task():
     assert losses_of[0] != losses_of[1]
     inputs = training.objective.encode_batch(program, state, batch)
     _, (_, outputs, _) = training.objective.objective(state.params, program, state, inputs, batch)
-    by_hand = program.task.loss(outputs, batch.labels, jnp.asarray(lengths)).mean()
+    by_hand = program.task.loss(outputs, batch.labels, lengths=jnp.asarray(lengths)).mean()
     assert losses_of[0] == pytest.approx(float(by_hand), rel=1e-5)
     with pytest.raises(training.errors.ExperimentError, match="equally long"):
         mixing, state = training.initialize(make(batch=4, mixup=0.5), steps=1)
@@ -237,10 +239,10 @@ class Absolute(training.Task):
     best = "within"
     lowest = False
 
-    def loss(self, outputs, targets, lengths=None):
-        return jnp.abs(self.predict(outputs, lengths) - targets).sum(-1)
+    def loss(self, outputs, targets, *, lengths=None):
+        return jnp.abs(self.predict(outputs, lengths=lengths) - targets).sum(-1)
 
-    def metrics(self, predictions, targets, lengths=None):
+    def metrics(self, predictions, targets, *, lengths=None):
         return {"within": jnp.all(jnp.abs(predictions - targets) < 0.5, -1).astype("float32")}
 
 def task(experiment):
