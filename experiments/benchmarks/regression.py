@@ -43,8 +43,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from regression_models import cases, drawn
-from regression_times import paired
+from regression_models import cases, draw
+from regression_times import time_pairs
 
 from snnjax import memory, nn, training
 from snnjax.typing import Array
@@ -53,29 +53,37 @@ from snnjax.typing import Array
 def digest(tree: Any) -> str:
     """SHA-256 of the bytes, shapes and types of a tree's leaves, in their order."""
     leaves = map(np.asarray, jax.tree.leaves(tree))
-    return _hashed(f"{x.dtype}{x.shape}".encode() + x.tobytes() for x in leaves)
+    return _hash(f"{x.dtype}{x.shape}".encode() + x.tobytes() for x in leaves)
 
 
-def unordered(tree: Any) -> str:
-    """`digest` that renaming, which may change the order of the leaves, leaves as it is."""
-    return _hashed(sorted(digest(leaf).encode() for leaf in jax.tree.leaves(tree)))
+def unordered_digest(tree: Any) -> str:
+    """`digest` of the leaves in any order, since renaming attributes reorders them."""
+    return _hash(sorted(digest(leaf).encode() for leaf in jax.tree.leaves(tree)))
 
 
-def _hashed(parts: Iterable[bytes]) -> str:
+def _hash(parts: Iterable[bytes]) -> str:
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
     return found.hexdigest()[:32]
 
 
-def measured(
-    name: str, order: str, text: str, known: dict[str, Any] | None = None, *, lower: bool = False
+def measure_case(
+    name: str, order: str, text: str, *, known: dict[str, Any] | None = None, lower: bool = False
 ) -> dict[str, Any]:
-    """A case; `known` itself where its program is the same; with `lower` the program alone."""
+    """Values and bytes of one case.
+
+    Args:
+        name: model, a key of `MODELS`.
+        order: "layer" or "time".
+        text: strategy, as `memory.parse_strategy` reads it.
+        known: result to return as it is if the program and its arguments are the same.
+        lower: stop before compiling, with the digest of the program alone.
+    """
     if not hasattr(memory, "sequence"):  # its name in version 0.1
         text = text.replace("sequence", "whole")
     try:
-        network, frames, labels = drawn(name, order)
+        network, frames, labels = draw(name, order)
         network = nn.with_memory(network, memory.parse_strategy(text))
         graphdef, params, others = nnx.split(network, nnx.Param, ...)
 
@@ -97,39 +105,41 @@ def measured(
     except ValueError as error:
         return {"refused": type(error).__name__}
     found: dict[str, Any] = {
-        "program": _hashed([_nameless(lowered.as_text()).encode(), str(options).encode()]),
-        "arguments": digest(jax.tree.map(_plain, arguments)),
-        "parameters": unordered(params),
+        "program": _hash([_strip_names(lowered.as_text()).encode(), str(options).encode()]),
+        "arguments": digest(jax.tree.map(_key_data, arguments)),
+        "parameters": unordered_digest(params),
     }
     if known and all(known.get(name) == found[name] for name in found):
         return known
     if lower:
         return found
     compiled = lowered.compile()
+    analysis = compiled.memory_analysis()
+    assert analysis, "this backend does not report the memory of compiled code"
     (value, (outputs, moved)), gradients = compiled(*arguments)
     norm = sum(np.square(x, dtype=np.float64).sum() for x in jax.tree.leaves(gradients))
     return found | {
-        "temp_bytes": compiled.memory_analysis().temp_size_in_bytes,
-        "loss": float(value).hex(), "outputs": digest(outputs), "gradient": unordered(gradients),
-        "statistics": unordered(moved), "norm": float(np.sqrt(norm)),
+        "temp_bytes": analysis.temp_size_in_bytes,
+        "loss": float(value).hex(), "outputs": digest(outputs), "norm": float(np.sqrt(norm)),
+        "statistics": unordered_digest(moved), "gradient": unordered_digest(gradients),
     }  # fmt: skip
 
 
-def _nameless(program: str) -> str:
-    """A program without names: functions numbered, paths of results left out."""
+def _strip_names(program: str) -> str:
+    """StableHLO text with functions numbered and without the paths of results."""
     program = re.sub(r'jax\.result_info = "[^"]*"', "", program)
     numbers: dict[str, str] = {}
-    # The target of a custom call is no name: another target is another program.
+    # The target of a custom call stays: another target is another program.
     names = r'(?<!custom_call )@("[^"]*"|[\w.$-]+)'
     return re.sub(names, lambda m: numbers.setdefault(m[0], f"@{len(numbers)}"), program)
 
 
-def _plain(leaf: Array) -> Array:
+def _key_data(leaf: Array) -> Array:
     return jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
 
-def about() -> dict[str, Any]:
-    """Whatever else bits and bytes depend on."""
+def environment() -> dict[str, Any]:
+    """Versions and device, on which bits and bytes depend."""
     packages = ("jax", "jaxlib", "flax", "numpy")
     device = jax.devices()[0]
     return {name: importlib.metadata.version(name) for name in packages} | {
@@ -139,15 +149,21 @@ def about() -> dict[str, Any]:
 
 
 def record(path: pathlib.Path, wanted: dict[str, Any], *, lower: bool) -> None:
-    """Measures what the file does not hold yet; it is written after every case."""
+    """Adds the missing cases to a file, which is written after each of them."""
     last = "program" if lower else "loss"
-    kept = json.loads(path.read_text()) if path.exists() else {"about": about(), "cases": {}}
-    if kept["about"] != about():
-        raise SystemExit(f"{path} was recorded by {kept['about']}, this is {about()}: start anew")
+    kept = (
+        json.loads(path.read_text())
+        if path.exists()
+        else {"environment": environment(), "cases": {}}
+    )
+    if kept["environment"] != environment():
+        raise SystemExit(
+            f"{path} was recorded by {kept['environment']}, this is {environment()}: start anew"
+        )
     for key, row in wanted.items():
         if not kept["cases"].get(key, {}).keys() & {last, "refused"}:
             began = time.process_time()
-            kept["cases"].setdefault(key, {}).update(measured(*row, lower=lower))
+            kept["cases"].setdefault(key, {}).update(measure_case(*row, lower=lower))
             print(f"{time.process_time() - began:6.1f} s  {key}", flush=True)
             beside = path.with_suffix(".part")
             beside.write_text(json.dumps(kept, indent=1))
@@ -155,30 +171,31 @@ def record(path: pathlib.Path, wanted: dict[str, Any], *, lower: bool) -> None:
 
 
 def compare(path: pathlib.Path, wanted: dict[str, Any], pattern: str, *, full: bool) -> bool:
-    """Prints what differs from a file; True if no value does and no bytes rose."""
+    """Prints differences from a file; True if all values are equal and no bytes rose."""
     kept = json.loads(path.read_text())
-    if kept["about"] != about():
-        full = True  # the same program may be compiled to another one
-        print(f"recorded by {kept['about']}\nthis is     {about()}")
+    if kept["environment"] != environment():
+        full = True  # another compiler may make something else of an equal program
+        print(f"recorded by {kept['environment']}\nthis is     {environment()}")
     before = {key: case for key, case in kept["cases"].items() if re.search(pattern, key)}
-    told = dict.fromkeys(before.keys() - wanted.keys(), "no longer in the table")
+    worse = dict.fromkeys(before.keys() - wanted.keys(), "no longer in the table")
     counts = dict.fromkeys(("compiled", "same program", "refused", "fewer bytes"), 0)
     for key in (key for key in wanted if key in before):
-        old, new = before[key], measured(*wanted[key], {} if full else before[key])
+        old = before[key]
+        new = measure_case(*wanted[key], known={} if full else old)
         kind = "refused" if "refused" in new else "same program" if new is old else "compiled"
         counts[kind] += 1
         if faults := "; ".join(differences(old, new)):
-            told[key] = faults
+            worse[key] = faults
             print(f"{key:60} {faults}", flush=True)
         elif new.get("temp_bytes", 0) < old.get("temp_bytes", 0):
             counts["fewer bytes"] += 1
             print(f"{key:60} bytes {old['temp_bytes']} -> {new['temp_bytes']}", flush=True)
-    print(f"{len(before)} cases of {len(kept['cases'])}: {counts}, {len(told)} worse")
-    return not told
+    print(f"{len(before)} cases of {len(kept['cases'])}: {counts}, {len(worse)} worse")
+    return not worse
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
-    """Values that are others now, and bytes that rose."""
+    """Descriptions of the values that changed and of bytes that rose."""
     if old.get("refused") != new.get("refused"):
         yield f"refused: {old.get('refused', 'no')} -> {new.get('refused', 'no')}"
     elif "refused" in new or old is new:
@@ -197,12 +214,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
 def main() -> int:
     """Records, compares or measures times."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--record", type=pathlib.Path, help="JSON file to write, or to go on with")
+    parser.add_argument("--record", type=pathlib.Path, help="JSON file to write or to complete")
     parser.add_argument("--compare", type=pathlib.Path, help="JSON file to compare with")
     parser.add_argument("--times", type=pathlib.Path, help="checkout to pair CPU times with")
-    parser.add_argument("--only", default="", help="cases whose name holds this pattern")
+    parser.add_argument("--only", default="", help="regular expression; cases whose name matches")
     parser.add_argument("--lower", action="store_true", help="record programs without values")
-    parser.add_argument("--full", action="store_true", help="compile what lowers as recorded too")
+    parser.add_argument("--full", action="store_true", help="compile equal programs too")
     options = parser.parse_args()
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     wanted = {key: row for key, row in cases().items() if re.search(options.only, key)}
@@ -212,7 +229,7 @@ def main() -> int:
     if options.compare:
         same = compare(options.compare, wanted, options.only, full=options.full)
     if options.times:
-        paired(options.times)
+        time_pairs(options.times, options.only)
     return int(not same)
 
 

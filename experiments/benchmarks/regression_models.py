@@ -52,15 +52,15 @@ per_step = functools.partial(nn.BatchNorm, over="step")
 
 
 class Model(NamedTuple):
-    """A network, its frames, and the strategies that are tried on it.
+    """A network, its frames, and its table of strategies.
 
     Attributes:
         make: `(rngs, **options) -> network`.
         timesteps: T.
         batch: examples.
         time: options of `order="time"`; None where the model has no such order.
-        table: which of `TABLES`.
-        still: one frame at every timestep, for models with a static stem.
+        table: key of `TABLES`.
+        static_frames: repeat one frame, for models whose stem runs once.
     """
 
     make: Callable[..., nn.Network]
@@ -68,13 +68,13 @@ class Model(NamedTuple):
     batch: int = 4
     time: dict[str, Any] | None = None
     table: str = "few"
-    still: bool = False
+    static_frames: bool = False
 
-    def drawn(self, order: str) -> tuple[nn.Network, Array, Array]:
+    def draw(self, order: str) -> tuple[nn.Network, Array, Array]:
         """The network as written, its frames and its labels."""
         options = {"order": "time", **(self.time or {})} if order == "time" else {}
         network = self.make(rngs=nnx.Rngs(0), **options)
-        shape = (1 if self.still else self.timesteps, self.batch, *network.input_shape)
+        shape = (1 if self.static_frames else self.timesteps, self.batch, *network.input_shape)
         frames = 3 * jax.random.normal(jax.random.key(1), shape)
         frames = jnp.broadcast_to(frames, (self.timesteps, *shape[1:]))
         return network, frames, jnp.arange(self.batch) % 5
@@ -115,7 +115,7 @@ MODELS = {
     "ms_resnet": Model(_slim(models.ms_resnet, widths=(8, 16), **RESNET), time=NORM, table="some"),
     "rev_resnet": Model(
         _slim(models.rev_resnet, halves=(8, 8), static=True, **RESNET),
-        time=NORM, table="some", still=True,
+        time=NORM, table="some", static_frames=True,
     ),
     "rev_resnet floating": Model(_slim(models.rev_resnet, bits=None, **GRID)),
     "rev_resnet parallel": Model(_slim(models.rev_resnet, parallel=True, **GRID)),
@@ -128,7 +128,8 @@ MODELS = {
         _slim(models.t_revsnn, columns=2, heads="spiking", **COLUMNS), 2, table="two"
     ),
     "efficient_lif_vgg": Model(
-        _slim(models.efficient_lif_vgg, stages=STAGES, **IMAGE), time={}, table="some", still=True
+        _slim(models.efficient_lif_vgg, stages=STAGES, **IMAGE),
+        time={}, table="some", static_frames=True,
     ),
     "efficient_lif_vgg channel": Model(
         _slim(models.efficient_lif_vgg, stages=STAGES, sharing="channel", static=False, **IMAGE),
@@ -136,14 +137,14 @@ MODELS = {
     ),
     "efficient_lif_resnet": Model(
         _slim(models.efficient_lif_resnet, stages=((16, 2), (16, 1)), stem=8, **IMAGE),
-        time={}, table="some", still=True,
+        time={}, table="some", static_frames=True,
     ),
     "efficient_lif_har": Model(
         _slim(models.efficient_lif_har, (6,), hidden=16), 9, time={}, table="some"
     ),
     "efficient_lif_compat": Model(
         _slim(models.efficient_lif_compat, "vgg16", input_shape=(16, 16, 3)),
-        3, time={}, still=True,
+        3, time={}, static_frames=True,
     ),
     "asa_snn": Model(_slim(models.asa_snn, **ASA), 6, table="some"),
     "asa_snn ma": Model(_slim(models.asa_snn, **ASA, **MA), 6),
@@ -168,18 +169,18 @@ MODELS = {
 def cases() -> dict[str, tuple[str, str, str]]:
     """Model, order and strategy of every case, by `"MODEL | ORDER | STRATEGY"`.
 
-    The first strategy of every model comes before the second of any: half a recording has them all.
+    Sorted by rank in the tables, so that an incomplete recording covers every model.
     """
     rows = []
     for name, model in MODELS.items():
         for order, texts in TABLES[model.table].items():
             if order == "layer" or model.time is not None:
                 rows += [(number, name, order, text) for number, text in enumerate(texts)]
-    rows.sort(key=lambda row: row[0])  # a stable sort
+    rows.sort(key=lambda row: row[0])
     return {" | ".join(row[1:]): row[1:] for row in rows}
 
 
 @functools.cache
-def drawn(name: str, order: str) -> tuple[nn.Network, Array, Array]:
+def draw(name: str, order: str) -> tuple[nn.Network, Array, Array]:
     """Network, frames and labels of a model; kept for its next strategy."""
-    return MODELS[name].drawn(order)
+    return MODELS[name].draw(order)

@@ -1,7 +1,4 @@
-"""CPU time of a training step in two checkouts, in turn; for `regression.py --times`.
-
-Each program of `peers.py` that is ours is started twice, here and from the other checkout.
-"""
+"""CPU time of training steps in two checkouts, in turn; for `regression.py --times`."""
 
 from __future__ import annotations
 
@@ -9,65 +6,76 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
 from typing import Any
 
 WORKLOADS, WARM, ROUNDS = ("W1", "W2T4", "W3", "W3R", "W4"), 3, 9
+PEERS = pathlib.Path("experiments/benchmarks/peers")
 
 
 class Program:
-    """A process of `peers/ours.py` of a checkout, which takes a step for every line it is sent."""
+    """A process of `peers/ours.py` that takes one training step per line of input."""
 
-    def __init__(self, checkout: pathlib.Path, number: int, workload: str):
-        file = checkout / "experiments/benchmarks/peers.py"
-        spec = importlib.util.spec_from_file_location("peers", file)
-        assert spec and spec.loader
-        spec.loader.exec_module(peers := importlib.util.module_from_spec(spec))
-        self.name = peers.PROGRAMS[workload][0][number]
-        command = [sys.executable, str(peers.HERE / "ours.py"), f"snnjax {self.name}", workload]
-        places = os.pathsep.join([str(checkout), os.environ.get("PYTHONPATH", "")])
+    def __init__(self, checkout: pathlib.Path, name: str, workload: str):
+        command = [sys.executable, str(checkout / PEERS / "ours.py"), f"snnjax {name}", workload]
         self.process = subprocess.Popen(
             [*command, "1"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | {"PYTHONPATH": places},
+            env=os.environ | {"PYTHONPATH": str(checkout)},
         )  # fmt: skip
         self.about = self.read()
 
     def read(self) -> dict[str, Any]:
-        """The line that answers."""
+        """The next line of output."""
         assert self.process.stdout
-        return json.loads(self.process.stdout.readline())
+        if not (line := self.process.stdout.readline()):
+            raise RuntimeError(f"{self.process.args} ended: see above")
+        return json.loads(line)
 
     def step(self) -> float:
-        """CPU seconds of one."""
+        """CPU seconds of the next training step."""
         print(file=self.process.stdin, flush=True)
         return self.read()["cpu"]
 
 
-def paired(other: pathlib.Path) -> None:
-    """Prints the CPU time of each program's step, here and there, and their ratio."""
-    here = pathlib.Path(__file__).resolve().parents[2]
-    print(f"{'':6} {'':34} {'here ms':>9} {'other ms':>9} {'ratio':>6}  temporary MiB")
+def program_names(checkout: pathlib.Path, workload: str) -> list[str]:
+    """Names of our programs in a checkout's `peers.py`."""
+    spec = importlib.util.spec_from_file_location("peers", checkout / PEERS.with_suffix(".py"))
+    assert spec and spec.loader
+    spec.loader.exec_module(peers := importlib.util.module_from_spec(spec))
+    return peers.PROGRAMS[workload][0]
+
+
+def time_pairs(other: pathlib.Path, pattern: str) -> None:
+    """Prints CPU times of every program in this checkout and another one, and their ratio.
+
+    Args:
+        other: root of the other checkout.
+        pattern: regular expression; programs whose "WORKLOAD NAME" matches.
+    """
+    trees = (pathlib.Path(__file__).resolve().parents[2], other.resolve())
+    print(f"{'':6} {'':34} {'here ms':>9} {'other ms':>9} {'ratio':>6}  temporary MiB, both")
     for workload in WORKLOADS:
-        number = 0
-        while True:
-            try:
-                pair = [Program(tree, number, workload) for tree in (here, other.resolve())]
-            except IndexError:
-                break
-            steps = []
-            for turn in range(WARM + ROUNDS):  # memory that is new to a process comes slowly
-                taken = {p: p.step() for p in (pair if turn % 2 else pair[::-1])}
-                steps += [[taken[p] for p in pair]] * (turn >= WARM)
-            for program in pair:
-                program.process.communicate()
-            medians = [1e3 * statistics.median(column) for column in zip(*steps, strict=True)]
-            ratio = statistics.median(a / b for a, b in steps)
-            bytes_ = " ".join(f"{p.about['temporary']:9.2f}" for p in pair)
-            print(
-                f"{workload:6} {pair[0].name:34} {medians[0]:9.1f} {medians[1]:9.1f} {ratio:6.3f}  "
-                f"{bytes_}{'' if pair[0].about['loss'] == pair[1].about['loss'] else '  loss!'}",
-                flush=True,
-            )
-            number += 1
+        # By position: a program may have been renamed.
+        for names in zip(*(program_names(tree, workload) for tree in trees), strict=True):
+            if re.search(pattern, f"{workload} {names[0]}"):
+                _time_pair(workload, trees, names)
+
+
+def _time_pair(workload: str, trees: tuple[pathlib.Path, ...], names: tuple[str, ...]) -> None:
+    pair = [Program(tree, name, workload) for tree, name in zip(trees, names, strict=True)]
+    steps = []
+    for turn in range(WARM + ROUNDS):
+        # The order alternates, so that neither always runs in the cache the other left.
+        seconds = {program: program.step() for program in (pair if turn % 2 else pair[::-1])}
+        if turn >= WARM:  # a virtual machine provides new memory slowly
+            steps.append([seconds[program] for program in pair])
+    for program in pair:
+        program.process.communicate()
+    here, there = (1e3 * statistics.median(column) for column in zip(*steps, strict=True))
+    ratio = statistics.median(a / b for a, b in steps)
+    planned = " ".join(f"{program.about['temporary']:9.2f}" for program in pair)
+    note = "" if pair[0].about["loss"] == pair[1].about["loss"] else "  losses differ"
+    print(f"{workload:6} {names[0]:34} {here:9.1f} {there:9.1f} {ratio:6.3f}  {planned}{note}")
