@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snnjax import metrics, plasticity, training, viz
+from snnjax import metrics, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
 from snnjax.cli.restore import OPTIONS, restore
@@ -101,7 +101,7 @@ def _learned(run: training.Run, session: training.Session, state: training.Train
     sections = _learning(run)
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == learner.network.inputs:
-        weights = plasticity.float_weights(learner.network, state.params["weights"])
+        weights = learner.network.float_weights(state.params["weights"])
         figure = viz.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]
         sections["receptive_fields"] = ("Receptive fields", text, figure)

@@ -107,8 +107,8 @@ def plasticity_cost(
         showings: How often an example is shown in training.
     """
     neurons = network.neurons
-    steps = network.timesteps + network.rest
-    layer = isinstance(network.inhibition, plasticity.InhibitoryLayer)
+    steps = network.timesteps + network.silence
+    layer = isinstance(network.inhibition, plasticity.inhibition.InhibitoryLayer)
     through = spikes if layer else 0.0
     inference = PlasticityOperations(
         neuron_updates=(1 + layer) * neurons * steps,
@@ -128,5 +128,5 @@ def plasticity_cost(
 def _traces(network: plasticity.Network) -> int:
     """Traces that decay at every timestep: of inputs and of neurons."""
     neurons = network.neurons
-    slow = 1 if isinstance(network.rule, plasticity.TripletSTDP) else 0
+    slow = 1 if isinstance(network.rule, plasticity.triplet.TripletSTDP) else 0
     return network.inputs + neurons * (1 + slow)

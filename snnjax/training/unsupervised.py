@@ -59,8 +59,8 @@ class Unsupervised(Experiment):
     Attributes:
         learner: `(experiment) -> plasticity.Network`.
         encode: `(experiment, inputs, key) -> rates [B, n]`, spikes per timestep of its `cell.dt`.
-        score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.all_activity` or
-            `plasticity.proportion`.
+        score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.labels.all_activity` or
+            `plasticity.labels.proportion`.
         assign: Training examples, from the first on, by which neurons get their class.
     """
 
@@ -72,7 +72,7 @@ class Unsupervised(Experiment):
 
     learner: Callable[[Any], plasticity.Network]
     network: Callable[[Any, Any], Any] = _no_network
-    score: Callable[[Array, plasticity.Responses], Array] = plasticity.all_activity
+    score: Callable[[Array, plasticity.labels.Responses], Array] = plasticity.labels.all_activity
     batch: int = 250
     epochs: int = 1
     log_every: int = 4
@@ -135,7 +135,7 @@ def initialize_learner(experiment: Unsupervised, *, classes: int) -> tuple[Learn
         params={"weights": learned.weights, "theta": learned.theta},
         constants=learned.matrices,
         optimizer=learned.activity,
-        statistics=plasticity.no_responses(classes, network.neurons),
+        statistics=plasticity.labels.empty_responses(classes, network.neurons),
         key=run_key,
         finite=jnp.ones((), bool),
     )
@@ -179,7 +179,9 @@ def learn_step(
     right = jnp.argmax(experiment.score(found.counts, state.statistics), -1) == batch.labels
     accuracy = right.astype(jnp.float32).mean()
     kept = max(0.0, 1 - experiment.batch / experiment.assign)
-    responses = plasticity.seen(state.statistics, found.counts, batch.labels, kept=kept)
+    responses = plasticity.labels.add_examples(
+        state.statistics, found.counts, batch.labels, retention=kept
+    )
     finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(found.counts).all()
     after = after._replace(
         step=state.step + 1,
@@ -216,11 +218,11 @@ def judge_step(learner: Learner, state: TrainState, batch: data.Batch) -> EvalMe
     )
 
 
-def respond(learner: Learner, state: TrainState, batch: data.Batch) -> plasticity.Responses:
+def respond(learner: Learner, state: TrainState, batch: data.Batch) -> plasticity.labels.Responses:
     """Responses to a batch alone, with learning off."""
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
     counts = _quietly(learner, state, batch)
-    return plasticity.seen(nothing, counts, batch.labels, weight=batch.weights)
+    return plasticity.labels.add_examples(nothing, counts, batch.labels, weight=batch.weights)
 
 
 def _quietly(learner: Learner, state: TrainState, batch: data.Batch) -> Array:
