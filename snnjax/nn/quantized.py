@@ -18,7 +18,8 @@ from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Layer, State
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.strategy import Placing
-from snnjax.quantization import Plan, quantized
+from snnjax.quantization import quantize
+from snnjax.quantization.plans import Plan
 from snnjax.typing import Array, Key
 
 __all__ = ["Quantized"]
@@ -42,7 +43,7 @@ class Quantized(nnx.Module):
         ValueError: the plan finds nothing in the layer, or rounds stochastically.
 
     Example:
-        nn.Quantized(network.body, quantization.Kernels(quantization.Quantizer(4)))
+        nn.Quantized(network.body, quantization.plans.Kernels(quantization.Quantizer(4)))
 
     Reference:
         Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and Training of
@@ -51,7 +52,7 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
-        jax.eval_shape(lambda layer: quantized(layer, plan), layer)  # refuses what it cannot do
+        jax.eval_shape(lambda layer: quantize(layer, plan), layer)  # refuses what it cannot do
         self.layer, self.plan, self.name = layer, plan, "quantized"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -68,7 +69,7 @@ class Quantized(nnx.Module):
         taps: tuple[str, ...] = (),
     ) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the layer with its weights on their grids."""
-        rounded = quantized(self.layer, self.plan)
+        rounded = quantize(self.layer, self.plan)
         return rounded(inputs, state, training=training, key=key, taps=taps)
 
     def with_memory(self, strategy: Strategy, spikes: bool) -> tuple[Quantized, bool]:

@@ -24,8 +24,9 @@ from snnjax.nn.strategy import Placing
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.quantization import Packed, QFormat
+from snnjax.quantization import QFormat
 from snnjax.quantization import shared_scale_lif as rule
+from snnjax.quantization.words import Packed
 from snnjax.surrogate import Surrogate, triangle
 from snnjax.typing import Array, Key, Scan, bind
 
@@ -130,10 +131,10 @@ class SharedScale(nnx.Module):
 
     def packed_codes(self) -> Packed:
         """The codes of the weights at `bits` bits each."""
-        return Packed.of(self.codes(), QFormat(self.bits - 1, 0, signed=True))
+        return Packed.from_values(self.codes(), QFormat(self.bits - 1, 0, signed=True))
 
     def integer_params(self) -> rule.IntegerParams:
-        """Thresholds of the integer form of the neurons, for `quantization.integer_lif`.
+        """Integer form of the neurons, for `quantization.shared_scale_lif.integer_lif`.
 
         Raises:
             ValueError: the decay is no power of two.

@@ -9,7 +9,8 @@ import pytest
 
 from snnjax import plasticity
 from snnjax.plasticity import synapses
-from snnjax.quantization import QFormat, stochastic
+from snnjax.quantization import QFormat
+from snnjax.quantization.fixed_point import stochastic
 
 WEIGHTS = jnp.asarray(np.random.default_rng(0).random((9, 5), np.float32))
 BYTES = QFormat(0, 8)
