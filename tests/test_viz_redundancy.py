@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from snnjax import redundancy, viz
-from snnjax.redundancy import Bins, Histogram
+from snnjax import viz
+from snnjax.redundancy.classes import classify
+from snnjax.redundancy.histogram import Bins, Histogram
 from tests.test_viz import words
 
 T, H, W, C = 3, 4, 5, 20
@@ -19,11 +20,11 @@ def distribution(mean, threshold=0.5):
     edges = Histogram(np.zeros(len(bins)), bins, threshold).edges
     values = np.random.default_rng(0).normal(mean, 0.3, 1000)
     found = Histogram(np.histogram(values, edges)[0], bins, threshold)
-    return viz.Distribution(found.edges, found.counts, threshold, found.above)
+    return viz.Distribution(found.edges, found.counts, threshold, found.share_above)
 
 
 def pictures():
-    classes = redundancy.classify(features().reshape(T, H * W, C))
+    classes = classify(features().reshape(T, H * W, C))
     shares = {"lif3": {"null": 0.25, "normal": 0.5, "noise": 0.25}}
     return {
         "features": viz.spike_features(features(), classes=classes, title="a $ b"),

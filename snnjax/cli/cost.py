@@ -9,8 +9,8 @@ Fields of its JSON object, of a run or an experiment:
 
     name, source    what was measured; "run" (with run and step) or "experiment"
     examples, timesteps, batch      a batch is a call in NeuroBench's sense
-    neurobench      the fields of `cost.NeuroBench`, counts per example; null where not defined
-    energy          the fields of `cost.Energy`, per example
+    neurobench      the fields of `cost.neurobench`, counts per example; null where not defined
+    energy          the fields of `cost.energy`, per example
     layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
                     effective, dense, padded, per example
     attention       per product of activations: name, kind, effective, dense, per example
@@ -96,8 +96,8 @@ def row_line(row: dict[str, Any]) -> str:
 
 
 def say_report(
-    figures: cost.NeuroBench,
-    estimate: cost.Energy,
+    figures: Any,
+    estimate: Any,
     layers: list[dict[str, Any]],
     products: dict[str, list[dict[str, Any]]],
     uncounted: list[str],
@@ -145,7 +145,7 @@ def _layer_lines(layers: list[dict[str, Any]], products: dict[str, list]) -> lis
     return lines
 
 
-def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
+def _neurobench_lines(figures: Any) -> list[str]:
     sparsity = figures.connection_sparsity
     neurons = "not defined for these neurons"
     if figures.neuron_operations is not None:
@@ -163,7 +163,7 @@ def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
     ]
 
 
-def _energy_lines(estimate: cost.Energy) -> list[str]:
+def _energy_lines(estimate: Any) -> list[str]:
     traffic = (estimate.parameter_traffic, estimate.membrane_traffic, estimate.activation_traffic)
     weights, membranes, activations = map(spell_size, traffic)
     apart = {
@@ -259,12 +259,14 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     def settle(state, inputs):
         frames = experiment.encode(experiment, inputs, None)
         key = jax.random.key(0)
-        return cost.settled(program.network(state), state.statistics, frames, key)
+        return cost.counting.settle_statistics(
+            program.network(state), state.statistics, frames, key
+        )
 
     @jax.jit
     def count(state, inputs):
         frames = experiment.encode(experiment, inputs, None)
-        return cost.counted(program.network(state), state.statistics, frames)
+        return cost.counting.count_operations(program.network(state), state.statistics, frames)
 
     total = None
     with calling("measuring the network"):
@@ -276,13 +278,13 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
             if total is None and not trained:
                 state = state._replace(statistics=settle(state, inputs))
             counts = count(state, inputs)
-            part = cost.tally(program.network(state), counts, weights=real)
+            part = cost.counting.tally(program.network(state), counts, weights=real)
             total = part if total is None else total + part
     assert total is not None
     return total, size
 
 
-def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
+def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
     """The reports, said and as fields."""
     figures, estimate = cost.neurobench(network, found), cost.energy(found)
     each = lambda number: number / found.examples  # noqa: E731
@@ -307,8 +309,8 @@ def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
             "effective": each(layer.effective),
             "dense": each(layer.dense),
         }
-        products["over_time" if cost.over_time(name) else "attention"].append(row)
-    missing = cost.uncounted(network)
+        products["over_time" if cost.counting.is_temporal(name) else "attention"].append(row)
+    missing = cost.counting.uncounted_layers(network)
     say_report(figures, estimate, layers, products, missing, screen)
     return {
         "examples": found.examples,
@@ -369,13 +371,13 @@ def _chosen(text: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _row(name: str, case: cost.Case) -> dict[str, Any]:
+def _row(name: str, case: Any) -> dict[str, Any]:
     began = time.perf_counter()
-    network, frames = case.drawn(seed=0)
+    network, frames = case.draw(seed=0)
     found = cost.measure(network, frames, training=True)
     return {
         "model": name,
-        "told": case.told,
+        "told": case.description,
         "slim": case.slim,
         "timesteps": case.timesteps,
         "batch": case.batch,

@@ -75,7 +75,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     experiment = training.override(experiment, changed)
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
-    budgets = cost.Budgets(most, options.max_inference, options.max_training)
+    budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
     cache.enable(on=not options.no_cache)
     rows = _estimated(experiment, grid, budgets, options.examples, screen)
     source = path.read_text(encoding="utf-8")
@@ -144,12 +144,14 @@ def _estimated(experiment, grid, budgets, examples, screen) -> list[dict[str, An
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
     """Its bytes, its energies unless bytes are too many already, and why it is discarded."""
     learner, state = training.initialize_learner(experiment, classes=classes)
-    found = cost.Candidate(name, cost.synapse_bytes(learner.network), 0.0, 0.0)
-    if why := cost.over_budget(found, budgets):
+    found = cost.selection.Candidate(
+        name, cost.unsupervised.synapse_bytes(learner.network), 0.0, 0.0
+    )
+    if why := cost.selection.check_budgets(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
     inference, trained = _energies(learner, state, batch)
     found = found._replace(inference=inference, training=trained)
-    return {**found._asdict(), "discarded": cost.over_budget(found, budgets)}
+    return {**found._asdict(), "discarded": cost.selection.check_budgets(found, budgets)}
 
 
 def _told(row) -> str:
@@ -168,9 +170,9 @@ def _energies(learner, state, batch) -> tuple[float, float]:
     few = len(batch.labels)
     step = jax.jit(functools.partial(training.learn_step, learner))
     metrics = jax.device_get(step(state, batch)[1])
-    found = cost.plasticity_cost(
+    found = cost.unsupervised.plasticity_cost(
         learner.network,
-        arrived=float(rates.sum()) / few * learner.network.timesteps,
+        input_spikes=float(rates.sum()) / few * learner.network.timesteps,
         spikes=float(metrics.spikes),
         weight_updates=float(metrics.weight_updates),
         showings=float(metrics.showings),
@@ -207,12 +209,15 @@ def _trained(row, out: Path, source: str, listener, screen: Screen) -> float:
 def _concluded(rows, budgets, options, screen: Screen) -> str | None:
     """Marks the front and the choice, says and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
-    measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in trained]
-    best = {candidate.name for candidate in cost.front(measured)}
+    measured = [
+        cost.selection.Candidate(*(row[k] for k in cost.selection.Candidate._fields))
+        for row in trained
+    ]
+    best = {candidate.name for candidate in cost.selection.pareto_front(measured)}
     mark = None
     if measured:
         weights = {"bytes_weight": options.bytes_weight, "energy_weight": options.energy_weight}
-        mark = cost.chosen(measured, budgets=budgets, **weights).name
+        mark = cost.selection.choose(measured, budgets=budgets, **weights).name
     for row in rows:
         row.update(front=row["name"] in best, chosen=row["name"] == mark)
     if mark is None:

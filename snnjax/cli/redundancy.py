@@ -13,7 +13,7 @@ Fields of its JSON object:
                         over all timesteps; threshold, their mean; currents_at_threshold, the share
                         of input currents (after attention) at or above it
     left_out            names of the layers whose outputs are no spikes
-    thresholds          of the classes, see `redundancy.classify`
+    thresholds          of the classes, see `redundancy.Thresholds`
     pictures, page      paths of the PNG files by what they show, and of one HTML page of them all
     against             with --against: the same fields, as far as `left_out`, of the other run
     nasfr_change_percent   with --against: of this run's NASFR against the other one's
@@ -55,8 +55,8 @@ _TEXTS = {
     "rates": "Spikes per neuron and timestep. Their mean over all neurons, not over the layers, is "
     "the network average spiking firing rate, NASFR.",
     "classes": "Of the spike features of all timesteps and channels. Null ones fire nowhere, noise "
-    "fires nearly everywhere, whatever the example shows; see `redundancy.classify` for the rule, "
-    "which is ours.",
+    "fires nearly everywhere, whatever the example shows; see `redundancy.Thresholds` for the "
+    "rule, which is ours.",
     "currents": "What the neurons are given, after normalisation and attention; the dashed line is "
     "their threshold (the mean, where neurons differ). A layer of noise lies mostly above it, a "
     "null one at 0. The outermost bars hold what lies beyond them.",
@@ -73,14 +73,14 @@ def table(report: redundancy.Report) -> list[str]:
         f"{'current >= threshold':>21}"
     ]
     for name, layer in report.layers.items():
-        shares, above = layer.shares, layer.currents.above
+        shares, above = layer.shares, layer.currents.share_above
         told = "-" if above is None else f"{above:.2%}"
         lines.append(
             f"  {name:<28} {layer.neurons:>9,} {layer.rate:>7.4f} {shares['null']:>6.1%} "
             f"{shares['normal']:>7.1%} {shares['noise']:>6.1%} {told:>21}"
         )
-    if report.left_out:
-        lines.append(f"  left out, since they do not spike: {', '.join(report.left_out)}")
+    if report.analog_layers:
+        lines.append(f"  left out, since they do not spike: {', '.join(report.analog_layers)}")
     return lines
 
 
@@ -109,7 +109,7 @@ def write_page(
     for name in _chosen(list(report.layers)):
         figure = _features(report, name, name)
         sections[f"features {name}"] = (f"Spike features of {name}", _TEXTS["features"], figure)
-    text = "\n".join(table(report)[-1:]).strip() if report.left_out else ""
+    text = "\n".join(table(report)[-1:]).strip() if report.analog_layers else ""
     head = ("Overview", text, None)
     return _save(run, "redundancy", title, sections, head)
 
@@ -118,7 +118,7 @@ def write_comparison(
     run: training.Run,
     other: training.Run,
     told: Sequence[tuple[str, redundancy.Report]],
-    compared: redundancy.Comparison,
+    compared: Any,
 ) -> Path:
     """Page of before and after, in the run's folder of pictures.
 
@@ -163,7 +163,7 @@ def _save(run, name, title, sections, head) -> tuple[Path, dict[str, str]]:
     return page, pictures
 
 
-def _rates(before: redundancy.Report, after: redundancy.Report, compared: redundancy.Comparison):
+def _rates(before: redundancy.Report, after: redundancy.Report, compared: Any):
     rows = [("NASFR", before.nasfr, after.nasfr)]
     for old, new in compared.pairs:
         name = new if old == new else f"{old} / {new}"
@@ -181,7 +181,8 @@ def _shares(report: redundancy.Report) -> dict[str, dict[str, float]]:
 def _distributions(report: redundancy.Report, kind: str) -> dict[str, viz.Distribution]:
     found = {name: getattr(layer, kind) for name, layer in report.layers.items()}
     return {
-        name: viz.Distribution(h.edges, h.counts, h.threshold, h.above) for name, h in found.items()
+        name: viz.Distribution(h.edges, h.counts, h.threshold, h.share_above)
+        for name, h in found.items()
     }
 
 
@@ -355,11 +356,11 @@ def _fields(found: _Found) -> dict[str, Any]:
         "accuracy": found.accuracy,
         "nasfr": found.report.nasfr,
         "layers": {name: _layer_fields(layer) for name, layer in found.report.layers.items()},
-        "left_out": list(found.report.left_out),
+        "left_out": list(found.report.analog_layers),
     }
 
 
-def _layer_fields(layer: redundancy.Layer) -> dict[str, Any]:
+def _layer_fields(layer: Any) -> dict[str, Any]:
     return {
         "neurons": layer.neurons,
         "rate": layer.rate,
@@ -367,5 +368,5 @@ def _layer_fields(layer: redundancy.Layer) -> dict[str, Any]:
         "features": layer.shares,
         "channels": layer.channel_shares,
         "threshold": layer.currents.threshold,
-        "currents_at_threshold": layer.currents.above,
+        "currents_at_threshold": layer.currents.share_above,
     }
