@@ -99,7 +99,7 @@ def compiled(experiment: training.Experiment, strategy: str, dataset: data.Datas
     step, shapes = training.step_under(experiment, parsed, dataset=dataset)
     made = step.lower(*shapes).compile()
     seen = {"strategy": strategy, "compile_seconds": time.perf_counter() - began}
-    seen["temp_bytes"] = memory.analysed(made, experiment.batch).temp_bytes
+    seen["temp_bytes"] = memory.accounting.compiled_memory(made, experiment.batch).temp_bytes
     return Case(training.under(experiment, parsed), made, seen)
 
 
@@ -114,7 +114,7 @@ def take_first_step(case: Case, batch: data.Batch) -> None:
     _, metrics = jax.block_until_ready(case.step(first_state(case), batch))
     case.seen["loss"] = float(metrics.loss)
     case.seen["gradient_norm"] = float(metrics.gradient_norm)
-    case.seen["peak_bytes"] = memory.device_peak()
+    case.seen["peak_bytes"] = memory.accounting.device_peak()
 
 
 def take_turns(cases: list[Case], batch: data.Batch, *, rounds: int, calls: int) -> None:

@@ -68,13 +68,13 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "device": device,
         "batch": experiment.batch,
         "rows": [_row(finding) for finding in found],
-        "device_peak_bytes": memory.device_peak(device=next(iter(mesh.devices.flat))),
+        "device_peak_bytes": memory.accounting.device_peak(device=next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if ok else 1
 
 
-def _say(finding: memory.Checked, screen: Screen) -> None:
+def _say(finding: memory.checking.CheckResult, screen: Screen) -> None:
     mark = {True: "equal", False: "DIFFER", None: "-"}
     rebuilt = "-" if finding.reconstruction is None else f"{finding.reconstruction:.1e}"
     screen.say(
@@ -87,7 +87,7 @@ def _say(finding: memory.Checked, screen: Screen) -> None:
         screen.say(f"    FAULT {fault}")
 
 
-def _row(finding: memory.Checked) -> dict[str, Any]:
+def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
     gradients = finding.gradients
     return {
         "strategy": finding.name,

@@ -6,8 +6,8 @@ Neither the inputs nor the membranes of each step are kept, which is how the nod
 for zero memory. The outputs exist anyway where the next layer keeps its input; beyond them it is
 `1/8 + 4 / refresh` bytes per neuron and step, where `memory.store` keeps 8 (20 if the parameters
 are differentiated) and `lif_scan`, of a plain LIF, keeps 4. But these outputs are real numbers:
-behind a LIF the synapse can keep its input at one bit per spike (`memory.packed`), so that of both
-together a plain LIF needs no more than this node.
+behind a LIF the synapse can keep its input at one bit per spike (`memory.packing.packed`), so that
+of both together a plain LIF needs no more than this node.
 
 The paper claims 58.65 times less memory for a node, against a node whose bytes could not be read.
 Ours keeps, beyond its outputs, 8 / (1/8 + 4/4) = 7.1 times less than the same node under

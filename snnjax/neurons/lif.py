@@ -22,7 +22,7 @@ from jax import lax
 
 from snnjax.neurons.decay import sum_to
 from snnjax.neurons.reset import Reset, subtract
-from snnjax.ops import isolate
+from snnjax.ops.isolate import isolate
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 

@@ -10,7 +10,7 @@ from snnjax.nn.contract import Aux, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
-from snnjax.ops.rounding import at_least, narrow, product
+from snnjax.ops.rounding import narrow, product, promote
 from snnjax.typing import Array, Key, Scan, Step, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
@@ -83,7 +83,7 @@ class Recurrent(nnx.Module):
 
 def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:
     """`outputs @ weights` with operands of that dtype, in float32 as the membrane is."""
-    return product(narrow(outputs, compute), at_least(weights, compute))
+    return product(narrow(outputs, compute), promote(weights, compute))
 
 
 def refuse_reversal(scan: Scan | None) -> None:

@@ -1,6 +1,7 @@
-"""Pytrees in two halves: leaves with a gradient, and integers, booleans and keys without one.
+"""Partition of pytrees: inexact leaves, which have a gradient, and integers, booleans and keys.
 
-`jax.custom_vjp` and `jax.vjp` want them apart. A half has None where the other has its leaf.
+`jax.custom_vjp` and `jax.vjp` need the two separately. Each half has None in place of the leaves of
+the other.
 """
 
 from __future__ import annotations
@@ -15,105 +16,110 @@ import jax.numpy as jnp
 from snnjax.typing import PyTree
 
 __all__ = [
-    "add",
+    "add_trees",
     "combine",
+    "inexact_cotangents",
     "partition",
-    "partition_read",
-    "pulled_back",
-    "smooth_half",
-    "sum_found",
+    "partition_by_use",
+    "sum_partial",
+    "value_and_pullback",
     "zeros_like",
 ]
 
 
 def partition(tree: PyTree) -> tuple[PyTree, PyTree]:
-    """The inexact leaves of a tree, and the others."""
-    smooth = jax.tree.map(lambda leaf: leaf if _inexact(leaf) else None, tree)
-    rest = jax.tree.map(lambda leaf: None if _inexact(leaf) else leaf, tree)
-    return smooth, rest
+    """Splits a tree into its inexact leaves and its other leaves."""
+    inexact = jax.tree.map(lambda leaf: leaf if _is_inexact(leaf) else None, tree)
+    others = jax.tree.map(lambda leaf: None if _is_inexact(leaf) else leaf, tree)
+    return inexact, others
 
 
-def combine(smooth: PyTree, rest: PyTree) -> PyTree:
-    """The tree that `partition` took apart."""
-    return jax.tree.map(lambda a, b: b if a is None else a, smooth, rest, is_leaf=_is_none)
+def combine(inexact: PyTree, others: PyTree) -> PyTree:
+    """Joins the two halves of `partition`."""
+    return jax.tree.map(lambda a, b: b if a is None else a, inexact, others, is_leaf=_is_none)
 
 
-def partition_read(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Any]:
-    """The leaves of its arguments that a function looks at, and the others: two half arguments."""
+def partition_by_use(function: Callable[..., Any], *args: PyTree) -> tuple[Any, Any]:
+    """Splits the arguments of a function into the leaves that it uses and the other leaves."""
+    # By the trace: its variables tell exactly which leaves an equation or an output reads.
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    looked_at = {id(v) for equation in jaxpr.eqns for v in equation.invars}
-    looked_at |= {id(v) for v in jaxpr.outvars}
+    used = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    used |= {id(v) for v in jaxpr.outvars}
     leaves, tree = jax.tree.flatten(args)
 
-    def half(read):
+    def half(in_use):
         pairs = zip(leaves, jaxpr.invars, strict=True)
         return jax.tree.unflatten(
-            tree, [leaf if (id(v) in looked_at) is read else None for leaf, v in pairs]
+            tree, [leaf if (id(v) in used) is in_use else None for leaf, v in pairs]
         )
 
     return half(True), half(False)
 
 
-def pulled_back(
+def value_and_pullback(
     function: Callable[..., Any], *args: PyTree, cotangents: PyTree
 ) -> tuple[Any, tuple[PyTree, ...]]:
-    """Outputs and gradients at once, by `jax.vjp` with respect to the inexact leaves alone.
+    """Computes outputs and gradients by `jax.vjp` with respect to the inexact leaves.
 
     Args:
-        function: any function of pytrees.
-        args: its arguments; integers, booleans and keys among them are held fixed.
-        cotangents: of the outputs. None is zero, and a rule that asks for symbolic zeros is told
-            so; what stands for an integer output is not looked at.
+        function: Function of pytrees.
+        *args: Arguments; integers, booleans and keys among them are constant.
+        cotangents: Cotangents of the outputs. None is a zero, passed on as a symbolic zero to rules
+            that ask for it; cotangents of integer outputs are ignored.
 
     Returns:
-        The outputs, and one half tree of gradients per argument.
+        The outputs, and one tree of gradients per argument, None for its other leaves.
     """
     halves = [partition(arg) for arg in args]
-    fixed = [rest for _, rest in halves]
+    fixed = [others for _, others in halves]
 
-    def inner(*smooth):
-        outputs = function(*(combine(s, r) for s, r in zip(smooth, fixed, strict=True)))
-        given = smooth_half(outputs, cotangents)
-        wanted = jax.tree.map(lambda g, y: g if g is None else y, given, outputs, is_leaf=_is_none)
-        return wanted, (outputs, given)
+    def inner(*inexact):
+        outputs = function(*(combine(s, r) for s, r in zip(inexact, fixed, strict=True)))
+        present = inexact_cotangents(outputs, cotangents)
+        # Outputs without a cotangent are dropped inside: `jax.vjp` then sees a symbolic zero, where
+        # an explicit array of zeros would be computed with.
+        pulled = jax.tree.map(
+            lambda g, y: g if g is None else y, present, outputs, is_leaf=_is_none
+        )
+        return pulled, (outputs, present)
 
-    _, pull, (outputs, given) = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
-    return outputs, pull(given)
+    _, pull, (outputs, present) = jax.vjp(inner, *(s for s, _ in halves), has_aux=True)
+    return outputs, pull(present)
 
 
-def smooth_half(like: PyTree, cotangents: PyTree) -> PyTree:
-    """Cotangents of the inexact leaves of `like`, None for the others (which come as float0)."""
+def inexact_cotangents(outputs: PyTree, cotangents: PyTree) -> PyTree:
+    """Cotangents of the inexact leaves of `outputs`, None for the others (float0 in JAX)."""
     return jax.tree.map(
         lambda leaf, g: None if leaf is None else g,
-        partition(like)[0],
+        partition(outputs)[0],
         cotangents,
         is_leaf=_is_none,
     )
 
 
 def zeros_like(tree: PyTree) -> PyTree:
-    """Zeros in place of every leaf."""
+    """Zeros of the shapes and dtypes of a tree."""
     return jax.tree.map(jnp.zeros_like, tree)
 
 
-def add(a: PyTree, b: PyTree) -> PyTree:
-    """The sum of two trees of one structure."""
+def add_trees(a: PyTree, b: PyTree) -> PyTree:
+    """Adds two trees of equal structure."""
     return jax.tree.map(jnp.add, a, b)
 
 
-def sum_found(like: PyTree, *trees: PyTree) -> PyTree:
-    """The sum of trees that may lack leaves of `like`; zeros where all of them do."""
+def sum_partial(like: PyTree, *trees: PyTree) -> PyTree:
+    """Sums trees that may lack leaves of `like`; zeros for leaves that all of them lack."""
 
-    def total(leaf, *found):
+    def total(leaf, *parts):
         if leaf is None:
             return None
-        found = [part for part in found if part is not None]
-        return functools.reduce(jnp.add, found) if found else jnp.zeros_like(leaf)
+        parts = [part for part in parts if part is not None]
+        return functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(leaf)
 
     return jax.tree.map(total, like, *trees, is_leaf=_is_none)
 
 
-def _inexact(leaf: Any) -> bool:
+def _is_inexact(leaf: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 

@@ -1,4 +1,4 @@
-"""What is over budget, what lies on the front, and that the choice does."""
+"""Budgets, the Pareto front, and the choice on it."""
 
 import re
 

@@ -67,7 +67,7 @@ def test_quantized_neuron_parameters_count_as_weights():
 
 
 def test_a_compiled_function_takes_the_packed_arrays():
-    """What goes in are bytes; outputs are those of the rounded network, and nothing is retraced."""
+    """Its arguments are bytes, its outputs those of the rounded network, without retracing."""
     model, traces, plan = network(), [], Kernels(Quantizer(4, fit="largest"))
     stored = store(model, plan)
 
