@@ -58,7 +58,7 @@ def test_large_patches_have_larger_numbers(window, dtype):
     """One number more than positions is needed: for the positions that nothing reaches."""
     x, patches = jnp.zeros((1, 17, 17, 1)), Patches((17, 17), window, 1, ((0, 0), (0, 0)))
     assert jax.eval_shape(lambda x: patch_max_and_winner(x, patches), x)[1].dtype == dtype
-    assert patches.nobody <= jnp.iinfo(dtype).max
+    assert patches.no_tap <= jnp.iinfo(dtype).max
 
 
 @pytest.mark.fast

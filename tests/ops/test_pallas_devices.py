@@ -75,8 +75,8 @@ def test_pallas_is_imported_when_a_kernel_is_called():
     for path in pathlib.Path(ops.__file__).parent.glob("*.py"):
         top = ast.parse(path.read_text()).body
         imports = [ast.unparse(n) for n in top if isinstance(n, ast.Import | ast.ImportFrom)]
-        assert imports
-        assert not [line for line in imports if "pallas" in line]
+        assert imports or path.name == "__init__.py"
+        assert not [line for line in imports if "jax.experimental" in line]
 
 
 def test_the_measuring_program_is_ready(monkeypatch, capsys):
