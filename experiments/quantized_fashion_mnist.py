@@ -52,7 +52,8 @@ import jax
 import jax.numpy as jnp
 
 from snnjax import data, encoding, models, nn, training
-from snnjax.quantization import Kernels, Quantizer, Stored, restore, store
+from snnjax.quantization import Quantizer, restore, store
+from snnjax.quantization.plans import Kernels
 
 PLANS = {
     "8 bits, a scale per channel": Quantizer(8),
@@ -165,7 +166,7 @@ def trained(path):
 @functools.partial(jax.jit, static_argnames="encode")
 def right(model, batch, *, encode):
     """How many of a batch are right; packed arrays are unpacked in here."""
-    network, statistics = restore(model) if isinstance(model, Stored) else model
+    network, statistics = model if isinstance(model, tuple) else restore(model)
     state = network.initial_state(len(batch.labels))._replace(statistics=statistics)
     outputs, _ = network(encode(batch.inputs), state, training=False)
     return jnp.sum(batch.weights * (outputs.mean(0).argmax(-1) == batch.labels))

@@ -95,8 +95,10 @@ def measured(name, out, report):
         "accuracy": report["test_accuracy"],
         "updates": statistics.mean(r["weight_updates"] for r in records),
         "spikes": statistics.mean(r["spikes"] for r in records),
-        "bytes": cost.synapse_bytes(network),
-        "dense": cost.dense_bytes(network.neurons, bits=experiment.bits, matrices=matrices),
+        "bytes": cost.unsupervised.synapse_bytes(network),
+        "dense": cost.unsupervised.dense_bytes(
+            network.neurons, bits=experiment.bits, matrices=matrices
+        ),
         "seconds": report["train_seconds"],
     }
 

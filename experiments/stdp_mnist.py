@@ -100,7 +100,7 @@ def fixed_point(bits):
     """Weights in [0, 1), rounded at random: STDP's steps are smaller than those of 8 bits."""
     if bits == 32:
         return None
-    return quantization.QFormat(0, bits, rounding=quantization.stochastic)
+    return quantization.QFormat(0, bits, rounding=quantization.fixed_point.stochastic)
 
 
 def config():

@@ -6,6 +6,7 @@ import pytest
 
 from snnjax import cost
 from snnjax.cli import main
+from snnjax.cost.energy import millijoules
 from tests.training import micro
 
 MICRO = micro.__file__
@@ -32,7 +33,7 @@ def test_an_experiment_is_measured_freshly_drawn(capsys):
     assert figures["parameters"] == 64 * 4 + 4 + 8 + 4 * 10 + 10
     assert figures["dense"] == first["dense"] + last["dense"]
     assert energy["macs"] == 64 * 4
-    assert energy["millijoules"] == cost.millijoules(energy["macs"], energy["acs"])
+    assert energy["millijoules"] == millijoules(energy["macs"], energy["acs"])
     assert found["firing_rate"] == pytest.approx(1 - figures["activation_sparsity"])
     assert found["attention"] == found["over_time"] == found["uncounted"] == []
     assert found["break_even"] == cost.BREAK_EVEN

@@ -25,10 +25,12 @@ def test_options_of_a_row_are_its_fields_and_make_a_network(name):
     experiment = training.config.override(EXPERIMENT, fields)
     assert {field: getattr(experiment, field) for field in ROWS[name]} == ROWS[name]
     network = experiment.learner(experiment)
-    lateral = isinstance(network.inhibition, plasticity.LateralInhibition)
+    lateral = isinstance(network.inhibition, plasticity.inhibition.LateralInhibition)
     assert lateral == ROWS[name]["lateral"]
     assert (network.form is None) == (ROWS[name]["bits"] == 32)
-    assert isinstance(network.rule, plasticity.WindowedSTDP) == (ROWS[name]["window"] is not None)
+    assert isinstance(network.rule, plasticity.windowed.WindowedSTDP) == (
+        ROWS[name]["window"] is not None
+    )
 
 
 def test_a_technique_comes_and_goes_with_what_it_needs():

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from snnjax import redundancy, viz
-from snnjax.redundancy import Bins, Histogram
+from snnjax import viz
+from snnjax.redundancy.classes import classify
+from snnjax.redundancy.histogram import Bins, Histogram
 from tests.test_viz import words
 
 T, H, W, C = 3, 4, 5, 20
@@ -23,7 +24,7 @@ def distribution(mean, threshold=0.5):
 
 
 def pictures():
-    classes = redundancy.classify(features().reshape(T, H * W, C))
+    classes = classify(features().reshape(T, H * W, C))
     shares = {"lif3": {"null": 0.25, "normal": 0.5, "noise": 0.25}}
     return {
         "features": viz.redundancy.spike_features(features(), classes=classes, title="a $ b"),

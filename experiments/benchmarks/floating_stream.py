@@ -36,7 +36,6 @@ import numpy as np
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.memory.coupling import Coupling, Streams
 
 SHAPE = (4, 8, 16, 16, 32)  # [T, B, H, W, C] of one of the two streams
 
@@ -66,7 +65,7 @@ class Watched:
     input as rebuilt; the step's output is the same input as the forward pass had it.
     """
 
-    couple: Coupling
+    couple: Any
 
     def step(self, params, streams, x):
         """One block forward, and what it saw."""
@@ -107,7 +106,7 @@ def branch(which: int, compute: Any):
 
 
 @functools.cache
-def coupling(kind: Kind) -> Coupling:
+def coupling(kind: Kind) -> Any:
     """One coupling per kind, so that equal programs compile once."""
     return memory.coupling(branch(0, kind.compute), branch(1, kind.compute), bits=kind.bits)
 
@@ -124,14 +123,14 @@ def blocks(depth: int, channels: int, key: jax.Array):
     return jax.vmap(one)(jax.random.split(key, depth))
 
 
-def loss(end: Streams) -> jax.Array:
+def loss(end: memory.Streams) -> jax.Array:
     """Anything smooth that asks for both streams."""
     x1, x2 = (stream.astype(jnp.float32) for stream in end)
     return jnp.mean(x1**2) + jnp.mean(jnp.sin(x2))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def stored(couple: Coupling, entered: Streams, stack):
+def stored(couple: Any, entered: memory.Streams, stack):
     """Gradient of every block by `memory.store`."""
 
     def run(stack):
@@ -141,7 +140,7 @@ def stored(couple: Coupling, entered: Streams, stack):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def undone(couple: Coupling, entered: Streams, stack):
+def undone(couple: Any, entered: memory.Streams, stack):
     """Gradient by `memory.reverse`; the streams at every joint, as seen and as rebuilt."""
     watched, depth = Watched(couple), len(jax.tree.leaves(stack)[0])
     witness = jax.tree.map(lambda s: jnp.zeros((depth, *s.shape), s.dtype), entered)
@@ -158,7 +157,7 @@ def undone(couple: Coupling, entered: Streams, stack):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def spikes(compute: Any, joints: Streams) -> jax.Array:
+def spikes(compute: Any, joints: memory.Streams) -> jax.Array:
     """Spikes of F on x2 and of G on y1, `[depth, 2, T, B, ...]`."""
     neuron = nn.IF()
 

@@ -114,7 +114,7 @@ def take_first_step(case: Case, batch: data.Batch) -> None:
     _, metrics = jax.block_until_ready(case.step(first_state(case), batch))
     case.seen["loss"] = float(metrics.loss)
     case.seen["gradient_norm"] = float(metrics.gradient_norm)
-    case.seen["peak_bytes"] = memory.device_peak()
+    case.seen["peak_bytes"] = memory.accounting.device_peak()
 
 
 def take_turns(cases: list[Case], batch: data.Batch, *, rounds: int, calls: int) -> None:

@@ -91,7 +91,7 @@ def _print(finding: memory.Checked, screen: Screen) -> None:
         screen.say(f"    FAULT {fault}")
 
 
-def _row(finding: memory.Checked) -> dict[str, Any]:
+def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
     gradients = finding.gradients
     return {
         "strategy": finding.name,

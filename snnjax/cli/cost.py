@@ -142,7 +142,7 @@ def _layer_lines(layers: list[dict[str, Any]], products: dict[str, list]) -> lis
     return lines
 
 
-def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
+def _neurobench_lines(figures: Any) -> list[str]:
     sparsity = figures.connection_sparsity
     neurons = "not defined for these neurons"
     if figures.neuron_operations is not None:
@@ -160,7 +160,7 @@ def _neurobench_lines(figures: cost.NeuroBench) -> list[str]:
     ]
 
 
-def _energy_lines(estimate: cost.Energy) -> list[str]:
+def _energy_lines(estimate: Any) -> list[str]:
     traffic = (estimate.parameter_traffic, estimate.membrane_traffic, estimate.activation_traffic)
     weights, membranes, activations = map(spell_size, traffic)
     parts = {
@@ -255,12 +255,14 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     def settle(state, inputs):
         frames = experiment.encode(experiment, inputs, None)
         key = jax.random.key(0)
-        return cost.settled(program.network(state), state.statistics, frames, key)
+        return cost.counting.settle_statistics(
+            program.network(state), state.statistics, frames, key
+        )
 
     @jax.jit
     def count(state, inputs):
         frames = experiment.encode(experiment, inputs, None)
-        return cost.counted(program.network(state), state.statistics, frames)
+        return cost.counting.count_operations(program.network(state), state.statistics, frames)
 
     total = None
     with training.errors.user_code("measuring the network"):
@@ -272,7 +274,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
             if total is None and not trained:
                 state = state._replace(statistics=settle(state, inputs))
             counts = count(state, inputs)
-            part = cost.tally(program.network(state), counts, weights=real)
+            part = cost.counting.tally(program.network(state), counts, weights=real)
             total = part if total is None else total + part
     assert total is not None
     return total, size
@@ -365,13 +367,13 @@ def _model_names(text: str | None) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _row(name: str, case: cost.Case) -> dict[str, Any]:
+def _row(name: str, case: Any) -> dict[str, Any]:
     began = time.perf_counter()
-    network, frames = case.drawn(seed=0)
+    network, frames = case.draw(seed=0)
     found = cost.measure(network, frames, training=True)
     return {
         "model": name,
-        "told": case.told,
+        "told": case.description,
         "slim": case.slim,
         "timesteps": case.timesteps,
         "batch": case.batch,

@@ -76,7 +76,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     experiment = training.config.override(experiment, changed)
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
-    budgets = cost.Budgets(most, options.max_inference, options.max_training)
+    budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
     cache.enable(on=not options.no_cache)
     rows = _estimate(experiment, grid, budgets, options.examples, screen)
     source = path.read_text(encoding="utf-8")
@@ -150,7 +150,7 @@ def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
     inference, trained = _energies(program, state, batch)
     found = found._replace(inference=inference, training=trained)
-    return {**found._asdict(), "discarded": cost.over_budget(found, budgets)}
+    return {**found._asdict(), "discarded": cost.selection.check_budgets(found, budgets)}
 
 
 def _line(row) -> str:
@@ -208,12 +208,15 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
 def _conclude(rows, budgets, options, screen: Screen) -> str | None:
     """Marks the front and the choice in the rows, and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
-    measured = [cost.Candidate(*(row[k] for k in cost.Candidate._fields)) for row in trained]
-    best = {candidate.name for candidate in cost.front(measured)}
+    measured = [
+        cost.selection.Candidate(*(row[k] for k in cost.selection.Candidate._fields))
+        for row in trained
+    ]
+    best = {candidate.name for candidate in cost.selection.pareto_front(measured)}
     mark = None
     if measured:
         weights = {"bytes_weight": options.bytes_weight, "energy_weight": options.energy_weight}
-        mark = cost.chosen(measured, budgets=budgets, **weights).name
+        mark = cost.selection.choose(measured, budgets=budgets, **weights).name
     for row in rows:
         row.update(front=row["name"] in best, chosen=row["name"] == mark)
     if mark is None:

@@ -58,7 +58,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"on {describe_mesh(mesh)}, budget {spell_size(budget)} per device"
     )
 
-    def report(candidate: memory.Candidate) -> None:
+    def report(candidate: memory.budget.Candidate) -> None:
         screen.say(f"  {_line(candidate)}")
 
     try:
@@ -109,14 +109,14 @@ def _device_budget(device: Any) -> int:
     return limit
 
 
-def _line(candidate: memory.Candidate) -> str:
+def _line(candidate: memory.budget.Candidate) -> str:
     if candidate.measured is None:
         return f"{candidate.strategy!s:<58} refused: {candidate.refused}"
     return f"{candidate.strategy!s:<58} {spell_size(candidate.measured.total_bytes):>10}"
 
 
 def _conclude(
-    planned: memory.Plan, chosen: memory.Candidate | None, budget: int, screen: Screen
+    planned: memory.budget.Plan, chosen: memory.budget.Candidate | None, budget: int, screen: Screen
 ) -> None:
     if chosen is None:
         screen.say(
@@ -136,7 +136,7 @@ def _conclude(
 
 
 def _row(
-    planned: memory.Plan, candidate: memory.Candidate, chosen: bool, budget: int
+    planned: memory.budget.Plan, candidate: memory.budget.Candidate, chosen: bool, budget: int
 ) -> dict[str, Any]:
     measured, sizes = candidate.measured, ("argument", "output", "temp", "total")
     return {

@@ -77,8 +77,8 @@ def table(report: redundancy.Report) -> list[str]:
             f"  {name:<28} {layer.neurons:>9,} {layer.rate:>7.4f} {shares['null']:>6.1%} "
             f"{shares['normal']:>7.1%} {shares['noise']:>6.1%} {share:>21}"
         )
-    if report.left_out:
-        lines.append(f"  left out, since they do not spike: {', '.join(report.left_out)}")
+    if report.analog_layers:
+        lines.append(f"  left out, since they do not spike: {', '.join(report.analog_layers)}")
     return lines
 
 
@@ -113,7 +113,7 @@ def write_page(
     for name in _spread(list(report.layers)):
         figure = _features(report, name, name)
         sections[f"features {name}"] = (f"Spike features of {name}", _TEXTS["features"], figure)
-    text = "\n".join(table(report)[-1:]).strip() if report.left_out else ""
+    text = "\n".join(table(report)[-1:]).strip() if report.analog_layers else ""
     head = ("Overview", text, None)
     return _save(run, "redundancy", title, sections, head)
 
@@ -167,7 +167,7 @@ def _save(run, name, title, sections, head) -> tuple[Path, dict[str, str]]:
     return page, pictures
 
 
-def _rates(before: redundancy.Report, after: redundancy.Report, compared: redundancy.Comparison):
+def _rates(before: redundancy.Report, after: redundancy.Report, compared: Any):
     rows = [("NASFR", before.nasfr, after.nasfr)]
     for old, new in compared.pairs:
         name = new if old == new else f"{old} / {new}"
@@ -372,7 +372,7 @@ def _fields(analysis: _Analysis) -> dict[str, Any]:
     }
 
 
-def _layer_fields(layer: redundancy.Layer) -> dict[str, Any]:
+def _layer_fields(layer: Any) -> dict[str, Any]:
     return {
         "neurons": layer.neurons,
         "rate": layer.rate,
@@ -380,5 +380,5 @@ def _layer_fields(layer: redundancy.Layer) -> dict[str, Any]:
         "features": layer.shares,
         "channels": layer.channel_shares,
         "threshold": layer.currents.threshold,
-        "currents_at_threshold": layer.currents.above,
+        "currents_at_threshold": layer.currents.share_above,
     }

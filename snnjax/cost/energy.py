@@ -1,30 +1,30 @@
-"""Energy at 45 nm, the estimate that papers print, and what it leaves out.
+"""Energy at 45 nm: the estimate that papers print, with its rules and omissions stated.
 
     E = 4.6 pJ MAC + 0.9 pJ AC,      AC of a layer = FLOPs_l fr_l T
 
-with FLOPs_l the products of layer l for one example and timestep, zero padding included as
-profilers do, and fr_l the share of its inputs that spike. The numbers are those of a 45 nm process
-at 0.9 V: an addition of float32 takes 0.9 pJ, a multiplication 3.7 pJ, both together 4.6 pJ.
+FLOPs_l are the products of layer l for one example and timestep, including zero padding as
+profilers do, and fr_l is the fraction of its inputs that spike. The energies are those of a 45 nm
+process at 0.9 V: a float32 addition takes 0.9 pJ, a multiplication 3.7 pJ, both together 4.6 pJ.
 
-Five rules, where papers differ:
+Five rules settle where papers differ:
 
-1. A layer adds (AC) only where its input is binary, 0 or 1 by value. What a residual sum, dropout's
-   scaling, an average pool or an event count gives is a number, and the layer multiplies (MAC): all
+1. A layer accumulates (AC) only if its input is binary, 0 or 1 by value. Residual sums, scaled
+   dropout, average pooling and event counts give real numbers, so the layer multiplies (MAC): all
    of its products, at every timestep.
-2. What is computed of a static input counts once for all timesteps. Static is told by value, see
-   `cost.Connection.static`.
-3. Memory traffic is told apart in bytes and is not in E, though it takes more: a load of 32 bit
-   from an 8 kB SRAM takes 5 pJ, more than five additions.
-4. Attention counts. Of attention on currents every multiplication is a MAC; products of spikes
-   (q, k and v all binary) add where both factors are there.
-5. The firing rate and T are always told, and that rates of a few per cent are the break-even
+2. Computation on a static input counts once for all timesteps. Static is decided by value, see
+   `Connection.static`.
+3. Memory traffic is reported separately in bytes and is not in E, although it takes more energy: a
+   load of 32 bits from an 8 kB SRAM takes 5 pJ, more than five additions.
+4. Attention counts. Every multiplication of attention on currents is a MAC; products of spikes (q,
+   k and v all binary) accumulate where both factors are 1.
+5. The firing rate and T are always reported, together with the break-even rate of a few per cent
    (`BREAK_EVEN`).
 
-Norms count as folded into the connection before them, which group and layer norms cannot be;
-pooling, biases and the neurons' own arithmetic are left out. But for neurons that weigh currents
-over time (`nn.PSN`): T products per neuron and timestep, of a sliding one as many as its order, are
-no small change, and count by rule 1. Between them and neurons that are left out the estimate does
-not decide: each LIF neuron multiplies once or twice per timestep, too.
+Norms count as folded into the preceding connection, which is impossible for group and layer norms.
+Pooling, biases and the arithmetic of neurons are left out, except for neurons that weigh currents
+over time (`nn.PSN`): their T products per neuron and timestep (a sliding one has as many as its
+order) are substantial and count by rule 1. The estimate therefore does not decide between them and
+other neurons: a LIF neuron multiplies once or twice per timestep, too.
 
 References: Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, as in
 Table 1 of PMC8934428. Yan, Bai, Wong, "Reconsidering the energy efficiency of spiking neural
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from snnjax.cost.measure import over_time
+from snnjax.cost.counting import is_temporal
 from snnjax.cost.tally import Connection, Tally
 
 __all__ = ["AC_PICOJOULES", "BREAK_EVEN", "MAC_PICOJOULES", "Energy", "energy", "millijoules"]
@@ -51,25 +51,25 @@ BREAK_EVEN = (
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """The estimate, per example over all timesteps.
+    """Energy estimate of a network, per example over all timesteps.
 
     Attributes:
-        macs: multiply-accumulates, those of attention and over time included.
-        acs: accumulates, those of attention and over time included.
-        attention_macs: of them, those of attention.
-        attention_acs: of them, those of attention.
-        over_time_macs: of them, those of neurons that weigh currents over time.
-        over_time_acs: of them, those of neurons that weigh currents over time.
-        millijoules: `4.6 pJ macs + 0.9 pJ acs`.
-        once_millijoules: every connection once as multiplications, and nothing else: what a network
-            of these layers without spikes and time takes.
-        rate: spikes per neuron and timestep.
-        timesteps: T.
-        static: layers that are counted once for all timesteps.
-        multiplying: layers whose inputs are not binary.
-        parameter_traffic: bytes, each parameter read at every timestep (of columns, once each).
-        membrane_traffic: bytes, each membrane read and written by every call.
-        activation_traffic: bytes, inputs of connections written and read, spikes at one bit each.
+        macs: Multiply-accumulates, including attention and products over time.
+        acs: Accumulates, including attention and products over time.
+        attention_macs: Multiply-accumulates of attention.
+        attention_acs: Accumulates of attention.
+        over_time_macs: Multiply-accumulates of neurons that weigh currents over time.
+        over_time_acs: Accumulates of neurons that weigh currents over time.
+        millijoules: Energy `4.6 pJ macs + 0.9 pJ acs`, mJ.
+        once_millijoules: Energy of every connection once, as multiplications, mJ: the estimate for
+            a network of these layers without spikes and time.
+        rate: Spikes per neuron and timestep.
+        timesteps: Number of timesteps, T.
+        static: Names of layers that count once for all timesteps.
+        multiplying: Names of layers whose inputs are not binary.
+        parameter_traffic: Bytes of parameters read, each at every timestep (of columns, once each).
+        membrane_traffic: Bytes of membranes read and written, each by every call.
+        activation_traffic: Bytes of connection inputs written and read, one bit per spike.
     """
 
     macs: float
@@ -90,34 +90,35 @@ class Energy:
 
 
 def millijoules(macs: float, acs: float) -> float:
-    """`4.6 pJ macs + 0.9 pJ acs`, in mJ."""
+    """Energy `4.6 pJ macs + 0.9 pJ acs`, mJ."""
     return (MAC_PICOJOULES * macs + AC_PICOJOULES * acs) * 1e-9
 
 
 def energy(tally: Tally) -> Energy:
-    """The estimate of a network, from what it did with some examples.
+    """Estimates the energy of a network from its operations on some examples.
 
     Args:
-        tally: from `cost.tally`.
+        tally: Counts from `cost.measure` or `cost.counting.tally`.
     """
-    pairs = [_operations(layer) for layer in tally.connections.values()]
-    apart = {True: [(0.0, 0.0)], False: [(0.0, 0.0)]}
-    for name, found in tally.products.items():
-        pair = (0.0, found.effective) if found.binary else (found.dense, 0.0)
-        apart[over_time(name)].append(pair)
-    weighed, attention, own = (
-        [sum(column) / tally.examples for column in zip(*found, strict=True)]
-        for found in (apart[True], apart[False], [(0.0, 0.0), *pairs])
+    connections = [_operations(layer) for layer in tally.connections.values()]
+    # Pairs (MACs, ACs); the zeros keep the sums defined for networks without such layers.
+    products = {True: [(0.0, 0.0)], False: [(0.0, 0.0)]}
+    for name, product in tally.products.items():
+        pair = (0.0, product.effective) if product.binary else (product.dense, 0.0)
+        products[is_temporal(name)].append(pair)
+    temporal, attention, connection = (
+        [sum(column) / tally.examples for column in zip(*pairs, strict=True)]
+        for pairs in (products[True], products[False], [(0.0, 0.0), *connections])
     )
-    macs, acs = (sum(kinds) for kinds in zip(own, attention, weighed, strict=True))
+    macs, acs = (sum(kinds) for kinds in zip(connection, attention, temporal, strict=True))
     once = sum(layer.padded / layer.runs for layer in tally.connections.values()) / tally.examples
     return Energy(
         macs=macs,
         acs=acs,
         attention_macs=attention[0],
         attention_acs=attention[1],
-        over_time_macs=weighed[0],
-        over_time_acs=weighed[1],
+        over_time_macs=temporal[0],
+        over_time_acs=temporal[1],
         millijoules=millijoules(macs, acs),
         once_millijoules=millijoules(once, 0),
         rate=tally.rate,
@@ -129,16 +130,19 @@ def energy(tally: Tally) -> Energy:
 
 
 def _operations(layer: Connection) -> tuple[float, float]:
-    """MACs and ACs, summed over examples."""
-    times = layer.runs if layer.static else 1
+    """MACs and ACs of a connection, summed over examples."""
+    # A static layer was counted at each of its runs; the estimate counts it once (rule 2).
+    repeats = layer.runs if layer.static else 1
     if layer.binary:
-        return 0.0, layer.padded * layer.rate / times
-    return layer.padded / times, 0.0
+        return 0.0, layer.padded * layer.rate / repeats
+    return layer.padded / repeats, 0.0
 
 
 def _traffic(tally: Tally) -> dict[str, float]:
+    """Bytes of parameters, membranes and activations read and written per example."""
     stateful = sum(layer.outputs for layer in tally.neurons.values() if layer.stateful)
-    moved = 4 * stateful / tally.examples or tally.membrane_bytes * tally.timesteps
+    # One float32 membrane per output; networks that tap no neurons fall back on the state's size.
+    membranes = 4 * stateful / tally.examples or tally.membrane_bytes * tally.timesteps
     activations = sum(
         layer.inputs / (layer.runs if layer.static else 1) * (1 / 8 if layer.binary else 4)
         for layer in tally.connections.values()
@@ -146,6 +150,6 @@ def _traffic(tally: Tally) -> dict[str, float]:
     runs = max((layer.runs for layer in tally.connections.values()), default=1)
     return {
         "parameter_traffic": float(tally.parameter_bytes * runs),
-        "membrane_traffic": 2.0 * moved,
+        "membrane_traffic": 2.0 * membranes,
         "activation_traffic": 2 * activations / tally.examples,
     }

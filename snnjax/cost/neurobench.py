@@ -1,24 +1,24 @@
-"""The figures of NeuroBench, by its own rules and with its own traps.
+"""NeuroBench figures of a network, by NeuroBench's own rules and with their pitfalls.
 
-    footprint             bytes of parameters and of what else the network holds
-    parameters            their number
+    footprint             bytes of parameters and all other arrays of the network
+    parameters            number of parameters
     connection_sparsity   zeros among the weights of connections, 4 decimals
     activation_sparsity   zeros among the outputs of spiking neurons
     synaptic operations   per example: effective_macs, effective_acs, dense
-    membrane_updates      per example: a membrane is not what it was a timestep before
+    membrane_updates      per example: changes of a membrane from one timestep to the next
     neuron_operations     per example: updates times a constant of the neuron model
 
-Traps, all reproduced: a call counts as accumulation (AC) if the whole batch of that timestep is in
-{-1, 0, 1}, so that one other number makes all of it multiplication (MAC), and a batch of floats
+Pitfalls, all reproduced: a call counts as accumulation (AC) if the whole batch of that timestep is
+in {-1, 0, 1}, so a single other value makes all of it multiplication (MAC), and a batch of floats
 that happen to be zero is AC; zero padding is in no count, not even in dense; pooling, norms and
-biases are never counted; a stem is counted at every timestep, be its input static or not (here it
-is counted as often as it runs: `nn.StaticInput` runs it once). Counts there are sums in float32,
-here they are exact.
+biases are never counted; a stem counts at every timestep, even with a static input (here it counts
+as often as it runs, and `nn.StaticInput` runs it once). NeuroBench sums in float32, these counts
+are exact.
 
-Different by nature: a batch norm in PyTorch holds an int64 besides its statistics, and snnTorch's
-neurons hold buffers for what are plain numbers here; neither is in this footprint. Products of
-attention, and of neurons that weigh currents over time (`nn.PSN`), are no connection's and in no
-count here: see `cost.energy`. The membranes of such neurons are updated as any other's.
+Inherent differences: a batch norm in PyTorch holds an int64 besides its statistics, and snnTorch's
+neurons hold buffers for values that are plain numbers here; neither is in this footprint. Products
+of attention, and of neurons that weigh currents over time (`nn.PSN`), belong to no connection and
+are not counted: see `cost.energy`. Updates of the membranes of such neurons are counted.
 
 Reference: Yik et al., "The neurobench framework for benchmarking neuromorphic computing algorithms
 and systems", Nature Communications 2025, arXiv:2304.04640; the rules are those of its released code
@@ -34,33 +34,36 @@ import jax
 from flax import nnx
 
 from snnjax import metrics, nn
-from snnjax.cost.measure import kind_of
+from snnjax.cost.counting import layer_kind
 from snnjax.cost.tally import Tally
 from snnjax.nn.taps import counts
 from snnjax.typing import Array
 
-__all__ = ["NeuroBench", "connection_weights", "neurobench", "uncounted"]
+__all__ = ["NeuroBench", "connection_weights", "neurobench"]
 
-# Kinds of layers whose update is that of snnTorch's Leaky, with which it costs 4 operations
-# whatever its reset, none included; the others have no constant, or one that depends on options.
+# Layers with the update of snnTorch's Leaky, for which NeuroBench counts 4 operations with any
+# reset or none. For other layers it has no constant, or one that depends on options.
 _LEAKY = ("lif", "if", "plif", "reset_free_lif")
 
 
 @dataclasses.dataclass(frozen=True)
 class NeuroBench:
-    """The figures; counts are per example, over all timesteps.
+    """NeuroBench figures; counts are per example, over all timesteps.
 
     Attributes:
-        footprint: bytes.
-        parameters: number of parameters.
-        connection_sparsity: in [0, 1], 4 decimals; None without connections.
-        activation_sparsity: in [0, 1].
-        effective_macs: multiply-accumulates of what is not zero.
-        effective_acs: accumulates of what is not zero.
-        dense: all operations, zeros included.
-        membrane_updates: None where a membrane is shared or a layer has none of its own.
-        neuron_operations: effective ones; None but for LIF, without a reset too, IF and PLIF.
-        neuron_dense: the same with every membrane updated at every timestep.
+        footprint: Bytes of all arrays.
+        parameters: Number of parameters.
+        connection_sparsity: Fraction of zero weights, in [0, 1], 4 decimals; None without
+            connections.
+        activation_sparsity: Fraction of zero outputs of spiking neurons, in [0, 1].
+        effective_macs: Multiply-accumulates of nonzero factors.
+        effective_acs: Accumulates of nonzero factors.
+        dense: All operations, zeros included.
+        membrane_updates: Changes of membranes; None if a membrane is shared or a layer has no
+            membrane of its own.
+        neuron_operations: Operations of the membrane updates; None unless all neurons are LIF (with
+            or without reset), IF or PLIF.
+        neuron_dense: Operations if every membrane were updated at every timestep.
     """
 
     footprint: int
@@ -76,24 +79,24 @@ class NeuroBench:
 
 
 def neurobench(network: nn.Network, tally: Tally) -> NeuroBench:
-    """The figures of a network, from what it did with some examples.
+    """Computes the NeuroBench figures of a network from its operations on some examples.
 
     Args:
-        network: as it was measured, with its weights.
-        tally: from `cost.tally` of it.
+        network: Measured network, with its weights.
+        tally: Counts of this network from `cost.measure` or `cost.counting.tally`.
     """
     params = jax.tree.leaves(nnx.state(network, nnx.Param))
-    each = lambda kind: sum(getattr(c, kind) for c in tally.connections.values()) / tally.examples  # noqa: E731
+    mean = lambda kind: sum(getattr(c, kind) for c in tally.connections.values()) / tally.examples  # noqa: E731
     weights = connection_weights(network)
-    updates, effective, dense = _of_neurons(tally)
+    updates, effective, dense = _neuron_operations(tally)
     return NeuroBench(
         footprint=_footprint(network),
         parameters=sum(leaf.size for leaf in params),
         connection_sparsity=metrics.connection_sparsity(weights) if weights else None,
         activation_sparsity=1 - tally.rate,
-        effective_macs=each("effective_macs"),
-        effective_acs=each("effective_acs"),
-        dense=each("dense"),
+        effective_macs=mean("effective_macs"),
+        effective_acs=mean("effective_acs"),
+        dense=mean("dense"),
         membrane_updates=updates,
         neuron_operations=effective,
         neuron_dense=dense,
@@ -101,31 +104,21 @@ def neurobench(network: nn.Network, tally: Tally) -> NeuroBench:
 
 
 def connection_weights(network: nn.Network) -> list[Array]:
-    """The weights of all connections, as parameters: those that taps count, stacked ones whole."""
-    found = []
+    """Weights of the connections that report their operations; stacked weights as one array."""
+    weights = []
     for _, module in nnx.iter_modules(network):
         if isinstance(module, nn.Recurrent):
-            found.append(module.weights[...])
+            weights.append(module.weights[...])
             continue
         kernel = getattr(module, "kernel", None)
         if counts(module) and isinstance(kernel, nnx.Param):
-            found.append(kernel[...])
-    return found
-
-
-def uncounted(network: nn.Network) -> list[str]:
-    """Layers of a user's own that hold matrices and do not tell their operations, by their name."""
-    names = []
-    for path, module in nnx.iter_modules(network):
-        if isinstance(module, nn.Fold) and isinstance(module.function, nnx.Module):
-            weights = jax.tree.leaves(nnx.state(module.function, nnx.Param))
-            if not counts(module.function) and any(leaf.ndim > 1 for leaf in weights):
-                normalizes = isinstance(module.function, nnx.GroupNorm | nnx.LayerNorm)
-                names += [] if normalizes else ["/".join(map(str, path)) or module.name]
-    return names
+            weights.append(kernel[...])
+    return weights
 
 
 def _footprint(network: nn.Network) -> int:
+    """Bytes of parameters, constants and running statistics."""
+    # Statistics are part of the state here and buffers of the module in PyTorch.
     statistics = jax.tree.leaves(
         network.initial_state(1).statistics, is_leaf=lambda n: isinstance(n, nn.Statistics)
     )
@@ -134,13 +127,13 @@ def _footprint(network: nn.Network) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 
 
-def _of_neurons(tally: Tally) -> tuple[Any, Any, Any]:
-    """Updates, effective and dense operations, each None where it is not defined."""
+def _neuron_operations(tally: Tally) -> tuple[Any, Any, Any]:
+    """Membrane updates, effective and dense operations; None where undefined."""
     layers = {name: layer for name, layer in tally.neurons.items() if layer.stateful}
     if not layers or any(layer.updates is None for layer in layers.values()):
         return None, None, None
     updates = sum(layer.updates or 0 for layer in layers.values()) / tally.examples
-    if any(kind_of(name) not in _LEAKY for name in layers):
+    if any(layer_kind(name) not in _LEAKY for name in layers):
         return updates, None, None
     outputs = sum(layer.outputs for layer in layers.values()) / tally.examples
     effective, dense = (

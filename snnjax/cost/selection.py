@@ -1,11 +1,11 @@
-"""Choosing a network by accuracy, bytes and energy.
+"""Selection of a network by accuracy, bytes and energy.
 
-    over budget     bytes or energy above what is allowed: discarded before any training
+    over budget     bytes or energy exceed a budget: discarded before any training
     reward          accuracy - m bytes / budget of bytes - e energy / budget of energy
-    Pareto front    nothing else is at least as good in all three and better in one
+    Pareto front    no other candidate is at least as good in all three and better in one
 
-With both weights 0 the reward is the accuracy; equal rewards go to the leaner one. Each weight is
-what a whole budget is worth in accuracy.
+With both weights 0 the reward is the accuracy; among equal rewards the leaner candidate wins. A
+weight is the accuracy that a whole budget is worth.
 
 OUR RECONSTRUCTION of a selection by budgets, in the spirit of R. V. W. Putra, M. Shafique,
 "FSpiNN", 2020, arXiv:2007.08860; the reward is after "Q-SpiNN", 2021, of the same authors.
@@ -16,18 +16,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["Budgets", "Candidate", "chosen", "front", "over_budget"]
+__all__ = ["Budgets", "Candidate", "check_budgets", "choose", "pareto_front"]
 
 
 class Candidate(NamedTuple):
-    """A network that could be trained.
+    """Candidate network of a selection.
 
     Attributes:
-        name: what tells it from the others.
-        bytes: of its synapses.
-        inference: nanojoules of an example with learning off.
-        training: nanojoules of an example with learning on.
-        accuracy: on examples it was not trained on; None before.
+        name: Unique name.
+        bytes: Bytes of the synapses.
+        inference: Energy of an example with learning off, nJ.
+        training: Energy of an example with learning on, nJ.
+        accuracy: Accuracy on held-out examples; None before training.
     """
 
     name: str
@@ -38,12 +38,12 @@ class Candidate(NamedTuple):
 
 
 class Budgets(NamedTuple):
-    """The most that is allowed; None allows anything.
+    """Upper limits of a selection; None is unlimited.
 
     Attributes:
-        bytes: of synapses.
-        inference: nanojoules per example.
-        training: nanojoules per example.
+        bytes: Bytes of the synapses.
+        inference: Energy of an example with learning off, nJ.
+        training: Energy of an example with learning on, nJ.
     """
 
     bytes: float | None = None
@@ -51,54 +51,58 @@ class Budgets(NamedTuple):
     training: float | None = None
 
 
-_ANYTHING = Budgets()
+_UNLIMITED = Budgets()
 
 
-def over_budget(candidate: Candidate, budgets: Budgets) -> str | None:
-    """Why a candidate is discarded, or None."""
+def check_budgets(candidate: Candidate, budgets: Budgets) -> str | None:
+    """Checks a candidate against budgets and returns the excess in words; None if within them."""
     for name in Budgets._fields:
-        most, value = getattr(budgets, name), getattr(candidate, name)
-        if most is not None and value > most:
+        limit, value = getattr(budgets, name), getattr(candidate, name)
+        if limit is not None and value > limit:
             unit = "bytes" if name == "bytes" else f"nJ per example ({name})"
-            return f"{value:,.0f} {unit}, above {most:,.0f}"
+            return f"{value:,.0f} {unit}, above {limit:,.0f}"
     return None
 
 
-def front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Those on the Pareto front of accuracy, bytes and energy of inference, in their order."""
+def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Candidates on the Pareto front of accuracy, bytes and inference energy, in their order."""
     return [c for c in candidates if not any(_dominates(other, c) for other in candidates)]
 
 
-def chosen(
+def choose(
     candidates: Sequence[Candidate],
     *,
-    budgets: Budgets = _ANYTHING,
+    budgets: Budgets = _UNLIMITED,
     bytes_weight: float = 0.0,
     energy_weight: float = 0.0,
 ) -> Candidate:
-    """The candidate with the highest reward; it is on the Pareto front.
+    """Chooses the candidate with the highest reward, which is on the Pareto front.
+
+        reward = accuracy - bytes_weight bytes / budgets.bytes
+                          - energy_weight inference / budgets.inference
 
     Args:
-        candidates: measured ones, at least one.
-        budgets: what bytes and energy are measured in; without one, the largest candidate's.
-        bytes_weight: accuracy that a whole budget of bytes is worth, at least 0.
-        energy_weight: accuracy that a whole budget of energy is worth, at least 0.
+        candidates: Candidates, at least one with an accuracy.
+        budgets: Units of bytes and energy; where unlimited, those of the largest candidate.
+        bytes_weight: Accuracy that a whole budget of bytes is worth, at least 0.
+        energy_weight: Accuracy that a whole budget of energy is worth, at least 0.
 
     Raises:
-        ValueError: nothing was measured, or a weight is negative.
+        ValueError: No candidate has an accuracy, or a weight is negative.
     """
     measured = [c for c in candidates if c.accuracy is not None]
     if not measured:
-        raise ValueError("nothing was measured: no candidate has an accuracy")
+        raise ValueError("nothing was measured: no candidate has an accuracy, train one first")
     if bytes_weight < 0 or energy_weight < 0:
-        raise ValueError("weights are what a budget is worth in accuracy, at least 0")
-    most_bytes = budgets.bytes or max(c.bytes for c in measured)
-    most_energy = budgets.inference or max(c.inference for c in measured)
+        raise ValueError("weights are the accuracy that a budget is worth, at least 0")
+    byte_unit = budgets.bytes or max(c.bytes for c in measured)
+    energy_unit = budgets.inference or max(c.inference for c in measured)
 
     def reward(c: Candidate):
         assert c.accuracy is not None
-        paid = bytes_weight * c.bytes / most_bytes + energy_weight * c.inference / most_energy
-        return c.accuracy - paid, -c.bytes, -c.inference
+        cost = bytes_weight * c.bytes / byte_unit + energy_weight * c.inference / energy_unit
+        # Bytes and energy break ties; without them an equal but dominated candidate could win.
+        return c.accuracy - cost, -c.bytes, -c.inference
 
     return max(measured, key=reward)
 

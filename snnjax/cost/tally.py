@@ -1,8 +1,8 @@
-"""Sums of what a network did, as whole numbers: batches add up.
+"""Tally of a network's operations: exact integer sums that add over batches.
 
-    tally(batch 1) + tally(batch 2) = tally(both), but for the rule that a call is one batch
+    tally(batch 1) + tally(batch 2) = tally(both), except that a call is one batch
 
-Everything here is NumPy and Python, so that sums are exact whatever their size.
+Everything here is NumPy and Python, so sums of any size are exact.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ Layer = TypeVar("Layer", "Connection", "Product", "Neurons")
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """What one connection did, summed over examples and over the times that it ran.
+    """Operations of one connection, summed over examples and runs.
 
     Attributes:
-        runs: how often it runs per example: T, or 1 for what is computed once for all timesteps.
-        effective_macs: products of what is not zero, where a call was not all in {-1, 0, 1}; a
-            call is a timestep of a batch.
-        effective_acs: the same where it was.
-        dense: products there are, without those of zero padding.
-        padded: products there are, with those of zero padding.
-        active: inputs that are not zero.
-        inputs: inputs.
-        binary: whether all inputs were 0 or 1.
-        constant: whether each example's inputs were the same every time.
-        first: whether its inputs were the network's own frames.
+        runs: Runs per example: T, or 1 for a computation shared by all timesteps.
+        effective_macs: Products of nonzero factors in calls with inputs outside {-1, 0, 1}; a call
+            is one timestep of a batch.
+        effective_acs: Products of nonzero factors in calls with all inputs in {-1, 0, 1}.
+        dense: All products, without those of zero padding.
+        padded: All products, including those of zero padding.
+        active: Number of nonzero inputs.
+        inputs: Number of inputs.
+        binary: True if all inputs were 0 or 1.
+        constant: True if the inputs of each example were equal in all runs.
+        first: True if the inputs were the frames of the network.
     """
 
     runs: int
@@ -49,43 +49,43 @@ class Connection:
 
     @property
     def rate(self) -> float:
-        """Share of its inputs that are not zero."""
+        """Fraction of nonzero inputs."""
         return self.active / self.inputs
 
     @property
     def static(self) -> bool:
-        """Whether one computation does for all timesteps.
+        """True if one computation serves all timesteps.
 
-        Told by value, on the examples that were measured: the inputs of each are the same at every
-        timestep (by checksum), and they are the frames themselves or real numbers. Spikes that
-        repeat are not static: nothing says that they will.
+        Decided by value on the measured examples: the inputs of each are equal at every timestep
+        (by checksum), and they are the frames themselves or real numbers.
         """
+        # Spikes that repeat on these examples need not repeat on others.
         return self.runs > 1 and self.constant and (self.first or not self.binary)
 
     @classmethod
-    def of(cls, found: Any, real: np.ndarray, frames: np.ndarray) -> Connection:
-        """Sums of `metrics.operations.Operations` over the examples that are no padding.
+    def from_operations(cls, counts: Any, real: np.ndarray, frames: np.ndarray) -> Connection:
+        """Sums `metrics.Operations` over the examples, without padding.
 
         Args:
-            found: its arrays are `[runs, B]`.
-            real: `[B]`, whether an example is none of padding.
-            frames: `[T, B]`, checksums of the network's frames.
+            counts: Operations with arrays `[runs, B]`.
+            real: Mask of the examples that are not padding, `[B]`.
+            frames: Checksums of the network's frames, `[T, B]`.
         """
-        found = type(found)(*(np.asarray(part)[:, real] for part in found))
-        whole = lambda part: int(part.sum(dtype=np.int64))  # noqa: E731
-        calls = found.ternary.all(1)
-        same = len(found.checksum) == len(frames)
+        counts = type(counts)(*(np.asarray(part)[:, real] for part in counts))
+        total = lambda part: int(part.sum(dtype=np.int64))  # noqa: E731
+        accumulating = counts.ternary.all(1)
+        same_length = len(counts.checksum) == len(frames)
         return cls(
-            runs=len(found.effective),
-            effective_macs=whole(found.effective[~calls]),
-            effective_acs=whole(found.effective[calls]),
-            dense=whole(found.dense),
-            padded=whole(found.padded),
-            active=whole(found.active),
-            inputs=whole(found.inputs),
-            binary=bool(found.binary.all()),
-            constant=bool((found.checksum == found.checksum[:1]).all()),
-            first=same and bool((found.checksum == frames[:, real]).all()),
+            runs=len(counts.effective),
+            effective_macs=total(counts.effective[~accumulating]),
+            effective_acs=total(counts.effective[accumulating]),
+            dense=total(counts.dense),
+            padded=total(counts.padded),
+            active=total(counts.active),
+            inputs=total(counts.inputs),
+            binary=bool(counts.binary.all()),
+            constant=bool((counts.checksum == counts.checksum[:1]).all()),
+            first=same_length and bool((counts.checksum == frames[:, real]).all()),
         )
 
 
@@ -94,9 +94,9 @@ class Product:
     """Products of activations with each other, summed over examples and runs.
 
     Attributes:
-        effective: of two numbers that are not zero.
-        dense: all.
-        binary: whether one factor of each is a spike.
+        effective: Products of two nonzero factors.
+        dense: All products.
+        binary: True if each product has a spike as a factor.
     """
 
     effective: int
@@ -104,23 +104,23 @@ class Product:
     binary: bool
 
     @classmethod
-    def of(cls, found: Any, real: np.ndarray) -> Product:
-        """Sums of `metrics.operations.Products` over the examples that are no padding."""
-        whole = lambda part: int(np.asarray(part)[:, real].sum(dtype=np.int64))  # noqa: E731
-        binary = bool(np.asarray(found.binary)[:, real].all())
-        return cls(whole(found.effective), whole(found.dense), binary)
+    def from_products(cls, counts: Any, real: np.ndarray) -> Product:
+        """Sums `metrics.Products` over the examples of the mask `real` `[B]`."""
+        total = lambda part: int(np.asarray(part)[:, real].sum(dtype=np.int64))  # noqa: E731
+        binary = bool(np.asarray(counts.binary)[:, real].all())
+        return cls(total(counts.effective), total(counts.dense), binary)
 
 
 @dataclasses.dataclass(frozen=True)
 class Neurons:
-    """What a layer of neurons did, summed over examples and timesteps.
+    """Activity of a layer of neurons, summed over examples and timesteps.
 
     Attributes:
-        outputs: number of outputs.
-        active: outputs that are not zero.
-        updates: of membranes, see `membrane_updates`; None where that is not defined.
-        spiking: whether all outputs were 0 or 1.
-        stateful: whether it has a membrane.
+        outputs: Number of outputs.
+        active: Number of nonzero outputs.
+        updates: Changes of membranes, see `metrics.membrane_updates`; None where undefined.
+        spiking: True if all outputs were 0 or 1.
+        stateful: True if the layer has a membrane.
     """
 
     outputs: int
@@ -132,16 +132,16 @@ class Neurons:
 
 @dataclasses.dataclass(frozen=True)
 class Tally:
-    """What a network did.
+    """Operations of a network on a set of examples; layers by name, in the order of the network.
 
     Attributes:
-        examples: how many were measured.
-        timesteps: T.
-        connections: by the name of the layer, in the order of the network.
-        products: the same.
-        neurons: the same.
-        parameter_bytes: of parameters.
-        membrane_bytes: of the states of all neurons, for one example.
+        examples: Number of examples.
+        timesteps: Number of timesteps, T.
+        connections: Operations of the connections.
+        products: Products of activations, of attention and of neurons that weigh time.
+        neurons: Activity of the neurons.
+        parameter_bytes: Bytes of the parameters.
+        membrane_bytes: Bytes of the states of all neurons, for one example.
     """
 
     examples: int
@@ -153,10 +153,10 @@ class Tally:
     membrane_bytes: int
 
     def __add__(self, other: Tally) -> Tally:
-        """Both together, of one network.
+        """Adds the counts of two sets of examples of one network.
 
         Raises:
-            ValueError: they are of different networks or windows.
+            ValueError: Networks or numbers of timesteps differ.
         """
         layers = ("connections", "products", "neurons")
         if self.timesteps != other.timesteps or any(
@@ -166,30 +166,32 @@ class Tally:
         return dataclasses.replace(
             self,
             examples=self.examples + other.examples,
-            **{kind: _joined(getattr(self, kind), getattr(other, kind)) for kind in layers},
+            **{kind: _add_layers(getattr(self, kind), getattr(other, kind)) for kind in layers},
         )
 
     @property
     def rate(self) -> float:
-        """Spikes per neuron and timestep, every neuron counting once; 0 without neurons."""
+        """Spikes per spiking neuron and timestep; 0 without neurons."""
         spiking = [layer for layer in self.neurons.values() if layer.spiking]
         outputs = sum(layer.outputs for layer in spiking)
         return sum(layer.active for layer in spiking) / outputs if outputs else 0.0
 
 
-def _joined(ours: Mapping[str, Layer], theirs: Mapping[str, Layer]) -> dict[str, Layer]:
-    return {name: _both(layer, theirs[name]) for name, layer in ours.items()}
+def _add_layers(ours: Mapping[str, Layer], theirs: Mapping[str, Layer]) -> dict[str, Layer]:
+    return {name: _add_layer(layer, theirs[name]) for name, layer in ours.items()}
 
 
-def _both(one: Layer, other: Layer) -> Layer:
-    """Counts add up, what is said of all examples holds of both, `runs` stay."""
+def _add_layer(one: Layer, other: Layer) -> Layer:
+    """Adds the counts of a layer; flags are combined with `and`."""
     values = {}
     for field in dataclasses.fields(one):
         pair = getattr(one, field.name), getattr(other, field.name)
-        join: Callable[..., Any] = sum
+        combine: Callable[..., Any] = sum
+        # Flags first: a bool is an int and would be summed.
         if isinstance(pair[0], bool):
-            join = all
+            combine = all
+        # `runs` belongs to the network, and a count undefined on one side is undefined for both.
         elif None in pair or field.name == "runs":
-            join = lambda pair: pair[0] if pair[0] == pair[1] else None  # noqa: E731
-        values[field.name] = join(pair)
+            combine = lambda pair: pair[0] if pair[0] == pair[1] else None  # noqa: E731
+        values[field.name] = combine(pair)
     return type(one)(**values)

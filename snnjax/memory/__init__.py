@@ -1,16 +1,26 @@
-"""How a step is scanned: a memory strategy is a plain function with the loop's own signature.
+"""Memory strategies: the residuals that the backward pass keeps, with equal values and gradients.
 
     scan(step, params, state, xs) -> (state, ys)
 
-A strategy of your own is ten lines and needs no base class.
+A strategy is a plain function with the signature of the loop, such as `store`, `recompute(8)` or
+`reverse(inverse)`. A strategy of your own takes ten lines and no base class; `check` compares it
+with `store`. Public modules hold the parts:
+
+    accounting    bytes of compiled code, residuals, operations
+    budget        results of `plan`; search of the largest batch that fits
+    checking      results of `check`; comparison of gradients
+    packing       residuals in few bits: spikes at one bit each
+    grid          dyadic grid, on which reversal is exact
+    columns       reversible multi-level columns
 """
 
-from snnjax.memory.accounting import Measured, Residual, analysed, device_peak, measure, residuals
+from snnjax.memory import accounting, budget, checking, columns, grid, packing
+from snnjax.memory.accounting import measure
 from snnjax.memory.accumulation import accumulate
-from snnjax.memory.budget import Candidate, Plan, largest, plan
+from snnjax.memory.budget import plan
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
-from snnjax.memory.checkpoint import Replayed, replayed
+from snnjax.memory.checkpoint import Replayed, replayed, replay
 from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
 from snnjax.memory.flops import operations
 from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watched
@@ -20,51 +30,31 @@ from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, sequence, store
 
 __all__ = [
-    "Candidate",
-    "Checked",
-    "Coupling",
     "CouplingAux",
-    "Difference",
-    "Measured",
-    "Packed",
-    "Plan",
     "Recompute",
-    "Replayed",
-    "Residual",
     "Reverse",
     "Storage",
     "Strategy",
     "StrategyError",
     "Streams",
+    "accounting",
     "accumulate",
-    "analysed",
-    "bits_left",
+    "budget",
     "chain",
     "check",
-    "compare_gradients",
+    "checking",
+    "columns",
     "coupling",
-    "device_peak",
-    "grid_bound",
-    "largest",
+    "grid",
     "measure",
-    "on_grid",
-    "operations",
-    "pack",
-    "packed",
+    "packing",
     "parse_strategy",
     "plan",
     "recompute",
     "register_scan",
-    "replayed",
-    "residuals",
+    "replay",
     "reversal",
     "reverse",
-    "store",
-    "stream_peak",
-    "timed",
-    "unequal",
-    "unpack",
-    "unpacked",
-    "watched",
     "sequence",
+    "store",
 ]

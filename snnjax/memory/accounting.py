@@ -1,9 +1,8 @@
-"""What a computation needs, from its compilation alone: nothing is run.
+"""Memory accounting: bytes of a compiled computation, and residuals of its derivative.
 
     total = arguments + outputs + temporaries - aliased
 
-The numbers are XLA's own memory analysis, deterministic for one version and device. On a CPU its
-field for the peak reads the inputs only and is not used.
+Nothing is run. The bytes are XLA's own memory analysis, deterministic for one version and device.
 """
 
 from __future__ import annotations
@@ -19,19 +18,29 @@ import jax
 import jax.ad_checkpoint
 import jax.numpy as jnp
 
-__all__ = ["Measured", "Residual", "analysed", "device_peak", "measure", "residuals"]
+from snnjax.memory.flops import count_operations
+
+__all__ = [
+    "MemoryUse",
+    "Residual",
+    "compiled_memory",
+    "count_operations",
+    "device_peak",
+    "measure",
+    "residuals",
+]
 
 
 @dataclasses.dataclass(frozen=True)
-class Measured:
+class MemoryUse:
     """Bytes of a compiled computation on one device.
 
     Attributes:
-        argument_bytes: its inputs.
-        output_bytes: its outputs.
-        temp_bytes: everything in between, at its peak.
-        alias_bytes: outputs that take the place of donated inputs.
-        samples: examples in the batch, if given.
+        argument_bytes: Bytes of the inputs.
+        output_bytes: Bytes of the outputs.
+        temp_bytes: Bytes of temporaries at their peak.
+        alias_bytes: Bytes of outputs that overwrite donated inputs.
+        samples: Number of examples in the batch, or None.
     """
 
     argument_bytes: int
@@ -42,24 +51,24 @@ class Measured:
 
     @property
     def total_bytes(self) -> int:
-        """Arguments, outputs and temporaries, what is aliased counted once."""
+        """Bytes of arguments, outputs and temporaries, with aliased buffers counted once."""
         return self.argument_bytes + self.output_bytes + self.temp_bytes - self.alias_bytes
 
     @property
     def bytes_per_sample(self) -> float | None:
-        """Total bytes divided by the examples; parameters are shared out, too."""
+        """Total bytes per example, parameters included."""
         return None if self.samples is None else self.total_bytes / self.samples
 
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """An array that the backward pass keeps.
+    """Array that the forward pass keeps for the backward pass.
 
     Attributes:
-        nbytes: its size.
-        shape: its shape.
-        dtype: its dtype, by name.
-        source: what made it, and where.
+        nbytes: Size in bytes.
+        shape: Shape.
+        dtype: Name of the dtype.
+        source: Operation and source line of its origin.
     """
 
     nbytes: int
@@ -73,42 +82,46 @@ def measure(
     *args: Any,
     samples: int | None = None,
     compiler_options: dict[str, Any] | None = None,
-) -> Measured:
-    """Compiles `function(*args)` and reads its bytes off; nothing runs.
+) -> MemoryUse:
+    """Measures the memory of `function(*args)` by compiling it, without running it.
 
     Args:
-        function: what to compile, such as a gradient or a train step; jitted here unless it is.
-        args: arrays, or `jax.ShapeDtypeStruct`s in their place.
-        samples: examples in the batch, for the bytes per sample.
+        function: Function to compile, such as a gradient or a train step; jitted unless it already
+            is.
+        *args: Arguments, arrays or `jax.ShapeDtypeStruct`s.
+        samples: Number of examples in the batch, for the bytes per sample.
         compiler_options: XLA options of the outermost jit, such as the memory-optimised scheduler.
 
     Returns:
         Bytes of arguments, outputs and temporaries.
 
     Raises:
-        NotImplementedError: the backend does not report the memory of compiled code.
+        NotImplementedError: The backend does not report the memory of compiled code.
 
     Example:
         stored = memory.measure(jax.grad(loss), params, batch)
     """
     jitted = function if hasattr(function, "lower") else jax.jit(function)
-    return analysed(jitted.lower(*args).compile(compiler_options=compiler_options), samples)
+    return compiled_memory(jitted.lower(*args).compile(compiler_options=compiler_options), samples)
 
 
-def analysed(compiled: Any, samples: int | None) -> Measured:
-    """The bytes of what was compiled already, `jax.jit(f).lower(...).compile()`.
+def compiled_memory(compiled: Any, samples: int | None) -> MemoryUse:
+    """Memory of an already compiled computation, `jax.jit(f).lower(...).compile()`.
 
     Args:
-        compiled: from JAX.
-        samples: examples in the batch, or None.
+        compiled: Compiled computation.
+        samples: Number of examples in the batch, or None.
 
     Raises:
-        NotImplementedError: the backend does not report the memory of compiled code.
+        NotImplementedError: The backend does not report the memory of compiled code.
     """
     analysis = compiled.memory_analysis()
     if analysis is None:
-        raise NotImplementedError(f"{jax.default_backend()} does not report compiled memory")
-    return Measured(
+        raise NotImplementedError(
+            f"{jax.default_backend()} does not report compiled memory: measure on a CPU"
+        )
+    # `peak_memory_in_bytes` is left out: on a CPU it reads the inputs only.
+    return MemoryUse(
         analysis.argument_size_in_bytes,
         analysis.output_size_in_bytes,
         analysis.temp_size_in_bytes,
@@ -118,38 +131,39 @@ def analysed(compiled: Any, samples: int | None) -> Measured:
 
 
 def device_peak(*, device: Any = None) -> int | None:
-    """The most bytes a device had in use since the process began; None where it does not say.
+    """Peak bytes in use on a device since the process began; None where it reports none.
 
-    A measured figure to set beside a compiled one: CPUs do not report it, GPUs and TPUs do. It
-    never falls, so measure the leanest computation first.
+    GPUs and TPUs report it, CPUs do not. The peak never falls, so run the leanest computation
+    first.
 
     Args:
-        device: None is the first one.
+        device: Device; None is the first one.
     """
     stats = (jax.devices()[0] if device is None else device).memory_stats() or {}
     return stats.get("peak_bytes_in_use")
 
 
 def residuals(function: Callable[..., Any], *args: Any, largest: int = 10) -> list[Residual]:
-    """What differentiating `function` keeps between its passes, before XLA has its say.
+    """Lists the residuals that differentiating a function keeps, before XLA optimises it.
 
     Args:
-        function: a function of pytrees with inexact leaves.
-        args: arrays, or `jax.ShapeDtypeStruct`s in their place.
-        largest: how many to list, largest first.
+        function: Function of pytrees with inexact leaves.
+        *args: Arguments, arrays or `jax.ShapeDtypeStruct`s.
+        largest: Number of residuals to list, largest first.
 
     Returns:
-        The largest residuals, with the operation and source line that made them (as
-        `jax.ad_checkpoint.print_saved_residuals` tells it). Arguments of the function and literals
-        are left out: they exist anyway.
+        The largest residuals with their operation and source line, as
+        `jax.ad_checkpoint.print_saved_residuals` reports them. Arguments of the function and
+        literals are left out: they exist anyway.
     """
+    # JAX has no public function that returns this list; the printed form is the public one.
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         jax.ad_checkpoint.print_saved_residuals(function, *args)
-    found = (_LINE.match(line.strip()) for line in out.getvalue().splitlines())
-    kept = [_residual(*match.groups()) for match in found if match]
-    kept = [r for r in kept if not r.source.startswith("from ")]
-    return sorted(kept, key=lambda r: -r.nbytes)[:largest]
+    matches = (_LINE.match(line.strip()) for line in out.getvalue().splitlines())
+    listed = [_residual(*match.groups()) for match in matches if match]
+    listed = [r for r in listed if not r.source.startswith("from ")]  # "from the argument x"
+    return sorted(listed, key=lambda r: -r.nbytes)[:largest]
 
 
 # "f32[4,8]{V:data} output of mul from file.py:12:3 (function)"

@@ -1,10 +1,10 @@
-"""A batch in parts, one after the other: gradient accumulation.
+"""Gradient accumulation: a function summed over the parts of a batch, one part at a time.
 
     sum_i f(i, part_i),      part_i the examples i, i + k, i + 2k, ... of k parts
 
-With f the loss and gradient of a part this is the gradient of the batch, in the memory of a part,
-and nothing is computed twice. On a CPU it can even be the fastest: what a part needs stays in the
-cache.
+If f is the loss and gradient of a part, this is the gradient of the batch in the memory of one
+part, and nothing is computed twice. On a CPU it can even be the fastest form, because the working
+set of a part stays in the cache.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ def accumulate(
 ) -> tuple[PyTree, PyTree]:
     """Sums a function over the parts of a batch.
 
-    Equal to one call with the whole batch, up to the order of summation, where `function` is a sum
-    over examples and no example sees another. Under batch norm in training they do: each part then
-    has its own statistics. Every `parts`-th example makes up a part, so that of a batch shared by
-    devices each keeps the examples it has. Give `function` the weight of a part: means of parts add
-    up to `parts` times the mean.
+        sum_i function(i, part_i),      part_i the examples i, i + parts, i + 2 parts, ...
+
+    The result equals one call with the whole batch, up to the order of summation, if `function` is
+    a sum over independent examples. Batch norm in training makes them dependent: each part then has
+    its own statistics. Weight the parts inside `function`: their means add up to `parts` times the
+    mean.
 
     Args:
-        function: `(number, *part) -> (addend, row)`, for the part of that number (traced).
-        parts: how many; 1 calls the function once, without a loop.
-        batch: trees of arrays.
-        axes: for each of them the axis along which the examples lie: 1 for frames `[T, B, ...]`, 0
-            for labels `[B]`.
+        function: Function `(number, *part) -> (addend, row)`; the number of the part is traced.
+        parts: Number of parts; 1 calls the function once, without a loop.
+        batch: Pytrees of arrays.
+        axes: Axis of the examples in each pytree of `batch`: 1 for frames `[T, B, ...]`, 0 for
+            labels `[B]`.
 
     Returns:
-        The sum of the addends, in float32 or wider where they are real, and the rows, stacked.
+        The sum of the addends, in float32 or wider where they are floating, and the stacked rows.
 
     Raises:
         ValueError: `parts` does not divide the number of examples, or is not positive.
@@ -69,11 +70,11 @@ def accumulate(
 
     def call(number: Any) -> tuple[PyTree, PyTree]:
         part = (
-            jax.tree.map(lambda leaf, axis=axis: _cut(leaf, parts, number, axis), tree)
+            jax.tree.map(lambda leaf, axis=axis: _take_part(leaf, parts, number, axis), tree)
             for tree, axis in zip(batch, axes, strict=True)
         )
         addend, row = function(number, *part)
-        return jax.tree.map(_wide, addend), row
+        return jax.tree.map(_to_float32, addend), row
 
     if parts == 1:
         total, row = call(jnp.int32(0))
@@ -88,12 +89,15 @@ def accumulate(
     return lax.scan(add, zero, jnp.arange(parts, dtype=jnp.int32))
 
 
-def _cut(leaf: Array, parts: int, number: Any, axis: int) -> Array:
-    """Taken where it is needed: all parts in a row would be a second copy of the batch."""
+def _take_part(leaf: Array, parts: int, number: Any, axis: int) -> Array:
+    """Examples `number`, `number + parts`, ... of an array."""
+    # Strided, so that a batch sharded over devices needs no communication; and sliced inside the
+    # loop, since all parts in a row would be a second copy of the batch.
     shape = (*leaf.shape[:axis], leaf.shape[axis] // parts, parts, *leaf.shape[axis + 1 :])
     return lax.dynamic_index_in_dim(leaf.reshape(shape), number, axis + 1, keepdims=False)
 
 
-def _wide(leaf: Array) -> Array:
+def _to_float32(leaf: Array) -> Array:
+    # Sums of many bfloat16 addends would stop growing.
     narrow = jnp.issubdtype(leaf.dtype, jnp.floating) and jnp.finfo(leaf.dtype).bits < 32
     return leaf.astype(jnp.float32) if narrow else leaf

@@ -1,15 +1,15 @@
-"""Depth without equal blocks: a chain of unequal functions under a strategy over depth.
+"""Chain: unequal functions in sequence under a strategy over depth.
 
-    x_i = f_i(own_i, x_{i-1}),   i = 1..n
+    x_i = f_i(operands_i, x_{i-1}),   i = 1..n
 
-Equal blocks are stacked and scanned; unequal ones cannot be, so a chain is a Python loop and a
-strategy over it says what is kept at its joints. With A_i the bytes of x_i and R_i those of f_i's
-residuals:
+Equal blocks are stacked and scanned. Unequal functions cannot be, so a chain is a Python loop, and
+the strategy decides which joints x_i are kept. With A_i the bytes of x_i and R_i the residuals of
+f_i:
 
     store                 sum R_i
     recompute(every=k)    sum of every k-th A_i + max over segments (sum of R_i inside)
 
-Joints that carry spikes are kept at one bit each where asked for.
+Joints that carry spikes can be kept at one bit each.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 import jax
 
-from snnjax.memory.checkpoint import replayed
-from snnjax.memory.packing import pack, unpacked
+from snnjax.memory.checkpoint import replay
+from snnjax.memory.packing import pack, unpack_straight_through
 from snnjax.memory.scans import Recompute, store
 from snnjax.typing import Array, PyTree, Scan
 
@@ -33,39 +33,38 @@ Link = Callable[[PyTree, Array], tuple[Array, Any]]
 
 def chain(
     links: Sequence[Link],
-    owns: Sequence[PyTree],
+    operands: Sequence[PyTree],
     x: Array,
     *,
     scan: Scan | None = None,
     spikes: Sequence[bool] = (),
     alone: Sequence[bool] = (),
 ) -> tuple[Array, list[Any]]:
-    """Runs unequal functions one after the other, keeping what `scan` says.
+    """Runs unequal functions in sequence with the residuals of a strategy.
 
-    Segments are `memory.replayed`, each apart from the others; on a CPU XLA's memory-optimised
-    scheduler (`training.compiler_options`) saves some more of what lies between. With `keep` they
-    are `jax.checkpoint`, which saves nothing there without that scheduler. The last segment is not
-    replayed: its derivative comes next.
+    Segments run under `memory.replay`, isolated from each other; on a CPU XLA's memory-optimised
+    scheduler (`training.compiler_options`) saves further memory between them. With `keep` segments
+    run under `jax.checkpoint`, which saves nothing on a CPU without that scheduler.
 
     Args:
-        links: `(own, x) -> (x, by-products)`, pure.
-        owns: what each owns: parameters, states, keys.
-        x: into the first.
-        scan: `memory.store` or None keeps every residual; `memory.recompute(...)` keeps every
-            `every`-th joint and runs the links between again, `inner` and `keep` included.
-        spikes: which links take spikes, to be kept at one bit each where their input is a joint;
+        links: Pure functions `(operands, x) -> (x, by-products)`.
+        operands: Operands of each function: parameters, states, keys.
+        x: Input of the first function.
+        scan: Strategy: `memory.store` or None keeps every residual; `memory.recompute(...)` keeps
+            every `every`-th joint and replays the functions between, `inner` and `keep` included.
+        spikes: Marks of functions whose input is spikes, kept at one bit each if it is a joint;
             none by default.
-        alone: which links bring a strategy of their own and are run as they are, between joints;
+        alone: Marks of functions with a strategy of their own, which run unchanged between joints;
             none by default.
 
     Returns:
-        The last output, and the by-products of every link.
+        The last output, and the by-products of every function.
 
     Raises:
-        ValueError: a scan that needs equal links.
+        ValueError: The scan needs equal functions.
     """
     if scan is None or scan is store:
-        return _run(links, owns, x)
+        return _run(links, operands, x)
     if not isinstance(scan, Recompute):
         raise ValueError(
             f"layers that differ cannot be scanned, and {scan} needs a scan: use memory.store or "
@@ -78,42 +77,44 @@ def chain(
     for part in _parts(alone, every):
         segment = _Segment(tuple(links[part]), scan.inner, tuple(spikes[part]))
         if alone[part.start]:
-            x, more = _run(links[part], owns[part], x)
-        elif part.stop == len(links):  # its derivative comes next: nothing is gained by waiting
-            x, more = segment(owns[part], x)
+            x, more = _run(links[part], operands[part], x)
+        elif part.stop == len(links):
+            # The backward pass starts with the last segment: replaying it would save nothing.
+            x, more = segment(operands[part], x)
         elif scan.keep:
-            x, more = _checkpointed(segment, scan.keep)(owns[part], x)
+            x, more = _checkpoint(segment, scan.keep)(operands[part], x)
         else:
-            x, more = replayed(segment, spikes=spikes[part.start])(owns[part], x)
+            x, more = replay(segment, spikes=spikes[part.start])(operands[part], x)
         extras += more
     return x, extras
 
 
 @dataclasses.dataclass(frozen=True)
 class _Segment:
-    """Links between two joints, as one; equal segments are equal."""
+    """Functions between two joints, as one function; equal segments compare equal."""
 
     links: tuple[Link, ...]
     inner: Scan
     spikes: tuple[bool, ...]
 
-    def __call__(self, owns: Sequence[PyTree], x: Array) -> tuple[Array, list[Any]]:
-        return chain(self.links, owns, x, scan=self.inner, spikes=self.spikes)
+    def __call__(self, operands: Sequence[PyTree], x: Array) -> tuple[Array, list[Any]]:
+        return chain(self.links, operands, x, scan=self.inner, spikes=self.spikes)
 
 
-def _checkpointed(segment: _Segment, keep: tuple[str, ...]) -> Link:
-    """As `replayed`, but values of these names are kept."""
+def _checkpoint(segment: _Segment, keep: tuple[str, ...]) -> Link:
+    """Replays a segment, except for the values of the given names."""
 
-    def run(owns, bits, x):
-        return segment(owns, x if bits is None else unpacked(bits, x))
+    # `replay` cannot keep named values; `jax.checkpoint` can.
+    def run(operands, bits, x):
+        return segment(operands, x if bits is None else unpack_straight_through(bits, x))
 
     policy = jax.checkpoint_policies.save_only_these_names(*keep)
-    again = jax.checkpoint(run, policy=policy)
-    return lambda owns, x: again(owns, pack(x) if segment.spikes[0] else None, x)
+    checkpointed = jax.checkpoint(run, policy=policy)
+    return lambda operands, x: checkpointed(operands, pack(x) if segment.spikes[0] else None, x)
 
 
 def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:
-    """Runs of at most `every` links, cut around those that stand alone."""
+    """Slices of at most `every` functions, each marked function in a slice of its own."""
     start = 0
     while start < len(alone):
         stop = start + 1
@@ -123,9 +124,9 @@ def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:
         start = stop
 
 
-def _run(links, owns, x):
+def _run(links, operands, x):
     extras = []
-    for link, own in zip(links, owns, strict=True):
-        x, extra = link(own, x)
+    for link, operand in zip(links, operands, strict=True):
+        x, extra = link(operand, x)
         extras.append(extra)
     return x, extras

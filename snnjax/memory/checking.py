@@ -1,9 +1,9 @@
-"""Whether a strategy changes anything: its values and gradients held against those of `store`.
+"""Check of a strategy: values and gradients compared with those of `store`.
 
     relative = max|g - g_store| / max|g_store|,    cosine = <g, g_store> / (|g| |g_store|)
 
-Works on a scan or a step of your own, on whatever device is at hand: outputs must be equal bit for
-bit there, which for a strategy that runs a step again means that the device repeats itself.
+It takes any scan and any step, on any device. Outputs must be bit-equal, which for a strategy that
+replays a step requires deterministic kernels of the device.
 """
 
 from __future__ import annotations
@@ -20,24 +20,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.memory.accounting import Measured, analysed
+from snnjax.memory.accounting import MemoryUse, compiled_memory
 from snnjax.memory.reverse import Reverse
 from snnjax.memory.scans import store
-from snnjax.memory.trees import combine, partition
+from snnjax.ops.trees import combine, partition
 from snnjax.typing import PyTree, Scan, Step
 
-__all__ = ["Checked", "Difference", "check", "compare_gradients", "timed", "unequal"]
+__all__ = [
+    "CheckResult",
+    "Difference",
+    "check",
+    "compare_gradients",
+    "time_call",
+    "unequal_leaves",
+]
 
+# An array whose largest gradient is below this fraction of the largest of all is rounding noise.
 _NOISE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far a gradient is from that of `store`.
+    """Difference of a gradient from that of `store`.
 
     Attributes:
-        relative: largest difference, as a share of the largest entry.
-        cosine: of the angle between the two.
+        relative: Largest difference, as a fraction of the largest entry.
+        cosine: Cosine of the angle between both gradients.
     """
 
     relative: float
@@ -45,20 +53,21 @@ class Difference:
 
 
 @dataclasses.dataclass(frozen=True)
-class Checked:
-    """What was found about one strategy.
+class CheckResult:
+    """Result of checking one strategy.
 
     Attributes:
-        name: the strategy.
-        faults: what is wrong with it, each in a sentence; empty if nothing is.
-        outputs_equal: whether outputs and last state are those of `store`, bit for bit.
-        gradients: the difference per array, by its path.
-        reconstruction: largest error of a rebuilt state; None where nothing is rebuilt.
-        measured: bytes of the gradient.
-        seconds: a run of it, the median of some.
-        statistics_equal: whether normalisation statistics left once, as under `store`; None where
-            there are none.
-        bits_left: binary places between the reversible streams and the bound of their grid.
+        name: Name of the strategy.
+        faults: Faults, one sentence each; empty if there are none.
+        outputs_equal: True if outputs and last state are bit-equal to those of `store`.
+        gradients: Difference of each array's gradient, by path.
+        reconstruction: Largest error of a reconstructed state; None if the strategy reconstructs
+            none.
+        measured: Bytes of the compiled gradient.
+        seconds: Median time of a gradient, s.
+        statistics_equal: True if normalisation statistics are those of `store`; None if there are
+            none.
+        bits_left: Binary places between the reversible streams and the bound of their grid.
     """
 
     name: str
@@ -66,24 +75,24 @@ class Checked:
     outputs_equal: bool
     gradients: Mapping[str, Difference]
     reconstruction: float | None
-    measured: Measured
+    measured: MemoryUse
     seconds: float
     statistics_equal: bool | None = None
     bits_left: float | None = None
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """True if there are no faults."""
         return not self.faults
 
     @property
     def relative(self) -> float:
-        """The largest relative difference of any gradient."""
+        """Largest relative difference of any gradient."""
         return max((d.relative for d in self.gradients.values()), default=0.0)
 
     @property
     def cosine(self) -> float:
-        """The smallest cosine of any gradient."""
+        """Smallest cosine of any gradient."""
         return min((d.cosine for d in self.gradients.values()), default=1.0)
 
 
@@ -97,47 +106,48 @@ def check(
     bound: float = 1e-5,
     tolerance: float = 1e-2,
     repeats: int = 3,
-) -> list[Checked]:
-    """Holds scans against `store`: outputs, gradients, reconstruction, bytes and time.
+) -> list[CheckResult]:
+    """Compares scans with `store`: outputs, gradients, reconstruction, bytes and time.
 
-    Faults are named: an inverse that does not undo the step, by-products (statistics) that do not
-    leave as they should, random keys that a replay does not see again, and any other difference.
+    The result names each fault: an inverse that does not undo the step, wrong by-products (such as
+    statistics), random keys that a replay drops, or any other difference.
 
     Args:
-        scans: by name; your own among them.
-        step: `(params, state, x) -> (state, y)`.
-        params: its parameters.
-        state: before the first step.
-        xs: its inputs, keys among them where it draws.
-        bound: relative difference of gradients to put up with, in float32.
-        tolerance: error of a rebuilt state to put up with.
-        repeats: runs to time.
+        scans: Scans by name, such as your own.
+        step: Step `(params, state, x) -> (state, y)`.
+        params: Parameters of the step.
+        state: State before the first step.
+        xs: Inputs, including keys if the step draws random numbers.
+        bound: Largest accepted relative difference of gradients, in float32.
+        tolerance: Largest accepted error of a reconstructed state.
+        repeats: Number of timed runs.
 
     Returns:
-        One finding per scan, in their order.
+        One result per scan, in their order.
 
     Example:
-        found, = memory.check({"mine": my_scan}, neurons.lif, params, state, currents)
-        assert found.ok, found.faults
+        result, = memory.check({"mine": my_scan}, neurons.lif, params, state, currents)
+        assert result.ok, result.faults
     """
     arguments = (params, state, xs)
-    expected, _ = timed(_graded(store, step), arguments, repeats=1)
-    found = []
+    expected, _ = time_call(_gradient(store, step), arguments, repeats=1)
+    results = []
     for name, scan in scans.items():
-        graded = _graded(scan, step)
-        actual, seconds = timed(graded, arguments, repeats=repeats)
-        measured = analysed(graded.lower(*arguments).compile(), None)
+        gradient = _gradient(scan, step)
+        actual, seconds = time_call(gradient, arguments, repeats=repeats)
+        measured = compiled_memory(gradient.lower(*arguments).compile(), None)
         gradients = compare_gradients(actual[1], expected[1])
         faults, reconstruction = [], None
         if isinstance(scan, Reverse):
             reconstruction = float(jax.jit(functools.partial(scan.error, step))(*arguments))
-            if not reconstruction <= tolerance:
+            if not reconstruction <= tolerance:  # NaN fails too
                 faults.append(f"wrong inverse: a rebuilt state is off by {reconstruction:.2g}")
         (state_1, ys_1), (state_0, ys_0) = actual[0], expected[0]
-        if different := unequal(ys_1, ys_0):
+        if different := unequal_leaves(ys_1, ys_0):
             faults.append(f"outputs or by-products differ from store's: {', '.join(different)}")
-        if different := unequal(state_1, state_0):
+        if different := unequal_leaves(state_1, state_0):
             faults.append(f"the last state differs from store's: {', '.join(different)}")
+        # A wrong inverse makes the gradient wrong as well: only the cause is reported.
         worst = max(gradients, key=lambda n: gradients[n].relative, default="")
         if not faults and worst and not gradients[worst].relative <= bound:
             faults.append(
@@ -145,68 +155,91 @@ def check(
                 if _agrees_without_keys(scan, step, arguments, bound)
                 else f"wrong gradient of {worst}, off by {gradients[worst].relative:.2g}"
             )
-        equal = not unequal(actual[0], expected[0])
-        found.append(
-            Checked(name, tuple(faults), equal, gradients, reconstruction, measured, seconds)
+        equal = not unequal_leaves(actual[0], expected[0])
+        results.append(
+            CheckResult(name, tuple(faults), equal, gradients, reconstruction, measured, seconds)
         )
-    return found
+    return results
 
 
 def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]:
-    """The difference of each array of two trees of gradients, by its path.
+    """Compares two trees of gradients array by array.
 
-    An array that has no gradient but rounding errors (largest entry below 1e-5 of the largest of
-    all arrays, such as a bias in front of a batch norm) is measured against the largest of all.
+    Args:
+        actual: Gradients of a strategy.
+        expected: Gradients of `store`.
+
+    Returns:
+        Differences by path. An array with a gradient of rounding errors only (largest entry below
+        1e-5 of the largest of all arrays, such as a bias before a batch norm) is compared relative
+        to the largest entry of all arrays.
     """
     pairs = list(zip(_named(actual), _named(expected), strict=True))
     largest = max((np.abs(b).max(initial=0.0) for _, (_, b) in pairs), default=0.0)
     return {name: _difference(a, b, float(largest)) for (name, a), (_, b) in pairs}
 
 
-def unequal(actual: PyTree, expected: PyTree, *, within: float = 0.0) -> list[str]:
-    """Paths of arrays that are not equal bit for bit, or `within` a share of the largest entry."""
+def unequal_leaves(actual: PyTree, expected: PyTree, *, tolerance: float = 0.0) -> list[str]:
+    """Paths of the arrays that differ.
+
+    Args:
+        actual: Tree of arrays.
+        expected: Tree of arrays of the same structure.
+        tolerance: Accepted difference as a fraction of the largest entry; 0 is bit equality.
+    """
 
     def differ(a, b):
-        return not np.array_equal(a, b) and not _difference(a, b, 0.0).relative <= within
+        return not np.array_equal(a, b) and not _difference(a, b, 0.0).relative <= tolerance
 
     pairs = zip(_named(actual), _named(expected), strict=True)
     return [name or "outputs" for (name, a), (_, b) in pairs if differ(a, b)]
 
 
-def timed(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats: int) -> Any:
-    """The result of a jitted function, and the median seconds of the runs after it (NaN: none)."""
+def time_call(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats: int) -> Any:
+    """Calls a jitted function and times repeated calls.
+
+    Args:
+        jitted: Jitted function.
+        arguments: Its arguments.
+        repeats: Number of timed calls after the first one.
+
+    Returns:
+        The result on the host, and the median time of the repeated calls, s (NaN without any).
+    """
+    # The first call compiles and is not timed.
     result = jax.block_until_ready(jitted(*arguments))
-    spent = []
+    times = []
     for _ in range(repeats):
-        began = time.perf_counter()
+        start = time.perf_counter()
         jax.block_until_ready(jitted(*arguments))
-        spent.append(time.perf_counter() - began)
-    return jax.device_get(result), statistics.median(spent or [math.nan])
+        times.append(time.perf_counter() - start)
+    return jax.device_get(result), statistics.median(times or [math.nan])
 
 
-def _graded(scan: Scan, step: Step) -> Any:
-    """`(params, state, xs) -> ((state, ys), gradients)` of a sum in which all entries differ."""
+def _gradient(scan: Scan, step: Step) -> Any:
+    """Jitted `(params, state, xs) -> ((state, ys), gradients)` of a weighted sum of all outputs."""
 
-    def loss(smooth, rest):
-        outputs = scan(step, *combine(smooth, rest))
-        return sum(_weighted(leaf) for leaf in jax.tree.leaves(partition(outputs)[0])), outputs
+    def loss(inexact, others):
+        outputs = scan(step, *combine(inexact, others))
+        return sum(_weighted_sum(leaf) for leaf in jax.tree.leaves(partition(outputs)[0])), outputs
 
     @jax.jit
-    def graded(*arguments):
-        smooth, rest = partition(arguments)
-        gradients, outputs = jax.grad(loss, has_aux=True)(smooth, rest)
+    def gradient(*arguments):
+        inexact, others = partition(arguments)
+        gradients, outputs = jax.grad(loss, has_aux=True)(inexact, others)
         return outputs, gradients
 
-    return graded
+    return gradient
 
 
-def _weighted(leaf: jax.Array) -> jax.Array:
+def _weighted_sum(leaf: jax.Array) -> jax.Array:
+    # Distinct weights: a plain sum would not notice cotangents that went to the wrong entry.
     weights = jnp.cos(jnp.arange(leaf.size, dtype=jnp.float32)).reshape(leaf.shape)
     return jnp.sum(leaf.astype(jnp.float32) * weights)
 
 
 def _agrees_without_keys(scan: Scan, step: Step, arguments: tuple[Any, ...], bound: float) -> bool:
-    """Whether the gradient is right once all keys are one and the same; False without keys."""
+    """True if the gradient is right once all random keys are equal; False without keys."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
     keys = [leaf for leaf in jax.tree.leaves(arguments) if is_key(jnp.asarray(leaf))]
     if not keys:
@@ -216,7 +249,7 @@ def _agrees_without_keys(scan: Scan, step: Step, arguments: tuple[Any, ...], bou
         lambda leaf: jnp.broadcast_to(one, leaf.shape) if is_key(jnp.asarray(leaf)) else leaf,
         arguments,
     )
-    gradients = (jax.device_get(_graded(s, step)(*same)[1]) for s in (scan, store))
+    gradients = (jax.device_get(_gradient(s, step)(*same)[1]) for s in (scan, store))
     return max(d.relative for d in compare_gradients(*gradients).values()) <= bound
 
 
@@ -233,6 +266,7 @@ def _plain(leaf: Any) -> np.ndarray:
 def _difference(actual: np.ndarray, expected: np.ndarray, largest: float) -> Difference:
     a, b = (x.astype(np.float64).ravel() for x in (actual, expected))
     scale, gap = np.abs(b).max(initial=0.0), np.abs(a - b).max(initial=0.0)
+    # Relative to its own size a gradient of pure rounding noise would always look wrong.
     noise = scale <= _NOISE * largest
     scale = largest if noise else scale
     relative = float(gap / scale) if scale else float(gap > 0)

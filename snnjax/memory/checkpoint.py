@@ -1,11 +1,11 @@
-"""A function whose residuals are not kept: it runs again when its derivative is wanted.
+"""Replay of a function: its arguments are kept instead of its residuals.
 
-    forward    y = f(held, x),   kept: held and x
-    backward   f again with its residuals, at once its derivative, and they are gone
+    forward    y = f(operands, x),   kept: operands and x
+    backward   f again with its residuals, then at once its derivative
 
-What `jax.checkpoint` does, in a form that XLA:CPU cannot undo: there replay and derivative are one
-`isolate`, so no two replays hold their working sets at the same time, whether the code around is
-scanned or not and whichever scheduler orders it.
+This is `jax.checkpoint` in a form that XLA:CPU cannot undo: replay and derivative run in one
+`ops.isolate`, so no two replays hold their working sets at the same time, in scanned and unrolled
+code and under every scheduler.
 """
 
 from __future__ import annotations
@@ -17,96 +17,100 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory import symbolic
-from snnjax.memory.packing import Like, pack, unpack
-from snnjax.memory.trees import combine, partition, pulled_back, smooth_half
-from snnjax.ops import isolate
+from snnjax.memory.packing import ArraySpec, pack, unpack
+from snnjax.ops import symbolic_zeros
+from snnjax.ops.isolate import isolate
+from snnjax.ops.trees import combine, inexact_cotangents, partition, value_and_pullback
 from snnjax.typing import Array, PyTree
 
-__all__ = ["Replayed", "replayed"]
+__all__ = ["Replay", "replay"]
 
 Link = Callable[[PyTree, Array], tuple[Array, PyTree]]
 
 
-def replayed(function: Link, *, spikes: bool = False) -> Replayed:
-    """The same function, keeping its arguments and nothing else.
+def replay(function: Link, *, spikes: bool = False) -> Replay:
+    """Wraps a function so that it keeps its arguments and replays itself for its derivative.
 
-    Values are the function's own and gradients those of `jax.checkpoint` of it. With X the bytes of
-    its input and R those of its residuals, X (X / 32 if they are spikes) is kept, and R is needed
-    only while its derivative is computed; one more forward pass. Do not use it for forward-mode
-    differentiation.
+        forward    y = f(operands, x),   kept: operands and x
+        backward   f again with its residuals, then at once its derivative
+
+    Values are those of the function and gradients those of its `jax.checkpoint`. With X the bytes
+    of its input and R its residuals, it keeps X (X / 32 for spikes), and needs R only while its
+    derivative is computed; one extra forward pass. Do not use it for forward-mode differentiation.
 
     Args:
-        function: `(held, x) -> (y, by-products)`, pure; `held` are parameters, states and keys,
-            `x` one array or a tuple of them.
-        spikes: `x` is 0 or 1 everywhere and is kept at one bit each.
+        function: Pure function `(operands, x) -> (y, by-products)`; the operands are parameters,
+            states and keys, `x` is one array or a tuple of arrays.
+        spikes: Keeps `x`, which must be 0 or 1 everywhere, at one bit each.
 
     Returns:
-        A function of the same arguments; equal arguments give equal results.
+        A function of the same arguments; equal arguments of `replay` give equal functions.
     """
-    return Replayed(function, spikes)
+    return Replay(function, spikes)
 
 
 @dataclasses.dataclass(frozen=True)
-class Replayed:
-    """A function that runs again for its derivative; made by `replayed`."""
+class Replay:
+    """Function that is replayed for its derivative, made by `replay`."""
 
     function: Link
     spikes: bool = False
 
-    def __call__(self, held: PyTree, x: Array) -> tuple[Array, PyTree]:
-        """The function's outputs."""
-        smooth, rest = partition((held, x))
-        return _run(self, smooth, rest)
+    def __call__(self, operands: PyTree, x: Array) -> tuple[Array, PyTree]:
+        """Calls the function."""
+        inexact, others = partition((operands, x))
+        return _run(self, inexact, others)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _run(replay, smooth, rest):
-    return replay.function(*combine(smooth, rest))
+def _run(replay, inexact, others):
+    return replay.function(*combine(inexact, others))
 
 
-def _run_forward(replay, smooth, rest):
-    wanted = symbolic.perturbed(smooth)
-    held, x = combine(*symbolic.values((smooth, rest)))
-    outputs = replay.function(held, x)
-    likes = jax.tree.map(Like.of, x)
-    return outputs, (held, pack(x) if replay.spikes else x, likes, wanted)
+def _run_forward(replay, inexact, others):
+    mask = symbolic_zeros.gradient_mask(inexact)
+    operands, x = combine(*symbolic_zeros.primal_values((inexact, others)))
+    outputs = replay.function(operands, x)
+    spec = jax.tree.map(ArraySpec.from_array, x)
+    return outputs, (operands, pack(x) if replay.spikes else x, spec, mask)
 
 
 def _run_backward(replay, residuals, cotangents):
-    held, kept, like, wanted = residuals
-    x = unpack(kept, like.shape, like.dtype) if replay.spikes else kept
-    y, aux = jax.eval_shape(replay.function, held, x)
-    d_y, d_aux = smooth_half((y, aux), cotangents)
-    d_y, d_aux = symbolic.filled(d_y), symbolic.hollow(d_aux)
-    (asked, place), others = wanted.halves(
-        (held, _after(jax.tree.leaves(d_y)[0], like) if replay.spikes else x)
+    operands, kept, spec, mask = residuals
+    x = unpack(kept, spec.shape, spec.dtype) if replay.spikes else kept
+    y, aux = jax.eval_shape(replay.function, operands, x)
+    d_y, d_aux = inexact_cotangents((y, aux), cotangents)
+    d_y, d_aux = symbolic_zeros.materialize(d_y), symbolic_zeros.drop(d_aux)
+    # The carry of `isolate` is updated in place: gradients overwrite the arrays they belong to. The
+    # buffer for the gradient of x is that of y's gradient if it fits, or else x itself.
+    (differentiated, buffer), fixed = mask.split(
+        (operands, _zeros_after(jax.tree.leaves(d_y)[0], spec) if replay.spikes else x)
     )
-    # The gradient of x takes the place of that of y where it fits, or else that of x itself.
-    whole = len(jax.tree.leaves(place)) == len(jax.tree.leaves(x))
-    fits = whole and jax.tree.map(Like.of, y) == like
+    complete = len(jax.tree.leaves(buffer)) == len(jax.tree.leaves(x))
+    fits = complete and jax.tree.map(ArraySpec.from_array, y) == spec
     if fits:
-        place, d_y = d_y, None
-    elif whole and not replay.spikes:
+        buffer, d_y = d_y, None
+    elif complete and not replay.spikes:
         kept = None
 
-    def undo(carry, others, kept, d_y, d_aux):
-        asked, place = carry
-        x = place if kept is None else kept
-        x = unpack(x, like.shape, like.dtype) if replay.spikes else x
-        held, _ = combine((asked, place), others)
-        mine, rest = wanted.halves((held, x))
-        again = lambda mine: replay.function(*combine(mine, rest))  # noqa: E731
-        d_outputs = (place if fits else d_y, d_aux)
-        return pulled_back(again, mine, cotangents=d_outputs)[1][0]
+    def pull(carry, fixed, kept, d_y, d_aux):
+        differentiated, buffer = carry
+        x = buffer if kept is None else kept
+        x = unpack(x, spec.shape, spec.dtype) if replay.spikes else x
+        operands, _ = combine((differentiated, buffer), fixed)
+        arguments, others = mask.split((operands, x))
+        function = lambda arguments: replay.function(*combine(arguments, others))  # noqa: E731
+        d_outputs = (buffer if fits else d_y, d_aux)
+        return value_and_pullback(function, arguments, cotangents=d_outputs)[1][0]
 
-    return isolate(undo, (asked, place), others, kept, d_y, d_aux), None
+    return isolate(pull, (differentiated, buffer), fixed, kept, d_y, d_aux), None
 
 
-def _after(array: Array, like: Like) -> Array:
-    """Zeros that XLA:CPU cannot write down before it has the array."""
-    first = array.reshape(-1)[:1].sum().astype(like.dtype)
-    return jnp.broadcast_to(jnp.minimum(jnp.abs(first), 0), like.shape)
+def _zeros_after(array: Array, spec: ArraySpec) -> Array:
+    """Zeros of the given shape that depend on an array."""
+    # XLA:CPU would write constant zeros at the start of the program and hold them all along.
+    first = array.reshape(-1)[:1].sum().astype(spec.dtype)
+    return jnp.broadcast_to(jnp.minimum(jnp.abs(first), 0), spec.shape)
 
 
 _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)

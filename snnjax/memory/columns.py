@@ -1,17 +1,17 @@
-"""Multi-level columns: a chain of states per timestep that can be undone, whatever the levels do.
+"""Multi-level columns: reversible chains of states, for any functions of the levels.
 
     c_l[t] = q(B_l(c_{l-1}[t], c_{l+1}[t-1])) + alpha_l[t] * c_l[t-1],      l = 0..L-1
 
     inverse, from the last level to the first:
     c_l[t-1] = (c_l[t] - q(B_l(c_{l-1}[t], c_{l+1}[t-1]))) / alpha_l[t]
 
-Level 0 reads the input in place of `c_{-1}`, the last level has no `c_L`. Every column `t` has its
-own `B_l` and `alpha_l`, and some parts of `B_l` may be shared by all columns.
+Level 0 reads the input in place of `c_{-1}`, and the last level has no `c_L`. Every column `t` has
+its own `B_l` and `alpha_l`; all columns may share parts of `B_l`.
 
-Dividing by alpha multiplies a rounding error by `1 / |alpha|` per column, so that floating states
-are undone `FLOATING_STEPS` columns in a row at most. On the grid (`q` rounds to multiples of
+Dividing by alpha multiplies a rounding error by `1 / |alpha|` per column, so floating states are
+undone over at most `FLOATING_STEPS` columns in a row. On the grid (`q` rounds to multiples of
 `2^-bits`, alpha is a power of two, at least `2^-places`) both directions are exact while every
-state fits float32's mantissa: column `t` holds multiples of `2^-(bits + places * t)`, hence
+state fits the mantissa of float32: column `t` holds multiples of `2^-(bits + places * t)`, hence
 
     bits + places * columns + log2(magnitude) <= 24
 
@@ -32,31 +32,31 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.memory.grid import on_grid, stream_peak
-from snnjax.memory.trees import combine, partition, pulled_back
-from snnjax.ops import isolate
+from snnjax.ops.isolate import isolate
+from snnjax.ops.trees import combine, partition, value_and_pullback
 from snnjax.typing import Array, PyTree
 
 __all__ = [
     "FLOATING_STEPS",
     "Column",
     "ColumnAux",
-    "Common",
+    "ColumnParams",
     "MultiLevel",
-    "bounded",
+    "clip_magnitude",
     "column_bound",
-    "power_of_two",
+    "round_to_power_of_two",
 ]
 
 # Gradient error against autodiff, float32, alpha 0.5: 1e-8 after 4 columns, 2e-3 after 8.
 FLOATING_STEPS = 4
 
 
-class Common(NamedTuple):
-    """What all columns share: the params of the step.
+class ColumnParams(NamedTuple):
+    """Parameters of the step, shared by all columns.
 
     Attributes:
-        x: the input of level 0, or None where every column has its own.
-        levels: per level, any pytree.
+        x: Input of level 0, or None if every column has its own.
+        levels: Shared parameters per level, any pytrees.
     """
 
     x: Array | None
@@ -64,12 +64,12 @@ class Common(NamedTuple):
 
 
 class Column(NamedTuple):
-    """One column, the scanned input of the step.
+    """Scanned input of the step for one column.
 
     Attributes:
-        x: the input of level 0, or None where all columns have the same.
-        levels: per level, any pytree.
-        alphas: per level, the free parameter of alpha, `[C]`.
+        x: Input of level 0, or None if all columns share one.
+        levels: Parameters of the column per level, any pytrees.
+        alphas: Unconstrained parameter of alpha per level, `[C]`.
     """
 
     x: Array | None
@@ -78,12 +78,12 @@ class Column(NamedTuple):
 
 
 class ColumnAux(NamedTuple):
-    """What leaves a column once.
+    """Outputs of a column.
 
     Attributes:
-        levels: by-products of the levels.
-        read: what `read` makes of the last level.
-        peak: largest magnitude of the column's states.
+        levels: By-products of the levels.
+        read: Result of `MultiLevel.read` on the last level.
+        peak: Largest magnitude of the column's states.
     """
 
     levels: tuple[PyTree, ...]
@@ -93,16 +93,19 @@ class ColumnAux(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class MultiLevel:
-    """The step over columns and its inverse; calling it is the inverse, as `memory.reverse` wants.
+    """Step over columns, `step`, and its inverse, the call, for `memory.reverse`.
+
+        c_l[t] = q(B_l(c_{l-1}[t], c_{l+1}[t-1])) + alpha_l[t] * c_l[t-1]
 
     Attributes:
-        level: `(shared, own, lower, upper) -> (y, by-products)`, pure: `B_l` on what the level
-            shares with other columns, what is its own, `c_{l-1}[t]` and `c_{l+1}[t-1]` (None at the
-            last level, and in a column without an upper input).
-        read: of the last level's state, what the network's head needs; kept by a reversing scan,
-            so better little.
-        scale: the free parameter to alpha: `bounded` or `power_of_two` with their options bound.
-        bits: binary places of the grid; None is floating.
+        level: Pure function `B_l`, `(shared, own, lower, upper) -> (y, by-products)`, of the
+            parameters shared by all columns, those of this column, `c_{l-1}[t]` and `c_{l+1}[t-1]`
+            (None at the last level, and in a column without an upper input).
+        read: Function of the last level's state for the head of the network. A reversing scan keeps
+            its result, so it should be small.
+        scale: Map of the unconstrained parameter to alpha: `clip_magnitude` or
+            `round_to_power_of_two` with their options bound.
+        bits: Binary places of the grid; None is floating point.
     """
 
     level: Callable[..., tuple[Array, PyTree]]
@@ -112,18 +115,23 @@ class MultiLevel:
 
     @property
     def steps(self) -> int | None:
-        """Columns that may be undone in a row."""
+        """Number of columns that may be undone in a row; None is unlimited."""
         return FLOATING_STEPS if self.bits is None else None
 
     def step(
-        self, params: Common, before: tuple[Array, ...], column: Column, *, first: bool = False
+        self,
+        params: ColumnParams,
+        before: tuple[Array, ...],
+        column: Column,
+        *,
+        first: bool = False,
     ) -> tuple[tuple[Array, ...], ColumnAux]:
-        """One column forward; the `first` one does not look up."""
+        """Advances the states by one column; the `first` column has no upper inputs."""
         after, extras, lower = [], [], _input(params, column)
         uppers = [None] * len(before) if first else [*before[1:], None]
         parts = zip(params.levels, column.levels, column.alphas, before, uppers, strict=True)
         for shared, own, alpha, state, upper in parts:
-            b, extra = self._rounded(shared, own, lower, upper)
+            b, extra = self._branch(shared, own, lower, upper)
             lower = b + _leak(self.scale(alpha), state)
             after.append(lower)
             extras.append(extra)
@@ -131,27 +139,36 @@ class MultiLevel:
         return tuple(after), aux
 
     def __call__(
-        self, params: Common, after: tuple[Array, ...], column: Column, y: Any
+        self, params: ColumnParams, after: tuple[Array, ...], column: Column, y: Any
     ) -> tuple[Array, ...]:
-        """The states before a column, from those after it."""
+        """Reconstructs the states before a column from those after it.
+
+        c_l[t-1] = (c_l[t] - q(B_l(c_{l-1}[t], c_{l+1}[t-1]))) / alpha_l[t]
+        """
         del y
+        # From the last level down: level l needs c_{l+1}[t-1], just reconstructed.
         before, upper = [], None
         lowers = [_input(params, column), *after[:-1]]
         parts = zip(params.levels, column.levels, column.alphas, after, lowers, strict=True)
         for shared, own, alpha, state, lower in reversed(list(parts)):
-            b, _ = self._rounded(shared, own, lower, upper)
+            b, _ = self._branch(shared, own, lower, upper)
             upper = (state - b) / self.scale(alpha)
             before.append(upper)
         return tuple(reversed(before))
 
     def pull(
-        self, params: Common, after: tuple[Array, ...], column: Column, y: Any, cotangents: Any
-    ) -> tuple[tuple[Array, ...], tuple[Common, tuple[Array, ...], Column]]:
-        """Inverse and derivative at once: each level runs forward once, under `jax.vjp`.
+        self,
+        params: ColumnParams,
+        after: tuple[Array, ...],
+        column: Column,
+        y: Any,
+        cotangents: Any,
+    ) -> tuple[tuple[Array, ...], tuple[ColumnParams, tuple[Array, ...], Column]]:
+        """Computes inverse and pullback together: each level runs forward once, under `jax.vjp`.
 
-        With g the cotangents after and h those before the column:
-        `h_l = alpha_l g_l`, `dalpha_l = sum g_l c_l[t-1]`, and `B_l^T g_l` goes to `g_{l-1}` of the
-        same column and to `h_{l+1}`.
+        With g the cotangents after and h those before the column, `h_l = alpha_l g_l`,
+        `dalpha_l = sum g_l c_l[t-1]`, and `B_l^T g_l` adds to `g_{l-1}` of the same column and to
+        `h_{l+1}`.
         """
         del y
         (g_after, d_aux), top = cotangents, len(after) - 1
@@ -159,12 +176,13 @@ class MultiLevel:
         before: list[Any] = [*after, None]  # the last level has nothing above it
         gradients: list[Any] = list(after)
         lowers = [_input(params, column), *after[:-1]]
-        g[top] = g[top] + pulled_back(self.read, after[top], cotangents=d_aux.read)[1][0]
+        read = value_and_pullback(self.read, after[top], cotangents=d_aux.read)
+        g[top] = g[top] + read[1][0]
         d_x = None
         for n in reversed(range(top + 1)):
-            held = (params.levels[n], column.levels[n], column.alphas[n])
+            operands = (params.levels[n], column.levels[n], column.alphas[n])
             states, d_y = (after[n], lowers[n], before[n + 1]), (g[n], d_aux.levels[n])
-            before[n], h[n], d_lower, d_upper, gradients[n] = self._undo(held, *states, d_y)
+            before[n], h[n], d_lower, d_upper, gradients[n] = self._undo(operands, *states, d_y)
             if n < top:
                 h[n + 1] = h[n + 1] + d_upper
             if n:
@@ -172,67 +190,63 @@ class MultiLevel:
             else:
                 d_x = d_lower
         shared, own, alphas = (tuple(part) for part in zip(*gradients, strict=True))
-        d_params = Common(None if params.x is None else d_x, shared)
+        d_params = ColumnParams(None if params.x is None else d_x, shared)
         d_column = Column(None if column.x is None else d_x, own, alphas)
         return tuple(before[:-1]), (d_params, tuple(h), d_column)
 
-    def _undo(self, held: PyTree, after: Array, lower: Array, upper: Any, cotangents: PyTree):
-        """One level: its state before, the cotangents of what it reads, the gradients of `held`."""
-        shared, own, alpha = held
+    def _undo(self, operands: PyTree, after: Array, lower: Array, upper: Any, cotangents: PyTree):
+        """One level: state before, cotangents of its inputs, gradients of its operands."""
+        shared, own, alpha = operands
         states = shared, own, lower, upper
-        (b, _), gradients = pulled_back(self._rounded, *states, cotangents=cotangents)
+        (b, _), gradients = value_and_pullback(self._branch, *states, cotangents=cotangents)
         d_shared, d_own, d_lower, d_upper = gradients
         before = (after - b) / self.scale(alpha)
         _, carry = jax.vjp(lambda alpha, state: _leak(self.scale(alpha), state), alpha, before)
         d_alpha, h = carry(cotangents[0])
         return before, h, d_lower, d_upper, (d_shared, d_own, d_alpha)
 
-    def _rounded(self, shared: PyTree, own: PyTree, lower: Array, upper: Array | None) -> Any:
-        smooth, rest = partition((shared, own, lower, upper))
-        return _branch(self, smooth, rest)
+    def _branch(self, shared: PyTree, own: PyTree, lower: Array, upper: Array | None) -> Any:
+        inexact, others = partition((shared, own, lower, upper))
+        return _level(self, inexact, others)
 
 
+# Isolated backward pass: XLA would fuse its sums over whole arrays with the operations that make
+# their terms, which one strategy keeps and another recomputes, and would order the additions by the
+# surrounding program. Isolated, it is the same program and rounds alike under every strategy.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _branch(columns: MultiLevel, smooth: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
-    """`q(B_l)` and its by-products, with a pullback that rounds one way.
-
-    Its sums over whole arrays would be fused with what makes their terms, which one strategy keeps
-    and the others compute again, and those within a level would be added to those of others in an
-    order that depends on the program around. By itself it is one program under every strategy.
-    """
-    return _branch_value(columns, smooth, rest)
+def _level(columns: MultiLevel, inexact: PyTree, others: PyTree) -> tuple[Array, PyTree]:
+    """`q(B_l)` and its by-products, with an isolated pullback."""
+    return _level_value(columns, inexact, others)
 
 
-def _branch_value(columns: MultiLevel, smooth: PyTree, rest: PyTree) -> tuple[Array, PyTree]:
-    y, extra = columns.level(*combine(smooth, rest))
+def _level_value(columns: MultiLevel, inexact: PyTree, others: PyTree) -> tuple[Array, PyTree]:
+    y, extra = columns.level(*combine(inexact, others))
     return on_grid(y, bits=columns.bits), extra
 
 
-def _branch_forward(columns: MultiLevel, smooth: PyTree, rest: PyTree):
-    run = lambda smooth: partition(_branch_value(columns, smooth, rest))  # noqa: E731
-    outputs, pull, others = jax.vjp(run, smooth, has_aux=True)
-    return combine(outputs, others), (pull, smooth)
+def _level_forward(columns: MultiLevel, inexact: PyTree, others: PyTree):
+    run = lambda inexact: partition(_level_value(columns, inexact, others))  # noqa: E731
+    outputs, pull, exact = jax.vjp(run, inexact, has_aux=True)
+    return combine(outputs, exact), (pull, inexact)
 
 
-def _branch_backward(columns: MultiLevel, residuals: PyTree, cotangents: PyTree):
+def _level_backward(columns: MultiLevel, residuals: PyTree, cotangents: PyTree):
     del columns
-    pull, smooth = residuals
-    wanted = jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else g, cotangents)
-    undo = lambda smooth, pull, wanted: pull(wanted)[0]  # noqa: E731
-    return isolate(undo, smooth, pull, wanted), None
+    pull, inexact = residuals
+    g = jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else g, cotangents)
+    # The inexact arguments are the carry so that their gradients overwrite them.
+    apply = lambda inexact, pull, g: pull(g)[0]  # noqa: E731
+    return isolate(apply, inexact, pull, g), None
 
 
-_branch.defvjp(_branch_forward, _branch_backward)
+_level.defvjp(_level_forward, _level_backward)
 
 
 @jax.custom_vjp
 def _leak(scale: Array, state: Array) -> Array:
-    """`scale * state`, `[C]` and `[..., C]`, with a gradient of the scale that rounds one way.
-
-    It is a sum of products over whole arrays. XLA would fuse it with whatever makes the state, and
-    add up in an order that depends on that: kept, recomputed and rebuilt states would give last
-    bits of their own. By itself it is one program under every strategy.
-    """
+    """`scale * state` for `[C]` and `[..., C]`, with an isolated gradient of the scale."""
+    # Its gradient is a sum of products over whole arrays. Fused with the origin of the state, its
+    # order and last bits would differ between kept, recomputed and reconstructed states.
     return scale * state
 
 
@@ -250,31 +264,32 @@ def _leak_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Arr
 _leak.defvjp(_leak_forward, _leak_backward)
 
 
-def _input(params: Common, column: Column) -> Any:
+def _input(params: ColumnParams, column: Column) -> Any:
     return params.x if column.x is None else column.x
 
 
-def bounded(alpha: Array, *, floor: float) -> Array:
-    """`sign(alpha) max(|alpha|, floor)`, never 0; the gradient passes as if it were alpha.
+def clip_magnitude(alpha: Array, *, floor: float) -> Array:
+    """Maps alpha to `sign(alpha) max(|alpha|, floor)`, with the gradient of the identity."""
+    # Straight through, so that a value at the floor can leave it. The released code clamps the
+    # parameter in place instead: the same map with the same gradient.
+    return _straight_through(functools.partial(_clip_magnitude, floor=floor), alpha)
 
-    So a value at the floor can leave it again. The released code clamps the parameter in place
-    instead, which is the same map with the same gradient.
+
+def round_to_power_of_two(alpha: Array, *, places: int) -> Array:
+    """Rounds `|alpha|` to the power of two nearest in logarithm, in `[2^-places, 1]`.
+
+    The sign is kept, and the gradient is that of the identity.
     """
-    return _straight_through(functools.partial(_bounded, floor=floor), alpha)
-
-
-def power_of_two(alpha: Array, *, places: int) -> Array:
-    """The power of two nearest to alpha in its logarithm, with its sign, in `[2^-places, 1]`.
-
-    The gradient passes as if it were alpha.
-    """
-    return _straight_through(functools.partial(_power_of_two, places=places), alpha)
+    return _straight_through(functools.partial(_round_to_power_of_two, places=places), alpha)
 
 
 def column_bound(*, bits: int | None, places: int, columns: int) -> float:
-    """The magnitude below which all states are exact: `2^(24 - bits - places * columns)`.
+    """Magnitude below which all states are exact, `2^(24 - bits - places * columns)`.
 
-    Infinite for floating states, which are exact nowhere.
+    Args:
+        bits: Binary places of the grid; None (floating point, nowhere exact) gives infinity.
+        places: Binary places of alpha.
+        columns: Number of columns.
     """
     return math.inf if bits is None else 2.0 ** (24 - bits - places * columns)
 
@@ -285,12 +300,12 @@ def _straight_through(function, alpha):
     return value(alpha)
 
 
-def _bounded(alpha, *, floor):
+def _clip_magnitude(alpha, *, floor):
     return jnp.where(alpha < 0, -1.0, 1.0).astype(alpha.dtype) * jnp.maximum(jnp.abs(alpha), floor)
 
 
-def _power_of_two(alpha, *, places):
-    # By comparisons: XLA's exp2 need not be exact.
+def _round_to_power_of_two(alpha, *, places):
+    # By comparisons, because XLA's exp2 is not guaranteed to be exact.
     size, value = jnp.abs(alpha), jnp.ones_like(alpha)
     for place in range(places):
         value = jnp.where(size < 2.0 ** -(place + 0.5), 2.0 ** -(place + 1), value)

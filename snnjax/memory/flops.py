@@ -1,11 +1,11 @@
-"""How much a computation computes: floating-point operations, counted from its trace.
+"""Floating-point operations of a computation, counted from its trace.
 
-    dot product, convolution     2 per product that is summed
+    dot product, convolution     2 per multiply-add
     any other operation          1 per element of its output
 
-XLA's own count passes over a loop's body once; this one multiplies by the length of every scan. It
-is a measure to compare strategies by, not a time: a forward pass that is run again shows as so many
-operations more. Nothing is compiled.
+XLA's own count visits the body of a loop once; this one multiplies by the length of every scan. The
+count compares strategies, it is not a time: a replayed forward pass appears as its operations.
+Nothing is compiled.
 """
 
 from __future__ import annotations
@@ -17,30 +17,32 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
-__all__ = ["count", "operations", "parts"]
+__all__ = ["count", "count_operations", "inner_jaxprs"]
 
 
-def operations(function: Callable[..., Any], *args: Any) -> float:
+def count_operations(function: Callable[..., Any], *args: Any) -> float:
     """Floating-point operations of `function(*args)`.
 
     Args:
-        function: what to trace; of branches the longer one counts, and of a while loop one trip.
-        args: arrays, or `jax.ShapeDtypeStruct`s in their place.
+        function: Function to trace; a condition counts its most expensive branch, a while loop one
+            trip.
+        *args: Arguments, arrays or `jax.ShapeDtypeStruct`s.
 
     Example:
-        extra = operations(jax.grad(recomputed), x) - operations(jax.grad(stored), x)
+        extra = count_operations(jax.grad(recomputed), x) - count_operations(jax.grad(stored), x)
     """
     return count(jax.make_jaxpr(function)(*args))
 
 
 def count(traced: ClosedJaxpr) -> float:
-    """The same of what was traced already, by `jax.make_jaxpr` or `jax.jit(...).trace`."""
+    """Floating-point operations of a trace from `jax.make_jaxpr` or `jax.jit(...).trace`."""
     return _count(traced.jaxpr)
 
 
 def _count(jaxpr: Jaxpr) -> float:
     total, live = 0.0, {v for v in jaxpr.outvars if isinstance(v, Var)}
-    for equation in reversed(jaxpr.eqns):  # what nobody looks at is not computed
+    # Backwards, to skip equations whose results are unused: XLA does not compute them.
+    for equation in reversed(jaxpr.eqns):
         if live.intersection(equation.outvars) or equation.effects:
             live.update(v for v in equation.invars if isinstance(v, Var))
             total += _equation(equation)
@@ -49,7 +51,7 @@ def _count(jaxpr: Jaxpr) -> float:
 
 def _equation(equation: Any) -> float:
     name, parameters = equation.primitive.name, equation.params
-    inner = [_count(part) for part in parts(parameters)]
+    inner = [_count(jaxpr) for jaxpr in inner_jaxprs(parameters)]
     if name == "cond":
         return max(inner)
     if inner:
@@ -66,8 +68,9 @@ def _equation(equation: Any) -> float:
     return outputs
 
 
-def parts(parameters: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The computations inside an operation; a derivative rule that is not run is not one."""
+def inner_jaxprs(parameters: dict[str, Any]) -> Iterator[Jaxpr]:
+    """Computations inside an operation, such as the body of a loop."""
+    # Derivative rules are functions, not jaxprs, so they are not counted.
     for value in parameters.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):

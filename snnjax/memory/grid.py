@@ -1,15 +1,16 @@
-"""A dyadic grid on which addition and subtraction of float32 numbers are exact.
+"""Dyadic grid, on which addition and subtraction of float32 numbers are exact.
 
     q(x) = round(x * 2^bits) / 2^bits,      dq/dx := 1   (straight through)
 
-Multiples of `2^-bits` below `2^(24 - bits)` in magnitude fit float32's 24 bits of mantissa, and so
-do their sums: `(x + q(f)) - q(f) == x`, bit for bit. A reversible stream on the grid is rebuilt
-without error, so no spike can flip between the forward pass and its replay. Off the grid a last-bit
-error that crosses a threshold flips a spike, and the flip spreads through batch norm and every
-earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, streams [4, 8, 16, 16,
-32] float32, a CPU, jax 0.10.2, seeds 0, 1, 2 (`experiments/benchmarks/floating_stream.py`):
+Multiples of `2^-bits` below `2^(24 - bits)` in magnitude fit the 24 bits of float32's mantissa, and
+so do their sums: `(x + q(f)) - q(f) == x`, bit for bit. A reversible stream on the grid is
+reconstructed without error, so no spike can flip between the forward pass and its replay. Off the
+grid a last-bit error that crosses a threshold flips a spike, and the flip spreads through batch
+norm and every earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, streams
+[4, 8, 16, 16, 32] float32, a CPU, jax 0.10.2, seeds 0, 1, 2
+(`experiments/benchmarks/floating_stream.py`):
 
-    blocks   bits=None: error of a rebuilt stream   cosine of the worst block   bits=12
+    blocks   bits=None: reconstruction error        cosine of the worst block   bits=12
     32       3.3, 15, 5e-6                          0.997, 0.052, 1.000         exactly 0, 1
     64       3.3, 13, 8.9                           0.996, 0.047, 0.331         exactly 0, 1
 """
@@ -22,11 +23,12 @@ import math
 import jax
 import jax.numpy as jnp
 
-from snnjax.ops import isolate
+from snnjax.ops.isolate import isolate
 from snnjax.typing import Array, PyTree
 
-__all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak", "watched"]
+__all__ = ["DEFAULT_BITS", "bits_left", "grid_bound", "on_grid", "stream_peak", "with_stream_peak"]
 
+# Streams up to 4,096 are exact, and rounding a branch costs an error of 1.2e-4 at most.
 DEFAULT_BITS = 12
 
 
@@ -34,12 +36,11 @@ def on_grid(x: Array, *, bits: int | None = DEFAULT_BITS) -> Array:
     """Rounds to the nearest multiple of `2^-bits`, with a straight-through gradient.
 
     Args:
-        x: any float array; the result is at least float32, since no narrower float has the
-            bits.
-        bits: binary places kept, 1 to 22; None leaves `x` as it is.
+        x: Floating array.
+        bits: Binary places of the grid, 1 to 22; None leaves `x` unchanged.
 
     Returns:
-        The rounded values; the error is at most `2^-(bits + 1)`.
+        The rounded values, in at least float32; the error is at most `2^-(bits + 1)`.
 
     Raises:
         ValueError: `bits` is outside 1 to 22.
@@ -47,7 +48,10 @@ def on_grid(x: Array, *, bits: int | None = DEFAULT_BITS) -> Array:
     if bits is None:
         return x
     if not 1 <= bits <= 22:
-        raise ValueError(f"a grid in float32 keeps 1 to 22 binary places, got bits={bits}")
+        raise ValueError(
+            f"a grid in float32 keeps 1 to 22 binary places, got bits={bits}: 12 is the default"
+        )
+    # Narrower floats do not have the bits of the grid.
     return _round(bits, x if x.dtype.itemsize >= 4 else x.astype(jnp.float32))
 
 
@@ -62,31 +66,29 @@ def _round_jvp(bits, primals, tangents):
 
 
 def grid_bound(*, bits: int = DEFAULT_BITS) -> float:
-    """The magnitude below which float32 addition on the grid is exact: `2^(24 - bits)`."""
+    """Magnitude below which float32 addition on the grid is exact, `2^(24 - bits)`."""
     return 2.0 ** (24 - bits)
 
 
 def stream_peak(streams: PyTree) -> Array:
-    """Largest magnitude in any array of a stream, a scalar; compare it with `grid_bound`."""
+    """Largest magnitude in all arrays of a stream, a scalar, to compare with `grid_bound`."""
     peaks = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(streams)]
     return jax.lax.stop_gradient(jnp.max(jnp.stack(peaks)).astype(jnp.float32))
 
 
 @jax.custom_jvp
-def watched(streams: PyTree) -> tuple[PyTree, Array]:
-    """The streams, and their `stream_peak` as it is found before anybody else reads them.
-
-    On a CPU the peak alone, which only leaves with the statistics, would be put off to the end of
-    the program and hold all streams of the forward pass alive until then.
-    """
+def with_stream_peak(streams: PyTree) -> tuple[PyTree, Array]:
+    """Returns the streams and their `stream_peak`, computed before any other use of the streams."""
+    # The peak is needed only with the statistics. XLA:CPU would compute it at the end of the
+    # program and keep all streams of the forward pass alive until then.
     return isolate(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
 
 
-@watched.defjvp
-def _watched_jvp(primals, tangents):
-    return watched(*primals), (tangents[0], jnp.zeros(()))
+@with_stream_peak.defjvp
+def _with_stream_peak_jvp(primals, tangents):
+    return with_stream_peak(*primals), (tangents[0], jnp.zeros(()))
 
 
 def bits_left(peak: float, *, bits: int = DEFAULT_BITS) -> float:
-    """Binary places between a stream's peak and the bound; negative once exactness is lost."""
+    """Binary places between the peak of a stream and `grid_bound`; negative if it is exceeded."""
     return math.log2(grid_bound(bits=bits) / max(float(peak), 2.0**-bits))

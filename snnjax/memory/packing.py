@@ -1,13 +1,12 @@
-"""How a kept array is stored: spikes at one bit each, real values at two bytes or one.
+"""Packed residuals: spikes at one bit each, real values at two bytes or one.
 
-    spikes        1 bit                    exact
+    "spikes"      1 bit                    exact
     "bfloat16"    2 bytes                  |error| <= 2^-8 |x|
     "int8"        1 byte and one scale     |error| <= max|x| / 254
 
-The derivative of a synapse with respect to its weights needs its inputs. `packed` keeps those in
-few bits and unpacks them in the backward pass. What the function itself would have kept besides is
-computed again, so wrap synapses one at a time: for a linear map nothing is, since its derivative
-does not look at its output.
+The derivative of a synapse with respect to its weights needs its inputs. `packed` keeps them in few
+bits and unpacks them in the backward pass. All other residuals of the function are recomputed, so
+wrap synapses one at a time: a linear map has none, since its derivative does not read its output.
 """
 
 from __future__ import annotations
@@ -21,66 +20,88 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.trees import combine, partition, pulled_back
+from snnjax.ops.trees import combine, partition, value_and_pullback
 from snnjax.typing import Array, PyTree
 
-__all__ = ["Like", "Packed", "Storage", "pack", "packed", "unpack", "unpacked"]
+__all__ = [
+    "ArraySpec",
+    "PackedFunction",
+    "Storage",
+    "pack",
+    "packed",
+    "unpack",
+    "unpack_straight_through",
+]
 
 Storage = Literal["spikes", "bfloat16", "int8"]
+"""Storage of a kept array."""
 _STORAGES = ("spikes", "bfloat16", "int8")
 
 
 def pack(spikes: Array) -> Array:
-    """Spikes of any shape as bits: uint8, `[ceil(N / 8)]`. Anything but 0 counts as a spike."""
+    """Packs spikes of any shape to bits, uint8 `[ceil(N / 8)]`; every nonzero value is a spike."""
     return jnp.packbits(spikes.reshape(-1) != 0)
 
 
 def unpack(bits: Array, shape: tuple[int, ...], dtype: Any) -> Array:
-    """Spikes, 0 or 1, of that shape and dtype, from `pack`."""
+    """Unpacks bits from `pack` to spikes, 0 or 1, of the given shape and dtype."""
     return jnp.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(dtype)
 
 
 @jax.custom_vjp
-def unpacked(bits: Array, spikes: Array) -> Array:
-    """The spikes again, `unpack(pack(spikes))`, with the gradient of the identity.
+def unpack_straight_through(bits: Array, spikes: Array) -> Array:
+    """Unpacks spikes, `unpack(pack(spikes))`, with the gradient of the identity.
 
-    Inside `jax.checkpoint` a derivative then keeps the bits in place of the spikes:
+    Under `jax.checkpoint` a derivative then keeps the bits instead of the spikes:
 
         bits = pack(spikes)
-        outputs = jax.checkpoint(lambda bits, spikes: f(unpacked(bits, spikes)))(bits, spikes)
+        run = lambda bits, spikes: f(unpack_straight_through(bits, spikes))
+        outputs = jax.checkpoint(run)(bits, spikes)
+
+    Args:
+        bits: Packed spikes, uint8 `[ceil(N / 8)]`.
+        spikes: Spikes, whose shape and dtype are read and to which the gradient passes.
     """
     return unpack(bits, spikes.shape, spikes.dtype)
 
 
-unpacked.defvjp(
+unpack_straight_through.defvjp(
     lambda bits, spikes: (unpack(bits, spikes.shape, spikes.dtype), None),
     lambda _, cotangent: (None, cotangent),
 )
 
 
-def packed(function: Callable[[PyTree, Array], Array], *, storage: Storage = "spikes") -> Packed:
-    """Keeps a function's inputs in few bits for the backward pass.
+def packed(
+    function: Callable[[PyTree, Array], Array], *, storage: Storage = "spikes"
+) -> PackedFunction:
+    """Wraps a function so that it keeps its inputs in few bits for the backward pass.
 
-    With `"spikes"` values and gradients are those of the function, bit for bit, as long as its
-    input really is 0 or 1; `ceil(N / 8)` bytes are kept of N spikes instead of `4 N`. With
-    `"bfloat16"` and `"int8"` the values are exact and the derivative is taken at the rounded input:
-    of a linear map the inputs' gradient is exact and the weights' carries the error above, weighted
-    as their gradient weights the inputs.
+        "spikes"      ceil(N / 8) bytes of N inputs instead of 4 N; exact
+        "bfloat16"    2 N bytes, |error| <= 2^-8 |x|
+        "int8"        N + 4 bytes, |error| <= max|x| / 254
+
+    With `"spikes"` values and gradients are bit-equal to those of the function, if all inputs are 0
+    or 1. With `"bfloat16"` and `"int8"` the values are exact and the derivative is taken at the
+    rounded inputs: for a linear map the gradient of the inputs is exact, and that of the weights
+    has the error above, weighted as it weights the inputs.
+
+    It works inside `lax.scan` and under every strategy of `snnjax.memory`. The cost is the packing
+    and the recomputation of the function's other residuals. Do not use it for forward-mode
+    differentiation, nor with real-valued storage around a threshold: a replay at a rounded input
+    flips spikes.
 
     Args:
-        function: `(params, inputs) -> outputs`, pure; convolution, linear map, attention, pooling.
-        storage: what is kept of the inputs. Of `"spikes"` only whether they are 0: of any inputs
-            but 0 and 1 the gradient would be wrong.
+        function: Pure function `(params, inputs) -> outputs`: convolution, linear map, attention,
+            pooling.
+        storage: Storage of the inputs. `"spikes"` keeps one bit, zero or not, and gives wrong
+            gradients for inputs other than 0 and 1.
 
     Returns:
-        The same function of `(params, inputs)`, with the packed derivative. Equal arguments give
-        equal results. Works inside `lax.scan` and under every strategy of `snnjax.memory`; it
-        costs the packing, and what of the function its derivative needs again. Do not use it for
-        forward-mode differentiation, nor with real-valued storage around a threshold: a replay at
-        a rounded input flips spikes.
+        The function of `(params, inputs)` with the packed derivative; equal arguments give equal
+        functions.
 
     Raises:
-        ValueError: an unknown storage.
+        ValueError: The storage is unknown.
 
     Reference:
         Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient Training of Spiking Neural
@@ -88,39 +109,39 @@ def packed(function: Callable[[PyTree, Array], Array], *, storage: Storage = "sp
     """
     if storage not in _STORAGES:
         raise ValueError(f"storage must be one of {', '.join(_STORAGES)}, got {storage!r}")
-    return Packed(function, storage)
+    return PackedFunction(function, storage)
 
 
 @dataclasses.dataclass(frozen=True)
-class Packed:
-    """A function that keeps its inputs in few bits; made by `packed`."""
+class PackedFunction:
+    """Function that keeps its inputs in few bits, made by `packed`."""
 
     function: Callable[[PyTree, Array], Array]
     storage: Storage = "spikes"
 
     def __call__(self, params: PyTree, inputs: Array) -> Array:
-        """The function's outputs."""
-        smooth, rest = partition(params)
-        return _apply(self.function, self.storage, smooth, rest, inputs)
+        """Calls the function."""
+        inexact, others = partition(params)
+        return _apply(self.function, self.storage, inexact, others, inputs)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _apply(function, storage, smooth, rest, inputs):
+def _apply(function, storage, inexact, others, inputs):
     del storage
-    return function(combine(smooth, rest), inputs)
+    return function(combine(inexact, others), inputs)
 
 
-def _apply_forward(function, storage, smooth, rest, inputs):
-    outputs = function(combine(smooth, rest), inputs)
-    like = Like.of(inputs)
-    return outputs, (smooth, rest, _encode(inputs, storage), like)
+def _apply_forward(function, storage, inexact, others, inputs):
+    outputs = function(combine(inexact, others), inputs)
+    spec = ArraySpec.from_array(inputs)
+    return outputs, (inexact, others, _encode(inputs, storage), spec)
 
 
 def _apply_backward(function, storage, residuals, cotangents):
-    smooth, rest, code, like = residuals
-    inputs = _decode(code, storage, like)
-    args = combine(smooth, rest), inputs
-    _, (g_params, g_inputs) = pulled_back(function, *args, cotangents=cotangents)
+    inexact, others, code, spec = residuals
+    inputs = _decode(code, storage, spec)
+    args = combine(inexact, others), inputs
+    _, (g_params, g_inputs) = value_and_pullback(function, *args, cotangents=cotangents)
     return g_params, None, g_inputs
 
 
@@ -133,28 +154,30 @@ def _encode(inputs: Array, storage: Storage) -> Any:
     if storage == "bfloat16":
         return inputs.astype(jnp.bfloat16)
     scale = jnp.max(jnp.abs(inputs)) / 127
+    # All zeros have the scale 0, which would make the levels NaN.
     levels = jnp.round(inputs / jnp.where(scale == 0, 1, scale))
     return levels.astype(jnp.int8), scale
 
 
-def _decode(code: Any, storage: Storage, like: Like) -> Array:
+def _decode(code: Any, storage: Storage, spec: ArraySpec) -> Array:
     if storage == "spikes":
-        return unpack(code, like.shape, like.dtype)
+        return unpack(code, spec.shape, spec.dtype)
     if storage == "bfloat16":
-        return code.astype(like.dtype)
+        return code.astype(spec.dtype)
     levels, scale = code
-    return levels.astype(like.dtype) * scale
+    return levels.astype(spec.dtype) * scale
 
 
+# Static: shape and dtype reach the backward pass in the structure of the residuals.
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
-class Like:
-    """A shape and dtype, carried to the backward pass as structure, not as data."""
+class ArraySpec:
+    """Shape and dtype of an array, a static pytree node."""
 
     shape: tuple[int, ...]
     dtype: Any
 
     @classmethod
-    def of(cls, array: Any) -> Like:
-        """Those of an array, or of what stands for one."""
+    def from_array(cls, array: Any) -> ArraySpec:
+        """Shape and dtype of an array or a `jax.ShapeDtypeStruct`."""
         return cls(tuple(array.shape), array.dtype)

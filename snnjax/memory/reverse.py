@@ -1,13 +1,13 @@
-"""The reversing scan: keep the end, walk back by the step's inverse.
+"""Reversing scan: keeps the last state and reconstructs the others by the inverse of the step.
 
     forward    state[n] = step(params, state[n-1], x[n]),   only the last state is kept
     backward   state[n-1] = inverse(params, state[n], x[n], y[n]), then the derivative there
 
-With S the bytes of one state, X and Y of all inputs and outputs, R the residuals of one step:
+With S the bytes of one state, X and Y those of all inputs and outputs, R the residuals of one step:
 
     kept   S + X + Y + R          (N / refresh) S + X + Y + R with a refresh
 
-Y counts only where the inverse reads it. Over depth X are the stacked blocks, parameters that exist
+Y counts only if the inverse reads it. Over depth X are the stacked blocks, parameters that exist
 anyway, and Y their statistics: the bytes do not grow with depth.
 """
 
@@ -21,9 +21,16 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.memory import symbolic
-from snnjax.memory.scans import length_of, over_segments, piece, store
-from snnjax.memory.trees import add, combine, partition, pulled_back, smooth_half, zeros_like
+from snnjax.memory.scans import scan_length, scan_segments, slice_steps, store
+from snnjax.ops import symbolic_zeros
+from snnjax.ops.trees import (
+    add_trees,
+    combine,
+    inexact_cotangents,
+    partition,
+    value_and_pullback,
+    zeros_like,
+)
 from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = ["Reverse", "reversal", "reverse"]
@@ -32,30 +39,40 @@ Inverse = Callable[..., PyTree]
 
 
 def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
-    """Keeps the last state only and rebuilds the others backwards.
+    """Scan that keeps the last state and reconstructs the others in the backward pass.
 
-    One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
-    the inverse, and the step again for its derivative. The gradient is that of `store` exactly
-    where the inverse is exact (couplings on the grid); elsewhere it carries the inverse's rounding
-    error, which a contracting step multiplies by `1 / decay` at each step back.
+        forward    state[n] = step(params, state[n-1], x[n])
+        backward   state[n-1] = inverse(params, state[n], x[n], y[n]), then the derivative there
 
-    Do not use it for a hard reset (there is no inverse), for a step that forgets faster than its
-    refresh, or where the inputs are what fills the memory: they are kept.
+    With S the bytes of one state, X and Y those of all inputs and outputs (Y only if the inverse
+    reads it) and R the residuals of one step, it keeps
+
+        S + X + Y + R,    or    (N / refresh) S + X + Y + R with a refresh
+
+    instead of the N R of `store`. The cost is one extra forward pass if the inverse brings its own
+    pullback (couplings do), two otherwise: the inverse, and the step again for its derivative. The
+    gradient equals that of `store` if the inverse is exact (couplings on the grid). Otherwise it
+    has the rounding error of the inverse, which a contracting step multiplies by `1 / decay` at
+    each step back.
+
+    Do not use it for a hard reset (it has no inverse), for a step whose state decays faster than
+    the refresh, or where the inputs dominate the memory: they are kept.
 
     Args:
-        inverse: `(params, state_after, x, y) -> state_before`. May have an attribute `steps`, the
-            number of steps it can undo before its error matters (None: any number), and a method
-            `pull(params, state_after, x, y, (g_state, g_y)) -> state_before, (g_params, g_state,
-            g_x)` that inverts and differentiates at once; None in `g_y` stands for zeros.
-        refresh: keep every `refresh`-th state as well, so that no more than so many steps are
-            undone in a row.
+        inverse: Inverse of the step, `(params, state_after, x, y) -> state_before`. It may have an
+            attribute `steps`, the number of steps that it can undo before its error matters (None
+            is unlimited), and a method `pull(params, state_after, x, y, (g_state, g_y)) ->
+            state_before, (g_params, g_state, g_x)` that inverts and differentiates together; None
+            in `g_y` is a zero.
+        refresh: Interval of additionally kept states, in steps: an upper limit of the steps undone
+            in a row. None keeps the last state only.
 
     Returns:
         A scan; equal arguments give equal scans.
 
     Raises:
-        ValueError: `refresh` is not a positive whole number, or the inverse cannot undo so many
-            steps (on the call, when the length is known).
+        ValueError: `refresh` is not a positive integer, or (when called) the inverse cannot undo
+            that many steps.
 
     Reference:
         Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without
@@ -66,30 +83,33 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
 
 
 def reversal(*, refresh: int | None = None, inner: Scan | None = None) -> Reverse:
-    """`reverse` by the inverse that a layer brings: `nn.Reversible`, neurons that offer one.
+    """Scan `reverse` with the inverse of the layer that gets it, such as `nn.Reversible`.
+
+    Memory and cost are those of `reverse`: `(N / refresh) S + X + Y + R` instead of `N R`.
 
     Args:
-        refresh: as for `reverse`; None is as often as the layer's inverse needs.
-        inner: the strategy within one branch while it is differentiated, for layers that have
-            branches; None leaves it to `nn.with_memory`, which takes `recompute(1)`.
+        refresh: Interval of kept states, in steps; None is the interval that the layer's inverse
+            needs.
+        inner: Strategy within one branch while it is differentiated, for layers with branches; None
+            leaves it to `nn.with_memory`, which takes `recompute(1)`.
 
     Returns:
-        A scan to be given to a layer; by itself it raises a ValueError.
+        A scan for a layer; called without one it raises a ValueError.
 
     Raises:
-        ValueError: `refresh` is not a positive whole number.
+        ValueError: `refresh` is not a positive integer.
     """
     return Reverse(None, refresh, inner)
 
 
 @dataclasses.dataclass(frozen=True)
 class Reverse:
-    """The scan made by `reverse` and `reversal`.
+    """Reversing scan, made by `reverse` and `reversal`.
 
     Attributes:
-        inverse: undoes one step; None until a layer brings its own.
-        refresh: steps undone in a row at most; None is all of them.
-        inner: the strategy within a step, taken up by the layer that has the steps.
+        inverse: Inverse of one step; None until a layer supplies its own.
+        refresh: Largest number of steps undone in a row; None is unlimited.
+        inner: Strategy within a step, applied by the layer.
     """
 
     inverse: Inverse | None
@@ -97,27 +117,27 @@ class Reverse:
     inner: Scan | None = None
 
     def __post_init__(self):
-        whole = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
-        if self.refresh is not None and (not whole or self.refresh < 1):
+        integer = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
+        if self.refresh is not None and (not integer or self.refresh < 1):
             raise ValueError(
                 f"refresh must be a positive number of steps or None, got {self.refresh!r}"
             )
 
     def by(self, inverse: Inverse) -> Reverse:
-        """This scan with a layer's inverse, where it has none of its own."""
+        """Supplies the inverse of a layer, unless the scan has its own."""
         if self.inverse is not None:
             return self
         steps = getattr(inverse, "steps", None)
         return Reverse(inverse, steps if self.refresh is None else self.refresh, self.inner)
 
     def error(self, step: Step, params: PyTree, state: PyTree, xs: PyTree) -> Array:
-        """Largest error of a rebuilt state, a scalar: 0 where the reversal is exact.
+        """Largest error of a reconstructed state, a scalar; 0 if the reversal is exact.
 
-        Walks back through all states as the backward pass does, and compares each with the one the
-        forward pass saw. It keeps them all: an instrument for a check, not for training.
+        It reconstructs the states as the backward pass does and compares each with that of the
+        forward pass, all of which it keeps: for checks, not for training.
         """
-        length = length_of(xs)
-        every = self._every(length)
+        length = scan_length(xs)
+        every = self._interval(length)
 
         def trace(before, x):
             after, y = step(params, before, x)
@@ -125,17 +145,19 @@ class Reverse:
 
         def undo(rebuilt, inputs):
             number, x, before, after, y = inputs
-            fresh = ((number + 1) % every == 0) | (number == length - 1)
-            start = jax.tree.map(lambda a, b: jnp.where(fresh, a, b), after, rebuilt)
+            # Kept states are exact: the walk restarts from them.
+            kept = ((number + 1) % every == 0) | (number == length - 1)
+            start = jax.tree.map(lambda a, b: jnp.where(kept, a, b), after, rebuilt)
             rebuilt = self.inverse(params, start, x, y)  # type: ignore[misc]
             pairs = (jax.tree.leaves(partition(tree)[0]) for tree in (rebuilt, before))
             return rebuilt, jnp.stack([jnp.abs(a - b).max() for a, b in zip(*pairs, strict=True)])
 
-        _, seen = lax.scan(trace, state, xs)
-        _, gaps = lax.scan(undo, state, (jnp.arange(length), xs, *seen), reverse=True)
-        return lax.stop_gradient(gaps.max())
+        _, states = lax.scan(trace, state, xs)
+        _, errors = lax.scan(undo, state, (jnp.arange(length), xs, *states), reverse=True)
+        return lax.stop_gradient(errors.max())
 
-    def _every(self, length: int) -> int:
+    def _interval(self, length: int) -> int:
+        """Steps between kept states, for a sequence of `length` steps."""
         if self.inverse is None:
             raise ValueError(
                 "reversal() needs a layer that brings an inverse (nn.Reversible, nn.IF, nn.LIF); "
@@ -145,71 +167,73 @@ class Reverse:
         steps = getattr(self.inverse, "steps", None)
         if steps is not None and every > steps:
             raise ValueError(
-                f"this inverse can undo {steps} steps before its rounding error matters, and "
-                f"{every} were asked for: use reverse(inverse, refresh={steps}), or recompute"
+                f"this inverse can undo {steps} steps before its rounding error matters, not the "
+                f"{every} requested: use reverse(inverse, refresh={steps}), or recompute"
             )
         return every
 
     def __call__(
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
     ) -> tuple[PyTree, PyTree]:
-        """Runs `step` over `xs`, keeping the last state and every `refresh`-th."""
-        length = length_of(xs)
+        """Runs `step` over `xs`, keeping the last state and every `refresh`-th one."""
+        length = scan_length(xs)
         if length == 0:
             return store(step, params, state, xs)
-        every = self._every(length)
-        # custom_vjp wants leaves with a gradient apart from those without.
+        every = self._interval(length)
+        # custom_vjp needs leaves with a gradient and the others as separate arguments.
         halves = [partition(tree) for tree in (params, state, xs)]
-        smooth, rest = zip(*halves, strict=True)
-        return _run(step, self.inverse, every, smooth, rest)
+        inexact, others = zip(*halves, strict=True)
+        return _run(step, self.inverse, every, inexact, others)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _run(step, inverse, every, smooth, rest):
+def _run(step, inverse, every, inexact, others):
     del inverse
-    return _forward(step, every, smooth, rest)[0]
+    return _forward(step, every, inexact, others)[0]
 
 
-def _forward(step, every, smooth, rest):
-    params, state, xs = (combine(a, b) for a, b in zip(smooth, rest, strict=True))
+def _forward(step, every, inexact, others):
+    params, state, xs = (combine(a, b) for a, b in zip(inexact, others, strict=True))
 
     def segment(state, start, _, size):
-        state, ys = store(step, params, state, piece(xs, start, size))
+        state, ys = store(step, params, state, slice_steps(xs, start, size))
         return state, ys, state
 
-    state, ys, ends = over_segments(segment, state, length_of(xs), every)
+    state, ys, ends = scan_segments(segment, state, scan_length(xs), every)
+    # `ys` cost nothing here if the inverse does not read them: XLA drops unused residuals.
     return (state, ys), (params, xs, ys, ends, state)
 
 
-def _run_forward(step, inverse, every, smooth, rest):
+def _run_forward(step, inverse, every, inexact, others):
     del inverse
-    wanted = symbolic.perturbed((smooth[0], smooth[2]))
-    outputs, kept = _forward(step, every, *symbolic.values((smooth, rest)))
-    return outputs, (*kept, wanted)
+    mask = symbolic_zeros.gradient_mask((inexact[0], inexact[2]))
+    outputs, kept = _forward(step, every, *symbolic_zeros.primal_values((inexact, others)))
+    return outputs, (*kept, mask)
 
 
 def _run_backward(step, inverse, every, residuals, cotangents):
-    params, xs, ys, ends, last, wanted = residuals
-    g_state = symbolic.filled(smooth_half(last, cotangents[0]))
-    # Zeros that are known as such are not scanned over: XLA would write them out for every step.
-    g_ys = symbolic.hollow(smooth_half(ys, cotangents[1]))
+    params, xs, ys, ends, last, mask = residuals
+    g_state = symbolic_zeros.materialize(inexact_cotangents(last, cotangents[0]))
+    # Symbolic zeros are dropped: XLA would write explicit ones for every step of the scan.
+    g_ys = symbolic_zeros.drop(inexact_cotangents(ys, cotangents[1]))
     pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
 
     def undo(carry, inputs):
         after, g_state, g_params = carry
         x, y, g_y = inputs
-        before, (more, g_state, g_x) = pull(params, after, x, y, (g_state, g_y))
-        more, g_x = wanted.of((more, g_x))
-        return (before, g_state, add(g_params, more)), g_x
+        before, (g_step, g_state, g_x) = pull(params, after, x, y, (g_state, g_y))
+        # Gradients that are not needed are neither accumulated nor stacked.
+        g_step, g_x = mask.select((g_step, g_x))
+        return (before, g_state, add_trees(g_params, g_step)), g_x
 
     def segment(grads, start, after, size):
-        inputs = piece((xs, ys, g_ys), start, size)
+        inputs = slice_steps((xs, ys, g_ys), start, size)
         (_, *grads), g_xs = lax.scan(undo, (after, *grads), inputs, reverse=True)
         return tuple(grads), g_xs, ()
 
-    zeros, _ = wanted.of((zeros_like(partition(params)[0]), partition(xs)[0]))
-    (g_state, g_params), g_xs, _ = over_segments(
-        segment, (g_state, zeros), length_of(xs), every, given=ends, last=last, reverse=True
+    zeros, _ = mask.select((zeros_like(partition(params)[0]), partition(xs)[0]))
+    (g_state, g_params), g_xs, _ = scan_segments(
+        segment, (g_state, zeros), scan_length(xs), every, inputs=ends, last=last, reverse=True
     )
     return (g_params, g_state, g_xs), None
 
@@ -218,6 +242,6 @@ _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)
 
 
 def _pull(step, inverse, params, after, x, y, cotangents):
-    """One step back for an inverse without a pullback of its own."""
+    """Inverse and pullback of one step, for an inverse without a method `pull`."""
     before = inverse(params, after, x, y)
-    return before, pulled_back(step, params, before, x, cotangents=cotangents)[1]
+    return before, value_and_pullback(step, params, before, x, cotangents=cotangents)[1]

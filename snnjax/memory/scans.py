@@ -1,7 +1,7 @@
-"""The scans: what the backward pass keeps of a step's sequence, with the same values under each.
+"""Memory strategies as scans: equal values, different residuals for the backward pass.
 
-Both serve time (a neuron, or a whole cell as the step) and depth (a block as the step, stacked
-blocks as `xs`). With S the bytes of one state, R the bytes of one step's residuals, N the length:
+They serve time (a neuron or a whole cell as the step) and depth (a block as the step, stacked
+blocks as `xs`). With S the bytes of one state, R those of one step's residuals, N the length:
 
     strategy                 kept for the backward pass    forward passes
     store                    N R                           1
@@ -9,14 +9,12 @@ blocks as `xs`). With S the bytes of one state, R the bytes of one step's residu
     recompute(every=k, inner=recompute(every=m))
                              (N / k) S + (k / m) S + m R   3
 
-`recompute(every=k, inner=sequence)` replays k steps by the step's whole-sequence function.
+`recompute(every=k, inner=sequence)` replays k steps at once, if the step has such a function. The
+`keep` of `recompute` refers to names given by `jax.ad_checkpoint.checkpoint_name`.
 
-Sequences in segments of `every` steps, the last one possibly short, without copying the inputs.
-
-Slicing or reshaping a sequence in front of a scan is a copy of it; a slice taken inside the loop is
-not. So a loop over segments runs over their numbers.
-
-Names that a step gives to values, by `jax.ad_checkpoint.checkpoint_name`.
+Sequences are processed in segments of `every` steps, the last one possibly short. Slicing or
+reshaping a sequence before a scan copies it, whereas a slice taken inside the loop does not: a loop
+over segments therefore runs over their numbers.
 """
 
 from __future__ import annotations
@@ -32,121 +30,125 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr
 
-from snnjax.memory.flops import parts
+from snnjax.memory.flops import inner_jaxprs
 from snnjax.typing import PyTree, Scan, Step
 
 __all__ = [
     "Recompute",
-    "length_of",
-    "over_segments",
-    "piece",
     "recompute",
     "refuse_unknown",
+    "scan_length",
+    "scan_segments",
+    "slice_steps",
     "store",
     "sequence",
 ]
 
 
 def refuse_unknown(names: tuple[str, ...], function: Callable[..., Any], *args: Any) -> None:
-    """For a recomputation that is to keep named values: a name that nothing bears keeps nothing.
-
-    Traces the forward pass of the derivative, where hand-written rules may name values too.
+    """Checks that the names of kept values occur in a function.
 
     Raises:
-        ValueError: nothing in `function(*args)` has one of the names.
+        ValueError: No value in `function(*args)` has one of the names.
     """
+    # A misspelt name would keep nothing without a word. The forward pass of the derivative is
+    # traced, because rules written by hand may name values there.
     traced = jax.make_jaxpr(lambda *args: jax.vjp(function, *args)[0])(*args)
-    found = set(_named(traced.jaxpr))
-    missing = sorted(set(names) - found)
+    known = set(_value_names(traced.jaxpr))
+    missing = sorted(set(names) - known)
     if missing:
         raise ValueError(
             f"nothing here has the name {', '.join(map(repr, missing))}, which keep= asks for: "
-            f"it has {', '.join(map(repr, sorted(found))) or 'no names'}"
+            f"choose among {', '.join(map(repr, sorted(known))) or '(no names)'}"
         )
 
 
-def _named(jaxpr: Jaxpr) -> Iterator[str]:
+def _value_names(jaxpr: Jaxpr) -> Iterator[str]:
     for equation in jaxpr.eqns:
         if equation.primitive.name == "name":
             yield equation.params["name"]
-        for part in parts(equation.params):
-            yield from _named(part)
+        for inner in inner_jaxprs(equation.params):
+            yield from _value_names(inner)
 
 
-def length_of(xs: PyTree) -> int:
-    """Length of the leading axis of every leaf.
+def scan_length(xs: PyTree) -> int:
+    """Length of the leading axis of all leaves.
 
     Raises:
-        ValueError: the leaves differ in it, or there are none.
+        ValueError: The lengths differ, or there are no leaves.
     """
     lengths = sorted({jnp.shape(x)[:1] for x in jax.tree.leaves(xs)})
     if len(lengths) != 1 or lengths == [()]:
-        # Slicing would clamp the shorter leaf to its end without a word.
-        found = [list(length) for length in lengths]
-        raise ValueError(f"xs needs arrays of one length along their leading axis, got {found}")
+        # `dynamic_slice` would clamp the shorter leaf to its end without an error.
+        axes = [list(length) for length in lengths]
+        raise ValueError(f"xs needs arrays of one length along their leading axis, got {axes}")
     return lengths[0][0]
 
 
-def piece(xs: PyTree, start: Any, length: int) -> PyTree:
-    """`xs[start : start + length]` of every leaf; `start` may be traced."""
+def slice_steps(xs: PyTree, start: Any, length: int) -> PyTree:
+    """Slices `xs[start : start + length]` of every leaf; `start` may be traced."""
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), xs)
 
 
-def over_segments(
+def scan_segments(
     segment: Callable[..., tuple[PyTree, PyTree, PyTree]],
     carry: PyTree,
     length: int,
     every: int,
     *,
-    given: PyTree = None,
+    inputs: PyTree = None,
     last: PyTree = None,
     reverse: bool = False,
 ) -> tuple[PyTree, PyTree, PyTree]:
-    """Runs a function over the segments of a sequence of `length` steps.
+    """Scans a function over the segments of a sequence.
 
     Args:
-        segment: `(carry, start, given, size) -> (carry, ys, mark)`, for the steps `start` to
+        segment: Function `(carry, start, input, size) -> (carry, ys, end)` of the steps `start` to
             `start + size`; `ys` has `size` rows.
-        carry: before the first segment (before the last one, with `reverse`).
-        length: steps in all.
-        every: steps in a whole segment.
-        given: something for every whole segment, stacked.
-        last: the same for the short one.
-        reverse: from the last segment to the first.
+        carry: Carry before the first segment (before the last one, with `reverse`).
+        length: Number of steps.
+        every: Steps in a full segment.
+        inputs: Inputs of the full segments, stacked.
+        last: Input of the short segment.
+        reverse: Scans from the last segment to the first.
 
     Returns:
-        The carry after all segments, `ys` of all steps, `[length, ...]`, and the marks of the whole
+        The carry after all segments, `ys` of all steps, `[length, ...]`, and the `end`s of the full
         segments, stacked.
     """
-    whole, short = divmod(length, every)
+    full, short = divmod(length, every)
 
-    def one(carry, x):
-        carry, ys, mark = segment(carry, x[0] * every, x[1], every)
-        return carry, (ys, mark)
+    def run_segment(carry, x):
+        carry, ys, end = segment(carry, x[0] * every, x[1], every)
+        return carry, (ys, end)
 
+    # The short segment runs outside the loop: padding the inputs to equal segments would copy them.
     final: PyTree = None
     if short and reverse:
-        carry, final, _ = segment(carry, whole * every, last, short)
-    carry, (ys, marks) = lax.scan(one, carry, (jnp.arange(whole), given), reverse=reverse)
-    ys = jax.tree.map(lambda y: y.reshape(whole * every, *y.shape[2:]), ys)
+        carry, final, _ = segment(carry, full * every, last, short)
+    carry, (ys, ends) = lax.scan(run_segment, carry, (jnp.arange(full), inputs), reverse=reverse)
+    ys = jax.tree.map(lambda y: y.reshape(full * every, *y.shape[2:]), ys)
     if short and not reverse:
-        carry, final, _ = segment(carry, whole * every, last, short)
+        carry, final, _ = segment(carry, full * every, last, short)
     if short:
         ys = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), ys, final)
-    return carry, ys, marks
+    return carry, ys, ends
 
 
 def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """Plain `lax.scan`: keeps every residual of every step, `N R` bytes; one forward pass.
+    """Scan that keeps every residual of every step: plain `lax.scan`.
 
-    The fastest strategy wherever its memory fits, and the reference every other one is tested
-    against. Works in forward mode too.
+        state[n], y[n] = step(params, state[n-1], x[n]),    n = 1..N
+
+    It keeps N R bytes for N steps with R bytes of residuals each, and needs one forward pass. It is
+    the fastest strategy wherever it fits, and the reference of all others. It works in forward mode
+    too. Do not use it for sequences or stacks whose N R bytes exceed the memory.
 
     Args:
-        step: `(params, state, x) -> (state, y)`.
-        params: what every step shares; differentiable.
-        state: the state before the first step.
-        xs: the inputs, stacked along the leading axis of every leaf, `[N, ...]`.
+        step: Step `(params, state, x) -> (state, y)`.
+        params: Parameters shared by all steps; differentiable.
+        state: State before the first step.
+        xs: Inputs, stacked along the leading axis of every leaf, `[N, ...]`.
 
     Returns:
         The state after the last step, and the outputs `[N, ...]`.
@@ -183,38 +185,44 @@ def sequence(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyT
 def recompute(
     every: int | Literal["sqrt"], *, inner: Scan = store, keep: tuple[str, ...] = ()
 ) -> Scan:
-    """Keeps the state every `every` steps and replays the steps between from it.
+    """Scan that keeps the state every `every` steps and replays the steps between.
 
-    Kept: `(N / every) S` states, plus what `inner` keeps of the one segment being replayed, `every
-    R` with `store`; one extra forward pass per level. `every` near `sqrt(N)` balances the two
-    terms; `every=1` recomputes each step from its own state (`N S`, and one `R`). Levels nest:
-    `recompute(every=64, inner=recompute(every=8))` keeps `(N / 64) S + 8 S + 8 R` for two extra
-    passes. Any length is served: the last segment may be short, and nothing is padded or copied
-    for it but the outputs' last piece.
+        forward    state[n], y[n] = step(params, state[n-1], x[n])
+        backward   per segment, last first: replay it from its kept state, then its derivative
 
-    The values are those of `store`, bit for bit; so are the gradients, up to the order in which
-    the parameters' gradient is summed over segments (float32: relative 1e-5 with `inner=store`;
+    With S the bytes of one state and R the residuals of one step, it keeps
+
+        (N / every) S + every R
+
+    instead of the N R of `store`, for one extra forward pass; with another `inner`, its bytes for
+    one segment take the place of `every R`. An interval near `sqrt(N)` balances both terms;
+    `every=1` recomputes each step from its own state (`N S + R`). Levels nest, each for one extra
+    pass: `recompute(every=64, inner=recompute(every=8))` keeps `(N / 64) S + 8 S + 8 R`. Any length
+    works: the last segment may be short, and only its outputs are copied.
+
+    Values are bit-equal to those of `store`, and gradients equal up to the order in which the
+    gradient of the parameters is summed over segments (float32: relative 1e-5 with `inner=store`;
     float64: 1e-12 for any nesting of `recompute`).
 
     Do not use it where the parameters dominate the memory: each level of scanning holds one more
-    accumulator of their gradient. For a bare LIF `neurons.lif_scan` is as lean and costs nothing.
+    accumulator of their gradient. For a bare LIF `neurons.lif_scan` is as lean at no extra pass.
 
     Args:
-        every: length of a segment, in steps; `"sqrt"` takes the root of the length, rounded up.
-        inner: the strategy within a segment while it is replayed; `sequence` where the
-            step has a faster way through a segment than step by step.
-        keep: names of values to keep at every step instead of computing them again, as given by
-            `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name `"spikes"` (what
-            neurons give out) and `"currents"` (what synapses give out), and what a layer of an
-            `nn.Sequential` gives out has the name of that layer, such as `"linear0"`. Keeping
-            currents spares the second pass of products and convolutions.
+        every: Length of a segment, in steps; `"sqrt"` is the root of the length, rounded up.
+        inner: Strategy within a segment during its replay; `whole` if the step has a function of a
+            segment that is faster than step by step.
+        keep: Names of values to keep at every step instead of recomputing them, as given by
+            `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name the outputs of
+            neurons `"spikes"` and those of synapses `"currents"`, and `nn.Sequential` names the
+            output of a layer after the layer, such as `"linear0"`. Keeping currents avoids the
+            second pass of products and convolutions.
 
     Returns:
         A scan; equal arguments give equal scans.
 
     Raises:
-        ValueError: `every` is not a positive whole number or `"sqrt"`; `inner` is no scan, or
-            `keep` no tuple of names, or, when run, names what nothing in the step is called.
+        ValueError: `every` is not a positive integer or `"sqrt"`; `inner` is not a scan; `keep` is
+            not a tuple of names or (when called) has a name that does not occur in the step.
 
     Reference:
         Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016,
@@ -223,7 +231,7 @@ def recompute(
     number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
     if not number and every != "sqrt":
         raise ValueError(
-            f"recompute(every) needs a positive whole number of steps, got {every!r}; about the "
+            f"recompute(every) needs a positive integer number of steps, got {every!r}; about the "
             'square root of the length keeps least: every="sqrt"'
         )
     if not callable(inner):
@@ -235,12 +243,12 @@ def recompute(
 
 @dataclasses.dataclass(frozen=True)
 class Recompute:
-    """The scan made by `recompute`.
+    """Recomputing scan, made by `recompute`.
 
     Attributes:
-        every: length of a segment, in steps, or `"sqrt"`.
-        inner: the strategy within a segment.
-        keep: names of values that are kept all the same.
+        every: Length of a segment, in steps, or `"sqrt"`.
+        inner: Strategy within a segment.
+        keep: Names of values kept at every step.
     """
 
     every: int | Literal["sqrt"]
@@ -251,21 +259,23 @@ class Recompute:
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree
     ) -> tuple[PyTree, PyTree]:
         """Runs `step` over `xs`, keeping the state every `every` steps."""
-        length = length_of(xs)
+        length = scan_length(xs)
         if length == 0:
             return store(step, params, state, xs)
         every = math.isqrt(length - 1) + 1 if self.every == "sqrt" else self.every
 
         def segment(params, state, xs, start, size):
-            return self.inner(step, params, state, piece(xs, start, size))
+            return self.inner(step, params, state, slice_steps(xs, start, size))
 
         if self.keep:
-            first = piece(xs, 0, min(every, length))
+            first = slice_steps(xs, 0, min(every, length))
             refuse_unknown(self.keep, functools.partial(self.inner, step), params, state, first)
         policy = jax.checkpoint_policies.save_only_these_names(*self.keep) if self.keep else None
-        replayed = jax.checkpoint(segment, prevent_cse=False, policy=policy, static_argnums=4)
-        state, ys, _ = over_segments(
-            lambda state, start, _, size: (*replayed(params, state, xs, start, size), ()),
+        # prevent_cse is for unrolled code: the loop over segments prevents the elimination itself,
+        # and its barriers would cost time.
+        checkpointed = jax.checkpoint(segment, prevent_cse=False, policy=policy, static_argnums=4)
+        state, ys, _ = scan_segments(
+            lambda state, start, _, size: (*checkpointed(params, state, xs, start, size), ()),
             state,
             length,
             min(every, length),

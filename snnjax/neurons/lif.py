@@ -34,7 +34,7 @@ from snnjax.neurons.inverses import (
 )
 from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence
 from snnjax.neurons.reset import Reset, subtract
-from snnjax.ops import isolate
+from snnjax.ops.isolate import isolate
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 

@@ -24,7 +24,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from snnjax import ops
 from snnjax.neurons.decay import sum_to
 from snnjax.neurons.lif import (
     LIFParams,
@@ -37,6 +36,7 @@ from snnjax.neurons.lif import (
     sequence_forward,
 )
 from snnjax.neurons.reset import Reset, subtract
+from snnjax.ops import pallas_devices, pallas_lif, pallas_tiles
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -125,13 +125,14 @@ def lif_kernel_packed(
     Returns:
         The state after the last step, and `(spikes, bits)`: spikes `[T, B, ...]`, and bits
         `[T, ceil(N / 8)]` (uint8) of the N neurons of a timestep. The spikes of one timestep are
-        `memory.unpack(bits[t], spikes.shape[1:], dtype)`; where 8 divides N, `bits.reshape(-1)` is
-        `memory.pack(spikes)`. No gradient flows through the bits.
+        `memory.packing.unpack(bits[t], spikes.shape[1:], dtype)`; where 8 divides N,
+        `bits.reshape(-1)` is `memory.packing.pack(spikes)`. No gradient flows through the bits.
 
     Example:
         state, (spikes, bits) = lif_kernel_packed(params, state, currents)
         kept = bits.reshape(-1)      # 8 divides N
-        layer = jax.checkpoint(lambda kept, spikes: f(memory.unpacked(kept, spikes)))
+        unpack = memory.packing.unpack_straight_through
+        layer = jax.checkpoint(lambda kept, spikes: f(unpack(kept, spikes)))
         outputs = layer(kept, spikes)
     """
     dynamics = _Dynamics(spike, reset, scale_input)
@@ -168,7 +169,7 @@ def _run(dynamics, writes, how, params, state, xs) -> Any:
             "lif_kernel keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    ops.check_block(how[0])
+    pallas_tiles.check_block(how[0])
     chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
     dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
     xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
@@ -228,13 +229,13 @@ def _by_device(how, kernel, plain, params, v, sequence, *more):
         return plain(params, v, sequence, *more)
     block, interpret = how
     operands = (params, v, sequence, *more)
-    return ops.by_device(kernel, plain, *operands, block=block, interpret=interpret)
+    return pallas_devices.by_device(kernel, plain, *operands, block=block, interpret=interpret)
 
 
 def _forward_kernel(dynamics, writes, params, v, xs, **options):
     # Packing moves single lanes, which a TPU kernel cannot: there XLA packs the spikes afterwards.
     by_kernel: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
-    last, *made = ops.forward(
+    last, *made = pallas_lif.forward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
         xs.reshape(len(xs), -1), writes=tuple(by_kernel), **options,
     )  # fmt: skip
@@ -262,7 +263,7 @@ def _pack(spikes: Array) -> Array:
 
 
 def _backward_kernel(dynamics, learned, params, v, hs, g_last, g_spikes, **options):
-    g_v, g_xs, *each = ops.backward(
+    g_v, g_xs, *each = pallas_lif.backward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
         hs.reshape(len(hs), -1), g_last.reshape(-1), g_spikes.reshape(len(hs), -1),
         parameters=learned, **options,

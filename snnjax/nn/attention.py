@@ -113,7 +113,7 @@ class Attention(nnx.Module):
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         product = bind(_product, heads=self.heads, scale=self.scale)
-        outputs = (memory.packed(product) if self.pack else product)((), folded)
+        outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")
         seen = counted(call.taps, products=lambda: self._products(inputs))
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two
+from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two, ColumnParams, clip_magnitude, round_to_power_of_two
 from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
@@ -91,7 +91,9 @@ class Columns(nnx.Module):
         self.scan = memory.recompute(every=1) if scan is None else scan
         places = _places(alpha, bits)
         self.scale = (
-            bind(bounded, floor=floor) if bits is None else bind(power_of_two, places=places)
+            bind(clip_magnitude, floor=floor)
+            if bits is None
+            else bind(round_to_power_of_two, places=places)
         )
         self.bound = column_bound(bits=bits, places=places, columns=columns)
         if self.bound < magnitude:
@@ -150,13 +152,13 @@ class Columns(nnx.Module):
         inputs = widen(inputs)
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
         statistics_first, statistics_later, (_, bound) = state.statistics
-        start = tuple(memory.on_grid(c, bits=self.bits) for c in state.neurons)
+        start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in state.neurons)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
         own = tuple((*pair, call) for pair in zip(self.first, statistics_first, strict=True))
         column = Column(None, own, tuple(alpha[0] for alpha in alphas))
         run = bind(_first, step=step)
-        again = run if self.scan is memory.store else memory.replayed(run)
+        again = run if self.scan is memory.store else memory.replay(run)
         top, (below, aux) = again((column, tuple(self.shared), start), inputs[0])
         states, auxes = (*below, top), [jax.tree.map(lambda leaf: leaf[None], aux)]
         seen = {}
@@ -165,7 +167,7 @@ class Columns(nnx.Module):
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
             own = tuple((*pair, call) for pair in zip(self.later, statistics_later, strict=True))
             xs = Column(each, own, tuple(alpha[1:] for alpha in alphas))
-            common = Common(all_, tuple(self.shared))
+            common = ColumnParams(all_, tuple(self.shared))
             seen = reconstruction("", scan, step.step, common, states, xs, call.taps)
             states, more = scan(step.step, common, states, xs)
             auxes.append(more)
@@ -202,9 +204,9 @@ def nothing(top: Array) -> tuple[()]:
 
 
 def _first(held: PyTree, x: Array, *, step: MultiLevel):
-    """The first column as `memory.replayed` takes it: an array out, the rest beside."""
+    """The first column as `memory.replay` takes it: an array out, the rest beside."""
     column, shared, start = held
-    states, aux = step.step(Common(x, shared), start, column, first=True)
+    states, aux = step.step(ColumnParams(x, shared), start, column, first=True)
     return states[-1], (states[:-1], aux)
 
 

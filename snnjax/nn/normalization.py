@@ -31,7 +31,7 @@ from flax import nnx
 
 from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.synapses import Fold
-from snnjax.ops import isolate
+from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
 from snnjax.typing import Array
 

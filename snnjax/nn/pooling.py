@@ -8,7 +8,7 @@ from __future__ import annotations
 from jax import lax
 
 from snnjax.nn.synapses import Fold
-from snnjax.ops.max_pool import Patches, largest, search
+from snnjax.ops.max_pool import Patches, patch_max, patch_max_and_winner
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
 
@@ -58,7 +58,11 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
     """
     pads = _pads(inputs, window, strides, padding)
     patches = Patches(inputs.shape[1:3], window, strides, tuple(pads))
-    return search(inputs, patches)[0] if window <= strides else largest(inputs, patches)
+    return (
+        patch_max_and_winner(inputs, patches)[0]
+        if window <= strides
+        else patch_max(inputs, patches)
+    )
 
 
 def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:

@@ -15,8 +15,12 @@ import jax
 from flax import nnx
 
 from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
-from snnjax.quantization import Plan, quantized
-from snnjax.typing import Array
+from snnjax.quantization import Plan, quantized, quantize
+from snnjax.typing import Array, Key
+from snnjax.memory import Strategy
+from snnjax.nn.neuron import Neuron
+from snnjax.nn.strategy import Placing
+from snnjax.quantization.plans import Plan
 
 __all__ = ["Quantized"]
 
@@ -39,7 +43,7 @@ class Quantized(nnx.Module):
         ValueError: the plan finds nothing in the layer, or rounds stochastically.
 
     Example:
-        nn.Quantized(network.body, quantization.Kernels(quantization.Quantizer(4)))
+        nn.Quantized(network.body, quantization.plans.Kernels(quantization.Quantizer(4)))
 
     Reference:
         Jacob, Kligys, Chen, Zhu, Tang, Howard, Adam, Kalenichenko, "Quantization and Training of
@@ -48,7 +52,7 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
-        jax.eval_shape(lambda layer: quantized(layer, plan), layer)  # refuses what it cannot do
+        jax.eval_shape(lambda layer: quantize(layer, plan), layer)  # refuses what it cannot do
         self.layer, self.plan, self.name = layer, plan, "quantized"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -57,7 +61,7 @@ class Quantized(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the layer with its weights on their grids."""
-        rounded = quantized(self.layer, self.plan)
+        rounded = quantize(self.layer, self.plan)
         return rounded(inputs, state, call)
 
     def with_memory(self, request: MemoryRequest) -> Placed:

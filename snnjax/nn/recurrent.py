@@ -10,8 +10,8 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
-from snnjax.ops.rounding import at_least, narrow, product
-from snnjax.typing import Array, Scan, bind
+from snnjax.ops.rounding import at_least, narrow, product, promote
+from snnjax.typing import Array, Scan, bind, Key, Step
 
 __all__ = ["Recurrent", "refuse_reversal"]
 
@@ -92,7 +92,7 @@ class Recurrent(nnx.Module):
 
 def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:
     """`outputs @ weights` with operands of dtype `compute` and a float32 result."""
-    return product(narrow(outputs, compute), at_least(weights, compute))
+    return product(narrow(outputs, compute), promote(weights, compute))
 
 
 def refuse_reversal(scan: Scan | None) -> None:

@@ -111,7 +111,7 @@ class Reversible(nnx.Module):
             states.append(branch.initial_state(half))
             if output_shape(branch, states[-1], half) != half:
                 raise ValueError("the branches of a reversible block keep the shape of their input")
-        bound = jnp.inf if self.bits is None else memory.grid_bound(bits=self.bits)
+        bound = jnp.inf if self.bits is None else memory.grid.grid_bound(bits=self.bits)
         peak = StreamPeak(jnp.zeros(()), jnp.asarray(bound, jnp.float32))
         neurons, statistics = (
             Repeated(tuple(parts), self.depth) for parts in zip(*states, strict=True)
@@ -130,7 +130,9 @@ class Reversible(nnx.Module):
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         statistics, (_, bound) = state.statistics
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
-        entered, peak = memory.watched(couple.enter(*jnp.split(widen(inputs), 2, axis=-1)))
+        entered, peak = memory.grid.with_stream_peak(
+            couple.enter(*jnp.split(widen(inputs), 2, axis=-1))
+        )
         blocks = ((self.f, self.g), neurons, statistics, call.children(self.depth))
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
         seen = {

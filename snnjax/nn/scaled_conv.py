@@ -25,7 +25,7 @@ from snnjax.nn.initialization import he_normal
 from snnjax.nn.synapses import Fold
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
-from snnjax.ops.rounding import add_bias, at_least, widen
+from snnjax.ops.rounding import add_bias, promote, widen
 from snnjax.typing import Array
 
 __all__ = ["ScaledStdConv", "standardized"]
@@ -47,7 +47,7 @@ class ScaledKernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = at_least(self.standardized(), inputs.dtype)
+        kernel = promote(self.standardized(), inputs.dtype)
         outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
         return add_bias(outputs, self.bias[...], inputs.dtype)
 

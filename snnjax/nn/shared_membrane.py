@@ -36,25 +36,15 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.memory.trees import pulled_back
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    mean_over_steps,
-    output_shape,
-    place,
-    replace,
-    taken_by,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, mean_over_steps, output_shape, place, replace, taken_by
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, PyTree, Scan
+from snnjax.typing import Array, PyTree, Scan, Key
+from snnjax.ops.trees import value_and_pullback
 
 __all__ = [
     "SharedStep",
@@ -119,7 +109,7 @@ class SharedStep:
             entered.append(checkpoint_name(spikes, "spikes"))
             if kinds := self._tapped(parts, x, spikes, potentials):
                 seen[f"{parts.cell.name}{number}"] = kinds
-        bits = tuple(memory.pack(s) for s in entered[2:]) if self.packs_spikes else ()
+        bits = tuple(memory.packing.pack(s) for s in entered[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         inner, moved, looked = zip(*pairs, strict=True)
         seen |= _named(looked, len(parts.synapses))
@@ -193,7 +183,7 @@ class SharedInverse:
         """The state before a timestep, and the cotangents of parts, state and frame."""
         before, known = self._back(parts, after, frame, outputs)
         run = lambda parts, state, frame: self.baton.run(parts, state, frame, known)  # noqa: E731
-        return before, pulled_back(run, parts, before, frame, cotangents=cotangents)[1]
+        return before, value_and_pullback(run, parts, before, frame, cotangents=cotangents)[1]
 
     def _back(self, parts, after, frame, outputs):
         carried, inner = after
@@ -201,7 +191,7 @@ class SharedInverse:
         potentials = membranes(carried)
         *front, channels = potentials.shape
         shape = (*front, channels * self.baton.groups)
-        entered += [memory.unpack(bits, shape, potentials.dtype) for bits in outputs[3]]
+        entered += [memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[3]]
         for number in reversed(range(len(parts.synapses))):
             x, _ = self.baton.currents(parts, inner, number, *entered[number : number + 2])
             carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])

@@ -23,17 +23,9 @@ from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.quantization import (
-    IntegerParams,
-    Packed,
-    QFormat,
-    SharedScaleParams,
-    SharedScaleState,
-    integer_form,
-    shared_codes,
-    shared_scale_lif,
-)
+from snnjax.quantization import IntegerParams, Packed, QFormat, SharedScaleParams, SharedScaleState, integer_form, shared_codes, shared_scale_lif, shared_scale_lif as rule
 from snnjax.quantization.shared_scale_lif import initial_beta
+from snnjax.quantization.words import Packed
 from snnjax.surrogate import Surrogate, triangle
 from snnjax.typing import Array, Scan, bind
 
@@ -133,10 +125,10 @@ class SharedScale(nnx.Module):
 
     def packed_codes(self) -> Packed:
         """The codes of the weights at `bits` bits each."""
-        return Packed.of(self.codes(), QFormat(self.bits - 1, 0, signed=True))
+        return Packed.from_values(self.codes(), QFormat(self.bits - 1, 0, signed=True))
 
-    def integer_params(self) -> IntegerParams:
-        """Thresholds of the integer form of the neurons, for `quantization.integer_lif`.
+    def integer_params(self) -> rule.IntegerParams:
+        """Integer form of the neurons, for `quantization.shared_scale_lif.integer_lif`.
 
         Raises:
             ValueError: the decay is no power of two.

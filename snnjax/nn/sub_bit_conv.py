@@ -31,10 +31,10 @@ from snnjax.ops.convolution import convolution
 from snnjax.quantization.sub_bit import (
     FULL_BITS,
     Codebook,
-    columns,
-    kernel_of,
+    join_kernels,
     output_scale,
     random_codebook,
+    split_kernels,
     straight_through_kernels,
     used_patterns,
 )
@@ -72,13 +72,13 @@ class SubBitKernel(Kernel):
         """What it convolves with, -1 or 1, `[3, 3, C, D]`."""
         codebook = self.codebook()
         chosen = straight_through_kernels(
-            columns(self.kernel[...]), used_patterns(codebook), codebook.latent
+            split_kernels(self.kernel[...]), used_patterns(codebook), codebook.latent
         )
-        return kernel_of(chosen)
+        return join_kernels(chosen)
 
     def __call__(self, inputs: Array) -> Array:
         """`[N, H, W, C]` to `[N, H', W', D]`."""
-        scale = output_scale(columns(self.kernel[...]))
+        scale = output_scale(split_kernels(self.kernel[...]))
         return _scaled_convolution(self, inputs, self.signs(), scale)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
@@ -149,9 +149,9 @@ def SubBitConv(
     timestep, so stream from the stored form.
 
     Which patterns are used is learned by gradient, and refined by a rule that makes sure that all
-    of them differ: give `quantization.with_refinement(...)` as the optimizer, or call
-    `quantization.refresh` between steps. Without, two patterns may become one, which wastes an
-    entry and harms nothing else.
+    of them differ: give `quantization.sub_bit.with_refinement(...)` as the optimizer, or call
+    `quantization.sub_bit.refine_all` between steps. Without, two patterns may become one, which
+    wastes an entry and harms nothing else.
 
     Args:
         inputs: channels in.

@@ -3,7 +3,7 @@
 Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`: one large product instead of T small
 ones. `Fold` does that for any function or Flax module of your own. `pack=True` keeps the input
 spikes for the backward pass at one bit each, `pack="bfloat16"` and `"int8"` narrow real-valued
-inputs (`memory.packed`).
+inputs (`memory.packing.packed`).
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
-from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen
-from snnjax.typing import Array, bind
+from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen, promote
+from snnjax.typing import Array, bind, Key
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 
@@ -41,7 +41,7 @@ class Fold(nnx.Module):
             or one made by `typing.bind`; not a lambda).
         name: what error messages and listings call the layer.
         pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
-            bit each, or a storage of `memory.packed`.
+            bit each, or a storage of `memory.packing.packed`.
         keeps_spikes: True if the function maps spikes to spikes, as a maximum does.
 
     Raises:
@@ -60,7 +60,7 @@ class Fold(nnx.Module):
         self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # the dtype of inputs and outputs; None is that which comes
         if self.pack:
-            memory.packed(_call, storage=self.pack)  # refuses what it does not know
+            memory.packing.packed(_call, storage=self.pack)  # refuses what it does not know
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Keeps spikes at one bit each, and real inputs of weights as narrow as the strategy says.
@@ -91,10 +91,10 @@ class Fold(nnx.Module):
         if not self.pack:
             outputs = _call(self.function, folded)
         elif isinstance(self.function, nnx.Module):
-            outputs = memory.packed(_call, storage=self.pack)(self.function, folded)
+            outputs = memory.packing.packed(_call, storage=self.pack)(self.function, folded)
         else:
             pure = bind(_ignore_params, function=self.function)
-            outputs = memory.packed(pure, storage=self.pack)((), folded)
+            outputs = memory.packing.packed(pure, storage=self.pack)((), folded)
         outputs = checkpoint_name(outputs, "currents")
         seen = operations_of(self.function, inputs, call.taps)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
@@ -126,7 +126,7 @@ def _linear(module: nnx.Linear, inputs: Array) -> Array:
     if not is_narrow(inputs) and inputs.dtype == kernel.dtype:
         return module(inputs)
     bias = None if module.bias is None else module.bias[...]
-    return add_bias(product(inputs, at_least(kernel, inputs.dtype)), bias, inputs.dtype)
+    return add_bias(product(inputs, promote(kernel, inputs.dtype)), bias, inputs.dtype)
 
 
 def _follows(module: Any) -> bool:
@@ -150,7 +150,7 @@ class Kernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = at_least(self.kernel[...], inputs.dtype)
+        kernel = promote(self.kernel[...], inputs.dtype)
         outputs = convolution(
             inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
         )

@@ -34,7 +34,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.ops.convolution import geometry_of
+from snnjax.ops.convolution import convolution_geometry
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, Step
 
@@ -165,7 +165,7 @@ def convolution_operations(
     inputs: Array, kernel: Array, **options: Any
 ) -> metrics.operations.Operations:
     """Those of `nn.convolution` with these options, on `[T, B, *space, C]`."""
-    geometry = geometry_of(inputs[0].astype(kernel.dtype), kernel, **options)
+    geometry = convolution_geometry(inputs[0].astype(kernel.dtype), kernel, **options)
     return metrics.operations.synaptic_operations(
         inputs,
         kernel,

@@ -1,26 +1,13 @@
-"""Kernels in Pallas: loops over time whose state stays on the chip.
+"""Operations on arrays that know no neuron and no Flax; every module is public.
 
-They are written over flat arrays and know nothing of neuron models: the dynamics come in as
-functions. The rooms above choose when to use them. Pallas is imported when a kernel is called.
-None of them has been timed on hardware; see `experiments/benchmarks/lif_kernel.py`.
+    convolution     convolution with gradients that stay fast inside a loop on a CPU
+    max_pool        max pooling with a residual of one byte per patch
+    rounding        rounding to narrow floats that a replay repeats; products in float32
+    isolate         a computation that XLA:CPU runs alone
+    pallas_lif      LIF neurons over a whole sequence as Pallas kernels
+    pallas_devices, pallas_tiles    choice of a kernel by device; tiling of neurons
 
-`isolate` is no kernel but has a computation run as if it were one, on a CPU.
+Import the modules, or names from them: `from snnjax.ops.rounding import narrow`. Pallas is imported
+when a kernel is called. No kernel has been timed on hardware; see
+`experiments/benchmarks/lif_kernel.py`.
 """
-
-from snnjax.ops.isolate import isolate, one_trip
-from snnjax.ops.pallas_devices import by_device, gpu_options
-from snnjax.ops.pallas_lif import Dynamics, Output, backward, forward
-from snnjax.ops.pallas_tiles import LANES, check_block
-
-__all__ = [
-    "LANES",
-    "Dynamics",
-    "Output",
-    "isolate",
-    "backward",
-    "by_device",
-    "check_block",
-    "forward",
-    "gpu_options",
-    "one_trip",
-]

@@ -1,31 +1,4 @@
-"""Convolution whose gradient is as fast inside a loop as outside one.
-
-    output[n, o, d] = sum_{t, c} inputs[n, o s + t - l, c] kernel[t, c, d]
-
-with stride `s` and low padding `l`: `lax.conv_general_dilated`, channels last, and on a CPU shifted
-products where it is depthwise (`depthwise`). The derivative is written by hand. Autodiff's form of
-it, scanned over a stack of blocks or over time on a CPU, is tens of times slower than the same
-layers unrolled; `convolution_gradients` says why and writes it otherwise.
-`experiments/benchmarks/convolution_in_scan.py` measures how much. On other devices the derivative
-is autodiff's own.
-
-What a convolution is beside its numbers, and how its windows lie over the inputs.
-
-With spatial indices `o` of the output and `t` of the kernel, stride `s` and low padding `l`,
-
-    output[n, o, d] = sum_{t, c} inputs[n, o s + t - l, c] kernel[t, c, d]
-
-Shapes are written for two spatial axes; one axis works the same.
-
-Depthwise convolution as shifted products, which a CPU computes many times faster.
-
-    output[n, o, c] = sum_t inputs[n, o s + t - l, c] kernel[t, 0, c]
-
-One product and one sum of whole arrays per tap of the kernel. XLA:CPU's own grouped convolution is
-naive: it takes 35 to 100 times as long forward (3x3, 128 images of 8x8x16 to 2x2x48), 7 to 40 times
-for the gradient of the inputs.
-
-The two gradients of a convolution in forms that stay fast inside a loop on a CPU.
+"""Convolution with gradients that stay fast inside a loop on a CPU.
 
 With spatial indices `o` of the output and `t` of the kernel, stride `s` and low padding `l`,
 
@@ -34,11 +7,19 @@ With spatial indices `o` of the output and `t` of the kernel, stride `s` and low
     input gradient     sum_{o, t : o s + t - l = u, d} cotangent[n, o, d] kernel[t, c, d]    at u
     weight gradient    sum_{n, o} inputs[n, o s + t - l, c] cotangent[n, o, d]               at t
 
-XLA:CPU rewrites convolutions to the one layout that its fast routine reads (batch, space, features;
-the kernel as space, in, out) only outside loops. Autodiff writes both gradients with other layouts,
-so inside `lax.scan` they fall to a naive path, tens of times slower. Here every convolution is
-written in that layout to begin with, and where another form beats any convolution, as that form:
-a matrix product for a 1x1 kernel, shifted products for a depthwise one.
+XLA:CPU rewrites convolutions to the one layout of its fast routine (batch, space, features; the
+kernel as space, in, out) only outside loops. Autodiff writes both gradients in other layouts, so
+inside `lax.scan`, over a stack of blocks or over time, they fall to a naive path, tens of times
+slower (`experiments/benchmarks/convolution_in_scan.py` measures it). Here the gradients are written
+by hand, every convolution in that layout, or in a form faster than any convolution:
+
+    1x1 kernel   a matrix product
+    depthwise    shifted products: output[n, o, c] = sum_t inputs[n, o s + t - l, c] kernel[t, 0, c]
+
+The depthwise form takes one product and one sum of whole arrays per tap. The naive grouped
+convolution of XLA:CPU takes 35 to 100 times as long forward (3x3, 128 images of 8x8x16 to 2x2x48),
+and 7 to 40 times for the input gradient. On other devices forward pass and gradients are those of
+`lax.conv_general_dilated` and autodiff.
 
 Shapes are written for two spatial axes; one axis works the same.
 """
@@ -56,284 +37,72 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.ops import one_trip
-from snnjax.ops.rounding import is_narrow, narrow, vary_alike, wide, widen
+from snnjax.ops.isolate import one_trip
+from snnjax.ops.rounding import accumulation_dtype, is_narrow, match_varying, narrow, widen
 from snnjax.typing import Array
 
-# Up to so many groups a convolution per group beats one grouped convolution (2 to 4 times).
+__all__ = [
+    "Geometry",
+    "convolution",
+    "convolution_geometry",
+    "convolve",
+    "depthwise",
+    "depthwise_input_gradient",
+    "depthwise_weight_gradient",
+    "dilate",
+    "input_gradient",
+    "pad",
+    "tap_inputs",
+    "weight_gradient",
+]
+
+# Up to this number of groups a convolution per group is 2 to 4 times faster than a grouped one.
 _SPLIT_GROUPS = 16
-# Elements of the inputs in one block of images: small copies, and they stay in the cache of a core.
+# Input elements per block of images: the copies are small and stay in the cache of a core.
 _BLOCK = 2**16
-# But so many images at least: in a weight gradient they are what is summed over, as channels are.
-_LEAST = 8
-
-
-def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
-    """Gradient of a convolution with respect to its inputs.
-
-    Rows of the padded input fall into `stride` phases, and the outputs reach each phase through
-    every `stride`-th tap only: each phase is one small stride-1 convolution of the cotangent with
-    the flipped, transposed taps, and no zero is ever multiplied. With stride 1 there is one phase.
-
-    Args:
-      cotangent: `[N, H', W', D]`, gradient with respect to the outputs.
-      kernel: `[h, w, C / groups, D]`.
-      geometry: of the convolution.
-
-    Returns:
-      `[N, H, W, C]`.
-    """
-    features, groups = kernel.shape[-1], geometry.groups
-    if geometry.depthwise(kernel.shape[-2] * groups, features):
-        return depthwise_input_gradient(cotangent, kernel, geometry)
-    if 1 < groups <= _SPLIT_GROUPS:
-        return _by_group(input_gradient, cotangent, kernel, geometry)
-    if geometry.pointwise:
-        matrix = kernel.reshape(kernel.shape[-2:])
-        return spread(jnp.tensordot(cotangent, matrix, (-1, 1)), geometry)
-    return _input_gradient_by_phases(cotangent, kernel, geometry)
-
-
-def weight_gradient(
-    inputs: Array, cotangent: Array, geometry: Geometry, *, dtype: Any = None
-) -> Array:
-    """Gradient of a convolution with respect to its kernel.
-
-    It is itself a convolution, in which channels act as images, images as input features and the
-    cotangent as a kernel as large as the outputs; a stride becomes a dilation of that kernel. It is
-    summed, in at least float32, over blocks of images that fit the cache: up to 3.5 times faster
-    than in one piece, and the transposed copies are as small as a block. Every block takes evenly
-    spaced images, so that images that are sharded over devices can stay where they are.
-
-    Args:
-      inputs: `[N, H, W, C]`.
-      cotangent: `[N, H', W', D]`, gradient with respect to the outputs.
-      geometry: of the convolution.
-      dtype: of the result; None is that of `inputs`.
-
-    Returns:
-      `[h, w, C / groups, D]`.
-    """
-    channels, features, groups = inputs.shape[-1], cotangent.shape[-1], geometry.groups
-    dtype = inputs.dtype if dtype is None else dtype
-    if geometry.depthwise(channels, features):
-        form = depthwise_weight_gradient
-    elif 1 < groups <= _SPLIT_GROUPS:
-        by_one = functools.partial(weight_gradient, dtype=dtype)
-        return _by_group(by_one, inputs, cotangent, geometry)
-    elif geometry.pointwise:
-        form = _pointwise_weight_gradient
-    else:
-        form = _weight_gradient_by_convolution
-    shape = (*geometry.window, channels // groups, features)
-    return _sum_over_images(form, inputs, cotangent, geometry, shape).astype(dtype)
-
-
-def _by_group(gradient: Callable, left: Array, right: Array, geometry: Geometry) -> Array:
-    parts = (jnp.split(a, geometry.groups, -1) for a in (left, right))
-    alone = geometry._replace(groups=1)
-    return jnp.concatenate([gradient(a, b, alone) for a, b in zip(*parts, strict=True)], -1)
-
-
-def _input_gradient_by_phases(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
-    """Row `m s + r` of the padded input takes tap `q s + r` of output `m - q`.
-
-    Only rows `m` that hold inputs are computed, from `firsts` to before `ends`.
-    """
-    size, strides, groups = geometry.size, geometry.strides, geometry.groups
-    inner, features = kernel.shape[-2] * groups, kernel.shape[-1] // groups
-    lows = [low for low, _ in geometry.padding]
-    firsts = [low // s for low, s in zip(lows, strides, strict=True)]
-    ends = [-(-(n + low) // s) for n, low, s in zip(size, lows, strides, strict=True)]
-    rows = [end - first for first, end in zip(firsts, ends, strict=True)]
-    phases = []
-    for phase in itertools.product(*map(range, strides)):
-        taps = kernel[tuple(slice(r, None, s) for r, s in zip(phase, strides, strict=True))]
-        window = taps.shape[:-2]
-        if not taps.size:  # the kernel is smaller than the stride: no window reads this phase
-            phases.append(jnp.zeros((len(cotangent), *rows, inner), cotangent.dtype))
-            continue
-        taps = jnp.flip(taps, range(len(window)))
-        taps = taps.reshape(*window, -1, groups, features)
-        taps = jnp.moveaxis(taps, -3, -1).swapaxes(-3, -2).reshape(*window, features, inner)
-        spatial = zip(window, firsts, ends, geometry.outputs, strict=True)
-        pads = [(q - 1 - first, end - o) for q, first, end, o in spatial]
-        alone = geometry._replace(strides=(1,) * len(pads), padding=pads)
-        phases.append(convolve(cotangent, taps, alone))
-    whole = _weave(phases, strides)
-    begins = (low % s for low, s in zip(lows, strides, strict=True))
-    crop = (slice(begin, begin + n) for begin, n in zip(begins, size, strict=True))
-    return whole[(slice(None), *crop)]
-
-
-def _weave(phases: list[Array], strides: tuple[int, ...]) -> Array:
-    """Rows of one phase lie a stride apart: puts those of all phases back in line."""
-    if len(phases) == 1:
-        return phases[0]
-    images, *rows, channels = phases[0].shape
-    whole = jnp.stack(phases, 1).reshape(images, *strides, *rows, channels)
-    axes = range(1, 1 + len(rows))
-    order = [axis for phase in axes for axis in (phase + len(rows), phase)]
-    whole = whole.transpose(0, *order, whole.ndim - 1)
-    return whole.reshape(images, *(m * s for m, s in zip(rows, strides, strict=True)), channels)
-
-
-def _pointwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
-    """`inputs^T cotangent` over all images and positions."""
-    (read,) = reads(inputs, geometry)
-    rows, columns = (a.reshape(-1, a.shape[-1]) for a in (read, cotangent))
-    product = jnp.tensordot(rows, columns, (0, 0))
-    return product.reshape(*geometry.window, *product.shape)
-
-
-def _weight_gradient_by_convolution(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
-    """Channels of a group act as images; the images of every group as its input features."""
-    pads = geometry.read
-    # XLA swaps the operands of a convolution whose kernel is the larger one, into other labels.
-    if math.prod(geometry.outputs) > math.prod(geometry.size):
-        inputs, pads = pad(inputs, [(*pair, 0) for pair in pads]), [(0, 0)] * len(pads)
-    images, *size, channels = inputs.shape
-    lhs = jnp.moveaxis(inputs.reshape(images, *size, geometry.groups, -1), (-1, 0), (0, -1))
-    lhs = lhs.reshape(channels // geometry.groups, *size, -1)
-    rhs = jnp.moveaxis(cotangent, 0, -2)
-    # A promise that these are not folded into other labels; jax 0.10.2 and 0.12.0.1 do not try.
-    lhs, rhs = lax.optimization_barrier((lhs, rhs))
-    alone = geometry._replace(strides=(1,) * len(size), padding=pads)
-    return jnp.moveaxis(convolve(lhs, rhs, alone, rhs_dilation=geometry.strides), 0, -2)
-
-
-def _sum_over_images(
-    form: Callable[[Array, Array, Geometry], Array],
-    inputs: Array,
-    cotangent: Array,
-    geometry: Geometry,
-    shape: tuple[int, ...],
-) -> Array:
-    """Sums a form of the weight gradient over blocks of images of about `_BLOCK` elements."""
-    dtype, images = wide(inputs.dtype), len(inputs)
-    most = max(_LEAST, _BLOCK // max(1, math.prod(inputs.shape[1:])))
-    # Blocks of one size, or one block: XLA would copy the images for a ragged remainder.
-    fitting = (b for b in range(4, min(most, images) + 1) if images % b == 0)
-    block = max(fitting, default=images)
-    if block == images:
-        return form(inputs.astype(dtype), cotangent.astype(dtype), geometry)
-    pairs = tuple(a.reshape(block, -1, *a.shape[1:]) for a in (inputs, cotangent))
-
-    def add(total: Array, index: Array) -> tuple[Array, None]:
-        x, c = (lax.dynamic_index_in_dim(a, index, 1, keepdims=False) for a in pairs)
-        return total + form(x.astype(dtype), c.astype(dtype), geometry), None
-
-    zero, _ = vary_alike(jnp.zeros(shape, dtype), inputs)
-    return lax.scan(add, zero, jnp.arange(images // block))[0]
-
-
-def depthwise(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    """The convolution itself, taps added in order, in at least float32.
-
-    It stands between two barriers: what is around it cannot be fused into it, so that a block that
-    is run again rounds as it did.
-
-    Args:
-      inputs: `[N, H, W, C]`.
-      kernel: `[h, w, 1, C]`.
-      geometry: of the convolution.
-
-    Returns:
-      `[N, H', W', C]`, in the dtype of `inputs`.
-    """
-    dtype = inputs.dtype
-    inputs, kernel = lax.optimization_barrier((inputs, kernel))
-    weights = kernel.astype(wide(dtype)).reshape(-1, kernel.shape[-1])
-    taps = zip(reads(inputs.astype(wide(dtype)), geometry), weights, strict=True)
-    total = functools.reduce(operator.add, (read * weight for read, weight in taps))
-    return lax.optimization_barrier(narrow(total, dtype))
-
-
-def depthwise_input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
-    """Gradient of the inputs, `[N, H, W, C]`, of a cotangent `[N, H', W', C]`."""
-    dtype = cotangent.dtype
-    spaced, kernel = spread(cotangent.astype(wide(dtype)), geometry), kernel.astype(wide(dtype))
-    total = jnp.zeros((len(cotangent), *geometry.size, cotangent.shape[-1]), wide(dtype))
-    for tap in geometry.taps:
-        first = (k - 1 - t for k, t in zip(geometry.window, tap, strict=True))
-        index = (slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
-        total = total + spaced[(slice(None), *index)] * kernel[tap][0]
-    return narrow(total, dtype)
-
-
-def depthwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
-    """Gradient of the kernel, `[h, w, 1, C]`: one sum of products per tap and channel."""
-    axes = tuple(range(cotangent.ndim - 1))
-    sums = [jnp.sum(read * cotangent, axes) for read in reads(inputs, geometry)]
-    return jnp.stack(sums).reshape(*geometry.window, 1, -1)
+# Images per block at least: a weight gradient sums over them, and short sums are slow.
+_MIN_BLOCK_IMAGES = 8
 
 
 class Geometry(NamedTuple):
-    """What a convolution is beside its numbers; one entry per spatial axis, static and hashable."""
+    """Static convolution geometry: sizes, window, strides, padding, groups; hashable.
 
-    size: tuple[int, ...]  # `(H, W)` of the inputs
-    window: tuple[int, ...]  # `(h, w)` of the kernel
-    outputs: tuple[int, ...]  # `(H', W')`
+    Attributes:
+        size: Spatial size of the inputs, `(H, W)`.
+        window: Spatial size of the kernel, `(h, w)`.
+        outputs: Spatial size of the outputs, `(H', W')`.
+        strides: Step per spatial axis.
+        padding: Zeros `(low, high)` per spatial axis; negative numbers crop.
+        groups: Number of channel groups.
+    """
+
+    size: tuple[int, ...]
+    window: tuple[int, ...]
+    outputs: tuple[int, ...]
     strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]  # `(low, high)` per axis; negative crops
+    padding: tuple[tuple[int, int], ...]
     groups: int
 
     @property
-    def read(self) -> list[tuple[int, int]]:
-        """The padding without what the last window leaves unread, by which `high` is smaller."""
+    def trimmed_padding(self) -> list[tuple[int, int]]:
+        """Padding `(low, high)` up to the end of the last window."""
+        # With strides the last window may end before the padded input does.
         spatial = zip(self.size, self.window, self.outputs, self.strides, self.padding, strict=True)
         return [(low, (o - 1) * s + k - n - low) for n, k, o, s, (low, _) in spatial]
 
     @property
     def taps(self) -> Iterator[tuple[int, ...]]:
-        """The positions in the kernel."""
+        """Positions in the kernel."""
         return itertools.product(*map(range, self.window))
 
     @property
     def pointwise(self) -> bool:
-        """Whether the kernel is 1x1 over ungrouped channels: a matrix product."""
+        """True if the kernel is 1x1 and ungrouped: the convolution is a matrix product."""
         return self.groups == 1 and math.prod(self.window) == 1
 
     def depthwise(self, channels: int, features: int) -> bool:
-        """Whether every channel has a kernel of its own and one output."""
+        """True if every channel has its own kernel and one output."""
         return self.groups > 1 and channels == features == self.groups
-
-
-def convolve(lhs: Array, rhs: Array, geometry: Geometry, **options) -> Array:
-    """`lax.conv_general_dilated` in the canonical layout: NHWC, HWIO or NWC, WIO."""
-    space = "HW"[-len(geometry.strides) :]
-    return lax.conv_general_dilated(
-        lhs,
-        rhs,
-        geometry.strides,
-        geometry.padding,
-        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
-        feature_group_count=geometry.groups,
-        **options,
-    )
-
-
-def pad(values: Array, frame: list[tuple[int, int, int]]) -> Array:
-    """Frames images with zeros: `(low, high, between)` per spatial axis; negative numbers crop."""
-    return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *frame, (0, 0, 0)])
-
-
-def reads(inputs: Array, geometry: Geometry) -> Iterator[Array]:
-    """For every tap of the kernel, what it reads of the inputs: `[N, H', W', C]`."""
-    padded = pad(inputs, [(low, high, 0) for low, high in geometry.read])
-    strides, outputs = geometry.strides, geometry.outputs
-    for tap in geometry.taps:
-        ends = (t + (o - 1) * s + 1 for t, s, o in zip(tap, strides, outputs, strict=True))
-        ends = (len(inputs), *ends, inputs.shape[-1])
-        yield lax.slice(padded, (0, *tap, 0), ends, (1, *strides, 1))
-
-
-def spread(values: Array, geometry: Geometry) -> Array:
-    """Sets outputs `stride` apart and frames them: tap `t` reads the slice from `h - 1 - t`."""
-    frame = []
-    for k, s, (low, high) in zip(geometry.window, geometry.strides, geometry.read, strict=True):
-        frame.append((k - 1 - low, k - 1 - high, s - 1))
-    return pad(values, frame)
 
 
 def convolution(
@@ -346,32 +115,34 @@ def convolution(
 ) -> Array:
     """Convolves images or series with a kernel, channels last.
 
-    For one shape and kind of device the forward pass is one form, so that a block that is run again
-    makes the same spikes. The gradient equals autodiff's but for rounding. Reverse mode only:
+        output[n, o, d] = sum_{t, c} inputs[n, o s + t - l, c] kernel[t, c, d]
+
+    For one shape and kind of device the forward pass has one form, so that a replayed block makes
+    the same spikes. The gradient equals that of autodiff up to rounding. Reverse mode only:
     `jax.jvp` raises a TypeError (use `lax.conv_general_dilated` there).
 
     Args:
-      inputs: `[N, H, W, C]`, or `[N, W, C]` for a series; time is folded into `N`.
-      kernel: `[h, w, C / groups, D]`, or `[w, C / groups, D]`, in the dtype of `inputs`, or in a
-        wider one: then it is rounded to theirs, and its gradient is not.
-      strides: one for all spatial axes, or one per axis.
-      padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, or one `(low, high)` per spatial axis.
-      groups: number of channel groups that do not mix; `C` makes a depthwise convolution.
+        inputs: Images `[N, H, W, C]` or series `[N, W, C]`; time is folded into N.
+        kernel: Kernel `[h, w, C / groups, D]` or `[w, C / groups, D]`, in the dtype of `inputs` or
+            a wider one, which is rounded to it and whose gradient is not rounded.
+        strides: Step, one for all spatial axes or one per axis.
+        padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, or `(low, high)` per spatial axis.
+        groups: Number of channel groups that do not mix; C makes a depthwise convolution.
 
     Returns:
-      `[N, H', W', D]`, or `[N, W', D]`, in the dtype of `inputs`. Of bfloat16 and float16, sums are
-      float32.
+        Outputs `[N, H', W', D]` or `[N, W', D]`, in the dtype of `inputs`; bfloat16 and float16 are
+        summed in float32.
 
     Raises:
-      ValueError: If ranks, dtypes, channels, strides or padding do not fit together, or the kernel
-        is larger than the padded input.
+        ValueError: Ranks, dtypes, channels, strides or padding do not fit together, or the kernel
+            is larger than the padded input.
     """
-    geometry = geometry_of(inputs, kernel, strides=strides, padding=padding, groups=groups)
-    inputs, kernel = vary_alike(inputs, kernel)
+    geometry = convolution_geometry(inputs, kernel, strides=strides, padding=padding, groups=groups)
+    inputs, kernel = match_varying(inputs, kernel)
     return _convolution(inputs, kernel, geometry)
 
 
-def geometry_of(
+def convolution_geometry(
     inputs: Array,
     kernel: Array,
     *,
@@ -379,7 +150,7 @@ def geometry_of(
     padding: str | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
 ) -> Geometry:
-    """What `convolution` of these is beside its numbers; the same arguments and errors."""
+    """Static geometry of a convolution, with the arguments and errors of `convolution`."""
     _check_operands(inputs, kernel, groups)
     size, window = inputs.shape[1:-1], kernel.shape[:-2]
     steps = _strides(strides, len(size))
@@ -394,21 +165,261 @@ def geometry_of(
     return Geometry(size, window, outputs, steps, pads, groups)
 
 
+def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Gradient of a convolution with respect to its inputs.
+
+    The rows of the padded input fall into `stride` phases, and outputs reach each phase through
+    every `stride`-th tap only. Each phase is one small stride-1 convolution of the cotangent with
+    the flipped, transposed taps, and no zero is multiplied. With stride 1 there is one phase.
+
+    Args:
+        cotangent: Gradient with respect to the outputs, `[N, H', W', D]`.
+        kernel: Kernel, `[h, w, C / groups, D]`.
+        geometry: Geometry of the convolution.
+
+    Returns:
+        Gradient with respect to the inputs, `[N, H, W, C]`.
+    """
+    features, groups = kernel.shape[-1], geometry.groups
+    if geometry.depthwise(kernel.shape[-2] * groups, features):
+        return depthwise_input_gradient(cotangent, kernel, geometry)
+    if 1 < groups <= _SPLIT_GROUPS:
+        return _by_group(input_gradient, cotangent, kernel, geometry)
+    if geometry.pointwise:
+        matrix = kernel.reshape(kernel.shape[-2:])
+        return dilate(jnp.tensordot(cotangent, matrix, (-1, 1)), geometry)
+    return _input_gradient_by_phases(cotangent, kernel, geometry)
+
+
+def weight_gradient(
+    inputs: Array, cotangent: Array, geometry: Geometry, *, dtype: Any = None
+) -> Array:
+    """Gradient of a convolution with respect to its kernel.
+
+    The gradient is itself a convolution, in which channels act as images, images as input features
+    and the cotangent as a kernel of the size of the outputs; a stride becomes a dilation of that
+    kernel. It is summed, in at least float32, over blocks of images that fit the cache: up to 3.5
+    times faster than in one piece, with transposed copies of the size of a block.
+
+    Args:
+        inputs: Inputs, `[N, H, W, C]`.
+        cotangent: Gradient with respect to the outputs, `[N, H', W', D]`.
+        geometry: Geometry of the convolution.
+        dtype: Dtype of the result; None is that of `inputs`.
+
+    Returns:
+        Gradient with respect to the kernel, `[h, w, C / groups, D]`.
+    """
+    channels, features, groups = inputs.shape[-1], cotangent.shape[-1], geometry.groups
+    dtype = inputs.dtype if dtype is None else dtype
+    if geometry.depthwise(channels, features):
+        form = depthwise_weight_gradient
+    elif 1 < groups <= _SPLIT_GROUPS:
+        single = functools.partial(weight_gradient, dtype=dtype)
+        return _by_group(single, inputs, cotangent, geometry)
+    elif geometry.pointwise:
+        form = _pointwise_weight_gradient
+    else:
+        form = _weight_gradient_by_convolution
+    shape = (*geometry.window, channels // groups, features)
+    return _sum_over_images(form, inputs, cotangent, geometry, shape).astype(dtype)
+
+
+def depthwise(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Depthwise convolution as a sum of shifted products, in at least float32.
+
+        output[n, o, c] = sum_t inputs[n, o s + t - l, c] kernel[t, 0, c],    taps added in order
+
+    Args:
+        inputs: Inputs, `[N, H, W, C]`.
+        kernel: Kernel, `[h, w, 1, C]`.
+        geometry: Geometry of the convolution.
+
+    Returns:
+        Outputs `[N, H', W', C]`, in the dtype of `inputs`.
+    """
+    dtype, wide = inputs.dtype, accumulation_dtype(inputs.dtype)
+    # Two barriers: code around the products cannot be fused into them, so that a replay of a block
+    # rounds as the first pass did.
+    inputs, kernel = lax.optimization_barrier((inputs, kernel))
+    weights = kernel.astype(wide).reshape(-1, kernel.shape[-1])
+    taps = zip(tap_inputs(inputs.astype(wide), geometry), weights, strict=True)
+    total = functools.reduce(operator.add, (read * weight for read, weight in taps))
+    return lax.optimization_barrier(narrow(total, dtype))
+
+
+def depthwise_input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Input gradient `[N, H, W, C]` of a depthwise convolution for cotangents `[N, H', W', C]`."""
+    dtype, wide = cotangent.dtype, accumulation_dtype(cotangent.dtype)
+    dilated, kernel = dilate(cotangent.astype(wide), geometry), kernel.astype(wide)
+    total = jnp.zeros((len(cotangent), *geometry.size, cotangent.shape[-1]), wide)
+    for tap in geometry.taps:
+        first = (k - 1 - t for k, t in zip(geometry.window, tap, strict=True))
+        index = (slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
+        total = total + dilated[(slice(None), *index)] * kernel[tap][0]
+    return narrow(total, dtype)
+
+
+def depthwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
+    """Kernel gradient `[h, w, 1, C]` of a depthwise convolution: a sum of products per tap."""
+    axes = tuple(range(cotangent.ndim - 1))
+    sums = [jnp.sum(read * cotangent, axes) for read in tap_inputs(inputs, geometry)]
+    return jnp.stack(sums).reshape(*geometry.window, 1, -1)
+
+
+def convolve(lhs: Array, rhs: Array, geometry: Geometry, **options) -> Array:
+    """Calls `lax.conv_general_dilated` in the canonical layout: NHWC, HWIO or NWC, WIO."""
+    space = "HW"[-len(geometry.strides) :]
+    return lax.conv_general_dilated(
+        lhs,
+        rhs,
+        geometry.strides,
+        geometry.padding,
+        dimension_numbers=(f"N{space}C", f"{space}IO", f"N{space}C"),
+        feature_group_count=geometry.groups,
+        **options,
+    )
+
+
+def tap_inputs(inputs: Array, geometry: Geometry) -> Iterator[Array]:
+    """Inputs that each tap of the kernel multiplies, `[N, H', W', C]` per tap, in order."""
+    padded = pad(inputs, [(low, high, 0) for low, high in geometry.trimmed_padding])
+    strides, outputs = geometry.strides, geometry.outputs
+    for tap in geometry.taps:
+        ends = (t + (o - 1) * s + 1 for t, s, o in zip(tap, strides, outputs, strict=True))
+        ends = (len(inputs), *ends, inputs.shape[-1])
+        yield lax.slice(padded, (0, *tap, 0), ends, (1, *strides, 1))
+
+
+def dilate(values: Array, geometry: Geometry) -> Array:
+    """Dilates outputs by the stride and pads them: tap `t` reads the slice from `h - 1 - t`."""
+    axes = zip(geometry.window, geometry.strides, geometry.trimmed_padding, strict=True)
+    return pad(values, [(k - 1 - low, k - 1 - high, s - 1) for k, s, (low, high) in axes])
+
+
+def pad(values: Array, padding: list[tuple[int, int, int]]) -> Array:
+    """Pads images with zeros, `(low, high, interior)` per spatial axis; negative numbers crop."""
+    return lax.pad(values, jnp.zeros((), values.dtype), [(0, 0, 0), *padding, (0, 0, 0)])
+
+
+def _by_group(gradient: Callable, left: Array, right: Array, geometry: Geometry) -> Array:
+    """Concatenates the gradients of the groups, each as an ungrouped convolution."""
+    parts = (jnp.split(a, geometry.groups, -1) for a in (left, right))
+    ungrouped = geometry._replace(groups=1)
+    return jnp.concatenate([gradient(a, b, ungrouped) for a, b in zip(*parts, strict=True)], -1)
+
+
+def _input_gradient_by_phases(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Input gradient: row `m s + r` of the padded input takes tap `q s + r` of output `m - q`."""
+    # Only rows `m` that hold inputs are computed, from `firsts` to before `ends`.
+    size, strides, groups = geometry.size, geometry.strides, geometry.groups
+    inner, features = kernel.shape[-2] * groups, kernel.shape[-1] // groups
+    lows = [low for low, _ in geometry.padding]
+    firsts = [low // s for low, s in zip(lows, strides, strict=True)]
+    ends = [-(-(n + low) // s) for n, low, s in zip(size, lows, strides, strict=True)]
+    rows = [end - first for first, end in zip(firsts, ends, strict=True)]
+    phases = []
+    for phase in itertools.product(*map(range, strides)):
+        taps = kernel[tuple(slice(r, None, s) for r, s in zip(phase, strides, strict=True))]
+        window = taps.shape[:-2]
+        if not taps.size:  # a kernel smaller than the stride: no window reads this phase
+            phases.append(jnp.zeros((len(cotangent), *rows, inner), cotangent.dtype))
+            continue
+        taps = jnp.flip(taps, range(len(window)))
+        taps = taps.reshape(*window, -1, groups, features)
+        taps = jnp.moveaxis(taps, -3, -1).swapaxes(-3, -2).reshape(*window, features, inner)
+        spatial = zip(window, firsts, ends, geometry.outputs, strict=True)
+        pads = [(q - 1 - first, end - o) for q, first, end, o in spatial]
+        unstrided = geometry._replace(strides=(1,) * len(pads), padding=pads)
+        phases.append(convolve(cotangent, taps, unstrided))
+    padded = _interleave(phases, strides)
+    begins = (low % s for low, s in zip(lows, strides, strict=True))
+    crop = (slice(begin, begin + n) for begin, n in zip(begins, size, strict=True))
+    return padded[(slice(None), *crop)]
+
+
+def _interleave(phases: list[Array], strides: tuple[int, ...]) -> Array:
+    """Interleaves the rows of all phases; the rows of one phase are a stride apart."""
+    if len(phases) == 1:
+        return phases[0]
+    images, *rows, channels = phases[0].shape
+    # A transpose interleaves them without a scatter.
+    stacked = jnp.stack(phases, 1).reshape(images, *strides, *rows, channels)
+    axes = range(1, 1 + len(rows))
+    order = [axis for phase in axes for axis in (phase + len(rows), phase)]
+    stacked = stacked.transpose(0, *order, stacked.ndim - 1)
+    return stacked.reshape(images, *(m * s for m, s in zip(rows, strides, strict=True)), channels)
+
+
+def _pointwise_weight_gradient(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
+    """`inputs^T cotangent` over all images and positions."""
+    (read,) = tap_inputs(inputs, geometry)
+    rows, columns = (a.reshape(-1, a.shape[-1]) for a in (read, cotangent))
+    product = jnp.tensordot(rows, columns, (0, 0))
+    return product.reshape(*geometry.window, *product.shape)
+
+
+def _weight_gradient_by_convolution(inputs: Array, cotangent: Array, geometry: Geometry) -> Array:
+    """Convolution in which channels of a group are images, and images are input features."""
+    pads = geometry.trimmed_padding
+    # XLA swaps the operands of a convolution if the kernel is the larger one, and so leaves the
+    # fast layout: padding the inputs first makes them the larger operand.
+    if math.prod(geometry.outputs) > math.prod(geometry.size):
+        inputs, pads = pad(inputs, [(*pair, 0) for pair in pads]), [(0, 0)] * len(pads)
+    images, *size, channels = inputs.shape
+    lhs = jnp.moveaxis(inputs.reshape(images, *size, geometry.groups, -1), (-1, 0), (0, -1))
+    lhs = lhs.reshape(channels // geometry.groups, *size, -1)
+    rhs = jnp.moveaxis(cotangent, 0, -2)
+    # Keeps XLA from folding the transposes into another layout of the convolution; jax 0.10.2 and
+    # 0.12.0.1 do not try.
+    lhs, rhs = lax.optimization_barrier((lhs, rhs))
+    unstrided = geometry._replace(strides=(1,) * len(size), padding=pads)
+    return jnp.moveaxis(convolve(lhs, rhs, unstrided, rhs_dilation=geometry.strides), 0, -2)
+
+
+def _sum_over_images(
+    form: Callable[[Array, Array, Geometry], Array],
+    inputs: Array,
+    cotangent: Array,
+    geometry: Geometry,
+    shape: tuple[int, ...],
+) -> Array:
+    """Sums a form of the weight gradient over blocks of images of about `_BLOCK` elements."""
+    dtype, images = accumulation_dtype(inputs.dtype), len(inputs)
+    limit = max(_MIN_BLOCK_IMAGES, _BLOCK // max(1, math.prod(inputs.shape[1:])))
+    # Blocks of one size, or one block: XLA would copy the images for a ragged remainder.
+    divisors = (b for b in range(4, min(limit, images) + 1) if images % b == 0)
+    block = max(divisors, default=images)
+    if block == images:
+        return form(inputs.astype(dtype), cotangent.astype(dtype), geometry)
+    # A block takes evenly spaced images, so that images sharded over devices stay on their device.
+    pairs = tuple(a.reshape(block, -1, *a.shape[1:]) for a in (inputs, cotangent))
+
+    def add_block(total: Array, index: Array) -> tuple[Array, None]:
+        x, c = (lax.dynamic_index_in_dim(a, index, 1, keepdims=False) for a in pairs)
+        return total + form(x.astype(dtype), c.astype(dtype), geometry), None
+
+    zero, _ = match_varying(jnp.zeros(shape, dtype), inputs)
+    return lax.scan(add_block, zero, jnp.arange(images // block))[0]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    kernel, by_hand = narrow(kernel, inputs.dtype), convolve
+    kernel, cpu_form = narrow(kernel, inputs.dtype), convolve
     if geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
-        by_hand = depthwise
+        cpu_form = depthwise
     elif is_narrow(inputs):
-        by_hand = _widened
-    if by_hand is convolve:
+        cpu_form = _convolve_in_float32
+    if cpu_form is convolve:
         return convolve(inputs, kernel, geometry)
-    by_hand, by_library = (functools.partial(f, geometry=geometry) for f in (by_hand, convolve))
-    return lax.platform_dependent(inputs, kernel, cpu=by_hand, default=by_library)
+    cpu_form, library = (functools.partial(f, geometry=geometry) for f in (cpu_form, convolve))
+    return lax.platform_dependent(inputs, kernel, cpu=cpu_form, default=library)
 
 
-def _widened(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
-    """In float32, as a CPU does it anyway, and rounded where a replay rounds too."""
+def _convolve_in_float32(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    """Convolution of narrow floats in float32, rounded once."""
+    # A CPU computes in float32 anyway but rounds where its fusions end; this way a replay rounds
+    # alike.
     return narrow(convolve(widen(inputs), widen(kernel), geometry), inputs.dtype)
 
 
@@ -422,7 +433,8 @@ def _backward(
     geometry: Geometry, residuals: tuple[Array, Array], cotangent: Array
 ) -> tuple[Array, Array]:
     def by_hand(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        # First one, then the other: the copies that the first needs are gone by then.
+        # The weight gradient alone and first: its copies are freed before the input gradient
+        # starts. XLA:CPU would run both at once and hold the copies of both.
         weights_first = functools.partial(_weights_first, geometry)
         cotangent, weights = one_trip(weights_first, (cotangent, kernel), inputs)
         rounded = widen(narrow(kernel, inputs.dtype))
@@ -430,7 +442,7 @@ def _backward(
         return narrow(gradient, inputs.dtype), weights
 
     def by_autodiff(inputs: Array, kernel: Array, cotangent: Array) -> tuple[Array, Array]:
-        # The libraries of other devices have routines of their own for this form.
+        # The libraries of other devices have fast routines for these layouts.
         rounded = narrow(kernel, inputs.dtype)
         _, pull = jax.vjp(lambda x, k: convolve(x, k, geometry), inputs, rounded)
         gradient, weights = pull(cotangent)
@@ -439,14 +451,16 @@ def _backward(
     inputs, kernel = residuals
     mesh = jax.sharding.get_abstract_mesh()
     form: Callable = by_hand
-    if mesh.explicit_axes:  # the shardings within the form by hand are left to the compiler
+    if mesh.explicit_axes:
+        # The reshapes of the form by hand have no explicit sharding rule: inside it the compiler
+        # decides.
         shardings = (jax.typeof(inputs).sharding, jax.typeof(kernel).sharding)
         form = jax.sharding.auto_axes(by_hand, axes=mesh.explicit_axes, out_sharding=shardings)
     return lax.platform_dependent(inputs, kernel, cotangent, cpu=form, default=by_autodiff)
 
 
 def _weights_first(geometry: Geometry, carry: tuple[Array, Array], inputs: Array):
-    """`(cotangent, kernel) -> (cotangent, gradient of the kernel)`, for `one_trip`."""
+    """Maps `(cotangent, kernel)` to `(cotangent, weight gradient)`, the carry of `one_trip`."""
     cotangent, kernel = carry
     return cotangent, weight_gradient(inputs, cotangent, geometry, dtype=kernel.dtype)
 
@@ -463,9 +477,9 @@ def _check_operands(inputs: Array, kernel: Array, groups: int) -> None:
     if kernel.ndim != inputs.ndim:
         raise ValueError(
             f"inputs {inputs.shape} need a kernel of {inputs.ndim} axes, its window and "
-            f"[C / groups, D], not {kernel.shape}."
+            f"[C / groups, D], not {kernel.shape}: add or drop a window axis."
         )
-    if not _go_together(inputs.dtype, kernel.dtype):
+    if not _are_compatible(inputs.dtype, kernel.dtype):
         raise ValueError(
             f"inputs are {inputs.dtype} and the kernel is {kernel.dtype}: cast both to one "
             "floating dtype, `inputs.astype(kernel.dtype)`."
@@ -487,8 +501,8 @@ def _check_operands(inputs: Array, kernel: Array, groups: int) -> None:
         )
 
 
-def _go_together(inputs: Any, kernel: Any) -> bool:
-    """Both floating, and the kernel the same or wider."""
+def _are_compatible(inputs: Any, kernel: Any) -> bool:
+    """True if both dtypes are floating and the kernel has the same dtype or a wider one."""
     if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in (inputs, kernel)):
         return False
     return inputs == kernel or jnp.finfo(kernel).bits > jnp.finfo(inputs).bits

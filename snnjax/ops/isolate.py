@@ -1,15 +1,15 @@
-"""A computation that XLA:CPU runs by itself, so that its working set is its own.
+"""Isolation: a computation that XLA:CPU runs alone, so that only its working set is in memory.
 
     isolate(function, carry, *rest) == function(carry, *rest)
 
-XLA:CPU orders a program for concurrency: what does not wait for data starts at once. Two pullbacks
-in a row then hold both working sets, and an optimization barrier between them does not help, since
-it is gone before the order is made. A loop is one instruction, with an order of its own inside. So
-`function` becomes the body of a loop of one trip; the compiler would write it out if it could see
-that it is one.
+XLA:CPU schedules a program for concurrency: everything whose inputs are ready starts at once. Two
+pullbacks in a row then hold both working sets, and an optimization barrier between them does not
+help, because XLA removes it before it schedules. A loop is one instruction with its own schedule
+inside, so `function` becomes the body of a loop of one trip, whose length is hidden from the
+compiler, which would otherwise inline it.
 
-As in every loop of XLA the carry is updated in place, so what replaces an array there costs
-nothing: give the streams and get the streams, give parameters and get their gradients.
+The carry of a loop is updated in place, so a result that replaces an argument costs no memory:
+streams in place of streams, gradients in place of parameters.
 """
 
 from __future__ import annotations
@@ -27,38 +27,39 @@ __all__ = ["isolate", "one_trip"]
 
 
 def isolate(function: Callable[..., PyTree], carry: PyTree, *rest: PyTree) -> PyTree:
-    """Calls a function; on a CPU such that nothing else is computed meanwhile.
-
-    Other devices get the call itself: their compilers order for memory, and would wait for the host
-    to learn whether the loop goes on.
+    """Calls a function, on a CPU with nothing else computed meanwhile.
 
     Args:
-        function: `(carry, *rest) -> carry`, of the same tree, shapes and dtypes; what is
-            differentiated must be among its arguments, not in its closure.
-        carry: updated in place.
-        rest: what is only read.
+        function: Function `(carry, *rest) -> carry` that keeps tree, shapes and dtypes. Everything
+            to differentiate must be among its arguments, not in its closure.
+        carry: Arguments that the result replaces in place.
+        *rest: Arguments that are only read.
 
     Returns:
-        `function(carry, *rest)`. The derivative is that of the call, in any mode and order, and is
-        not computed apart.
+        `function(carry, *rest)`. The derivative is that of the plain call, in any mode and order,
+        and is not isolated.
     """
+    # Other devices get the plain call: their compilers schedule for memory, and a loop there would
+    # wait for the host at each trip.
     loop = functools.partial(one_trip, function)
     return lax.platform_dependent(carry, *rest, cpu=loop, default=function)
 
 
-# A loop of a length that is not known cannot be differentiated backwards, the call can.
+# Reverse mode cannot differentiate a loop of unknown length; it can the plain call.
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _one_trip(function, carry, rest):
+    # Behind the barrier the number of trips is no constant, so XLA cannot inline the loop.
     trips = lax.optimization_barrier(jnp.int32(1))
 
     def body(state):
         trip, carry = state
 
-        # What does not depend on the trip would be computed in front of the loop.
-        def bound(leaf):
+        # XLA hoists expressions independent of the trip out of the loop: the barrier ties them to
+        # it.
+        def tie(leaf):
             return lax.optimization_barrier((trip, leaf))[1]
 
-        carry, args = jax.tree.map(bound, (carry, rest))
+        carry, args = jax.tree.map(tie, (carry, rest))
         return trip + 1, function(carry, *args)
 
     return lax.while_loop(lambda state: state[0] < trips, body, (jnp.int32(0), carry))[1]
@@ -70,5 +71,5 @@ def _one_trip_jvp(function, primals, tangents):
 
 
 def one_trip(function: Callable[..., PyTree], carry: PyTree, *rest: PyTree) -> PyTree:
-    """`isolate` for code that is for a CPU anyway: the loop, whatever the device."""
+    """Calls a function in a loop of one trip on every device: `isolate` for CPU-only code."""
     return _one_trip(function, carry, rest)

@@ -1,8 +1,8 @@
-"""Which device gets a kernel: GPUs and TPUs do, for the others the plain function is compiled.
+"""Choice of a Pallas kernel by device: GPUs and TPUs run the kernel, others the plain function.
 
-The choice is made for the device that a program is compiled for, by `lax.platform_dependent`. Of a
-program that `jax.export` writes for several devices at once JAX compiles every branch for every
-device, which Pallas refuses: export it once per device.
+`lax.platform_dependent` chooses for the device that a program is compiled for. For a program that
+`jax.export` writes for several devices at once, JAX compiles every branch for every device, which
+Pallas refuses: export once per device.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def by_device(
     block: int,
     interpret: bool,
 ) -> Any:
-    """Calls the kernel where there is one, else the plain function.
+    """Calls a kernel on devices that have one, and the plain function on others.
 
     Args:
-        kernel: `(*operands, block=, interpret=, options=)`; on a TPU `options` is None.
-        plain: `(*operands)`, with results of the same tree, shapes and dtypes.
-        operands: arrays, or trees of them.
-        block: elements per program of the kernel.
-        interpret: call the kernel on any device, as ordinary JAX operations.
+        kernel: Kernel `(*operands, block=, interpret=, options=)`; on a TPU `options` is None.
+        plain: Plain function `(*operands)`, with results of the same tree, shapes and dtypes.
+        *operands: Arrays or pytrees of arrays.
+        block: Elements per program of the kernel.
+        interpret: Runs the kernel on every device, as ordinary JAX operations.
     """
     kernel = functools.partial(kernel, block=block, interpret=interpret)
     gpu = gpu_options()
@@ -43,11 +43,9 @@ def by_device(
 
 
 def gpu_options(*, warps: int = 4) -> Any:
-    """What a kernel is compiled with on a GPU, or None where this JAX has no Triton.
-
-    JAX 0.11 announced that it will drop Triton from Pallas. Its other compiler for GPUs wants
-    kernels of another form, so that without Triton there is no kernel for GPUs here.
-    """
+    """Compiler parameters of a kernel on a GPU; None if this JAX has no Triton."""
+    # JAX 0.11 announced that it will drop Triton from Pallas. Its other compiler for GPUs needs
+    # kernels of another form, so without Triton GPUs run the plain function.
     try:
         from jax.experimental.pallas import triton
     except ImportError:

@@ -1,13 +1,13 @@
-"""How a flat axis of neurons is cut for a kernel.
+"""Tiling of a flat axis of neurons for Pallas kernels.
 
-    [N]     ->  [R, 128]      and of a sequence   [T, N] -> [T, R, 128]
+    [N]     ->  [R, 128]      and for a sequence   [T, N] -> [T, R, 128]
     one program: `block` neurons, [block / 128, 128], over all T
 
-A timestep is then picked by the leading axis, which costs nothing on either device: a TPU's
-registers are tiles of the last two axes, 8 x 128 numbers, and a GPU reads rows of 128 side by side.
-Neurons that fill up the last block are zeros, and are cut off again.
+A timestep is selected on the leading axis, which is free on both devices: registers of a TPU are
+tiles of the last two axes, 8 x 128 numbers, and a GPU reads rows of 128 contiguous numbers. The
+last block is padded with zeros, which are cut off again.
 
-Triton (GPUs) wants arrays of a power of two in size, Mosaic (TPUs) blocks of 8 rows.
+Triton (GPUs) needs arrays whose size is a power of two, Mosaic (TPUs) blocks of 8 rows.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ import jax.numpy as jnp
 
 from snnjax.typing import Array
 
-__all__ = ["LANES", "block_spec", "check_block", "flat", "like", "tiled"]
+__all__ = ["LANES", "block_spec", "check_block", "tile", "tiled_shape", "untile"]
 
 LANES = 128
-"""Neurons side by side in a row of a block."""
+"""Neurons in one row of a block."""
 
 
 def check_block(block: int) -> None:
-    """Whether so many neurons can be a block.
+    """Checks a number of neurons per block.
 
     Raises:
-        ValueError: they are no power of two, or fewer than a row.
+        ValueError: `block` is not a power of two, or below 128.
     """
     if block < LANES or block & (block - 1):
         raise ValueError(
@@ -38,23 +38,23 @@ def check_block(block: int) -> None:
         )
 
 
-def tiled(array: Array, block: int) -> Array:
-    """`[..., N]` as `[..., R, 128]`, filled up to whole blocks; one number as `[1, 1]`."""
+def tile(array: Array, block: int) -> Array:
+    """Tiles `[..., N]` to `[..., R, 128]`, zero-padded to whole blocks; a scalar to `[1, 1]`."""
     if not array.ndim:
         return array.reshape(1, 1)
-    lacking = -array.shape[-1] % block
-    if lacking:
-        array = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, lacking)])
+    missing = -array.shape[-1] % block
+    if missing:
+        array = jnp.pad(array, [(0, 0)] * (array.ndim - 1) + [(0, missing)])
     return array.reshape(*array.shape[:-1], -1, LANES)
 
 
-def flat(tiles: Array, neurons: int) -> Array:
-    """`[..., N]` again, from `[..., R, W]` of which the first `neurons` count."""
+def untile(tiles: Array, neurons: int) -> Array:
+    """Flattens `[..., R, W]` to `[..., N]`, the first `neurons` elements."""
     return tiles.reshape(*tiles.shape[:-2], -1)[..., :neurons]
 
 
 def block_spec(array: Any, block: int) -> Any:
-    """The part of a tiled array that one program sees: its neurons, over all of T."""
+    """Block of a tiled array for one program: its neurons, over all of T."""
     from jax.experimental import pallas as pl
 
     shape = array.shape
@@ -66,7 +66,7 @@ def block_spec(array: Any, block: int) -> Any:
     return pl.BlockSpec((shape[0], rows, shape[-1]), lambda i: (0, i, 0))
 
 
-def like(rows: int, dtype: Any, *, width: int = LANES, timesteps: int | None = None) -> Any:
+def tiled_shape(rows: int, dtype: Any, *, width: int = LANES, timesteps: int | None = None) -> Any:
     """Shape and dtype of a tiled result, `[R, W]` or `[T, R, W]`."""
     lead = () if timesteps is None else (timesteps,)
     return jax.ShapeDtypeStruct((*lead, rows, width), dtype)

@@ -1,4 +1,9 @@
-"""Rounding to two-byte floats that a replay repeats bit for bit; products summed in float32."""
+"""Rounding to two-byte floats, repeatable bit for bit, and products accumulated in float32.
+
+XLA may keep a narrow float in float32 inside a fusion, so a plain cast rounds where fusions end: at
+one place in the forward pass and at another in its replay. `narrow` rounds explicitly, so both
+passes compute the same numbers.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +16,20 @@ from jax import lax
 from snnjax.typing import Array
 
 __all__ = [
+    "accumulation_dtype",
     "add_bias",
-    "at_least",
     "is_narrow",
+    "match_varying",
     "narrow",
     "product",
-    "vary_alike",
-    "wide",
+    "promote",
     "widen",
 ]
 
 
-def vary_alike(*arrays: Array) -> list[Array]:
-    """Within `jax.shard_map`, lets every array vary over all mesh axes over which one of them does.
-
-    A derivative by hand and the carry of a scan need it; autodiff does it unasked.
-    """
+def match_varying(*arrays: Array) -> list[Array]:
+    """Marks arrays within `jax.shard_map` as varying over the union of their mesh axes."""
+    # Autodiff inserts these casts itself; a custom derivative and the carry of a scan need them.
     if not jax.sharding.get_abstract_mesh().manual_axes:
         return list(arrays)
     varying = [jax.typeof(a).manual_axis_type.varying for a in arrays]
@@ -36,53 +39,54 @@ def vary_alike(*arrays: Array) -> list[Array]:
     return [lax.pcast(a, names, to="varying") if names else a for a, names in pairs]
 
 
-def wide(dtype: jnp.dtype) -> jnp.dtype:
-    """The dtype to accumulate in: at least float32."""
+def accumulation_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Dtype in which to accumulate values of a floating dtype: float32 or wider."""
     return jnp.dtype(jnp.float32) if jnp.finfo(dtype).bits < 32 else dtype
 
 
 def is_narrow(array: Any) -> bool:
-    """Whether it is floating with fewer than 32 bits."""
+    """True if the dtype of an array is floating with fewer than 32 bits."""
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     return bool(floating and jnp.finfo(array.dtype).bits < 32)
 
 
 def widen(x: Array) -> Array:
-    """The same numbers in at least float32; others than narrow floats stay as they are."""
-    return x.astype(wide(x.dtype)) if is_narrow(x) else x
+    """Casts narrow floats to float32 and leaves all other arrays unchanged."""
+    return x.astype(accumulation_dtype(x.dtype)) if is_narrow(x) else x
 
 
 def narrow(x: Array, dtype: Any) -> Array:
-    """Rounds to a dtype, to the nearest number that it has and among two to the even one.
+    """Rounds to a floating dtype, to nearest with ties to even.
 
     Args:
-        x: any floating array.
-        dtype: of the result; at least 32 bits are a plain cast. Beyond the largest float16, 65504,
-            lies infinity.
+        x: Floating array.
+        dtype: Dtype of the result; 32 bits or more are a plain cast. Values beyond the largest
+            float16, 65504, become infinite.
     """
     info = jnp.finfo(dtype)
     if info.bits >= 32:
         return x.astype(dtype)
-    # With float32's exponents, as the shorter ones would flush the smallest float16 to zero: those
-    # below 2^-14 are rounded twice, here and by the cast.
+    # XLA must not elide `reduce_precision`, as it may a pair of casts. It keeps the exponents of
+    # float32, since those of float16 would flush its subnormals to zero: values below 2^-14 are
+    # rounded twice, here and by the cast.
     rounded = lax.reduce_precision(widen(x), exponent_bits=8, mantissa_bits=info.nmant)
     return rounded.astype(dtype)
 
 
 def product(inputs: Array, kernel: Array) -> Array:
-    """`inputs @ kernel` with operands in the dtype of the inputs, summed in at least float32.
+    """Computes `inputs @ kernel` in the dtype of the inputs, accumulated in at least float32.
 
-    The derivative keeps the inputs as they are; its own products have operands of that dtype too,
-    and the kernel's gradient is not rounded.
+    The residual is the inputs in their own dtype. The products of the derivative have operands of
+    that dtype too, and the gradient of the kernel is not rounded.
 
     Args:
-        inputs: `[..., I]`, any floating dtype.
-        kernel: `[I, O]`, of any; rounded to that of the inputs.
+        inputs: Inputs `[..., I]`, any floating dtype.
+        kernel: Kernel `[I, O]`, any floating dtype; rounded to that of the inputs.
 
     Returns:
-        `[..., O]`, in at least float32.
+        Outputs `[..., O]`, in at least float32.
     """
-    inputs, kernel = vary_alike(inputs, kernel)
+    inputs, kernel = match_varying(inputs, kernel)
     return _product(inputs, kernel)
 
 
@@ -91,8 +95,8 @@ def _product(inputs: Array, kernel: Array) -> Array:
     return _dot(inputs, narrow(kernel, inputs.dtype), -1, 0)
 
 
-def _product_backward(kept: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    inputs, kernel = kept
+def _product_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    inputs, kernel = residuals
     g = narrow(g, inputs.dtype)
     g_inputs = _dot(g, narrow(kernel, inputs.dtype), -1, 1)
     rows, columns = (a.reshape(-1, a.shape[-1]) for a in (inputs, g))
@@ -105,16 +109,17 @@ _product.defvjp(lambda inputs, kernel: (_product(inputs, kernel), (inputs, kerne
 
 def _dot(a: Array, b: Array, left: int, right: int) -> Array:
     axes = ((left % a.ndim,), (right,))
-    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=wide(a.dtype))
+    wide = accumulation_dtype(a.dtype)
+    return lax.dot_general(a, b, (axes, ((), ())), preferred_element_type=wide)
 
 
-def at_least(kernel: Array, dtype: Any) -> Array:
-    """A kernel, cast where it has fewer bits than what it is multiplied with."""
+def promote(kernel: Array, dtype: Any) -> Array:
+    """Casts a kernel to a dtype unless the kernel has more bits."""
     return kernel if jnp.finfo(kernel.dtype).bits > jnp.finfo(dtype).bits else kernel.astype(dtype)
 
 
 def add_bias(outputs: Array, bias: Array | None, dtype: Any) -> Array:
-    """`outputs + bias`, added in at least float32 and rounded once, to a dtype."""
+    """Adds a bias in at least float32 and rounds the sum once, to a dtype."""
     if bias is None:
         return narrow(outputs, dtype)
     total = widen(outputs)

@@ -1,12 +1,10 @@
-"""Homeostasis: every neuron shall win sometimes, and no neuron by large weights alone.
+"""Homeostasis: adaptive thresholds and weight normalisation, so that every neuron wins sometimes.
 
     threshold        theta += theta_plus at each spike;  theta <- exp(-duration / tau) theta
     weights          w[:, j] <- w[:, j] total / sum_i w[i, j]
 
-`theta` is the offset above the neuron's fixed threshold, and it decays once per presentation: with
-`tau = 1e7 ms` the loss of one step of 0.5 ms is 5e-8 of it, less than float32 can subtract. Kept
-as 20 mV plus the offset, as the original has it, each step would round it to nothing or to twice
-as much.
+`theta` is the offset above the neuron's fixed threshold. Normalisation keeps a neuron from winning
+by large weights alone.
 
 Reference: P. U. Diehl, M. Cook, "Unsupervised learning of digit recognition using
 spike-timing-dependent plasticity", 2015.
@@ -21,37 +19,40 @@ import jax.numpy as jnp
 
 from snnjax.typing import Array
 
-__all__ = ["AdaptiveThreshold", "normalize", "normalized"]
+__all__ = ["AdaptiveThreshold", "normalize_column", "normalize_columns"]
 
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveThreshold:
-    """Raises the threshold of neurons that fire.
+    """Threshold offset that rises with each spike and decays slowly.
 
     Args:
-        increment: per spike, mV.
-        tau: time constant of its decay, ms.
+        increment: Rise per spike, mV.
+        tau: Time constant of the decay, ms.
     """
 
     increment: float = 0.05
     tau: float = 1e7
 
-    def raised(self, theta: Array, fired: Array) -> Array:
-        """After one timestep: `theta + increment` of the neurons that fired, `[N]`."""
+    def increase(self, theta: Array, fired: Array) -> Array:
+        """Offsets after one timestep: `theta + increment` where a neuron fired, `[N]`, mV."""
         return jnp.where(fired, theta + self.increment, theta)
 
-    def decayed(self, theta: Array, duration: float) -> Array:
-        """After a presentation of so many ms."""
+    def decay(self, theta: Array, duration: float) -> Array:
+        """Offsets after a presentation of `duration` ms, `[N]`, mV."""
+        # Once per presentation: with tau = 1e7 ms a step of 0.5 ms loses 5e-8 of theta, less than
+        # float32 resolves. The original keeps 20 mV plus theta, where each step would round the
+        # loss to zero or to twice its size.
         return math.exp(-duration / self.tau) * theta
 
 
-def normalized(column: Array, total: float) -> Array:
-    """The weights of one neuron, `[n]`, scaled to sum to `total`; all zeros stay zeros."""
-    found = column.sum()
-    return column * (total / jnp.where(found > 0, found, 1))
+def normalize_column(column: Array, total: float) -> Array:
+    """Scales the weights of one neuron, `[n]`, to sum to `total`; all zeros stay zeros."""
+    weight_sum = column.sum()
+    return column * (total / jnp.where(weight_sum > 0, weight_sum, 1))
 
 
-def normalize(weights: Array, total: float) -> Array:
-    """Weights `[n, N]` with every column scaled to sum to `total`; all zeros stay zeros."""
-    found = weights.sum(0)
-    return weights * (total / jnp.where(found > 0, found, 1))
+def normalize_columns(weights: Array, total: float) -> Array:
+    """Scales every column of `[n, N]` to sum to `total`; a column of zeros stays zero."""
+    weight_sums = weights.sum(0)
+    return weights * (total / jnp.where(weight_sums > 0, weight_sums, 1))

@@ -1,14 +1,14 @@
-"""Pair STDP: what fired just before the neuron is strengthened, what fires after it is weakened.
+"""Pair STDP: inputs that fire before the neuron are strengthened, inputs after it are weakened.
 
     on a presynaptic spike      w -= eta_pre  post  down(w)
     on a postsynaptic spike     w += eta_post pre   up(w)
 
-with traces `pre` and `post` that count this step's spikes already: spikes at the same step change
-by both. Weights stay in [0, w_max].
+The traces `pre` and `post` include the spikes of the current step, so coincident spikes cause both
+changes. Weights stay in [0, w_max].
 
-`pair_stdp` is a step of dense spike trains, to be scanned; its batch axes are presentations at the
-same weights, whose changes are added ("minibatch STDP", another algorithm than one presentation
-after the other). `PairSTDP` is the same rule on lists of spikes inside a `plasticity.Network`.
+`pair_stdp` is a step on dense spike trains, to be scanned. Its batch axes are presentations at the
+same weights, and their changes are summed: minibatch STDP, a different algorithm from sequential
+presentations. `PairSTDP` is the same rule on spike lists inside a `plasticity.Network`.
 
 Reference: G. Q. Bi, M. M. Poo, "Synaptic modifications in cultured hippocampal neurons", 1998; S.
 Song, K. D. Miller, L. F. Abbott, "Competitive Hebbian learning through spike-timing-dependent
@@ -24,8 +24,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.plasticity.synapses import Format, update_columns, update_rows, weights_touched
-from snnjax.plasticity.traces import Trace, latest, latest_of_list
+from snnjax.plasticity.synapses import Format, count_updates, update_columns, update_rows
+from snnjax.plasticity.traces import Trace, nearest_neighbour, nearest_neighbour_list
 from snnjax.plasticity.weight_dependence import Additive, WeightDependence
 from snnjax.typing import Array, Key
 
@@ -39,16 +39,17 @@ class PairParams(NamedTuple):
     """Parameters of pair STDP, scalars.
 
     Attributes:
-        eta_pre: depression per presynaptic spike.
-        eta_post: potentiation per postsynaptic spike.
-        decay_pre: kept of the presynaptic trace per timestep, `exp(-dt / tau_pre)`.
-        decay_post: kept of the postsynaptic trace.
-        w_max: upper bound of the weights.
+        eta_pre: Depression per presynaptic spike.
+        eta_post: Potentiation per postsynaptic spike.
+        decay_pre: Decay of the presynaptic trace per timestep, `exp(-dt / tau_pre)`.
+        decay_post: Decay of the postsynaptic trace per timestep, `exp(-dt / tau_post)`.
+        w_max: Upper bound of the weights.
     """
 
     eta_pre: float = 1e-4
     eta_post: float = 1e-2
-    decay_pre: float = 0.9512294  # 20 steps
+    # exp(-1 / 20): a time constant of 20 timesteps.
+    decay_pre: float = 0.9512294
     decay_post: float = 0.9512294
     w_max: float = 1.0
 
@@ -62,7 +63,7 @@ class PairState(NamedTuple):
 
 
 def pair_state(weights: Array, *, batch: tuple[int, ...] = ()) -> PairState:
-    """Weights `[n, N]` with traces at rest, for presentations with these batch axes."""
+    """State with weights `[n, N]` and zero traces, for presentations with the axes `batch`."""
     inputs, neurons = weights.shape
     zeros = jnp.zeros((*batch, 1), weights.dtype)
     return PairState(weights, jnp.tile(zeros, inputs), jnp.tile(zeros, neurons))
@@ -73,33 +74,38 @@ def pair_stdp(
     state: PairState,
     spikes: tuple[Array, Array],
     *,
-    trace: Trace = latest,
+    trace: Trace = nearest_neighbour,
     dependence: WeightDependence = _ADDITIVE,
 ) -> tuple[PairState, Array]:
-    """One timestep of pair STDP on dense spikes (equation above).
+    """Applies one timestep of pair STDP to dense spikes.
+
+        pre, post   traces, including the spikes of this timestep
+        w <- clip(w - eta_pre  s_pre post   down(w))
+        w <- clip(w + eta_post pre  s_post  up(w))        clip to [0, w_max]
 
     Args:
-        params: rates, decays and bound.
-        state: weights and traces of the step before.
-        spikes: presynaptic `[..., n]` and postsynaptic `[..., N]`, 0 or 1.
-        trace: `latest` (nearest neighbours) or `summed` (all to all).
-        dependence: how the weight scales its change.
+        params: Learning rates, decays and upper bound.
+        state: Weights and traces after the previous timestep.
+        spikes: Presynaptic `[..., n]` and postsynaptic `[..., N]` spikes, 0 or 1.
+        trace: Trace update, `traces.nearest_neighbour` or `traces.all_to_all`.
+        dependence: Factors by which the weight scales its change.
 
     Returns:
-        The new state and its weights.
+        The new state and its weights, `[n, N]`.
     """
     pre_spikes, post_spikes = spikes
     pre = trace(state.pre, pre_spikes, params.decay_pre)
     post = trace(state.post, post_spikes, params.decay_post)
     down = outer(pre_spikes, post) * dependence.down(state.weights, params.w_max)
     weights = jnp.clip(state.weights - params.eta_pre * down, 0, params.w_max)
+    # Potentiation acts on the depressed weights, the order in which `PairSTDP` touches them.
     up = outer(pre, post_spikes) * dependence.up(weights, params.w_max)
     weights = jnp.clip(weights + params.eta_post * up, 0, params.w_max)
     return PairState(weights, pre, post), weights
 
 
 def outer(pre: Array, post: Array) -> Array:
-    """`sum over the batch of pre[i] post[j]`, `[n, N]`."""
+    """Outer product `pre[i] post[j]`, summed over the batch axes; `[n, N]`."""
     return jnp.tensordot(pre.reshape(-1, pre.shape[-1]), post.reshape(-1, post.shape[-1]), (0, 0))
 
 
@@ -112,22 +118,22 @@ class PairTraces(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PairSTDP:
-    """Pair STDP on lists of spikes: rows of the inputs that fire, columns of the neurons that fire.
+    """Pair STDP on spike lists: updates the rows of firing inputs and columns of firing neurons.
 
     Equal to `pair_stdp` with nearest-neighbour traces.
 
     Args:
-        params: Rates, decays and bound.
-        dependence: How the weight scales its change.
-        depress: Whether presynaptic spikes weaken; without, the rule is post-triggered.
+        params: Learning rates, decays and upper bound.
+        dependence: Factors by which the weight scales its change.
+        depress: Depresses at presynaptic spikes; without depression the rule is post-triggered.
     """
 
     params: PairParams = PairParams()
     dependence: WeightDependence = Additive()
     depress: bool = True
 
-    def rest(self, inputs: int, neurons: int) -> PairTraces:
-        """Traces before a presentation."""
+    def initial_traces(self, inputs: int, neurons: int) -> PairTraces:
+        """Zero traces of n inputs and N neurons."""
         return PairTraces(jnp.zeros(inputs), jnp.zeros(neurons))
 
     def __call__(
@@ -140,10 +146,22 @@ class PairSTDP:
         form: Format | None,
         key: Key | None,
     ) -> tuple[PairTraces, Array, Array]:
-        """One timestep: traces and weights after it, and how many weights it touched."""
+        """Applies one timestep.
+
+        Args:
+            traces: Traces after the previous timestep.
+            weights: Weights `[n, N]`, as stored.
+            active: Indices of the firing inputs, `[slots]`, padded with n.
+            spikes: Postsynaptic spikes, `[N]`, 0 or 1.
+            form: Fixed-point format of the weights; None is float32.
+            key: Random key of a format that rounds stochastically.
+
+        Returns:
+            The new traces, the new weights, and the number of updated weights.
+        """
         params = self.params
-        pre = latest_of_list(traces.pre, active, params.decay_pre)
-        post = latest(traces.post, spikes, params.decay_post)
+        pre = nearest_neighbour_list(traces.pre, active, params.decay_pre)
+        post = nearest_neighbour(traces.post, spikes, params.decay_post)
         rows_key, columns_key = (None, None) if key is None else jax.random.split(key)
         if self.depress:
 
@@ -159,5 +177,5 @@ class PairSTDP:
             return jnp.clip(column + params.eta_post * up, 0, params.w_max)
 
         weights = update_columns(weights, spikes > 0, strengthen, form=form, key=columns_key)
-        touched = weights_touched(weights, active if self.depress else None, spikes > 0)
-        return PairTraces(pre, post), weights, touched
+        updates = count_updates(weights, active if self.depress else None, spikes > 0)
+        return PairTraces(pre, post), weights, updates

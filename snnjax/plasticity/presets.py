@@ -1,4 +1,4 @@
-"""The published networks, put together.
+"""Constructors of the published networks.
 
                      diehl_cook              current_based           fspinn
     neuron           conductance             current                 either
@@ -6,11 +6,11 @@
     rule             triplet                 pair                    windowed, post-triggered
     timestep         0.5 ms                  1 ms                    that of the neuron
     presentation     350 + 150 ms silence    250 ms, then reset      that of the neuron
-    weights sum to   78                      78.4                    78.4
+    weight sum       78                      78.4                    78.4
     peak rate        63.75 Hz                128 Hz                  that of the neuron
 
-Peak rates are those of a white pixel. Where the original draws a delay of 0 to 10 ms for each
-synapse of the input, there are no delays here.
+The peak rate is that of a white pixel. The original draws a delay of 0 to 10 ms for each input
+synapse; these networks have no delays.
 
 Reference: P. U. Diehl, M. Cook, "Unsupervised learning of digit recognition using
 spike-timing-dependent plasticity", 2015; H. Hazan et al., "BindsNET", 2018, arXiv:1806.01423 (the
@@ -48,17 +48,21 @@ def diehl_cook(
     slots: int = 32,
     **changes,
 ) -> Network:
-    """The conductance-based network.
+    """Makes the conductance-based network of Diehl and Cook with triplet STDP.
 
     Args:
-        neurons: N; as many inhibitory ones beside them.
-        inputs: n.
+        neurons: Number of excitatory neurons, N; the network has N inhibitory ones beside them.
+        inputs: Number of inputs, n.
         dt: Timestep, ms.
-        block: ms in which a neuron lets no second spike through: 0, or the 50 that ports of the
-            released code read in it.
-        euler: Euler steps, as in the released code; unstable where many neurons fire together.
-        slots: Spikes of all inputs in one timestep at most.
+        block: Time for which a second spike of a neuron is suppressed, ms: 0, or 50 as ports of the
+            released code have it.
+        euler: Integrates by Euler steps, as the released code does; unstable where many neurons
+            fire together.
+        slots: Largest number of input spikes in one timestep.
         **changes: Further fields of `Network`.
+
+    Returns:
+        The configuration of the network.
     """
     inhibitory = conductance_inhibitory(dt=dt, euler=euler)
     fields = {
@@ -72,9 +76,10 @@ def diehl_cook(
             )
         ),
         "timesteps": round(350 / dt),
-        "rest": round(150 / dt),
+        "silence": round(150 / dt),
         "total": 78.0,
-        "least": 5,
+        # The original repeats an example that evokes fewer than 5 spikes.
+        "min_spikes": 5,
     }
     return Network(inputs=inputs, neurons=neurons, slots=slots, **{**fields, **changes})
 
@@ -88,21 +93,24 @@ def current_based(
     slots: int = 64,
     **changes,
 ) -> Network:
-    """The current-based network with pair STDP.
+    """Makes the current-based network with pair STDP.
 
     Args:
-        neurons: N.
-        inputs: n.
-        lateral: Inhibition straight from neuron to neuron, instead of through a layer.
-        strength: Of the inhibition, mV.
-        slots: Spikes of all inputs in one timestep at most.
+        neurons: Number of excitatory neurons, N.
+        inputs: Number of inputs, n.
+        lateral: Inhibits directly from neuron to neuron instead of through a layer.
+        strength: Inhibition of every other neuron by one spike, mV.
+        slots: Largest number of input spikes in one timestep.
         **changes: Further fields of `Network`.
+
+    Returns:
+        The configuration of the network.
     """
-    decay = math.exp(-1 / 20)
-    through = InhibitoryLayer(current_inhibitory(), strength=strength)
+    decay = math.exp(-1 / 20)  # 20 ms at a timestep of 1 ms
+    layer = InhibitoryLayer(current_inhibitory(), strength=strength)
     fields = {
         "cell": CurrentCell(),
-        "inhibition": LateralInhibition(strength) if lateral else through,
+        "inhibition": LateralInhibition(strength) if lateral else layer,
         "rule": PairSTDP(PairParams(decay_pre=decay, decay_post=decay)),
     }
     return Network(inputs=inputs, neurons=neurons, slots=slots, **{**fields, **changes})
@@ -123,26 +131,31 @@ def fspinn(
     slots: int = 64,
     **changes,
 ) -> Network:
-    """FSpiNN on the current-based network, each technique a switch.
+    """Makes the current-based network with the techniques of FSpiNN, each a switch.
 
-    With all of them off it is `current_based`.
+    With all techniques off it is `current_based`.
 
     Args:
-        neurons: N.
-        inputs: n.
-        lateral: Direct lateral inhibition.
-        post_triggered: No update by presynaptic spikes.
+        neurons: Number of excitatory neurons, N.
+        inputs: Number of inputs, n.
+        lateral: Inhibits directly from neuron to neuron.
+        post_triggered: Leaves out the updates by presynaptic spikes.
         window: Timesteps per update; None updates at every spike. A window is post-triggered.
-        spikes_per_factor: Of the potentiation factor; None is a factor of 1. It needs a window.
-        strength: Of the inhibition, mV.
-        form: Fixed-point format of the weights, such as `quantization.QFormat(0, 8)`.
-        eta_pre: Depression.
-        eta_post: Potentiation.
-        slots: Spikes of all inputs in one timestep at most.
+        spikes_per_factor: Spike count per unit of the potentiation factor; None is a factor of 1.
+            It applies to windows only.
+        strength: Inhibition of every other neuron by one spike, mV.
+        form: Fixed-point format of the weights, such as `quantization.QFormat(0, 8)`; None is
+            float32.
+        eta_pre: Learning rate of depression.
+        eta_post: Learning rate of potentiation.
+        slots: Largest number of input spikes in one timestep.
         **changes: Further fields of `Network`.
 
+    Returns:
+        The configuration of the network.
+
     Raises:
-        ValueError: a window with `post_triggered=False`.
+        ValueError: `window` is set and `post_triggered` is False.
     """
     if window is not None and not post_triggered:
         raise ValueError("windowed updates are post-triggered: post_triggered=True, or window=None")

@@ -1,9 +1,10 @@
-"""Reward-modulated STDP: what the pair rule would have changed waits for a reward.
+"""Reward-modulated STDP: changes of the pair rule accumulate until a reward applies them.
 
     e[t] = decay_e e[t-1] + (eta_post pre s_post - eta_pre s_pre post)       eligibility, [n, N]
     w[t] = clip(w[t-1] + reward[t] e[t], 0, w_max)
 
-with the traces of `plasticity.pair`. A reward of 0 changes no weight, a negative one undoes.
+with the traces of `plasticity.pair`. A reward of 0 changes no weight, a negative one reverses the
+sign of the change.
 
 Reference: E. M. Izhikevich, "Solving the distal reward problem through linkage of STDP and dopamine
 signaling", 2007; R. V. Florian, "Reinforcement learning through modulation of
@@ -17,14 +18,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from snnjax.plasticity.pair import PairParams, outer
-from snnjax.plasticity.traces import Trace, summed
+from snnjax.plasticity.traces import Trace, all_to_all
 from snnjax.typing import Array
 
 __all__ = ["RewardParams", "RewardState", "reward_state", "reward_stdp"]
 
 
 class RewardParams(NamedTuple):
-    """Parameters: those of the pair rule, and what the eligibility keeps per timestep."""
+    """Parameters of the pair rule, and the decay of the eligibility per timestep."""
 
     pair: PairParams = PairParams()
     decay_eligibility: float = 0.99
@@ -40,7 +41,7 @@ class RewardState(NamedTuple):
 
 
 def reward_state(weights: Array, *, batch: tuple[int, ...] = ()) -> RewardState:
-    """Weights `[n, N]`, everything else at rest."""
+    """State with weights `[n, N]`, zero eligibility and zero traces with the axes `batch`."""
     inputs, neurons = weights.shape
     pre, post = jnp.zeros((*batch, inputs)), jnp.zeros((*batch, neurons))
     return RewardState(weights, jnp.zeros_like(weights), pre, post)
@@ -51,18 +52,21 @@ def reward_stdp(
     state: RewardState,
     x: tuple[Array, Array, Array],
     *,
-    trace: Trace = summed,
+    trace: Trace = all_to_all,
 ) -> tuple[RewardState, Array]:
-    """One timestep (equation above).
+    """Applies one timestep of reward-modulated STDP to dense spikes.
+
+        e <- decay_e e + (eta_post pre s_post - eta_pre s_pre post)
+        w <- clip(w + reward e, 0, w_max)
 
     Args:
-        params: rates, decays and bound.
-        state: of the step before.
-        x: presynaptic spikes `[..., n]`, postsynaptic spikes `[..., N]` and the reward, a scalar.
-        trace: `summed` (all to all) or `latest` (nearest neighbours).
+        params: Learning rates, decays and upper bound.
+        state: State after the previous timestep.
+        x: Presynaptic spikes `[..., n]`, postsynaptic spikes `[..., N]` and the reward, a scalar.
+        trace: Trace update, `traces.all_to_all` or `traces.nearest_neighbour`.
 
     Returns:
-        The new state and its weights.
+        The new state and its weights, `[n, N]`.
     """
     pre_spikes, post_spikes, reward = x
     rule = params.pair

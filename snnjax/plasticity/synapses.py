@@ -1,12 +1,12 @@
-"""Weights as plasticity touches them: rows when an input fires, columns when a neuron learns.
+"""Sparse access to plastic weights: rows of the firing inputs, columns of the learning neurons.
 
-    drive[j] = sum over k of w[active[k], j]           read: the rows of the inputs that fire
-    w[:, j] <- f(w[:, j])      for the neurons j that learn
+    drive[j] = sum over k of w[active[k], j]           reads the rows of the firing inputs
+    w[:, j] <- f(w[:, j])                              writes the columns of the learning neurons j
 
-Both are sparse where spikes are: a step without a postsynaptic spike changes no column, and pays
-for none. Weights are `[n, N]` for n inputs and N neurons, in float32 or as the integer codes of a
-fixed-point format (`snnjax.quantization.QFormat`), which are decoded where they are read and
-rounded again where they are written: memory holds the codes only.
+The cost follows the spikes: a timestep without a postsynaptic spike writes no column. Weights are
+`[n, N]` for n inputs and N neurons, in float32 or as integer codes of a fixed-point format
+(`snnjax.quantization.QFormat`). Codes are decoded where they are read and rounded where they are
+written: memory holds only the codes.
 """
 
 from __future__ import annotations
@@ -22,55 +22,63 @@ from snnjax.typing import Array, Key
 
 __all__ = [
     "Format",
+    "count_updates",
     "decode",
     "drive",
     "encode",
     "update_columns",
     "update_rows",
-    "weights_touched",
 ]
 
 
 class Format(Protocol):
-    """Fixed point: what `snnjax.quantization.QFormat` offers."""
+    """Protocol of a fixed-point format, as `snnjax.quantization.QFormat` implements it."""
 
     def to_integers(self, values: Array, *, key: Key | None = None) -> Array:
-        """Integer codes of the nearest numbers of the format, in its rounding."""
+        """Rounds values to integer codes; `key` serves stochastic rounding."""
         ...
 
     def from_integers(self, codes: Array) -> Array:
-        """The numbers that codes stand for."""
+        """Values of the codes, float32."""
         ...
 
 
 def decode(weights: Array, form: Format | None) -> Array:
-    """Stored weights as float32."""
+    """Decodes stored weights to float32."""
     return weights if form is None else form.from_integers(weights)
 
 
 def encode(weights: Array, form: Format | None, key: Key) -> Array:
-    """Float32 weights as they are stored."""
+    """Encodes float32 weights in the storage format; None stores float32."""
     return weights if form is None else form.to_integers(weights, key=key)
 
 
-def drive(weights: Array, active: Array, *, form: Format | None = None, few: int = 24) -> Array:
-    """What the inputs that fire give every neuron, `[N]`.
+def drive(
+    weights: Array, active: Array, *, form: Format | None = None, short_list: int = 24
+) -> Array:
+    """Sums the weights of the firing inputs onto every neuron, `[N]`.
 
     Args:
-        weights: `[n, N]`, as stored.
-        active: `[slots]`, indices of inputs, padded with `n` behind them.
-        form: The fixed-point format of `weights`; None is float32.
-        few: Timesteps with at most so many spikes read no more rows than that.
+        weights: Weights `[n, N]`, as stored.
+        active: Indices of the firing inputs, `[slots]`, padded with n at the end.
+        form: Fixed-point format of `weights`; None is float32.
+        short_list: Number of slots to which a list is cut where all its spikes fit.
+
+    Returns:
+        The input of every neuron, `[N]`, float32.
     """
 
-    def rows_of(some):
-        rows = weights.at[some].get(mode="fill", fill_value=0)
+    def row_sum(indices):
+        # Padding is out of bounds and reads zeros.
+        rows = weights.at[indices].get(mode="fill", fill_value=0)
         return decode(rows, form).sum(0)
 
-    if active.size <= few:
-        return rows_of(active)
-    full = active[few] < weights.shape[0]
-    return lax.cond(full, rows_of, lambda some: rows_of(some[:few]), active)
+    if active.size <= short_list:
+        return row_sum(active)
+    # The slots are sized for the brightest timestep of the brightest example; most lists are far
+    # shorter, and reading the rows of their padding would dominate the time.
+    overfull = active[short_list] < weights.shape[0]
+    return lax.cond(overfull, row_sum, lambda indices: row_sum(indices[:short_list]), active)
 
 
 def update_rows(
@@ -81,56 +89,82 @@ def update_rows(
     form: Format | None = None,
     key: Key | None = None,
 ) -> Array:
-    """Applies `change` to the rows `[slots, N]` of the inputs that fire; padding changes nothing.
+    """Applies `change` to the rows of the firing inputs.
 
-    An input that is listed twice changes once.
+    Args:
+        weights: Weights `[n, N]`, as stored.
+        active: Indices of the firing inputs, `[slots]`, padded with n. An input that is listed
+            twice changes once.
+        change: Update `rows [slots, N] -> rows`, in float32.
+        form: Fixed-point format of `weights`; None is float32.
+        key: Random key of a format that rounds stochastically.
+
+    Returns:
+        The new weights, as stored.
     """
     rows = decode(weights.at[active].get(mode="fill", fill_value=0), form)
     changed = change(rows)
     stored = changed if form is None else form.to_integers(changed, key=key)
+    # `set`, not `add`: duplicates write the same value, and padding is dropped out of bounds.
     return weights.at[active].set(stored, mode="drop")
 
 
 def update_columns(
     weights: Array,
-    which: Array,
+    mask: Array,
     change: Callable[[Array, Array], Array],
     *,
     form: Format | None = None,
     key: Key | None = None,
 ) -> Array:
-    """Applies `change` to the columns of some neurons, one after the other; none costs nothing.
+    """Applies `change` to the columns of the masked neurons, one after the other.
 
     Args:
-        weights: `[n, N]`, as stored.
-        which: bool, `[N]`, the neurons.
-        change: `(column [n], j) -> column`, in float32.
-        form: The fixed-point format of `weights`; None is float32.
-        key: For a format that rounds stochastically.
+        weights: Weights `[n, N]`, as stored.
+        mask: Neurons to update, bool, `[N]`; an empty mask costs nothing.
+        change: Update `(column [n], j) -> column` of neuron j, in float32.
+        form: Fixed-point format of `weights`; None is float32.
+        key: Random key of a format that rounds stochastically.
+
+    Returns:
+        The new weights, as stored.
     """
     inputs = weights.shape[0]
 
-    def one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        weights, left = carry
-        j = jnp.argmax(left)
+    # A loop with as many trips as spikes: a dense update would touch all weights at each timestep,
+    # and most timesteps have no postsynaptic spike.
+    def update_one(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        weights, pending = carry
+        j = jnp.argmax(pending)
         column = lax.dynamic_slice(weights, (0, j), (inputs, 1))
         changed = change(decode(column[:, 0], form), j)
         if form is not None:
-            mine = None if key is None else jax.random.fold_in(key, j)
-            changed = form.to_integers(changed, key=mine)
+            # A key per column: the same noise in all columns would correlate the neurons.
+            column_key = None if key is None else jax.random.fold_in(key, j)
+            changed = form.to_integers(changed, key=column_key)
         weights = lax.dynamic_update_slice(weights, changed[:, None], (0, j))
-        return weights, left.at[j].set(False)
+        return weights, pending.at[j].set(False)
 
-    def any_left(carry: tuple[Any, Array]) -> Array:
+    def any_pending(carry: tuple[Any, Array]) -> Array:
         return carry[1].any()
 
-    return lax.while_loop(any_left, one, (weights, which))[0]
+    return lax.while_loop(any_pending, update_one, (weights, mask))[0]
 
 
-def weights_touched(weights: Array, active: Array | None, which: Array) -> Array:
-    """How many weights were updated: rows of the inputs that fire, columns of some neurons."""
+def count_updates(weights: Array, active: Array | None, mask: Array) -> Array:
+    """Number of weights in the rows of the firing inputs and the columns of the masked neurons.
+
+    Args:
+        weights: Weights `[n, N]`.
+        active: Indices of the firing inputs, padded with n; None updates no rows.
+        mask: Updated neurons, bool, `[N]`.
+
+    Returns:
+        The count, a float32 scalar. A weight in both a row and a column counts twice.
+    """
     inputs, neurons = weights.shape
-    columns = inputs * which.sum().astype(jnp.float32)
+    # float32, like the running sum of updates that it enters.
+    columns = inputs * mask.sum().astype(jnp.float32)
     if active is None:
         return columns
     return columns + neurons * (active < inputs).sum().astype(jnp.float32)

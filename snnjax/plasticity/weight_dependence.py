@@ -1,8 +1,10 @@
-"""How a weight's own size scales its change: bounds that are hard or soft.
+"""Weight dependence: factors by which the size of a weight scales its change.
 
     additive            up 1                        down 1
     multiplicative      up (w_max - w) / w_max      down w / w_max
     power(mu)           up (w_max - w)^mu           down w^mu        mu = 0 is additive
+
+Additive changes give hard bounds, the others soft ones.
 
 Reference: R. Gütig, R. Aharonov, S. Rotter, H. Sompolinsky, "Learning input correlations through
 nonlinear temporally asymmetric Hebbian plasticity", 2003 (`power`; theirs has `w_max = 1`).
@@ -21,48 +23,49 @@ __all__ = ["Additive", "Multiplicative", "Power", "WeightDependence"]
 
 
 class WeightDependence(Protocol):
-    """Factors of potentiation and of depression; each `(weights, w_max) -> like weights`."""
+    """Protocol: factors of potentiation and depression, of the shape of the weights."""
 
     def up(self, weights: Array, w_max: float) -> Array:
-        """Factor of potentiation, not negative."""
+        """Factor of potentiation, nonnegative."""
         ...
 
     def down(self, weights: Array, w_max: float) -> Array:
-        """Factor of depression, not negative."""
+        """Factor of depression, nonnegative."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Additive:
-    """Changes do not depend on the weight; it is cut at its bounds."""
+    """Constant factors: changes are independent of the weight, which is clipped at its bounds."""
 
     def up(self, weights: Array, w_max: float) -> Array:
-        """1."""
+        """Constant 1."""
         del w_max
         return jnp.ones_like(weights)
 
     def down(self, weights: Array, w_max: float) -> Array:
-        """1."""
+        """Constant 1."""
         del w_max
         return jnp.ones_like(weights)
 
 
 @dataclasses.dataclass(frozen=True)
 class Power:
-    """Changes vanish at the bounds as a power of the distance to them.
+    """Power law: changes vanish at a bound as a power of the distance to it.
 
     Args:
-        mu: 0 is additive, 1 goes with the distance itself; at least 0.
+        mu: Exponent, at least 0; 0 is additive, 1 proportional to the distance.
     """
 
     mu: float
 
     def __post_init__(self):
-        if not self.mu >= 0:
-            raise ValueError(f"mu is a power, at least 0, got {self.mu}: 1 is usual")
+        if not self.mu >= 0:  # NaN fails too
+            raise ValueError(f"mu is an exponent, at least 0, got {self.mu}: use 1")
 
     def up(self, weights: Array, w_max: float) -> Array:
         """`(w_max - w)^mu`."""
+        # Rounding may put a weight beyond its bound, and a negative base has no real power.
         return jnp.maximum(w_max - weights, 0) ** self.mu
 
     def down(self, weights: Array, w_max: float) -> Array:
@@ -73,7 +76,7 @@ class Power:
 
 @dataclasses.dataclass(frozen=True)
 class Multiplicative:
-    """Changes go with the relative distance to the bound."""
+    """Linear factors: changes are proportional to the relative distance to the bound."""
 
     def up(self, weights: Array, w_max: float) -> Array:
         """`(w_max - w) / w_max`."""

@@ -1,92 +1,43 @@
-"""Few bits per weight: fixed point and its rounding, packed storage, shared scales.
+"""Quantization: fixed point and its rounding, packed storage, few bits per weight.
 
-Pure functions on arrays; the layers that use them are in `snnjax.nn`.
+    format = quantization.QFormat(0, 7, signed=True)                     fixed point on [-1, 1)
+    plan = quantization.plans.Kernels(quantization.Quantizer(4))         4 bits per weight
+    stored = quantization.store(network, plan)                           packed arrays
+    network = quantization.restore(stored)
+
+The entry points are functions on arrays and pytrees; the layers that use them are in `snnjax.nn`.
+Public modules hold their parts:
+
+    fixed_point                 rounding: nearest, truncate, stochastic, straight_through
+    plans                       choice of a format by the name of an array
+    words                       packed codes of 1 to 16 bits
+    shared_scale_lif            LIF neurons on the scale of their weights, in integers
+    sub_bit, sub_bit_lookup     binary 3x3 kernels from a codebook; their stored form
 """
 
-from snnjax.quantization.fixed_point import (
-    QFormat,
-    nearest,
-    stochastic,
-    straight_through,
-    truncate,
-)
-from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters, Plan, quantized
-from snnjax.quantization.quantizer import Quantized, Quantizer
-from snnjax.quantization.shared_scale_lif import (
-    IntegerParams,
-    SharedScaleParams,
-    SharedScaleState,
-    integer_form,
-    integer_lif,
-    shared_codes,
+from snnjax.quantization import (
+    fixed_point,
+    plans,
     shared_scale_lif,
+    sub_bit,
+    sub_bit_lookup,
+    words,
 )
-from snnjax.quantization.storage import Footprint, Stored, restore, store
-from snnjax.quantization.sub_bit import (
-    Codebook,
-    all_patterns,
-    nearest_pattern,
-    random_codebook,
-    random_patterns,
-    refine,
-    refresh,
-    used_patterns,
-    with_refinement,
-)
-from snnjax.quantization.sub_bit_lookup import (
-    SubBitKernels,
-    bit_operations,
-    index_bits,
-    integer_threshold,
-    lookup_counts,
-    patch_codes,
-    product_table,
-    store_kernels,
-)
-from snnjax.quantization.words import Packed, pack, unpack
+from snnjax.quantization.fixed_point import QFormat
+from snnjax.quantization.plans import quantize
+from snnjax.quantization.quantizer import Quantizer
+from snnjax.quantization.storage import restore, store
 
 __all__ = [
-    "Codebook",
-    "FirstOf",
-    "Footprint",
-    "IntegerParams",
-    "Kernels",
-    "NeuronParameters",
-    "Packed",
-    "Plan",
     "QFormat",
-    "Quantized",
     "Quantizer",
-    "SharedScaleParams",
-    "SharedScaleState",
-    "Stored",
-    "SubBitKernels",
-    "all_patterns",
-    "bit_operations",
-    "index_bits",
-    "integer_form",
-    "integer_lif",
-    "integer_threshold",
-    "lookup_counts",
-    "nearest",
-    "nearest_pattern",
-    "pack",
-    "patch_codes",
-    "product_table",
-    "quantized",
-    "random_codebook",
-    "random_patterns",
-    "refine",
-    "refresh",
+    "fixed_point",
+    "plans",
+    "quantize",
     "restore",
-    "shared_codes",
     "shared_scale_lif",
-    "stochastic",
     "store",
-    "store_kernels",
-    "straight_through",
-    "truncate",
-    "unpack",
-    "used_patterns",
-    "with_refinement",
+    "sub_bit",
+    "sub_bit_lookup",
+    "words",
 ]

@@ -1,10 +1,10 @@
-"""Which arrays of a model are put on few bits, and how: a function from name to format.
+"""Quantization plans: functions that choose a format for each array of a model by its name.
 
-    plan : (name, array) -> Quantizer, QFormat, or None for what stays as it is
+    plan : (name, array) -> Quantizer, QFormat, or None to leave the array in full precision
 
 A name is the path of an array in its pytree, `body/layers/0/function/kernel`. `Kernels` plans for
 the weights of `nn.Conv` and `nn.Linear`, `NeuronParameters` for decays and thresholds, `FirstOf`
-for both, and a function of your own for anything else. Plans are frozen and comparable.
+combines plans, and a function of your own covers every other case. Plans are frozen and comparable.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ from snnjax.quantization.fixed_point import QFormat, straight_through
 from snnjax.quantization.quantizer import Quantizer
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = ["FirstOf", "Kernels", "NeuronParameters", "Plan", "named_leaves", "quantized"]
+__all__ = ["FirstOf", "Kernels", "NeuronParameters", "Plan", "named_leaves", "quantize"]
 
 Plan: TypeAlias = Callable[[str, Any], "Quantizer | QFormat | None"]
+"""Choice of a format, `(name, array) -> Quantizer, QFormat or None`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:
-    """Plans for arrays called `kernel`: the weights of `nn.Conv`, `nn.Linear` and their kin.
+    """Plan for arrays named `kernel`: the weights of `nn.Conv`, `nn.Linear` and similar layers.
 
     Attributes:
-        quantizer: for each of them.
-        skip: names to leave as they are, with wildcards: `("*layers/0/*",)` is the first layer.
+        quantizer: Quantizer of every kernel.
+        skip: Names to leave in full precision, with wildcards: `("*layers/0/*",)` is the first
+            layer.
     """
 
     quantizer: Quantizer
@@ -40,21 +42,21 @@ class Kernels:
     skip: tuple[str, ...] = ()
 
     def __call__(self, name: str, leaf: Any) -> Quantizer | None:
-        """The quantizer, for a kernel."""
-        chosen = name.rsplit("/", 1)[-1] == "kernel" and leaf.ndim >= 2 and _floating(leaf)
-        return self.quantizer if chosen and not _matches(name, self.skip) else None
+        """Quantizer of a kernel; None for other arrays."""
+        kernel = name.rsplit("/", 1)[-1] == "kernel" and leaf.ndim >= 2 and _floating(leaf)
+        return self.quantizer if kernel and not _matches(name, self.skip) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class NeuronParameters:
-    """Plans for parameters of neurons: learned ones, and arrays of one number per neuron.
+    """Plan for neuron parameters: learned parameters, and arrays with one number per neuron.
 
-    A number that a whole layer shares and does not learn is no array but part of the program: give
-    the layer one that is on the grid, `nn.LIF(decay=float(format(jnp.asarray(0.9))))`.
+    A constant shared by a whole layer is part of the program, not an array: give the layer a value
+    on the grid, `nn.LIF(decay=float(format(jnp.asarray(0.9))))`.
 
     Attributes:
-        format: of the parameters; `QFormat(0, 8)` for decays, which lie in (0, 1).
-        skip: names to leave as they are, with wildcards: `("*threshold",)`.
+        format: Format of the parameters; `QFormat(0, 8)` for decays, which lie in (0, 1).
+        skip: Names to leave in full precision, with wildcards: `("*threshold",)`.
     """
 
     format: QFormat
@@ -62,76 +64,78 @@ class NeuronParameters:
     skip: tuple[str, ...] = ()
 
     def __call__(self, name: str, leaf: Any) -> QFormat | None:
-        """The format, for a parameter of neurons."""
-        chosen = {"learned", "constants"} & set(name.split("/")) and _floating(leaf)
-        return self.format if chosen and not _matches(name, self.skip) else None
+        """Format of a neuron parameter; None for other arrays."""
+        # `nn.Neuron` holds its parameters in two dicts of these names.
+        parameter = {"learned", "constants"} & set(name.split("/")) and _floating(leaf)
+        return self.format if parameter and not _matches(name, self.skip) else None
 
 
 @dataclasses.dataclass(frozen=True)
 class FirstOf:
-    """The first of several plans that has one for an array.
+    """Plan that takes the first format which a list of plans has for an array.
 
     Attributes:
-        plans: asked in this order.
+        plans: Plans in order of precedence.
     """
 
     plans: tuple[Plan, ...]
 
     def __call__(self, name: str, leaf: Any) -> Quantizer | QFormat | None:
-        """What the first of them says that is not None."""
-        found = (plan(name, leaf) for plan in self.plans)
-        return next((way for way in found if way is not None), None)
+        """First format other than None; None if no plan has one."""
+        formats = (plan(name, leaf) for plan in self.plans)
+        return next((format for format in formats if format is not None), None)
 
 
-def quantized(model: PyTree, plan: Plan, *, key: Key | None = None) -> PyTree:
-    """The model with the planned arrays on their grids and the others as they are.
+def quantize(model: PyTree, plan: Plan, *, key: Key | None = None) -> PyTree:
+    """Rounds the planned arrays of a model to their grids and keeps the others.
 
-    The gradient passes straight through, to the full-precision arrays of the model that came in:
-    that is training with weights in the loop of rounding, without any state of its own.
+    The gradient passes straight through to the full-precision arrays of `model`. Called in the
+    forward pass, this is quantization-aware training without any state of its own.
 
     Args:
-        model: any pytree, such as a network.
-        plan: see above.
-        key: for formats that round stochastically; every array draws its own numbers.
+        model: Any pytree of arrays, such as a network.
+        plan: Choice of a format for each array, see `Plan`.
+        key: Random key of formats that round stochastically, folded with the number of each array.
 
     Returns:
         A model of the same structure, shapes and dtypes.
 
     Raises:
-        ValueError: the plan finds nothing to do; stochastic rounding without a key.
+        ValueError: The plan chooses no array, or stochastic rounding without a key.
     """
     named, tree = named_leaves(model)
-    ways = [plan(name, leaf) for name, leaf in named]
-    refuse_nothing(plan, ways)
+    formats = [plan(name, leaf) for name, leaf in named]
+    refuse_empty(plan, formats)
     keys = [None if key is None else jax.random.fold_in(key, n) for n in range(len(named))]
-    triples = zip(named, ways, keys, strict=True)
-    leaves = [_rounded(leaf, way, own) for (_, leaf), way, own in triples]
+    triples = zip(named, formats, keys, strict=True)
+    leaves = [_round_leaf(leaf, format, leaf_key) for (_, leaf), format, leaf_key in triples]
     return jax.tree.unflatten(tree, leaves)
 
 
 def named_leaves(model: PyTree) -> tuple[list[tuple[str, Any]], Any]:
-    """The arrays of a pytree with their names, and its structure."""
-    found, tree = jax.tree_util.tree_flatten_with_path(model)
+    """Arrays of a pytree with their names, and the structure of the pytree."""
+    paths, tree = jax.tree_util.tree_flatten_with_path(model)
     spell = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
-    # A parameter of a module is held in a box, which has one field.
-    return [(spell(path).removesuffix("/value"), leaf) for path, leaf in found], tree
+    # An `nnx.Variable` is a pytree node of one field, `value`: no part of the parameter's name.
+    return [(spell(path).removesuffix("/value"), leaf) for path, leaf in paths], tree
 
 
-def refuse_nothing(plan: Plan, ways: list[Any]) -> None:
-    """Raises ValueError where a plan chose none of the arrays of a model."""
-    if all(way is None for way in ways):
+def refuse_empty(plan: Plan, formats: list[Any]) -> None:
+    """Raises ValueError if a plan chose no array of a model."""
+    # A misspelt name would otherwise leave the whole model in full precision without a word.
+    if all(format is None for format in formats):
         raise ValueError(
-            f"{plan} finds none of the {len(ways)} arrays of this model: a plan of your own is a "
-            "function (name, array) -> Quantizer, QFormat or None"
+            f"{plan} chooses none of the {len(formats)} arrays of this model: a plan of your own "
+            "is a function (name, array) -> Quantizer, QFormat or None"
         )
 
 
-def _rounded(leaf: Array, way: Quantizer | QFormat | None, key: Key | None) -> Array:
-    if way is None:
+def _round_leaf(leaf: Array, format: Quantizer | QFormat | None, key: Key | None) -> Array:
+    if format is None:
         return leaf
-    if isinstance(way, QFormat):
-        return straight_through(leaf, way, key=key)
-    return way(leaf)
+    if isinstance(format, QFormat):
+        return straight_through(leaf, format, key=key)
+    return format(leaf)
 
 
 def _floating(leaf: Any) -> bool:

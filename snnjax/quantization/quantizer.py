@@ -1,18 +1,19 @@
-"""Weights of trained networks on few bits: a scale per output channel, or one for all.
+"""Weight quantizer: few bits per weight with a fitted scale per output channel or per tensor.
 
-    code = clip(round(w / scale), -2^(b-1), 2^(b-1) - 1)          w on the grid = scale * code
+    code = clip(round(w / scale), -2^(b-1), 2^(b-1) - 1)          rounded weight = scale * code
 
-Weights of gradient-trained networks have no range known beforehand, so the grid is fitted to them;
-with a scale that is a power of two it is a fixed-point grid, one binary point per channel. Zero is
+The range of weights trained by gradient is not known beforehand, so the scale is fitted to them. A
+scale that is a power of two gives a fixed-point grid with one binary point per channel. Zero is
 always on the grid. Two ways to fit:
 
     "largest"        scale = max|w| / (2^(b-1) - 1): nothing is clipped
-    "least_error"    of 80 shares of that scale, the one with the least squared error: it clips a
-                     few large weights for a finer step
+    "least_error"    of 80 fractions of that scale, the one with the least squared error: a few
+                     large weights are clipped for a finer step
 
-Of 8 bits any of this will do as a rule. At 4 bits and below it matters, and a smaller error of the
-weights is not always a smaller loss of the network: try both (`experiments/quantized_fashion_mnist`
-does), and train with the rounding where neither is enough (`nn.Quantized`).
+At 8 bits either fit is usually enough. At 4 bits and below the choice matters, and a smaller error
+of the weights does not always mean a smaller loss of the network: try both (as
+`experiments/quantized_fashion_mnist` does), and train with the rounding if neither is enough
+(`nn.Quantized`).
 """
 
 from __future__ import annotations
@@ -32,25 +33,28 @@ __all__ = ["Quantized", "Quantizer"]
 
 _FITS = ("least_error", "largest")
 _PER = ("channel", "tensor")
-_SHARES = tuple(1 - 0.01 * k for k in range(80))
+# Candidates of "least_error": 1, 0.99, ..., 0.21 of the scale that clips nothing.
+_FRACTIONS = tuple(1 - 0.01 * k for k in range(80))
 
 
 @dataclasses.dataclass(frozen=True)
 class Quantizer:
-    """How to put weights `[..., C]` on `bits` bits; see the top of this file.
+    """Quantizer of weights `[..., C]` to `bits` bits with a fitted scale.
 
-    Frozen and comparable: a module may hold one.
+        code = clip(round(w / scale), -2^(b-1), 2^(b-1) - 1),     rounded weight = scale * code
+
+    Frozen and comparable, so that a module may hold one.
 
     Attributes:
-        bits: per weight, 2 to 16, sign included.
-        per: one scale per output `"channel"` (the last axis; of a stack over depth, one for the
-            channel in all blocks) or one per `"tensor"`.
-        fit: `"least_error"` or `"largest"`.
-        power_of_two: scales are powers of two (under `"largest"`, the next one above), which are
-            stored at one byte instead of four and cost a shift instead of a product.
+        bits: Bits per weight, 2 to 16, including the sign.
+        per: One scale per output `"channel"` (the last axis; in a stack over depth one scale for
+            the channel in all blocks) or one per `"tensor"`.
+        fit: Fit of the scale, `"least_error"` or `"largest"`.
+        power_of_two: Restricts scales to powers of two (the next larger one with `"largest"`),
+            which are stored in one byte instead of four and applied by a shift.
 
     Raises:
-        ValueError: another number of bits, or an unknown word.
+        ValueError: `bits` is out of range, or `per` or `fit` is unknown.
 
     Example:
         quantizer = Quantizer(4)
@@ -76,66 +80,72 @@ class Quantizer:
 
     @property
     def format(self) -> QFormat:
-        """Of the codes: whole numbers of so many bits."""
+        """Format of the codes: signed integers of `bits` bits."""
         return QFormat(self.bits - 1, 0, signed=True)
 
     def scale(self, values: Array) -> Array:
-        """The step fitted to weights `[..., C]`: float32, `[C]` or `[]`; 1 where all are 0.
+        """Fits the scale of weights `[..., C]`.
 
-        No gradient passes through it.
+        Args:
+            values: Weights, floating point.
+
+        Returns:
+            The scale, float32, `[C]` or `[]`, without a gradient; 1 where all weights are 0.
         """
         columns = values.reshape(-1, values.shape[-1] if self.per == "channel" else 1)
         columns = jax.lax.stop_gradient(columns).astype(jnp.float32)
         largest = jnp.max(jnp.abs(columns), axis=0) / (2 ** (self.bits - 1) - 1)
+        # A scale of 0 would make the codes of a dead channel NaN.
         largest = jnp.where(largest > 0, largest, 1.0)
-        found = self._search(columns, largest) if self.fit == "least_error" else self._snap(largest)
-        return found if self.per == "channel" else found[0]
+        scale = self._search(columns, largest) if self.fit == "least_error" else self._snap(largest)
+        return scale if self.per == "channel" else scale[0]
 
     def __call__(self, values: Array) -> Array:
-        """The weights on the grid; the gradient is 1 where they are not clipped and 0 where so.
+        """Rounds weights to the grid; the gradient is 1 inside the range of the codes, 0 outside.
 
         Args:
-            values: `[..., C]`, floating point.
+            values: Weights `[..., C]`, floating point.
 
         Returns:
-            The same shape and dtype.
+            The rounded weights, of the same shape and dtype.
         """
         scale = self.scale(values)
         codes = straight_through(values.astype(jnp.float32) / scale, self.format)
         return (codes * scale).astype(values.dtype)
 
     def store(self, values: Array) -> Quantized:
-        """The weights as packed codes and their scales."""
+        """Packs weights `[..., C]` as codes and scales."""
         scale = self.scale(values)
-        codes = Packed.of(values.astype(jnp.float32) / scale, self.format)
+        codes = Packed.from_values(values.astype(jnp.float32) / scale, self.format)
         if self.power_of_two:
-            # 2^e has the mantissa 1/2 and the exponent e + 1.
+            # frexp(2^e) is mantissa 1/2 and exponent e + 1.
             scale = (jnp.frexp(scale)[1] - 1).astype(jnp.int8)
         return Quantized(codes, scale, jnp.dtype(values.dtype))
 
     def _snap(self, scale: Array) -> Array:
-        """The next power of two from there on upwards, exactly; float32 ones of an int8 exponent.
-
-        Below 2^-126 there are no normal numbers to divide by.
-        """
+        """Rounds scales up to a power of two whose exponent fits int8."""
         if not self.power_of_two:
             return scale
+        # By exponents, because exp2(ceil(log2(x))) is not exact.
         mantissa, exponent = jnp.frexp(scale)
         exponent = jnp.where(mantissa == 0.5, exponent - 1, exponent)
+        # Below 2^-126 float32 has no normal numbers to divide by.
         return jnp.ldexp(jnp.ones_like(scale), jnp.clip(exponent, -126, 127))
 
     def _search(self, columns: Array, largest: Array) -> Array:
-        """The candidate of each channel whose squared error is the least; the largest of equals."""
+        """Scale of least squared error for each channel; the largest of equally good ones."""
 
-        def better(best, share):
-            scale = self._snap(largest * share)
+        def keep_better(best, fraction):
+            scale = self._snap(largest * fraction)
             error = jnp.sum(jnp.square(self.format(columns / scale) * scale - columns), axis=0)
-            found = (jnp.where(error < best[1], scale, best[0]), jnp.minimum(error, best[1]))
-            return found, None
+            # Strictly better only: the fractions fall, so the largest scale wins ties.
+            best = (jnp.where(error < best[1], scale, best[0]), jnp.minimum(error, best[1]))
+            return best, None
 
         start = (self._snap(largest), jnp.full_like(largest, jnp.inf))
-        shares = jnp.asarray(_SHARES, jnp.float32)
-        return jax.lax.scan(better, start, shares)[0][0]
+        fractions = jnp.asarray(_FRACTIONS, jnp.float32)
+        # A scan, not vmap: 80 rounded copies of the weights would be alive at once.
+        return jax.lax.scan(keep_better, start, fractions)[0][0]
 
 
 @functools.partial(
@@ -143,12 +153,12 @@ class Quantizer:
 )
 @dataclasses.dataclass(frozen=True)
 class Quantized:
-    """Weights as packed codes and scales; a pytree of two arrays, made by `Quantizer.store`.
+    """Packed codes and scales of weights; a pytree of two arrays, made by `Quantizer.store`.
 
     Attributes:
-        codes: packed, of shape `[..., C]`.
-        scale: `[C]` or `[]`; float32, or int8 where it is the exponent of a power of two.
-        dtype: of the weights.
+        codes: Packed codes, of shape `[..., C]`.
+        scale: Scales, `[C]` or `[]`: float32, or the int8 exponent of a power of two.
+        dtype: Dtype of the weights.
     """
 
     codes: Packed
@@ -157,11 +167,11 @@ class Quantized:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of codes and scales."""
+        """Bytes of the packed codes and the scales."""
         return self.codes.nbytes + self.scale.nbytes
 
     def values(self) -> Array:
-        """The weights on their grid, `scale * code`, in their own dtype."""
+        """Rounded weights, `scale * code`, in the dtype of the weights."""
         scale = self.scale
         if scale.dtype == jnp.int8:
             scale = jnp.ldexp(jnp.ones(scale.shape, jnp.float32), scale.astype(jnp.int32))

@@ -1,26 +1,26 @@
-"""One scale for the weights and the membrane of a layer, so that its arithmetic is on integers.
+"""LIF neurons with one scale for weights and membrane, so that a layer computes on integers.
 
-With `b` bits, `n = 2^(b-1) - 1` and a learned `beta > 0` per layer, weights and membrane are whole
-numbers of steps `beta / n`:
+With `b` bits, `n = 2^(b-1) - 1` and a learned `beta > 0` per layer, weights and membrane are
+integer multiples of the step `beta / n`:
 
     k(x)   = round(n clip(tanh(x) / beta, -1, 1))          the code of x, in -n ... n
-    h[t]   = decay m[t-1] + sum_i k(w_i) s_i[t]            in steps, as everything here
+    h[t]   = decay m[t-1] + sum_i k(w_i) s_i[t]            potentials in steps
     s[t]   = [h[t] >= theta],   theta = n threshold / beta
     m[t]   = k((beta / n) (h[t] - s[t] theta))             membrane after leak, spike and soft reset
 
-Inputs are spikes, so a current is a sum of codes: the scale is needed nowhere but in the code of
-the membrane. Where the decay is a power of two, `2^-p`, all of it is integer arithmetic
-(`integer_form`), and the spikes are the same, bit for bit:
+Inputs are spikes, so a current is a sum of codes, and only the code of the membrane needs the
+scale. For a decay of `2^-p` the whole step is integer arithmetic (`integer_form`) with bit-equal
+spikes:
 
     H = 2^p h = m + 2^p K,   s = [H >= ceil(2^p theta)],   m = -n + sum_j [H >= table_s[j]]
 
-The code of a membrane is a staircase of `2 n` steps in `H`, one staircase for neurons that fired
-and one for those that did not; the two tables say where it rises. The tanh is inside of them.
+The code of a membrane is a staircase of `2 n` steps in `H`, one staircase for firing neurons and
+one for silent ones. The two tables hold the positions of the steps and so contain the tanh.
 
-The rounding function, one `beta` for weights and membrane, its start and the comparison with the
-rounded-up threshold are those of the method's released code; it applies the tanh to the membrane as
-well, and so does this. That `theta` is counted in steps of `beta / n` on `2^p` finer membranes, and
-the tables, are our reconstruction: they make the integer form exact.
+The rounding function, the shared `beta`, its initial value and the comparison with the rounded-up
+threshold follow the released code, which applies the tanh to the membrane as well. Our
+reconstruction: `theta` in steps of `beta / n` on a `2^p` times finer membrane, and the tables; they
+make the integer form exact.
 
 Reference: Yin, Moitra, Bhattacharjee, Kim, Panda, "MINT: Multiplier-less INTeger Quantization for
 Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
@@ -56,9 +56,9 @@ class SharedScaleParams(NamedTuple):
     """Parameters of `shared_scale_lif`.
 
     Attributes:
-        beta: the largest value that weights and membrane (behind tanh) reach, above 0, a scalar.
-        decay: of the membrane per timestep, in (0, 1].
-        threshold: in the unit of the membrane potential, before it is counted in steps.
+        beta: Largest magnitude of weights and membrane after the tanh, above 0, a scalar.
+        decay: Decay of the membrane per timestep, in (0, 1].
+        threshold: Firing threshold in units of the membrane potential, not in steps.
     """
 
     beta: Array
@@ -67,41 +67,44 @@ class SharedScaleParams(NamedTuple):
 
 
 class SharedScaleState(NamedTuple):
-    """State of `shared_scale_lif`: codes `v` of the membrane, `[B, ...]`, whole numbers."""
+    """State of `shared_scale_lif`: integer codes `v` of the membrane, `[B, ...]`."""
 
     v: Array
 
 
 def levels(bits: int) -> int:
-    """`n`: codes run from `-n` to `n`.
+    """Largest code `n = 2^(bits-1) - 1`; codes run from `-n` to `n`.
 
     Raises:
-        ValueError: fewer than 2 bits, which leave no level, or more than 8.
+        ValueError: `bits` is below 2, which leaves no level, or above 8.
     """
     if not 2 <= bits <= 8:
-        raise ValueError(f"codes -n ... n have 2 to 8 bits, got {bits}")
+        raise ValueError(f"codes -n ... n have 2 to 8 bits, got {bits}: choose bits in that range")
     return 2 ** (bits - 1) - 1
 
 
 def initial_beta(weights: Array, *, bits: int) -> Array:
-    """Where `beta` starts: `2 mean|w| / sqrt(n)`, made for few bits: at 8 it clips most weights."""
+    """Initial `beta = 2 mean|w| / sqrt(n)`, intended for few bits: at 8 it clips most weights."""
     return 2 * jnp.mean(jnp.abs(weights)) / math.sqrt(levels(bits))
 
 
 def shared_codes(values: Array, beta: Array, *, bits: int) -> Array:
-    """The codes `k(values)`, whole numbers in the dtype of the values.
+    """Rounds values to codes `k(x) = round(n clip(tanh(x) / beta, -1, 1))`.
 
-    The gradient passes through the rounding, and through the clip where it is not at work, bounds
-    included; it reaches `beta` as well, as that of a learned step does.
+    The gradient passes straight through the rounding, and through the clip inside its bounds and at
+    them. It reaches `beta` too, as for a learned step size.
 
     Args:
-        values: weights or membrane potentials, any shape.
-        beta: a scalar.
-        bits: 2 to 8.
+        values: Weights or membrane potentials, any shape.
+        beta: Largest magnitude after the tanh, a scalar.
+        bits: Bits per code, 2 to 8.
+
+    Returns:
+        Codes `-n` to `n`, in the dtype of the values.
     """
     n = levels(bits)
     z = n * jnp.tanh(values) / beta
-    # Not jnp.clip, whose gradient at the bounds is 1/2.
+    # Not jnp.clip: its gradient at the bounds is 1/2.
     clipped = jnp.where(z > n, float(n), jnp.where(z < -n, float(-n), z))
     return straight_through(clipped, QFormat(bits - 1, 0, signed=True))
 
@@ -114,34 +117,38 @@ def shared_scale_lif(
     bits: int,
     spike: Surrogate = triangle(alpha=1.0),  # noqa: B008 (frozen)
 ) -> tuple[SharedScaleState, Array]:
-    """One timestep of the neurons above.
+    """Advances the neurons by one timestep.
+
+        h = decay m + current,    s = [h >= theta],    m <- k((beta / n) (h - s theta))
+
+    with `theta = n threshold / beta`, all in steps of `beta / n`.
 
     Args:
         params: `beta`, `decay` and `threshold`.
-        state: codes of the membrane, `[B, ...]`.
-        current: sums of codes, `[B, ...]`: exact, whatever their order, below `2^24`.
-        bits: of the codes.
-        spike: the spike function, of the membrane minus its threshold in the unit of the
-            potential; the default's slope is `max(0, 1 - |u|)`.
+        state: Codes of the membrane, `[B, ...]`.
+        current: Sums of weight codes, `[B, ...]`; exact in every order of summation below `2^24`.
+        bits: Bits per code.
+        spike: Surrogate spike function of membrane minus threshold, in units of the potential; the
+            slope of the default is `max(0, 1 - |u|)`.
 
     Returns:
         The new state and the spikes, 0 or 1, `[B, ...]`.
     """
     step = params.beta / levels(bits)
     h = params.decay * state.v + current
-    # The sign of this product is that of `h - theta`, which is exact: integers agree with it.
+    # `h - theta` has an exact sign, and the positive factor keeps it: the integer form agrees.
     spikes = spike((h - params.threshold / step) * step)
     return SharedScaleState(_membrane(params, h, spikes, bits)), spikes
 
 
 class IntegerParams(NamedTuple):
-    """What `integer_lif` compares with; int32.
+    """Parameters of `integer_lif`, int32.
 
     Attributes:
-        shift: `p` of the decay `2^-p`, a scalar.
-        threshold: `ceil(2^p theta)`, a scalar.
-        tables: where the membrane's code rises, `[2, 2 n]`: of neurons that did not fire, and of
-            those that did.
+        shift: Exponent `p` of the decay `2^-p`, a scalar.
+        threshold: Threshold `ceil(2^p theta)`, a scalar.
+        tables: Positions of the steps of the membrane code, `[2, 2 n]`: for silent neurons, and for
+            firing ones.
     """
 
     shift: Array
@@ -150,16 +157,19 @@ class IntegerParams(NamedTuple):
 
 
 def integer_form(params: SharedScaleParams, *, bits: int, largest: int) -> IntegerParams:
-    """The thresholds of the integer form; made once, on concrete numbers.
+    """Computes the thresholds of the integer form; called once, outside of a jit.
 
     Args:
-        params: of the trained layer; a decay of 1, 1/2, 1/4, ...
-        bits: of the codes.
-        largest: the largest current that can come, such as the largest sum of `|k(w)|` into one
-            neuron. The tables take `O(2^p largest)` to make and `4 n` numbers to keep.
+        params: Parameters of the trained layer, with a decay of 1, 1/2, 1/4, ...
+        bits: Bits per code.
+        largest: Largest possible current, such as the largest sum of `|k(w)|` into one neuron. The
+            tables take `O(2^p largest)` operations to make and hold `4 n` integers.
+
+    Returns:
+        Parameters of `integer_lif`.
 
     Raises:
-        ValueError: the decay is no power of two; currents do not fit float32's whole numbers.
+        ValueError: The decay is not a power of two, or currents exceed the integers of float32.
     """
     mantissa, exponent = math.frexp(float(params.decay))
     if mantissa != 0.5 or exponent > 1:
@@ -167,36 +177,41 @@ def integer_form(params: SharedScaleParams, *, bits: int, largest: int) -> Integ
             f"a decay of {float(params.decay)} is no shift of an integer: choose 1, 1/2, 1/4, ..."
         )
     n, shift = levels(bits), 1 - exponent
-    most = n + (largest << shift)
-    if most >= 2**24:
+    bound = n + (largest << shift)
+    if bound >= 2**24:
         raise ValueError(
-            f"currents up to {largest} at a decay of 2^-{shift} leave the 2^24 whole numbers that "
-            "float32 adds exactly: fewer bits, or fewer inputs"
+            f"currents up to {largest} at a decay of 2^-{shift} exceed the 2^24 integers that "
+            "float32 adds exactly: use fewer bits, or fewer inputs"
         )
-    every = np.arange(-most, most + 1, dtype=np.int32)
-    h = jnp.asarray(every * np.float32(2.0**-shift))
+    # The tables are read off the float step on every membrane that can occur: it includes the
+    # rounding of tanh, which no closed form reproduces.
+    potentials = np.arange(-bound, bound + 1, dtype=np.int32)
+    h = jnp.asarray(potentials * np.float32(2.0**-shift))
     codes = [np.asarray(_membrane(params, h, jnp.full_like(h, s), bits), np.int32) for s in (0, 1)]
     theta = params.threshold / (params.beta / n)
     return IntegerParams(
         jnp.asarray(shift, jnp.int32),
         jnp.ceil(theta * 2.0**shift).astype(jnp.int32),
-        jnp.asarray(np.stack([_rises(own, every, n) for own in codes])),
+        jnp.asarray(np.stack([_step_positions(row, potentials, n) for row in codes])),
     )
 
 
 def integer_lif(params: IntegerParams, state: Array, current: Array) -> tuple[Array, Array]:
-    """One timestep in integers: additions, shifts and comparisons.
+    """Advances the neurons by one timestep in integers: additions, shifts and comparisons.
+
+        H = m + 2^p current,   s = [H >= threshold],   m <- -n + sum_j [H >= table_s[j]]
 
     Args:
-        params: from `integer_form`.
-        state: codes of the membrane, int32, `[B, ...]`.
-        current: sums of codes of weights, int32, `[B, ...]`.
+        params: Parameters from `integer_form`.
+        state: Codes of the membrane, int32, `[B, ...]`.
+        current: Sums of weight codes, int32, `[B, ...]`.
 
     Returns:
-        The new codes, and the spikes as int32, `[B, ...]`: those of `shared_scale_lif`.
+        The new codes and the spikes, int32, `[B, ...]`, equal to those of `shared_scale_lif`.
     """
     h = state + jax.lax.shift_left(current, jnp.broadcast_to(params.shift, current.shape))
     spikes = (h >= params.threshold).astype(jnp.int32)
+    # side="right" counts the entries of a sorted table that H has reached.
     silent, fired = (
         jnp.searchsorted(table, h, side="right").astype(jnp.int32) for table in params.tables
     )
@@ -205,12 +220,13 @@ def integer_lif(params: IntegerParams, state: Array, current: Array) -> tuple[Ar
 
 
 def _membrane(params: SharedScaleParams, h: Array, spikes: Array, bits: int) -> Array:
-    """Codes after the soft reset; one expression for the step and for the tables."""
+    """Codes of the membrane after the soft reset."""
+    # One expression for the step and the tables: two would differ in their last bits.
     step = params.beta / levels(bits)
     return shared_codes((h - spikes * (params.threshold / step)) * step, params.beta, bits=bits)
 
 
-def _rises(codes: np.ndarray, every: np.ndarray, n: int) -> np.ndarray:
-    """The smallest `H` at which each code above the lowest is reached; beyond all where never."""
+def _step_positions(codes: np.ndarray, potentials: np.ndarray, n: int) -> np.ndarray:
+    """Smallest `H` that reaches each code above `-n`; the largest int32 for unreachable codes."""
     first = np.searchsorted(codes, np.arange(-n + 1, n + 1), side="left")
-    return np.append(every, np.iinfo(np.int32).max)[first].astype(np.int32)
+    return np.append(potentials, np.iinfo(np.int32).max)[first].astype(np.int32)

@@ -1,13 +1,12 @@
-"""A model in packed arrays: what it takes to keep and to ship, byte for byte, and to run again.
+"""Packed storage of a model: exact bytes to keep and to ship, and restoration to run it.
 
     stored = store(network, Kernels(Quantizer(4)))
-    stored.footprint()                              # Footprint(weights=..., scales=..., rest=...)
-    restore(stored)(frames, state, training=False)  # the network again, its weights on their grid
+    stored.footprint()                  # Footprint(weights=..., scales=..., unquantized=...)
+    restore(stored)(frames, state, training=False)       # the network with rounded weights
 
-`Stored` is a pytree of the packed arrays, so a compiled function may take it and unpack inside:
-what the program is given, and what lies in memory between two calls, is the packed form. Any pytree
-can be stored; a network's running statistics are no part of it, store them with it:
-`store((network, statistics), plan)`.
+`Stored` is a pytree of packed arrays, so a compiled function can take it as an argument and unpack
+inside: between calls only the packed form is in memory. Any pytree can be stored. Running
+statistics are not part of a network; store them with it: `store((network, statistics), plan)`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 
 from snnjax.quantization.fixed_point import QFormat
-from snnjax.quantization.plans import Plan, named_leaves, refuse_nothing
+from snnjax.quantization.plans import Plan, named_leaves, refuse_empty
 from snnjax.quantization.quantizer import Quantized, Quantizer
 from snnjax.quantization.words import Packed
 from snnjax.typing import Key, PyTree
@@ -28,22 +27,22 @@ __all__ = ["Footprint", "Stored", "restore", "store"]
 
 
 class Footprint(NamedTuple):
-    """Bytes of the arrays of a stored model, measured, not computed.
+    """Bytes of a stored model, summed over its arrays.
 
     Attributes:
-        weights: packed codes.
-        scales: of the codes.
-        rest: arrays left as they were, such as biases and normalisation.
+        weights: Bytes of packed codes.
+        scales: Bytes of the scales of the codes.
+        unquantized: Bytes of arrays in full precision, such as biases and normalisation.
     """
 
     weights: int
     scales: int
-    rest: int
+    unquantized: int
 
     @property
     def total(self) -> int:
-        """All of them."""
-        return self.weights + self.scales + self.rest
+        """Bytes of all arrays."""
+        return self.weights + self.scales + self.unquantized
 
 
 @functools.partial(
@@ -51,12 +50,12 @@ class Footprint(NamedTuple):
 )
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A model in packed arrays; made by `store`.
+    """Model with packed arrays, made by `store`.
 
     Attributes:
-        arrays: one per array of the model: `Quantized`, `Packed`, or the array itself.
-        names: of the arrays, in the same order.
-        structure: of the model.
+        arrays: One entry per array of the model: `Quantized`, `Packed`, or the array itself.
+        names: Names of the arrays, in the same order.
+        structure: Pytree structure of the model.
     """
 
     arrays: tuple[Any, ...]
@@ -64,54 +63,57 @@ class Stored:
     structure: Any
 
     @property
-    def left(self) -> dict[str, int]:
-        """Arrays that were left as they were: name to bytes."""
+    def unquantized(self) -> dict[str, int]:
+        """Bytes of each array in full precision, by name."""
         pairs = zip(self.names, self.arrays, strict=True)
-        return {name: array.nbytes for name, array in pairs if _is_left(array)}
+        return {name: array.nbytes for name, array in pairs if not _is_packed(array)}
 
     def footprint(self) -> Footprint:
-        """Bytes of all its arrays."""
+        """Bytes of all arrays, by kind."""
         codes = [array.codes if isinstance(array, Quantized) else array for array in self.arrays]
         weights = sum(part.nbytes for part in codes if isinstance(part, Packed))
         scales = sum(part.scale.nbytes for part in self.arrays if isinstance(part, Quantized))
-        return Footprint(weights, scales, sum(self.left.values()))
+        return Footprint(weights, scales, sum(self.unquantized.values()))
 
 
 def store(model: PyTree, plan: Plan, *, key: Key | None = None) -> Stored:
     """Packs the planned arrays of a model.
 
     Args:
-        model: any pytree of arrays, such as a network, or one with its statistics.
-        plan: which arrays, and how, see `quantization.plans`.
-        key: for formats that round stochastically; every array draws its own numbers.
+        model: Any pytree of arrays, such as a network, or a network with its statistics.
+        plan: Choice of a format for each array, see `quantization.plans`.
+        key: Random key of formats that round stochastically, folded with the number of each array.
 
     Returns:
-        The model in packed arrays; `restore` of it equals `quantized(model, plan, key=key)`.
+        The packed model; `restore` of it equals `quantize(model, plan, key=key)`.
 
     Raises:
-        ValueError: the plan finds nothing to do; stochastic rounding without a key.
+        ValueError: The plan chooses no array, or stochastic rounding without a key.
     """
     named, structure = named_leaves(model)
-    ways = [plan(name, leaf) for name, leaf in named]
-    refuse_nothing(plan, ways)
+    formats = [plan(name, leaf) for name, leaf in named]
+    refuse_empty(plan, formats)
     arrays = []
-    for number, ((_, leaf), way) in enumerate(zip(named, ways, strict=True)):
-        own = None if key is None else jax.random.fold_in(key, number)
-        arrays.append(_packed(leaf, way, own))
+    # The keys are those of `quantize`, so that both round alike.
+    for number, ((_, leaf), format) in enumerate(zip(named, formats, strict=True)):
+        leaf_key = None if key is None else jax.random.fold_in(key, number)
+        arrays.append(_pack_leaf(leaf, format, leaf_key))
     return Stored(tuple(arrays), tuple(name for name, _ in named), structure)
 
 
 def restore(stored: Stored) -> PyTree:
-    """The model, its packed arrays back as floating-point numbers on their grids."""
-    leaves = [a if _is_left(a) else a.values() for a in stored.arrays]
+    """Unpacks a stored model to floating-point arrays on their grids."""
+    leaves = [array.values() if _is_packed(array) else array for array in stored.arrays]
     return jax.tree.unflatten(stored.structure, leaves)
 
 
-def _packed(leaf: Any, way: Quantizer | QFormat | None, key: Key | None) -> Any:
-    if way is None:
+def _pack_leaf(leaf: Any, format: Quantizer | QFormat | None, key: Key | None) -> Any:
+    if format is None:
         return leaf
-    return Packed.of(leaf, way, key=key) if isinstance(way, QFormat) else way.store(leaf)
+    if isinstance(format, QFormat):
+        return Packed.from_values(leaf, format, key=key)
+    return format.store(leaf)
 
 
-def _is_left(array: Any) -> bool:
-    return not isinstance(array, Quantized | Packed)
+def _is_packed(array: Any) -> bool:
+    return isinstance(array, Quantized | Packed)

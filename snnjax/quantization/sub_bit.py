@@ -1,53 +1,46 @@
-"""Sub-bit kernels: 3x3 binary kernels out of a codebook, less than one bit for each weight.
+"""Sub-bit kernels: 3x3 binary kernels from a learned codebook, less than one bit per weight.
 
-Nine signs make 512 patterns. A layer draws its kernels from a codebook `P` of `2^tau` of them and
-keeps a number of `tau` bits for each kernel: `tau / 9` of a bit for each weight, 0.56 at `tau = 5`.
-Behind a kernel stands a latent one, `w` in R^9, which training moves:
+**Kernels.** Nine signs make 512 patterns. A layer chooses its kernels from a codebook `P` of
+`2^tau` patterns and stores an index of `tau` bits per kernel: `tau / 9` bits per weight, 0.56 at
+`tau = 5`. Each kernel has a latent counterpart `w` in R^9 that training updates:
 
     b   = argmin_p |w - p|_2 = argmax_p w . p,   p in P         (|p|^2 = 9 for every pattern)
     s_o = mean of |w| over the kernels of output o              (no gradient)
     the layer convolves with b and multiplies output o by s_o
 
     db/dw := 1 where |w| <= 1, else 0         (straight through)
-    db/dq := 1 for the pattern chosen         (q: the latent pattern behind it, `sub_bit_codebook`)
+    db/dq := 1 for the chosen pattern         (q: its latent pattern, see below)
 
-A pattern also has a code, a number of nine bits: bit `i` is set where entry `i` is +1, row by row.
-"Equally near" is decided here, and alike on every device and in every program: products with +-1
-are exact and the nine of a kernel are added in order. Of equally near patterns the one that agrees
-with the signs of `w` in most places is chosen, then the first; zero counts as negative. So the
-whole codebook gives exactly the signs of `w`, and a kernel of zeros all -1 there.
+The code of a pattern is a number of nine bits: bit `i` is set where entry `i` is +1, row by row.
+Ties between patterns are resolved alike on every device and in every program, because products with
++-1 are exact and the nine of a kernel are added in order. Among equally near patterns the one that
+agrees with the signs of `w` in most places is chosen, then the first; zero counts as negative. The
+full codebook therefore gives exactly the signs of `w`, and all -1 for a kernel of zeros.
 
-Reference: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate
-Binary Neural Networks", ICCV 2021, arXiv:2110.09195 (not spiking: "SNN" is another word there).
-Read in the released code: assignment, scale, both gradients. Ours: the rule for ties, where the
-code takes the first; signs that are exact, where its `c + (b - c)` is 0.99999994 of them; blocks of
-kernels, where it holds all of `[kernels, 2^tau, 9]`.
+**Codebook.** Each pattern has a latent counterpart `q` in R^9, updated by the gradient. An entry
+keeps its sign, the memory `m`, while its latent value is close to zero:
 
-The codebook of sub-bit kernels: which patterns a layer may use, and how training refines them.
+    p = m = sign(q) where |q| >= 1e-3, else unchanged
 
-Behind the used patterns stand latent ones, `q` in R^9, which the gradient moves. An entry keeps its
-sign as long as its latent one is too small to tell (`m`, the memory):
+A refinement, in training only,
 
-    p = m = sign(q) where |q| >= 1e-3, else as before
-
-and each refinement, in training only,
-
-    1. brings the memory up to date,
-    2. lets the first of equal patterns stand and replaces the others by patterns drawn at random
-       from those that are not in the codebook: q and m become the pattern drawn,
+    1. updates the memory,
+    2. keeps the first of equal patterns and replaces the others by patterns drawn at random from
+       outside the codebook: q and m become the drawn pattern,
     3. clips q to [-3, 3].
 
-Refinement is a function of a codebook and a key, `refine`; `refresh` applies it to all codebooks of
-a network, and `with_refinement` to an optimizer's rule, so that it comes with every `every`-th step
-of any training loop. Evaluation changes nothing, for nothing here is called in a forward pass; the
-memory is saved with the parameters, for it is one of them; and devices that hold copies of the
-parameters draw the same patterns. (The released code counts forward passes in evaluation too, loses
-its memory on resuming, and drops what replicas on several GPUs refine.)
+`refine` refines one codebook, `refine_all` every codebook of a network, and `with_refinement` adds
+refinement at every `every`-th step to an optimizer, for any training loop. Evaluation changes
+nothing, because no forward pass refines; the memory is a parameter and saved as one; and devices
+with copies of the parameters draw the same patterns. (The released code also counts forward passes
+of evaluation, loses its memory on resuming, and drops the refinements of replicas on several GPUs.)
 
 Reference: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate
-Binary Neural Networks", ICCV 2021, arXiv:2110.09195. Read in the released code: the memory, the
-threshold 1e-3, the clip, random replacement, every 25th step. Our reconstruction: that "unused"
-means outside the codebook, that the first of equals stands, and what a rule of optax makes of it.
+Binary Neural Networks", ICCV 2021, arXiv:2110.09195 (not spiking: "SNN" means something else
+there). From the released code: assignment, scale, both gradients, the memory, the threshold 1e-3,
+the clip, random replacement, every 25th step. Ours: the rule for ties (the code takes the first);
+exact signs (its `c + (b - c)` gives 0.99999994 of them); blocks of kernels (it holds all of
+`[kernels, 2^tau, 9]`); "unused" read as outside the codebook; the form of an optax transformation.
 """
 
 from __future__ import annotations
@@ -67,54 +60,55 @@ __all__ = [
     "FULL_BITS",
     "Refinement",
     "all_patterns",
-    "code_of",
-    "columns",
-    "kernel_of",
+    "decode_patterns",
+    "encode_patterns",
+    "join_kernels",
     "nearest_pattern",
     "output_scale",
-    "pattern_of",
     "random_codebook",
     "random_patterns",
     "refine",
-    "refresh",
+    "refine_all",
+    "split_kernels",
     "straight_through_kernels",
     "used_patterns",
     "with_refinement",
 ]
 
 FULL_BITS = 9
-"""Bits of a kernel number with which every pattern is in the codebook."""
+"""Bits per kernel of the full codebook, which holds every pattern."""
 
-_BLOCK = 4096  # kernels compared at a time: `4 * _BLOCK * 2^tau` bytes of scores, 8 MB at most
+# Kernels compared at a time: `4 * _BLOCK * 2^tau` bytes of scores, 8 MB at most.
+_BLOCK = 4096
 
 
 def all_patterns() -> Array:
-    """The 512 patterns in the order of their codes, float32, `[512, 9]`; the first is all -1."""
-    return pattern_of(jnp.arange(2**FULL_BITS))
+    """All 512 patterns in the order of their codes, float32, `[512, 9]`; the first is all -1."""
+    return decode_patterns(jnp.arange(2**FULL_BITS))
 
 
 def random_patterns(key: Key, *, bits_per_kernel: int) -> Array:
-    """Different patterns drawn at random, `[2^bits_per_kernel, 9]`; with 9 bits, all in order.
+    """Draws distinct patterns, `[2^bits_per_kernel, 9]`; with 9 bits, all patterns in order.
 
     Args:
-        key: of the draw.
-        bits_per_kernel: tau, 1 to 9.
+        key: Random key.
+        bits_per_kernel: Bits per kernel, tau, 1 to 9.
 
     Raises:
-        ValueError: no such number of bits.
+        ValueError: `bits_per_kernel` is not an integer from 1 to 9.
     """
     check_bits(bits_per_kernel)
     if bits_per_kernel == FULL_BITS:
         return all_patterns()
     codes = jax.random.permutation(key, 2**FULL_BITS)
-    return pattern_of(codes[: 2**bits_per_kernel])
+    return decode_patterns(codes[: 2**bits_per_kernel])
 
 
 def check_bits(bits_per_kernel: int) -> None:
-    """Refuses what is no number of bits of a kernel.
+    """Checks a number of bits per kernel.
 
     Raises:
-        ValueError: it is not a whole number from 1 to 9.
+        ValueError: `bits_per_kernel` is not an integer from 1 to 9.
     """
     if isinstance(bits_per_kernel, bool) or bits_per_kernel not in range(1, FULL_BITS + 1):
         raise ValueError(
@@ -123,22 +117,22 @@ def check_bits(bits_per_kernel: int) -> None:
         )
 
 
-def code_of(patterns: Array) -> Array:
-    """Codes of patterns, or of anything by its signs: `[..., 9]` to int32 `[...]` below 512."""
+def encode_patterns(patterns: Array) -> Array:
+    """Codes of patterns, or of the signs of any values: `[..., 9]` to int32 `[...]` below 512."""
     return jnp.sum((patterns > 0).astype(jnp.int32) << jnp.arange(FULL_BITS), -1)
 
 
-def pattern_of(codes: Array) -> Array:
-    """Patterns of codes: integers `[...]` to float32 `[..., 9]`, -1 or 1."""
+def decode_patterns(codes: Array) -> Array:
+    """Patterns of integer codes: `[...]` to float32 `[..., 9]`, -1 or 1."""
     bits = (codes[..., None].astype(jnp.int32) >> jnp.arange(FULL_BITS)) & 1
     return 2 * bits.astype(jnp.float32) - 1
 
 
-def columns(kernel: Array) -> Array:
-    """The kernels of a convolution one by one, `[3, 3, C, D]` to `[D, C, 9]`.
+def split_kernels(kernel: Array) -> Array:
+    """Splits the weights of a convolution into its 3x3 kernels, `[3, 3, C, D]` to `[D, C, 9]`.
 
     Raises:
-        ValueError: the window is not 3x3.
+        ValueError: The window is not 3x3.
     """
     if kernel.ndim != 4 or kernel.shape[:2] != (3, 3):
         raise ValueError(
@@ -148,80 +142,64 @@ def columns(kernel: Array) -> Array:
     return kernel.transpose(3, 2, 0, 1).reshape(*kernel.shape[:1:-1], FULL_BITS)
 
 
-def kernel_of(kernels: Array) -> Array:
-    """The kernel of a convolution from its kernels one by one, `[D, C, 9]` to `[3, 3, C, D]`."""
+def join_kernels(kernels: Array) -> Array:
+    """Joins 3x3 kernels into the weights of a convolution, `[D, C, 9]` to `[3, 3, C, D]`."""
     return kernels.reshape(*kernels.shape[:2], 3, 3).transpose(2, 3, 1, 0)
 
 
 def nearest_pattern(kernels: Array, patterns: Array) -> Array:
-    """Numbers of the nearest patterns; see the top of this file for which of equally near ones.
+    """Indices of the nearest patterns in a codebook.
 
-    It compares 4,096 kernels at a time, so its memory does not grow with the layer.
+    Among equally near patterns it takes the one that agrees with the signs of the kernel in most
+    places, then the first. The memory does not grow with the layer: 4,096 kernels are compared at a
+    time.
 
     Args:
-        kernels: latent kernels, `[..., 9]`.
-        patterns: the codebook, -1 or 1, `[n, 9]`.
+        kernels: Latent kernels, `[..., 9]`.
+        patterns: Codebook, -1 or 1, `[n, 9]`.
 
     Returns:
-        int32 `[...]`, below `n`.
+        Indices below `n`, int32 `[...]`.
     """
     flat = kernels.reshape(-1, FULL_BITS)
     choose = functools.partial(_choose, patterns=patterns.astype(kernels.dtype))
     if len(flat) <= _BLOCK:
-        found = jax.vmap(choose)(flat)
+        indices = jax.vmap(choose)(flat)
     else:
-        found = jax.lax.map(choose, flat, batch_size=_BLOCK)
-    return found.reshape(kernels.shape[:-1])
-
-
-def _choose(kernel: Array, *, patterns: Array) -> Array:
-    products = (kernel[i] * patterns[:, i] for i in range(FULL_BITS))
-    scores = functools.reduce(operator.add, products)
-    # Rounding is monotone, so no score is above that of the kernel's own signs: if these are in
-    # the codebook they are among the best, and nothing agrees with them in more places.
-    differ = jax.lax.population_count(code_of(kernel) ^ code_of(patterns))
-    return jnp.argmax(jnp.where(scores == scores.max(), FULL_BITS - differ, -1)).astype(jnp.int32)
+        indices = jax.lax.map(choose, flat, batch_size=_BLOCK)
+    return indices.reshape(kernels.shape[:-1])
 
 
 def output_scale(kernels: Array) -> Array:
-    """`mean |w|` over the latent kernels of each output, without a gradient.
+    """Scale of each output, `mean |w|` over its latent kernels, without a gradient.
 
     Args:
-        kernels: `[D, C, 9]`.
+        kernels: Latent kernels, `[D, C, 9]`.
 
     Returns:
-        `[D]`; positive unless all kernels of an output are zero.
+        Scales, `[D]`; positive unless all kernels of an output are zero.
     """
     rows = jnp.abs(jax.lax.stop_gradient(kernels)).reshape(len(kernels), -1)
-    # A product: XLA divides by a constant in one program and multiplies by its inverse in another.
-    # The barrier keeps what follows from being compiled together with it.
-    return jax.lax.optimization_barrier(_sum(rows) * (1 / rows.shape[1]))
-
-
-def _sum(rows: Array) -> Array:
-    """Sums `[D, n]` to `[D]` by halves: in this order in every program, where `jnp.sum` has none.
-
-    A layer, its replay and its stored form then have the same scale, bit for bit.
-    """
-    while rows.shape[1] > 1:
-        half, odd = divmod(rows.shape[1], 2)
-        pairs = rows[:, :half] + rows[:, half : 2 * half]
-        rows = jnp.concatenate([pairs, rows[:, 2 * half :]], 1) if odd else pairs
-    return rows[:, 0]
+    # A product, since XLA divides by a constant in one program and multiplies by its reciprocal in
+    # another. The barrier keeps XLA from fusing the users of the scale with it.
+    return jax.lax.optimization_barrier(_sum_by_halves(rows) * (1 / rows.shape[1]))
 
 
 @jax.custom_jvp
 def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> Array:
-    """The nearest patterns of latent kernels, exactly -1 or 1, with gradients straight through.
+    """Replaces latent kernels by their nearest patterns, with straight-through gradients.
+
+        db/dw := 1 where |w| <= 1, else 0,        db/dq := 1 for the chosen pattern
 
     Args:
-        kernels: `w`, `[..., 9]`; the gradient passes where `|w| <= 1`, ends included.
-        patterns: the codebook `P`, `[n, 9]`; without a gradient.
-        latent: `q`, `[n, 9]`, behind the patterns; of no value here, it takes for each pattern the
-            sum of the gradients of the kernels that chose it.
+        kernels: Latent kernels `w`, `[..., 9]`; the gradient passes where `|w| <= 1`, bounds
+            included.
+        patterns: Codebook `P`, `[n, 9]`; gets no gradient.
+        latent: Latent patterns `q`, `[n, 9]`. Their value is not used; the gradient of each is the
+            sum over the kernels that chose its pattern.
 
     Returns:
-        `b`, `[..., 9]`, in the dtype of the kernels.
+        Patterns `b`, exactly -1 or 1, `[..., 9]`, in the dtype of the kernels.
     """
     del latent
     return jnp.asarray(patterns)[nearest_pattern(kernels, patterns)].astype(kernels.dtype)
@@ -229,22 +207,25 @@ def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> 
 
 @straight_through_kernels.defjvp
 def _straight_through_jvp(primals, tangents):
-    (kernels, patterns, _), (moved, _, drawn) = primals, tangents
-    chosen = nearest_pattern(kernels, patterns)
-    tangent = jnp.where(jnp.abs(kernels) <= 1, moved, 0) + drawn[chosen].astype(kernels.dtype)
-    return jnp.asarray(patterns)[chosen].astype(kernels.dtype), tangent
+    (kernels, patterns, _), (kernels_dot, _, latent_dot) = primals, tangents
+    indices = nearest_pattern(kernels, patterns)
+    passed = jnp.where(jnp.abs(kernels) <= 1, kernels_dot, 0)
+    tangent = passed + latent_dot[indices].astype(kernels.dtype)
+    return jnp.asarray(patterns)[indices].astype(kernels.dtype), tangent
 
 
-_TELLING = 1e-3  # latent entries below it do not decide a sign
+# A latent entry closer to zero leaves its sign to the memory.
+_SIGN_THRESHOLD = 1e-3
+# Bound of the latent entries, as in the released code.
 _BOUND = 3.0
 
 
 class Codebook(NamedTuple):
-    """The patterns of a layer.
+    """Codebook of a layer.
 
     Attributes:
-        latent: `q`, `[2^tau, 9]`; moved by the gradient.
-        memory: `m`, the signs last told, -1 or 1, `[2^tau, 9]`; moved by `refine` alone.
+        latent: Latent patterns `q`, `[2^tau, 9]`, updated by the gradient.
+        memory: Signs `m` at the last refinement, -1 or 1, `[2^tau, 9]`, updated by `refine` only.
     """
 
     latent: Array
@@ -252,61 +233,58 @@ class Codebook(NamedTuple):
 
 
 def random_codebook(key: Key, *, bits_per_kernel: int) -> Codebook:
-    """Different random patterns, which are both latent values and memory.
+    """Draws a codebook of distinct patterns, which are both latent values and memory.
 
     Args:
-        key: of the draw.
-        bits_per_kernel: tau, 1 to 9; with 9 all patterns are there, in the order of their codes.
+        key: Random key.
+        bits_per_kernel: Bits per kernel, tau, 1 to 9; 9 gives all patterns in the order of their
+            codes.
 
     Raises:
-        ValueError: no such number of bits.
+        ValueError: `bits_per_kernel` is not an integer from 1 to 9.
     """
     patterns = random_patterns(key, bits_per_kernel=bits_per_kernel)
     return Codebook(patterns, patterns)
 
 
 def used_patterns(codebook: Codebook) -> Array:
-    """The patterns that kernels choose from, -1 or 1, `[2^tau, 9]`; without a gradient."""
+    """Current patterns of a codebook, -1 or 1, `[2^tau, 9]`, without a gradient."""
     latent, memory = jax.lax.stop_gradient(codebook)
-    told = jnp.where(jnp.abs(latent) >= _TELLING, latent, memory)
-    return jnp.where(told > 0, 1.0, -1.0).astype(latent.dtype)
+    signs = jnp.where(jnp.abs(latent) >= _SIGN_THRESHOLD, latent, memory)
+    return jnp.where(signs > 0, 1.0, -1.0).astype(latent.dtype)
 
 
 def refine(codebook: Codebook, key: Key) -> Codebook:
-    """One refinement, see the top of this file. Afterwards no two patterns are equal.
+    """Updates the memory of a codebook, replaces duplicates and clips the latent patterns.
+
+    The patterns of the result are distinct.
 
     Args:
-        codebook: `[2^tau, 9]` each.
-        key: of the patterns that replace duplicates.
+        codebook: Latent patterns and memory, each `[2^tau, 9]`.
+        key: Random key of the patterns that replace duplicates.
     """
     patterns = used_patterns(codebook)
-    codes = code_of(patterns)
-    again = _repeats(codes)
-    # As many patterns are unused as there are repeats, or more: n <= 512.
+    codes = encode_patterns(patterns)
+    repeated = _repeats(codes)
+    # There are at least as many unused patterns as repeats, since the codebook has at most 512.
     draw = jax.random.uniform(key, (2**FULL_BITS,)).at[codes].set(2.0)
-    unused = jnp.argsort(draw)  # in random order, and behind them the used ones
-    fresh = pattern_of(unused[jnp.cumsum(again) - 1]).astype(patterns.dtype)
-    latent = jnp.where(again[:, None], fresh, codebook.latent)
-    memory = jnp.where(again[:, None], fresh, patterns)
+    # Draws are below 1, so the unused codes come first, in random order, and the used ones last.
+    unused = jnp.argsort(draw)
+    fresh = decode_patterns(unused[jnp.cumsum(repeated) - 1]).astype(patterns.dtype)
+    latent = jnp.where(repeated[:, None], fresh, codebook.latent)
+    memory = jnp.where(repeated[:, None], fresh, patterns)
     return Codebook(jnp.clip(latent, -_BOUND, _BOUND), memory)
 
 
-def _repeats(codes: Array) -> Array:
-    """Which of the codes `[n]` stand earlier in the list too, bool `[n]`."""
-    place = jnp.arange(len(codes))
-    return jnp.any((codes[:, None] == codes[None]) & (place[None] < place[:, None]), 1)
-
-
-def refresh(tree: PyTree, key: Key) -> PyTree:
-    """Refines every codebook in a network, in its parameters or in any other pytree.
+def refine_all(tree: PyTree, key: Key) -> PyTree:
+    """Refines every codebook in a network, its parameters, or any other pytree.
 
     Args:
-        tree: stays as it is.
-        key: folded with the number of each codebook.
+        tree: Pytree with codebooks.
+        key: Random key, folded with the number of each codebook.
 
     Returns:
-        The same tree with refined codebooks. Stacked ones, `[..., 2^tau, 9]`, are refined one by
-        one.
+        The tree with refined codebooks; stacked codebooks `[..., 2^tau, 9]` are refined one by one.
     """
     leaves, structure = jax.tree.flatten(tree, is_leaf=_is_codebook)
     refined = [
@@ -316,23 +294,13 @@ def refresh(tree: PyTree, key: Key) -> PyTree:
     return jax.tree.unflatten(structure, refined)
 
 
-def _is_codebook(node: Any) -> bool:
-    return isinstance(node, Codebook)
-
-
-def _refine_stack(codebook: Codebook, key: Key) -> Codebook:
-    if codebook.latent.ndim == 2:
-        return refine(codebook, key)
-    return jax.vmap(_refine_stack)(codebook, jax.random.split(key, len(codebook.latent)))
-
-
 class Refinement(NamedTuple):
-    """What `with_refinement` carries from step to step: saved with the state of training.
+    """Optimizer state of `with_refinement`.
 
     Attributes:
-        rule: the state of the rule.
-        count: steps done, int32.
-        key: of all draws; step `n` uses `fold_in(key, n)`.
+        rule: State of the inner optimizer.
+        count: Number of steps, int32.
+        key: Random key; step `n` draws from `fold_in(key, n)`.
     """
 
     rule: PyTree
@@ -343,55 +311,102 @@ class Refinement(NamedTuple):
 def with_refinement(
     rule: optax.GradientTransformation, *, key: Key, every: int = 25, speed: float = 1.0
 ) -> optax.GradientTransformation:
-    """A rule that moves and refines codebooks at every `every`-th step.
+    """Wraps an optimizer so that it updates and refines codebooks at every `every`-th step.
 
-    At that step latent patterns take the rule's update and are refined; at the others they rest,
-    while moments that the rule keeps go on. (In the released code the gradient itself reaches the
-    latent patterns in every 25th pass only.) All other parameters are the rule's own affair, at
-    every step. A latent entry starts at -1 or 1: with steps as long as the learning rate `lr`, as
-    Adam makes them, it changes its sign after `every / (lr speed)` steps at the soonest. The recipe
-    of the paper has the time for that; a training of a few thousand steps wants another pace.
+    At that step the latent patterns take the optimizer's update and are refined; between those
+    steps they are constant, while the moments of the optimizer continue to accumulate. (In the
+    released code the gradient reaches the latent patterns only in every 25th pass.) All other
+    parameters follow the optimizer at every step. A latent entry starts at -1 or 1: with updates of
+    the size of the learning rate `lr`, as Adam makes them, it changes sign after
+    `every / (lr speed)` steps at the earliest. The paper's recipe is long enough for that; a
+    training of a few thousand steps needs a larger `speed`.
 
     Args:
-        rule: what moves the parameters, such as `optax.adamw`.
-        key: of the patterns that replace duplicates.
-        every: steps from one refinement to the next.
-        speed: by what the rule's updates of latent patterns are multiplied; ours, 1 is as released.
+        rule: Optimizer of the parameters, such as `optax.adamw`.
+        key: Random key of the patterns that replace duplicates.
+        every: Number of steps between refinements.
+        speed: Factor on the optimizer's updates of latent patterns; ours, the released code has 1.
 
     Returns:
-        A rule of optax whose state is a `Refinement`; its `update` needs the parameters.
+        An optax transformation whose state is a `Refinement`; its `update` needs the parameters.
 
     Raises:
-        ValueError: `every` or `speed` is not positive; no parameters are given to `update`.
+        ValueError: `every` or `speed` is not positive, or `update` gets no parameters.
     """
     if every < 1:
-        raise ValueError(f"steps from one refinement to the next are 1 or more, got {every}")
+        raise ValueError(f"every is a number of steps, at least 1, got {every}")
     if not speed > 0:
-        raise ValueError(f"patterns at rest are nn.SubBitConv(learn_codebook=False), got {speed=}")
+        raise ValueError(
+            f"speed must be positive, got {speed}: nn.SubBitConv(learn_codebook=False) keeps "
+            "patterns constant"
+        )
 
     def init(params: PyTree) -> Any:
         return Refinement(rule.init(params), jnp.zeros((), jnp.int32), key)
 
     def update(updates: PyTree, state: Any, params: PyTree = None):
         if params is None:
-            raise ValueError("patterns are refined where they are: update(updates, state, params)")
+            raise ValueError("refinement needs the parameters: update(updates, state, params)")
         updates, inner = rule.update(updates, state.rule, params)
         count = state.count + 1
-        pace = jnp.where(count % every == 0, speed, 0.0)
-        updates = _refined_updates(updates, params, pace, jax.random.fold_in(state.key, count))
+        # A factor, not a condition: the step stays one program for all counts.
+        factor = jnp.where(count % every == 0, speed, 0.0)
+        updates = _refine_updates(updates, params, factor, jax.random.fold_in(state.key, count))
         return updates, Refinement(inner, count, state.key)
 
     return optax.GradientTransformation(init, update)
 
 
-def _refined_updates(updates: PyTree, params: PyTree, pace: Array, key: Key) -> PyTree:
-    """Updates that lead codebooks to where they would be refined; at pace 0 they stay."""
+def _refine_updates(updates: PyTree, params: PyTree, factor: Array, key: Key) -> PyTree:
+    """Replaces the updates of codebooks by those that lead to refined ones; 0 for factor 0."""
     leaves, structure = jax.tree.flatten(params, is_leaf=_is_codebook)
-    changed = list(structure.flatten_up_to(updates))
-    for number, (before, update) in enumerate(zip(leaves, changed, strict=True)):
+    refined = list(structure.flatten_up_to(updates))
+    for number, (before, update) in enumerate(zip(leaves, refined, strict=True)):
         if _is_codebook(before):
-            moved = before._replace(latent=before.latent + pace * update.latent)
+            moved = before._replace(latent=before.latent + factor * update.latent)
             after = _refine_stack(moved, jax.random.fold_in(key, number))
-            way = jax.tree.map(lambda a, b: jnp.where(pace > 0, a - b, 0), after, before)
-            changed[number] = way
-    return jax.tree.unflatten(structure, changed)
+            # Optax adds updates to parameters, so a replacement is written as a difference.
+            refined[number] = jax.tree.map(
+                lambda a, b: jnp.where(factor > 0, a - b, 0), after, before
+            )
+    return jax.tree.unflatten(structure, refined)
+
+
+def _choose(kernel: Array, *, patterns: Array) -> Array:
+    """Index of the pattern nearest to one kernel `[9]`."""
+    # Nine additions in a fixed order: the reduction of a dot product has none, and two programs
+    # could resolve a tie differently.
+    products = (kernel[i] * patterns[:, i] for i in range(FULL_BITS))
+    scores = functools.reduce(operator.add, products)
+    # Rounding is monotone, so no score exceeds that of the kernel's own signs: if the codebook
+    # holds them they are among the best, and no other pattern agrees with them in more places.
+    differences = jax.lax.population_count(encode_patterns(kernel) ^ encode_patterns(patterns))
+    agreement = jnp.where(scores == scores.max(), FULL_BITS - differences, -1)
+    return jnp.argmax(agreement).astype(jnp.int32)
+
+
+def _sum_by_halves(rows: Array) -> Array:
+    """Sums `[D, n]` to `[D]` in one fixed order, pairwise."""
+    # `jnp.sum` leaves the order to the compiler. With a fixed one a layer, its replay and its
+    # stored form have bit-equal scales.
+    while rows.shape[1] > 1:
+        half, odd = divmod(rows.shape[1], 2)
+        pairs = rows[:, :half] + rows[:, half : 2 * half]
+        rows = jnp.concatenate([pairs, rows[:, 2 * half :]], 1) if odd else pairs
+    return rows[:, 0]
+
+
+def _repeats(codes: Array) -> Array:
+    """Mask of the codes `[n]` that occur earlier in the list, bool `[n]`."""
+    index = jnp.arange(len(codes))
+    return jnp.any((codes[:, None] == codes[None]) & (index[None] < index[:, None]), 1)
+
+
+def _is_codebook(node: Any) -> bool:
+    return isinstance(node, Codebook)
+
+
+def _refine_stack(codebook: Codebook, key: Key) -> Codebook:
+    if codebook.latent.ndim == 2:
+        return refine(codebook, key)
+    return jax.vmap(_refine_stack)(codebook, jax.random.split(key, len(codebook.latent)))

@@ -1,10 +1,10 @@
-"""Packed storage: codes of `b` bits, one after the other, with no bit between them.
+"""Packed words: codes of `b` bits stored contiguously in bytes.
 
-    N codes take ceil(b N / 8) bytes: N at 8 bits, two codes per byte at 4, four at 2, eight at 1
+    N codes take ceil(b N / 8) bytes: one code per byte at 8 bits, two at 4, four at 2, eight at 1
 
-Code `k` has the bits `b k ... b k + b - 1` of the stream, lowest first, and bit `j` of the stream
-is bit `j mod 8` of byte `j // 8`: of two 4-bit codes the first is in the low half of the byte.
-Widths that do not divide 8 run across bytes. Negative codes are kept in two's complement.
+Code `k` occupies the bits `b k ... b k + b - 1` of the stream, lowest first, and bit `j` of the
+stream is bit `j mod 8` of byte `j // 8`: the first of two 4-bit codes is the low half of the byte.
+Widths that do not divide 8 cross byte boundaries. Negative codes are stored in two's complement.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from snnjax.typing import Array, Key
 
 __all__ = ["Packed", "pack", "unpack"]
 
-_MOST_BITS = 16
+# `unpack` assembles a code in uint16 at most.
+_MAX_BITS = 16
 
 
 def pack(codes: Array, bits: int) -> Array:
-    """Codes of any shape as bytes.
+    """Packs codes of any shape into bytes.
 
     Args:
-        codes: integers that fit in so many bits, signed or not; of others the high bits are lost.
-        bits: per code, 1 to 16.
+        codes: Integers of `bits` bits, signed or unsigned; higher bits are dropped.
+        bits: Bits per code, 1 to 16.
 
     Returns:
-        uint8, `[ceil(bits N / 8)]`; bits left over in the last byte are 0.
+        Packed codes, uint8, `[ceil(bits N / 8)]`; unused bits of the last byte are 0.
 
     Raises:
-        ValueError: another number of bits.
-        TypeError: the codes are no integers.
+        ValueError: `bits` is out of range.
+        TypeError: The codes are not integers.
 
     Example:
         pack(jnp.array([1, 15, -1]), 4)     # [0xf1, 0x0f]
@@ -48,31 +49,33 @@ def pack(codes: Array, bits: int) -> Array:
     if not jnp.issubdtype(codes.dtype, jnp.integer):
         raise TypeError(f"codes are integers, got {codes.dtype}: QFormat.to_integers makes them")
     flat = codes.reshape(-1)
-    # Bytes do not shift by 8 and more: the wide ones are shifted before they become bytes.
+    # Shift in the dtype of the codes: a uint8 cannot be shifted by 8 bits or more.
     places = jnp.arange(bits, dtype=flat.dtype)
     return jnp.packbits(((flat[:, None] >> places) & 1).astype(jnp.uint8), bitorder="little")
 
 
 def unpack(data: Array, bits: int, *, shape: tuple[int, ...], signed: bool = False) -> Array:
-    """The codes that `pack` packed.
+    """Unpacks codes that `pack` packed.
 
     Args:
-        data: uint8, `[ceil(bits N / 8)]`.
-        bits: per code.
-        shape: of the codes, of N elements.
-        signed: whether the highest bit is a sign.
+        data: Packed codes, uint8, `[ceil(bits N / 8)]`.
+        bits: Bits per code, 1 to 16.
+        shape: Shape of the codes, with N elements.
+        signed: Reads the highest bit of a code as its sign.
 
     Returns:
-        Codes of that shape, of the smallest integer type that holds them: (u)int8 or (u)int16.
+        Codes of the given shape in the smallest integer dtype that holds them: (u)int8 or
+        (u)int16.
 
     Raises:
-        ValueError: another number of bits; the bytes are not those of so many codes.
+        ValueError: `bits` is out of range, or the number of bytes does not fit the shape.
     """
     _check(bits)
     count = math.prod(shape)
     if data.shape != (_bytes(bits, count),):
         raise ValueError(
-            f"{count} codes of {bits} bits are {_bytes(bits, count)} bytes, got {list(data.shape)}"
+            f"{count} codes of {bits} bits are {_bytes(bits, count)} bytes, got {list(data.shape)}:"
+            " give the shape and bits that were packed"
         )
     wide = jnp.uint8 if bits <= 8 else jnp.uint16
     stream = jnp.unpackbits(data, count=bits * count, bitorder="little").reshape(count, bits)
@@ -86,13 +89,13 @@ def unpack(data: Array, bits: int, *, shape: tuple[int, ...], signed: bool = Fal
 )
 @dataclasses.dataclass(frozen=True)
 class Packed:
-    """Fixed-point values as packed codes; a pytree of one array.
+    """Packed codes of fixed-point values; a pytree of one array.
 
     Attributes:
-        data: uint8, the packed codes.
-        shape: of the values.
-        format: the grid they are on.
-        dtype: of the values.
+        data: Packed codes, uint8.
+        shape: Shape of the values.
+        format: Fixed-point format of the values.
+        dtype: Floating-point dtype of the values.
     """
 
     data: Array
@@ -101,16 +104,18 @@ class Packed:
     dtype: Any = jnp.dtype("float32")
 
     @classmethod
-    def of(cls, values: Array, format: QFormat, *, key: Key | None = None) -> Packed:
+    def from_values(cls, values: Array, format: QFormat, *, key: Key | None = None) -> Packed:
         """Rounds values to a format and packs their codes.
 
         Args:
-            values: any shape, floating point.
-            format: at most 16 bits.
-            key: for stochastic rounding.
+            values: Values of any shape, floating point.
+            format: Format of at most 16 bits that saturates.
+            key: Random key of stochastic rounding.
 
         Raises:
-            ValueError, TypeError: as `QFormat.to_integers` and `pack`.
+            ValueError: The format has more than 16 bits or does not saturate, or stochastic
+                rounding without a key.
+            TypeError: The values are integers.
         """
         codes = format.to_integers(values, key=key)
         dtype = jnp.asarray(values).dtype
@@ -122,21 +127,21 @@ class Packed:
         return self.data.nbytes
 
     def codes(self) -> Array:
-        """The codes, integers of this shape."""
+        """Unpacked codes, integers of the shape of the values."""
         bits, signed = self.format.bits, self.format.signed
         return unpack(self.data, bits, shape=self.shape, signed=signed)
 
     def values(self) -> Array:
-        """The values in their own dtype, `format(values)` of what was packed."""
+        """Unpacked values on the grid of the format, in `dtype`."""
         return self.format.from_integers(self.codes(), dtype=self.dtype)
 
 
 def _signed(codes: Array, bits: int) -> Array:
-    """Two's complement: the sign bit counts for minus its weight."""
+    """Reinterprets unsigned codes of `bits` bits as two's complement."""
     sign = jnp.asarray(1 << (bits - 1), codes.dtype)
-    # Flips the sign bit and subtracts it again, modulo 2^8 or 2^16.
-    moved = (codes ^ sign) - sign
-    return jax.lax.bitcast_convert_type(moved, jnp.int8 if bits <= 8 else jnp.int16)
+    # (c ^ sign) - sign, modulo 2^8 or 2^16, copies the sign bit into all higher bits.
+    extended = (codes ^ sign) - sign
+    return jax.lax.bitcast_convert_type(extended, jnp.int8 if bits <= 8 else jnp.int16)
 
 
 def _bytes(bits: int, count: int) -> int:
@@ -144,5 +149,5 @@ def _bytes(bits: int, count: int) -> int:
 
 
 def _check(bits: int) -> None:
-    if not isinstance(bits, int | np.integer) or not 1 <= bits <= _MOST_BITS:
-        raise ValueError(f"a code has 1 to {_MOST_BITS} bits, got {bits}")
+    if not isinstance(bits, int | np.integer) or not 1 <= bits <= _MAX_BITS:
+        raise ValueError(f"a code has 1 to {_MAX_BITS} bits, got {bits}: choose bits in that range")

@@ -1,18 +1,18 @@
-"""Null, normal or noise: what a spike feature is worth. The rule is ours.
+"""Classification of spike features as null, normal or noise. The rule is ours.
 
-A spike feature is the mean spike map of one channel, over examples: a firing rate at each place.
-The paper tells three kinds of them apart: normal ones light up where the object is, noise is alight
-nearly everywhere, null nowhere. It gives no criterion, and neither does its released code; so
+A spike feature is the spike map of one channel, averaged over examples: a firing rate per position.
+The paper distinguishes three kinds: normal features fire at the object, noise features nearly
+everywhere, null features nowhere. Neither the paper nor its released code gives a criterion; ours:
 
     null     mean rate over the map < null_rate
-    noise    rate > noise_rate at a share of the places that is at least noise_area
+    noise    rate > noise_rate on at least a fraction noise_area of the positions
     normal   all others
 
-Why so: what makes noise is not a high mean, which a bright object has as well, but a high rate of
-the *background*. With `noise_area = 1/2` the criterion says that the median place fires more often
-than not; as long as the object covers less than half of the map, the median place is background.
-A larger area is stricter, and needed where objects fill the frame. Neurons that have no place (of a
-linear layer) are maps of one place: noise is then a rate above `noise_rate`.
+A bright object has a high mean rate too; noise is distinguished by a high rate of the *background*.
+With `noise_area = 1/2` the criterion says that the median position fires more often than not, and
+the median position is background as long as the object covers less than half of the map. A larger
+area is stricter, and needed where objects fill the frame. Neurons without a position (of a linear
+layer) are maps of one position: noise is then a rate above `noise_rate`.
 """
 
 from __future__ import annotations
@@ -24,20 +24,24 @@ import numpy as np
 __all__ = ["CLASSES", "Thresholds", "classify", "shares"]
 
 CLASSES = ("null", "normal", "noise")
-"""What the numbers 0, 1 and 2 of `classify` stand for."""
+"""Names of the classes 0, 1 and 2 of `classify`."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Thresholds:
-    """When a spike feature is null and when it is noise; rates are spikes per timestep.
+    """Thresholds of the classes null and noise; rates are spikes per timestep.
+
+        null     mean rate over the map < null_rate
+        noise    rate > noise_rate on at least a fraction noise_area of the positions
+        normal   all others
 
     Attributes:
-        null_rate: Below this mean rate it is null.
-        noise_rate: A place with a higher rate than this is busy.
-        noise_area: With at least this share of busy places it is noise.
+        null_rate: Mean rate below which a feature is null.
+        noise_rate: Rate above which a position is busy.
+        noise_area: Fraction of busy positions from which a feature is noise.
 
     Raises:
-        ValueError: A number is outside (0, 1], or so chosen that null and noise overlap.
+        ValueError: A threshold is outside (0, 1], or null and noise overlap.
     """
 
     null_rate: float = 1e-3
@@ -48,10 +52,11 @@ class Thresholds:
         for name, value in dataclasses.asdict(self).items():
             if not 0 < value <= 1:
                 raise ValueError(f"{name} lies in (0, 1], got {value}")
+        # The mean of a noise map is at least noise_rate * noise_area.
         if self.null_rate > self.noise_rate * self.noise_area:
             raise ValueError(
-                f"a map could be null and noise at once: null_rate, {self.null_rate}, may not be "
-                f"above noise_rate * noise_area, {self.noise_rate * self.noise_area:g}"
+                f"a map could be null and noise at once: lower null_rate, {self.null_rate}, to at "
+                f"most noise_rate * noise_area, {self.noise_rate * self.noise_area:g}"
             )
 
 
@@ -60,14 +65,14 @@ def classify(
     *,
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
 ) -> np.ndarray:
-    """Which class each map belongs to.
+    """Classifies spike maps as null, normal or noise.
 
     Args:
-        maps: `[..., P, C]`, firing rates in [0, 1] at `P` places of each of `C` channels.
-        thresholds: The rule's.
+        maps: Firing rates in [0, 1] at P positions of C channels, `[..., P, C]`.
+        thresholds: Thresholds of the classes.
 
     Returns:
-        `[..., C]` int8, places in `CLASSES`.
+        Indices in `CLASSES`, int8 `[..., C]`.
 
     Example:
         >>> classify(np.array([[0.0, 0.9, 0.9], [0.0, 0.0, 0.8], [0.0, 0.0, 1.0]]))
@@ -80,5 +85,5 @@ def classify(
 
 
 def shares(classes: np.ndarray) -> dict[str, float]:
-    """The share of each class, by name; they sum to 1."""
+    """Fraction of each class, by name; the fractions sum to 1."""
     return {name: float((classes == number).mean()) for number, name in enumerate(CLASSES)}

@@ -1,4 +1,4 @@
-"""Two networks side by side: before and after something was done against redundancy."""
+"""Comparison of two networks, before and after a measure against redundancy."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["Comparison", "compare"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Comparison:
-    """What changed.
+    """Result of `compare`.
 
     Attributes:
-        pairs: Names of layers that correspond, `(before, after)`; empty where the two networks are
-            built differently.
-        nasfr_change: In per cent of the NASFR before; negative where there are fewer spikes, None
-            where there were none.
+        pairs: Names of corresponding layers, `(before, after)`; empty if the two networks are built
+            differently.
+        nasfr_change: Change of the NASFR, %; negative for fewer spikes, None if there were none
+            before.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -25,17 +25,16 @@ class Comparison:
 
 
 def compare(before: Report, after: Report) -> Comparison:
-    """Compares two networks.
-
-    Layers correspond by their order, if all of them have as many neurons: an attention in between
-    changes the numbers in their names, and not the neurons.
+    """Compares the firing of two networks.
 
         change = 100 (NASFR_after / NASFR_before - 1)
 
     Args:
-        before: Of the network to compare with.
-        after: Of the other one.
+        before: Report of the reference network.
+        after: Report of the other network.
     """
+    # By order and not by name: an attention layer in between shifts the numbers in the names and
+    # leaves the neurons.
     same = list(before.neurons.values()) == list(after.neurons.values())
     pairs = tuple(zip(before.layers, after.layers, strict=True)) if same else ()
     change = 100 * (after.nasfr / before.nasfr - 1) if before.nasfr else None

@@ -1,9 +1,9 @@
-"""Distributions of potentials, counted in bins that are fixed beforehand, so that counts add up.
+"""Histograms of potentials in fixed bins, so that counts of batches add up.
 
     bin(x) = floor(n (x - threshold) / unit) + n (1 - lowest)          unit: the mean threshold
 
-Bins are counted from each neuron's own threshold: whatever the thresholds of a layer are, the
-counts of bins from `n (1 - lowest)` on are exactly the values at or above them.
+Bins are relative to the threshold of each neuron: for any thresholds of a layer, the bins from
+`n (1 - lowest)` on count exactly the values at or above threshold.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ __all__ = ["Bins", "Histogram", "count"]
 
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """Bins of equal width; the first and the last one hold what lies beyond them, too.
+    """Bins of equal width; the first and the last bin include all values beyond them.
 
     Attributes:
-        lowest: Where they begin, in thresholds.
-        highest: Where they end, in thresholds.
-        per_threshold: Bins from 0 to the threshold, `n`.
+        lowest: Lower edge of the first bin, in thresholds.
+        highest: Upper edge of the last bin, in thresholds.
+        per_threshold: Number of bins from 0 to the threshold, `n`.
 
     Raises:
-        ValueError: The threshold, 1, does not lie between them.
+        ValueError: The threshold, 1, is not between `lowest` and `highest`.
     """
 
     lowest: int = -9
@@ -38,13 +38,14 @@ class Bins:
     def __post_init__(self):
         if not self.lowest < 1 < self.highest or self.per_threshold < 1:
             raise ValueError(
-                f"bins from {self.lowest} to {self.highest} thresholds, {self.per_threshold} to "
-                "each: the threshold itself, 1, lies inside, and there is at least 1 bin to each"
+                f"bins from {self.lowest} to {self.highest} thresholds, {self.per_threshold} per "
+                "threshold: choose lowest < 1 < highest, so that the threshold itself lies inside, "
+                "and per_threshold >= 1"
             )
 
     @property
-    def below(self) -> int:
-        """How many bins lie below the threshold."""
+    def below_threshold(self) -> int:
+        """Number of bins below the threshold."""
         return (1 - self.lowest) * self.per_threshold
 
     def __len__(self) -> int:
@@ -53,13 +54,13 @@ class Bins:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Histogram:
-    """Counts of potentials.
+    """Histogram of potentials.
 
     Attributes:
-        counts: `[len(bins)]` int64.
-        bins: Where they were counted.
-        threshold: The layer's mean threshold, in the unit of the potentials; None where its neurons
-            have none that is known, and then the bins are in units of 1.
+        counts: Counts per bin, int64 `[len(bins)]`.
+        bins: Bins of the counts.
+        threshold: Mean threshold of the layer, in units of the potentials; None if it is unknown,
+            with bins in units of 1.
     """
 
     counts: np.ndarray
@@ -68,31 +69,36 @@ class Histogram:
 
     @property
     def edges(self) -> np.ndarray:
-        """`[len(bins) + 1]`, in the unit of the potentials (for the mean threshold)."""
-        steps = np.arange(len(self.bins) + 1) - self.bins.below
+        """Bin edges for the mean threshold, in units of the potentials, `[len(bins) + 1]`."""
+        steps = np.arange(len(self.bins) + 1) - self.bins.below_threshold
         return (1 + steps / self.bins.per_threshold) * (self.threshold or 1.0)
 
     @property
-    def above(self) -> float | None:
-        """The share of values at or above the threshold of their neuron; None without one."""
+    def share_above(self) -> float | None:
+        """Fraction of values at or above the threshold of their neuron; None without one."""
         if self.threshold is None:
             return None
-        return float(self.counts[self.bins.below :].sum() / self.counts.sum())
+        return float(self.counts[self.bins.below_threshold :].sum() / self.counts.sum())
 
 
 def count(values: Array, threshold: Array, unit: Array, weights: Array, bins: Bins) -> Array:
-    """Counts of one batch, int32 `[len(bins)]`; what is not a number counts as low.
+    """Counts the values of one batch per bin; NaN counts in the first bin.
 
     Args:
-        values: `[T, B, ...]`.
-        threshold: broadcast against them.
-        unit: positive, a scalar.
-        weights: `[B]`; examples of weight 0 are padding and not counted.
-        bins: where to count.
+        values: Potentials, `[T, B, ...]`.
+        threshold: Thresholds, broadcast against `values`.
+        unit: Mean threshold, positive, a scalar.
+        weights: Weights of the examples, `[B]`; weight 0 is padding and not counted.
+        bins: Bins of the counts.
+
+    Returns:
+        Counts, int32 `[len(bins)]`.
     """
-    steps = jnp.floor((values - threshold) * (bins.per_threshold / unit)) + bins.below
-    inside = jnp.nan_to_num(jnp.clip(steps, 0, len(bins) - 1)).astype(jnp.int32)
-    # Padding goes to a bin of its own behind the others: a mask of this size would cost as much.
+    # The sign of a floating-point difference is exact, so a value at the threshold is never counted
+    # below it, which subtracting after the division would not guarantee.
+    steps = jnp.floor((values - threshold) * (bins.per_threshold / unit)) + bins.below_threshold
+    index = jnp.nan_to_num(jnp.clip(steps, 0, len(bins) - 1)).astype(jnp.int32)
+    # Padding goes to an extra bin: a mask over all values would cost as much memory.
     padding = (weights == 0).reshape(-1, *(1,) * (values.ndim - 2))
-    places = jnp.where(padding, len(bins), inside).ravel()
-    return jnp.zeros(len(bins) + 1, jnp.int32).at[places].add(1)[:-1]
+    index = jnp.where(padding, len(bins), index).ravel()
+    return jnp.zeros(len(bins) + 1, jnp.int32).at[index].add(1)[:-1]

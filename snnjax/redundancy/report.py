@@ -1,4 +1,4 @@
-"""From sums to what is looked at: rates, spike features, distributions, classes of each layer."""
+"""Report of a network's redundancy: rates, spike features, distributions and classes by layer."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["Layer", "Report", "report"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """One layer of neurons, over all examples.
+    """Results of one layer of neurons, over all examples.
 
     Attributes:
-        features: `[T, ..., C]` float32, the mean spike map of every timestep and channel.
-        classes: `[T, C]`, the class of each of them, see `classify`.
-        channel_classes: `[C]`, the class of each channel's map over all timesteps.
+        features: Mean spike map of every timestep and channel, float32 `[T, ..., C]`.
+        classes: Class of every feature, index in `CLASSES`, `[T, C]`.
+        channel_classes: Class of each channel's map averaged over timesteps, `[C]`.
         rate: Spikes per neuron and timestep.
-        currents: Distribution of the input currents after attention, the paper's "membrane
-            potential distribution".
-        membrane: Distribution of the membrane potentials after the reset.
+        currents: Histogram of the input currents after attention, the "membrane potential
+            distribution" of the paper.
+        membrane: Histogram of the membrane potentials after the reset.
     """
 
     features: np.ndarray
@@ -39,52 +39,53 @@ class Layer:
 
     @property
     def neurons(self) -> int:
-        """How many there are."""
+        """Number of neurons."""
         return int(np.prod(self.features.shape[1:]))
 
     @property
     def rates_over_time(self) -> np.ndarray:
-        """`[T]`, spikes per neuron at each timestep."""
+        """Spikes per neuron at each timestep, `[T]`."""
+        # float64, because the mean runs over many float32 rates.
         return self.features.reshape(len(self.features), -1).mean(1, dtype=np.float64)
 
     @property
     def shares(self) -> dict[str, float]:
-        """Shares of null, normal and noise among the features of all timesteps and channels."""
+        """Fractions of null, normal and noise features, over all timesteps and channels."""
         return shares(self.classes)
 
     @property
     def channel_shares(self) -> dict[str, float]:
-        """The same among the channels' maps over all timesteps."""
+        """Fractions of null, normal and noise channels, by their maps averaged over timesteps."""
         return shares(self.channel_classes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-    """What was found in a network.
+    """Redundancy of a network, made by `report`.
 
     Attributes:
-        layers: By name, in the order of the network; those that spike.
-        left_out: Names of layers whose outputs are no spikes.
-        examples: How many were looked at.
+        layers: Spiking layers by name, in the order of the network.
+        analog_layers: Names of the layers whose outputs are not spikes; they are not reported.
+        examples: Number of examples.
     """
 
     layers: dict[str, Layer]
-    left_out: tuple[str, ...]
+    analog_layers: tuple[str, ...]
     examples: int
 
     @property
     def rates(self) -> dict[str, float]:
-        """Layer to spikes per neuron and timestep."""
+        """Spikes per neuron and timestep, by layer."""
         return {name: layer.rate for name, layer in self.layers.items()}
 
     @property
     def neurons(self) -> dict[str, int]:
-        """Layer to how many neurons it has."""
+        """Number of neurons, by layer."""
         return {name: layer.neurons for name, layer in self.layers.items()}
 
     @property
     def nasfr(self) -> float:
-        """Spikes per neuron and timestep of the network, see `metrics.nasfr`."""
+        """Network average spiking firing rate: spikes per neuron and timestep, `metrics.nasfr`."""
         return metrics.nasfr(self.rates, self.neurons)
 
 
@@ -94,12 +95,12 @@ def report(
     thresholds: Thresholds = Thresholds(),  # noqa: B008 (frozen)
     bins: Bins = Bins(),  # noqa: B008 (frozen)
 ) -> Report:
-    """What sums over a data set say.
+    """Evaluates the sums over a data set.
 
     Args:
-        sums: From `add`.
-        thresholds: When a feature is null and when it is noise.
-        bins: Those given to `measure`.
+        sums: Sums by layer, from `add`.
+        thresholds: Thresholds of the classes null and noise.
+        bins: Bins of the histograms, the same as for `measure`.
 
     Raises:
         ValueError: No layer spikes, or no example was counted.
@@ -107,12 +108,12 @@ def report(
     spiking = {name: s for name, s in in_order(sums).items() if not s.analog}
     if not spiking:
         raise ValueError(
-            f"no layer spikes (of {sorted(sums)}): there is nothing to find in a network without "
-            "neurons whose outputs are 0 or 1"
+            f"no layer spikes (of {sorted(sums)}): redundancy is defined for neurons whose outputs "
+            "are 0 or 1, use a network that has some"
         )
     examples = next(iter(spiking.values())).examples
     if not examples:
-        raise ValueError("no example was counted: all of them had weight 0")
+        raise ValueError("no example was counted: all had weight 0, give real examples weight 1")
     layers = {name: _layer(s, thresholds, bins) for name, s in spiking.items()}
     return Report(layers, tuple(n for n in in_order(sums) if n not in spiking), examples)
 
@@ -126,7 +127,7 @@ def _layer(sums: Sums, thresholds: Thresholds, bins: Bins) -> Layer:
         features=(sums.spikes / sums.examples).astype(np.float32),
         classes=classify(rates, thresholds=thresholds),
         channel_classes=classify(rates.mean(0), thresholds=thresholds),
-        # Divided once: exactly what counting all spikes gives.
+        # Integers, divided once: the mean of the rates would round per position.
         rate=int(counts.sum()) / (sums.examples * counts.size),
         currents=Histogram(sums.currents, bins, threshold),
         membrane=Histogram(sums.membrane, bins, threshold),

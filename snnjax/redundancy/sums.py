@@ -1,8 +1,8 @@
-"""What is summed up over the batches of a data set: counts, so that sums are exact.
+"""Sums of spikes and histograms over the batches of a data set, exact because they are counts.
 
-Spikes come as they are tapped, `[T, B, ...]`, and are summed over the examples where they stand:
-time stays the first axis. (The released code of the paper turns `[T, B, ...]` into `[B, T, ...]` by
-reshaping it without a transpose, which mixes timesteps and examples in its pictures.)
+Tapped spikes `[T, B, ...]` are summed over the examples, and time remains the first axis. (The
+released code of the paper reshapes `[T, B, ...]` to `[B, T, ...]` without a transpose, which mixes
+timesteps and examples in its pictures.)
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from snnjax.typing import Array
 __all__ = ["TAPS", "Sums", "add", "measure"]
 
 TAPS = ("spikes", "currents", "membrane", "threshold")
-"""What to ask a network for."""
+"""Taps to request from a network for `measure`."""
 
 
 class Sums(NamedTuple):
-    """Of one layer, over some examples.
+    """Sums of one layer over a set of examples.
 
     Attributes:
-        examples: How many.
-        spikes: `[T, ..., C]`, spikes at each place and timestep over all examples.
-        analog: Whether any output was neither 0 nor 1: the layer does not spike.
-        currents: `[len(bins)]`, counts of what comes in, after attention.
-        membrane: `[len(bins)]`, counts of potentials after the reset.
-        unit: The mean threshold; 1 where the neurons have none that is known.
-        threshold: Whether they have one.
+        examples: Number of examples.
+        spikes: Spikes at each position and timestep, `[T, ..., C]`.
+        analog: True if any output was neither 0 nor 1, so that the layer does not spike.
+        currents: Counts of the input currents after attention, `[len(bins)]`.
+        membrane: Counts of the membrane potentials after the reset, `[len(bins)]`.
+        unit: Mean threshold; 1 if the neurons have no known threshold.
+        threshold: True if the neurons have a known threshold.
     """
 
     examples: Any
@@ -51,18 +51,18 @@ def measure(
     weights: Array | None = None,
     bins: Bins = Bins(),  # noqa: B008 (frozen)
 ) -> dict[str, Sums]:
-    """Sums up one batch; pure, to be jitted together with the network.
+    """Sums one batch; a pure function, to be jitted together with the network.
 
     Args:
-        taps: `aux.taps` of a network that was asked for `TAPS`.
-        weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
-        bins: Where currents and membranes are counted.
+        taps: `aux.taps` of a call with `taps=TAPS`.
+        weights: Weights of the examples, `[B]`: 1, or 0 for padding; None is all 1.
+        bins: Bins of the histograms of currents and membrane potentials.
 
     Returns:
-        By layer.
+        Sums by layer.
 
     Raises:
-        ValueError: A layer shows its spikes but not its currents and membranes.
+        ValueError: The taps of a layer lack its currents or membrane potentials.
     """
     neurons = {name: kinds for name, kinds in taps.items() if "spikes" in kinds}
     missing = {kind for kinds in neurons.values() for kind in TAPS[:3] if kind not in kinds}
@@ -72,21 +72,24 @@ def measure(
 
 
 def add(total: Mapping[str, Sums] | None, part: Mapping[str, Sums]) -> dict[str, Sums]:
-    """Adds the sums of a batch to those before, on the host and in 64 bits.
+    """Adds the sums of a batch to the running total, on the host.
 
     Args:
-        total: What this function returned before; None before the first batch.
-        part: From `measure`, of the same network.
+        total: Total of the previous batches; None before the first one.
+        part: Sums of one batch, from `measure` on the same network.
+
+    Returns:
+        The new total by layer, in 64-bit integers.
 
     Raises:
-        ValueError: The layers are others.
+        ValueError: The layers of `part` differ from those of `total`.
     """
-    new = {name: _widened(sums) for name, sums in jax.device_get(dict(part)).items()}
+    new = {name: _to_int64(sums) for name, sums in jax.device_get(dict(part)).items()}
     if total is None:
         return new
     if set(total) != set(new):
         raise ValueError(f"sums of {sorted(total)} and of {sorted(new)}: add those of one network")
-    return {name: _added(total[name], sums) for name, sums in new.items()}
+    return {name: _add_layer(total[name], sums) for name, sums in new.items()}
 
 
 def _layer(kinds: Mapping[str, Array], weights: Array | None, bins: Bins) -> Sums:
@@ -96,10 +99,12 @@ def _layer(kinds: Mapping[str, Array], weights: Array | None, bins: Bins) -> Sum
     threshold = kinds.get("threshold", jnp.ones((1,) * spikes.ndim))
     unit = jnp.mean(jnp.abs(threshold.astype(jnp.float32)))
     unit = jnp.where(unit > 0, unit, 1)
-    kept = [kinds[kind].astype(jnp.float32) for kind in ("currents", "membrane")]
-    # Two coupled neurons have one membrane between them: it is held against their first threshold.
-    held = [threshold[..., : v.shape[-1]].astype(jnp.float32) for v in kept]
-    currents, membrane = (count(v, t, unit, weights, bins) for v, t in zip(kept, held, strict=True))
+    potentials = [kinds[kind].astype(jnp.float32) for kind in ("currents", "membrane")]
+    # Coupled neurons share one membrane, so it has fewer channels than the thresholds: it is
+    # compared with the first of them.
+    thresholds = [threshold[..., : v.shape[-1]].astype(jnp.float32) for v in potentials]
+    pairs = zip(potentials, thresholds, strict=True)
+    currents, membrane = (count(v, t, unit, weights, bins) for v, t in pairs)
     return Sums(
         examples=jnp.sum(weights != 0),
         spikes=jnp.sum((spikes != 0) & counted, axis=1, dtype=jnp.int32),
@@ -111,7 +116,8 @@ def _layer(kinds: Mapping[str, Array], weights: Array | None, bins: Bins) -> Sum
     )
 
 
-def _widened(sums: Sums) -> Sums:
+def _to_int64(sums: Sums) -> Sums:
+    # int32 counts of one batch would overflow over a data set, and JAX has no int64 by default.
     wide = lambda leaf: np.asarray(leaf).astype(np.int64)  # noqa: E731
     return sums._replace(
         examples=int(sums.examples),
@@ -121,7 +127,8 @@ def _widened(sums: Sums) -> Sums:
     )
 
 
-def _added(a: Sums, b: Sums) -> Sums:
+def _add_layer(a: Sums, b: Sums) -> Sums:
+    # `unit` and `threshold` are properties of the network, not sums.
     return b._replace(
         examples=a.examples + b.examples,
         spikes=a.spikes + b.spikes,

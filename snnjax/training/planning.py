@@ -84,8 +84,8 @@ def plan(
     dataset: data.Dataset,
     strategies: Sequence[memory.Strategy] | None = None,
     mesh: Mesh | None = None,
-    report: Callable[[memory.Candidate], None] | None = None,
-) -> memory.Plan:
+    report: Callable[[memory.budget.Candidate], None] | None = None,
+) -> memory.budget.Plan:
     """Measures an experiment's training step under each strategy.
 
     Args:
@@ -111,7 +111,7 @@ def largest(
     experiment: Experiment,
     field: str,
     budget: float,
-    planned: memory.Plan,
+    planned: memory.budget.Plan,
     *,
     dataset: data.Dataset,
     mesh: Mesh | None = None,
@@ -154,7 +154,9 @@ def largest(
         if reach > furthest:
             furthest, strategy = reach, one.strategy
     start = int(min(max(furthest, 1), 2**24))
-    return strategy, memory.largest(functools.partial(total_bytes, strategy), budget, start=start)
+    return strategy, memory.budget.largest_fit(
+        functools.partial(total_bytes, strategy), budget, start=start
+    )
 
 
 def integer_field(experiment: Experiment, field: str) -> int:
@@ -191,4 +193,4 @@ def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
             start = network.initial_state(experiment.batch)
             return network(frames, start, training=True, key=key)[0]
 
-    return memory.operations(forward, network, inputs)
+    return memory.accounting.count_operations(forward, network, inputs)

@@ -72,8 +72,8 @@ def check_strategies(
     bound: float = 1e-5,
     tolerance: float = 1e-2,
     repeats: int = 3,
-    report: Callable[[memory.Checked], None] | None = None,
-) -> list[memory.Checked]:
+    report: Callable[[memory.checking.CheckResult], None] | None = None,
+) -> list[memory.checking.CheckResult]:
     """Compares outputs, statistics and gradients under each strategy with those under `store`.
 
     Args:
@@ -147,8 +147,8 @@ class _Case:
         compiled = gradient.lower(state, self.batch).compile()
         for _ in range(updates - 1):
             state = state._replace(statistics=compiled(state, self.batch).statistics)
-        outcome, seconds = memory.timed(compiled, (state, self.batch), repeats=repeats)
-        return outcome, memory.analysed(compiled, len(self.batch.labels)), seconds
+        outcome, seconds = memory.checking.time_call(compiled, (state, self.batch), repeats=repeats)
+        return outcome, memory.accounting.compiled_memory(compiled, len(self.batch.labels)), seconds
 
     def reconstructions(self, strategy: memory.Strategy) -> dict[str, float]:
         """Error of the rebuilt states, by layer."""
@@ -179,18 +179,22 @@ class _Case:
         return _Case(silent, self.dataset, self.mesh)
 
 
-def _compare(case, strategy, reference, expected, bound, tolerance, repeats) -> memory.Checked:
+def _compare(
+    case, strategy, reference, expected, bound, tolerance, repeats
+) -> memory.checking.CheckResult:
     actual, measured, seconds = case.run(strategy, repeats=repeats)
-    gradients = memory.compare_gradients(actual.gradients, expected.gradients)
+    gradients = memory.checking.compare_gradients(actual.gradients, expected.gradients)
     rebuilt = case.reconstructions(strategy)
     place = max(rebuilt, key=lambda name: rebuilt[name], default="")
     faults = []
     if rebuilt and not rebuilt[place] <= tolerance:
         faults.append(f"wrong inverse: a state rebuilt in {place} is off by {rebuilt[place]:.2g}")
-    moved = memory.unequal(actual.statistics, expected.statistics, within=_ROUNDING)
+    moved = memory.checking.unequal_leaves(
+        actual.statistics, expected.statistics, tolerance=_ROUNDING
+    )
     if moved:
         faults.append(_statistics_fault(case, reference, actual.statistics, moved))
-    equal = not memory.unequal(actual.outputs, expected.outputs)
+    equal = not memory.checking.unequal_leaves(actual.outputs, expected.outputs)
     worst = max(gradients, key=lambda name: gradients[name].relative, default="")
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
@@ -203,7 +207,7 @@ def _compare(case, strategy, reference, expected, bound, tolerance, repeats) -> 
             else f"wrong gradient: {what}" if equal else f"wrong values: outputs differ, and {what}"
         )  # fmt: skip
     use = float(nn.stream_use(actual.statistics))
-    return memory.Checked(
+    return memory.checking.CheckResult(
         str(strategy), tuple(faults), equal, gradients, rebuilt[place] if rebuilt else None,
         measured, seconds,
         statistics_equal=not moved if jax.tree.leaves(actual.statistics) else None,
@@ -213,7 +217,7 @@ def _compare(case, strategy, reference, expected, bound, tolerance, repeats) -> 
 
 def _statistics_fault(case, reference, statistics, moved) -> str:
     twice = case.run(reference, repeats=0, updates=2)[0].statistics
-    gaps = memory.compare_gradients(statistics, twice)
+    gaps = memory.checking.compare_gradients(statistics, twice)
     if max(gap.relative for gap in gaps.values()) <= 1e-5:
         return "statistics were updated twice: they must leave once, from the forward pass"
     return f"statistics differ from store's: {', '.join(moved)}"
@@ -224,8 +228,8 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
     if silent is None:
         return False
     outcomes = [silent.run(s, repeats=0)[0] for s in (strategy, reference)]
-    gaps = memory.compare_gradients(*(outcome.gradients for outcome in outcomes))
-    equal = not memory.unequal(*(outcome.outputs for outcome in outcomes))
+    gaps = memory.checking.compare_gradients(*(outcome.gradients for outcome in outcomes))
+    equal = not memory.checking.unequal_leaves(*(outcome.outputs for outcome in outcomes))
     return equal and max(gap.relative for gap in gaps.values()) <= bound
 
 

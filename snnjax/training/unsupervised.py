@@ -54,15 +54,15 @@ class Unsupervised(BaseExperiment):
     Attributes:
         learner: `(experiment) -> plasticity.Network`.
         encode: `(experiment, inputs, key) -> rates [B, n]`, spikes per timestep of its `cell.dt`.
-        score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.all_activity` or
-            `plasticity.proportion`.
+        score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.labels.all_activity` or
+            `plasticity.labels.proportion`.
         assign: Number of training examples, from the first on, that assign classes to neurons.
     """
 
     learns_by: ClassVar[str] = "plasticity"
 
     learner: Callable[[Any], plasticity.Network]
-    score: Callable[[Array, plasticity.Responses], Array] = plasticity.all_activity
+    score: Callable[[Array, plasticity.labels.Responses], Array] = plasticity.labels.all_activity
     batch: int = 250
     epochs: int = 1
     log_every: int = 4
@@ -140,7 +140,7 @@ def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityPro
         params={"weights": learned.weights, "theta": learned.theta},
         constants=learned.matrices,
         optimizer=learned.activity,
-        statistics=plasticity.no_responses(classes, network.neurons),
+        statistics=plasticity.labels.empty_responses(classes, network.neurons),
         key=run_key,
         finite=jnp.ones((), bool),
     )
@@ -185,7 +185,9 @@ def train_step(
     right = jnp.argmax(experiment.score(shown.counts, state.statistics), -1) == batch.labels
     accuracy = right.astype(jnp.float32).mean()
     kept = max(0.0, 1 - experiment.batch / experiment.assign)
-    responses = plasticity.seen(state.statistics, shown.counts, batch.labels, kept=kept)
+    responses = plasticity.labels.add_examples(
+        state.statistics, shown.counts, batch.labels, retention=kept
+    )
     finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(shown.counts).all()
     after = after._replace(
         step=state.step + 1,
@@ -224,11 +226,11 @@ def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) 
 
 def measure_responses(
     program: PlasticityProgram, state: TrainState, batch: data.Batch
-) -> plasticity.Responses:
+) -> plasticity.labels.Responses:
     """Responses to one batch, with learning off."""
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
     counts = _spike_counts(program, state, batch)
-    return plasticity.seen(nothing, counts, batch.labels, weight=batch.weights)
+    return plasticity.labels.add_examples(nothing, counts, batch.labels, weight=batch.weights)
 
 
 def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> Array:

@@ -8,15 +8,17 @@ import pytest
 from flax import nnx
 
 from snnjax import cost, nn
+from snnjax.cost.energy import millijoules
+from snnjax.cost.tally import Connection, Product, Tally
 
-LAYER = cost.Connection(
+LAYER = Connection(
     runs=4, effective_macs=0, effective_acs=70, dense=400, padded=480, active=20, inputs=80,
     binary=True, constant=False, first=False,
 )  # fmt: skip
 
 
 def tally(*layers, products=(), examples=1):
-    return cost.Tally(
+    return Tally(
         examples, 4, {f"conv{n}": layer for n, layer in enumerate(layers)},
         {f"attention{n}": product for n, product in enumerate(products)}, {}, 100, 10,
     )  # fmt: skip
@@ -31,37 +33,37 @@ def tally(*layers, products=(), examples=1):
     ],
 )
 def test_golden_arithmetic(gigamacs, gigaacs, expected, places):
-    found = cost.millijoules(gigamacs * 1e9, gigaacs * 1e9)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=0.5 * 10.0**-places + 1e-15)
+    actual = millijoules(gigamacs * 1e9, gigaacs * 1e9)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=0.5 * 10.0**-places + 1e-15)
 
 
 def test_spikes_add_at_their_rate():
     """FLOPs fr T: 480 products over the window, a quarter of the inputs spike."""
-    found = cost.energy(tally(LAYER))
-    assert (found.macs, found.acs) == (0, 120)
-    np.testing.assert_allclose(found.millijoules, 0.9e-9 * 120)
-    np.testing.assert_allclose(found.once_millijoules, 4.6e-9 * 480 / 4)
+    actual = cost.energy(tally(LAYER))
+    assert (actual.macs, actual.acs) == (0, 120)
+    np.testing.assert_allclose(actual.millijoules, 0.9e-9 * 120)
+    np.testing.assert_allclose(actual.once_millijoules, 4.6e-9 * 480 / 4)
 
 
 def test_what_is_not_binary_multiplies_all_products_at_every_timestep():
-    found = cost.energy(tally(dataclasses.replace(LAYER, binary=False), LAYER))
-    assert (found.macs, found.acs) == (480, 120)
-    assert found.multiplying == ("conv0",) and found.static == ()
+    actual = cost.energy(tally(dataclasses.replace(LAYER, binary=False), LAYER))
+    assert (actual.macs, actual.acs) == (480, 120)
+    assert actual.multiplying == ("conv0",) and actual.static == ()
 
 
 def test_a_static_input_counts_once():
     stem = dataclasses.replace(LAYER, binary=False, constant=True)
-    found = cost.energy(tally(stem, LAYER))
-    assert (found.macs, found.acs) == (120, 120) and found.static == ("conv0",)
+    actual = cost.energy(tally(stem, LAYER))
+    assert (actual.macs, actual.acs) == (120, 120) and actual.static == ("conv0",)
     binary = cost.energy(tally(dataclasses.replace(LAYER, constant=True, first=True)))
     assert (binary.macs, binary.acs) == (0, 30)
 
 
 def test_attention_is_counted_and_told_apart():
-    spikes, currents = cost.Product(30, 90, True), cost.Product(50, 50, False)
-    found = cost.energy(tally(LAYER, products=(spikes, currents)))
-    assert (found.attention_acs, found.attention_macs) == (30, 50)
-    assert (found.macs, found.acs) == (50, 150)
+    spikes, currents = Product(30, 90, True), Product(50, 50, False)
+    actual = cost.energy(tally(LAYER, products=(spikes, currents)))
+    assert (actual.attention_acs, actual.attention_macs) == (30, 50)
+    assert (actual.macs, actual.acs) == (50, 150)
 
 
 def test_neurons_that_weigh_currents_over_time_count_and_are_no_attention():
@@ -86,9 +88,9 @@ def test_neurons_that_weigh_currents_over_time_count_and_are_no_attention():
     assert psn.over_time_macs == timesteps * timesteps * width
     # Each of 4 timesteps has 2 weights in its window; the currents before the first one are zero.
     assert sliding.over_time_macs == timesteps * 2 * width
-    for found in (psn, sliding):
-        assert found.attention_macs == found.attention_acs == found.over_time_acs == 0
-        assert found.macs == none.macs + found.over_time_macs and found.acs == none.acs
+    for actual in (psn, sliding):
+        assert actual.attention_macs == actual.attention_acs == actual.over_time_acs == 0
+        assert actual.macs == none.macs + actual.over_time_macs and actual.acs == none.acs
 
 
 def test_numbers_are_per_example():
@@ -98,15 +100,15 @@ def test_numbers_are_per_example():
 
 def test_traffic_is_apart_and_in_bytes():
     """Weights at every timestep; inputs written and read, spikes at a bit each."""
-    found = cost.energy(tally(LAYER))
-    assert found.parameter_traffic == 4 * 100
-    assert found.activation_traffic == 2 * 80 / 8
-    assert found.membrane_traffic == 2 * 4 * 10
+    actual = cost.energy(tally(LAYER))
+    assert actual.parameter_traffic == 4 * 100
+    assert actual.activation_traffic == 2 * 80 / 8
+    assert actual.membrane_traffic == 2 * 4 * 10
     real = cost.energy(tally(dataclasses.replace(LAYER, binary=False)))
     assert real.activation_traffic == 2 * 80 * 4
 
 
 def test_the_break_even_is_always_at_hand():
-    found = cost.energy(tally(LAYER))
-    assert (found.rate, found.timesteps) == (0.0, 4)
+    actual = cost.energy(tally(LAYER))
+    assert (actual.rate, actual.timesteps) == (0.0, 4)
     assert "5.7 %" in cost.BREAK_EVEN and "2409.08290" in cost.BREAK_EVEN

@@ -20,25 +20,25 @@ def operations(ternary=True, checksum=0):
 
 def test_sums_do_not_overflow_and_padding_is_left_out():
     real, frames = np.array([True, True, False]), np.ones((2, 3))
-    found = Connection.of(operations(), real, frames)
-    assert found.dense == found.padded == found.effective_acs == 4 * LARGE
-    assert found.effective_macs == 0 and found.runs == 2 and found.rate == 0.25
-    assert found.constant and not found.first and not found.static
+    actual = Connection.from_operations(operations(), real, frames)
+    assert actual.dense == actual.padded == actual.effective_acs == 4 * LARGE
+    assert actual.effective_macs == 0 and actual.runs == 2 and actual.rate == 0.25
+    assert actual.constant and not actual.first and not actual.static
 
 
 def test_one_number_makes_all_of_a_call_multiplications():
-    found = operations()
-    found.ternary[0, 1] = False
+    actual = operations()
+    actual.ternary[0, 1] = False
     real, frames = np.ones(3, bool), np.zeros((2, 3))
-    made = Connection.of(found, real, frames)
+    made = Connection.from_operations(actual, real, frames)
     assert made.effective_macs == made.effective_acs == 3 * LARGE
     assert made.first and made.static
-    kept = Connection.of(found, np.array([True, False, True]), frames)
+    kept = Connection.from_operations(actual, np.array([True, False, True]), frames)
     assert kept.effective_macs == 0
 
 
 def test_real_numbers_that_repeat_are_static():
-    layer = Connection.of(operations(), np.ones(3, bool), np.ones((2, 3)))
+    layer = Connection.from_operations(operations(), np.ones(3, bool), np.ones((2, 3)))
     real = dataclasses.replace(layer, binary=False)
     assert real.static and not layer.static
     assert not dataclasses.replace(real, runs=1).static
@@ -46,13 +46,13 @@ def test_real_numbers_that_repeat_are_static():
 
 
 def test_products_add_up():
-    found = Products(*(np.full((1, 2), n, np.uint32) for n in (1, LARGE)), np.array([[1, 0]]) > 0)
-    assert Product.of(found, np.ones(2, bool)) == Product(2, 2 * LARGE, False)
-    assert Product.of(found, np.array([True, False])).binary
+    actual = Products(*(np.full((1, 2), n, np.uint32) for n in (1, LARGE)), np.array([[1, 0]]) > 0)
+    assert Product.from_products(actual, np.ones(2, bool)) == Product(2, 2 * LARGE, False)
+    assert Product.from_products(actual, np.array([True, False])).binary
 
 
 def test_tallies_add_what_is_counted_and_agree_on_what_is_said():
-    layer = Connection.of(operations(), np.ones(3, bool), np.ones((2, 3)))
+    layer = Connection.from_operations(operations(), np.ones(3, bool), np.ones((2, 3)))
     neurons = Neurons(10, 4, 7, True, True)
     one = Tally(3, 2, {"a": layer}, {"p": Product(1, 2, True)}, {"n": neurons}, 8, 4)
     other = dataclasses.replace(

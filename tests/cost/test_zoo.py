@@ -51,8 +51,8 @@ def test_inputs_are_what_they_say():
 
 
 def test_a_case_is_measured():
-    network, frames = cost.ZOO["mlp"].drawn(seed=0)
-    found = cost.measure(network, frames, training=True)
-    assert jnp.shape(frames) == (4, 8, 28, 28, 1) and found.rate > 0
-    assert list(found.connections) == ["linear1", "linear3"]
-    assert found.connections["linear1"].static
+    network, frames = cost.ZOO["mlp"].draw(seed=0)
+    actual = cost.measure(network, frames, training=True)
+    assert jnp.shape(frames) == (4, 8, 28, 28, 1) and actual.rate > 0
+    assert list(actual.connections) == ["linear1", "linear3"]
+    assert actual.connections["linear1"].static

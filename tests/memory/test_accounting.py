@@ -42,16 +42,18 @@ def test_compiler_options_reach_xla():
 
 
 def test_residuals_have_a_size_and_a_source():
-    stored = memory.residuals(functools.partial(loss, memory.store), X)
+    stored = memory.accounting.residuals(functools.partial(loss, memory.store), X)
     assert stored[0].shape == (T, B, N) and stored[0].dtype == "float32"
     assert stored[0].nbytes == T * B * N * 4
     assert any("test_accounting.py" in r.source for r in stored)
     assert [r.nbytes for r in stored] == sorted((r.nbytes for r in stored), reverse=True)
-    assert len(memory.residuals(functools.partial(loss, memory.store), X, largest=1)) == 1
+    assert (
+        len(memory.accounting.residuals(functools.partial(loss, memory.store), X, largest=1)) == 1
+    )
 
 
 def test_recomputing_leaves_the_states_of_segments():
-    replayed = memory.residuals(functools.partial(loss, memory.recompute(every=4)), X)
+    replayed = memory.accounting.residuals(functools.partial(loss, memory.recompute(every=4)), X)
     # Of the scan: one state per segment. The sine's input and the spikes' cosine stay outside.
     assert (T // 4, B, N) in [r.shape for r in replayed]
 
@@ -62,6 +64,6 @@ def test_the_measured_peak_is_the_devices_own_or_nothing():
         def __init__(self, stats):
             self.memory_stats = lambda: stats
 
-    assert memory.device_peak(device=Device({"peak_bytes_in_use": 7})) == 7
-    assert memory.device_peak(device=Device(None)) is None  # a CPU
-    assert memory.device_peak() is None or memory.device_peak() > 0
+    assert memory.accounting.device_peak(device=Device({"peak_bytes_in_use": 7})) == 7
+    assert memory.accounting.device_peak(device=Device(None)) is None  # a CPU
+    assert memory.accounting.device_peak() is None or memory.accounting.device_peak() > 0

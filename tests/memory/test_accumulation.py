@@ -28,8 +28,8 @@ def loss(weights, frames, targets):
 @functools.partial(jax.jit, static_argnums=0)
 def step(parts, weights, frames, targets):
     def part(number, frames, targets):
-        found = jax.value_and_grad(loss)(weights, frames, targets)
-        return jax.tree.map(lambda x: x / parts, found), (number, frames[:, 0, 0])
+        actual = jax.value_and_grad(loss)(weights, frames, targets)
+        return jax.tree.map(lambda x: x / parts, actual), (number, frames[:, 0, 0])
 
     return memory.accumulate(part, parts, (frames, targets), axes=(1, 0))
 

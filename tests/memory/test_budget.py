@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from snnjax import memory, neurons
 from snnjax.memory import Candidate, Measured, Plan, Strategy, StrategyError
 from snnjax.neurons.lif import lif_state
+from snnjax.memory.accounting import MemoryUse
+from snnjax.memory.budget import Candidate, Plan
 
 B, N, T = 16, 64, 49
 
@@ -21,14 +23,14 @@ numbers = st.integers(0, 50)
 candidates = st.builds(
     lambda every, total, operations, refused: Candidate(
         Strategy(time=memory.recompute(every)),
-        None if refused else Measured(total // 3, 5, total - total // 3, 5),
+        None if refused else MemoryUse(total // 3, 5, total - total // 3, 5),
         float(operations),
         "it says why" if refused else None,
     ),
     st.integers(1, 9), numbers, st.integers(0, 3), st.booleans(),
 )  # fmt: skip
-plans = st.lists(candidates, min_size=1, max_size=8).map(lambda found: Plan(tuple(found), 2.0))
-plans = plans.filter(lambda found: found.admitted)
+plans = st.lists(candidates, min_size=1, max_size=8).map(lambda actual: Plan(tuple(actual), 2.0))
+plans = plans.filter(lambda actual: actual.admitted)
 
 
 @pytest.mark.fast
@@ -100,7 +102,9 @@ STRATEGIES = [
 @pytest.fixture(scope="module")
 def planned():
     reported = []
-    forward = memory.operations(functools.partial(loss, memory.store), *build(Strategy())[1])
+    forward = memory.accounting.count_operations(
+        functools.partial(loss, memory.store), *build(Strategy())[1]
+    )
     plan = memory.plan(build, STRATEGIES, forward=forward, samples=B, report=reported.append)
     return plan, reported
 
@@ -112,7 +116,7 @@ def test_what_is_planned_is_what_the_step_takes(planned):
     for candidate in plan.admitted:
         jitted, shapes = build(candidate.strategy)
         assert candidate.measured == memory.measure(jitted, *shapes, samples=B)
-        assert candidate.operations == memory.operations(jitted, *shapes)
+        assert candidate.operations == memory.accounting.count_operations(jitted, *shapes)
 
 
 def test_what_is_refused_carries_the_reason(planned):
@@ -196,15 +200,15 @@ def true_maximum(bytes_of, budget, limit):
     return low
 
 
-def found(bytes_of, budget, **options):
-    """What `largest` finds, and the numbers it measured."""
+def actual(bytes_of, budget, **options):
+    """Result of `largest_fit`, and the numbers it measured."""
     tried = []
 
     def measured(n):
         tried.append(n)
         return bytes_of(n)
 
-    return memory.largest(measured, budget, **options), tried
+    return memory.budget.largest_fit(measured, budget, **options), tried
 
 
 def bits(n):
@@ -219,7 +223,7 @@ def test_the_largest_that_fits_is_found_in_few_measurements(kind, data):
     bytes_of = data.draw(functions[kind])
     budget = data.draw(st.integers(0, 10**12))
     start = data.draw(st.integers(1, 10**5))
-    value, tried = found(bytes_of, budget, start=start)
+    value, tried = actual(bytes_of, budget, start=start)
     assert value == true_maximum(bytes_of, budget, LIMIT)
     assert len(set(tried)) == len(tried) and 1 <= min(tried) <= max(tried) <= LIMIT
     # Two guesses by a line and one halving, for each bit between the start and the value, and for
@@ -236,7 +240,7 @@ def test_the_largest_that_fits_is_found_in_few_measurements(kind, data):
 @given(functions["straight"], st.integers(0, 10**12), st.floats(0.3, 3))
 def test_a_line_takes_four_measurements_from_a_start_nearby(bytes_of, budget, near):
     best = true_maximum(bytes_of, budget, LIMIT)
-    value, tried = found(bytes_of, budget, start=max(1, int(near * best)))
+    value, tried = actual(bytes_of, budget, start=max(1, int(near * best)))
     assert value == best
     assert len(tried) <= 4
 
@@ -244,15 +248,15 @@ def test_a_line_takes_four_measurements_from_a_start_nearby(bytes_of, budget, ne
 @pytest.mark.fast
 @given(st.integers(1, 300), st.integers(1, 1000), st.integers(1, 50))
 def test_the_limit_is_not_exceeded_and_reached_where_it_fits(limit, start, slope):
-    value, tried = found(straight(0, slope), 10**9, start=start, limit=limit)
+    value, tried = actual(straight(0, slope), 10**9, start=start, limit=limit)
     assert value == limit == max(tried)
-    value, tried = found(lambda n: 7, 7, start=start, limit=limit)
+    value, tried = actual(lambda n: 7, 7, start=start, limit=limit)
     assert value == limit == max(tried) and len(tried) <= 2 + bits(limit)
 
 
 @pytest.mark.fast
 @given(st.integers(1, 10**6), st.integers(1, 1000))
 def test_nothing_fits(start, slope):
-    value, tried = found(straight(10, slope), 10, start=start)
+    value, tried = actual(straight(10, slope), 10, start=start)
     assert value == 0 and 1 in tried
     assert len(tried) <= 3 * (bits(start) + 2)

@@ -39,7 +39,7 @@ def dropping(own, x):
 
 LINKS = (smooth, firing, dropping, firing, smooth, dropping)
 SPIKES = (False, False, True, False, True, False)
-"""What fires stands in front of the third and the fifth link."""
+"""Spikes are the inputs of the third and the fifth link."""
 ALONE = (False, True, False, False, False, True)
 EACH = memory.recompute(1)
 SCANS = {
@@ -129,7 +129,7 @@ def test_nothing_but_what_is_kept_changes(x64, name, marks):
 
 
 def kept(**options):
-    """What differentiating a chain keeps, in float32: shapes by dtype, parameters left out."""
+    """Residuals of a chain's derivative in float32: shapes by dtype, without parameters."""
     owns, x = arguments(jnp.float32)
     weights, keys = map(list, zip(*owns, strict=True))
     run = lambda weights, x: forward(tuple(options.items()), weights, keys, x)[0]  # noqa: E731
@@ -138,10 +138,10 @@ def kept(**options):
     return [(str(leaf.dtype), leaf.shape) for leaf in leaves if leaf.shape not in parameters]
 
 
-def joints(found):
+def joints(actual):
     """Numbers of the links in front of which a float array of a joint's shape is kept."""
     shapes = {("float32", (BATCH, width)): i for i, width in enumerate(WIDTHS)}
-    return sorted({shapes[leaf] for leaf in found if leaf in shapes})
+    return sorted({shapes[leaf] for leaf in actual if leaf in shapes})
 
 
 @pytest.mark.fast
@@ -153,12 +153,12 @@ def joints(found):
 def test_what_is_kept_are_the_joints_and_of_spikes_their_bits(scan, starts):
     """Of all segments but the last, which is differentiated before anything else happens."""
     *starts, last = starts
-    before = lambda found: [i for i in joints(found) if i < last]  # noqa: E731
+    before = lambda actual: [i for i in joints(actual) if i < last]  # noqa: E731
     assert before(kept(scan=scan)) == starts
-    found = kept(scan=scan, spikes=SPIKES)
+    actual = kept(scan=scan, spikes=SPIKES)
     packed = [i for i in starts if SPIKES[i]]
-    assert before(found) == [i for i in starts if i not in packed]
-    bits = [shape for dtype, shape in found if dtype == "uint8"][: len(packed)]
+    assert before(actual) == [i for i in starts if i not in packed]
+    bits = [shape for dtype, shape in actual if dtype == "uint8"][: len(packed)]
     assert bits == [(math.ceil(BATCH * WIDTHS[i] / 8),) for i in packed]
 
 

@@ -68,29 +68,29 @@ def test_what_is_right_passes_on_every_count():
         "recompute": memory.recompute(2),
         "reverse": memory.reverse(lif_inverse(decay=0.5), refresh=4),
     }
-    found = memory.check(scans, step, *arguments)
-    assert [f.name for f in found] == list(scans)
-    for finding in found:
+    actual = memory.check(scans, step, *arguments)
+    assert [f.name for f in actual] == list(scans)
+    for finding in actual:
         assert finding.ok and finding.outputs_equal, finding.faults
         assert finding.relative <= 1e-5 and finding.cosine > 1 - 1e-9
         assert finding.measured.temp_bytes > 0 and finding.seconds > 0
-    assert set(found[0].gradients) == {"0.decay", "0.threshold", "1.v", "2"}
-    assert found[0].reconstruction is None and 0 <= found[2].reconstruction < 1e-5
+    assert set(actual[0].gradients) == {"0.decay", "0.threshold", "1.v", "2"}
+    assert actual[0].reconstruction is None and 0 <= actual[2].reconstruction < 1e-5
 
 
 @pytest.mark.fast
 def test_a_wrong_inverse_is_named():
     step, *arguments = lif_arguments()
     wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.none))
-    (found,) = memory.check({"wrong": wrong}, step, *arguments)
-    assert not found.ok and "wrong inverse" in found.faults[0]
-    assert found.outputs_equal and found.relative > 1e-3
+    (actual,) = memory.check({"wrong": wrong}, step, *arguments)
+    assert not actual.ok and "wrong inverse" in actual.faults[0]
+    assert actual.outputs_equal and actual.relative > 1e-3
 
 
 @pytest.mark.fast
 def test_a_statistic_that_leaves_twice_is_named():
-    (found,) = memory.check({"twice": twice}, *noisy_arguments())
-    assert found.faults == ("outputs or by-products differ from store's: 1",)
+    (actual,) = memory.check({"twice": twice}, *noisy_arguments())
+    assert actual.faults == ("outputs or by-products differ from store's: 1",)
 
 
 @pytest.mark.fast
@@ -113,15 +113,15 @@ def test_any_other_wrong_gradient_is_named_by_its_array():
         return memory.store(step, jax.tree.map(biased, params), state, xs)
 
     step, *arguments = lif_arguments()
-    (found,) = memory.check({"biased": scan}, step, *arguments)
-    assert "wrong gradient of 0." in found.faults[0]
-    assert found.relative == pytest.approx(0.1, rel=1e-3)
+    (actual,) = memory.check({"biased": scan}, step, *arguments)
+    assert "wrong gradient of 0." in actual.faults[0]
+    assert actual.relative == pytest.approx(0.1, rel=1e-3)
 
 
 @pytest.mark.fast
 def test_arrays_are_equal_bit_for_bit_or_within_a_share_of_the_largest_entry():
     a = {"x": np.float32([1.0, np.inf]), "y": np.float32([8.0, 1.0]), "z": np.float32([np.nan])}
     b = {"x": np.float32([1.0, np.inf]), "y": np.float32([8.0, 1.25]), "z": np.float32([np.nan])}
-    assert memory.unequal(a, b) == ["y", "z"]
-    assert memory.unequal(a, b, within=1 / 32) == ["z"]
-    assert memory.unequal(a, b, within=1 / 33) == ["y", "z"]
+    assert memory.checking.unequal_leaves(a, b) == ["y", "z"]
+    assert memory.checking.unequal_leaves(a, b, tolerance=1 / 32) == ["z"]
+    assert memory.checking.unequal_leaves(a, b, tolerance=1 / 33) == ["y", "z"]

@@ -40,13 +40,13 @@ def loss(function, weights, power, x):
 @pytest.mark.parametrize("width", [4, 3], ids=["same shape", "other shape"])
 @pytest.mark.parametrize("wanted", [(0, 2), (0,), (2,)])
 def test_values_and_gradients_are_those_of_the_function(x64, spikes, width, wanted):
-    replay = memory.replayed(link, spikes=spikes)
-    found, want = (
+    replay = memory.replay(link, spikes=spikes)
+    actual, want = (
         jax.jit(jax.grad(functools.partial(loss, f), wanted, has_aux=True))(*arguments(width))
         for f in (replay, link)
     )
-    assert_equal(found[1], want[1])
-    assert_close(found[0], want[0], 1e-12)
+    assert_equal(actual[1], want[1])
+    assert_close(actual[0], want[0], 1e-12)
     assert all(float(jnp.abs(g).max()) > 1e-3 for g in want[0])
 
 
@@ -61,7 +61,7 @@ def test_batches_of_gradients_and_gradients_of_batches(x64):
         return each, jax.grad(lambda w: jax.vmap(functools.partial(one, w))(rows).sum())(weights)
 
     for spikes in (False, True):
-        assert_close(both(memory.replayed(link, spikes=spikes)), both(link), 1e-12)
+        assert_close(both(memory.replay(link, spikes=spikes)), both(link), 1e-12)
 
 
 @pytest.mark.fast
@@ -70,7 +70,7 @@ def test_its_arguments_are_all_that_is_kept(spikes):
     weights, power, x = arguments(dtype=jnp.float32)
 
     def pull(weights, x):
-        replay = memory.replayed(link, spikes=spikes)
+        replay = memory.replay(link, spikes=spikes)
         return jax.vjp(lambda w, x: replay((w, power, KEY), x)[0], weights, x)[1]
 
     leaves = jax.tree.leaves(jax.eval_shape(pull, weights, x))
@@ -82,8 +82,8 @@ def test_its_arguments_are_all_that_is_kept(spikes):
 
 @pytest.mark.fast
 def test_equal_arguments_give_equal_functions():
-    assert memory.replayed(link) == memory.replayed(link)
-    assert memory.replayed(link) != memory.replayed(link, spikes=True)
+    assert memory.replay(link) == memory.replay(link)
+    assert memory.replay(link) != memory.replay(link, spikes=True)
 
 
 def test_replays_do_not_live_at_the_same_time():
@@ -102,4 +102,4 @@ def test_replays_do_not_live_at_the_same_time():
         run = jax.jit(jax.grad(run)).lower(weights, jnp.ones(1000)).compile()
         return run.memory_analysis().temp_size_in_bytes
 
-    assert bytes_of(memory.replayed, 9) < bytes_of(memory.replayed, 3) + 6 * 5000
+    assert bytes_of(memory.replay, 9) < bytes_of(memory.replay, 3) + 6 * 5000

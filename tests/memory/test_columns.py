@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from snnjax import memory, surrogate
-from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two
+from snnjax.memory.columns import (
+    Column,
+    ColumnParams,
+    MultiLevel,
+    clip_magnitude,
+    column_bound,
+    round_to_power_of_two,
+)
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal
 
@@ -29,7 +36,11 @@ def top(state):
 
 
 def multilevel(bits=None, places=1):
-    scale = bind(bounded, floor=1e-3) if bits is None else bind(power_of_two, places=places)
+    scale = (
+        bind(clip_magnitude, floor=1e-3)
+        if bits is None
+        else bind(round_to_power_of_two, places=places)
+    )
     return MultiLevel(level, top, scale, bits)
 
 
@@ -43,8 +54,8 @@ def problem(columns, dtype=jnp.float32, alpha=0.5, own_inputs=False, bits=None):
     own = tuple({n: draw(columns, C) for n in "wun"} for _ in range(LEVELS))
     alphas = tuple(jnp.full((columns, C), alpha, dtype) for _ in range(LEVELS))
     x = draw(columns, B, C) if own_inputs else draw(B, C)
-    params = Common(None if own_inputs else x, shared)
-    state = tuple(memory.on_grid(draw(B, C), bits=bits) for _ in range(LEVELS))
+    params = ColumnParams(None if own_inputs else x, shared)
+    state = tuple(memory.grid.on_grid(draw(B, C), bits=bits) for _ in range(LEVELS))
     return params, state, Column(x if own_inputs else None, own, alphas)
 
 
@@ -121,11 +132,11 @@ def straight(shared, own, lower, upper):
 @pytest.mark.fast
 def test_on_the_grid_the_gradient_is_bit_equal():
     """Where no sum is rounded, so that its order does not matter: all gradients, bit for bit."""
-    step = MultiLevel(straight, top, bind(power_of_two, places=1), 5)
+    step = MultiLevel(straight, top, bind(round_to_power_of_two, places=1), 5)
     powers = lambda leaf: jnp.where(leaf < 0, -1.0, 0.5)  # noqa: E731
     params, state, xs = problem(4, bits=5)
-    x = memory.on_grid(params.x, bits=5)
-    params = Common(x, jax.tree.map(powers, params.levels))
+    x = memory.grid.on_grid(params.x, bits=5)
+    params = ColumnParams(x, jax.tree.map(powers, params.levels))
     xs = xs._replace(levels=jax.tree.map(powers, xs.levels))
 
     def loss(params, state, xs, scan):
@@ -169,7 +180,7 @@ def test_what_columns_share_gets_the_sum_of_their_gradients(x64):
         states, total = state, 0.0
         for t in range(4):
             own = jax.tree.map(lambda leaf, t=t: leaf[t], (copies, xs))
-            states, aux = step.step(Common(params.x, own[0]), states, own[1])
+            states, aux = step.step(ColumnParams(params.x, own[0]), states, own[1])
             total = total + jnp.sum(jnp.cos(aux.read))
         return total + sum(jnp.sum(jnp.sin((n + 1) * c)) for n, c in enumerate(states))
 
@@ -182,8 +193,8 @@ def test_what_columns_share_gets_the_sum_of_their_gradients(x64):
 def test_bounded_alphas_keep_their_sign_and_their_gradient():
     alpha = jnp.asarray([0.5, -0.5, 1e-4, -1e-4, 0.0])
     expected = jnp.asarray([0.5, -0.5, 1e-3, -1e-3, 1e-3])
-    np.testing.assert_array_equal(bounded(alpha, floor=1e-3), expected)
-    slope = jax.grad(lambda a: jnp.sum(bounded(a, floor=1e-3)))(alpha)
+    np.testing.assert_array_equal(clip_magnitude(alpha, floor=1e-3), expected)
+    slope = jax.grad(lambda a: jnp.sum(clip_magnitude(a, floor=1e-3)))(alpha)
     np.testing.assert_array_equal(slope, jnp.ones(5))
 
 
@@ -191,9 +202,9 @@ def test_bounded_alphas_keep_their_sign_and_their_gradient():
 def test_powers_of_two_are_the_nearest_and_exact():
     alpha = jnp.asarray([3.0, 1.0, 0.8, 0.7, -0.3, 0.1, 0.0])
     expected = [1.0, 1.0, 1.0, 0.5, -0.25, 0.25, 0.25]
-    np.testing.assert_array_equal(power_of_two(alpha, places=2), expected)
-    np.testing.assert_array_equal(power_of_two(alpha, places=0), [1, 1, 1, 1, -1, 1, 1])
-    slope = jax.grad(lambda a: jnp.sum(power_of_two(a, places=2)))(alpha)
+    np.testing.assert_array_equal(round_to_power_of_two(alpha, places=2), expected)
+    np.testing.assert_array_equal(round_to_power_of_two(alpha, places=0), [1, 1, 1, 1, -1, 1, 1])
+    slope = jax.grad(lambda a: jnp.sum(round_to_power_of_two(a, places=2)))(alpha)
     np.testing.assert_array_equal(slope, jnp.ones(7))
 
 

@@ -19,9 +19,9 @@ from tests.compare import assert_close, assert_equal, largest_error
 @given(shape=st.lists(st.integers(1, 5), min_size=1, max_size=4), seed=st.integers(0, 1000))
 def test_packing_and_back_is_the_identity(shape, seed):
     spikes = jnp.asarray(np.random.default_rng(seed).random(shape) < 0.4, jnp.float32)
-    bits = memory.pack(spikes)
+    bits = memory.packing.pack(spikes)
     assert bits.dtype == jnp.uint8 and bits.size == -(-spikes.size // 8)
-    np.testing.assert_array_equal(memory.unpack(bits, spikes.shape, spikes.dtype), spikes)
+    np.testing.assert_array_equal(memory.packing.unpack(bits, spikes.shape, spikes.dtype), spikes)
 
 
 def spikes_of(shape, seed=0):
@@ -73,7 +73,9 @@ def test_gradients_are_those_of_the_function(name, scan):
 
         return jax.grad(lambda p, x: scan(step, p, jnp.zeros(()), x)[0], (0, 1))(params, xs)
 
-    assert_equal(gradient(memory.packed(function), params, xs), gradient(function, params, xs))
+    assert_equal(
+        gradient(memory.packing.packed(function), params, xs), gradient(function, params, xs)
+    )
 
 
 def kept_spike_bytes(net, inputs, state):
@@ -153,7 +155,7 @@ def test_narrow_inputs_err_by_no_more_than_stated(name, storage, seed, exponent,
     sums themselves round, by a last bit per term at most.
     """
     function, params, x, g = narrow_case(name, seed, exponent, share)
-    y, (of_params, of_x) = pulled(memory.packed(function, storage=storage), params, x, g)
+    y, (of_params, of_x) = pulled(memory.packing.packed(function, storage=storage), params, x, g)
     want_y, (want_params, want_x) = pulled(function, params, x, g)
     assert_equal((y, of_x), (want_y, want_x))
     bounds = pulled(function, params, rounding(storage, x), np.abs(g))[1][0]
@@ -169,7 +171,7 @@ def test_narrow_inputs_err_by_no_more_than_stated(name, storage, seed, exponent,
 def test_the_derivative_is_that_at_the_rounded_inputs(storage):
     """Whatever the function; and the inputs are rounded indeed."""
     function, params, x, g = narrow_case("attention", 0)
-    y, got = pulled(memory.packed(function, storage=storage), params, x, g)
+    y, got = pulled(memory.packing.packed(function, storage=storage), params, x, g)
     plain_y, plain = pulled(function, params, x, g)
     scale = np.abs(x).max() / np.float32(127)
     rounded = x.astype(jnp.bfloat16) if storage == "bfloat16" else np.round(x / scale) * scale
@@ -185,7 +187,7 @@ def test_what_is_not_finite_stays_so(storage, bad):
     """A loop that watches its gradients for it must see it."""
     function, params, x, g = narrow_case("linear", 0)
     x[1, 2] = bad
-    of_params = pulled(memory.packed(function, storage=storage), params, x, g)[1][0]
+    of_params = pulled(memory.packing.packed(function, storage=storage), params, x, g)[1][0]
     assert not np.isfinite(of_params["w"]).all()
 
 
@@ -205,16 +207,16 @@ def test_what_is_kept_is_as_narrow_as_stated(name):
     assert plain == x.size * 4
     for storage, times in SHRINKS.items():
         scale = 4 if storage == "int8" else 0
-        narrow = kept_inputs(memory.packed(function, storage=storage), params, x)
+        narrow = kept_inputs(memory.packing.packed(function, storage=storage), params, x)
         assert times * (narrow - scale) == plain
-    assert 32 * kept_inputs(memory.packed(function), params, x) == plain
+    assert 32 * kept_inputs(memory.packing.packed(function), params, x) == plain
 
 
 @pytest.mark.fast
 @pytest.mark.parametrize("storage", ["float8", "", None, True, "Spikes"])
 def test_an_unknown_storage_is_refused(storage):
     with pytest.raises(ValueError, match="spikes, bfloat16, int8"):
-        memory.packed(linear, storage=storage)
+        memory.packing.packed(linear, storage=storage)
     if isinstance(storage, str) and storage:
         with pytest.raises(ValueError, match="spikes, bfloat16, int8"):
             nn.Linear(2, 3, pack=storage, rngs=nnx.Rngs(0))
@@ -229,10 +231,10 @@ def test_unpacked_inside_a_checkpoint_keeps_bits_alone(scanned):
     weights, spikes = normal(6, 6), spikes_of((5, 7, 6))
 
     def replayed(weights, bits, x):
-        return jnp.sum(jnp.tanh(memory.unpacked(bits, x) @ weights))
+        return jnp.sum(jnp.tanh(memory.packing.unpack_straight_through(bits, x) @ weights))
 
     def packing(weights, x):
-        return jax.checkpoint(replayed)(weights, memory.pack(x), x)
+        return jax.checkpoint(replayed)(weights, memory.packing.pack(x), x)
 
     def total(one, weights, x):
         if scanned:

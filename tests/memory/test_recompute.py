@@ -56,8 +56,8 @@ def test_what_is_named_is_kept():
         return jnp.sum(scan(step, params, jnp.zeros((B, N)), xs)[1])
 
     def shapes(scan):
-        found = memory.residuals(functools.partial(loss, scan), params, largest=100)
-        return [r.shape for r in found]
+        actual = memory.accounting.residuals(functools.partial(loss, scan), params, largest=100)
+        return [r.shape for r in actual]
 
     kept = memory.recompute(every=4, keep=("currents",))
     assert (3, 4, B, N) in shapes(kept)

@@ -183,9 +183,11 @@ def test_the_bits_are_the_spikes(shape, how):
     assert_same(((after, spikes), slopes), evaluate(lif_scan, *made))
     np.testing.assert_array_equal(bits, np.packbits(spikes.reshape(len(xs), -1) != 0, axis=1))
     for t in range(len(xs)):
-        np.testing.assert_array_equal(memory.unpack(bits[t], shape[1:], jnp.float32), spikes[t])
+        np.testing.assert_array_equal(
+            memory.packing.unpack(bits[t], shape[1:], jnp.float32), spikes[t]
+        )
     if shape == (3, 2, 4):
-        np.testing.assert_array_equal(bits.reshape(-1), memory.pack(spikes))
+        np.testing.assert_array_equal(bits.reshape(-1), memory.packing.pack(spikes))
     assert 0 < spikes.mean() < 1
 
 
@@ -254,7 +256,7 @@ def test_bits_and_spikes_of_one_kernel_serve_a_packed_synapse():
 
     def outputs(weights, xs):
         _, (spikes, bits) = lif_kernel_packed(params, state, xs, **INTERPRETED)
-        synapse = jax.checkpoint(lambda w, b, s: memory.unpacked(b, s) @ w)
+        synapse = jax.checkpoint(lambda w, b, s: memory.packing.unpack_straight_through(b, s) @ w)
         return jnp.sum(jnp.sin(synapse(weights, bits.reshape(-1), spikes)))
 
     def plain(weights, xs):

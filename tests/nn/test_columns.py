@@ -70,7 +70,7 @@ def kept(layer, batch):
     """Bytes between the passes, as the derivative holds them: arguments are left out."""
     x = frames(batch)
     run = functools.partial(_only_loss, x=x, state=state_of(layer, x))
-    return sum(r.nbytes for r in memory.residuals(run, layer, largest=10**6))
+    return sum(r.nbytes for r in memory.accounting.residuals(run, layer, largest=10**6))
 
 
 def _only_loss(layer, x, state):

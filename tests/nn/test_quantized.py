@@ -9,17 +9,9 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.quantization import (
-    FirstOf,
-    Kernels,
-    NeuronParameters,
-    QFormat,
-    Quantizer,
-    quantized,
-    restore,
-    stochastic,
-    store,
-)
+from snnjax.quantization import QFormat, Quantizer, quantize, restore, store
+from snnjax.quantization.fixed_point import stochastic
+from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters
 from tests.compare import assert_close, assert_equal
 from tests.nn.networks import B, inputs_of, reversible
 from tests.nn.networks import run as graded
@@ -62,7 +54,7 @@ def test_gradients_are_those_at_the_rounded_weights():
     """Where nothing is clipped; the parameters of the two are the same arrays in the same order."""
     network = flat()
     gradients, (outputs, aux) = graded(wrapped(network, UNCLIPPED))
-    expected, (expected_outputs, expected_aux) = graded(quantized(network, UNCLIPPED))
+    expected, (expected_outputs, expected_aux) = graded(quantize(network, UNCLIPPED))
     assert_equal(outputs, expected_outputs)
     assert_close(gradients, expected, 1e-5)
     assert_close(aux.statistics, expected_aux.statistics, 1e-6)
@@ -81,7 +73,7 @@ def test_neuron_parameters_are_rounded_too():
     rngs = nnx.Rngs(0)
     body = nn.Sequential(nn.Linear(5, 6, rngs=rngs), nn.LIF(decay=0.3, learn=("decay",)))
     plan = FirstOf((UNCLIPPED, NeuronParameters(QFormat(0, 2))))
-    by_hand = nn.Sequential(quantized(body.layers[0], UNCLIPPED), nn.LIF(decay=0.25))
+    by_hand = nn.Sequential(quantize(body.layers[0], UNCLIPPED), nn.LIF(decay=0.25))
     inputs = 2 * jax.random.normal(jax.random.key(0), (4, B, 5))
     state = body.initial_state((B, 5))
     compiled = jax.jit(lambda layer: layer(inputs, state, nn.Call(training=False))[0])
@@ -125,7 +117,7 @@ def test_a_strategy_that_nothing_inside_takes_is_refused():
 
 def test_in_time_order():
     network, compiled = flat(order="time"), jax.jit(outputs_of)
-    by_hand = quantized(network, UNCLIPPED)
+    by_hand = quantize(network, UNCLIPPED)
     assert_close(compiled(wrapped(network, UNCLIPPED))[0], compiled(by_hand)[0], 1e-6)
 
 
@@ -138,7 +130,7 @@ def test_equal_constructions_are_one_structure():
 
 @pytest.mark.fast
 def test_what_cannot_be_rounded_is_refused():
-    with pytest.raises(ValueError, match="finds none of"):
+    with pytest.raises(ValueError, match="chooses none of"):
         nn.Quantized(nn.BatchNorm(3), PLAN)
     drawing = lambda name, leaf: QFormat(0, 4, rounding=stochastic)  # noqa: E731
     with pytest.raises(ValueError, match="pass key"):

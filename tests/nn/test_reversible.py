@@ -84,7 +84,7 @@ def test_the_peak_leaves_with_the_statistics():
     _, (outputs, aux) = run()
     _, peak = aux.statistics
     assert float(peak.peak) >= float(jnp.abs(outputs).max())
-    assert float(peak.bound) == memory.grid_bound()
+    assert float(peak.bound) == memory.grid.grid_bound()
     use = nn.stream_use({"a": aux.statistics, "b": nn.StreamPeak(jnp.ones(()), jnp.ones(()) * 4)})
     assert float(use) == 0.25
     assert float(nn.stream_use(())) == 0.0

@@ -8,7 +8,7 @@ import pytest
 from snnjax import memory, neurons, nn
 from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
 from snnjax.nn.mixed_precision import MixedStep, mixed
-from snnjax.ops.rounding import add_bias, at_least, narrow, product, widen
+from snnjax.ops.rounding import add_bias, narrow, product, promote, widen
 from tests.compare import assert_equal
 
 pytestmark = pytest.mark.fast
@@ -47,8 +47,8 @@ def test_float32_is_left_alone():
     x = jax.random.normal(KEY, (4,))
     assert widen(x) is x and narrow(x, jnp.float32) is x
     assert widen(jnp.arange(3)).dtype == jnp.int32
-    assert at_least(x, jnp.bfloat16) is x
-    assert at_least(x.astype(jnp.bfloat16), jnp.float32).dtype == jnp.float32
+    assert promote(x, jnp.bfloat16) is x
+    assert promote(x.astype(jnp.bfloat16), jnp.float32).dtype == jnp.float32
 
 
 def test_the_gradient_of_a_rounding_passes():

@@ -11,7 +11,7 @@ from jax import lax
 
 from snnjax import losses, memory, nn, readout
 from snnjax.nn.contract import output_shape
-from snnjax.quantization import integer_lif
+from snnjax.quantization.shared_scale_lif import integer_lif
 from tests.compare import assert_close, assert_equal
 from tests.nn.layers import call, run
 

@@ -32,7 +32,7 @@ def spikes(*shape, seed=3):
 def twin(layer):
     """A convolution whose float kernel is the scaled binary one."""
     module = layer.function
-    scale = sub_bit.output_scale(sub_bit.columns(module.kernel[...]))
+    scale = sub_bit.output_scale(sub_bit.split_kernels(module.kernel[...]))
     conv = nn.Conv(2, 4, strides=module.strides, use_bias=True, rngs=rngs())
     conv.function.kernel = nnx.Param(module.signs() * scale)
     return conv
@@ -56,14 +56,18 @@ def test_values_and_input_gradients_are_those_of_the_scaled_binary_kernel():
     assert_close(bias(found), bias(expected), 1e-5)
     # The latent kernel has the gradient of the binary one, which is the twin's times the scale.
     module = ours.function
-    scale = sub_bit.output_scale(sub_bit.columns(module.kernel[...]))
+    scale = sub_bit.output_scale(sub_bit.split_kernels(module.kernel[...]))
     through = jnp.where(jnp.abs(module.kernel[...]) <= 1, scale, 0)
     to_twin = expected.gradients[0].function.kernel[...]
     assert_close(found.gradients[0].function.kernel[...], to_twin * through, 1e-5)
-    numbers = sub_bit.nearest_pattern(sub_bit.columns(module.kernel[...]), module.codebook().memory)
+    numbers = sub_bit.nearest_pattern(
+        sub_bit.split_kernels(module.kernel[...]), module.codebook().memory
+    )
     moved = found.gradients[0].function.learned["codebook"].get_value()
     rows = np.zeros((8, 9))
-    np.add.at(rows, np.asarray(numbers), np.asarray(sub_bit.columns(to_twin * scale), np.float64))
+    np.add.at(
+        rows, np.asarray(numbers), np.asarray(sub_bit.split_kernels(to_twin * scale), np.float64)
+    )
     assert_close(moved.latent, rows, 1e-5)
     np.testing.assert_array_equal(moved.memory, 0)
 
@@ -96,7 +100,7 @@ def test_nine_bits_are_a_binary_convolution():
     signs = jax.jit(lambda module: module.signs())
     module = layer(9).function
     np.testing.assert_array_equal(signs(module), np.where(module.kernel[...] > 0, 1, -1))
-    few = sub_bit.columns(signs(layer(2).function)).reshape(-1, 9)
+    few = sub_bit.split_kernels(signs(layer(2).function)).reshape(-1, 9)
     assert 1 < len(np.unique(few, axis=0)) <= 4  # of 8 kernels
 
 
@@ -189,7 +193,7 @@ def test_training_moves_latent_kernels_and_patterns_and_evaluation_nothing():
     module, trained = (
         nn.merge(graphdef, p, rest).body.layers[3].function for p in (before, params)
     )
-    patterns = [np.asarray(sub_bit.code_of(m.codebook().memory)) for m in (module, trained)]
+    patterns = [np.asarray(sub_bit.encode_patterns(m.codebook().memory)) for m in (module, trained)]
     assert (patterns[0] != patterns[1]).any() and len(set(patterns[1].tolist())) == 4
     assert (trained.kernel[...] != module.kernel[...]).any()
     assert np.abs(trained.codebook().latent).max() <= 3

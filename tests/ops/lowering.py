@@ -1,4 +1,4 @@
-"""What a program becomes for a device that is not there."""
+"""Lowering of programs for devices that are not present."""
 
 import inspect
 import warnings

@@ -1,7 +1,5 @@
 """The hand-written gradient of a convolution has autodiff's numbers, under every transformation."""
 
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,12 +8,9 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from snnjax.ops import convolution as convolution_room
+from snnjax.ops import convolution as convolution_module
 from snnjax.ops.convolution import convolution
 from tests.compare import assert_close, assert_equal
-
-# `snnjax.ops.convolution` as an attribute is the function.
-convolution_module = sys.modules[convolution.__module__]
 
 
 def plain(inputs, kernel, *, strides=1, padding="SAME", groups=1):
@@ -204,7 +199,7 @@ def test_one_operand_alone_and_second_order(x64, groups):
 @pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit, AxisType.Manual])
 def test_meshes(x64, monkeypatch, kind, groups):
     """Images sharded over a mesh, with a sum over blocks of them that is traced within it."""
-    monkeypatch.setattr(convolution_room, "_BLOCK", 1)
+    monkeypatch.setattr(convolution_module, "_BLOCK", 1)
     devices, manual = jax.devices()[:2], kind == AxisType.Manual
     assert len(devices) == 2
     axis_types = (AxisType.Auto if manual else kind,)

@@ -1,11 +1,11 @@
-"""What every tap of a kernel reads, and where a cotangent is spread for the way back."""
+"""Inputs of every tap of a kernel, and dilation of a cotangent for the backward pass."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.ops.convolution import Geometry, pad, reads, spread
-from snnjax.ops.rounding import wide
+from snnjax.ops.convolution import Geometry, dilate, pad, tap_inputs
+from snnjax.ops.rounding import accumulation_dtype
 
 
 @pytest.mark.fast
@@ -15,7 +15,7 @@ def test_reads_are_the_entries_of_all_windows(stride):
     outputs = (6 + 2 - 3) // stride + 1
     geometry = Geometry((6,), (3,), (outputs,), (stride,), ((1, 1),), 1)
     framed = np.pad(x, ((0, 0), (1, 1), (0, 0)))
-    for tap, read in enumerate(reads(jnp.asarray(x), geometry)):
+    for tap, read in enumerate(tap_inputs(jnp.asarray(x), geometry)):
         places = tap + stride * np.arange(outputs)
         np.testing.assert_array_equal(read, framed[:, places])
 
@@ -23,7 +23,7 @@ def test_reads_are_the_entries_of_all_windows(stride):
 @pytest.mark.fast
 def test_a_spread_cotangent_holds_every_output_once_a_stride_apart():
     geometry = Geometry((6,), (3,), (3,), (2,), ((1, 1),), 1)
-    spaced = np.asarray(spread(jnp.arange(1.0, 4.0).reshape(1, 3, 1), geometry))[0, :, 0]
+    spaced = np.asarray(dilate(jnp.arange(1.0, 4.0).reshape(1, 3, 1), geometry))[0, :, 0]
     np.testing.assert_array_equal(spaced[spaced != 0], [1, 2, 3])
     assert set(np.diff(np.flatnonzero(spaced))) == {2}
 
@@ -36,5 +36,5 @@ def test_a_frame_of_zeros_and_a_crop():
 
 @pytest.mark.fast
 def test_sums_are_at_least_float32():
-    assert wide(jnp.dtype(jnp.bfloat16)) == jnp.float32
-    assert wide(jnp.dtype(jnp.float32)) == jnp.float32
+    assert accumulation_dtype(jnp.dtype(jnp.bfloat16)) == jnp.float32
+    assert accumulation_dtype(jnp.dtype(jnp.float32)) == jnp.float32

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax import export, lax
 
-from snnjax.ops import convolution as convolution_room
+from snnjax.ops import convolution as convolution_module
 from snnjax.ops.convolution import convolution
 from tests.ops.test_convolution import check, operands, plain
 
@@ -62,7 +62,7 @@ LOOPS = {
 def test_every_convolution_in_a_loop_is_canonical(case, monkeypatch):
     window, options = LOOPS[case]
     if case == "blocks":
-        monkeypatch.setattr(convolution_room, "_BLOCK", 1)
+        monkeypatch.setattr(convolution_module, "_BLOCK", 1)
     ours = labels(convolution, window, **options)
     # A 1x1 forward is a matrix product, a depthwise convolution is written without one.
     assert ours or case in ("pointwise", "depthwise")
@@ -101,7 +101,7 @@ def test_a_loop_saves_no_more_than_the_operands():
 )
 @pytest.mark.parametrize("images", [12, 13])
 def test_blocks_of_images_sum_to_the_whole(x64, monkeypatch, window, groups, images):
-    monkeypatch.setattr(convolution_room, "_BLOCK", 1)
+    monkeypatch.setattr(convolution_module, "_BLOCK", 1)
     jax.clear_caches()
     shapes = {"images": images, "channels": 6, "groups": groups}
     inputs, kernel = operands((5, 4)[: len(window)], window, **shapes)

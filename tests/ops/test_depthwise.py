@@ -36,9 +36,9 @@ def test_it_is_the_grouped_convolution(x64, geometry):
 def test_half_precision_is_rounded_once():
     x, kernel = operands(CASES["same"], jnp.bfloat16)
     exact = depthwise(x.astype(jnp.float32), kernel.astype(jnp.float32), CASES["same"])
-    found = depthwise(x, kernel, CASES["same"])
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_array_equal(found, exact.astype(jnp.bfloat16))
+    actual = depthwise(x, kernel, CASES["same"])
+    assert actual.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(actual, exact.astype(jnp.bfloat16))
 
 
 @pytest.mark.fast

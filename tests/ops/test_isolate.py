@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from snnjax.ops import isolate, one_trip
+from snnjax.ops.isolate import isolate, one_trip
 from tests.compare import assert_close, assert_equal
 
 X, W = jnp.arange(3.0), jnp.array([0.5, -1.0, 2.0])

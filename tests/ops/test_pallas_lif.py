@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import ops, surrogate
+from snnjax import surrogate
+from snnjax.ops import pallas_devices, pallas_lif
 from tests.compare import assert_equal
 from tests.ops.lowering import KERNEL, lowered
 
@@ -57,7 +58,7 @@ def by_loops(decay, threshold, v, xs):
     return last, spikes, hs
 
 
-run = functools.partial(ops.forward, Dynamics(), block=128, interpret=True)
+run = functools.partial(pallas_lif.forward, Dynamics(), block=128, interpret=True)
 
 
 @pytest.mark.parametrize("writes", [(), ("membranes", "spikes"), ("spikes", "bits", "membranes")])
@@ -82,7 +83,7 @@ def test_the_last_byte_of_a_timestep_is_filled_up_with_zeros(neurons):
 def test_cotangents_take_the_place_of_others_but_in_copies_of_what_is_still_needed():
     decay, threshold, v, xs = arrays(256)
     hs, g = run(decay, threshold, v, xs, writes=("membranes",))[1], jnp.sin(xs)
-    back = functools.partial(ops.backward, Dynamics(), block=128, interpret=True)
+    back = functools.partial(pallas_lif.backward, Dynamics(), block=128, interpret=True)
 
     @jax.jit
     def both(g):
@@ -98,18 +99,18 @@ def test_cotangents_take_the_place_of_others_but_in_copies_of_what_is_still_need
 def test_a_block_that_no_device_takes_is_refused():
     for block in (0, 64, 1000, -128):
         with pytest.raises(ValueError, match="power of two"):
-            ops.forward(Dynamics(), *arrays(), block=block)
+            pallas_lif.forward(Dynamics(), *arrays(), block=block)
 
 
 def lower(platform, dtype, spike, block=1024, bits=True):
     """The texts of the forward and of the backward kernel."""
-    options = None if platform == "tpu" else ops.gpu_options()
+    options = None if platform == "tpu" else pallas_devices.gpu_options()
     rest = {"block": block, "options": options}
     number, neurons = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((), (3 * 1024 - 5,)))
     sequence, hs = (jax.ShapeDtypeStruct((T, 3 * 1024 - 5), d) for d in (dtype, jnp.float32))
     writes = ("spikes", "membranes", "bits")[: 3 if bits else 2]
-    forward = functools.partial(ops.forward, Dynamics(spike), writes=writes, **rest)
-    backward = functools.partial(ops.backward, Dynamics(spike), **rest)
+    forward = functools.partial(pallas_lif.forward, Dynamics(spike), writes=writes, **rest)
+    backward = functools.partial(pallas_lif.backward, Dynamics(spike), **rest)
     return (
         lowered(forward, [platform], number, neurons, neurons, sequence),
         lowered(backward, [platform], number, neurons, neurons, hs, neurons, sequence),
@@ -122,7 +123,7 @@ SPIKES = [getattr(surrogate, n)() for n in surrogate.__all__ if n[0].islower() a
 @pytest.mark.parametrize("platform", KERNEL)
 def test_it_is_lowered_for_a_device_that_is_not_there(platform):
     """By JAX, with what its rules refuse; what the device's own compiler says is not known."""
-    if platform != "tpu" and ops.gpu_options() is None:
+    if platform != "tpu" and pallas_devices.gpu_options() is None:
         pytest.skip("this JAX has no Triton, which kernels are compiled with for GPUs")
     cases = [(dtype, SPIKES[0]) for dtype in (jnp.float32, jnp.bfloat16, jnp.float16)]
     others = SPIKES[1:] if platform != "rocm" else []

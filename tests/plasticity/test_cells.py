@@ -1,4 +1,4 @@
-"""The two neurons: golden steps, refractory times, one winner, stability."""
+"""Both neurons: golden steps, refractory times, one winner, stability."""
 
 import dataclasses
 import functools
@@ -24,12 +24,12 @@ def _run(cell, excitation, inhibition, theta):
         state, spikes, crossed = cell(state, theta, *x)
         return state, (state.v, spikes, crossed)
 
-    return jax.lax.scan(step, cell.initial(excitation.shape[1]), (excitation, inhibition))[1]
+    return jax.lax.scan(step, cell.initial_state(excitation.shape[1]), (excitation, inhibition))[1]
 
 
 def test_golden_inhibitory_step():
     """Euler, 0.5 ms, from -65 mV with a conductance of 10.4: -30.95 mV, so it fires at once."""
-    cell = plasticity.conductance_inhibitory(euler=True)
+    cell = plasticity.cells.conductance_inhibitory(euler=True)
     never = dataclasses.replace(cell, threshold=1e9, start=-65.0)
     v, _, _ = run(never, [[10.4]])
     assert float(v[0, 0]) == pytest.approx(-30.95, abs=1e-4)
@@ -38,15 +38,15 @@ def test_golden_inhibitory_step():
 
 def test_conductances_by_euler_halve():
     for euler, kept in ((True, 0.5), (False, math.exp(-0.5))):
-        cell = plasticity.ConductanceCell(euler=euler)
-        state, _, _ = cell(cell.initial(1), jnp.zeros(1), jnp.ones(1), jnp.zeros(1))
+        cell = plasticity.cells.ConductanceCell(euler=euler)
+        state, _, _ = cell(cell.initial_state(1), jnp.zeros(1), jnp.ones(1), jnp.zeros(1))
         assert float(state.excitation[0]) == pytest.approx(kept, rel=1e-6)
 
 
 def test_the_exact_step_is_euler_in_the_limit():
     drive = np.full((400, 1), 0.02, np.float32)
     fine = [
-        run(plasticity.ConductanceCell(dt=0.05, euler=euler, threshold=1e9), drive)[0][-1, 0]
+        run(plasticity.cells.ConductanceCell(dt=0.05, euler=euler, threshold=1e9), drive)[0][-1, 0]
         for euler in (True, False)
     ]
     assert float(fine[0]) == pytest.approx(float(fine[1]), abs=0.2)
@@ -54,19 +54,19 @@ def test_the_exact_step_is_euler_in_the_limit():
 
 
 def test_huge_inhibition_is_stable():
-    """400 neurons that fire together: the exact step stays between its reversals."""
+    """400 neurons fire together: the exact step stays between the reversal potentials."""
     inhibition = np.zeros((20, 1), np.float32)
     inhibition[2] = 17 * 400
     quiet = np.zeros((20, 1), np.float32)
-    v, spikes, _ = run(plasticity.ConductanceCell(), quiet, inhibition=inhibition)
+    v, spikes, _ = run(plasticity.cells.ConductanceCell(), quiet, inhibition=inhibition)
     assert np.all(np.asarray(v) >= -100.01) and not np.asarray(spikes).any()
-    v, _, _ = run(plasticity.ConductanceCell(euler=True), quiet, inhibition=inhibition)
+    v, _, _ = run(plasticity.cells.ConductanceCell(euler=True), quiet, inhibition=inhibition)
     assert np.abs(np.asarray(v)).max() > 1000
 
 
 @pytest.mark.parametrize("block", [0.0, 50.0])
 def test_no_second_spike_while_blocked(block):
-    cell = plasticity.ConductanceCell(block=block)
+    cell = plasticity.cells.ConductanceCell(block=block)
     _, spikes, _ = run(cell, np.full((400, 1), 5.0, np.float32))
     times = np.flatnonzero(np.asarray(spikes)[:, 0]) * cell.dt
     assert len(times) > 2
@@ -74,7 +74,7 @@ def test_no_second_spike_while_blocked(block):
 
 
 def test_current_cell_leaks_to_rest_and_ignores_input_while_refractory():
-    cell = plasticity.CurrentCell()
+    cell = plasticity.cells.CurrentCell()
     v, spikes, _ = run(cell, [[14.0]] + 5 * [[4.0]] + [[4.0]])
     assert np.asarray(spikes)[:, 0].tolist() == [1, 0, 0, 0, 0, 0, 0]
     for t in range(1, 6):
@@ -83,7 +83,7 @@ def test_current_cell_leaks_to_rest_and_ignores_input_while_refractory():
 
 
 def test_one_winner_and_all_crossers_reset():
-    cell = plasticity.CurrentCell()
+    cell = plasticity.cells.CurrentCell()
     v, spikes, crossed = run(cell, [[15.0, 20.0, 1.0]])
     assert np.asarray(spikes)[0].tolist() == [0, 1, 0]
     assert np.asarray(crossed)[0].tolist() == [True, True, False]
@@ -93,4 +93,4 @@ def test_one_winner_and_all_crossers_reset():
 
 
 def test_theta_raises_the_threshold():
-    assert float(run(plasticity.CurrentCell(), [[14.0]], theta=2.0)[1][0, 0]) == 0
+    assert float(run(plasticity.cells.CurrentCell(), [[14.0]], theta=2.0)[1][0, 0]) == 0

@@ -1,4 +1,4 @@
-"""Three forms of competition give the same."""
+"""The three forms of competition give the same inhibition."""
 
 import functools
 
@@ -11,15 +11,17 @@ from snnjax import plasticity
 
 SPIKES = jnp.asarray((np.random.default_rng(0).random((12, 6)) < 0.3).astype(np.float32))
 FORMS = {
-    "sums": plasticity.LateralInhibition(17.0),
-    "matrix": plasticity.LateralInhibition(17.0, stored=True),
-    "bytes": plasticity.LateralInhibition(17.0, stored=True, bits=8),
-    "layer": plasticity.InhibitoryLayer(plasticity.current_inhibitory(), strength=17.0),
-    "stored layer": plasticity.InhibitoryLayer(
-        plasticity.current_inhibitory(), strength=17.0, stored=True
+    "sums": plasticity.inhibition.LateralInhibition(17.0),
+    "matrix": plasticity.inhibition.LateralInhibition(17.0, stored=True),
+    "bytes": plasticity.inhibition.LateralInhibition(17.0, stored=True, bits=8),
+    "layer": plasticity.inhibition.InhibitoryLayer(
+        plasticity.cells.current_inhibitory(), strength=17.0
     ),
-    "conductances": plasticity.InhibitoryLayer(
-        plasticity.conductance_inhibitory(), excitation=10.4, strength=17.0
+    "stored layer": plasticity.inhibition.InhibitoryLayer(
+        plasticity.cells.current_inhibitory(), strength=17.0, stored=True
+    ),
+    "conductances": plasticity.inhibition.InhibitoryLayer(
+        plasticity.cells.conductance_inhibitory(), excitation=10.4, strength=17.0
     ),
 }
 
@@ -36,13 +38,13 @@ def _run(name, spikes):
     def step(state, spikes):
         return form(state, spikes, matrices)
 
-    return jax.lax.scan(step, form.rest(neurons), spikes)[1]
+    return jax.lax.scan(step, form.initial_state(neurons), spikes)[1]
 
 
 def test_matrix_and_sums_are_equal_bit_for_bit():
-    told = 17.0 * (np.asarray(SPIKES).sum(1, keepdims=True) - np.asarray(SPIKES))
+    expected = 17.0 * (np.asarray(SPIKES).sum(1, keepdims=True) - np.asarray(SPIKES))
     for name in ("sums", "matrix", "bytes"):
-        assert np.array_equal(run(name), told), name
+        assert np.array_equal(run(name), expected), name
     assert np.array_equal(run("layer"), run("stored layer"))
 
 
@@ -63,4 +65,4 @@ def test_order_of_neurons_does_not_matter(name):
 
 def test_only_whole_bytes_are_stored():
     with pytest.raises(ValueError, match="32 or 8"):
-        plasticity.LateralInhibition(stored=True, bits=4).matrices(3)
+        plasticity.inhibition.LateralInhibition(stored=True, bits=4).matrices(3)

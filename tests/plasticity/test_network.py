@@ -1,4 +1,4 @@
-"""A whole network: what learning may touch and what it may not, switches, repeats, storage."""
+"""Complete networks: changes under learning, switches, repeated showings, stored weights."""
 
 import dataclasses
 import functools
@@ -20,10 +20,10 @@ NETWORKS = {
     "post-triggered": plasticity.fspinn(NEURONS, window=None, **SMALL),
     "fspinn": plasticity.fspinn(NEURONS, **SMALL),
     "fspinn, bytes": plasticity.fspinn(NEURONS, form=BYTES, **SMALL),
-    "diehl_cook": plasticity.diehl_cook(NEURONS, **{**SMALL, "rest": 10}),
-    "diehl_cook, bytes": plasticity.diehl_cook(NEURONS, form=BYTES, **{**SMALL, "rest": 10}),
+    "diehl_cook": plasticity.diehl_cook(NEURONS, **{**SMALL, "silence": 10}),
+    "diehl_cook, bytes": plasticity.diehl_cook(NEURONS, form=BYTES, **{**SMALL, "silence": 10}),
 }
-# Without learning the rule is not there: these are all the programs that there are then.
+# Without learning the rule is not traced, so these four cover all distinct programs.
 QUIET = ("layer", "lateral", "fspinn, bytes", "diehl_cook")
 RATES = jnp.asarray(np.random.default_rng(0).random(INPUTS, np.float32) * 0.6)
 
@@ -41,10 +41,10 @@ def start(network):
 def test_without_learning_nothing_learned_changes(name):
     network = NETWORKS[name]
     before = start(network)
-    after, found = presented(network, before, RATES, jax.random.key(1), learning=False)
+    after, actual = presented(network, before, RATES, jax.random.key(1), learning=False)
     assert np.array_equal(after.weights, before.weights)
     assert np.array_equal(after.theta, before.theta)
-    assert float(found.updates) == 0 and float(found.counts.sum()) > 0
+    assert float(actual.updates) == 0 and float(actual.counts.sum()) > 0
 
 
 @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ def test_learning_keeps_bounds_grid_and_sums(name):
     network = NETWORKS[name]
     state = before = start(network)
     for n in range(3):
-        state, found = presented(network, state, RATES, jax.random.key(n), learning=True)
+        state, actual = presented(network, state, RATES, jax.random.key(n), learning=True)
     weights = np.asarray(state.weights)
     assert weights.dtype == (np.uint8 if "bytes" in name else np.float32)
-    assert not np.array_equal(weights, before.weights) and float(found.updates) > 0
+    assert not np.array_equal(weights, before.weights) and float(actual.updates) > 0
     if network.form is None:
         fired = np.asarray(state.theta) > 0
         assert fired.any() and weights.min() >= 0 and weights.max() <= 1
@@ -94,42 +94,44 @@ def test_stored_matrices_give_the_same_spikes():
 
 
 def test_inhibition_makes_neurons_compete():
-    """The stronger it is the fewer fire, while their own input stays the same."""
+    """Stronger inhibition leaves fewer spikes at the same input."""
     spikes = []
     for strength in (0.0, 5.0, 120.0):
-        inhibition = plasticity.LateralInhibition(strength)
+        inhibition = plasticity.inhibition.LateralInhibition(strength)
         network = dataclasses.replace(NETWORKS["lateral"], inhibition=inhibition)
-        _, found = presented(network, start(network), RATES, jax.random.key(1), learning=False)
-        spikes.append(float(found.counts.sum()))
+        _, actual = presented(network, start(network), RATES, jax.random.key(1), learning=False)
+        spikes.append(float(actual.counts.sum()))
     assert spikes[0] > spikes[1] > spikes[2] > 0
 
 
 def test_an_example_with_too_few_spikes_is_shown_again():
-    network = dataclasses.replace(NETWORKS["lateral"], least=4, brighter=1.0, showings=6)
+    network = dataclasses.replace(
+        NETWORKS["lateral"], min_spikes=4, brightening=1.0, max_showings=6
+    )
     dim, none = RATES * 0.08, RATES * 0
-    _, found = presented(network, start(network), dim, jax.random.key(1), learning=True)
-    assert 1 < int(found.showings) <= 6
-    _, found = presented(network, start(network), none, jax.random.key(1), learning=True)
-    assert int(found.showings) == 6 and float(found.arrived) == 0
-    _, found = presented(network, start(network), RATES * 3, jax.random.key(1), learning=True)
-    assert int(found.showings) == 1
+    _, actual = presented(network, start(network), dim, jax.random.key(1), learning=True)
+    assert 1 < int(actual.showings) <= 6
+    _, actual = presented(network, start(network), none, jax.random.key(1), learning=True)
+    assert int(actual.showings) == 6 and float(actual.input_spikes) == 0
+    _, actual = presented(network, start(network), RATES * 3, jax.random.key(1), learning=True)
+    assert int(actual.showings) == 1
 
 
 def test_updates_are_counted():
-    """Post-triggered: a column per spike; with depression also a row per input spike."""
+    """Post-triggered: one column per spike; with depression also one row per input spike."""
     for name, rows in (("post-triggered", 0), ("lateral", 1)):
         network = NETWORKS[name]
-        _, found = presented(network, start(network), RATES, jax.random.key(1), learning=True)
-        told = INPUTS * float(found.counts.sum()) + rows * NEURONS * float(found.arrived)
-        assert float(found.updates) == told
+        _, actual = presented(network, start(network), RATES, jax.random.key(1), learning=True)
+        expected = INPUTS * float(actual.counts.sum()) + rows * NEURONS * float(actual.input_spikes)
+        assert float(actual.updates) == expected
 
 
-def test_inputs_arrive_as_drawn():
+def test_input_spikes_are_the_drawn_ones():
     network = NETWORKS["lateral"]
-    _, found = presented(network, start(network), RATES, jax.random.key(3), learning=False)
+    _, actual = presented(network, start(network), RATES, jax.random.key(3), learning=False)
     spikes_key = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), 3)[0]
     lists = encoding.poisson_lists(spikes_key, RATES, timesteps=40, slots=24)
-    assert float(found.arrived) == (np.asarray(lists) < INPUTS).sum()
+    assert float(actual.input_spikes) == (np.asarray(lists) < INPUTS).sum()
 
 
 def test_resting_networks_remember_and_others_do_not():
@@ -141,7 +143,11 @@ def test_resting_networks_remember_and_others_do_not():
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"neurons": 0}, "neurons must be"), ({"least": -1}, "are counts"), ({"slots": 0}, "slots")],
+    [
+        ({"neurons": 0}, "neurons must be"),
+        ({"min_spikes": -1}, "is a count"),
+        ({"slots": 0}, "slots"),
+    ],
 )
 def test_bad_networks_are_refused(change, words):
     with pytest.raises(ValueError, match=words):

@@ -1,4 +1,4 @@
-"""Pair STDP against a NumPy loop; lists of spikes against trains; the laws of its bounds."""
+"""Pair STDP against a NumPy loop; spike lists against trains; bounds of the weights."""
 
 import functools
 
@@ -8,9 +8,13 @@ import pytest
 
 from snnjax import memory, plasticity
 
-PARAMS = plasticity.PairParams(eta_pre=3e-3, eta_post=2e-2, decay_pre=0.8, decay_post=0.7)
-LARGE = plasticity.PairParams(eta_pre=0.9, eta_post=0.9, decay_pre=0.9, decay_post=0.9)
-DEPENDENCES = [plasticity.Additive(), plasticity.Multiplicative(), plasticity.Power(0.5)]
+PARAMS = plasticity.pair.PairParams(eta_pre=3e-3, eta_post=2e-2, decay_pre=0.8, decay_post=0.7)
+LARGE = plasticity.pair.PairParams(eta_pre=0.9, eta_post=0.9, decay_pre=0.9, decay_post=0.9)
+DEPENDENCES = [
+    plasticity.weight_dependence.Additive(),
+    plasticity.weight_dependence.Multiplicative(),
+    plasticity.weight_dependence.Power(0.5),
+]
 
 
 def train(seed, *shape, rate=0.3):
@@ -22,7 +26,7 @@ def weights_of(seed=0, shape=(5, 4)):
 
 
 def loop(weights, pre_spikes, post_spikes, *, summed=False):
-    """One synapse at a time."""
+    """Reference: pair STDP one synapse at a time."""
     weights, (steps, inputs), neurons = weights.copy(), pre_spikes.shape, post_spikes.shape[1]
     pre, post = np.zeros(inputs), np.zeros(neurons)
     for t in range(steps):
@@ -39,16 +43,16 @@ def loop(weights, pre_spikes, post_spikes, *, summed=False):
 @functools.partial(jax.jit, static_argnames=("trace", "dependence"))
 def scanned(weights, pre_spikes, post_spikes, *, params=PARAMS, **options):
     def step(params, state, x):
-        return plasticity.pair_stdp(params, state, x, **options)
+        return plasticity.pair.pair_stdp(params, state, x, **options)
 
-    state = plasticity.pair_state(weights, batch=pre_spikes.shape[1:-1])
+    state = plasticity.pair.pair_state(weights, batch=pre_spikes.shape[1:-1])
     return memory.store(step, params, state, (pre_spikes, post_spikes))
 
 
 @pytest.mark.parametrize("summed", [False, True])
 def test_equals_the_loop(summed):
     pre, post = train(1, 30, 5), train(2, 30, 4)
-    trace = plasticity.summed if summed else plasticity.latest
+    trace = plasticity.traces.all_to_all if summed else plasticity.traces.nearest_neighbour
     state, _ = scanned(weights_of(), pre, post, trace=trace)
     np.testing.assert_allclose(state.weights, loop(weights_of(), pre, post, summed=summed), 1e-5)
 
@@ -64,18 +68,18 @@ def test_coincident_spikes_change_by_both_rates():
 def test_lists_of_spikes_equal_trains_and_weights_stay_in_their_bounds(dependence, params):
     pre, post = train(3, 40, 5), train(4, 40, 4)
     state, _ = scanned(weights_of(), pre, post, dependence=dependence, params=params)
-    rule = plasticity.PairSTDP(params, dependence)
+    rule = plasticity.pair.PairSTDP(params, dependence)
     weights = listed(rule, weights_of(), pre, post)
-    # Near a bound a large step leaves a small difference of large numbers.
+    # Near a bound a large step leaves a small difference of large numbers: cancellation.
     atol = 1e-6 if params is LARGE else 0
     np.testing.assert_allclose(weights, state.weights, rtol=1e-6, atol=atol)
     assert weights.min() >= 0 and weights.max() <= 1
-    if params is LARGE and isinstance(dependence, plasticity.Additive):
+    if params is LARGE and isinstance(dependence, plasticity.weight_dependence.Additive):
         assert weights.min() == 0 or weights.max() == 1  # bounds were met
 
 
 def listed(rule, weights, pre_spikes, post_spikes):
-    """Applies a rule to lists of the same spikes."""
+    """Weights after a rule has run on the spike lists of these trains."""
     inputs = pre_spikes.shape[1]
     order = np.argsort(-pre_spikes, axis=1, kind="stable")
     lists = np.where(np.take_along_axis(pre_spikes, order, 1) > 0, order, inputs)
@@ -88,12 +92,12 @@ def _listed(rule, weights, lists, post_spikes):
         traces, weights, touched = rule(*carry, *x, form=None, key=None)
         return (traces, weights), touched
 
-    start = (rule.rest(*weights.shape), weights)
+    start = (rule.initial_traces(*weights.shape), weights)
     return jax.lax.scan(step, start, (lists, post_spikes))[0][1]
 
 
 def test_without_depression_presynaptic_spikes_change_nothing():
-    rule = plasticity.PairSTDP(PARAMS, depress=False)
+    rule = plasticity.pair.PairSTDP(PARAMS, depress=False)
     silent = np.zeros((40, 4), np.float32)
     assert np.array_equal(listed(rule, weights_of(), train(5, 40, 5), silent), weights_of())
 
@@ -107,5 +111,5 @@ def test_a_batch_adds_its_changes():
 
 
 def test_power_refuses_a_negative_exponent():
-    with pytest.raises(ValueError, match="mu is a power"):
-        plasticity.Power(-1.0)
+    with pytest.raises(ValueError, match="mu is an exponent"):
+        plasticity.weight_dependence.Power(-1.0)

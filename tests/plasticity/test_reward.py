@@ -1,4 +1,4 @@
-"""Reward-modulated STDP: eligibility waits, a reward turns it into weight."""
+"""Reward-modulated STDP: a reward applies the eligibility to the weights."""
 
 import jax
 import jax.numpy as jnp
@@ -7,8 +7,8 @@ import pytest
 
 from snnjax import memory, plasticity
 
-PARAMS = plasticity.RewardParams(
-    plasticity.PairParams(eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7), 0.9
+PARAMS = plasticity.reward.RewardParams(
+    plasticity.pair.PairParams(eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7), 0.9
 )
 
 
@@ -20,8 +20,8 @@ def run(reward, *, pre=(0, 4), post=(2,), steps=10):
 
 @jax.jit
 def scanned(*spikes_and_rewards):
-    state = plasticity.reward_state(jnp.full((1, 1), 0.5))
-    return memory.store(plasticity.reward_stdp, PARAMS, state, spikes_and_rewards)
+    state = plasticity.reward.reward_state(jnp.full((1, 1), 0.5))
+    return memory.store(plasticity.reward.reward_stdp, PARAMS, state, spikes_and_rewards)
 
 
 def test_a_late_reward_pays_what_is_left():
@@ -29,9 +29,9 @@ def test_a_late_reward_pays_what_is_left():
     reward[7] = 1.0
     state, weights = run(reward)
     up, down = 0.02 * 0.8**2, 0.01 * 0.7**2  # pre 2 steps before post, pre 2 steps after it
-    told = 0.5 + up * 0.9**5 - down * 0.9**3
+    expected = 0.5 + up * 0.9**5 - down * 0.9**3
     np.testing.assert_allclose(weights[:7, 0, 0], 0.5)
-    np.testing.assert_allclose(weights[7:, 0, 0], told, rtol=1e-6)
+    np.testing.assert_allclose(weights[7:, 0, 0], expected, rtol=1e-6)
 
 
 def test_no_reward_no_change_and_punishment_is_the_opposite():

@@ -1,4 +1,4 @@
-"""The windowed rule: one update per window, only of neurons that fired, by a whole factor."""
+"""Windowed STDP: one update per window, for neurons that fired, by an integer factor."""
 
 import dataclasses
 
@@ -9,7 +9,9 @@ import pytest
 from snnjax import plasticity
 from tests.plasticity.test_pair import listed, train, weights_of
 
-PARAMS = plasticity.WindowedParams(eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7)
+PARAMS = plasticity.windowed.WindowedParams(
+    eta_pre=0.01, eta_post=0.02, decay_pre=0.8, decay_post=0.7
+)
 
 
 def loop(weights, pre_spikes, post_spikes, *, window, spikes_per_factor):
@@ -32,21 +34,23 @@ def loop(weights, pre_spikes, post_spikes, *, window, spikes_per_factor):
     return weights
 
 
-RULE = plasticity.WindowedSTDP(PARAMS, window=7, spikes_per_factor=2.0)
+RULE = plasticity.windowed.WindowedSTDP(PARAMS, window=7, spikes_per_factor=2.0)
 
 
 @pytest.mark.parametrize("window", [1, 7])
 def test_equals_the_loop(window):
     pre, post = train(1, 30, 5), train(2, 30, 4, rate=0.15)
     rule = dataclasses.replace(RULE, window=window)
-    found = listed(rule, weights_of(), pre, post)
-    told = loop(weights_of(), pre, post, window=window, spikes_per_factor=2.0)
-    np.testing.assert_allclose(found, told, rtol=1e-5)
+    actual = listed(rule, weights_of(), pre, post)
+    expected = loop(weights_of(), pre, post, window=window, spikes_per_factor=2.0)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_the_factor_is_whole_at_least_one_and_grows():
     counts = jnp.arange(12.0)
-    factors = [float(plasticity.potentiation_factor(counts[: n + 1], 4.0)) for n in range(12)]
+    factors = [
+        float(plasticity.windowed.potentiation_factor(counts[: n + 1], 4.0)) for n in range(12)
+    ]
     assert factors[0] == 0 and min(factors[1:]) == 1
     assert factors == sorted(factors) and all(f == int(f) for f in factors)
     assert factors[4] == 1 and factors[5] == 2
@@ -59,7 +63,7 @@ def test_presynaptic_spikes_alone_and_silence_change_nothing(pre, post):
 
 
 def test_a_window_that_is_cut_short_changes_nothing():
-    """Of 30 steps in windows of 7 the last two are none; a step earlier the same spikes count."""
+    """In 30 steps with windows of 7 the last two steps have no effect; one step earlier they do."""
     pre, post = np.zeros((30, 5), np.float32), np.zeros((30, 4), np.float32)
     pre[28:], post[28:] = 1, 1
     assert np.array_equal(listed(RULE, weights_of(), pre, post), weights_of())
@@ -73,4 +77,4 @@ def test_a_window_that_is_cut_short_changes_nothing():
 )
 def test_bad_options_name_the_cure(options, words):
     with pytest.raises(ValueError, match=words):
-        plasticity.WindowedSTDP(**options)
+        plasticity.windowed.WindowedSTDP(**options)

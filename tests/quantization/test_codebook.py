@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from snnjax.quantization import sub_bit
-from snnjax.quantization.sub_bit import Codebook, refresh, with_refinement
+from snnjax.quantization.sub_bit import Codebook, refine_all, with_refinement
 from tests.compare import assert_equal
 
 KEY = jax.random.key(0)
@@ -20,7 +20,7 @@ def book(tau=3, seed=0):
 
 @jax.jit
 def _codes(codebook):
-    return sub_bit.code_of(sub_bit.used_patterns(codebook))
+    return sub_bit.encode_patterns(sub_bit.used_patterns(codebook))
 
 
 def codes(codebook):
@@ -64,7 +64,7 @@ def test_duplicates_become_patterns_from_outside_and_the_first_stands():
         others = np.delete(np.arange(16), [3, 9, 12])
         np.testing.assert_array_equal(after.latent[others], latent[others])
         np.testing.assert_array_equal(
-            after.latent[np.array([3, 9, 12])], sub_bit.pattern_of(replaced)
+            after.latent[np.array([3, 9, 12])], sub_bit.decode_patterns(replaced)
         )
         seen |= set(replaced.tolist())
     assert len(seen) > 6  # other keys, other patterns
@@ -85,7 +85,7 @@ def test_every_codebook_of_a_tree_is_refined_stacked_ones_one_by_one():
     same = Codebook(jnp.ones((8, 9)), jnp.ones((8, 9)))
     stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), same)
     tree = {"a": same, "b": [jnp.arange(3.0), same], "c": stacked}
-    after = jax.jit(refresh)(tree, KEY)
+    after = jax.jit(refine_all)(tree, KEY)
     assert jax.tree.structure(after) == jax.tree.structure(tree)
     np.testing.assert_array_equal(after["b"][0], jnp.arange(3.0))
     books = [after["a"], after["b"][1], *(Codebook(*(x[i] for x in after["c"])) for i in range(2))]
@@ -147,7 +147,7 @@ def test_duplicates_that_training_makes_are_replaced():
 
 
 def test_errors_name_the_cure():
-    with pytest.raises(ValueError, match="1 or more"):
+    with pytest.raises(ValueError, match="at least 1"):
         with_refinement(optax.sgd(0.1), key=KEY, every=0)
     with pytest.raises(ValueError, match="learn_codebook=False"):
         with_refinement(optax.sgd(0.1), key=KEY, speed=0)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.quantization import QFormat, nearest, stochastic, straight_through, truncate
+from snnjax.quantization import QFormat
+from snnjax.quantization.fixed_point import nearest, stochastic, straight_through, truncate
 
 ROUNDINGS = (truncate, nearest, stochastic)
 FORMATS = [

@@ -7,16 +7,9 @@ import pytest
 from flax import nnx
 
 from snnjax import nn
-from snnjax.quantization import (
-    FirstOf,
-    Kernels,
-    NeuronParameters,
-    QFormat,
-    Quantizer,
-    quantized,
-    stochastic,
-)
-from snnjax.quantization.plans import named_leaves
+from snnjax.quantization import QFormat, Quantizer, quantize
+from snnjax.quantization.fixed_point import stochastic
+from snnjax.quantization.plans import FirstOf, Kernels, NeuronParameters, named_leaves
 
 # The search for the least error is compiled at every eager call; no plan depends on it.
 FOUR = Quantizer(4, fit="largest")
@@ -73,7 +66,7 @@ def test_the_first_plan_that_has_one():
 def test_what_is_planned_is_on_its_grid_and_the_rest_untouched():
     before = network()
     plan = FirstOf((KERNELS, NeuronParameters(QFormat(0, 3))))
-    after = quantized(before, plan)
+    after = quantize(before, plan)
     assert changed(before, after) == chosen(plan, before)
     kernel = before.body.layers[0].function.kernel[...]
     np.testing.assert_array_equal(after.body.layers[0].function.kernel[...], FOUR(kernel))
@@ -90,8 +83,8 @@ def test_the_network_runs_on_the_grid_and_learns_behind_it():
     def loss(model):
         return jnp.square(model(frames, state, training=False)[0] - 0.3).sum()
 
-    rounded = quantized(model, KERNELS)
-    through = lambda m: loss(quantized(m, KERNELS))  # noqa: E731
+    rounded = quantize(model, KERNELS)
+    through = lambda m: loss(quantize(m, KERNELS))  # noqa: E731
     value, slope = jax.jit(jax.value_and_grad(through))(model)
     expected, slope_there = jax.jit(jax.value_and_grad(loss))(rounded)
     np.testing.assert_allclose(value, expected, rtol=1e-6)
@@ -103,12 +96,12 @@ def test_the_network_runs_on_the_grid_and_learns_behind_it():
 def test_every_array_draws_its_own_numbers():
     tree = {"a": jnp.full(100, 0.3), "b": jnp.full(100, 0.3)}
     format = QFormat(0, 1, rounding=stochastic)
-    drawn = quantized(tree, lambda name, leaf: format, key=jax.random.key(0))
+    drawn = quantize(tree, lambda name, leaf: format, key=jax.random.key(0))
     assert (drawn["a"] != drawn["b"]).any()
     with pytest.raises(ValueError, match="pass key"):
-        quantized(tree, lambda name, leaf: format)
+        quantize(tree, lambda name, leaf: format)
 
 
 def test_a_plan_that_finds_nothing_is_refused():
-    with pytest.raises(ValueError, match="finds none of the 1 arrays"):
-        quantized({"bias": jnp.zeros(3)}, KERNELS)
+    with pytest.raises(ValueError, match="chooses none of the 1 arrays"):
+        quantize({"bias": jnp.zeros(3)}, KERNELS)

@@ -25,11 +25,11 @@ ALL = np.asarray(jax.jit(sub_bit.all_patterns)())
 def examined(kernel, patterns):
     """The stored form, what it holds, and what it should hold."""
     kept = sub_bit_lookup.store_kernels(kernel, patterns)
-    rows = sub_bit.columns(kernel)
+    rows = sub_bit.split_kernels(kernel)
     numbers = sub_bit.nearest_pattern(rows, patterns)
-    found = kept.kernel_numbers(), kept.patterns(), kept.kernel(), kept.scale
-    kernel = sub_bit.kernel_of(patterns[numbers])
-    return kept, found, (numbers, patterns, kernel, sub_bit.output_scale(rows))
+    actual = kept.pattern_indices(), kept.patterns(), kept.kernel(), kept.scale
+    kernel = sub_bit.join_kernels(patterns[numbers])
+    return kept, actual, (numbers, patterns, kernel, sub_bit.output_scale(rows))
 
 
 def stored(tau, channels, outputs):
@@ -40,20 +40,20 @@ def stored(tau, channels, outputs):
 
 @pytest.mark.parametrize("tau", [1, 2, 3, 5, 7, 9])
 def test_bytes_are_the_formula_and_the_kernel_comes_back(tau):
-    kept, found, expected = stored(tau, 3, 5)
+    kept, actual, expected = stored(tau, 3, 5)
     assert kept.nbytes == -(-tau * 15 // 8) + -(-9 * 2**tau // 8) + 4 * 5
     assert kept.nbytes == sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(kept))
     assert (kept.channels, kept.bits_per_kernel) == (3, tau)
-    for a, b in zip(found, expected, strict=True):
+    for a, b in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(a, b)
-    assert len(np.unique(sub_bit.columns(found[2]).reshape(-1, 9), axis=0)) <= 2**tau
+    assert len(np.unique(sub_bit.split_kernels(actual[2]).reshape(-1, 9), axis=0)) <= 2**tau
 
 
 def test_a_layer_of_the_specification():
     """From 64 to 128 channels at 0.56 bit: 5,120 + 36 + 512 bytes; float32 takes 294,912."""
-    kept, found, _ = stored(5, 64, 128)
-    assert (kept.numbers.nbytes, kept.codebook.nbytes, kept.scale.nbytes) == (5120, 36, 512)
-    assert found[2].nbytes == 294_912
+    kept, actual, _ = stored(5, 64, 128)
+    assert (kept.indices.nbytes, kept.codebook.nbytes, kept.scale.nbytes) == (5120, 36, 512)
+    assert actual[2].nbytes == 294_912
     assert index_bits(64 * 128, bits_per_kernel=9) // 8 == 9216
 
 

@@ -12,7 +12,7 @@ KEY = jax.random.key(0)
 # Eagerly, each of some twenty operations would be compiled by itself.
 nearest = jax.jit(sub_bit.nearest_pattern)
 through = jax.jit(sub_bit.straight_through_kernels)
-code_of = jax.jit(sub_bit.code_of)
+code_of = jax.jit(sub_bit.encode_patterns)
 ALL = np.asarray(jax.jit(sub_bit.all_patterns)())
 
 
@@ -54,12 +54,12 @@ def test_other_numbers_of_bits_are_refused(bits):
 
 def test_kernels_one_by_one_are_the_kernel():
     kernel = jax.random.normal(KEY, (3, 3, 4, 5))
-    rows = sub_bit.columns(kernel)
+    rows = sub_bit.split_kernels(kernel)
     np.testing.assert_array_equal(rows[2, 3], kernel[:, :, 3, 2].reshape(9))
-    np.testing.assert_array_equal(sub_bit.kernel_of(rows), kernel)
+    np.testing.assert_array_equal(sub_bit.join_kernels(rows), kernel)
     for shape in ((1, 1, 4, 5), (9, 4, 5)):
         with pytest.raises(ValueError, match="3x3 kernels"):
-            sub_bit.columns(jnp.zeros(shape))
+            sub_bit.split_kernels(jnp.zeros(shape))
 
 
 @pytest.mark.parametrize("tau", [1, 5, 9])
@@ -120,11 +120,11 @@ def test_the_scale_is_the_mean_and_has_no_gradient():
 
 def test_the_scale_has_the_same_bits_in_every_program():
     kernel = jax.random.normal(KEY, (3, 3, 33, 17))
-    alone = jax.jit(lambda kernel: sub_bit.output_scale(sub_bit.columns(kernel)))(kernel)
+    alone = jax.jit(lambda kernel: sub_bit.output_scale(sub_bit.split_kernels(kernel)))(kernel)
 
     @jax.jit
     def fused(kernel):
-        scale = sub_bit.output_scale(sub_bit.columns(kernel * 4) / 4)
+        scale = sub_bit.output_scale(sub_bit.split_kernels(kernel * 4) / 4)
         return jnp.exp(scale), scale, jnp.sum(kernel / scale)
 
     np.testing.assert_array_equal(alone, fused(kernel)[1])
@@ -157,9 +157,9 @@ def test_the_reference_of_the_specification():
     w, patterns, weights = drawn(6, 5), jnp.asarray(book(5)), drawn(6, 5, seed=3)
 
     def reference(w):
-        found = patterns[jnp.argmax(w @ patterns.T, -1)]
+        actual = patterns[jnp.argmax(w @ patterns.T, -1)]
         scale, clipped = jnp.abs(w).mean((1, 2), keepdims=True), jnp.clip(w, -1, 1)
-        return jax.lax.stop_gradient(scale) * (clipped + jax.lax.stop_gradient(found - clipped))
+        return jax.lax.stop_gradient(scale) * (clipped + jax.lax.stop_gradient(actual - clipped))
 
     def ours(w):
         scale = sub_bit.output_scale(w)[:, None, None]

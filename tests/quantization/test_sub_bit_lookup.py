@@ -109,7 +109,7 @@ def test_operations_of_a_resnet18(tau, giga):
     layers = [(64, 64, 56**2)] * 4
     for width, size in ((128, 28), (256, 14), (512, 7)):
         layers += [(width // 2, width, size**2), *[(width, width, size**2)] * 3]
-    found = sub_bit_lookup.bit_operations(layers, bits_per_kernel=tau)
-    assert round(found / 1e9, 4) == giga
+    actual = sub_bit_lookup.bit_operations(layers, bits_per_kernel=tau)
+    assert round(actual / 1e9, 4) == giga
     with pytest.raises(ValueError, match="1 to 9 bits"):
         sub_bit_lookup.bit_operations(layers, bits_per_kernel=12)

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.quantization import Packed, QFormat, pack, stochastic, unpack
+from snnjax.quantization import QFormat
+from snnjax.quantization.fixed_point import stochastic
+from snnjax.quantization.words import Packed, pack, unpack
 
 WIDTHS = [1, 4, 5, 8, 9, 16]
 
@@ -76,7 +78,7 @@ FORMATS = [QFormat(0, 8), QFormat(0, 3, signed=True), QFormat(1, 8), QFormat(3, 
 @pytest.mark.parametrize("format", FORMATS, ids=lambda f: f"{f.int_bits}.{f.frac_bits}")
 def test_packed_values_are_the_rounded_ones(format):
     values = jax.random.normal(jax.random.key(0), (5, 3))
-    packed = Packed.of(values, format)
+    packed = Packed.from_values(values, format)
     np.testing.assert_array_equal(packed.values(), format(values))
     np.testing.assert_array_equal(packed.codes(), format.to_integers(values))
     assert packed.nbytes == packed.data.nbytes == -(-format.bits * 15 // 8)
@@ -84,7 +86,7 @@ def test_packed_values_are_the_rounded_ones(format):
 
 def test_packed_values_have_their_dtype_again():
     values = jnp.linspace(0, 1, 9).astype(jnp.bfloat16)
-    again = Packed.of(values, QFormat(0, 8)).values()
+    again = Packed.from_values(values, QFormat(0, 8)).values()
     assert again.dtype == jnp.bfloat16
     np.testing.assert_array_equal(again, QFormat(0, 8)(values))
 
@@ -93,14 +95,14 @@ def test_packed_draws_where_the_format_does():
     format = QFormat(0, 4, rounding=stochastic)
     values, key = jax.random.uniform(jax.random.key(0), (50,)), jax.random.key(1)
     np.testing.assert_array_equal(
-        Packed.of(values, format, key=key).values(), format(values, key=key)
+        Packed.from_values(values, format, key=key).values(), format(values, key=key)
     )
     with pytest.raises(ValueError, match="key"):
-        Packed.of(values, format)
+        Packed.from_values(values, format)
 
 
 def test_packed_is_a_pytree_of_one_array():
-    packed = Packed.of(jnp.linspace(0, 1, 9), QFormat(0, 4))
+    packed = Packed.from_values(jnp.linspace(0, 1, 9), QFormat(0, 4))
     (data,) = jax.tree.leaves(packed)
     assert data.dtype == jnp.uint8 and data.shape == (5,)
     values = jax.jit(lambda p: p.values())(packed)

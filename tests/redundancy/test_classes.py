@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 
 from snnjax import redundancy
+from snnjax.redundancy.classes import CLASSES, classify
+from snnjax.redundancy.classes import shares as shares_by_name
 
 
 def classes(*maps, **thresholds):
     """Names of the classes of some maps, each a list of rates."""
-    found = redundancy.classify(np.asarray(maps).T, thresholds=redundancy.Thresholds(**thresholds))
-    return [redundancy.CLASSES[number] for number in found]
+    actual = classify(np.asarray(maps).T, thresholds=redundancy.Thresholds(**thresholds))
+    return [CLASSES[number] for number in actual]
 
 
 def test_the_three_kinds():
@@ -38,9 +40,9 @@ def test_neurons_without_a_place_are_maps_of_one_place():
 def test_any_axes_in_front_and_shares_that_sum_to_one():
     maps = np.random.default_rng(0).random((3, 6, 5)) ** 3
     maps[1, :, 2], maps[2, :, 4] = 0.0, 1.0
-    found = redundancy.classify(maps)
-    assert found.shape == (3, 5) and found[1, 2] == 0 and found[2, 4] == 2
-    shares = redundancy.shares(found)
+    actual = classify(maps)
+    assert actual.shape == (3, 5) and actual[1, 2] == 0 and actual[2, 4] == 2
+    shares = shares_by_name(actual)
     assert list(shares) == ["null", "normal", "noise"]
     assert sum(shares.values()) == pytest.approx(1) and shares["null"] == pytest.approx(1 / 15)
 

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 
 from snnjax import data, models, redundancy, training
-from snnjax.redundancy import Bins, Sums
+from snnjax.redundancy.histogram import Bins
+from snnjax.redundancy.sums import Sums
 from tests.models.test_t_revsnn import slim
 from tests.models.transformers import TINY
 from tests.nn import networks
@@ -20,12 +21,12 @@ T = 2
 def sums(spikes, examples=4, analog=False, threshold=True):
     """Of a layer whose potentials are half below and half above its threshold of 0.5."""
     counts = np.zeros(len(Bins()), np.int64)
-    counts[[Bins().below - 1, Bins().below]] = 10
+    counts[[Bins().below_threshold - 1, Bins().below_threshold]] = 10
     return Sums(examples, np.asarray(spikes), analog, counts, counts, 0.5, threshold)
 
 
 @pytest.fixture
-def found():
+def actual():
     maps = np.zeros((T, 3, 3, 4), int)
     maps[..., 1] = 4  # always alight, everywhere
     maps[0, 1, 1, 2] = 4  # an object, in the first timestep
@@ -35,32 +36,32 @@ def found():
 
 
 @pytest.mark.fast
-def test_features_have_a_class_per_timestep_and_channel(found):
-    layer = found.layers["lif3"]
+def test_features_have_a_class_per_timestep_and_channel(actual):
+    layer = actual.layers["lif3"]
     np.testing.assert_array_equal(layer.classes, [[0, 2, 1, 1], [0, 2, 0, 1]])
     np.testing.assert_array_equal(layer.channel_classes, [0, 2, 1, 1])
     assert layer.shares == {"null": 3 / 8, "normal": 3 / 8, "noise": 2 / 8}
     assert layer.channel_shares == {"null": 0.25, "normal": 0.5, "noise": 0.25}
     assert layer.features[0, 1, 1, 2] == 1.0 and layer.features[1, 0, 0, 3] == 0.25
-    np.testing.assert_array_equal(found.layers["head12"].classes, [[2, 0], [1, 0]])
+    np.testing.assert_array_equal(actual.layers["head12"].classes, [[2, 0], [1, 0]])
 
 
 @pytest.mark.fast
-def test_rates_are_counts_over_neurons_timesteps_and_examples(found):
-    assert list(found.layers) == ["lif3", "head12"]
-    assert found.neurons == {"lif3": 36, "head12": 2} and found.left_out == ("li20",)
+def test_rates_are_counts_over_neurons_timesteps_and_examples(actual):
+    assert list(actual.layers) == ["lif3", "head12"]
+    assert actual.neurons == {"lif3": 36, "head12": 2} and actual.analog_layers == ("li20",)
     spikes = {"lif3": 4 * 18 + 4 + 2, "head12": 6}
-    assert found.rates == {k: n / (4 * T * found.neurons[k]) for k, n in spikes.items()}
-    assert found.nasfr == pytest.approx(sum(spikes.values()) / (4 * T * 38), rel=1e-12)
-    layer = found.layers["lif3"]
+    assert actual.rates == {k: n / (4 * T * actual.neurons[k]) for k, n in spikes.items()}
+    assert actual.nasfr == pytest.approx(sum(spikes.values()) / (4 * T * 38), rel=1e-12)
+    layer = actual.layers["lif3"]
     assert layer.rates_over_time.mean() == pytest.approx(layer.rate, rel=1e-7)
-    assert layer.currents.above == 0.5 and layer.currents.threshold == 0.5
+    assert layer.currents.share_above == 0.5 and layer.currents.threshold == 0.5
 
 
 @pytest.mark.fast
 def test_a_threshold_that_is_not_known_gives_no_share():
     layer = redundancy.report({"own": sums([[1]], threshold=False)}).layers["own"]
-    assert layer.currents.above is None and layer.rate == 0.25
+    assert layer.currents.share_above is None and layer.rate == 0.25
 
 
 @pytest.mark.fast
@@ -104,9 +105,9 @@ def test_every_family_can_be_looked_at(name):
     timesteps = 1 if name == "t_revsnn" else T
     inputs = 1 + jax.random.normal(jax.random.key(0), (timesteps, 2, *network.input_shape))
     _, aux = look(network, inputs)
-    found = redundancy.report(redundancy.add(None, measure(aux.taps)))
+    actual = redundancy.report(redundancy.add(None, measure(aux.taps)))
     spikes = {layer: np.asarray(kinds["spikes"]) for layer, kinds in aux.taps.items()}
-    assert set(found.layers) == set(spikes) and not found.left_out
-    assert found.rates == {layer: spikes[layer].mean(dtype=float) for layer in found.layers}
+    assert set(actual.layers) == set(spikes) and not actual.analog_layers
+    assert actual.rates == {layer: spikes[layer].mean(dtype=float) for layer in actual.layers}
     total = sum(s.size for s in spikes.values())
-    assert found.nasfr == pytest.approx(sum(s.sum() for s in spikes.values()) / total, rel=1e-9)
+    assert actual.nasfr == pytest.approx(sum(s.sum() for s in spikes.values()) / total, rel=1e-9)

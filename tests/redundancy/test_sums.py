@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import nn, redundancy
+from snnjax.redundancy.histogram import Bins
 from tests.nn import networks
 
 EXAMPLES = 5
@@ -49,7 +50,7 @@ def check_against_counts(sums, kinds, seen):
     threshold = np.asarray(kinds["threshold"])
     np.testing.assert_array_equal(sums.spikes, spikes.sum(1))
     assert sums.examples == len(seen)
-    below = redundancy.Bins().below
+    below = Bins().below_threshold
     assert sums.currents[below:].sum() == (currents >= threshold).sum()
     assert sums.membrane[below:].sum() == (membrane >= threshold).sum()
     assert sums.currents.sum() == sums.membrane.sum() == spikes.size

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import cost, nn
-from snnjax.cost.measure import kind_of, shares_membranes
+from snnjax.cost.counting import layer_kind, shares_membranes
 
 T, B = 3, 4
 
@@ -33,15 +33,15 @@ def frames(seed=0, *, static=True, batch=B):
 
 
 def test_layers_are_told_by_what_comes_in():
-    found = cost.measure(network(), frames())
-    assert list(found.connections) == ["conv0", "conv4", "linear9"]
-    first, second, last = found.connections.values()
+    actual = cost.measure(network(), frames())
+    assert list(actual.connections) == ["conv0", "conv4", "linear9"]
+    first, second, last = actual.connections.values()
     assert (first.binary, second.binary, last.binary) == (False, True, False)
     assert (first.static, second.static, last.static) == (True, False, False)
     assert first.effective_acs == 0 < first.effective_macs
     assert second.effective_macs == 0 < second.effective_acs < second.dense < second.padded
     assert second.padded == T * B * 4 * 9 * 3 * 4
-    assert found.examples == B and found.timesteps == T
+    assert actual.examples == B and actual.timesteps == T
     moving = cost.measure(network(), frames(static=False))
     assert not any(layer.static for layer in moving.connections.values())
 
@@ -50,20 +50,20 @@ def test_the_tally_is_that_of_the_recorded_spikes():
     net, x = network(), frames()
     state = net.initial_state(B)
     _, aux = net(x, state, training=False, taps=("spikes", "membrane"))
-    found = cost.measure(net, x)
+    actual = cost.measure(net, x)
     for name, kinds in aux.taps.items():
         spikes, membrane = (np.asarray(kinds[kind]) for kind in ("spikes", "membrane"))
-        layer = found.neurons[name]
+        layer = actual.neurons[name]
         assert layer.active == spikes.sum() > 0 and layer.outputs == spikes.size
         moved = (membrane[1:] != membrane[:-1]).sum() + membrane[0].size
         assert layer.updates == moved and layer.spiking and layer.stateful
     total = sum(np.asarray(kinds["spikes"]).sum() for kinds in aux.taps.values())
     size = sum(np.asarray(kinds["spikes"]).size for kinds in aux.taps.values())
-    np.testing.assert_allclose(found.rate, total / size)
+    np.testing.assert_allclose(actual.rate, total / size)
     pooled = nn.MaxPool()(
         jnp.asarray(aux.taps["lif2"]["spikes"]), nn.State(), nn.Call(training=False)
     )[0]
-    assert found.connections["conv4"].active == int(pooled.sum())
+    assert actual.connections["conv4"].active == int(pooled.sum())
 
 
 def test_batches_add_up_and_padding_does_not_count():
@@ -95,7 +95,7 @@ def test_untrained_statistics_settle_where_training_would_take_them():
     net, x = network(static_norm=False, dropout=0.5), frames(1)
     statistics = net.initial_state(1).statistics
     key = jax.random.key(0)
-    settled = cost.settled(net, statistics, x, key)
+    settled = cost.counting.settle_statistics(net, statistics, x, key)
 
     @jax.jit
     def step(statistics):
@@ -112,7 +112,9 @@ def test_two_momenta_have_no_one_share():
     layers = [nn.BatchNorm(2), nn.BatchNorm(2, momentum=0.5)]
     net = nn.Network(nn.Sequential(*layers), (2,))
     with pytest.raises(ValueError, match="trained run"):
-        cost.settled(net, net.initial_state(1).statistics, jnp.ones((T, B, 2)), jax.random.key(0))
+        cost.counting.settle_statistics(
+            net, net.initial_state(1).statistics, jnp.ones((T, B, 2)), jax.random.key(0)
+        )
 
 
 def test_shared_membranes_have_no_updates_of_their_own():
@@ -127,4 +129,4 @@ def test_shared_membranes_have_no_updates_of_their_own():
 
 @pytest.mark.fast
 def test_kinds_are_read_off_names():
-    assert kind_of("stack1/block0/lif12") == "lif" and kind_of("") == ""
+    assert layer_kind("stack1/block0/lif12") == "lif" and layer_kind("") == ""
