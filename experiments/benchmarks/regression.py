@@ -98,7 +98,9 @@ def measure_case(
             return -jnp.take_along_axis(scores, labels[:, None], 1).mean(), (outputs, moved)
 
         lean = nn.saves_memory(network)
-        options = training.compiler_options(training.make_mesh(), memory_scheduler=lean)
+        options = training.sharding.compiler_options(
+            training.sharding.make_mesh(), memory_scheduler=lean
+        )
         arguments = (params, others, network.initial_state(len(labels)), frames, jax.random.key(2))
         gradient = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=options)
         lowered = gradient.lower(*arguments)

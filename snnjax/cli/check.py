@@ -72,13 +72,13 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "device": device,
         "batch": experiment.batch,
         "rows": [_row(finding) for finding in findings],
-        "device_peak_bytes": memory.device_peak(device=next(iter(mesh.devices.flat))),
+        "device_peak_bytes": memory.accounting.device_peak(device=next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
     }, 0 if ok else 1
 
 
-def _print(finding: memory.Checked, screen: Screen) -> None:
+def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
     mark = {True: "equal", False: "DIFFER", None: "-"}
     rebuilt = "-" if finding.reconstruction is None else f"{finding.reconstruction:.1e}"
     screen.say(

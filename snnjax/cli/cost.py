@@ -9,8 +9,8 @@ Fields of its JSON object, for a run or an experiment:
 
     name, source    name of the experiment; "run" (with run and step) or "experiment"
     examples, timesteps, batch      a batch is a call in NeuroBench's sense
-    neurobench      fields of `cost.NeuroBench`, counts per example; null if not defined
-    energy          fields of `cost.Energy`, per example
+    neurobench      fields of `Any`, counts per example; null if not defined
+    energy          fields of `Any`, per example
     layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
                     effective, dense, padded, per example
     attention       per product of activations: name, kind, effective, dense, per example
@@ -93,8 +93,8 @@ def row_line(row: dict[str, Any]) -> str:
 
 
 def print_report(
-    figures: cost.NeuroBench,
-    estimate: cost.Energy,
+    figures: Any,
+    estimate: Any,
     layers: list[dict[str, Any]],
     products: dict[str, list[dict[str, Any]]],
     uncounted: list[str],
@@ -280,7 +280,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     return total, size
 
 
-def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
+def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
     """Prints the reports and returns their fields."""
     figures, estimate = cost.neurobench(network, found), cost.energy(found)
     each = lambda number: number / found.examples  # noqa: E731
@@ -305,8 +305,8 @@ def _fields(network: Any, found: cost.Tally, screen: Screen) -> dict[str, Any]:
             "effective": each(layer.effective),
             "dense": each(layer.dense),
         }
-        products["over_time" if cost.over_time(name) else "attention"].append(row)
-    missing = cost.uncounted(network)
+        products["over_time" if cost.counting.is_temporal(name) else "attention"].append(row)
+    missing = cost.counting.uncounted_layers(network)
     print_report(figures, estimate, layers, products, missing, screen)
     return {
         "examples": found.examples,

@@ -145,8 +145,10 @@ def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
     """Bytes of a candidate, its energies if those are in budget, and the reason if discarded."""
     program, state = training.unsupervised.initialize(experiment, classes=classes)
-    found = cost.Candidate(name, cost.synapse_bytes(program.network), 0.0, 0.0)
-    if why := cost.over_budget(found, budgets):
+    found = cost.selection.Candidate(
+        name, cost.unsupervised.synapse_bytes(program.network), 0.0, 0.0
+    )
+    if why := cost.selection.check_budgets(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
     inference, trained = _energies(program, state, batch)
     found = found._replace(inference=inference, training=trained)
@@ -169,9 +171,9 @@ def _energies(program, state, batch) -> tuple[float, float]:
     few = len(batch.labels)
     step = jax.jit(functools.partial(training.unsupervised.train_step, program))
     metrics = jax.device_get(step(state, batch)[1])
-    found = cost.plasticity_cost(
+    found = cost.unsupervised.plasticity_cost(
         program.network,
-        arrived=float(rates.sum()) / few * program.network.timesteps,
+        input_spikes=float(rates.sum()) / few * program.network.timesteps,
         spikes=float(metrics.spikes),
         weight_updates=float(metrics.weight_updates),
         showings=float(metrics.showings),

@@ -13,7 +13,7 @@ Fields of its JSON object:
                         all timesteps; threshold, mean over the neurons; currents_at_threshold, the
                         share of input currents (after attention) at or above it
     left_out            names of the layers that do not spike
-    thresholds          thresholds of the classes, see `redundancy.classify`
+    thresholds          thresholds of the classes, see `redundancy.Thresholds`
     pictures, page      paths of the PNG files by content, and of one HTML page of them all
     against             with --against: the same fields, up to left_out, of the other run
     nasfr_change_percent   with --against: change of NASFR from the other run to this one
@@ -54,7 +54,7 @@ _TEXTS = {
     "the network average spiking firing rate, NASFR.",
     "classes": "Classes of the spike features of all timesteps and channels. Null features fire "
     "nowhere and noise fires nearly everywhere, for any example; the rule is ours, see "
-    "`redundancy.classify`.",
+    "`redundancy.Thresholds`.",
     "currents": "Input currents of the neurons, after normalisation and attention; the dashed line "
     "is their threshold (the mean, if neurons differ). Currents of a noisy layer lie mostly above "
     "it, those of a null layer at 0. The outermost bars include all values beyond them.",
@@ -71,7 +71,7 @@ def table(report: redundancy.Report) -> list[str]:
         f"{'current >= threshold':>21}"
     ]
     for name, layer in report.layers.items():
-        shares, above = layer.shares, layer.currents.above
+        shares, above = layer.shares, layer.currents.share_above
         share = "-" if above is None else f"{above:.2%}"
         lines.append(
             f"  {name:<28} {layer.neurons:>9,} {layer.rate:>7.4f} {shares['null']:>6.1%} "
@@ -122,7 +122,7 @@ def write_comparison(
     run: training.Run,
     other: training.Run,
     reports: Sequence[tuple[str, redundancy.Report]],
-    compared: redundancy.Comparison,
+    compared: Any,
 ) -> Path:
     """Writes the page of before and after into the run's folder of pictures.
 
@@ -185,7 +185,7 @@ def _shares(report: redundancy.Report) -> dict[str, dict[str, float]]:
 def _distributions(report: redundancy.Report, kind: str) -> dict[str, viz.redundancy.Distribution]:
     found = {name: getattr(layer, kind) for name, layer in report.layers.items()}
     return {
-        name: viz.redundancy.Distribution(h.edges, h.counts, h.threshold, h.above)
+        name: viz.redundancy.Distribution(h.edges, h.counts, h.threshold, h.share_above)
         for name, h in found.items()
     }
 
@@ -368,7 +368,7 @@ def _fields(analysis: _Analysis) -> dict[str, Any]:
         **analysis.metrics,
         "nasfr": report.nasfr,
         "layers": {name: _layer_fields(layer) for name, layer in report.layers.items()},
-        "left_out": list(report.left_out),
+        "left_out": list(report.analog_layers),
     }
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snnjax import data, metrics, plasticity, training, viz
+from snnjax import data, metrics, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
 from snnjax.cli.restore import OPTIONS, restore
@@ -138,7 +138,7 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
     sections = _learning_section(run, session)
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == network.inputs:
-        weights = plasticity.float_weights(network, state.params["weights"])
+        weights = network.float_weights(state.params["weights"])
         figure = viz.plasticity.receptive_fields(weights, (height, width))
         text = _TEXTS["receptive_fields"]
         sections["receptive_fields"] = ("Receptive fields", text, figure)

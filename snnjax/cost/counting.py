@@ -224,7 +224,7 @@ def _count_neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str
     number = np.prod([spikes.shape[axis] for axis in axes], dtype=np.int64)
     columns = [(spikes != 0).astype(jnp.uint32), ((spikes != 0) & (spikes != 1)).astype(jnp.uint32)]
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
-    # One reduction, as in `metrics.synaptic_operations`: compilation dominates the time.
+    # One reduction, as in `metrics.operations.synaptic_operations`: compilation dominates the time.
     active, analog = jax.lax.reduce(columns, [np.uint32(0)] * 2, add, axes)
     counts = {
         "active": active,
@@ -233,4 +233,4 @@ def _count_neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str
     }
     if membrane is None or layer_kind(name) == "turned_off":
         return counts
-    return counts | {"updates": metrics.membrane_updates(membrane)}
+    return counts | {"updates": metrics.operations.membrane_updates(membrane)}

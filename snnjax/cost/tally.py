@@ -64,7 +64,7 @@ class Connection:
 
     @classmethod
     def from_operations(cls, counts: Any, real: np.ndarray, frames: np.ndarray) -> Connection:
-        """Sums `metrics.Operations` over the examples, without padding.
+        """Sums `metrics.operations.Operations` over the examples, without padding.
 
         Args:
             counts: Operations with arrays `[runs, B]`.
@@ -105,7 +105,7 @@ class Product:
 
     @classmethod
     def from_products(cls, counts: Any, real: np.ndarray) -> Product:
-        """Sums `metrics.Products` over the examples of the mask `real` `[B]`."""
+        """Sums `metrics.operations.Products` over the examples of the mask `real` `[B]`."""
         total = lambda part: int(np.asarray(part)[:, real].sum(dtype=np.int64))  # noqa: E731
         binary = bool(np.asarray(counts.binary)[:, real].all())
         return cls(total(counts.effective), total(counts.dense), binary)
@@ -118,7 +118,7 @@ class Neurons:
     Attributes:
         outputs: Number of outputs.
         active: Number of nonzero outputs.
-        updates: Changes of membranes, see `metrics.membrane_updates`; None where undefined.
+        updates: Changes of membranes, see `metrics.operations.membrane_updates`; None where undefined.
         spiking: True if all outputs were 0 or 1.
         stateful: True if the layer has a membrane.
     """

@@ -19,13 +19,11 @@ from snnjax.memory.accounting import measure
 from snnjax.memory.accumulation import accumulate
 from snnjax.memory.budget import plan
 from snnjax.memory.chain import chain
-from snnjax.memory.checking import Checked, Difference, check, compare_gradients, timed, unequal
-from snnjax.memory.checkpoint import Replayed, replayed, replay
-from snnjax.memory.coupling import Coupling, CouplingAux, Streams, coupling
-from snnjax.memory.flops import operations
-from snnjax.memory.grid import bits_left, grid_bound, on_grid, stream_peak, watched
+from snnjax.memory.checking import check
+from snnjax.memory.checkpoint import replay
+from snnjax.memory.coupling import CouplingAux, Streams, coupling
 from snnjax.memory.notation import Strategy, StrategyError, parse_strategy, register_scan
-from snnjax.memory.packing import Packed, Storage, pack, packed, unpack, unpacked
+from snnjax.memory.packing import Storage
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, sequence, store
 

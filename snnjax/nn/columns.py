@@ -29,7 +29,14 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two, ColumnParams, clip_magnitude, round_to_power_of_two
+from snnjax.memory.columns import (
+    Column,
+    ColumnParams,
+    MultiLevel,
+    clip_magnitude,
+    column_bound,
+    round_to_power_of_two,
+)
 from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction

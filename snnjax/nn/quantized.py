@@ -15,12 +15,9 @@ import jax
 from flax import nnx
 
 from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
-from snnjax.quantization import Plan, quantized, quantize
-from snnjax.typing import Array, Key
-from snnjax.memory import Strategy
-from snnjax.nn.neuron import Neuron
-from snnjax.nn.strategy import Placing
+from snnjax.quantization import quantize
 from snnjax.quantization.plans import Plan
+from snnjax.typing import Array
 
 __all__ = ["Quantized"]
 

@@ -10,8 +10,8 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
 from snnjax.nn.taps import counted
-from snnjax.ops.rounding import at_least, narrow, product, promote
-from snnjax.typing import Array, Scan, bind, Key, Step
+from snnjax.ops.rounding import narrow, product, promote
+from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
 

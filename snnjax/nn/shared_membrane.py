@@ -35,16 +35,26 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
-from snnjax.memory.trees import pulled_back
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, mean_over_steps, output_shape, place, replace, taken_by
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    mean_over_steps,
+    output_shape,
+    place,
+    replace,
+    taken_by,
+)
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, PyTree, Scan, Key
 from snnjax.ops.trees import value_and_pullback
+from snnjax.typing import Array, PyTree, Scan
 
 __all__ = [
     "SharedStep",

@@ -23,7 +23,8 @@ from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
-from snnjax.quantization import IntegerParams, Packed, QFormat, SharedScaleParams, SharedScaleState, integer_form, shared_codes, shared_scale_lif, shared_scale_lif as rule
+from snnjax.quantization import QFormat
+from snnjax.quantization import shared_scale_lif as rule
 from snnjax.quantization.shared_scale_lif import initial_beta
 from snnjax.quantization.words import Packed
 from snnjax.surrogate import Surrogate, triangle
@@ -72,25 +73,25 @@ class SharedScale(nnx.Module):
             )
         self.synapse, self.bits, self.name = synapse, bits, "shared_scale"
         self.decay, self.threshold = float(decay), float(threshold)
-        self.step = bind(shared_scale_lif, bits=bits, spike=spike)
+        self.step = bind(rule.shared_scale_lif, bits=bits, spike=spike)
         self.scan = _refuse_reversal(scan)
         self.beta = nnx.Param(initial_beta(weights[0], bits=bits))
 
-    def params(self) -> SharedScaleParams:
+    def params(self) -> rule.SharedScaleParams:
         """The parameters of the neurons' step; the sign of what is learned does not matter."""
-        return SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
+        return rule.SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
 
     def codes(self) -> Array:
         """Codes of the weights, whole numbers in float32, in the shape of the weights."""
         (weights,) = jax.tree.leaves(self.synapse)
-        return shared_codes(weights, self.params().beta, bits=self.bits)
+        return rule.shared_codes(weights, self.params().beta, bits=self.bits)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, for spikes whose timesteps have this shape."""
         spikes = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         run = lambda synapse, spikes: synapse(spikes, State(), Call(training=False))[0]  # noqa: E731
         currents = jax.eval_shape(run, self.synapse, spikes)
-        at_rest = SharedScaleState(jnp.zeros(currents.shape[1:], currents.dtype))
+        at_rest = rule.SharedScaleState(jnp.zeros(currents.shape[1:], currents.dtype))
         return State(((), at_rest), ((), ()))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -134,7 +135,7 @@ class SharedScale(nnx.Module):
             ValueError: the decay is no power of two.
         """
         sums = jnp.abs(self.codes()).reshape(-1, self.codes().shape[-1]).sum(0)
-        return integer_form(self.params(), bits=self.bits, largest=int(sums.max()))
+        return rule.integer_form(self.params(), bits=self.bits, largest=int(sums.max()))
 
 
 def _refuse_reversal(scan: Any) -> Any:

@@ -21,8 +21,8 @@ from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_of
 from snnjax.ops.convolution import convolution
-from snnjax.ops.rounding import add_bias, at_least, is_narrow, narrow, product, widen, promote
-from snnjax.typing import Array, bind, Key
+from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
+from snnjax.typing import Array, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import memory, neurons
-from snnjax.memory import Candidate, Measured, Plan, Strategy, StrategyError
-from snnjax.neurons.lif import lif_state
+from snnjax.memory import Strategy, StrategyError
 from snnjax.memory.accounting import MemoryUse
 from snnjax.memory.budget import Candidate, Plan
+from snnjax.neurons.lif import lif_state
 
 B, N, T = 16, 64, 49
 

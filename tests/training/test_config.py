@@ -32,14 +32,19 @@ def test_values_survive_json():
 def test_a_strategy_is_a_value_and_is_written_as_its_text():
     lean = memory.Strategy(depth=memory.recompute(1, keep=("currents",)), pack=True)
     experiment = dataclasses.replace(make(), memory=lean)
-    assert training.plain_values(make())["memory"] is None
-    values = training.plain_values(experiment)
+    assert training.config.plain_values(make())["memory"] is None
+    values = training.config.plain_values(experiment)
     assert values["memory"] == "depth=recompute(1, keep=('currents',)), pack=True"
-    assert training.override(make(), values) == experiment
-    assert training.override(make(), {"memory": lean}).memory == lean
-    assert hash(experiment.memory) == hash(lean) and training.override(experiment, {}) == experiment
-    with pytest.raises(training.ExperimentError, match=r"^memory must be.*memory\.parse_strategy"):
-        training.check(dataclasses.replace(make(), memory="depth=store"))
+    assert training.config.override(make(), values) == experiment
+    assert training.config.override(make(), {"memory": lean}).memory == lean
+    assert (
+        hash(experiment.memory) == hash(lean)
+        and training.config.override(experiment, {}) == experiment
+    )
+    with pytest.raises(
+        training.errors.ExperimentError, match=r"^memory must be.*memory\.parse_strategy"
+    ):
+        training.config.check(dataclasses.replace(make(), memory="depth=store"))
 
 
 def test_a_scan_that_no_resumed_run_could_look_up_is_not_written_down(monkeypatch):
@@ -47,14 +52,14 @@ def test_a_scan_that_no_resumed_run_could_look_up_is_not_written_down(monkeypatc
         return memory.store(step, params, state, xs)
 
     experiment = dataclasses.replace(make(), memory=memory.Strategy(time=mine))
-    training.check(experiment)  # trains in this process all the same
-    with pytest.raises(training.ExperimentError, match="memory: time=mine.*register_scan"):
-        training.plain_values(experiment)
+    training.config.check(experiment)  # trains in this process all the same
+    with pytest.raises(training.errors.ExperimentError, match="memory: time=mine.*register_scan"):
+        training.config.plain_values(experiment)
     monkeypatch.setattr(memory.notation, "_REGISTERED", {})
     memory.register_scan("mine", mine)
-    values = training.plain_values(experiment)
+    values = training.config.plain_values(experiment)
     assert values["memory"] == "time=mine"
-    assert training.override(make(), values) == experiment
+    assert training.config.override(make(), values) == experiment
 
 
 def test_an_unknown_field_is_refused():

@@ -152,7 +152,7 @@ def test_patience_ends_a_run_early(compiled, run):
         del state, batch
         return training.step.EvalMetrics(1.0, {"accuracy": next(accuracies)}, 1.0, {}, {}, {})
 
-    loader = data.evaluation_loader(session.dataset.test, batch_size=360)
+    loader = data.Loader(session.dataset.test, batch_size=360, shuffle=False, drop_last=False)
     judged = dataclasses.replace(session, eval=judge, evaluation_loader=loader)
     result = training.fit(judged, run)
     assert (result.step, result.best_step, result.best) == (20, 10, 0.5)

@@ -17,11 +17,11 @@ def test_a_run_under_store_goes_on_under_recompute_to_the_same_bits(tmp_path):
 
     def steps(session, state, first):
         for number in range(first, first + 3):
-            batch = training.feed(session.loader, number, session.mesh)
+            batch = training.sharding.feed(session.loader, number, session.mesh)
             state, _ = session.train(state, batch)
         return state
 
-    after = steps(store, training.place(store.state, store.mesh), 0)
+    after = steps(store, training.sharding.place(store.state, store.mesh), 0)
     path = training.checkpoints.save(tmp_path, after)
     resumed = training.checkpoints.load(path, lean.state)
     assert_same_bits(resumed, after)
