@@ -168,7 +168,7 @@ def _rates(before: redundancy.Report, after: redundancy.Report, compared: redund
         rows.append((name, before.rates[old], after.rates[new]))
     text = _TEXTS["compared"]
     if not compared.pairs:
-        text += " The two networks have different layers: none correspond."
+        text += " The two networks are built differently: no layers correspond."
     return ("Firing rates", text, viz.compared_rates(rows))
 
 
