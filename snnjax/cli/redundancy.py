@@ -174,7 +174,7 @@ def _rates(before: redundancy.Report, after: redundancy.Report, compared: Any):
         rows.append((name, before.rates[old], after.rates[new]))
     text = _TEXTS["compared"]
     if not compared.pairs:
-        text += " The two networks have different layers: none correspond."
+        text += " The two networks are built differently: no layers correspond."
     return ("Firing rates", text, viz.redundancy.rate_comparison(rows))
 
 
