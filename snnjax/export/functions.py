@@ -202,7 +202,8 @@ def _outputs(network: nn.Network, source: Source, timesteps: int) -> int:
     """How many outputs leave a network that was given so many frames; nothing is computed."""
     frame = frame_of(source)
     frames = jax.ShapeDtypeStruct((timesteps, 1, *frame.shape[1:]), frame.dtype)
-    run = lambda n, x: n(x, n.initial_state(1), training=False)[0]  # noqa: E731
+    start = network.initial_state(1, statistics=source.statistics)
+    run = lambda n, x: n(x, start, training=False)[0]  # noqa: E731
     return jax.eval_shape(run, network, frames).shape[0]
 
 

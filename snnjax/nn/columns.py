@@ -30,7 +30,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.columns import Column, Common, MultiLevel, bounded, column_bound, power_of_two
-from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace
+from snnjax.nn.contract import Aux, Call, State, StreamPeak, named, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
@@ -119,8 +119,7 @@ class Columns(nnx.Module):
         later = [
             m.initial_state(a, b).statistics for m, a, b in zip(one, lowers, uppers, strict=False)
         ]
-        peak = StreamPeak(jnp.zeros(()), jnp.asarray(self.bound, jnp.float32))
-        statistics = (tuple(first), repeat_state(Repeated(tuple(later), self.columns - 1)), peak)
+        statistics = (tuple(first), repeat_state(Repeated(tuple(later), self.columns - 1)))
         return State(tuple(jnp.zeros(s) for s in shapes), statistics)
 
     def with_scan(self, scan: Scan) -> Columns:
@@ -149,7 +148,7 @@ class Columns(nnx.Module):
         """
         inputs = widen(inputs)
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
-        statistics_first, statistics_later, (_, bound) = state.statistics
+        statistics_first, statistics_later = state.statistics
         start = tuple(memory.on_grid(c, bits=self.bits) for c in state.neurons)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
@@ -169,23 +168,23 @@ class Columns(nnx.Module):
             seen = reconstruction("", scan, step.step, common, states, xs, call.taps)
             states, more = scan(step.step, common, states, xs)
             auxes.append(more)
-        return self._leaving(states, auxes, bound, seen)
+        return self._leaving(states, auxes, seen)
 
-    def _leaving(self, states, auxes, bound, seen) -> tuple[PyTree, Aux]:
+    def _leaving(self, states, auxes, seen) -> tuple[PyTree, Aux]:
         """Joins what the first column and the others gave."""
         read = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(aux.read for aux in auxes))
         peak = jnp.concatenate([aux.peak for aux in auxes]).max()
+        diagnostics = {"": StreamPeak(peak, jnp.asarray(self.bound, jnp.float32))}
         first = tuple(jax.tree.map(lambda leaf: leaf[0], a.statistics) for a in auxes[0].levels)
         later = tuple(a.statistics for a in auxes[1].levels) if len(auxes) > 1 else ()
         number = 0
         for aux in auxes:
             for row in range(len(aux.peak)):
                 for n, level in enumerate(aux.levels):
-                    for name, kinds in level.taps.items():
-                        taken = jax.tree.map(lambda leaf, row=row: leaf[row], kinds)
-                        seen[f"column{number}/level{n}/{name}"] = taken
+                    own = jax.tree.map(lambda leaf, row=row: leaf[row], level.taps)
+                    seen |= named(f"column{number}/level{n}", own)
                 number += 1
-        return read, Aux(tuple(states), (first, later, StreamPeak(peak, bound)), seen)
+        return read, Aux(tuple(states), (first, later), seen, diagnostics)
 
 
 def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[Array, Aux]:

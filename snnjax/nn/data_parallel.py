@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from snnjax.nn.contract import StreamPeak, is_peak
 from snnjax.nn.normalization import BatchNorm
 from snnjax.typing import Array, PyTree
 
@@ -66,10 +65,7 @@ def local_rows(
 
 
 def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
-    """Joins the statistics of devices: means, and the largest of peaks.
-
-    The mean is exact where all are equal, as those are that crossed devices before.
-    """
+    """Statistics of all devices to their mean; exact where they are equal already."""
     if not axes:
         return statistics
 
@@ -78,9 +74,4 @@ def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
         first = lax.psum(jnp.where(mine, leaf, jnp.zeros_like(leaf)), axes)
         return first + lax.pmean(leaf - first, axes)
 
-    def join(node: Any) -> Any:
-        if isinstance(node, StreamPeak):
-            return StreamPeak(lax.pmax(node.peak, axes), node.bound)
-        return jax.tree.map(mean, node)
-
-    return jax.tree.map(join, statistics, is_leaf=is_peak)
+    return jax.tree.map(mean, statistics)

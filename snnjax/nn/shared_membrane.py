@@ -42,7 +42,9 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    largest,
     mean_over_steps,
+    named,
     output_shape,
     place,
     replace,
@@ -53,6 +55,7 @@ from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan
 
@@ -101,7 +104,11 @@ class SharedStep:
     packs_spikes: bool = False
 
     def __call__(self, parts: Parts, state: PyTree, frame: Array) -> tuple[PyTree, PyTree]:
-        """One frame `[B, ...]` through the layers: `state, (spikes, statistics, taps, bits)`."""
+        """One frame `[B, ...]` through the layers.
+
+        Returns:
+            The state, and `(spikes, (statistics, taps, diagnostics), bits)`.
+        """
         return self.run(parts, state, frame, None)
 
     def run(self, parts: Parts, state: PyTree, frame: Array, known: Any) -> tuple[PyTree, PyTree]:
@@ -121,12 +128,14 @@ class SharedStep:
                 seen[f"{parts.cell.name}{number}"] = kinds
         bits = tuple(memory.pack(s) for s in entered[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
-        inner, moved, looked = zip(*pairs, strict=True)
-        seen |= _named(looked, len(parts.synapses))
-        return (carried, inner), (entered[-1], moved, seen, bits)
+        layers = len(parts.synapses)
+        names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
+        aux = gather(list(zip(names, pairs, strict=False)))
+        seen |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
+        return (carried, aux.state), (entered[-1], (aux.statistics, seen, aux.diagnostics), bits)
 
     def currents(self, parts: Parts, inner: Any, number: int, further: Any, before: Any):
-        """A layer's currents `[B, ...]`; states, statistics, taps of its synapse and shortcut.
+        """A layer's currents `[B, ...]`, and the auxes of its synapse and shortcut.
 
         Args:
             parts: of the step.
@@ -139,17 +148,17 @@ class SharedStep:
         def run(layer, x, place):
             own = State(inner[place], parts.statistics[place])
             y, aux = layer(x[None], own, parts.call.child(place))
-            return y[0], [(aux.state, aux.statistics, aux.taps)]
+            return y[0], [aux]
 
         if number == 0 and parts.fixed is not None:
-            total, found = parts.fixed, [(inner[0], (), {})]  # all else left before the loop
+            total, found = parts.fixed, [Aux(inner[0])]  # all else left before the loop
         else:
             total, found = run(parts.synapses[number], before, number)
         total = widen(total)  # the membrane is float32
         if not len(parts.shortcuts):
             return total, found
         if parts.shortcuts[number] is None:
-            return total, [*found, ((), (), {})]
+            return total, [*found, Aux()]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
         return _sum(widen(bypass), total), found + more
 
@@ -201,7 +210,7 @@ class SharedInverse:
         potentials = membranes(carried)
         *front, channels = potentials.shape
         shape = (*front, channels * self.baton.groups)
-        entered += [memory.unpack(bits, shape, potentials.dtype) for bits in outputs[3]]
+        entered += [memory.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]]
         for number in reversed(range(len(parts.synapses))):
             x, _ = self.baton.currents(parts, inner, number, *entered[number : number + 2])
             carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])
@@ -215,16 +224,6 @@ class SharedInverse:
             calls.append((carried, fired))
             carried = self.undo(params, carried, part, fired)
         return carried, calls[::-1]
-
-
-def _named(looked: tuple[dict, ...], layers: int) -> dict[str, Any]:
-    """Taps of synapses and then of shortcuts, one timestep of each, by their names."""
-    names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
-    return {
-        f"{name}/{inner}".rstrip("/"): jax.tree.map(lambda leaf: leaf[0], kinds)
-        for name, taps in zip(names, looked, strict=False)
-        for inner, kinds in taps.items()
-    }
 
 
 def side_by_side(groups: list[Array]) -> Array:
@@ -448,12 +447,13 @@ class Shared(nnx.Module):
         else:
             seen_back = {}
         scan = memory.store if scan is None else scan
-        after, (outputs, statistics, seen, _) = scan(step, parts, start, inputs)
+        after, (outputs, (statistics, seen, diagnostics), _) = scan(step, parts, start, inputs)
         statistics = mean_over_steps(statistics)
         if fixed is not None:
             statistics = (aux.statistics, *statistics[1:])
-        first = {f"synapse0/{name}".rstrip("/"): kinds for name, kinds in aux.taps.items()}
-        return outputs, Aux(after, statistics, first | seen | seen_back)
+        seen = named("synapse0", aux.taps) | seen | seen_back
+        diagnostics = named("synapse0", aux.diagnostics) | largest(diagnostics)
+        return outputs, Aux(after, statistics, seen, diagnostics)
 
     def _cell(self) -> tuple[Neuron, int]:
         neuron = self.neuron

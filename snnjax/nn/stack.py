@@ -22,6 +22,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax import memory
@@ -32,6 +33,8 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    largest,
+    named,
     output_shape,
     place,
     replace,
@@ -73,11 +76,15 @@ def repeat_state(state: PyTree) -> PyTree:
     def expand(node: Any) -> Any:
         if not isinstance(node, Repeated):
             return node
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (node.depth, *leaf.shape)), repeat_state(node.block)
-        )
+        return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
+
+
+def _repeat(depth: int, leaf: Any) -> Any:
+    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
+    library = np if isinstance(leaf, np.ndarray) else jnp
+    return library.broadcast_to(leaf, (depth, *leaf.shape))
 
 
 def split(state: PyTree) -> tuple[PyTree, PyTree]:
@@ -149,13 +156,11 @@ class Stacked(nnx.Module):
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
         inputs = widen(inputs)
         outputs, aux = self.scan(_block, rest, inputs, blocks)
-        seen = {
-            f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
-            for i in range(self.depth)
-            for name, kinds in aux.taps.items()
-        }
+        seen = {}
+        for i in range(self.depth):
+            seen |= named(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
         seen |= reconstruction("", self.scan, _block, rest, inputs, blocks, call.taps)
-        return outputs, Aux(aux.state, aux.statistics, seen)
+        return outputs, Aux(aux.state, aux.statistics, seen, largest(aux.diagnostics))
 
 
 def _block(rest: Any, activations: Array, x: Any) -> tuple[Array, Aux]:

@@ -18,6 +18,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    named,
     output_shape,
     place,
     replace,
@@ -203,11 +204,11 @@ def layer_name(layer: Any, number: int) -> str:
 
 
 def gather(parts: list[tuple[str, Aux]]) -> Aux:
-    """One aux of a group from those of its parts; taps get the part's name in front."""
-    taps = {
-        f"{name}/{inner}".rstrip("/"): seen
-        for name, aux in parts
-        for inner, seen in aux.taps.items()
-    }
+    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
+    taps, diagnostics = {}, {}
+    for name, aux in parts:
+        taps |= named(name, aux.taps)
+        diagnostics |= named(name, aux.diagnostics)
     auxes = [aux for _, aux in parts]
-    return Aux(tuple(a.state for a in auxes), tuple(a.statistics for a in auxes), taps)
+    states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
+    return Aux(states, statistics, taps, diagnostics)

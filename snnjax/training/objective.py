@@ -59,6 +59,7 @@ class Graded(NamedTuple):
     loss: Array
     accuracy: Array
     statistics: PyTree
+    stream: Any  # share of its bound that a reversible stream used
 
 
 def gradient(program: Program, state: TrainState, batch: Batch) -> Graded:
@@ -101,12 +102,13 @@ def _summed(program: Program, state: TrainState, shown: Given, batch: Batch) -> 
         key = shown.key if parts == 1 else jax.random.fold_in(shown.key, number)
         given, share = Given(frames, shown.share, others, key), batch.weights.sum() / whole
         graded = _of(program, state, given, batch, share)
-        return graded._replace(statistics=()), graded.statistics
+        return graded._replace(statistics=(), stream=()), graded[-2:]
 
     whole_batch = (shown.frames, shown.others, batch)
-    sums, statistics = memory.accumulate(part, parts, whole_batch, axes=(1, 0, 0))
+    sums, (statistics, stream) = memory.accumulate(part, parts, whole_batch, axes=(1, 0, 0))
     statistics = nn.pmean_statistics(nn.mean_over_steps(statistics), axes)
-    return _over(sums, axes)._replace(statistics=statistics)
+    stream = lax.pmax(stream.max(), axes) if axes else stream.max()
+    return _over(sums, axes)._replace(statistics=statistics, stream=stream)
 
 
 def _of(program: Program, state: TrainState, shown: Given, batch: Batch, share: Any) -> Graded:
@@ -115,10 +117,11 @@ def _of(program: Program, state: TrainState, shown: Given, batch: Batch, share: 
     def weighed(params: PyTree):
         loss, (accuracy, _, aux) = objective(params, program, state, shown, batch)
         loss = share * loss
-        return scaled(loss, state.loss_scale), (loss, share * accuracy, aux.statistics)
+        stream = nn.stream_use(aux.diagnostics)
+        return scaled(loss, state.loss_scale), (loss, share * accuracy, aux.statistics, stream)
 
-    found, (loss, accuracy, statistics) = jax.grad(weighed, has_aux=True)(state.params)
-    return Graded(unscaled(found, state.loss_scale), loss, accuracy, statistics)
+    found, (loss, *rest) = jax.grad(weighed, has_aux=True)(state.params)
+    return Graded(unscaled(found, state.loss_scale), loss, *rest)
 
 
 def _over(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

@@ -47,6 +47,7 @@ class _Outcome(NamedTuple):
     gradients: Any
     outputs: Any
     statistics: Any
+    stream: Any
 
 
 def check_strategies(
@@ -188,7 +189,7 @@ def _judge(case, strategy, reference, expected, bound, tolerance, repeats) -> me
             if _right_without_dropout(case, strategy, reference, allowed)
             else f"wrong gradient: {what}" if equal else f"wrong values: outputs differ, and {what}"
         )  # fmt: skip
-    use = float(nn.stream_use(actual.statistics))
+    use = float(actual.stream)
     return memory.Checked(
         str(strategy), tuple(faults), equal, gradients, rebuilt[place] if rebuilt else None,
         measured, seconds,
@@ -219,7 +220,7 @@ def _graded(program, state: TrainState, batch: data.Batch) -> _Outcome:
     shown = given(program, state, batch)
     graded = jax.grad(objective, has_aux=True)
     gradients, (_, outputs, aux) = graded(state.params, program, state, shown, batch)
-    return _Outcome(gradients, outputs, aux.statistics)
+    return _Outcome(gradients, outputs, aux.statistics, nn.stream_use(aux.diagnostics))
 
 
 def _dropouts(network: nn.Network):

@@ -46,7 +46,7 @@ def test_the_state_carries_on_where_it_stopped():
     layer, inputs = nn.LIF(decay=0.5), sequence(SHAPE, timesteps=6)
     whole, end = call(layer, inputs)
     first, aux = call(layer, inputs[:2])
-    second, last = layer(inputs[2:], nn.State(aux.state, aux.statistics), nn.Call(training=False))
+    second, last = layer(inputs[2:], nn.State().after(aux), nn.Call(training=False))
     np.testing.assert_array_equal(jnp.concatenate([first, second]), whole)
     np.testing.assert_array_equal(last.state.v, end.state.v)
 

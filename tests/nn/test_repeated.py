@@ -47,9 +47,7 @@ def test_rest_is_zeros_for_every_block(name):
 
     assert_equal(run(layer, state), run(layer, explicit))
     _, aux = layer(inputs, state, nn.Call(training=True))
-    layer(
-        inputs, nn.State(aux.state, aux.statistics), nn.Call(training=True)
-    )  # and goes on from there
+    layer(inputs, state.after(aux), nn.Call(training=True))  # and goes on from there
 
 
 def temp_bytes(name, depth):

@@ -127,7 +127,7 @@ def load(path: Path, state: TrainState) -> TrainState:
     from orbax.checkpoint import v1 as ocp
 
     said = checked_note(path)
-    form = saved_form(state, said["schema"])
+    form = saved_form(state, said["schema"], said.get("leaves", {}))
     refuse(path, said, form)
     try:
         tree = _laid_out(ocp.load(str(path.resolve()), form), form)
