@@ -17,7 +17,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.tally import Connection, Neurons, Product, Tally
 from snnjax.metrics.operations import checksum
-from snnjax.nn.taps import in_order
+from snnjax.nn import in_order
 from snnjax.typing import Array, PyTree
 
 __all__ = ["counted", "kind_of", "measure", "over_time", "settled", "shares_membranes", "tally"]

@@ -36,7 +36,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.measure import kind_of
 from snnjax.cost.tally import Tally
-from snnjax.nn.taps import counts
+from snnjax.nn import counts
 from snnjax.typing import Array
 
 __all__ = ["NeuroBench", "connection_weights", "neurobench", "uncounted"]

@@ -45,8 +45,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import losses, memory, nn
-from snnjax.nn.contract import Aux, Call, State, output_shape
-from snnjax.nn.wiring import gather
+from snnjax.nn import Aux, Call, State, gather, output_shape
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 

@@ -1,7 +1,7 @@
 """Neurons that have a whole window at once, as layers: no reset, so no loop over time.
 
     nn.PSN(timesteps, rngs=rngs)                    sees its whole window, past and future
-    nn.MaskedPSN(timesteps, order=k, rngs=rngs)     the last k timesteps of it
+    nn.PSN(timesteps, order=k, rngs=rngs)           the last k timesteps of it
 
 Equations and reference: `neurons.psn`; causal ones for windows of any length and for streams are in
 `nn.parallel_streaming`. They stand where an `nn.LIF` does: currents come in and spikes go out,
@@ -31,7 +31,7 @@ from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
-__all__ = ["PSN", "MaskedPSN", "products_over_time", "refuse_time", "with_masking"]
+__all__ = ["PSN", "products_over_time", "refuse_time", "with_masking"]
 
 
 class PSN(nnx.Module):
@@ -39,13 +39,19 @@ class PSN(nnx.Module):
 
     It is an exception to causality that the laws name: spikes depend on later currents, so it has
     no streaming form and `order="time"` refuses it. The layer has `T^2 + T` parameters, and all of
-    its neurons have the same. Weights start uniform within `1 / sqrt(T)` and thresholds at 1, as in
+    its neurons have the same. With an `order` it is the masked PSN: in training `masking` is raised
+    from 0 to 1 by making the network anew, which traces nothing again: `network =
+    nn.with_masking(network, step / steps)`. Masked weights stay as they are and do not learn.
+
+    Weights start uniform within `1 / sqrt(T)` and thresholds at 1, as in
     spikingjelly, whose bias is `-B`. Weights and membranes are float32 in every precision.
 
     Args:
         timesteps: `T` of the window.
-        order: of a masked one, see `MaskedPSN`; None is the plain one.
-        masking: of a masked one.
+        order: `k`, from 1 to `T`: weights outside of the last `k` timesteps fade out. None is the
+            plain neuron, all weights of the window.
+        masking: `lambda` in [0, 1], of a given order; held by the layer, not learned. At 1 spikes
+            depend on the last `k` currents only, below it on the whole window.
         spike: the spike function.
         rngs: for the weights.
 
@@ -123,38 +129,8 @@ class PSN(nnx.Module):
         return Placed(self, True)
 
 
-def MaskedPSN(
-    timesteps: int,
-    *,
-    order: int,
-    masking: float = 1.0,
-    spike: Surrogate = arctan(),
-    rngs: nnx.Rngs,
-) -> PSN:
-    """A PSN whose weights outside of the last `order` timesteps fade out.
-
-    With `masking = 1` spikes depend on the last `order` currents only, below it on the whole
-    window. Either way the weights are those of one window, which the layer is called with: streams
-    and other lengths are for `nn.SlidingPSN`. Masked weights stay as they are and do not learn.
-
-    In training `masking` is raised from 0 to 1 by making the network anew, which traces nothing
-    again: `network = nn.with_masking(network, step / steps)`.
-
-    Args:
-        timesteps: `T` of the window.
-        order: `k`, from 1 to `T`.
-        masking: `lambda` in [0, 1]; held by the layer, not learned.
-        spike: the spike function.
-        rngs: for the weights.
-
-    Raises:
-        ValueError: as for `PSN`.
-    """
-    return PSN(timesteps, order=order, masking=masking, spike=spike, rngs=rngs)
-
-
 def with_masking(network: Any, masking: float | Array) -> Any:
-    """The same network, or layer, with another `masking` in every `nn.MaskedPSN`.
+    """The same network, or layer, with another `masking` in every `nn.PSN` with an order.
 
     Args:
         network: stays as it is; the result shares its parameters.

@@ -10,6 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from snnjax import nn
+from snnjax.nn.data_parallel import local_rows
 from snnjax.nn.normalization import Statistics
 
 pytestmark = pytest.mark.fast
@@ -29,9 +30,9 @@ def spread(function, *arguments, specs=SECOND, out=SECOND):
 def test_rows_are_those_of_the_whole_draw():
     draw = functools.partial(jax.random.uniform, jax.random.key(3))
     whole = draw((5, 8))
-    own = lambda: nn.local_rows(draw, (5, 2), axis=1, axes=AXES)  # noqa: E731
+    own = lambda: local_rows(draw, (5, 2), axis=1, axes=AXES)  # noqa: E731
     np.testing.assert_array_equal(spread(own, specs=()), whole)
-    np.testing.assert_array_equal(nn.local_rows(draw, (5, 8), axis=1, axes=()), whole)
+    np.testing.assert_array_equal(local_rows(draw, (5, 8), axis=1, axes=()), whole)
 
 
 def test_dropout_silences_what_it_would_on_one_device():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn
-from snnjax.nn.neuron import membranes
+from snnjax.nn.neuron import Constant, membranes
 from snnjax.typing import bind
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, run, sequence
@@ -56,7 +56,7 @@ def test_arrays_are_held_as_constants_that_get_no_gradient():
     decay = jnp.linspace(0.2, 0.9, 5)
     layer = nn.LIF(decay=decay, threshold=jnp.asarray(0.8), learn=("threshold",))
     gradient, _ = run(layer, sequence(SHAPE)).gradients
-    assert isinstance(layer.constants["decay"], nn.Constant)
+    assert isinstance(layer.constants["decay"], Constant)
     np.testing.assert_array_equal(gradient.constants["decay"][...], 0.0)
     assert float(jnp.abs(gradient.learned["threshold"][...])) > 0
     one = call(nn.LIF(decay=float(decay[3]), threshold=0.8), sequence(SHAPE)[..., 3:4])[0]

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import memory, nn
+from snnjax.nn.stack import Repeated
 from tests.compare import assert_equal
 from tests.nn.layers import B, T, rngs, sequence
 
@@ -36,7 +37,7 @@ STACKS = {
 def test_rest_is_zeros_for_every_block(name):
     layer, inputs = STACKS[name](), sequence(SHAPE)
     state = layer.initial_state(SHAPE)
-    assert isinstance(state.neurons, nn.Repeated)
+    assert isinstance(state.neurons, Repeated)
     explicit = nn.repeat_state(state)
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(explicit.neurons))
 
