@@ -11,7 +11,7 @@ by the memory strategy. With C the bytes of all states of one column and X those
     reversal(refresh=k)         X + (T / k) C
     reversal()                  X + 2 C whatever T (the states of the last column, twice at most)
 
-beside what one column needs while it is differentiated, and the few numbers that `read` takes.
+beside the residuals of one column, and the few numbers that `read` takes.
 
 Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
 Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
@@ -43,7 +43,7 @@ class Columns(nnx.Module):
     """`columns` sub-networks of several levels, one per timestep.
 
     A level is a module with `level(tail, lower, upper, state, call) -> (y, aux)` on arrays
-    `[B, H, W, C]`, where `tail` is what it shares with the same level of other columns,
+    `[B, H, W, C]`, where `tail` is the part that all columns share at this level,
     `initial_state(lower, upper)` of their shapes, and `output_shape(lower)`.
 
     Args:
@@ -54,7 +54,7 @@ class Columns(nnx.Module):
         rngs: for the parameters.
         own_inputs: each column has an input of its own, `[T, B, ...]`; else all have one `[1, B,
             ...]`.
-        read: of the last level's state `[B, H, W, C]`, what leaves each column.
+        read: output of a column, from the last level's state `[B, H, W, C]`.
         alpha: at which every alpha starts; on the grid a power of two, and the smallest there is.
         floor: least `|alpha|` of floating states.
         bits: binary places of the grid on which states live; None is floating, as published.
@@ -143,8 +143,8 @@ class Columns(nnx.Module):
             call: its key is not used; names of taps begin with the column.
 
         Returns:
-            What `read` makes of each column, `[T, ...]` leaves, and `Aux(state, statistics, taps)`,
-            with the states after the last column.
+            `read` of each column, `[T, ...]` leaves, and their `nn.Aux`, with the states after the
+            last column.
         """
         inputs = widen(inputs)
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
@@ -171,7 +171,7 @@ class Columns(nnx.Module):
         return self._leaving(states, auxes, seen)
 
     def _leaving(self, states, auxes, seen) -> tuple[PyTree, Aux]:
-        """Joins what the first column and the others gave."""
+        """Joins the results of the first column and of the others."""
         read = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(aux.read for aux in auxes))
         peak = jnp.concatenate([aux.peak for aux in auxes]).max()
         diagnostics = {"": StreamPeak(peak, jnp.asarray(self.bound, jnp.float32))}

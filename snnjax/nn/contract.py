@@ -150,7 +150,7 @@ class MemoryRequest:
     """A memory strategy on its way through the layers, for `layer.with_memory(request)`.
 
     Attributes:
-        strategy: what is None in it stays as the layer was written. Over time it is None in
+        strategy: parts that are None leave the layer as written. Over time it is None in
             `order="time"`, where the network takes it as a whole.
         order: of the network.
         spiking: True if the layer's inputs are spikes.
@@ -192,7 +192,7 @@ def place(layer: Any, request: MemoryRequest) -> Placed:
 
 
 def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
-    """What any of the parts takes of the strategy."""
+    """Parts of the strategy that any of these layers takes."""
     return frozenset[str]().union(*(part.taken for part in parts))
 
 

@@ -1,11 +1,11 @@
-"""What crosses devices that share a batch.
+"""Data parallelism: statistics and random numbers of devices that share a batch.
 
     network = with_data_axes(network, ("data", "fsdp"))        inside jax.shard_map over these axes
 
-Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`, as one
-device alone would. Layers that look at all examples, or draw for all of them, name the axes of the
-mesh that share the batch, `axes`: batch norm takes its means over them, and dropout draws for the
-whole batch and silences by its own rows, so that no number depends on how many devices there are.
+Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`. Layers
+that combine examples hold the mesh axes that share the batch, `axes`: batch norm takes its means
+over them, and dropout draws for the whole batch and masks its own rows, so that no number depends
+on the number of devices.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def local_rows(
     axis: int,
     axes: tuple[str, ...],
 ) -> Array:
-    """What this device needs of what is drawn for all, `shape` being its own part.
+    """This device's rows of an array drawn for the whole batch.
 
     Args:
-        draw: from a shape.
-        shape: of the part.
-        axis: along which devices share it.
-        axes: of the mesh; none is the whole.
+        draw: function from a shape to random numbers.
+        shape: of the rows of this device.
+        axis: of the array, cut between devices.
+        axes: of the mesh; none is one device.
     """
     if not axes:
         return draw(shape)

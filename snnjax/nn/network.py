@@ -1,4 +1,4 @@
-"""The outermost module: it knows the shape of its input and the order in which time is run.
+"""Network: the outermost module, with the shape of its input and the order of its loops.
 
     outputs, aux = net(inputs, state, *, training, key=None)       [T, B, ...] -> [T, B, K]
 
@@ -65,8 +65,8 @@ class Network(nnx.Module):
             `memory.recompute(k, inner=memory.whole)` runs k timesteps at a time layer by layer; in
             `"layer"` order strategies over time belong to the neurons (their `scan=`).
         collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
-            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists: what a long
-            window needs (`readout.rate` of it is then the same, but for the order of summation).
+            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists, for long
+            windows (`readout.rate` of it is then the same, but for the order of summation).
 
     Raises:
         ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order; a layer
@@ -155,12 +155,12 @@ class Network(nnx.Module):
         Args:
             inputs: frames, `[T, B, *input_shape]`.
             state: from `initial_state(B)`, or `state.after(aux)` of another call.
-            training: whether batch statistics and dropout are at work.
+            training: use batch statistics and dropout.
             key: for dropout.
             taps: kinds to look at, of neurons `"spikes"`, `"membrane"`, `"currents"`,
                 `"threshold"` and `"rates"` (see `nn.taps`), `"reconstruction"` (the largest error
-                of what a reversing scan rebuilds), or of an attention on currents `"mask"` and
-                `"attention"`; returned in `aux.taps` by the name of the layer.
+                of the states that a reversing scan rebuilds), or of an attention on currents
+                `"mask"` and `"attention"`; returned in `aux.taps` by the name of the layer.
 
         Returns:
             Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), at least float32, and their

@@ -157,12 +157,12 @@ def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array,
 
         dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
 
-    Mean and variance leave as statistics only: their own cotangents are not looked at. Means are
+    Mean and variance leave as statistics only: their cotangents are ignored. Means are
     taken over `devices` too, sums are those of one device.
 
     On a CPU the means are computed by themselves (`ops.isolate`). `x - mean` is read by them and
-    by what comes after, and XLA would make an array of it; and their last bits would depend on
-    what the program around keeps.
+    by the output too, and XLA would make an array of it; and their last bits would depend on the
+    residuals of the program around.
     """
     return _standardize(axes, devices, epsilon, x, scale, bias)[0]
 

@@ -176,7 +176,7 @@ def refuse_time(strategy: Strategy, name: str, other: str) -> None:
 
 
 def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.Products:
-    """What neurons do that weigh currents over time, one row per timestep of their outputs.
+    """Products of neurons that weigh currents over time, one row per timestep of their outputs.
 
     Args:
         inside: `[T, S]`, which currents make which membrane; dense counts these.

@@ -78,7 +78,7 @@ class Recurrent(nnx.Module):
         return replace(self, weights=weights, compute=precision.compute)
 
     def operations(self, fed_back: Array) -> metrics.Operations:
-        """What the feedback does with the spikes of the timestep before, `[T, B, N]`."""
+        """Synaptic operations of the feedback on the spikes of the timestep before, `[T, B, N]`."""
         return metrics.synaptic_operations(fed_back, self.weights[...])
 
 

@@ -1,26 +1,22 @@
-"""Sharing one membrane: fewer states, written in turn by several layers or channel groups.
+"""Layers or channel groups that share one membrane: fewer states, written in turn.
 
     Grouped   channel groups c = 1..G of one layer:   h_1[t] = f(v_G[t-1], x_1[t])
                                                       h_c[t] = f(v_{c-1}[t], x_c[t])
     Shared    layers l = 1..K, equal in shape:        h_1[t] = f(v_K[t-1], x_1[t])
                                                       h_l[t] = f(v_{l-1}[t], x_l[t])
+              with currents                           x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
 
-It is wiring, not a memory strategy: another network, whose membranes forget once per call, so K or
-G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to the
-next). State shrinks by G or K; the gradient stays exact for this network. Both at once is `Shared`
-with a `Grouped` neuron, K G calls per timestep.
+Sharing is wiring, not a memory strategy: another network, whose membranes forget once per call, so
+K or G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to
+the next). State shrinks by G or K; the gradient stays exact for this network. Both at once is
+`Shared` with a `Grouped` neuron, K G calls per timestep.
+
+`SharedStep` is one timestep of `Shared`. `SharedInverse` undoes it by the inverse of the neuron,
+from the membrane after the last call and the spikes of all calls, at one bit each: it computes the
+currents again from the spikes, so that a gradient keeps one membrane per timestep at most.
 
 Reference: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for
 Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
-
-One timestep of layers that hand one membrane on, and the way back through it.
-
-    currents   x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
-    calls      (s_l, v) = f(v, x_l), once per layer, or once per channel group of each layer
-
-`SharedStep` is that timestep as a Step. `SharedInverse` undoes it by the neuron's inverse, from the
-membrane after the last call and the spikes of all calls, at one bit each: the currents are computed
-again from the spikes, so that one membrane is all that is kept of any call's.
 """
 
 from __future__ import annotations
@@ -72,10 +68,10 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What all timesteps share.
+    """The params of a `SharedStep`, equal at all timesteps.
 
     Attributes:
-        synapses: of each layer, what leads to its currents.
+        synapses: of each layer, the layers that make its currents.
         shortcuts: of each layer a layer or None, or nothing at all.
         cell: the neuron that owns the membrane.
         statistics: of synapses, then of shortcuts.
@@ -112,7 +108,7 @@ class SharedStep:
         return self.run(parts, state, frame, None)
 
     def run(self, parts: Parts, state: PyTree, frame: Array, known: Any) -> tuple[PyTree, PyTree]:
-        """The timestep; with the states and spikes of all calls known, those in place of its own.
+        """The timestep; `known` states and spikes of all calls replace the computed ones.
 
         A membrane rebuilt with a rounding error would fire where the true one did not.
         """
@@ -141,8 +137,8 @@ class SharedStep:
             parts: of the step.
             inner: states of synapses, then of shortcuts.
             number: of the layer.
-            further: what entered the layer before, `[B, ...]`; None for the first.
-            before: what enters this one.
+            further: input of the layer before, `[B, ...]`; None for the first.
+            before: input of this layer.
         """
 
         def run(layer, x, place):
@@ -182,15 +178,15 @@ class SharedStep:
 
 @dataclasses.dataclass(frozen=True)
 class SharedInverse:
-    """Undoes one timestep of a `SharedStep` that lets its bits out, call by call.
+    """Undoes one timestep of a `SharedStep` with packed spikes, call by call.
 
     Attributes:
-        baton: the step.
+        step: the step.
         undo: the inverse of the neuron, of one call.
-        steps: timesteps it can undo in a row; None is any number.
+        steps: timesteps that it can undo in a row; None is any number.
     """
 
-    baton: SharedStep
+    step: SharedStep
     undo: Any
     steps: int | None
 
@@ -201,7 +197,7 @@ class SharedInverse:
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """The state before a timestep, and the cotangents of parts, state and frame."""
         before, known = self._back(parts, after, frame, outputs)
-        run = lambda parts, state, frame: self.baton.run(parts, state, frame, known)  # noqa: E731
+        run = lambda parts, state, frame: self.step.run(parts, state, frame, known)  # noqa: E731
         return before, pulled_back(run, parts, before, frame, cotangents=cotangents)[1]
 
     def _back(self, parts, after, frame, outputs):
@@ -209,17 +205,17 @@ class SharedInverse:
         entered, known = [None, frame], []
         potentials = membranes(carried)
         *front, channels = potentials.shape
-        shape = (*front, channels * self.baton.groups)
+        shape = (*front, channels * self.step.groups)
         entered += [memory.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]]
         for number in reversed(range(len(parts.synapses))):
-            x, _ = self.baton.currents(parts, inner, number, *entered[number : number + 2])
+            x, _ = self.step.currents(parts, inner, number, *entered[number : number + 2])
             carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])
             known.append(calls)
         return (carried, inner), known[::-1]
 
     def _undo_calls(self, cell, carried, x, spikes):
         params, calls = cell.params(), []
-        pieces = (jnp.split(a, self.baton.groups, axis=-1) for a in (x, spikes))
+        pieces = (jnp.split(a, self.step.groups, axis=-1) for a in (x, spikes))
         for part, fired in reversed(list(zip(*pieces, strict=True))):
             calls.append((carried, fired))
             carried = self.undo(params, carried, part, fired)
@@ -323,14 +319,14 @@ class Shared(nnx.Module):
                                                   many as its inverse can undo
 
     `recompute` keeps the inputs beside it, and `reversal` all spikes at one bit each; neither keeps
-    currents nor what synapses and norms keep.
+    currents nor the residuals of synapses and norms.
 
     Args:
-        synapses: what leads to each layer's currents, such as `Sequential(Conv, BatchNorm)`; all
-            of them give one shape.
+        synapses: per layer the layers that make its currents, such as `Sequential(Conv,
+            BatchNorm)`; all of them give one shape.
         neuron: the neuron, with its one membrane; an `nn.Grouped` one if channels share it, too.
-        shortcuts: of each layer None, or what what entered the layer before goes through to be
-            added to its currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
+        shortcuts: per layer None, or a layer on the input of the layer before, whose output is
+            added to the currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
             blocks of two layers. An empty `nn.Sequential()` is the identity.
         scan: the memory strategy over time; None for `memory.store`.
 

@@ -5,12 +5,8 @@
 Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
 undoes recomputation in code unrolled by a Python loop.
 
-Blocks at rest: one block's state standing for that of all, so that depth costs no zeros.
-
-A stack of `depth` blocks could hold its membranes at rest as `[depth, ...]` arrays; XLA would then
-write all those zeros out before its loop over depth. `Repeated` holds one block's, which every
-block starts from. What comes out of a call are the blocks' own states, `[depth, ...]`, and go
-back in as such.
+At rest all blocks have the same state. `Repeated` holds it once; as `[depth, ...]` arrays XLA would
+write all those zeros out before its loop over depth. After a call each block has its own state.
 """
 
 from __future__ import annotations
@@ -88,7 +84,7 @@ def _repeat(depth: int, leaf: Any) -> Any:
 
 
 def split(state: PyTree) -> tuple[PyTree, PyTree]:
-    """What all blocks start from, and what each starts from: one of the two is None."""
+    """The state that all blocks share, and the state of each block: one of the two is None."""
     return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
 
