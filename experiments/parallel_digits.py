@@ -41,7 +41,7 @@ def network(experiment, rngs):
     make = {
         "lif": lambda: nn.LIF(decay=0.5),
         "psn": lambda: nn.PSN(experiment.timesteps, rngs=rngs),
-        "masked_psn": lambda: nn.MaskedPSN(experiment.timesteps, order=experiment.order, rngs=rngs),
+        "masked_psn": lambda: nn.PSN(experiment.timesteps, order=experiment.order, rngs=rngs),
         "sliding_psn": lambda: nn.SlidingPSN(order=experiment.order),
         "reset_free_lif": lambda: nn.ResetFreeLIF(decay=0.5),
     }[experiment.neuron]

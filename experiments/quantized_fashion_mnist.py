@@ -167,7 +167,7 @@ def trained(path):
 def right(model, batch, *, encode):
     """How many of a batch are right; packed arrays are unpacked in here."""
     network, statistics = model if isinstance(model, tuple) else restore(model)
-    state = network.initial_state(len(batch.labels))._replace(statistics=statistics)
+    state = network.initial_state(len(batch.labels), statistics=statistics)
     outputs, _ = network(encode(batch.inputs), state, training=False)
     return jnp.sum(batch.weights * (outputs.mean(0).argmax(-1) == batch.labels))
 

@@ -46,7 +46,7 @@ def temporary(
 
     def loss(params, constants, statistics, frames, labels):
         network = nn.merge(graphdef, params, constants)
-        state = network.initial_state(batch)._replace(statistics=statistics)
+        state = network.initial_state(batch, statistics=statistics)
         outputs, aux = network(frames, state, training=True)
         logits = readout.rate(outputs)
         return losses.mean(losses.cross_entropy(logits, labels)), aux.statistics

@@ -38,7 +38,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.nn import convolution
+from snnjax.ops.convolution import convolution
 
 BLOCKS = 4
 SLOW = 1.0  # seconds; a program slower than this is timed in `SLOW_ROUNDS` rounds only

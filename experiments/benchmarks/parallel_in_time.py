@@ -8,7 +8,7 @@ whose derivative is written by hand (`lif_scan`):
     nn.LIF(reset=neurons.none)        without a reset, step by step
     nn.ResetFreeLIF()                 the same without a loop: a prefix sum
     nn.PSN(T)                         a product with T x T weights
-    nn.MaskedPSN(T, order=4)          the same, most of the weights masked
+    nn.PSN(T, order=4)          the same, most of the weights masked
     nn.SlidingPSN(order=4)            4 weights
 
 Layers run in turn, round after round, each often enough to last; a ratio is the median over rounds
@@ -63,7 +63,7 @@ LAYERS: dict[str, Callable[[int], Any]] = {
     "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.none),
     "ResetFreeLIF": lambda timesteps: nn.ResetFreeLIF(),
     "PSN": lambda timesteps: nn.PSN(timesteps, rngs=nnx.Rngs(0)),
-    "MaskedPSN": lambda timesteps: nn.MaskedPSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),
+    "MaskedPSN": lambda timesteps: nn.PSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),
     "SlidingPSN": lambda timesteps: nn.SlidingPSN(order=ORDER),
 }
 """Makers of layers; the first is what the others are held against."""

@@ -36,7 +36,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.counting import layer_kind
 from snnjax.cost.tally import Tally
-from snnjax.nn.taps import counts
+from snnjax.nn import counts
 from snnjax.typing import Array
 
 __all__ = ["NeuroBench", "connection_weights", "neurobench"]

@@ -222,7 +222,8 @@ def _output_count(network: nn.Network, source: Source, timesteps: int) -> int:
     """Number of outputs of the network for `timesteps` frames, by abstract evaluation."""
     frame = frame_shape(source)
     frames = jax.ShapeDtypeStruct((timesteps, 1, *frame.shape[1:]), frame.dtype)
-    run = lambda n, x: n(x, n.initial_state(1), training=False)[0]  # noqa: E731
+    start = network.initial_state(1, statistics=source.statistics)
+    run = lambda n, x: n(x, start, training=False)[0]  # noqa: E731
     return jax.eval_shape(run, network, frames).shape[0]
 
 

@@ -20,15 +20,13 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import neurons, nn, surrogate
 from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
 from snnjax.nn.ma import fan_in_uniform
-from snnjax.typing import Array, bind
+from snnjax.typing import Array, bind, Scan
 
 __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]
 
@@ -103,7 +101,7 @@ def asa_snn(
     _check(channels, pools, dropout)
     (height, width, depth), layers, rates = input_shape, [], list(dropout)
     for size, window in zip(channels, pools, strict=True):
-        conv = nn.Conv(depth, size, use_bias=True, kernel_init=fan_in_uniform, rngs=rngs)
+        conv = nn.Conv(depth, size, use_bias=True, kernel_init=nn.fan_in_uniform, rngs=rngs)
         pool = [nn.AvgPool(window=window)] if window > 1 else []
         current = [conv, norm(size), *pool, *_optional(attention, timesteps, size, rngs)]
         layers += _dropped(rates.pop(0), current, neuron())
@@ -168,7 +166,7 @@ def asa_snn_five(
     """
     (height, width, depth), layers = input_shape, []
     for size in channels:
-        conv = nn.Conv(depth, size, kernel_init=fan_in_uniform, rngs=rngs)
+        conv = nn.Conv(depth, size, kernel_init=nn.fan_in_uniform, rngs=rngs)
         layers += [conv, norm(size), *_optional(attention, timesteps, size, rngs), neuron(), pool()]
         height, width, depth = height // 2, width // 2, size
     features = _features(height, width, depth, input_shape)
@@ -186,32 +184,11 @@ def _vote(inputs: Array, *, votes: int) -> Array:
     return inputs.reshape(*inputs.shape[:-1], -1, votes).mean(-1)
 
 
-class _DropoutOverTime(nnx.Module):
-    """Silences each element of `[T, B, ...]` by itself, in training; only for whole windows."""
-
-    def __init__(self, rate: float):
-        self.rate, self.name = rate, "dropout"
-        self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
-
-    def initial_state(self, shape: tuple[int, ...]) -> nn.State:
-        del shape
-        return nn.State()
-
-    def __call__(self, inputs: Array, state: nn.State, call: nn.Call) -> tuple[Array, nn.Aux]:
-        if not call.training:
-            return nn.stateless(inputs)
-        if call.key is None:
-            raise ValueError("dropout draws random numbers in training: call the network with key=")
-        draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
-        mask = nn.local_rows(draw, inputs.shape, axis=1, axes=self.axes)
-        return nn.stateless(jnp.where(mask, inputs / (1 - self.rate), 0))
-
-
 def _dropped(rate: float, current: list[Any], neuron: nn.Neuron) -> list[Any]:
     """A layer between its two dropouts, of its inputs and of its spikes."""
     if rate == 0:
         return [*current, neuron]
-    return [_DropoutOverTime(rate), *current, neuron, nn.Dropout(rate)]
+    return [nn.Dropout(rate, each_step=True), *current, neuron, nn.Dropout(rate)]
 
 
 def _optional(attention: Attention | None, timesteps: int, size: int, rngs: nnx.Rngs) -> list[Any]:
@@ -219,7 +196,7 @@ def _optional(attention: Attention | None, timesteps: int, size: int, rngs: nnx.
 
 
 def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nn.Fold:
-    return nn.Linear(inputs, outputs, kernel_init=fan_in_uniform, rngs=rngs)
+    return nn.Linear(inputs, outputs, kernel_init=nn.fan_in_uniform, rngs=rngs)
 
 
 def _features(height: int, width: int, depth: int, shape: tuple[int, ...]) -> int:

@@ -2,36 +2,18 @@
 
     stem    conv7x7 stride 2 - conv3x3 stride 2 (scaled, linear in between): once per image
     column  c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1]        (`memory.columns`)
-    B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])                 Down, Up: spikes - conv - norm
-            z <- z + gamma * tail(head(z))          head: spikes - depthwise conv - scaled conv1x1
-            z <- z + shared tail(head(z))           tail: spikes - scaled conv1x1 - depthwise conv
+    B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])      Down, Up: spikes - conv - norm (- nearest x2)
+            z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))     DW depthwise k x k, PW scaled conv1x1
+            z <- z + DW_s(PW_s(Q(PW(DW(Q(z))))))         Q spikes; PW_s, DW_s shared by all columns
+    head    o[t] = head_t(c_3[t])
 
-`c_l` are the membranes of the few turned-on neurons; all other neurons are turned off. The shared
-tail is one set of parameters per level for all columns.
+`c_l` are the membranes of the few turned-on neurons; all other neurons are turned off. PW widens
+four times and narrows back; level 0 takes its lower input as it is. An image is encoded once for all
+columns; of events every column has its own frame and stem.
 
 Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
 Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 As in the released code, the same stem output goes to every column; the paper's text splits it.
-
-One level of a T-RevSNN column: fusion of what is below and above, then two residual blocks.
-
-    z = Down(lower) + Up(upper)                  Down, Up: spikes - conv - norm (- nearest x2)
-    z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))     DW depthwise k x k, PW scaled conv1x1, Q spikes
-    z <- z + DW_s(PW_s(Q(PW(DW(Q(z))))))         PW_s, DW_s shared by all columns
-
-Level 0 takes its lower input as it is. PW widens four times and narrows back.
-
-Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
-Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
-
-Stem, columns and heads of a T-RevSNN; `t_revsnn` makes it.
-
-    x = stem(frame),   c[t] = column_t(x, c[t-1]),   o[t] = head_t(c_3[t])
-
-An image is encoded once for all columns; of events every column has its own frame and stem.
-
-Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
-Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 """
 
 from __future__ import annotations
@@ -44,10 +26,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import losses, nn
+from snnjax import losses, nn, memory
 from snnjax.memory import Storage, Strategy
 from snnjax.nn.contract import Aux, Call, State, output_shape
 from snnjax.nn.wiring import gather
+from snnjax.nn import Aux, Call, State, gather, output_shape
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, bind
 

@@ -113,8 +113,8 @@ class ASA(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, H, W, C]` to weighed currents.
 
-        Taps: `"mask"`, the important maps, bool `[T, B, C]`; `"attention"`, what each current is
-        multiplied by; `"products"`, the multiplications, `2 T C H W` of the currents by the two
+        Taps: `"mask"`, the important maps, bool `[T, B, C]`; `"attention"`, the factor of
+        each current; `"products"`, the multiplications, `2 T C H W` of the currents by the two
         maps and what maps and mixer take, one row for the window.
         """
         check_window("nn.ASA", self.whole_window, inputs, space=True)
@@ -188,13 +188,13 @@ def _check(timesteps: int, reduction: int, share: float, mode: str, gate: str) -
 
 
 def _top(scores: Array, count: int, axis: int) -> Array:
-    """Whether an entry is among the `count` largest along an axis; of equals the first ones."""
+    """Mask of the `count` largest entries along an axis; of equals the first ones."""
     order = jnp.argsort(-scores, axis, stable=True)
     return jnp.argsort(order, axis) < count
 
 
 def _soft_top(scores: Array, count: int, axis: int) -> Array:
-    """How far inside the `count` largest, 0 to 1; unmoved by a shift of all scores."""
+    """Smooth mask of the `count` largest entries, 0 to 1; a shift of all scores changes nothing."""
     if count == 0:
         return jnp.zeros_like(scores)
     falling = -jnp.sort(-scores, axis)

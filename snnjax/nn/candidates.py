@@ -1,4 +1,4 @@
-"""Which memory strategies are worth trying on a network.
+"""Memory strategies worth trying on a network.
 
     order="layer"    depth: as written, store, recompute without and with the synapses on one or two
                      levels, reverse
@@ -7,7 +7,7 @@
 
 Spikes are packed wherever they can be, since it costs little; "as written" also stands unpacked. In
 `order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one membrane
-per step already: it is left out here, and can be asked for all the same.
+per step already, so it is no candidate; `nn.with_memory` takes it all the same.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def candidates(network: Network) -> list[Strategy]:
 
 
 def _written(network: Network, strategy: Strategy) -> Any:
-    """What a network is with a strategy in it, without its arrays; None if it does not admit it."""
+    """Static structure of a network under a strategy; None if it does not admit the strategy."""
     try:
         return nnx.graphdef(with_memory(network, strategy))
     except ValueError:

@@ -11,7 +11,7 @@ by the memory strategy. With C the bytes of all states of one column and X those
     reversal(refresh=k)         X + (T / k) C
     reversal()                  X + 2 C whatever T (the states of the last column, twice at most)
 
-beside what one column needs while it is differentiated, and the few numbers that `read` takes.
+beside the residuals of one column, and the few numbers that `read` takes.
 
 Reference: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L)
 Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
@@ -29,15 +29,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.memory.columns import (
-    Column,
-    ColumnParams,
-    MultiLevel,
-    clip_magnitude,
-    column_bound,
-    round_to_power_of_two,
-)
-from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace
+from snnjax.memory.columns import Column, ColumnParams, MultiLevel, clip_magnitude, column_bound, round_to_power_of_two, Common, bounded, power_of_two
+from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace, named
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
@@ -50,7 +43,7 @@ class Columns(nnx.Module):
     """`columns` sub-networks of several levels, one per timestep.
 
     A level is a module with `level(tail, lower, upper, state, call) -> (y, aux)` on arrays
-    `[B, H, W, C]`, where `tail` is what it shares with the same level of other columns,
+    `[B, H, W, C]`, where `tail` is the part that all columns share at this level,
     `initial_state(lower, upper)` of their shapes, and `output_shape(lower)`.
 
     Args:
@@ -61,7 +54,7 @@ class Columns(nnx.Module):
         rngs: for the parameters.
         own_inputs: each column has an input of its own, `[T, B, ...]`; else all have one `[1, B,
             ...]`.
-        read: of the last level's state `[B, H, W, C]`, what leaves each column.
+        read: output of a column, from the last level's state `[B, H, W, C]`.
         alpha: at which every alpha starts; on the grid a power of two, and the smallest there is.
         floor: least `|alpha|` of floating states.
         bits: binary places of the grid on which states live; None is floating, as published.
@@ -128,8 +121,7 @@ class Columns(nnx.Module):
         later = [
             m.initial_state(a, b).statistics for m, a, b in zip(one, lowers, uppers, strict=False)
         ]
-        peak = StreamPeak(jnp.zeros(()), jnp.asarray(self.bound, jnp.float32))
-        statistics = (tuple(first), repeat_state(Repeated(tuple(later), self.columns - 1)), peak)
+        statistics = (tuple(first), repeat_state(Repeated(tuple(later), self.columns - 1)))
         return State(tuple(jnp.zeros(s) for s in shapes), statistics)
 
     def with_scan(self, scan: Scan) -> Columns:
@@ -153,12 +145,12 @@ class Columns(nnx.Module):
             call: its key is not used; names of taps begin with the column.
 
         Returns:
-            What `read` makes of each column, `[T, ...]` leaves, and `Aux(state, statistics, taps)`,
-            with the states after the last column.
+            `read` of each column, `[T, ...]` leaves, and their `nn.Aux`, with the states after the
+            last column.
         """
         inputs = widen(inputs)
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
-        statistics_first, statistics_later, (_, bound) = state.statistics
+        statistics_first, statistics_later = state.statistics
         start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in state.neurons)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
@@ -178,23 +170,23 @@ class Columns(nnx.Module):
             seen = reconstruction("", scan, step.step, common, states, xs, call.taps)
             states, more = scan(step.step, common, states, xs)
             auxes.append(more)
-        return self._leaving(states, auxes, bound, seen)
+        return self._leaving(states, auxes, seen)
 
-    def _leaving(self, states, auxes, bound, seen) -> tuple[PyTree, Aux]:
-        """Joins what the first column and the others gave."""
+    def _leaving(self, states, auxes, seen) -> tuple[PyTree, Aux]:
+        """Joins the results of the first column and of the others."""
         read = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(aux.read for aux in auxes))
         peak = jnp.concatenate([aux.peak for aux in auxes]).max()
+        diagnostics = {"": StreamPeak(peak, jnp.asarray(self.bound, jnp.float32))}
         first = tuple(jax.tree.map(lambda leaf: leaf[0], a.statistics) for a in auxes[0].levels)
         later = tuple(a.statistics for a in auxes[1].levels) if len(auxes) > 1 else ()
         number = 0
         for aux in auxes:
             for row in range(len(aux.peak)):
                 for n, level in enumerate(aux.levels):
-                    for name, kinds in level.taps.items():
-                        taken = jax.tree.map(lambda leaf, row=row: leaf[row], kinds)
-                        seen[f"column{number}/level{n}/{name}"] = taken
+                    own = jax.tree.map(lambda leaf, row=row: leaf[row], level.taps)
+                    seen |= named(f"column{number}/level{n}", own)
                 number += 1
-        return read, Aux(tuple(states), (first, later, StreamPeak(peak, bound)), seen)
+        return read, Aux(tuple(states), (first, later), seen, diagnostics)
 
 
 def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[Array, Aux]:

@@ -1,15 +1,12 @@
-"""What every layer and every network agrees on: explicit state in, outputs and by-products out.
+"""Contract of layers and networks: explicit state in, outputs and by-products out.
 
     outputs, aux = layer(inputs, state, call)
     state        = layer.initial_state(shape)          shape of one timestep of input, (B, ...)
+    placed       = layer.with_memory(request)          optional
 
 Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
-after `__init__`: membranes go in with `state` and come out with `aux`, and so do normalisation
-statistics, which the train step puts back exactly once per step, whatever was recomputed.
-
-A layer like another one, but for some attributes: what every `with_...` of a layer returns.
-
-What statistics are besides a norm's running mean: peaks of streams, and joins over timesteps.
+after `__init__`: membranes and normalisation statistics go in with `state` and come out with `aux`,
+so that the train step stores them exactly once per step, however often a strategy recomputes.
 """
 
 from __future__ import annotations
@@ -17,7 +14,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
@@ -35,8 +32,9 @@ __all__ = [
     "Placed",
     "State",
     "StreamPeak",
-    "is_peak",
+    "largest",
     "mean_over_steps",
+    "named",
     "output_shape",
     "place",
     "refuse_whole_windows",
@@ -49,29 +47,43 @@ __all__ = [
 
 
 class State(NamedTuple):
-    """What a layer carries from one call to the next.
+    """State of a layer or network between two calls.
+
+        outputs, aux = net(inputs, state, training=True)
+        state = state.after(aux)
 
     Attributes:
-        neurons: states of its neurons before the first timestep.
-        statistics: running normalisation statistics.
+        neurons: states of the neurons before the first timestep.
+        statistics: running means and variances of the normalisation layers.
     """
 
     neurons: PyTree = ()
     statistics: PyTree = ()
 
+    def after(self, aux: Aux) -> State:
+        """The state after a call, for the call that continues the sequence.
+
+        For another batch, whose neurons start at rest, keep the statistics only:
+        `net.initial_state(batch, statistics=aux.statistics)`.
+        """
+        return self._replace(neurons=aux.state, statistics=aux.statistics)
+
 
 class Aux(NamedTuple):
-    """What a layer returns beside its outputs.
+    """By-products of a call.
 
     Attributes:
-        state: states of its neurons after the last timestep; `State.neurons` of the next call.
-        statistics: normalisation statistics to carry on with; `State.statistics` of the next call.
-        taps: layer name -> kind -> array, for each kind asked for with `taps=`.
+        state: states of the neurons after the last timestep; `State.neurons` of the next call.
+        statistics: running means and variances after the call; `State.statistics` of the next call.
+        taps: layer name -> kind -> array, for each kind in `Call.taps`.
+        diagnostics: layer name -> largest value of this call, such as the peak of a reversible
+            stream. Maxima, where statistics are means: the next call starts anew.
     """
 
     state: PyTree = ()
     statistics: PyTree = ()
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
+    diagnostics: dict[str, StreamPeak] = {}  # noqa: RUF012 (never written)
 
 
 @functools.partial(
@@ -138,7 +150,7 @@ class MemoryRequest:
     """A memory strategy on its way through the layers, for `layer.with_memory(request)`.
 
     Attributes:
-        strategy: what is None in it stays as the layer was written. Over time it is None in
+        strategy: parts that are None leave the layer as written. Over time it is None in
             `order="time"`, where the network takes it as a whole.
         order: of the network.
         spiking: True if the layer's inputs are spikes.
@@ -180,7 +192,7 @@ def place(layer: Any, request: MemoryRequest) -> Placed:
 
 
 def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
-    """What any of the parts takes of the strategy."""
+    """Parts of the strategy that any of these layers takes."""
     return frozenset[str]().union(*(part.taken for part in parts))
 
 
@@ -221,6 +233,7 @@ def refuse_whole_windows(body: Any) -> None:
 
 
 M = TypeVar("M")
+Found = TypeVar("Found")
 
 
 def replace(module: M, **attributes: Any) -> M:
@@ -244,36 +257,37 @@ def replace(module: M, **attributes: Any) -> M:
 
 
 class StreamPeak(NamedTuple):
-    """Largest magnitude met in a reversible stream, and the bound below which it is exact."""
+    """Largest magnitude in a reversible stream, and the bound below which the stream is exact."""
 
     peak: Array
     bound: Array
 
 
-def mean_over_steps(statistics: PyTree) -> PyTree:
-    """Joins statistics of single timesteps, `[T, ...]` leaves: means, and the largest of peaks.
-
-    The mean is exact where all its rows are equal, as those of a frozen norm are.
-    """
-
-    def join(node: Any) -> Any:
-        if isinstance(node, StreamPeak):
-            return StreamPeak(node.peak.max(0), node.bound[0])
-        return node[0] + (node - node[0]).mean(0)
-
-    return jax.tree.map(join, statistics, is_leaf=is_peak)
-
-
-def stream_use(statistics: PyTree) -> Array:
-    """The largest share of its bound that any reversible stream used; 0 where there is none.
+def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
+    """The largest share of its bound that any reversible stream used; 0 without such a stream.
 
     From 1 on the stream is no longer exact, and a reversed gradient only nearly right.
+
+    Args:
+        diagnostics: of a call, `aux.diagnostics`.
     """
-    nodes = jax.tree.leaves(statistics, is_leaf=is_peak)
-    shares = [node.peak / node.bound for node in nodes if is_peak(node)]
+    shares = [(found.peak / found.bound).max() for found in diagnostics.values()]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
-def is_peak(node: Any) -> bool:
-    """Where a walk through statistics stops."""
-    return isinstance(node, StreamPeak)
+def largest(diagnostics: PyTree) -> PyTree:
+    """Diagnostics of timesteps or blocks, `[n, ...]` leaves, to those of all."""
+    return jax.tree.map(lambda leaf: leaf.max(0), diagnostics)
+
+
+def mean_over_steps(statistics: PyTree) -> PyTree:
+    """Statistics of single timesteps, `[T, ...]` leaves, to their mean.
+
+    The mean is exact where all its rows are equal, as those of a frozen norm are.
+    """
+    return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), statistics)
+
+
+def named(name: str, layers: Mapping[str, Found]) -> dict[str, Found]:
+    """Taps or diagnostics of a part, by the names that they have in the whole: `name/inner`."""
+    return {f"{name}/{inner}".rstrip("/"): found for inner, found in layers.items()}

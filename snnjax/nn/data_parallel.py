@@ -1,11 +1,11 @@
-"""What crosses devices that share a batch.
+"""Data parallelism: statistics and random numbers of devices that share a batch.
 
     network = with_data_axes(network, ("data", "fsdp"))        inside jax.shard_map over these axes
 
-Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`, as one
-device alone would. Layers that look at all examples, or draw for all of them, name the axes of the
-mesh that share the batch, `axes`: batch norm takes its means over them, and dropout draws for the
-whole batch and silences by its own rows, so that no number depends on how many devices there are.
+Inside `jax.shard_map` each device runs the network on its own examples `[T, B / D, ...]`. Layers
+that combine examples hold the mesh axes that share the batch, `axes`: batch norm takes its means
+over them, and dropout draws for the whole batch and masks its own rows, so that no number depends
+on the number of devices.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from snnjax.nn.contract import StreamPeak, is_peak
 from snnjax.nn.normalization import BatchNorm
 from snnjax.typing import Array, PyTree
 
@@ -50,13 +49,13 @@ def local_rows(
     axis: int,
     axes: tuple[str, ...],
 ) -> Array:
-    """What this device needs of what is drawn for all, `shape` being its own part.
+    """This device's rows of an array drawn for the whole batch.
 
     Args:
-        draw: from a shape.
-        shape: of the part.
-        axis: along which devices share it.
-        axes: of the mesh; none is the whole.
+        draw: function from a shape to random numbers.
+        shape: of the rows of this device.
+        axis: of the array, cut between devices.
+        axes: of the mesh; none is one device.
     """
     if not axes:
         return draw(shape)
@@ -66,10 +65,7 @@ def local_rows(
 
 
 def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
-    """Joins the statistics of devices: means, and the largest of peaks.
-
-    The mean is exact where all are equal, as those are that crossed devices before.
-    """
+    """Statistics of all devices to their mean; exact where they are equal already."""
     if not axes:
         return statistics
 
@@ -78,9 +74,4 @@ def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
         first = lax.psum(jnp.where(mine, leaf, jnp.zeros_like(leaf)), axes)
         return first + lax.pmean(leaf - first, axes)
 
-    def join(node: Any) -> Any:
-        if isinstance(node, StreamPeak):
-            return StreamPeak(lax.pmax(node.peak, axes), node.bound)
-        return jax.tree.map(mean, node)
-
-    return jax.tree.map(join, statistics, is_leaf=is_peak)
+    return jax.tree.map(mean, statistics)

@@ -2,7 +2,7 @@
 
     s = H(v - threshold),      ds/dv := spike.derivative(v - threshold)
 
-A turned-off neuron fires on what it is given at this timestep and forgets it; only the few
+A turned-off neuron fires on its input of this timestep and forgets it; only the few
 turned-on neurons of a network carry a membrane from step to step. With the defaults it is
 `floor(clip(v, 0, 1) + 0.5)`, spike iff `v >= 0.5`, with a gradient of 1 on [0, 1].
 
@@ -51,6 +51,6 @@ class Disabled(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes, 0 or 1 in the dtype of the inputs."""
         spikes = self.spike(inputs - self.threshold)
-        # Without a memory the membrane is what comes in; the layer itself names its threshold.
+        # Without a memory the membrane is the input; the layer itself has the field `threshold`.
         seen = tapped(call.taps, spikes, currents=inputs, params=self, membrane=inputs)
         return spikes, Aux(taps={"": seen} if seen else {})

@@ -27,14 +27,18 @@ __all__ = ["Dropout"]
 class Dropout(nnx.Module):
     """Silences each element of `[T, B, ...]` with probability `rate`, in training only.
 
+    Args:
+        rate: probability, in [0, 1).
+        each_step: draw another mask at every timestep; such a layer needs the whole window.
+
     Raises:
         ValueError: `rate` is outside [0, 1), or a training call has no key.
     """
 
-    def __init__(self, rate: float):
+    def __init__(self, rate: float, *, each_step: bool = False):
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
-        self.rate, self.name = rate, "dropout"
+        self.rate, self.each_step, self.name = rate, each_step, "dropout"
         self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
 
     def with_memory(self, request: MemoryRequest) -> Placed:
@@ -53,6 +57,7 @@ class Dropout(nnx.Module):
         if call.key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
-        mask = local_rows(draw, inputs.shape[1:], axis=0, axes=self.axes)
+        shape, batch_axis = (inputs.shape, 1) if self.each_step else (inputs.shape[1:], 0)
+        mask = local_rows(draw, shape, axis=batch_axis, axes=self.axes)
         scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)
         return stateless(jnp.where(mask, scaled, 0))

@@ -1,31 +1,26 @@
-"""In which number formats a network computes and keeps: one value, put in from outside.
+"""Mixed precision: the number formats of a network, as one value.
 
     network = nn.with_precision(network, nn.Precision(compute="bfloat16"))
 
-Four things have a dtype of their own:
+Four kinds of numbers have a dtype of their own:
 
     params         weights of synapses, as the optimizer moves them
-    compute        what enters and leaves a synapse: operands of products, currents, spikes
+    compute        inputs and outputs of synapses: operands of products, currents, spikes
     stream         residual and reversible streams, x + F(x)
     accumulators   sums within products, membranes, traces, statistics, losses, readouts
 
-A gradient then keeps two bytes of every synapse's and every norm's input. Streams and accumulators
-are float32 whatever is asked: a narrow stream cannot be undone, and a narrow membrane forgets.
-What the layers do, and why a replay sees the same numbers: `nn.mixed_precision`.
+Under a compute dtype of two bytes a gradient keeps two bytes per input of every synapse and norm.
+Streams and accumulators are always float32: a narrow stream cannot be undone, and a narrow membrane
+forgets.
+
+XLA may skip a rounding and its way back (`float32 -> bfloat16 -> float32`) inside a fused loop.
+Residuals would be rounded and their replay would not, and a difference in the last bit is enough to
+flip a spike. So layers round by `lax.reduce_precision`, which XLA never skips (`ops.rounding`), and
+compute in at least float32 in between.
 
 Reference: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev,
 Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (products of half precision,
 float32 sums, float32 weights, a scaled loss).
-
-Numbers of two bytes between layers, in such a way that every replay sees the same ones.
-
-    narrow(x) = x rounded to bfloat16 or float16,     widen(x) = the same number in float32
-
-XLA may skip a rounding and its way back (`float32 -> bfloat16 -> float32`) wherever both stand in
-one fused loop. What a derivative kept was rounded then and what a replay computes was not, and a
-difference in the last bit is enough to flip a spike. So everything here rounds by
-`lax.reduce_precision`, which is never skipped, and computes in at least float32 in between: the
-rounding stands in the program once, where the docstring says.
 """
 
 from __future__ import annotations
@@ -67,7 +62,7 @@ class Precision:
         accumulators: `"float32"`.
 
     Raises:
-        ValueError: another dtype; it says why it is none and what to write.
+        ValueError: another dtype; the message says what to write.
     """
 
     compute: str = "float32"
@@ -98,18 +93,18 @@ class Precision:
 
     @property
     def scales_loss(self) -> bool:
-        """Whether gradients may underflow, so that training scales its loss: float16 only."""
+        """True if gradients may underflow, so that training scales its loss: float16 only."""
         return self.compute == "float16"
 
     def __str__(self) -> str:
-        """What `parse_precision` reads: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
+        """Text for `parse_precision`: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
         if self.params == "float32":
             return self.compute
         return f"compute={self.compute}, params={self.params}"
 
 
 def parse_precision(text: str) -> Precision:
-    """A precision from one word for what is computed, or from its fields; see `Precision`.
+    """Reads a precision: one dtype for `compute`, or fields of `Precision`.
 
     Args:
         text: such as `"bfloat16"` or `"compute=bfloat16, params=bfloat16"`; empty is float32.
@@ -141,14 +136,14 @@ def with_precision(network: Any, precision: Precision) -> Any:
     """The same network, computing in other number formats.
 
     Synapses (`nn.Linear`, `nn.Conv`, `nn.ScaledStdConv`, the feedback of `nn.Recurrent`) round
-    inputs and kernels to `compute`, sum in float32 and round their outputs; what follows takes the
-    dtype that comes: norms and pools compute in float32 and round once, neurons keep float32
+    inputs and kernels to `compute`, sum in float32 and round their outputs; later layers take the
+    dtype of their inputs: norms and pools compute in float32 and round once, neurons keep float32
     membranes and fire in the dtype of their currents, outputs of the network are float32. Synapses
     of whole numbers (`nn.SharedScale`, `nn.SubBitConv`) and modules of another kind in an `nn.Fold`
     compute in float32.
 
-    A layer of your own takes part by a method `with_precision(precision) -> layer`; what it holds
-    is then its own affair.
+    A layer of your own takes part by a method `with_precision(precision) -> layer`, which also
+    cares for the layers inside.
 
     Args:
         network: or any layer; stays as it is. The result shares all parameters whose dtype stays.
@@ -169,7 +164,7 @@ class MixedStep:
 
     Attributes:
         step: of the neuron.
-        spiking: whether the outputs are 0 or 1, which fit any float; others leave as they are.
+        spiking: True if the outputs are 0 or 1, which fit any float; others stay float32.
     """
 
     step: Step

@@ -1,4 +1,4 @@
-"""The outermost module: it knows the shape of its input and the order in which time is run.
+"""Network: the outermost module, with the shape of its input and the order of its loops.
 
     outputs, aux = net(inputs, state, *, training, key=None)       [T, B, ...] -> [T, B, K]
 
@@ -11,6 +11,7 @@ The two are the same function unless normalisation takes statistics over the win
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from typing import Any
 
 import jax
@@ -25,19 +26,25 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    largest,
     mean_over_steps,
     place,
     refuse_whole_windows,
     replace,
 )
-from snnjax.nn.normalization import refuse_window_statistics
+from snnjax.nn.normalization import never_updated, refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Key, Scan
+from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = ["Network"]
 
+_NEVER_UPDATED = (
+    "this network evaluates with batch-norm statistics that were never updated (mean 0, variance "
+    "1): keep those of training, state = state.after(aux), or start from "
+    "net.initial_state(batch, statistics=aux.statistics)"
+)
 _ORDERS = ("layer", "time")
 _COLLECT = ("all", "mean", "last")
 _TAPS = (
@@ -58,8 +65,8 @@ class Network(nnx.Module):
             `memory.recompute(k, inner=memory.sequence)` runs k timesteps layer by layer; in
             `"layer"` order strategies over time belong to the neurons (their `scan=`).
         collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
-            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists: what a long
-            window needs (`readout.rate` of it is then the same, but for the order of summation).
+            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists, for long
+            windows (`readout.rate` of it is then the same, but for the order of summation).
 
     Raises:
         ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order; a layer
@@ -114,11 +121,15 @@ class Network(nnx.Module):
             )
         return Placed(replace(changed, time_scan=time), taken=body.taken | {"time"})
 
-    def initial_state(self, batch: int) -> State:
-        """All neurons at rest and fresh running statistics, for a batch of that size.
+    def initial_state(self, batch: int, *, statistics: PyTree | None = None) -> State:
+        """State before a batch: all neurons at rest.
 
-        Stacked blocks at rest share one state (`nn.Repeated`); a loop of your own that carries the
-        state needs `nn.repeat_state` of it, as `"time"` order has it already.
+        In `"layer"` order stacked blocks share one state at rest; after a call each has its own.
+
+        Args:
+            batch: examples.
+            statistics: running statistics of earlier calls, `aux.statistics`; None is mean 0 and
+                variance 1.
 
         Raises:
             ValueError: `batch` is not positive.
@@ -126,6 +137,8 @@ class Network(nnx.Module):
         if batch < 1:
             raise ValueError(f"the batch holds at least one example, got {batch}")
         state = self.body.initial_state((batch, *self.input_shape))
+        if statistics is not None:
+            state = state._replace(statistics=statistics)
         return repeat_state(state) if self.order == "time" else state
 
     def __call__(
@@ -141,23 +154,25 @@ class Network(nnx.Module):
 
         Args:
             inputs: frames, `[T, B, *input_shape]`.
-            state: from `initial_state(B)`, or `State(aux.state, aux.statistics)` of another call.
-            training: whether batch statistics and dropout are at work.
+            state: from `initial_state(B)`, or `state.after(aux)` of another call.
+            training: use batch statistics and dropout.
             key: for dropout.
             taps: kinds to look at, of neurons `"spikes"`, `"membrane"`, `"currents"`,
                 `"threshold"` and `"rates"` (see `nn.taps`), `"reconstruction"` (the largest error
-                of what a reversing scan rebuilds), or of an attention on currents `"mask"` and
-                `"attention"`; returned in `aux.taps` by the name of the layer.
+                of the states that a reversing scan rebuilds), or of an attention on currents
+                `"mask"` and `"attention"`; returned in `aux.taps` by the name of the layer.
 
         Returns:
-            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), at least float32, and `Aux(state,
-            statistics, taps)`.
+            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), at least float32, and their
+            `nn.Aux`.
 
         Raises:
             ValueError: the inputs have another shape; the state is of another batch; an unknown
                 tap; `"time"` order in training with normalisation over the window.
         """
         self._check(inputs, taps)
+        if not training and never_updated(self.body, state.statistics):
+            warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
             refuse_window_statistics(self.body)
         try:
@@ -178,13 +193,13 @@ class Network(nnx.Module):
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
             start = (start, jnp.zeros(shape.shape, shape.dtype))
             step = Collecting(step, 1 / len(inputs) if self.collect == "mean" else None)
-        after, (outputs, statistics, seen) = scan(step, params, start, inputs)
+        after, (outputs, statistics, seen, diagnostics) = scan(step, params, start, inputs)
         if self.collect != "all":
             after, last = after
             outputs = last[None]
         moved = mean_over_steps(statistics) if call.training else state.statistics
         seen |= reconstruction("network", scan, step, params, start, inputs, call.taps)
-        return outputs, Aux(after, moved, seen)
+        return outputs, Aux(after, moved, seen, largest(diagnostics))
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
         if isinstance(taps, str) or set(taps) - set(_TAPS):
@@ -224,12 +239,13 @@ class Cell:
         body, statistics, call = params
         outputs, aux = body(frames, State(neurons, statistics), call)
         moved = aux.statistics if call.training else ()
-        # A row for every frame, of what is one for all of them too: statistics are averaged.
-        moved = jax.tree.map(lambda leaf: leaf[None], moved)
-        moved, seen = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])), (moved, aux.taps)
+        # One row per frame, also of arrays that all frames share: statistics are averaged.
+        moved, diagnostics = jax.tree.map(lambda leaf: leaf[None], (moved, aux.diagnostics))
+        rows = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])),
+            (moved, aux.taps, diagnostics),
         )
-        return aux.state, (widen(outputs), moved, seen)
+        return aux.state, (widen(outputs), *rows)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,10 +263,10 @@ class Collecting:
     def sequence(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
         """Frames layer by layer."""
         neurons, collected = state
-        neurons, (outputs, moved, seen) = self.cell.sequence(params, neurons, frames)
+        neurons, (outputs, *rows) = self.cell.sequence(params, neurons, frames)
         if self.share is None:
-            return (neurons, outputs[-1]), ((), moved, seen)
-        return (neurons, collected + self.share * outputs.sum(0)), ((), moved, seen)
+            return (neurons, outputs[-1]), ((), *rows)
+        return (neurons, collected + self.share * outputs.sum(0)), ((), *rows)
 
 
 def _first(rows: Any) -> Any:

@@ -27,19 +27,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.synapses import Fold
 from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
-from snnjax.typing import Array
+from snnjax.typing import Array, PyTree
 
 __all__ = [
     "BatchNorm",
     "GroupNorm",
     "LayerNorm",
     "Statistics",
+    "never_updated",
     "refuse_window_statistics",
 ]
 
@@ -102,8 +104,9 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        ones = jnp.ones(self.channels, jnp.float32)
-        return State((), Statistics(jnp.zeros_like(ones), ones))
+        # NumPy arrays stay concrete under jax.jit, where `never_updated` looks at them.
+        ones = np.ones(self.channels, np.float32)
+        return State((), Statistics(np.zeros_like(ones), ones))  # type: ignore[arg-type]
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
@@ -154,12 +157,12 @@ def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array,
 
         dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
 
-    Mean and variance leave as statistics only: their own cotangents are not looked at. Means are
+    Mean and variance leave as statistics only: their cotangents are ignored. Means are
     taken over `devices` too, sums are those of one device.
 
     On a CPU the means are computed by themselves (`ops.isolate`). `x - mean` is read by them and
-    by what comes after, and XLA would make an array of it; and their last bits would depend on
-    what the program around keeps.
+    by the output too, and XLA would make an array of it; and their last bits would depend on the
+    residuals of the program around.
     """
     return _standardize(axes, devices, epsilon, x, scale, bias)[0]
 
@@ -253,6 +256,28 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
     return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
+
+
+def never_updated(body: Any, statistics: PyTree) -> bool:
+    """True if all running statistics still have their initial values, as far as they are known.
+
+    Arguments of a compiled function are not known while it is traced; statistics made inside of it
+    are. A network without batch norm, or with frozen ones only, has none to update.
+    """
+    is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
+    nodes = [node for node in jax.tree.leaves(statistics, is_leaf=is_node) if is_node(node)]
+    if not nodes or not all(_is_initial(node) for node in nodes):
+        return False
+    norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
+    return any(norm.over != "frozen" for norm in norms)
+
+
+def _is_initial(statistics: Statistics) -> bool:
+    try:
+        mean, var = map(np.asarray, statistics)
+    except jax.errors.TracerArrayConversionError:
+        return False
+    return bool((mean == 0).all() and (var == 1).all())
 
 
 def refuse_window_statistics(body: Any) -> None:

@@ -1,7 +1,7 @@
 """Neurons that see a whole window at once, as layers: without a reset, no loop over time.
 
-    nn.PSN(timesteps, rngs=rngs)                    past and future of the window
-    nn.MaskedPSN(timesteps, order=k, rngs=rngs)     the last k timesteps
+    nn.PSN(timesteps, rngs=rngs)                    sees its whole window, past and future
+    nn.PSN(timesteps, order=k, rngs=rngs)           the last k timesteps of it
 
 `nn.parallel_streaming` has causal ones for windows of any length and for streams. They take the
 place of an `nn.LIF`: currents in, spikes out, which the next synapse can keep as bits. Without a
@@ -30,7 +30,7 @@ from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
-__all__ = ["PSN", "MaskedPSN", "products_over_time", "refuse_time", "with_masking"]
+__all__ = ["PSN", "products_over_time", "refuse_time", "with_masking"]
 
 
 class PSN(nnx.Module):
@@ -44,10 +44,18 @@ class PSN(nnx.Module):
     within `1 / sqrt(T)` and thresholds B at 1, as in spikingjelly, whose bias is `-B`. Weights and
     membranes are float32 in every precision.
 
+    With an `order` it is the masked PSN, whose weights outside of the last `order` timesteps fade out:
+
+        H = (lambda M_k + (1 - lambda)) * W X,    M_k[t, s] = [t - k < s <= t]
+
+    Training raises `masking` (lambda) from 0 to 1 with `network = nn.with_masking(network, step /
+    steps)`, which does not retrace. Fully masked weights get no gradient.
+
     Args:
         timesteps: `T`, length of the window.
-        order: `k` of a masked PSN, see `MaskedPSN`; None for the plain PSN.
-        masking: `lambda` of a masked PSN.
+        order: `k`, from 1 to `T`; None is the plain PSN with all weights of the window.
+        masking: `lambda` in [0, 1], of a masked PSN; a constant of the layer, not learned. At 1 spikes
+            depend on the last `k` currents only, below it on the whole window.
         spike: spike function and its surrogate derivative.
         rngs: for the weights.
 
@@ -129,40 +137,8 @@ class PSN(nnx.Module):
         return Placed(self, True)
 
 
-def MaskedPSN(
-    timesteps: int,
-    *,
-    order: int,
-    masking: float = 1.0,
-    spike: Surrogate = arctan(),
-    rngs: nnx.Rngs,
-) -> PSN:
-    """A PSN whose weights outside of the last `order` timesteps fade out.
-
-        H = (lambda M_k + (1 - lambda)) * W X,    M_k[t, s] = [t - k < s <= t]
-
-    With `masking = 1` spikes depend on the last `order` currents only, below 1 on the whole window.
-    Either way the weights serve windows of `T` timesteps only: use `nn.SlidingPSN` for streams and
-    other lengths. Fully masked weights get no gradient.
-
-    Training raises `masking` from 0 to 1 with `network = nn.with_masking(network, step / steps)`,
-    which does not retrace.
-
-    Args:
-        timesteps: `T`, length of the window.
-        order: `k`, from 1 to `T`.
-        masking: `lambda` in [0, 1]; a constant of the layer, not learned.
-        spike: spike function and its surrogate derivative.
-        rngs: for the weights.
-
-    Raises:
-        ValueError: as for `PSN`.
-    """
-    return PSN(timesteps, order=order, masking=masking, spike=spike, rngs=rngs)
-
-
 def with_masking(network: Any, masking: float | Array) -> Any:
-    """The same network, or layer, with another `masking` in every `nn.MaskedPSN`.
+    """The same network, or layer, with another `masking` in every `nn.PSN` with an order.
 
     Args:
         network: network or layer; unchanged, the result shares its parameters.
@@ -208,7 +184,7 @@ def refuse_time(strategy: Strategy, name: str, other: str) -> None:
 
 
 def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.operations.Products:
-    """Operations of neurons that weigh currents over time, one row per output timestep.
+    """Products of neurons that weigh currents over time, one row per timestep of their outputs.
 
     Args:
         inside: `[T, S]`, True where current s enters the membrane at t; counted as dense.

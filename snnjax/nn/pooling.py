@@ -50,8 +50,8 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
         inputs: images.
         window: side of a patch.
         strides: step from patch to patch.
-        padding: `"VALID"`, `"SAME"`, or so many rows and columns on every side; what is padded
-            never is the maximum.
+        padding: `"VALID"`, `"SAME"`, or so many rows and columns on every side; padding is never
+            the maximum.
 
     Raises:
         ValueError: `inputs` are no images, or smaller than a patch.

@@ -1,9 +1,9 @@
-"""A network whose weights are rounded while it trains, so that it learns to live with it.
+"""Quantisation-aware training: a network that runs on rounded weights.
 
     y = layer(round(w))(x),      dL/dw := dL/d(round(w))           where nothing is clipped
 
 The layer holds full-precision weights, which collect the small updates, and runs on their rounded
-copies: what `quantization.store` packs afterwards is what was trained and judged, bit for bit. No
+copies: `quantization.store` packs the very weights that were trained and evaluated. No
 state is added, so training, checkpoints and strategies go on as they do.
 """
 
@@ -49,7 +49,8 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
-        jax.eval_shape(lambda layer: quantize(layer, plan), layer)  # refuses what it cannot do
+        # Raises on a plan that does not fit the layer.
+        jax.eval_shape(lambda layer: quantize(layer, plan), layer)
         self.layer, self.plan, self.name = layer, plan, "quantized"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:

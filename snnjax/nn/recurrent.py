@@ -82,11 +82,7 @@ class Recurrent(nnx.Module):
         return replace(self, weights=weights, compute=precision.compute)
 
     def operations(self, fed_back: Array) -> metrics.operations.Operations:
-        """Synaptic operations of the feedback.
-
-        Args:
-            fed_back: spikes of the timestep before, `[T, B, N]`.
-        """
+        """Synaptic operations of the feedback on the spikes of the timestep before, `[T, B, N]`."""
         return metrics.operations.synaptic_operations(fed_back, self.weights[...])
 
 

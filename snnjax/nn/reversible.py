@@ -13,6 +13,7 @@ arXiv:2312.07922.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -30,6 +31,8 @@ from snnjax.nn.contract import (
     Placed,
     State,
     StreamPeak,
+    largest,
+    named,
     output_shape,
     place,
     replace,
@@ -101,7 +104,7 @@ class Reversible(nnx.Module):
         return Placed(changed, False, taken, "loop")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The branches' neurons at rest, their statistics, stacked, and the stream's peak."""
+        """The branches' neurons at rest and their statistics, stacked: `[depth, ...]` leaves."""
         *front, channels = shape
         if channels % 2:
             raise ValueError(f"a reversible stack splits its channels in two, but got {channels}")
@@ -111,12 +114,10 @@ class Reversible(nnx.Module):
             states.append(branch.initial_state(half))
             if output_shape(branch, states[-1], half) != half:
                 raise ValueError("the branches of a reversible block keep the shape of their input")
-        bound = jnp.inf if self.bits is None else memory.grid.grid_bound(bits=self.bits)
-        peak = StreamPeak(jnp.zeros(()), jnp.asarray(bound, jnp.float32))
         neurons, statistics = (
             Repeated(tuple(parts), self.depth) for parts in zip(*states, strict=True)
         )
-        return State(neurons, (repeat_state(statistics), peak))
+        return State(neurons, repeat_state(statistics))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ..., C]` through every block; the two halves of C are the streams."""
@@ -128,26 +129,24 @@ class Reversible(nnx.Module):
         f, g = (bind(_branch, which=which) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
-        statistics, (_, bound) = state.statistics
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
         entered, peak = memory.grid.with_stream_peak(
             couple.enter(*jnp.split(widen(inputs), 2, axis=-1))
         )
-        blocks = ((self.f, self.g), neurons, statistics, call.children(self.depth))
+        blocks = ((self.f, self.g), neurons, state.statistics, call.children(self.depth))
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
-        seen = {
-            f"block{i}/{branch}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
-            for i in range(self.depth)
-            for branch, branch_aux in (("f", f_aux), ("g", g_aux))
-            for name, kinds in branch_aux.taps.items()
-        }
-        aux = Aux(
-            (f_aux.state, g_aux.state),
-            ((f_aux.statistics, g_aux.statistics),
-             StreamPeak(jnp.maximum(peak, peaks.max()), bound)),
-            seen | reconstruction("", scan, couple.step, (), entered, blocks, call.taps),
-        )  # fmt: skip
-        return streams, aux
+        seen, bound = {}, math.inf if self.bits is None else memory.grid_bound(bits=self.bits)
+        peak = StreamPeak(jnp.maximum(peak, peaks.max()), jnp.asarray(bound, jnp.float32))
+        diagnostics = {"": peak}
+        for branch, aux in (("f", f_aux), ("g", g_aux)):
+            diagnostics |= named(branch, largest(aux.diagnostics))
+        for i in range(self.depth):
+            for branch, aux in (("f", f_aux), ("g", g_aux)):
+                block = jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps)
+                seen |= named(f"block{i}/{branch}", block)
+        seen |= reconstruction("", scan, couple.step, (), entered, blocks, call.taps)
+        states, statistics = (f_aux.state, g_aux.state), (f_aux.statistics, g_aux.statistics)
+        return streams, Aux(states, statistics, seen, diagnostics)
 
 
 def _branch(params: Any, block: Any, x: Array, *, which: int) -> tuple[Array, Aux]:

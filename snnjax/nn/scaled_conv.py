@@ -42,7 +42,7 @@ class ScaledKernel(nnx.Module):
         self.strides = strides
         self.padding = tuple((size // 2, size // 2) for size in shape[:-2])
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        # The gain; weight decay leaves what is called a scale alone.
+        # The gain; weight decay skips parameters called scale.
         self.scale = nnx.Param(jnp.ones(shape[-1], jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
 
@@ -52,11 +52,11 @@ class ScaledKernel(nnx.Module):
         return add_bias(outputs, self.bias[...], inputs.dtype)
 
     def standardized(self) -> Array:
-        """What it convolves with; its mean and variance are those of float32."""
+        """The standardised kernel; mean and variance are computed in float32."""
         return standardized(widen(self.kernel[...]), self.scale[...])
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """What it does with `[T, B, H, W, C]`, by the weights that are multiplied with."""
+        """Synaptic operations on `[T, B, H, W, C]`, of the standardised weights."""
         options = {"strides": self.strides, "padding": self.padding}
         return convolution_operations(inputs, self.standardized(), **options)
 
@@ -95,7 +95,7 @@ def ScaledStdConv(
 
 
 def standardized(kernel: Array, gain: Array) -> Array:
-    """The kernel that is convolved with, of mean 0 and variance `gain^2 / fan_in` per output.
+    """Standardised kernel, of mean 0 and variance `gain^2 / fan_in` per output.
 
     Args:
         kernel: `[..., C, D]`.

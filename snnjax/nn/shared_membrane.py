@@ -1,26 +1,22 @@
-"""Sharing one membrane: fewer states, written in turn by several layers or channel groups.
+"""Layers or channel groups that share one membrane: fewer states, written in turn.
 
     Grouped   channel groups c = 1..G of one layer:   h_1[t] = f(v_G[t-1], x_1[t])
                                                       h_c[t] = f(v_{c-1}[t], x_c[t])
     Shared    layers l = 1..K, equal in shape:        h_1[t] = f(v_K[t-1], x_1[t])
                                                       h_l[t] = f(v_{l-1}[t], x_l[t])
+              with currents                           x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
 
-It is wiring, not a memory strategy: another network, whose membranes forget once per call, so K or
-G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to the
-next). State shrinks by G or K; the gradient stays exact for this network. Both at once is `Shared`
-with a `Grouped` neuron, K G calls per timestep.
+Sharing is wiring, not a memory strategy: another network, whose membranes forget once per call, so
+K or G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to
+the next). State shrinks by G or K; the gradient stays exact for this network. Both at once is
+`Shared` with a `Grouped` neuron, K G calls per timestep.
+
+`SharedStep` is one timestep of `Shared`. `SharedInverse` undoes it by the inverse of the neuron,
+from the membrane after the last call and the spikes of all calls, at one bit each: it computes the
+currents again from the spikes, so that a gradient keeps one membrane per timestep at most.
 
 Reference: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for
 Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
-
-One timestep of layers that hand one membrane on, and the way back through it.
-
-    currents   x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
-    calls      (s_l, v) = f(v, x_l), once per layer, or once per channel group of each layer
-
-`SharedStep` is that timestep as a Step. `SharedInverse` undoes it by the neuron's inverse, from the
-membrane after the last call and the spikes of all calls, at one bit each: the currents are computed
-again from the spikes, so that one membrane is all that is kept of any call's.
 """
 
 from __future__ import annotations
@@ -41,7 +37,9 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    largest,
     mean_over_steps,
+    named,
     output_shape,
     place,
     replace,
@@ -52,6 +50,7 @@ from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
@@ -69,10 +68,10 @@ __all__ = [
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What all timesteps share.
+    """The params of a `SharedStep`, equal at all timesteps.
 
     Attributes:
-        synapses: of each layer, what leads to its currents.
+        synapses: of each layer, the layers that make its currents.
         shortcuts: of each layer a layer or None, or nothing at all.
         cell: the neuron that owns the membrane.
         statistics: of synapses, then of shortcuts.
@@ -101,11 +100,15 @@ class SharedStep:
     packs_spikes: bool = False
 
     def __call__(self, parts: Parts, state: PyTree, frame: Array) -> tuple[PyTree, PyTree]:
-        """One frame `[B, ...]` through the layers: `state, (spikes, statistics, taps, bits)`."""
+        """One frame `[B, ...]` through the layers.
+
+        Returns:
+            The state, and `(spikes, (statistics, taps, diagnostics), bits)`.
+        """
         return self.run(parts, state, frame, None)
 
     def run(self, parts: Parts, state: PyTree, frame: Array, known: Any) -> tuple[PyTree, PyTree]:
-        """The timestep; with the states and spikes of all calls known, those in place of its own.
+        """The timestep; `known` states and spikes of all calls replace the computed ones.
 
         A membrane rebuilt with a rounding error would fire where the true one did not.
         """
@@ -121,35 +124,37 @@ class SharedStep:
                 seen[f"{parts.cell.name}{number}"] = kinds
         bits = tuple(memory.packing.pack(s) for s in entered[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
-        inner, moved, looked = zip(*pairs, strict=True)
-        seen |= _named(looked, len(parts.synapses))
-        return (carried, inner), (entered[-1], moved, seen, bits)
+        layers = len(parts.synapses)
+        names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
+        aux = gather(list(zip(names, pairs, strict=False)))
+        seen |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
+        return (carried, aux.state), (entered[-1], (aux.statistics, seen, aux.diagnostics), bits)
 
     def currents(self, parts: Parts, inner: Any, number: int, further: Any, before: Any):
-        """A layer's currents `[B, ...]`; states, statistics, taps of its synapse and shortcut.
+        """A layer's currents `[B, ...]`, and the auxes of its synapse and shortcut.
 
         Args:
             parts: of the step.
             inner: states of synapses, then of shortcuts.
             number: of the layer.
-            further: what entered the layer before, `[B, ...]`; None for the first.
-            before: what enters this one.
+            further: input of the layer before, `[B, ...]`; None for the first.
+            before: input of this layer.
         """
 
         def run(layer, x, place):
             own = State(inner[place], parts.statistics[place])
             y, aux = layer(x[None], own, parts.call.child(place))
-            return y[0], [(aux.state, aux.statistics, aux.taps)]
+            return y[0], [aux]
 
         if number == 0 and parts.fixed is not None:
-            total, found = parts.fixed, [(inner[0], (), {})]  # all else left before the loop
+            total, found = parts.fixed, [Aux(inner[0])]  # all else left before the loop
         else:
             total, found = run(parts.synapses[number], before, number)
         total = widen(total)  # the membrane is float32
         if not len(parts.shortcuts):
             return total, found
         if parts.shortcuts[number] is None:
-            return total, [*found, ((), (), {})]
+            return total, [*found, Aux()]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
         return _sum(widen(bypass), total), found + more
 
@@ -173,15 +178,15 @@ class SharedStep:
 
 @dataclasses.dataclass(frozen=True)
 class SharedInverse:
-    """Undoes one timestep of a `SharedStep` that lets its bits out, call by call.
+    """Undoes one timestep of a `SharedStep` with packed spikes, call by call.
 
     Attributes:
-        baton: the step.
+        step: the step.
         undo: the inverse of the neuron, of one call.
-        steps: timesteps it can undo in a row; None is any number.
+        steps: timesteps that it can undo in a row; None is any number.
     """
 
-    baton: SharedStep
+    step: SharedStep
     undo: Any
     steps: int | None
 
@@ -192,7 +197,7 @@ class SharedInverse:
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """The state before a timestep, and the cotangents of parts, state and frame."""
         before, known = self._back(parts, after, frame, outputs)
-        run = lambda parts, state, frame: self.baton.run(parts, state, frame, known)  # noqa: E731
+        run = lambda parts, state, frame: self.step.run(parts, state, frame, known)  # noqa: E731
         return before, value_and_pullback(run, parts, before, frame, cotangents=cotangents)[1]
 
     def _back(self, parts, after, frame, outputs):
@@ -200,31 +205,21 @@ class SharedInverse:
         entered, known = [None, frame], []
         potentials = membranes(carried)
         *front, channels = potentials.shape
-        shape = (*front, channels * self.baton.groups)
-        entered += [memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[3]]
+        shape = (*front, channels * self.step.groups)
+        entered += [memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]]
         for number in reversed(range(len(parts.synapses))):
-            x, _ = self.baton.currents(parts, inner, number, *entered[number : number + 2])
+            x, _ = self.step.currents(parts, inner, number, *entered[number : number + 2])
             carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])
             known.append(calls)
         return (carried, inner), known[::-1]
 
     def _undo_calls(self, cell, carried, x, spikes):
         params, calls = cell.params(), []
-        pieces = (jnp.split(a, self.baton.groups, axis=-1) for a in (x, spikes))
+        pieces = (jnp.split(a, self.step.groups, axis=-1) for a in (x, spikes))
         for part, fired in reversed(list(zip(*pieces, strict=True))):
             calls.append((carried, fired))
             carried = self.undo(params, carried, part, fired)
         return carried, calls[::-1]
-
-
-def _named(looked: tuple[dict, ...], layers: int) -> dict[str, Any]:
-    """Taps of synapses and then of shortcuts, one timestep of each, by their names."""
-    names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
-    return {
-        f"{name}/{inner}".rstrip("/"): jax.tree.map(lambda leaf: leaf[0], kinds)
-        for name, taps in zip(names, looked, strict=False)
-        for inner, kinds in taps.items()
-    }
 
 
 def side_by_side(groups: list[Array]) -> Array:
@@ -324,14 +319,14 @@ class Shared(nnx.Module):
                                                   many as its inverse can undo
 
     `recompute` keeps the inputs beside it, and `reversal` all spikes at one bit each; neither keeps
-    currents nor what synapses and norms keep.
+    currents nor the residuals of synapses and norms.
 
     Args:
-        synapses: what leads to each layer's currents, such as `Sequential(Conv, BatchNorm)`; all
-            of them give one shape.
+        synapses: per layer the layers that make its currents, such as `Sequential(Conv,
+            BatchNorm)`; all of them give one shape.
         neuron: the neuron, with its one membrane; an `nn.Grouped` one if channels share it, too.
-        shortcuts: of each layer None, or what what entered the layer before goes through to be
-            added to its currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
+        shortcuts: per layer None, or a layer on the input of the layer before, whose output is
+            added to the currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
             blocks of two layers. An empty `nn.Sequential()` is the identity.
         scan: the memory strategy over time; None for `memory.store`.
 
@@ -448,12 +443,13 @@ class Shared(nnx.Module):
         else:
             seen_back = {}
         scan = memory.store if scan is None else scan
-        after, (outputs, statistics, seen, _) = scan(step, parts, start, inputs)
+        after, (outputs, (statistics, seen, diagnostics), _) = scan(step, parts, start, inputs)
         statistics = mean_over_steps(statistics)
         if fixed is not None:
             statistics = (aux.statistics, *statistics[1:])
-        first = {f"synapse0/{name}".rstrip("/"): kinds for name, kinds in aux.taps.items()}
-        return outputs, Aux(after, statistics, first | seen | seen_back)
+        seen = named("synapse0", aux.taps) | seen | seen_back
+        diagnostics = named("synapse0", aux.diagnostics) | largest(diagnostics)
+        return outputs, Aux(after, statistics, seen, diagnostics)
 
     def _cell(self) -> tuple[Neuron, int]:
         neuron = self.neuron

@@ -2,7 +2,7 @@
 
     K[t] = sum of k(w) over the inputs that spiked,   s[t] = LIF of whole numbers
 
-Equations and what is ours in them: `quantization.shared_scale_lif`.
+Equations, and their differences from the paper: `quantization.shared_scale_lif`.
 
 Reference: Yin, Moitra, Bhattacharjee, Kim, Panda, "MINT: Multiplier-less INTeger Quantization for
 Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
@@ -78,7 +78,7 @@ class SharedScale(nnx.Module):
         self.beta = nnx.Param(initial_beta(weights[0], bits=bits))
 
     def params(self) -> rule.SharedScaleParams:
-        """The parameters of the neurons' step; the sign of what is learned does not matter."""
+        """The parameters of the neurons' step; the sign of the learned scale does not matter."""
         return rule.SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
 
     def codes(self) -> Array:
@@ -108,7 +108,7 @@ class SharedScale(nnx.Module):
         return spikes, gather([("synapse", below), ("lif", aux)])
 
     def with_precision(self, precision: Precision) -> SharedScale:
-        """As it is: its numbers are whole ones in float32."""
+        """The layer itself: its whole numbers are exact in float32 only."""
         del precision
         return self
 

@@ -5,12 +5,8 @@
 Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
 undoes recomputation in code unrolled by a Python loop.
 
-Blocks at rest: one block's state standing for that of all, so that depth costs no zeros.
-
-A stack of `depth` blocks could hold its membranes at rest as `[depth, ...]` arrays; XLA would then
-write all those zeros out before its loop over depth. `Repeated` holds one block's, which every
-block starts from. What comes out of a call are the blocks' own states, `[depth, ...]`, and go
-back in as such.
+At rest all blocks have the same state. `Repeated` holds it once; as `[depth, ...]` arrays XLA would
+write all those zeros out before its loop over depth. After a call each block has its own state.
 """
 
 from __future__ import annotations
@@ -22,6 +18,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax import memory
@@ -32,6 +29,8 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    largest,
+    named,
     output_shape,
     place,
     replace,
@@ -73,15 +72,19 @@ def repeat_state(state: PyTree) -> PyTree:
     def expand(node: Any) -> Any:
         if not isinstance(node, Repeated):
             return node
-        return jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf, (node.depth, *leaf.shape)), repeat_state(node.block)
-        )
+        return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
 
 
+def _repeat(depth: int, leaf: Any) -> Any:
+    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
+    library = np if isinstance(leaf, np.ndarray) else jnp
+    return library.broadcast_to(leaf, (depth, *leaf.shape))
+
+
 def split(state: PyTree) -> tuple[PyTree, PyTree]:
-    """What all blocks start from, and what each starts from: one of the two is None."""
+    """The state that all blocks share, and the state of each block: one of the two is None."""
     return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
 
@@ -149,13 +152,11 @@ class Stacked(nnx.Module):
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
         inputs = widen(inputs)
         outputs, aux = self.scan(_block, rest, inputs, blocks)
-        seen = {
-            f"block{i}/{name}".rstrip("/"): jax.tree.map(lambda leaf, i=i: leaf[i], kinds)
-            for i in range(self.depth)
-            for name, kinds in aux.taps.items()
-        }
+        seen = {}
+        for i in range(self.depth):
+            seen |= named(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
         seen |= reconstruction("", self.scan, _block, rest, inputs, blocks, call.taps)
-        return outputs, Aux(aux.state, aux.statistics, seen)
+        return outputs, Aux(aux.state, aux.statistics, seen, largest(aux.diagnostics))
 
 
 def _block(rest: Any, activations: Array, x: Any) -> tuple[Array, Aux]:

@@ -1,11 +1,10 @@
-"""What is computed once for all timesteps: the static encoding of an image.
+"""Static input: currents of an image that is the same at every timestep, computed once.
 
     y[t] = f(x[0])      for every t
 
 A convolution and its normalisation give the same currents at every timestep if they see the same
-image at each; `StaticInput` computes them for the first and repeats them. Unlike the others'
-outputs these then cost one timestep of memory and time. `nn.Shared` takes them out of its loop
-over time.
+image at each; `StaticInput` computes them for the first and repeats them, at the memory and time of
+one timestep. `nn.Shared` takes such a layer out of its loop over time.
 
 Reference: the first layer of the released code of Kim et al., 2023, arXiv:2305.18360.
 """
@@ -25,7 +24,7 @@ __all__ = ["StaticInput"]
 
 
 class StaticInput(nnx.Module):
-    """Runs a layer on the first timestep and gives its outputs at each.
+    """Runs a layer on the first timestep and repeats its outputs at every timestep.
 
     For inputs that are the same at every timestep (`encoding.direct`): it is the layer itself then,
     in training too if its batch statistics are those of a timestep. Of other inputs it sees the

@@ -40,7 +40,7 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
 
     Args:
         network: stays as it is; the result shares its parameters.
-        strategy: what is None in it stays as the network was written.
+        strategy: parts that are None leave the network as written.
 
     Raises:
         memory.StrategyError: a part of the strategy that no layer takes, or that a layer cannot

@@ -3,7 +3,7 @@
     y[t, b, o, d] = s_d sum over c, i of b_dc[i] x[t, b, o + place i, c],     b_dc in P, |P| = 2^tau
 
 with latent kernels, a codebook and straight-through gradients as in `snnjax.quantization.sub_bit`.
-The scale is multiplied last, so that what is summed of spikes are whole numbers: exact in float32
+The scale is multiplied last, so that sums over spikes are whole numbers: exact in float32
 whatever the order of summation, so that a replay, a stored network or another algorithm for the
 convolution makes the same spikes. A positive scale of each channel vanishes in a batch norm behind
 it, and could go into a threshold (`quantization.sub_bit_lookup`).
@@ -57,7 +57,7 @@ class SubBitKernel(Kernel):
         # The codebook first: it refuses a wrong number of bits before anything is drawn.
         codebook = random_codebook(rngs.params(), bits_per_kernel=bits_per_kernel)
         super().__init__((3, 3, inputs, outputs), groups=1, rngs=rngs, **options)
-        # Of all patterns there is nothing to choose. Weight decay leaves what is learned alone.
+        # With all patterns there is nothing to choose. Weight decay skips `learned`.
         learns = learn_codebook and bits_per_kernel < FULL_BITS
         self.learned = nnx.Dict({"codebook": nnx.Param(codebook)} if learns else {})
         self.constants = nnx.Dict({} if learns else {"codebook": Constant(codebook)})
@@ -69,7 +69,7 @@ class SubBitKernel(Kernel):
         return jax.lax.stop_gradient(self.constants["codebook"].get_value())
 
     def signs(self) -> Array:
-        """What it convolves with, -1 or 1, `[3, 3, C, D]`."""
+        """The binary kernel, -1 or 1, `[3, 3, C, D]`."""
         codebook = self.codebook()
         chosen = straight_through_kernels(
             split_kernels(self.kernel[...]), used_patterns(codebook), codebook.latent
@@ -82,7 +82,7 @@ class SubBitKernel(Kernel):
         return _scaled_convolution(self, inputs, self.signs(), scale)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """What it does with `[T, B, H, W, C]`; no weight is zero."""
+        """Synaptic operations on `[T, B, H, W, C]`; no weight is zero."""
         return _operations(self, inputs, self.signs())
 
 
@@ -105,7 +105,7 @@ class StoredKernel(Kernel):
 
     @property
     def kernels(self) -> SubBitKernels:
-        """The packed arrays; `kernels.nbytes` is what they take."""
+        """The packed arrays; `kernels.nbytes` is their size."""
         return self.stored.get_value()
 
     def __call__(self, inputs: Array) -> Array:
@@ -113,7 +113,7 @@ class StoredKernel(Kernel):
         return _scaled_convolution(self, inputs, self.kernels.kernel(), self.kernels.scale)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """What it does with `[T, B, H, W, C]`, as before it was stored."""
+        """Synaptic operations on `[T, B, H, W, C]`, as before it was stored."""
         return _operations(self, inputs, self.kernels.kernel())
 
 

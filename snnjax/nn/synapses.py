@@ -30,16 +30,16 @@ __all__ = ["Conv", "Flatten", "Fold", "Linear"]
 class Fold(nnx.Module):
     """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
 
-    A module with weights of its own kind tells what they cost by a method `operations`, which takes
-    `[T, B, ...]` and gives `metrics.operations.Operations`; `nn.Linear` and convolutions do. One
-    that computes in the dtype of its inputs, bfloat16 and float16 too, says so by `follows_inputs =
-    True`, and then takes part in `nn.with_precision`; others get inputs in float32 and their
-    outputs are rounded to the dtype that came. A plain function gets what comes.
+    A module with weights of its own kind counts their operations by a method `operations`, which
+    takes `[T, B, ...]` and gives `metrics.operations.Operations`, as `nn.Linear` and the convolutions do. One
+    that computes in the dtype of its inputs, bfloat16 and float16 too, declares `follows_inputs =
+    True` and then takes part in `nn.with_precision`; others get inputs in float32 and their
+    outputs are rounded to the dtype of the inputs. A plain function gets the inputs as they are.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
             or one made by `typing.bind`; not a lambda).
-        name: what error messages and listings call the layer.
+        name: of the layer in error messages, taps and listings.
         pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
             bit each, or a storage of `memory.packing.packed`.
         keeps_spikes: True if the function maps spikes to spikes, as a maximum does.
@@ -58,9 +58,9 @@ class Fold(nnx.Module):
     ):
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
-        self.compute: str | None = None  # the dtype of inputs and outputs; None is that which comes
+        self.compute: str | None = None  # of inputs and outputs; None keeps the dtype of the input
         if self.pack:
-            memory.packing.packed(_call, storage=self.pack)  # refuses what it does not know
+            memory.packing.packed(_call, storage=self.pack)  # raises on an unknown storage
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Keeps spikes at one bit each, and real inputs of weights as narrow as the strategy says.
@@ -121,7 +121,7 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
 
 
 def _linear(module: nnx.Linear, inputs: Array) -> Array:
-    """A Flax module casts its kernel to what it is told, and not in a way that a replay repeats."""
+    """A linear map. `nnx.Linear` would cast its own kernel, and a replay might not round alike."""
     kernel = module.kernel[...]
     if not is_narrow(inputs) and inputs.dtype == kernel.dtype:
         return module(inputs)
@@ -130,7 +130,7 @@ def _linear(module: nnx.Linear, inputs: Array) -> Array:
 
 
 def _follows(module: Any) -> bool:
-    """Whether a module computes in the dtype of its inputs."""
+    """True if a module computes in the dtype of its inputs."""
     return getattr(module, "follows_inputs", isinstance(module, nnx.Linear))
 
 
@@ -157,7 +157,7 @@ class Kernel(nnx.Module):
         return outputs if self.bias is None else add_bias(outputs, self.bias[...], inputs.dtype)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """What it does with `[T, B, *space, C]`."""
+        """Synaptic operations on `[T, B, *space, C]`."""
         options = {"strides": self.strides, "padding": self.padding, "groups": self.groups}
         return convolution_operations(inputs, self.kernel[...], **options)
 
@@ -201,7 +201,7 @@ def Conv(
     """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
 
     Its derivative is written by hand in the form that XLA runs fast inside loops, see
-    `nn.convolution`.
+    `ops.convolution`.
 
     Args:
         inputs: channels in.

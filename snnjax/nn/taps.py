@@ -1,27 +1,26 @@
-"""Taps: what can be looked at in a layer of neurons, beside its outputs.
+"""Taps: arrays inside a layer that a caller asks for, `net(..., taps=("spikes", "rates"))`.
 
-    spikes      [T, B, ...]             its outputs
+Of neurons:
+
+    spikes      [T, B, ...]             outputs
     membrane    [T, B, ...]             membrane potential after the reset
-    currents    [T, B, ...]             what came in: behind norm and attention, before any feedback
-                                        and before the scaling of `scale_input`
-    threshold   [T, 1, .., 1 or C]      against which membranes are held, to broadcast; a neuron
-                                        without one (a leaky integrator) has no such tap
-    rates       [T, B]                  share of its neurons that fire, float32; with it comes
-    analog      [T, B]                  whether any output is neither 0 nor 1, so that there is no
-                                        rate
+    currents    [T, B, ...]             inputs: behind norm and attention, before any feedback and
+                                        before the scaling of `scale_input`
+    threshold   [T, 1, .., 1 or C]      threshold of the membranes, to broadcast; a leaky integrator
+                                        has none
+    rates       [T, B]                  share of the neurons that fire, float32; it comes with
+    analog      [T, B]                  True where an output is neither 0 nor 1: there is no rate
 
-`rates` are summed up where the spikes are: inside a scan over blocks nothing of the size of the
-spikes leaves it, and looking costs no memory that grows with the depth.
+Rates are summed inside the scans over blocks, so that they cost no memory that grows with depth.
 
-The tap of reversing scans: how far what they rebuild is from what the forward pass saw.
-
-Taps of connections: how often they multiply, `taps=("operations", "products")`.
+Of connections, `[T, B]` each, summed up by `snnjax.cost`:
 
     operations   of a layer with weights, `metrics.operations.Operations`
     products     of activations with each other, `metrics.operations.Products`
 
-Both are small numbers, `[T, B]` each, made where the inputs are, so that they leave scans over
-depth and over time, and cost no memory that grows with the layer. `snnjax.cost` sums them up.
+Of reversing scans, `[1]`:
+
+    reconstruction   largest difference between the rebuilt states and those of the forward pass
 """
 
 from __future__ import annotations
@@ -59,16 +58,16 @@ def tapped(
     params: Any,
     membrane: Array | None = None,
 ) -> dict[str, Array]:
-    """Those of the kinds above that are asked for.
+    """Taps of a layer of neurons, of the kinds above that are in `taps`.
 
     Args:
-        taps: what the caller asked to see.
+        taps: kinds asked for.
         spikes: outputs, `[T, B, ..., C]`.
         currents: inputs, of the same shape.
         params: of the neurons; theirs, or those of the neurons inside of a recurrent one.
         membrane: potentials, of the same shape; None where they were not asked for.
     """
-    spikes, currents = widen(spikes), widen(currents)  # what looks at them sums them up
+    spikes, currents = widen(spikes), widen(currents)  # callers sum them up
     kinds = {"spikes": spikes, "membrane": membrane, "currents": currents}
     seen = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
     if "threshold" in taps and (threshold := _threshold(params)) is not None:
@@ -82,9 +81,9 @@ def tapped(
 
 
 def in_order(layers: Mapping[str, Seen]) -> dict[str, Seen]:
-    """By the places of the layers, which are the numbers in their names.
+    """Sorts by the places of the layers, which are the numbers in their names.
 
-    What leaves a jitted function comes sorted by letters, `lif14` before `lif3`.
+    A jitted function returns dictionaries sorted by letters, `lif14` before `lif3`.
 
     Args:
         layers: name, as taps have it, to anything.
@@ -124,13 +123,13 @@ def reconstruction(
     """`{name: {"reconstruction": [1]}}` where asked for and `scan` reverses, else nothing.
 
     Args:
-        name: what the layer calls itself.
+        name: of the layer.
         scan: the layer's scan, with its inverse.
-        step: what it scans.
+        step: its scanned step.
         params: of the step.
         state: before the first step.
         xs: the scanned inputs.
-        taps: what the caller asked to see.
+        taps: kinds asked for.
     """
     if "reconstruction" not in taps or not isinstance(scan, memory.Reverse):
         return {}
@@ -143,7 +142,7 @@ def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[s
     Args:
         function: one with a method `operations(inputs)`, or a `flax.nnx.Linear`.
         inputs: `[T, B, ...]`.
-        taps: what the caller asked to see.
+        taps: kinds asked for.
     """
     if not counts(function):
         return {}
@@ -151,7 +150,7 @@ def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[s
 
 
 def counts(function: Any) -> bool:
-    """Whether a function is a connection whose operations can be counted."""
+    """True if a function is a connection whose operations can be counted."""
     return isinstance(function, nnx.Linear) or hasattr(function, "operations")
 
 
@@ -164,7 +163,7 @@ def _operations(function: Any, inputs: Array) -> metrics.operations.Operations:
 def convolution_operations(
     inputs: Array, kernel: Array, **options: Any
 ) -> metrics.operations.Operations:
-    """Those of `nn.convolution` with these options, on `[T, B, *space, C]`."""
+    """Operations of `ops.convolution` with these options, on `[T, B, *space, C]`."""
     geometry = convolution_geometry(inputs[0].astype(kernel.dtype), kernel, **options)
     return metrics.operations.synaptic_operations(
         inputs,

@@ -18,6 +18,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    named,
     output_shape,
     place,
     replace,
@@ -36,8 +37,8 @@ class Joints:
     Attributes:
         scan: the strategy over depth.
         starts: number of the first layer of each part.
-        spikes: of each part, whether its input is spikes to be kept at one bit each.
-        alone: of each part, whether it brings a strategy of its own.
+        spikes: per part, True if its input is spikes, kept at one bit each.
+        alone: per part, True if it has a strategy of its own.
     """
 
     scan: Scan
@@ -49,8 +50,8 @@ class Joints:
 class Sequential(nnx.Module):
     """Layers one after the other; each one's outputs are the next one's inputs.
 
-    What a layer gives out bears the name that taps call it by (`conv0`, `lif1`), for
-    `memory.recompute(keep=)`; that of a stack between two cuts of a strategy over depth does not.
+    Outputs of a layer are named as its taps are (`conv0`, `lif1`), for `memory.recompute(keep=)`;
+    those of a stack between two cuts of a strategy over depth are not.
 
     Args:
         layers: any layers of the contract `nn.Layer`.
@@ -68,7 +69,7 @@ class Sequential(nnx.Module):
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
         taken, scan = taken_by(parts), request.cut
-        if isinstance(scan, memory.Reverse):  # it undoes the stacks; this is for what lies between
+        if isinstance(scan, memory.Reverse):  # it undoes stacks; the layers between them recompute
             scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
         if scan is memory.store:
             changed, taken = replace(changed, joints=None), taken | {"depth"}
@@ -198,16 +199,16 @@ class Residual(nnx.Module):
 
 
 def layer_name(layer: Any, number: int) -> str:
-    """What taps call a layer: its kind and its place, such as `lif1`."""
+    """Name of a layer in taps: its kind and its place, such as `lif1`."""
     return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
 
 
 def gather(parts: list[tuple[str, Aux]]) -> Aux:
-    """One aux of a group from those of its parts; taps get the part's name in front."""
-    taps = {
-        f"{name}/{inner}".rstrip("/"): seen
-        for name, aux in parts
-        for inner, seen in aux.taps.items()
-    }
+    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
+    taps, diagnostics = {}, {}
+    for name, aux in parts:
+        taps |= named(name, aux.taps)
+        diagnostics |= named(name, aux.diagnostics)
     auxes = [aux for _, aux in parts]
-    return Aux(tuple(a.state for a in auxes), tuple(a.statistics for a in auxes), taps)
+    states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
+    return Aux(states, statistics, taps, diagnostics)

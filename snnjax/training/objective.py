@@ -67,6 +67,7 @@ class Gradient(NamedTuple):
     loss: Array
     metrics: dict[str, Array]
     statistics: PyTree
+    stream: Any  # share of its bound that a reversible stream used
 
 
 def gradient(program: Program, state: TrainState, batch: Batch) -> Gradient:
@@ -111,12 +112,13 @@ def _accumulate(
         key = inputs.key if parts == 1 else jax.random.fold_in(inputs.key, number)
         own, share = NetworkInputs(frames, inputs.share, partners, key), batch.weights.sum()
         found = _part_gradient(program, state, own, batch, share / weight)
-        return found._replace(statistics=()), found.statistics
+        return found._replace(statistics=(), stream=()), (found.statistics, found.stream)
 
     arguments = (inputs.frames, inputs.partners, batch)
-    sums, statistics = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
+    sums, (statistics, stream) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
     statistics = nn.pmean_statistics(nn.mean_over_steps(statistics), axes)
-    return _psum(sums, axes)._replace(statistics=statistics)
+    stream = lax.pmax(stream.max(), axes) if axes else stream.max()
+    return _psum(sums, axes)._replace(statistics=statistics, stream=stream)
 
 
 def _part_gradient(
@@ -128,10 +130,11 @@ def _part_gradient(
         loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
         loss = share * loss
         metrics = {name: share * value for name, value in metrics.items()}
-        return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics)
+        stream = nn.stream_use(aux.diagnostics)
+        return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream)
 
-    found, (loss, metrics, statistics) = jax.grad(weighted, has_aux=True)(state.params)
-    return Gradient(unscale_gradients(found, state.loss_scale), loss, metrics, statistics)
+    found, (loss, *rest) = jax.grad(weighted, has_aux=True)(state.params)
+    return Gradient(unscale_gradients(found, state.loss_scale), loss, *rest)
 
 
 def _psum(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

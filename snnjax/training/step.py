@@ -98,7 +98,7 @@ def train_step(
         loss scale may mend it, only the update is left out. A stream past its bound is never
         skipped.
     """
-    grads, loss, values, statistics = gradient(program, state, batch)
+    grads, loss, values, statistics, stream = gradient(program, state, batch)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
     # Optax counts steps in integers and raises floats to them: strict promotion forbids that.
     with jax.numpy_dtype_promotion("standard"):
@@ -111,7 +111,6 @@ def train_step(
     scale = next_scale(state.loss_scale, finite)
     counted = state._replace(step=state.step + 1, position=state.position + 1, loss_scale=scale)
     after = counted._replace(params=params, optimizer=slots, statistics=statistics)
-    stream = nn.stream_use(statistics)
     good = state.finite & finite & (stream < 1)
     kept = _where(good, after, state)
     skips = program.experiment.not_finite == "skip"

@@ -47,6 +47,7 @@ class _Outcome(NamedTuple):
     gradients: Any
     outputs: Any
     statistics: Any
+    stream: Any
 
 
 def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
@@ -206,7 +207,7 @@ def _compare(
             if _right_without_dropout(case, strategy, reference, allowed)
             else f"wrong gradient: {what}" if equal else f"wrong values: outputs differ, and {what}"
         )  # fmt: skip
-    use = float(nn.stream_use(actual.statistics))
+    use = float(actual.stream)
     return memory.checking.CheckResult(
         str(strategy), tuple(faults), equal, gradients, rebuilt[place] if rebuilt else None,
         measured, seconds,
@@ -237,7 +238,7 @@ def _outcome(program, state: TrainState, batch: data.Batch) -> _Outcome:
     inputs = encode_batch(program, state, batch)
     gradient = jax.grad(objective, has_aux=True)
     gradients, (_, outputs, aux) = gradient(state.params, program, state, inputs, batch)
-    return _Outcome(gradients, outputs, aux.statistics)
+    return _Outcome(gradients, outputs, aux.statistics, nn.stream_use(aux.diagnostics))
 
 
 def _dropouts(network: nn.Network):

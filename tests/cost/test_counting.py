@@ -99,7 +99,7 @@ def test_untrained_statistics_settle_where_training_would_take_them():
 
     @jax.jit
     def step(statistics):
-        start = net.initial_state(B)._replace(statistics=statistics)
+        start = net.initial_state(B, statistics=statistics)
         return net(x, start, training=True, key=key)[1].statistics
 
     for _ in range(200):

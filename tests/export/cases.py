@@ -83,7 +83,7 @@ def answer(source, given):
 
     @jax.jit
     def run(net, statistics, given):
-        start = net.initial_state(len(given))._replace(statistics=statistics)
+        start = net.initial_state(len(given), statistics=statistics)
         outputs, _ = net(source.encode(given), start, training=False)
         return source.readout(outputs)
 

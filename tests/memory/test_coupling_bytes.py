@@ -31,7 +31,7 @@ def streams(strategy, depth, shape):
         return nn.with_memory(network, memory.parse_strategy(strategy))
 
     def loss(network, x, statistics):
-        start = network.initial_state(B)._replace(statistics=statistics)
+        start = network.initial_state(B, statistics=statistics)
         outputs, aux = network(x, start, training=True)
         return jnp.mean(outputs**2), aux.statistics
 

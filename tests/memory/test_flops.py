@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from snnjax import memory, nn
+from snnjax import memory
+from snnjax.ops.convolution import convolution
 
 pytestmark = pytest.mark.fast
 
@@ -47,7 +48,7 @@ convolutions = st.fixed_dictionaries(
 def conv_case(groups, of, kernel, strides, padding):
     """The function, the shapes of its arguments and of its outputs, and products per output."""
     channels, outputs = (groups * n for n in of)
-    run = functools.partial(nn.convolution, strides=strides, padding=padding, groups=groups)
+    run = functools.partial(convolution, strides=strides, padding=padding, groups=groups)
     arguments = shape(2, 6, 7, channels), shape(*kernel, channels // groups, outputs)
     out = jax.eval_shape(run, *arguments)
     return run, arguments, math.prod(out.shape), math.prod(kernel) * channels // groups
@@ -83,7 +84,7 @@ def test_a_gradient_costs_about_three_forward_passes(what):
     if what == "linear":
         run, arguments = layered, ([shape(64, 64)] * 3, shape(32, 64))
     else:
-        run = lambda x, k: jnp.sum(jnp.tanh(nn.convolution(x, k)))  # noqa: E731
+        run = lambda x, k: jnp.sum(jnp.tanh(convolution(x, k)))  # noqa: E731
         arguments = shape(4, 16, 16, 32), shape(3, 3, 32, 32)
     ratio = count(jax.grad(run, (0, 1)), *arguments) / count(run, *arguments)
     assert ratio == pytest.approx(3, rel=0.05)
@@ -160,7 +161,7 @@ def test_what_nobody_looks_at_is_not_counted():
 
 
 def test_a_hand_written_derivative_counts_once_it_is_used():
-    run = lambda x, k: nn.convolution(x, k)  # noqa: E731
+    run = lambda x, k: convolution(x, k)  # noqa: E731
     arguments = shape(1, 6, 6, 4), shape(3, 3, 4, 4)
     wrapped = jax.jit(jax.checkpoint(run))
     assert count(wrapped, *arguments) == count(run, *arguments)

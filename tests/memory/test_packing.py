@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import memory, neurons, nn
+from snnjax.nn.pooling import max_pool
+from snnjax.ops.convolution import convolution as convolve
 from tests.compare import assert_close, assert_equal, largest_error
 
 
@@ -33,7 +35,7 @@ def linear(params, x):
 
 
 def convolution(kernel, x):
-    return nn.convolution(x, kernel, strides=2)
+    return convolve(x, kernel, strides=2)
 
 
 def attention(weights, x):
@@ -43,7 +45,7 @@ def attention(weights, x):
 
 def pooling(params, x):
     del params
-    return nn.max_pool(x, window=2, strides=2)
+    return max_pool(x, window=2, strides=2)
 
 
 def normal(*shape):

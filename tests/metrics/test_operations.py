@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import metrics, nn
+from snnjax import metrics
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.taps import convolution_operations
+from snnjax.ops.convolution import convolution
 
 GEOMETRIES = {
     "same": ((9, 7, 4), (3, 3, 4, 6), {}),
@@ -43,7 +44,7 @@ def test_counts_are_those_of_the_layer_run_on_ones(name):
         (found.effective, binary(folded), binary(kernel)),
         (found.dense, jnp.ones_like(folded), jnp.ones_like(kernel)),
     ):
-        outputs = nn.convolution(x, w, **options)
+        outputs = convolution(x, w, **options)
         expected = outputs.reshape(3, 2, -1).sum(-1)
         np.testing.assert_array_equal(counts, expected)
     np.testing.assert_array_equal(found.padded, outputs[0, ..., 0].size * kernel.size)

@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
+from snnjax.nn.stack import Repeated
 from tests.compare import assert_close, assert_equal
 from tests.models.sizes import count
 
@@ -128,7 +129,7 @@ def test_branches_that_share_membranes_have_one_gradient(kind, text):
 @pytest.mark.parametrize(("kind", "smaller"), [("channel", 2), ("layer", 2), ("both", 4)])
 def test_sharing_leaves_the_parameters_and_shrinks_the_membranes_of_branches(kind, smaller):
     def branches(network):
-        at_rest = [s.block for s in network.initial_state(1).neurons if isinstance(s, nn.Repeated)]
+        at_rest = [s.block for s in network.initial_state(1).neurons if isinstance(s, Repeated)]
         return sum(leaf.size for leaf in jax.tree.leaves(at_rest))
 
     def shapes(network):

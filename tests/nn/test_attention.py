@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn, surrogate
+from snnjax.nn.attention import Attention, attend
 from tests.compare import assert_equal
 from tests.nn.layers import rngs, run
 
@@ -47,7 +48,7 @@ def product(q, k, v, scale):
 def test_the_product_in_loops(tokens, size):
     """Whole numbers: bit-equal to the loops whichever brackets are computed."""
     q, k, v = (spikes((2, tokens, HEADS, size), seed=seed) for seed in range(3))
-    outputs = nn.attend(q, k, v, scale=0.125)
+    outputs = attend(q, k, v, scale=0.125)
     for image in range(2):
         for head in range(HEADS):
             one = (np.asarray(a[image, :, head]) for a in (q, k, v))
@@ -58,7 +59,7 @@ def test_the_product_in_loops(tokens, size):
 @pytest.mark.parametrize(("tokens", "size"), [(6, 4), (3, 5)])
 def test_the_smaller_inner_matrix_is_computed(tokens, size):
     shape = jax.ShapeDtypeStruct((2, tokens, HEADS, size), jnp.float32)
-    inner = jax.make_jaxpr(nn.attend)(shape, shape, shape).eqns[0].outvars[0].aval
+    inner = jax.make_jaxpr(attend)(shape, shape, shape).eqns[0].outvars[0].aval
     assert inner.size == 2 * HEADS * min(tokens, size) ** 2
 
 
@@ -119,9 +120,9 @@ def test_scale_and_threshold_are_the_papers():
 @pytest.mark.fast
 def test_heads_do_not_mix():
     q, k, v = (spikes((1, N, HEADS, 4), seed=seed) for seed in range(3))
-    other = nn.attend(q, k, v.at[:, :, 1].set(1 - v[:, :, 1]))
-    np.testing.assert_array_equal(other[:, :, 0], nn.attend(q, k, v)[:, :, 0])
-    assert not np.array_equal(other[:, :, 1], nn.attend(q, k, v)[:, :, 1])
+    other = attend(q, k, v.at[:, :, 1].set(1 - v[:, :, 1]))
+    np.testing.assert_array_equal(other[:, :, 0], attend(q, k, v)[:, :, 0])
+    assert not np.array_equal(other[:, :, 1], attend(q, k, v)[:, :, 1])
 
 
 def test_a_timestep_attends_to_itself():
@@ -176,23 +177,23 @@ def test_what_the_product_keeps():
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(pulls))
 
     elements = T * B * N * 3 * D
-    assert kept(nn.Attention(HEADS, pack=True)) == elements // 8
-    assert kept(nn.Attention(HEADS)) >= 4 * elements
+    assert kept(Attention(HEADS, pack=True)) == elements // 8
+    assert kept(Attention(HEADS)) >= 4 * elements
 
 
 @pytest.mark.fast
 def test_real_values_are_not_packed():
     strategy = memory.Strategy(pack=True)
-    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy))
+    placed = Attention(HEADS).with_memory(nn.MemoryRequest(strategy))
     assert not placed.layer.pack and not placed.spiking and not placed.taken
-    placed = nn.Attention(HEADS).with_memory(nn.MemoryRequest(strategy, spiking=True))
+    placed = Attention(HEADS).with_memory(nn.MemoryRequest(strategy, spiking=True))
     assert placed.layer.pack and placed.taken == {"pack"}
 
 
 @pytest.mark.fast
 def test_counts_beyond_bfloat16_are_counted():
     ones = jnp.ones((1, 1, 300, 3), jnp.bfloat16)
-    outputs, _ = nn.Attention(1, scale=2.0**-8)(ones, nn.State(), nn.Call(training=False))
+    outputs, _ = Attention(1, scale=2.0**-8)(ones, nn.State(), nn.Call(training=False))
     assert outputs.dtype == jnp.bfloat16
     np.testing.assert_array_equal(outputs.astype(jnp.float32), jnp.full((1, 1, 300, 1), 300 / 256))
 
@@ -203,8 +204,8 @@ def test_counts_beyond_bfloat16_are_counted():
     [
         (lambda: nn.SpikingSelfAttention(8, 3, rngs=rngs()), "choose a divisor"),
         (lambda: nn.SpikingSelfAttention(8, 0, rngs=rngs()), "choose a divisor"),
-        (lambda: nn.Attention(2).initial_state((B, N, 8)), "side by side"),
-        (lambda: nn.Attention(2).initial_state((B, 4, 4, 12)), "side by side"),
+        (lambda: Attention(2).initial_state((B, N, 8)), "side by side"),
+        (lambda: Attention(2).initial_state((B, 4, 4, 12)), "side by side"),
     ],
 )
 def test_errors_name_the_cure(make, message):

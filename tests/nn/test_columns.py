@@ -165,6 +165,6 @@ def test_refusals_name_the_cure(options, message):
 def test_the_bound_is_watched_and_counts_the_columns():
     layer, x = columns(4, bits=12), frames()
     _, aux = layer(x, state_of(layer, x), nn.Call(training=True))
-    assert aux.statistics[-1].bound == 2.0 ** (24 - 12 - 4)
-    assert aux.statistics[-1].peak >= max(jnp.abs(c).max() for c in aux.state)
+    assert aux.diagnostics[""].bound == 2.0 ** (24 - 12 - 4)
+    assert aux.diagnostics[""].peak >= max(jnp.abs(c).max() for c in aux.state)
     assert nothing(x) == ()

@@ -10,6 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from snnjax import nn
+from snnjax.nn.data_parallel import local_rows
 from snnjax.nn.normalization import Statistics
 
 pytestmark = pytest.mark.fast
@@ -29,9 +30,9 @@ def spread(function, *arguments, specs=SECOND, out=SECOND):
 def test_rows_are_those_of_the_whole_draw():
     draw = functools.partial(jax.random.uniform, jax.random.key(3))
     whole = draw((5, 8))
-    own = lambda: nn.local_rows(draw, (5, 2), axis=1, axes=AXES)  # noqa: E731
+    own = lambda: local_rows(draw, (5, 2), axis=1, axes=AXES)  # noqa: E731
     np.testing.assert_array_equal(spread(own, specs=()), whole)
-    np.testing.assert_array_equal(nn.local_rows(draw, (5, 8), axis=1, axes=()), whole)
+    np.testing.assert_array_equal(local_rows(draw, (5, 8), axis=1, axes=()), whole)
 
 
 def test_dropout_silences_what_it_would_on_one_device():
@@ -82,17 +83,14 @@ def test_groups_cross_no_device():
 
 
 def test_statistics_of_devices_are_joined():
-    peaks = jnp.array([3.0, 9.0, 1.0, 2.0])
     means = jnp.array([1.0, 2.0, 3.0, 6.0])
 
-    def joined(peak, mean):
-        node = (nn.StreamPeak(peak[0], jnp.float32(16)), Statistics(mean[0], mean[0]))
-        return nn.pmean_statistics(node, AXES)
+    def joined(mean):
+        return nn.pmean_statistics(Statistics(mean[0], mean[0]), AXES)
 
-    peak, statistics = spread(joined, peaks, means, specs=P(AXES), out=P())
-    assert float(peak.peak) == 9 and float(peak.bound) == 16
+    statistics = spread(joined, means, specs=P(AXES), out=P())
     assert float(statistics.mean) == 3
     third = jnp.full(4, jnp.float32(1) / 3)
-    same = spread(joined, peaks, third, specs=P(AXES), out=P())[1]
+    same = spread(joined, third, specs=P(AXES), out=P())
     assert float(same.mean) == float(third[0])  # equal ones stay, to the bit
     assert nn.pmean_statistics(("as", "they are"), ()) == ("as", "they are")

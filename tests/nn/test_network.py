@@ -1,5 +1,7 @@
 """The outermost module: two orders that are one function, streaming, and its errors."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,7 @@ def test_one_frame_at_a_time_is_the_whole_window_bit_for_bit(order):
     outputs = []
     for frame in FRAMES:
         output, aux = forward(net, frame[None], state)
-        state = nn.State(aux.state, aux.statistics)
+        state = state.after(aux)
         outputs.append(output[0])
     np.testing.assert_array_equal(jnp.stack(outputs), whole)
     assert_equal(state.neurons, end.state)
@@ -280,3 +282,34 @@ def test_a_leak_that_is_cut_makes_training_a_matter_of_one_timestep():
         return jax.jit(by_step).lower(net, longer).compile().memory_analysis().temp_size_in_bytes
 
     assert temporary(64) == temporary(8)
+
+
+# Evaluation with statistics that training did not leave.
+
+
+def normed(**options):
+    layers = [nn.Linear(3, 4, rngs=rngs()), nn.BatchNorm(4, **options)]
+    return nn.Network(nn.Sequential(*layers), (3,))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("compiled", [False, True])
+def test_evaluation_with_forgotten_statistics_warns(compiled):
+    """Under jit too, where the state is made inside."""
+    net, frames = normed(), jnp.ones((2, 1, 3))
+    evaluate = lambda net: net(frames, net.initial_state(1), training=False)[0]  # noqa: E731
+    with pytest.warns(UserWarning, match=r"never updated.*state = state\.after\(aux\)"):
+        (jax.jit(evaluate) if compiled else evaluate)(net)
+
+
+@pytest.mark.fast
+def test_evaluation_with_known_statistics_does_not_warn():
+    net, frames = normed(), sequence((B, 3))
+    state = net.initial_state(B)
+    state = state.after(net(frames, state, training=True)[1])
+    frozen = normed(over="frozen")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        net(frames, state, training=False)
+        net(frames, net.initial_state(B, statistics=state.statistics), training=False)
+        frozen(frames, frozen.initial_state(B), training=False)

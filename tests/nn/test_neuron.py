@@ -10,7 +10,7 @@ from snnjax.neurons.li import LIParams
 from snnjax.neurons.lif import LIFState
 from snnjax.neurons.plif import plif_weight
 from snnjax.neurons.recurrent import RecurrentState
-from snnjax.nn.neuron import membranes
+from snnjax.nn.neuron import membranes, Constant
 from snnjax.typing import bind
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, run, sequence
@@ -50,7 +50,7 @@ def test_the_state_carries_on_where_it_stopped():
     layer, inputs = nn.LIF(decay=0.5), sequence(SHAPE, timesteps=6)
     whole, end = call(layer, inputs)
     first, aux = call(layer, inputs[:2])
-    second, last = layer(inputs[2:], nn.State(aux.state, aux.statistics), nn.Call(training=False))
+    second, last = layer(inputs[2:], nn.State().after(aux), nn.Call(training=False))
     np.testing.assert_array_equal(jnp.concatenate([first, second]), whole)
     np.testing.assert_array_equal(last.state.v, end.state.v)
 
@@ -60,7 +60,7 @@ def test_arrays_are_held_as_constants_that_get_no_gradient():
     decay = jnp.linspace(0.2, 0.9, 5)
     layer = nn.LIF(decay=decay, threshold=jnp.asarray(0.8), learn=("threshold",))
     gradient, _ = run(layer, sequence(SHAPE)).gradients
-    assert isinstance(layer.constants["decay"], nn.Constant)
+    assert isinstance(layer.constants["decay"], Constant)
     np.testing.assert_array_equal(gradient.constants["decay"][...], 0.0)
     assert float(jnp.abs(gradient.learned["threshold"][...])) > 0
     one = call(nn.LIF(decay=float(decay[3]), threshold=0.8), sequence(SHAPE)[..., 3:4])[0]

@@ -13,7 +13,7 @@ from tests.nn.layers import B, T, call, leaves, rngs, run, sequence, weighted
 N = 6
 LAYERS = {
     "psn": lambda: nn.PSN(T, rngs=rngs()),
-    "masked_psn": lambda: nn.MaskedPSN(T, order=2, rngs=rngs()),
+    "masked_psn": lambda: nn.PSN(T, order=2, rngs=rngs()),
     "sliding_psn": lambda: nn.SlidingPSN(order=3),
     "reset_free_lif": lambda: nn.ResetFreeLIF(learn=("decay", "threshold")),
 }
@@ -147,7 +147,7 @@ def test_a_stream_is_the_window():
 
 @pytest.mark.fast
 def test_masking_is_an_argument_that_traces_nothing_again():
-    plain, masked = nn.PSN(T, rngs=rngs()), nn.MaskedPSN(T, order=2, masking=0.0, rngs=rngs())
+    plain, masked = nn.PSN(T, rngs=rngs()), nn.PSN(T, order=2, masking=0.0, rngs=rngs())
     traces = []
 
     @jax.jit
@@ -164,7 +164,7 @@ def test_masking_is_an_argument_that_traces_nothing_again():
     assert not np.array_equal(spikes(causal), spikes(masked)) and len(traces) == 1
     gradient = jax.grad(lambda layer: jnp.sum(call(layer, X)[0]))(nn.with_masking(masked, 0.5))
     assert float(gradient.masking[...]) == 0.0
-    stacked = nn.Stacked(lambda r: nn.MaskedPSN(T, order=2, rngs=r), 2, rngs=rngs())
+    stacked = nn.Stacked(lambda r: nn.PSN(T, order=2, rngs=r), 2, rngs=rngs())
     np.testing.assert_array_equal(nn.with_masking(stacked, 0.5).blocks.masking[...], [0.5, 0.5])
 
 
@@ -193,9 +193,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="a window of one timestep at least, got 0"):
         nn.PSN(0, rngs=rngs())
     with pytest.raises(ValueError, match="looks at 1 to 4 of its 4 timesteps, got order=5"):
-        nn.MaskedPSN(T, order=5, rngs=rngs())
+        nn.PSN(T, order=5, rngs=rngs())
     with pytest.raises(ValueError, match="masking goes from 0.*got 1.5"):
-        nn.MaskedPSN(T, order=2, masking=1.5, rngs=rngs())
+        nn.PSN(T, order=2, masking=1.5, rngs=rngs())
     with pytest.raises(ValueError, match="masking goes from 0"):
         nn.with_masking(LAYERS["masked_psn"](), -0.1)
     with pytest.raises(ValueError, match="at least, got order=0"):

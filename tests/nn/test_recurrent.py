@@ -53,7 +53,7 @@ def test_feedback_is_carried_from_call_to_call():
     layer, inputs = recurrent(), dyadic(sequence(FLAT))
     whole, _ = call(layer, inputs)
     first, aux = call(layer, inputs[:1])
-    rest, _ = layer(inputs[1:], nn.State(aux.state, aux.statistics), nn.Call(training=False))
+    rest, _ = layer(inputs[1:], nn.State().after(aux), nn.Call(training=False))
     np.testing.assert_array_equal(jnp.concatenate([first, rest]), whole)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import memory, nn
+from snnjax.nn.stack import Repeated
 from tests.compare import assert_equal
 from tests.nn.layers import B, T, rngs, sequence
 
@@ -36,7 +37,7 @@ STACKS = {
 def test_rest_is_zeros_for_every_block(name):
     layer, inputs = STACKS[name](), sequence(SHAPE)
     state = layer.initial_state(SHAPE)
-    assert isinstance(state.neurons, nn.Repeated)
+    assert isinstance(state.neurons, Repeated)
     explicit = nn.repeat_state(state)
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(explicit.neurons))
 
@@ -47,9 +48,7 @@ def test_rest_is_zeros_for_every_block(name):
 
     assert_equal(run(layer, state), run(layer, explicit))
     _, aux = layer(inputs, state, nn.Call(training=True))
-    layer(
-        inputs, nn.State(aux.state, aux.statistics), nn.Call(training=True)
-    )  # and goes on from there
+    layer(inputs, state.after(aux), nn.Call(training=True))  # and goes on from there
 
 
 def temp_bytes(name, depth):

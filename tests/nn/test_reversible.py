@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.contract import mean_over_steps
+from snnjax.nn.contract import StreamPeak, largest, mean_over_steps
 from tests.compare import assert_close, assert_equal
 
 T, B, HW, C, DEPTH = 3, 2, 4, 8, 6
@@ -80,22 +79,49 @@ def test_taps_name_every_branch():
     assert aux.taps["block2/g/lif0"]["spikes"].shape == (T, B, HW, HW, C // 2)
 
 
-def test_the_peak_leaves_with_the_statistics():
+def test_the_peak_is_a_diagnostic():
     _, (outputs, aux) = run()
-    _, peak = aux.statistics
+    peak = aux.diagnostics[""]
     assert float(peak.peak) >= float(jnp.abs(outputs).max())
     assert float(peak.bound) == memory.grid.grid_bound()
-    use = nn.stream_use({"a": aux.statistics, "b": nn.StreamPeak(jnp.ones(()), jnp.ones(()) * 4)})
-    assert float(use) == 0.25
-    assert float(nn.stream_use(())) == 0.0
+    other = StreamPeak(jnp.ones(()), jnp.ones(()) * 4)
+    assert float(nn.stream_use(aux.diagnostics | {"b": other})) == 0.25
+    assert float(nn.stream_use({})) == 0.0
     _, (_, aux) = run(bits=None)
-    assert float(nn.stream_use(aux.statistics)) == 0.0
+    assert float(nn.stream_use(aux.diagnostics)) == 0.0
 
 
-def test_a_peak_over_steps_is_the_largest():
-    peaks = nn.StreamPeak(jnp.asarray([1.0, 5.0, 2.0]), jnp.full(3, 8.0))
-    joined = mean_over_steps((peaks, jnp.asarray([1.0, 2.0, 3.0])))
-    assert_equal(joined, (nn.StreamPeak(jnp.asarray(5.0), jnp.asarray(8.0)), jnp.asarray(2.0)))
+def test_a_peak_over_steps_is_the_largest_and_statistics_are_means():
+    peaks = {"a": StreamPeak(jnp.asarray([1.0, 5.0, 2.0]), jnp.full(3, 8.0))}
+    assert_equal(largest(peaks), {"a": StreamPeak(jnp.asarray(5.0), jnp.asarray(8.0))})
+    assert_equal(mean_over_steps(jnp.asarray([1.0, 2.0, 3.0])), jnp.asarray(2.0))
+
+
+def flat(r):
+    return nn.Sequential(nn.Linear(2, 2, rngs=r), nn.BatchNorm(2, over="step"))
+
+
+def stream(r):
+    return nn.Reversible(flat, flat, 2, rngs=r)
+
+
+AROUND = {
+    "sequential": (lambda r: nn.Sequential(nn.IF(), stream(r)), "reversible1"),
+    "residual": (lambda r: nn.Residual(stream(r)), "branch"),
+    "shared": (lambda r: nn.Shared([stream(r), nn.Linear(4, 4, rngs=r)], nn.IF()), "synapse0"),
+    "stacked": (lambda r: nn.Stacked(stream, 2, rngs=r), ""),
+}
+
+
+@pytest.mark.parametrize("order", ["layer", "time"])
+@pytest.mark.parametrize("name", AROUND)
+def test_peaks_of_inner_layers_leave_by_name(name, order):
+    make, place = AROUND[name]
+    net, frames = nn.Network(make(nnx.Rngs(0)), (4,), order=order), X[:, :, 0, 0, :4]
+    aux = jax.jit(lambda net: net(frames, net.initial_state(B), training=True)[1])(net)
+    assert set(aux.diagnostics) == {place}
+    assert aux.diagnostics[place].peak.shape == ()
+    assert 0 < float(nn.stream_use(aux.diagnostics)) < 1
 
 
 def test_in_a_network_and_in_evaluation():
@@ -103,10 +129,8 @@ def test_in_a_network_and_in_evaluation():
     state = net.initial_state(B)
     outputs, aux = net(X, state, training=False)
     assert outputs.shape == (T, B, C)
-    before, after = (jax.tree.leaves(s) for s in (state.statistics, aux.statistics))
-    # Running statistics stand still; the peak is of this call.
-    changed = [not np.array_equal(a, b) for a, b in zip(before, after, strict=True)]
-    assert sum(changed) == 1
+    assert_equal(aux.statistics, state.statistics)
+    assert set(aux.diagnostics) == {"reversible0"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 from snnjax import memory, neurons, nn
 from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
 from snnjax.nn.mixed_precision import MixedStep, mixed
-from snnjax.ops.rounding import add_bias, narrow, product, promote, widen
+from snnjax.ops.rounding import add_bias, narrow, product, promote, widen, at_least
+from snnjax.ops.convolution import convolution
 from tests.compare import assert_equal
 
 pytestmark = pytest.mark.fast
@@ -75,7 +76,7 @@ def test_sums_and_kernel_gradients_of_a_product_are_float32(dtype):
 def test_the_kernel_gradient_of_a_convolution_is_not_rounded(groups):
     inputs = jnp.ones((3, 20, 20, 4), jnp.bfloat16)
     kernel = jnp.ones((1, 1, 4 // groups, 4))
-    convolve = lambda x, k: nn.convolution(x, k, groups=groups)  # noqa: E731
+    convolve = lambda x, k: convolution(x, k, groups=groups)  # noqa: E731
     outputs, pull = jax.vjp(convolve, inputs, kernel)
     assert outputs.dtype == jnp.bfloat16
     g_inputs, g_kernel = pull(jnp.ones_like(outputs))

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
+from snnjax.nn.contract import stateless
 from tests.compare import assert_close, assert_equal
 from tests.nn.networks import NETWORKS, T, half, run
 
@@ -161,7 +162,7 @@ class Keeping(Doubling):
     """Says that what it gives out are spikes if they came in: it passes them on."""
 
     def __call__(self, inputs, state, call):
-        return nn.stateless(inputs)
+        return stateless(inputs)
 
     def with_memory(self, request):
         return nn.Placed(self, request.spiking)

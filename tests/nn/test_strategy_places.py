@@ -76,7 +76,7 @@ def test_cuts_fall_between_neurons_and_the_next_synapse_and_around_blocks(name, 
 
 PARALLEL = {
     "psn": lambda r: nn.PSN(4, rngs=r),
-    "masked_psn": lambda r: nn.MaskedPSN(4, order=2, rngs=r),
+    "masked_psn": lambda r: nn.PSN(4, order=2, rngs=r),
     "sliding_psn": lambda r: nn.SlidingPSN(order=2),
     "reset_free_lif": lambda r: nn.ResetFreeLIF(),
 }

@@ -136,7 +136,7 @@ def load(path: Path, state: TrainState) -> TrainState:
     from orbax.checkpoint import v1 as ocp
 
     note = checked_note(path)
-    form = saved_form(state, note["schema"])
+    form = saved_form(state, note["schema"], note.get("leaves", {}))
     check_model(path, note, form)
     try:
         tree = _with_shardings(ocp.load(str(path.resolve()), form), form)
