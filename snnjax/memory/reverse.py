@@ -37,9 +37,9 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
         forward    state[n] = step(params, state[n-1], x[n])
         backward   state[n-1] = inverse(params, state[n], x[n], y[n]), then the derivative there
 
-    Kept: `S + X + Y + R` bytes, or `(N / refresh) S + X + Y + R` with a refresh: S of one state, X
-    and Y of all N inputs and outputs (Y only where the inverse reads it), R of one step's residuals.
-    One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
+    Kept: `S + X + Y + R` bytes, or `(N / refresh) S + X + Y + R` with a refresh: S of one state,
+    X and Y of all N inputs and outputs (Y only where the inverse reads it), R of one step's
+    residuals. One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
     the inverse, and the step again for its derivative. The gradient is that of `store` exactly
     where the inverse is exact (couplings on the grid); elsewhere it carries the inverse's rounding
     error, which a contracting step multiplies by `1 / decay` at each step back.

@@ -17,8 +17,8 @@ __all__ = ["check_model"]
 
 def check_model(
     model: Model,
-    shape: tuple[int, ...] = (2, 8),
     *,
+    shape: tuple[int, ...] = (2, 8),
     timesteps: int = 12,
     currents: Array | None = None,
     state: PyTree = None,
