@@ -97,6 +97,7 @@ def check(
     bound: float = 1e-5,
     tolerance: float = 1e-2,
     repeats: int = 3,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> list[Checked]:
     """Holds scans against `store`: outputs, gradients, reconstruction, bytes and time.
 
@@ -112,6 +113,8 @@ def check(
         bound: relative difference of gradients to put up with, in float32.
         tolerance: error of a rebuilt state to put up with.
         repeats: runs to time.
+        compiler_options: for `jax.jit`, those of the program that is to run. Bits depend on them:
+            XLA fuses some products with sums.
 
     Returns:
         One finding per scan, in their order.
@@ -121,10 +124,10 @@ def check(
         assert found.ok, found.faults
     """
     arguments = (params, state, xs)
-    expected, _ = timed(_graded(store, step), arguments, repeats=1)
+    expected, _ = timed(_graded(store, step, compiler_options), arguments, repeats=1)
     found = []
     for name, scan in scans.items():
-        graded = _graded(scan, step)
+        graded = _graded(scan, step, compiler_options)
         actual, seconds = timed(graded, arguments, repeats=repeats)
         measured = analysed(graded.lower(*arguments).compile(), None)
         gradients = compare_gradients(actual[1], expected[1])
@@ -184,14 +187,14 @@ def timed(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats: in
     return jax.device_get(result), statistics.median(spent or [math.nan])
 
 
-def _graded(scan: Scan, step: Step) -> Any:
+def _graded(scan: Scan, step: Step, compiler_options: Any = None) -> Any:
     """`(params, state, xs) -> ((state, ys), gradients)` of a sum in which all entries differ."""
 
     def loss(smooth, rest):
         outputs = scan(step, *combine(smooth, rest))
         return sum(_weighted(leaf) for leaf in jax.tree.leaves(partition(outputs)[0])), outputs
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options)
     def graded(*arguments):
         smooth, rest = partition(arguments)
         gradients, outputs = jax.grad(loss, has_aux=True)(smooth, rest)

@@ -39,10 +39,10 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
 
     Kept: `S + X + Y + R` bytes, or `(N / refresh) S + X + Y + R` with a refresh: S of one state,
     X and Y of all N inputs and outputs (Y only where the inverse reads it), R of one step's
-    residuals. One extra forward pass where the inverse brings its own pullback (couplings do), two elsewhere:
-    the inverse, and the step again for its derivative. The gradient is that of `store` exactly
-    where the inverse is exact (couplings on the grid); elsewhere it carries the inverse's rounding
-    error, which a contracting step multiplies by `1 / decay` at each step back.
+    residuals. One extra forward pass where the inverse brings its own pullback (couplings do), two
+    elsewhere: the inverse, and the step again for its derivative. The gradient is that of `store`
+    exactly where the inverse is exact (couplings on the grid); elsewhere it carries the inverse's
+    rounding error, which a contracting step multiplies by `1 / decay` at each step back.
 
     Do not use it for a hard reset (there is no inverse), for a step that forgets faster than its
     refresh, or where the inputs are what fills the memory: they are kept.
