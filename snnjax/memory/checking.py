@@ -106,6 +106,7 @@ def check(
     bound: float = 1e-5,
     tolerance: float = 1e-2,
     repeats: int = 3,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> list[CheckResult]:
     """Compares scans with `store`: outputs, gradients, reconstruction, bytes and time.
 
@@ -121,6 +122,8 @@ def check(
         bound: Largest accepted relative difference of gradients, in float32.
         tolerance: Largest accepted error of a reconstructed state.
         repeats: Number of timed runs.
+        compiler_options: Options of `jax.jit`, those of the program to check: bits depend on them,
+            since XLA fuses some products with sums.
 
     Returns:
         One result per scan, in their order.
@@ -130,10 +133,10 @@ def check(
         assert result.ok, result.faults
     """
     arguments = (params, state, xs)
-    expected, _ = time_call(_gradient(store, step), arguments, repeats=1)
+    expected, _ = time_call(_gradient(store, step, compiler_options), arguments, repeats=1)
     results = []
     for name, scan in scans.items():
-        gradient = _gradient(scan, step)
+        gradient = _gradient(scan, step, compiler_options)
         actual, seconds = time_call(gradient, arguments, repeats=repeats)
         measured = compiled_memory(gradient.lower(*arguments).compile(), None)
         gradients = compare_gradients(actual[1], expected[1])
@@ -216,14 +219,14 @@ def time_call(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats
     return jax.device_get(result), statistics.median(times or [math.nan])
 
 
-def _gradient(scan: Scan, step: Step) -> Any:
+def _gradient(scan: Scan, step: Step, compiler_options: Any = None) -> Any:
     """Jitted `(params, state, xs) -> ((state, ys), gradients)` of a weighted sum of all outputs."""
 
     def loss(inexact, others):
         outputs = scan(step, *combine(inexact, others))
         return sum(_weighted_sum(leaf) for leaf in jax.tree.leaves(partition(outputs)[0])), outputs
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options)
     def gradient(*arguments):
         inexact, others = partition(arguments)
         gradients, outputs = jax.grad(loss, has_aux=True)(inexact, others)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -17,13 +18,14 @@ __all__ = ["check_model"]
 
 def check_model(
     model: Model,
-    shape: tuple[int, ...] = (2, 8),
     *,
+    shape: tuple[int, ...] = (2, 8),
     timesteps: int = 12,
     currents: Array | None = None,
     state: PyTree = None,
     bound: float = 1e-5,
     tolerance: float = 1e-2,
+    compiler_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Faults of a neuron model; none of a model that every scan of `snnjax.memory` serves.
 
@@ -47,6 +49,7 @@ def check_model(
         bound: largest relative difference of gradients for scans without an inverse.
         tolerance: largest error of a rebuilt state, as a share of its magnitude; four times as much
             bounds the gradients of a reversing scan.
+        compiler_options: for `jax.jit`, as for `memory.check`.
 
     Returns:
         One sentence per fault.
@@ -60,10 +63,11 @@ def check_model(
     state = model.initial_state(currents.shape[1:]) if state is None else state
     params = jax.tree.map(jnp.asarray, model.params)
     arguments = (model, params, state, currents)
-    found = memory.check(_scans(model), *arguments, bound=bound, repeats=0)
+    options: dict[str, Any] = {"repeats": 0, "compiler_options": compiler_options}
+    found = memory.check(_scans(model), *arguments, bound=bound, **options)
     if callable(model.inverse):
         reversing = _reversing(model, len(currents))
-        options = {"bound": 4 * tolerance, "tolerance": tolerance, "repeats": 0}
+        options |= {"bound": 4 * tolerance, "tolerance": tolerance}
         found += memory.check(reversing, *arguments, **options)
     faults = [f"{one.name}: {fault}" for one in found for fault in one.faults]
     outputs = memory.store(*arguments)[1]

@@ -85,7 +85,8 @@ def side_by_side(names, timesteps, dtype=jnp.float64):
     cases = {name: case(name, timesteps, dtype=dtype) for name in names}
     rngs = {n: np.random.default_rng(ALL.index(n)) for n in names}
     weights = {n: jnp.asarray(rngs[n].normal(size=cases[n].xs.shape), dtype) for n in names}
-    return weights, *({n: cases[n][i] for n in names} for i in (1, 2, 3))
+    parts = ("params", "state", "xs")
+    return weights, *({n: getattr(cases[n], part) for n in names} for part in parts)
 
 
 def losses(scan, weights, params, state, xs):

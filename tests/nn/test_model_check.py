@@ -10,6 +10,7 @@ import pytest
 
 from snnjax import memory, neurons, nn, surrogate
 from snnjax.typing import bind
+from tests.compare import AS_USERS_DO
 from tests.neurons.cases import NEURONS, case
 
 
@@ -46,7 +47,8 @@ def test_every_neuron_keeps_the_laws(name):
     made = case(name, 12, dtype=jnp.float32)
     # The coupled node's derivative carries rounding errors, as that of a reversal does.
     bound = 4e-2 if name == "coupled_lif" else 1e-5
-    assert not nn.check_model(made.model, currents=made.xs, state=made.state, bound=bound)
+    options = {"state": made.state, "bound": bound, "compiler_options": AS_USERS_DO}
+    assert not nn.check_model(made.model, currents=made.xs, **options)
 
 
 @pytest.mark.fast
