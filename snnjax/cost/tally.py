@@ -118,7 +118,7 @@ class Neurons:
     Attributes:
         outputs: Number of outputs.
         active: Number of nonzero outputs.
-        updates: Changes of membranes, see `metrics.operations.membrane_updates`; None where undefined.
+        updates: Changes of membranes, see `metrics.operations`; None where undefined.
         spiking: True if all outputs were 0 or 1.
         stateful: True if the layer has a membrane.
     """

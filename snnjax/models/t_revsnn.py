@@ -26,10 +26,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax import losses, nn, memory
+from snnjax import losses, nn
 from snnjax.memory import Storage, Strategy
-from snnjax.nn.contract import Aux, Call, State, output_shape
-from snnjax.nn.wiring import gather
 from snnjax.nn import Aux, Call, State, gather, output_shape
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, bind

@@ -33,7 +33,7 @@ from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.parallel_neurons import PSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
 from snnjax.nn.parameters import merge, split
-from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool, max_pool
+from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
 from snnjax.nn.reversible import Reversible

@@ -29,8 +29,15 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.memory.columns import Column, ColumnParams, MultiLevel, clip_magnitude, column_bound, round_to_power_of_two, Common, bounded, power_of_two
-from snnjax.nn.contract import Aux, Call, State, StreamPeak, replace, named
+from snnjax.memory.columns import (
+    Column,
+    ColumnParams,
+    MultiLevel,
+    clip_magnitude,
+    column_bound,
+    round_to_power_of_two,
+)
+from snnjax.nn.contract import Aux, Call, State, StreamPeak, named, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen

@@ -135,7 +135,7 @@ class Reversible(nnx.Module):
         )
         blocks = ((self.f, self.g), neurons, state.statistics, call.children(self.depth))
         streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
-        seen, bound = {}, math.inf if self.bits is None else memory.grid_bound(bits=self.bits)
+        seen, bound = {}, math.inf if self.bits is None else memory.grid.grid_bound(bits=self.bits)
         peak = StreamPeak(jnp.maximum(peak, peaks.max()), jnp.asarray(bound, jnp.float32))
         diagnostics = {"": peak}
         for branch, aux in (("f", f_aux), ("g", g_aux)):

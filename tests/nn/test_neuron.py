@@ -10,7 +10,7 @@ from snnjax.neurons.li import LIParams
 from snnjax.neurons.lif import LIFState
 from snnjax.neurons.plif import plif_weight
 from snnjax.neurons.recurrent import RecurrentState
-from snnjax.nn.neuron import membranes, Constant
+from snnjax.nn.neuron import Constant, membranes
 from snnjax.typing import bind
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, run, sequence

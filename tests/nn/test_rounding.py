@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import memory, neurons, nn
+from snnjax import memory, neurons
 from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
 from snnjax.nn.mixed_precision import MixedStep, mixed
-from snnjax.ops.rounding import add_bias, narrow, product, promote, widen, at_least
 from snnjax.ops.convolution import convolution
+from snnjax.ops.rounding import add_bias, narrow, product, promote, widen
 from tests.compare import assert_equal
 
 pytestmark = pytest.mark.fast
