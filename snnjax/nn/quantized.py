@@ -48,9 +48,8 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
-        jax.eval_shape(
-            lambda layer: quantized(layer, plan), layer
-        )  # raises on a plan that does not fit
+        # Raises on a plan that does not fit the layer.
+        jax.eval_shape(lambda layer: quantized(layer, plan), layer)
         self.layer, self.plan, self.name = layer, plan, "quantized"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
