@@ -2,14 +2,15 @@
 
     stem    conv7x7 stride 2 - conv3x3 stride 2 (scaled, linear in between): once per image
     column  c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1]        (`memory.columns`)
-    B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])      Down, Up: spikes - conv - norm (- nearest x2)
+    B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])      Down, Up: spikes - conv - norm
             z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))     DW depthwise k x k, PW scaled conv1x1
             z <- z + DW_s(PW_s(Q(PW(DW(Q(z))))))         Q spikes; PW_s, DW_s shared by all columns
     head    o[t] = head_t(c_3[t])
 
 `c_l` are the membranes of the few turned-on neurons; all other neurons are turned off. PW widens
-four times and narrows back; level 0 takes its lower input as it is. An image is encoded once for all
-columns; of events every column has its own frame and stem.
+four times and narrows back; level 0 takes its lower input as it is, and Up doubles its map where
+the level above is smaller. An image is encoded once for all columns; of events every column has its
+own frame and stem.
 
 Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
 Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.

@@ -44,7 +44,7 @@ class PSN(nnx.Module):
     within `1 / sqrt(T)` and thresholds B at 1, as in spikingjelly, whose bias is `-B`. Weights and
     membranes are float32 in every precision.
 
-    With an `order` it is the masked PSN, whose weights outside of the last `order` timesteps fade out:
+    With an `order` it is the masked PSN: weights outside of the last `order` timesteps fade out,
 
         H = (lambda M_k + (1 - lambda)) * W X,    M_k[t, s] = [t - k < s <= t]
 
@@ -54,8 +54,8 @@ class PSN(nnx.Module):
     Args:
         timesteps: `T`, length of the window.
         order: `k`, from 1 to `T`; None is the plain PSN with all weights of the window.
-        masking: `lambda` in [0, 1], of a masked PSN; a constant of the layer, not learned. At 1 spikes
-            depend on the last `k` currents only, below it on the whole window.
+        masking: `lambda` in [0, 1], of a masked PSN; a constant of the layer, not learned. At 1
+            spikes depend on the last `k` currents only, below it on the whole window.
         spike: spike function and its surrogate derivative.
         rngs: for the weights.
 

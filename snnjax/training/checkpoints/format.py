@@ -7,8 +7,8 @@ applied one after the other:
 
     form 1 -> 2     the note holds its schema, and sizes.json always exists; the same arrays
     form 2 -> 3     the state holds the scale of a float16 loss
-    form 3 -> 4     the note holds a score, higher is better, instead of the accuracy; statistics are
-                    means and variances only, without the peaks of streams
+    form 3 -> 4     the note holds a score, higher is better, instead of the accuracy; statistics
+                    are means and variances only, without the peaks of streams
 """
 
 from __future__ import annotations
