@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from snnjax import memory, neurons, nn
-from tests.compare import assert_close, assert_equal, largest_error
+from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 
 
 @pytest.mark.fast
@@ -105,7 +105,7 @@ def test_kept_spikes_of_a_net_of_four_layers_fall_32_times():
     assert spikes == 4 * (4 * 2 * 8 * 8 * 8) * 4
     assert spikes == 32 * bits
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=AS_USERS_DO)
     def gradient(net):
         return jax.grad(lambda net: jnp.sum(net(inputs, state, training=True)[0] * inputs.sum()))(
             net
