@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snnjax import memory, neurons, nn
 from snnjax.nn.pooling import max_pool
 from snnjax.ops.convolution import convolution as convolve
-from tests.compare import assert_close, assert_equal, largest_error
+from tests.compare import assert_close, assert_equal, largest_error, AS_USERS_DO
 
 
 @pytest.mark.fast
@@ -109,7 +109,7 @@ def test_kept_spikes_of_a_net_of_four_layers_fall_32_times():
     assert spikes == 4 * (4 * 2 * 8 * 8 * 8) * 4
     assert spikes == 32 * bits
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=AS_USERS_DO)
     def gradient(net):
         return jax.grad(lambda net: jnp.sum(net(inputs, state, training=True)[0] * inputs.sum()))(
             net
