@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from snnjax import memory, neurons, nn
 from snnjax.nn.pooling import max_pool
 from snnjax.ops.convolution import convolution as convolve
-from tests.compare import assert_close, assert_equal, largest_error, AS_USERS_DO
+from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 
 
 @pytest.mark.fast
