@@ -71,6 +71,7 @@ def weighted_rate(outputs: Array, weights: jax.typing.ArrayLike) -> Array:
         valid = True  # traced weights cannot be checked
     if not valid:
         raise ValueError(f"weights must not be negative nor all 0, got {weights}: jax.nn.softmax")
+    # Normalised in the dtype of the weights, so that 16-bit outputs do not round the shares twice.
     shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
     return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
 
