@@ -51,7 +51,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Pixels as a constant current; in training, each digit is shifted by up to one pixel."""
-    if key is not None:
+    if key is not None:  # None in evaluation; no flip, since mirrored digits are other signs
         inputs = data.augmentation.random_crop(key, inputs, padding=1)
     return encoding.direct(data.rescale(inputs, 1 / 16), timesteps=experiment.timesteps)
 

@@ -84,6 +84,7 @@ def weighted_rate(
         weighted = outputs * weights.reshape(-1, *[1] * (outputs.ndim - 1))
         sums = jnp.sum(jnp.where(mask(lengths, len(outputs)), weights[:, None], 0), axis=0)
         return _ratio(_valid_sum(weighted, lengths), sums)
+    # Normalised in the dtype of the weights, so that 16-bit outputs do not round the shares twice.
     shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
     return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
 

@@ -73,6 +73,7 @@ def _fire(spike: Surrogate, u: Array) -> Array:
 @_fire.defjvp
 def _fire_jvp(spike: Surrogate, primals, tangents):
     (u,), (du,) = primals, tangents
+    # `_fire` again, not its value: a second derivative must use the surrogate too.
     return _fire(spike, u), spike.derivative(u) * du
 
 
@@ -211,6 +212,7 @@ def _fast_sigmoid(u, alpha):
 
 
 def _triangle(u, alpha):
+    # where instead of maximum, whose derivative at the corners would be a half.
     return jnp.where(jnp.abs(u) < 1 / alpha, alpha - alpha**2 * jnp.abs(u), 0.0)
 
 

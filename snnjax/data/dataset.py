@@ -48,6 +48,7 @@ class Split:
     labels: np.ndarray
     groups: np.ndarray | None = None
 
+    # eq=False above: comparing arrays has no single truth value.
     def __post_init__(self):
         counts = {len(self.inputs), len(self.labels)}
         counts |= set() if self.groups is None else {len(self.groups)}

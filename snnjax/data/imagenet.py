@@ -44,6 +44,8 @@ def read_imagenet(folder: Path) -> Dataset:
             classes.
         CorruptDataError: If the numbers of classes or images differ from ImageNet's.
     """
+    # Checked first: the flat archive is the usual mistake, and image_folder would only say that
+    # classes are missing.
     val = folder / "val"
     if val.is_dir() and any(name.startswith(_FLAT) for name in os.listdir(val)):
         raise MissingDataError(

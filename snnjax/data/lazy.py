@@ -66,6 +66,7 @@ class LazyInputs(Sequence[np.ndarray]):
         """
         compute, numbers = functools.partial(self._example, draw=draw), list(map(int, indices))
         if self.threads:
+            # A pool per batch: a pool kept on the object could not be pickled, nor shared by forks.
             with futures.ThreadPoolExecutor(self.threads) as pool:
                 examples = list(pool.map(compute, numbers))
         else:
@@ -125,6 +126,7 @@ def map_inputs(
         dataclasses.replace(split, inputs=LazyInputs(split.inputs, transform, threads=threads))
         for split in (dataset.train, dataset.test)
     )
+    # One example is computed to learn the shape; all others must have it.
     shape = train.inputs[0].shape[1:]
     return dataclasses.replace(dataset, train=train, test=test, input_shape=shape, scale=scale)
 
@@ -144,6 +146,7 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
         `N * count` examples; clip k of recording i has index `i * count + k`, and its time counts
         from its own start.
     """
+    # Pairs of numbers instead of events: cutting waits until a clip is read.
     sources = [(number, clip) for number in range(len(split)) for clip in range(count)]
     read = functools.partial(_clip, split.inputs, count=count, duration=duration)
     groups = None if split.groups is None else np.repeat(split.groups, count)

@@ -88,6 +88,7 @@ class Loader:
                 f"batch_size must be at least 1 and seed at least 0, not {self.batch_size} and "
                 f"{self.seed}"
             )
+        # Reported here: an empty epoch would fail in `position`, as a division by zero.
         if self.steps_per_epoch == 0:
             raise ValueError(
                 f"{len(self.split)} examples do not fill one batch of {self.batch_size}: choose a "
@@ -134,6 +135,7 @@ class Loader:
                 all of them.
         """
         indices, weights = self.indices(step)
+        # Before gathering: a process of a multi-host run reads only its own rows.
         if rows is not None:
             indices, weights = indices[rows], weights[rows]
         inputs = self.split.inputs
@@ -164,12 +166,13 @@ def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
     Yields:
         `ceil(N / batch_size)` batches; none for an empty split.
     """
-    if len(split) == 0:
+    if len(split) == 0:  # a Loader refuses splits without a batch
         return iter(())
     loader = Loader(split, batch_size=batch_size, shuffle=False, drop_last=False)
     return loader.batches(stop=loader.steps_per_epoch)
 
 
+# Computed once per epoch, not per batch; four entries serve training and evaluation together.
 @functools.lru_cache(maxsize=4)
 def _order(seed: int, epoch: int, count: int) -> np.ndarray:
     # Raw Philox bits: `Generator.permutation` may change its stream between versions of NumPy. A

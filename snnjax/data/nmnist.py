@@ -93,7 +93,7 @@ def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: st
         raise CorruptDataError(
             f"{len(missing)} recordings of the {split} list are missing: {missing[0]}.bs2 first"
         )
-    numbers = sorted(labels)
+    numbers = sorted(labels)  # file order, independent of the order of the list
     return Split(
         tuple(recordings[n] for n in numbers), np.array([labels[n] for n in numbers], np.int32)
     )

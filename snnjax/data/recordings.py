@@ -55,6 +55,7 @@ class Recordings(Sequence[np.ndarray]):
         return self.read(self.sources[index])
 
     def __add__(self, other: Recordings) -> Recordings:
+        # A joined sequence has one `read`: two would have to be told apart by source.
         if self.read is not other.read:
             raise ValueError(
                 "two sequences of recordings are joined only where one function reads both: give "

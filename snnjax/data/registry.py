@@ -143,6 +143,7 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
             ".npz file, or make one of your arrays with snnjax.data.from_arrays"
         )
     entry, root = _ENTRIES[name], tfds.data_root(data_dir)
+    # A prepared set is verified by its fingerprint, whichever program downloaded it.
     if entry.in_tfds and (prepared := tfds.prepared_directory(root, name)):
         return tfds.load(prepared)
     for folder in entry.folders:

@@ -73,6 +73,7 @@ def prepare(
     """
     if name not in NOTES:
         raise ValueError(f"TFDS can prepare {', '.join(NOTES)} for snnjax, not {name!r}")
+    # find_spec instead of an import, which takes seconds.
     if importlib.util.find_spec("tensorflow") is None:
         raise ImportError(
             f"TFDS builds {name} with TensorFlow, which is not installed: "

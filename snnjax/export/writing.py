@@ -95,6 +95,7 @@ def _contents(
     source: Source, streaming: bool, batch: int | None, platforms: tuple[str, ...]
 ) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Content of the files, and the fields of the manifest."""
+    # Weights are arguments of the program and not constants in it, so that they can be replaced.
     weights, frames = functions.named_weights(source), functions.frame_shape(source)
     export = functions.export_streaming if streaming else functions.export_window
     exported = export(source, batch=batch, platforms=platforms)

@@ -138,6 +138,7 @@ def _operations(inputs: Array, kernel: Array, strides: Any, padding: Any, groups
     dense = places * dense_operations(kernel.shape, size=space, strides=strides, padding=padding)
     outputs = math.prod(_outputs(space, kernel.shape, strides, padding))
     padded = places * outputs * math.prod(kernel.shape)
+    # Shapes are static, so this is raised when a layer is traced, before any count overflows.
     if padded >= _LIMIT:
         raise ValueError(
             f"{padded:.3g} products of one example at one timestep are more than the 2^32 that are "
@@ -267,6 +268,7 @@ def membrane_updates(membrane: Array) -> Array:
     """
     axes = (0, *range(2, membrane.ndim))
     moved = jnp.sum(membrane[1:] != membrane[:-1], axes, dtype=jnp.uint32)
+    # np.uint32: a Python int of 2^31 or more overflows JAX's default int32.
     return moved + np.uint32(np.prod(membrane.shape[2:], dtype=np.int64))
 
 

@@ -90,6 +90,7 @@ def _section(heading: str, text: str, figure: Figure | None) -> str:
 
 
 def _png(figure: Figure) -> str:
+    # Embedded as base64: the page remains one file that can be mailed.
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -157,7 +157,7 @@ def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") 
     if not shares or any(set(layer) != set(_CLASSES) for layer in shares.values()):
         raise ValueError(f"each layer has shares of {', '.join(_CLASSES)}, and there is one layer")
     figure, axis = _bars(list(shares))
-    left = np.zeros(len(shares))
+    left = np.zeros(len(shares))  # stacked bars: each class starts where the previous one ended
     for name, colour in _CLASSES.items():
         values = np.array([layer[name] for layer in shares.values()])
         axis.barh(np.arange(len(left)), values, left=left, height=0.66, color=colour, label=name)
