@@ -33,8 +33,9 @@ class Fold(nnx.Module):
     A module with weights of its own kind counts their operations by a method `operations`, which
     takes `[T, B, ...]` and gives `metrics.operations.Operations`, as `nn.Linear` and the
     convolutions do. One that computes in the dtype of its inputs, bfloat16 and float16 too,
-    declares `follows_inputs = True` and then takes part in `nn.with_precision`; others get inputs in float32 and their
-    outputs are rounded to the dtype of the inputs. A plain function gets the inputs as they are.
+    declares `follows_inputs = True` and then takes part in `nn.with_precision`; others get inputs
+    in float32 and their outputs are rounded to the dtype of the inputs. A plain function gets the
+    inputs as they are.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
