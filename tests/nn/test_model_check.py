@@ -55,7 +55,7 @@ def test_every_neuron_keeps_the_laws(name):
 def test_a_step_of_ones_own_is_a_layer_and_keeps_the_laws():
     assert not nn.check_model(OWN)
     layer = nn.Neuron(OWN, scan=memory.reversal(), learn=("coupling",))
-    outputs, _ = layer(jnp.ones((5, 2, 3)), layer.initial_state((2, 3)), training=False)
+    outputs, _ = layer(jnp.ones((5, 2, 3)), layer.initial_state((2, 3)), nn.Call(training=False))
     assert outputs.shape == (5, 2, 3) and layer.scan.inverse is undo
     assert layer.name == "resonator"
 
