@@ -30,10 +30,10 @@ def test_only_float16_has_a_scale(compute):
     nothing = scaling.initial_scale(Precision(compute=compute))
     assert nothing == ()
     loss, gradients = jnp.float32(3), {"w": jnp.ones(2)}
-    assert scaling.scaled(loss, nothing) is loss
-    assert scaling.unscaled(gradients, nothing)["w"] is gradients["w"]
-    assert scaling.after_step(nothing, NO) == ()
-    assert not scaling.overflowed(nothing, NO)
+    assert scaling.scale_loss(loss, nothing) is loss
+    assert scaling.unscale_gradients(gradients, nothing)["w"] is gradients["w"]
+    assert scaling.next_scale(nothing, NO) == ()
+    assert not scaling.is_overflow(nothing, NO)
     assert numbers(scaling.initial_scale(HALF)) == (2.0**15, 0)
 
 
@@ -48,13 +48,13 @@ def test_only_float16_has_a_scale(compute):
     ],
 )
 def test_the_scale_doubles_by_patience_and_halves_at_once(before, finite, after):
-    assert numbers(jax.jit(scaling.after_step)(before, finite)) == after
+    assert numbers(jax.jit(scaling.next_scale)(before, finite)) == after
 
 
 def test_an_overflow_is_mended_until_the_floor():
-    assert scaling.overflowed(started(2), NO)
-    assert not scaling.overflowed(started(1), NO)
-    assert not scaling.overflowed(started(2), YES)
+    assert scaling.is_overflow(started(2), NO)
+    assert not scaling.is_overflow(started(1), NO)
+    assert not scaling.is_overflow(started(2), YES)
 
 
 def test_what_float16_would_flush_survives():
@@ -65,16 +65,16 @@ def test_what_float16_would_flush_survives():
 
     scale = started()
     plain = jax.grad(loss)(jnp.float32(1))
-    lifted = jax.grad(lambda w: scaling.scaled(loss(w), scale))(jnp.float32(1))
+    lifted = jax.grad(lambda w: scaling.scale_loss(loss(w), scale))(jnp.float32(1))
     assert plain == 0
-    np.testing.assert_allclose(scaling.unscaled(lifted, scale), 1e-8, rtol=2.0**-11)
+    np.testing.assert_allclose(scaling.unscale_gradients(lifted, scale), 1e-8, rtol=2.0**-11)
 
 
 def test_scaling_rounds_nothing():
     values = jax.random.normal(jax.random.key(0), (100,))
-    again = scaling.unscaled(scaling.scaled(values, started()), started())
+    again = scaling.unscale_gradients(scaling.scale_loss(values, started()), started())
     np.testing.assert_array_equal(again, values)
-    assert scaling.unscaled(values.astype(jnp.bfloat16), started()).dtype == jnp.float32
+    assert scaling.unscale_gradients(values.astype(jnp.bfloat16), started()).dtype == jnp.float32
 
 
 # Steps.
