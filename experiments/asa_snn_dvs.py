@@ -3,11 +3,11 @@
 Paper: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
 2023, arXiv:2308.08227; the recipe is that of its released code.
 Data: counts of events in 60 frames of 15 ms, 4x4 pixels as one (32x32 pixels, two polarities). In
-training 0.9 s from anywhere in a recording, on gait with EventDrop; a test recording is right where
-more than half of ten clips, evenly spread over it, are. Amir et al., "A Low Power, Fully
+training a random slice of 0.9 s, on gait with EventDrop; a test recording counts as correct if more
+than half of its ten evenly spaced clips are. Amir et al., "A Low Power, Fully
 Event-Based Gesture Recognition System", 2017; Wang et al., "EV-Gait: Event-based Robust Gait
-Recognition using Dynamic Vision Sensors", 2019. Recordings are read once and kept, 16 bytes an
-event (gestures: some 7 GB by our estimate); frames are made batch by batch.
+Recognition using Dynamic Vision Sensors", 2019. Recordings stay in memory at 16 bytes an event
+(gestures: some 7 GB by our estimate); frames are computed batch by batch.
 Network: three convolutions with 64, 128 and 128 channels, by night 32 each (2.3 and 0.55 million
 parameters); `--attention none` is the network without attention, `union` the released code's, which
 mixes the examples of a batch.
@@ -15,8 +15,8 @@ Recipe: Adam with coupled decay of 1e-4, learning rate 1e-4 falling as half a co
 epochs (by night 100), batch 32, dropout of 0.1 (by night 0.5) in the last three layers, squared
 error of the output rates, seed 0.
 Left out: the released code changes the learning rate once per epoch, and stays at its peak for the
-first two; here every step. Its EventDrop drops a cross where a rectangle is meant, see
-`encoding.event_drop`. Biases start at 0 here.
+first two; here it changes every step. Its EventDrop drops a cross instead of a rectangle (see
+`encoding.event_drop`). Biases start at 0 here.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -104,13 +104,13 @@ def network(experiment, rngs):
 
 
 def loss(experiment, outputs, labels):
-    """The squared difference of output rates and one-hot labels, mean over the classes."""
+    """Squared difference of output rates and one-hot labels, mean over the classes."""
     del experiment
     return losses.rate_mse(outputs, labels)
 
 
 def optimizer(experiment, schedule):
-    """Adam whose decay is part of the gradient, of every parameter."""
+    """Adam with decay of every parameter as part of the gradient."""
     return optax.chain(optax.add_decayed_weights(experiment.weight_decay), optax.adam(schedule))
 
 
