@@ -1,9 +1,9 @@
 """The embedded digits with neurons that are parallel in time, in place of LIF neurons.
 
 Paper: Fang et al., "Parallel Spiking Neurons with High Efficiency and Ability to Learn Long-term
-Dependencies", NeurIPS 2023, arXiv:2304.12760, defines the PSN and its variants. Data, split, network,
-recipe and seeds are those of snnjax/default_experiment.py; only the neuron differs. No result of
-the paper is reproduced: static digits at T = 4 have no long-term dependency.
+Dependencies", NeurIPS 2023, arXiv:2304.12760, defines the PSN and its variants. Data, split,
+network, recipe and seeds are those of snnjax/default_experiment.py; only the neuron differs. No
+result of the paper is reproduced: static digits at T = 4 have no long-term dependency.
 
 Hardware: one CPU core (float32, jax 0.10.2)
 Time: 1 minute for each run
