@@ -13,8 +13,8 @@ threads of the process: wall time is no longer on an idle machine, and much long
 
 Hardware: 2 CPU cores (measured: Intel Xeon, a virtual machine)
 Time: 8 minutes of the processor
-Expected: blocks are scanned, so five times as many layers change little; the remaining difference is
-    between a loop of one trip, which XLA unrolls, and a loop of many. Processor seconds, jax
+Expected: blocks are scanned, so five times as many layers change little; the remaining difference
+    is between a loop of one trip, which XLA unrolls, and a loop of many. Processor seconds, jax
     0.10.2, one round on a slow day (command: medians of 4 rounds, on the slow day of 3):
 
                                  trace  lower  compile    all   to depth 21   instructions

@@ -24,8 +24,8 @@ and a loop in PyTorch; `SJ_LIF_CUDA_IMPLEMENTATION=triton` in front of the comma
 function receives float32 membranes: its module would allocate them in the currents' dtype, and fall
 back to a loop in PyTorch in two bytes.
 
-**Not yet run on a GPU or TPU**: the kernel's speed is unknown. On a CPU, `--small` tests the program
-in interpret mode at a tiny size, PyTorch on the CPU; its times mean nothing.
+**Not yet run on a GPU or TPU**: the kernel's speed is unknown. On a CPU, `--small` tests the
+program in interpret mode at a tiny size, PyTorch on the CPU; its times mean nothing.
 
 Hardware: one GPU or TPU with 16 GB (float32, N = 65536: 7 sequences of 512 MiB), 24 GB with PyTorch
 Time: unknown; expected minutes

@@ -47,7 +47,7 @@ def experiment(
 
 
 class Alternation:
-    """Alternates blocks of the loop and of the bare step; the loop calls it as its stop condition."""
+    """Alternates blocks of the loop and of the bare step; the stop condition of the loop."""
 
     def __init__(self, session: training.session.Session, *, block: int, blocks: int):
         self.session, self.block, self.blocks = session, block, blocks

@@ -18,7 +18,7 @@ are XLA's temporary ones, the same on every run.
 Hardware: 1 pinned CPU core (Intel Xeon, busy with other work), float32, jax 0.10.2
 Time: 2 minutes of the core
 Expected: on one core none of them is faster than a loop that fuses a timestep into one pass. They
-    serve to learn long dependencies, and accelerators, where T small steps may take longer than
+    are meant for long dependencies and for accelerators, where T small steps may take longer than
     one large step (not measured). 11 rounds, milliseconds and MiB with the ratio to `nn.LIF()`:
 
                              T = 4        16             64             256
