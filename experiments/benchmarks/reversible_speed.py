@@ -5,12 +5,12 @@
     depth=reverse          keeps nothing of a block: computes its input from its output
 
 The step is that of `snnjax train` (AdamW, batch norm over the window, T = 4, 32x32x3), on noise
-with random labels. First every strategy executes one step alone from the same parameters, in order of
-increasing memory: loss and norm of the gradient must be equal, and `peak` is the device's largest
-memory use so far, including the compiler's trials of kernels (empty if the device does not report
-it). Then the strategies alternate, `--calls` steps at a time, starting with another one in each
-round. `seconds` is the median over rounds, `ratio` the median of the ratio to the first strategy in
-the same round, `temp_bytes` XLA's plan besides arguments and results.
+with random labels. First every strategy executes one step alone from the same parameters, in order
+of increasing memory: loss and norm of the gradient must be equal, and `peak` is the device's
+largest memory use so far, including the compiler's trials of kernels (empty if the device does not
+report it). Then the strategies alternate, `--calls` steps at a time, starting with another one in
+each round. `seconds` is the median over rounds, `ratio` the median of the ratio to the first
+strategy in the same round, `temp_bytes` XLA's plan besides arguments and results.
 
 Strategies compute the same function: the program exits with 1 if a first loss differs by more than
 a millionth. A GPU may choose another convolution in each program, which rounds differently and
