@@ -109,7 +109,7 @@ def network(experiment, rngs):
     if experiment.shared_scale:
         return on_shared_scales(experiment, rngs)
     if experiment.start:
-        full, _ = trained(experiment.start)
+        full, _ = load_network(experiment.start)
     else:
         full = models.conv_net(
             (28, 28, 1),
@@ -153,7 +153,7 @@ def config():
     )
 
 
-def trained(path):
+def load_network(path):
     """Network and running statistics of a run's newest checkpoint."""
     run = training.Run.open(path)
     newest = training.checkpoints.newest(run.checkpoints)
@@ -187,7 +187,7 @@ def rows(path, data_dir):
     A run trained with rounding is stored by its own plan only.
     """
     experiment = training.config.override(config(), {"data_dir": data_dir})
-    network, statistics = trained(path)
+    network, statistics = load_network(path)
     plans = {name: Kernels(quantizer) for name, quantizer in PLANS.items()}
     if isinstance(body := network.body, nn.Quantized):
         plans = {f"{body.plan.quantizer.bits} bits, trained with rounding": body.plan}

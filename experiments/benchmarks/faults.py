@@ -85,7 +85,7 @@ STEPS, EVERY = 66, 6
 KINDS = ("kill", "term", "damaged", "full", "device")
 
 
-def forked(function, *arguments):
+def fork_child(function, *arguments):
     """Process number of a child that calls a function and exits with its result."""
     if child := os.fork():
         return child
@@ -98,7 +98,7 @@ def forked(function, *arguments):
         os._exit(code)
 
 
-def trained(log, arguments, limit):
+def run_training(log, arguments, limit):
     """Exit code of `snnjax train`, with its output in a file."""
     words = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(words, 1)
@@ -119,11 +119,11 @@ def start(folder, what, processes=1, mesh="data=2", limit=None):
         several = ["--coordinator", f"localhost:{port}", "--processes", str(processes),
                    "--process", str(number)] if processes > 1 else []  # fmt: skip
         arguments = [*what, "--mesh", mesh, "--no-cache", *several]
-        children.append(forked(trained, folder / f"log{number}", arguments, limit))
+        children.append(fork_child(run_training, folder / f"log{number}", arguments, limit))
     return children
 
 
-def ended(children, seconds=600):
+def exit_codes(children, seconds=600):
     """Exit codes, negative for signals; kills children that do not end."""
     codes, until = {}, time.monotonic() + seconds
     while len(codes) < len(children):
@@ -155,28 +155,28 @@ def digest(run):
         os.write(writer, f"{words.hexdigest()} {int(state.step)}".encode())
         return 0
 
-    ended([forked(work)])
+    exit_codes([fork_child(work)])
     os.close(writer)
     with os.fdopen(reader) as pipe:
         found, step = pipe.read().split() or ("nothing to be read", "-1")
     return found, int(step)
 
 
-def recorded(run):
+def recorded_steps(run):
     """Recorded steps."""
     with contextlib.suppress(OSError):
         return sum('"train"' in line for line in (run / "metrics.jsonl").read_text().splitlines())
     return 0
 
 
-def saved(run):
+def saved_steps(run):
     """Steps of the checkpoints."""
     return training.checkpoints.steps(run / "checkpoints")
 
 
 def wait_for(run, step, children, checkpoints=0):
     """Waits for numbers of recorded steps and written checkpoints, or for the end of the run."""
-    while recorded(run) < step or len(saved(run)) < checkpoints:
+    while recorded_steps(run) < step or len(saved_steps(run)) < checkpoints:
         with contextlib.suppress(ChildProcessError):
             done = [os.waitid(os.P_PID, c, os.WEXITED | os.WNOHANG | os.WNOWAIT) for c in children]
             if any(done):
@@ -186,7 +186,7 @@ def wait_for(run, step, children, checkpoints=0):
 
 def damage(run, draw):
     """Deletes or truncates a file of the newest checkpoint."""
-    newest = run / "checkpoints" / f"{saved(run)[-1]:08}"
+    newest = run / "checkpoints" / f"{saved_steps(run)[-1]:08}"
     file = draw.choice(sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size))
     if draw.random() < 0.5:
         file.unlink()
@@ -195,7 +195,7 @@ def damage(run, draw):
     return str(file.relative_to(newest))
 
 
-def mounted(folder, size):
+def mount_tmpfs(folder, size):
     """True if a tmpfs could be mounted at a folder."""
     folder.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "snnjax", str(folder)]
@@ -213,7 +213,7 @@ def trial(folder, kind, draw, expected):
     run, experiment = folder / "run", folder / "faults.py"
     experiment.write_text(EXPERIMENT)
     limit = draw.randrange(2_000, 40_000) if kind == "full" else None
-    small = limit is not None and draw.random() < 0.5 and mounted(run, 15 * limit)
+    small = limit is not None and draw.random() < 0.5 and mount_tmpfs(run, 15 * limit)
     limit = None if small else limit
     os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     began = [str(experiment), "--out", str(run)]
@@ -229,8 +229,8 @@ def trial(folder, kind, draw, expected):
         with contextlib.suppress(ProcessLookupError):
             name = signal.SIGTERM if kind == "term" else signal.SIGKILL
             os.kill(draw.choice(children), name)
-    told["codes"] = ended(children)
-    before, had = recorded(run), saved(run)
+    told["codes"] = exit_codes(children)
+    before, had = recorded_steps(run), saved_steps(run)
     if small:
         subprocess.run(["mount", "-o", "remount,size=64m", str(run)], check=True)
     if kind == "damaged":
@@ -240,7 +240,7 @@ def trial(folder, kind, draw, expected):
     if kind == "device":
         processes, mesh = draw.choice([(1, "data=4"), (1, "fsdp=2"), (1, "data=1"), (2, "data=-1")])
         os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
-    codes = ended(start(folder, ["--resume", str(run)], processes, mesh))
+    codes = exit_codes(start(folder, ["--resume", str(run)], processes, mesh))
     words = (folder / "log0").read_text()
     spoken = [line for line in words.splitlines() if "going on after step" in line]
     begun = int(spoken[-1].split("step")[1]) if spoken else 0
@@ -253,7 +253,7 @@ def trial(folder, kind, draw, expected):
     return told | {"passed": ok, "lost": lost, "start": begun, "same": same, "resumed": codes}
 
 
-def undisturbed(root, processes):
+def reference_digest(root, processes):
     """Fingerprint of an undisturbed run."""
     folder = root / f"undisturbed{processes}"
     folder.mkdir()
@@ -261,7 +261,7 @@ def undisturbed(root, processes):
     os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     began = [str(folder / "faults.py"), "--out", str(folder / "run")]
     mesh = "data=2" if processes == 1 else "data=-1"
-    assert ended(start(folder, began, processes, mesh)) == [0] * processes
+    assert exit_codes(start(folder, began, processes, mesh)) == [0] * processes
     found, step = digest(folder / "run")
     assert step == STEPS, f"{step} steps"
     return found
@@ -277,7 +277,7 @@ def main():
     draw, rows = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as root:
         root = pathlib.Path(root)
-        expected = {processes: undisturbed(root, processes) for processes in (1, 2)}
+        expected = {processes: reference_digest(root, processes) for processes in (1, 2)}
         for number in range(options.trials):
             folder = root / str(number)
             folder.mkdir()

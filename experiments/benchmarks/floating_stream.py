@@ -130,7 +130,7 @@ def loss(end: memory.Streams) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def stored(couple: Any, entered: memory.Streams, stack):
+def store_gradient(couple: Any, entered: memory.Streams, stack):
     """Gradient of every block by `memory.store`."""
 
     def run(stack):
@@ -140,7 +140,7 @@ def stored(couple: Any, entered: memory.Streams, stack):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def undone(couple: Any, entered: memory.Streams, stack):
+def reverse_gradient(couple: Any, entered: memory.Streams, stack):
     """Gradient by `memory.reverse`; the streams at every joint, original and reconstructed."""
     watched, depth = Watched(couple), len(jax.tree.leaves(stack)[0])
     witness = jax.tree.map(lambda s: jnp.zeros((depth, *s.shape), s.dtype), entered)
@@ -184,8 +184,8 @@ def measure(kind: Kind, depth: int, seed: int, shape: tuple[int, ...] = SHAPE) -
     stack, couple = blocks(depth, shape[-1], keys[0]), coupling(kind)
     x = jax.random.normal(keys[1], shape)
     entered = couple.enter(*(s.astype(kind.stream) for s in (x, 0.7 * x + 0.1)))
-    reference = stored(couple, entered, stack)
-    gradient, seen, rebuilt = undone(couple, entered, stack)
+    reference = store_gradient(couple, entered, stack)
+    gradient, seen, rebuilt = reverse_gradient(couple, entered, stack)
     gaps = [jnp.abs((a - b).astype(jnp.float32)) for a, b in zip(seen, rebuilt, strict=True)]
     errors = jnp.maximum(*(gap[:-1].reshape(depth, -1).max(1) for gap in gaps))
     before, after = (spikes(kind.compute, joints) for joints in (seen, rebuilt))

@@ -75,7 +75,7 @@ def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:
     }
 
 
-def both_ways(layer: nn.Neuron) -> Callable[..., Any]:
+def forward_and_backward(layer: nn.Neuron) -> Callable[..., Any]:
     """Spikes, and the cotangents of the currents in the buffer of the spikes' cotangents."""
 
     def run(currents, cotangents):
@@ -122,7 +122,7 @@ def spikingjelly(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, 
 
     chosen: Any = functional.neuron_implementation("lif", torch.device(device))
     for name, reason in chosen["unavailable"].items():
-        tell(f"spikingjelly has no {name} here: {reason}")
+        warn_once(f"spikingjelly has no {name} here: {reason}")
     options = {"tau": 1 / (1 - DECAY), "decay_input": False, "v_threshold": THRESHOLD}
     options |= {"v_reset": 0.0, "detach_reset": True, "surrogate_function": surrogate.ATan(2.0)}
     v = torch.zeros(shape[1:], device=device)
@@ -145,16 +145,16 @@ def torch_layers(made: tuple[jax.Array, ...], *, small: bool) -> dict[str, Calla
                 x, g = (torch.from_numpy(np.array(a, np.float32)).to(device, dtype) for a in made)
                 x.requires_grad_()
             name, forward = make(torch, x.shape, device)
-            run = repeated_in_torch(torch, forward, x, g)
+            run = repeat_torch(torch, forward, x, g)
             run(1)
         except Exception as error:  # a missing package must not stop the other rows
-            tell(f"{make.__name__} is left out: {type(error).__name__}: {error}")
+            warn_once(f"{make.__name__} is omitted: {type(error).__name__}: {error}")
         else:
             found[name] = run
     return found
 
 
-def repeated_in_torch(torch: Any, forward: Callable[..., Any], currents: Any, cotangents: Any):
+def repeat_torch(torch: Any, forward: Callable[..., Any], currents: Any, cotangents: Any):
     """Function that runs forward and backward `calls` times and waits."""
 
     def many(calls: int) -> tuple[Any, Any]:
@@ -170,7 +170,7 @@ def repeated_in_torch(torch: Any, forward: Callable[..., Any], currents: Any, co
 
 
 @functools.cache
-def tell(said: str) -> None:
+def warn_once(said: str) -> None:
     """Prints the first line of a remark, once."""
     print(said.partition("\n")[0], file=sys.stderr)
 
@@ -182,7 +182,7 @@ def arrays(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
     return made[0].astype(dtype), made[1].astype(dtype)
 
 
-def repeated(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array, calls: int):
+def repeat_jax(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array, calls: int):
     """Function that calls a compiled program `calls` times and waits; each call feeds the next."""
     held = [jnp.copy(cotangents)]
 
@@ -194,7 +194,7 @@ def repeated(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array
     return many
 
 
-def copying(moved: int, calls: int) -> Callable[[], None]:
+def copy_program(moved: int, calls: int) -> Callable[[], None]:
     """Program that reads and writes a number of bytes, half of them each."""
     numbers = jnp.ones(moved // 8, jnp.float32)
     double = jax.jit(lambda x: 2 * x)
@@ -220,7 +220,9 @@ def agreement(programs: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, 
 def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of one size and dtype."""
     made = arrays(shape, dtype)
-    programs = {n: both_ways(layer) for n, layer in layers(options.block, options.small).items()}
+    programs = {
+        n: forward_and_backward(layer) for n, layer in layers(options.block, options.small).items()
+    }
     others = torch_layers(made, small=options.small)
 
     def ours(run):
@@ -232,9 +234,9 @@ def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> 
     results = {name: ours(run) for name, run in programs.items()}
     checked = agreement(results | {name: theirs(run) for name, run in others.items()})
     moved = int(np.prod(shape)) * (4 * made[0].dtype.itemsize + 8)
-    loops = {name: repeated(run, *made, options.calls) for name, run in programs.items()}
+    loops = {name: repeat_jax(run, *made, options.calls) for name, run in programs.items()}
     loops |= {n: functools.partial(run, options.calls) for n, run in others.items()}
-    loops["copy"] = copying(moved, options.calls)
+    loops["copy"] = copy_program(moved, options.calls)
     seconds = {name: [] for name in loops}
     for _ in range(options.rounds + 1):  # the first one warms up
         for name, loop in loops.items():

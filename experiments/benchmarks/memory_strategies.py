@@ -66,7 +66,7 @@ class Program(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def compiled(
+def compile_program(
     function: Callable[..., Any], *arguments: Any, memory_scheduler: bool
 ) -> Callable[..., Any]:
     """Compiles a function, on a CPU with the chosen scheduler."""
@@ -94,7 +94,7 @@ def couplings() -> Iterator[Program]:
         graphdef, params, constants = nn.split(nn.with_memory(network, memory.parse_strategy(text)))
         gradient = jax.value_and_grad(functools.partial(loss, graphdef), (0, 1), has_aux=True)
         arguments = (params, frames, constants)
-        run = compiled(gradient, *arguments, memory_scheduler=False)
+        run = compile_program(gradient, *arguments, memory_scheduler=False)
         yield Program("depth", text, run, arguments)
 
 
@@ -117,7 +117,7 @@ def long_window(collect: str) -> Iterator[Program]:
         gradient = jax.value_and_grad(functools.partial(loss, graphdef))
         arguments = (params, frames, labels, constants)
         group = "time" if collect == "all" else "time, mean in the carry"
-        run = compiled(gradient, *arguments, memory_scheduler=True)
+        run = compile_program(gradient, *arguments, memory_scheduler=True)
         yield Program(group, text, run, arguments)
 
 

@@ -75,7 +75,7 @@ def spiking(experiment, rngs):
     )  # fmt: skip
 
 
-def squared(experiment, outputs, labels):
+def squared_error(experiment, outputs, labels):
     """Mean squared error of the mean output."""
     return jnp.square(outputs.mean(0) - jax.nn.one_hot(labels, 10)).mean(-1)
 
@@ -90,7 +90,10 @@ def experiment(kind, strategy=""):
     own = {"network": spiking, "norm_groups": 8 if kind == "ghost" else 1}
     own["memory"] = memory.parse_strategy(strategy)
     if kind == "analog":
-        own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
+        own = {
+            "network": analog,
+            "task": functools.partial(training.classification, loss=squared_error),
+        }
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
         timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
@@ -119,7 +122,7 @@ def spikes(program, state, batch):
                          axis_names=manual, check_vma=False)(state, shown, batch)  # fmt: skip
 
 
-def measured(experiment, mesh):
+def measure(experiment, mesh):
     """Losses and parameters of 20 steps, first gradient and spikes, bytes per device."""
     session = training.prepare(experiment, mesh=mesh)
     layout = training.sharding.state_shardings(session.state, mesh, experiment.layout)
@@ -145,7 +148,7 @@ def measured(experiment, mesh):
     }  # fmt: skip
 
 
-def compared(found, alone):
+def compare(found, alone):
     """Differences from one device."""
 
     def pairs(name):
@@ -179,11 +182,11 @@ def rows(meshes):
     ]
     for kind, strategy in cases:
         one = experiment(kind, strategy)
-        alone = measured(one, training.sharding.make_mesh())
+        alone = measure(one, training.sharding.make_mesh())
         for text in meshes:
             mesh = training.sharding.make_mesh(**training.sharding.parse_mesh(text))
-            found = alone if mesh.size == 1 else measured(one, mesh)
-            yield {"network": kind, "memory": strategy, "mesh": text} | compared(found, alone)
+            found = alone if mesh.size == 1 else measure(one, mesh)
+            yield {"network": kind, "memory": strategy, "mesh": text} | compare(found, alone)
 
 
 def main():

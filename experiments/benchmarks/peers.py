@@ -98,7 +98,7 @@ class Program:
         return statistics.median(a[what] / b[what] for a, b in pairs)
 
 
-def started(workload: str, options: argparse.Namespace) -> list[Program]:
+def start_programs(workload: str, options: argparse.Namespace) -> list[Program]:
     """Starts the available programs of a workload."""
     ours, torch, other, brain = PROGRAMS[workload]
     wanted = [(f"snnjax {name}", sys.executable, "ours.py") for name in ours]
@@ -123,9 +123,9 @@ def started(workload: str, options: argparse.Namespace) -> list[Program]:
     return found
 
 
-def measured(workload: str, options: argparse.Namespace) -> list[dict]:
+def measure(workload: str, options: argparse.Namespace) -> list[dict]:
     """Rows of the table, one per program."""
-    programs = started(workload, options)
+    programs = start_programs(workload, options)
     try:
         for turn in range(options.warm + options.rounds):
             first = turn % len(programs)
@@ -156,7 +156,7 @@ def row(program: Program, base: Program, losses: list[str]) -> dict:
     }  # fmt: skip
 
 
-def told(row: dict) -> str:
+def format_row(row: dict) -> str:
     """Row of the table as text."""
     temporary = f"{row['temporary']:8.1f}" if "temporary" in row else f"{'':8}"
     return (
@@ -223,9 +223,9 @@ def main() -> None:
     )
     rows = []
     for workload in options.workloads:
-        found = measured(workload, options)
+        found = measure(workload, options)
         rows += found
-        print(*map(told, found), sep="\n", flush=True)
+        print(*map(format_row, found), sep="\n", flush=True)
     result = {"rows": rows, "cores": options.cores, "rounds": options.rounds}
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

@@ -92,7 +92,7 @@ def experiment(options: argparse.Namespace) -> training.Experiment:
     )
 
 
-def compiled(experiment: training.Experiment, strategy: str, dataset: data.Dataset) -> Case:
+def compile_case(experiment: training.Experiment, strategy: str, dataset: data.Dataset) -> Case:
     """Compiled training step, and seconds and bytes of its compilation."""
     parsed = memory.parse_strategy(strategy)
     began = time.perf_counter()
@@ -169,7 +169,7 @@ def main() -> None:
         options.batch, options.calls, options.rounds = 4, 1, 3
     made = experiment(options)
     dataset = training.config.load_dataset(made)
-    cases = [compiled(made, strategy, dataset) for strategy in options.strategies]
+    cases = [compile_case(made, strategy, dataset) for strategy in options.strategies]
     loader = data.Loader(dataset.train, batch_size=options.batch, seed=0)
     batch = training.sharding.feed(loader, 0, training.sharding.make_mesh())
     for case in sorted(cases, key=lambda case: case.seen["temp_bytes"]):

@@ -164,7 +164,7 @@ def ours(images, options):
     return show, lambda: np.array(state[0].weights), about
 
 
-def work(options):
+def serve(options):
     """Worker process: shows images on request and prints the seconds."""
     import numpy as np
 
@@ -217,7 +217,7 @@ class Worker:
         return json.loads(line)
 
 
-def compared(neurons, path, known):
+def measure(neurons, path, known):
     """Measures both, alternating, at one number of neurons."""
     options = (neurons, known.strength, known.images)
     pythons = {"ours": sys.executable, "theirs": known.bindsnet_python}
@@ -249,7 +249,7 @@ def compared(neurons, path, known):
     return row | {"cpu_ratio": other["cpu_seconds"] / mine["cpu_seconds"]}
 
 
-def told(row):
+def format_rows(row):
     """Two rows of the table as text."""
     lines = []
     for name in ("ours", "theirs"):
@@ -299,8 +299,8 @@ def compare(known):
         np.save(path, np.asarray(batch.inputs, np.uint8).reshape(len(needed), -1))
         rows = []
         for neurons in known.neurons:
-            rows.append(compared(neurons, path, known))
-            print(told(rows[-1]), flush=True)
+            rows.append(measure(neurons, path, known))
+            print(format_rows(rows[-1]), flush=True)
     print(json.dumps({"rows": rows, "cores": len(os.sched_getaffinity(0)), "bindsnet": "0.3.4"}))
 
 
@@ -309,7 +309,7 @@ def main():
     known = options()
     if known.worker:
         known.neurons = known.neurons[0]
-        work(known)
+        serve(known)
     else:
         compare(known)
 
