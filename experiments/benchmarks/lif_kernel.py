@@ -148,7 +148,7 @@ def torch_layers(made: tuple[jax.Array, ...], *, small: bool) -> dict[str, Calla
             run = repeat_torch(torch, forward, x, g)
             run(1)
         except Exception as error:  # a missing package must not stop the other rows
-            warn_once(f"{make.__name__} is omitted: {type(error).__name__}: {error}")
+            warn_once(f"{make.__name__} is left out: {type(error).__name__}: {error}")
         else:
             found[name] = run
     return found
