@@ -57,10 +57,9 @@ from snnjax.cli.experiment_args import (
 )
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.plan import parse_strategies
 from snnjax.cli.signals import listening
-from snnjax.cli.units import spell_size
 
 __all__ = [
     "Case",

@@ -18,8 +18,15 @@ functions that use them.
 
 from snnjax.data import augmentation, event_files, tfds
 from snnjax.data.arrays import from_arrays
-from snnjax.data.dataset import Dataset, Split, dense, patches, rescale
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import (
+    CorruptDataError,
+    Dataset,
+    MissingDataError,
+    Split,
+    dense,
+    patches,
+    rescale,
+)
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds

@@ -20,19 +20,16 @@ from snnjax.nn.contract import (
     stream_use,
 )
 from snnjax.nn.data_parallel import pmean_statistics, with_data_axes
-from snnjax.nn.disabled import Disabled
 from snnjax.nn.dropout import Dropout
-from snnjax.nn.initialization import he_normal
 from snnjax.nn.ma import MA, MALIF, fan_in_uniform
 from snnjax.nn.mixed_precision import Precision, parse_precision, with_precision
 from snnjax.nn.model_check import check_model
-from snnjax.nn.network import Network
+from snnjax.nn.network import Network, merge, split
 from snnjax.nn.neuron import Neuron
-from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF
+from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF, Disabled
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm, Statistics
 from snnjax.nn.parallel_neurons import PSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
-from snnjax.nn.parameters import merge, split
 from snnjax.nn.pooling import AvgPool, GlobalAvgPool, MaxPool
 from snnjax.nn.quantized import Quantized
 from snnjax.nn.recurrent import Recurrent
@@ -44,7 +41,7 @@ from snnjax.nn.stack import Stacked, repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.sub_bit_conv import SubBitConv, with_stored_kernels
-from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
+from snnjax.nn.synapses import Conv, Flatten, Fold, Linear, he_normal
 from snnjax.nn.taps import counts, in_order
 from snnjax.nn.wiring import Residual, Sequential, gather
 

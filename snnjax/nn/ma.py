@@ -28,9 +28,9 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.contract import Aux, Call, State
-from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
+from snnjax.nn.synapses import compile_fast
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Scan

@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.initialization import he_normal
-from snnjax.nn.synapses import Fold
+from snnjax.nn.synapses import Fold, he_normal
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, promote, widen

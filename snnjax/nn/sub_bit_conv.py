@@ -23,9 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Constant
-from snnjax.nn.synapses import Fold, Kernel
+from snnjax.nn.synapses import Fold, Kernel, he_normal
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
 from snnjax.quantization.sub_bit import (
