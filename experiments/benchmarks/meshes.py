@@ -89,10 +89,13 @@ def experiment(kind, strategy=""):
     own = {"network": spiking, "norm_groups": 8 if kind == "ghost" else 1}
     own["memory"] = memory.parse_strategy(strategy)
     if kind == "analog":
-        own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
+        own = {
+            "network": analog,
+            "task": functools.partial(training.task.classification, loss=squared),
+        }
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
-        timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
+        timesteps=4, optimizer=training.optimizer.sgd, learning_rate=0.01, **own,
     )  # fmt: skip
 
 

@@ -212,7 +212,7 @@ class Couplings:
         gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
         return gradient, (params, frames, constants, network.initial_state(1).statistics)
 
-    def _branch(self, rngs: nnx.Rngs) -> nn.Layer:
+    def _branch(self, rngs: nnx.Rngs) -> nn.contract.Layer:
         half = self.channels // 2
         return nn.Sequential(nn.LIF(), nn.Conv(half, half, rngs=rngs), nn.BatchNorm(half))
 

@@ -32,7 +32,6 @@ from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds
 from snnjax.data.lazy import clips, map_inputs
 from snnjax.data.loader import Batch, Loader, evaluation_batches
-from snnjax.data.recordings import Recordings
 from snnjax.data.registry import load
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "Dataset",
     "Loader",
     "MissingDataError",
-    "Recordings",
     "Split",
     "augmentation",
     "clips",

@@ -189,8 +189,8 @@ def dense(
     Args:
         dataset: A data set of event recordings.
         to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
-            `lambda events: encoding.frames_by_time(events, timesteps=16, height=34, width=34,
-            dtype=np.uint8)`. Frames are stored in the dtype it returns.
+            `lambda events: encoding.events.frames_by_time(events, timesteps=16, height=34,
+            width=34, dtype=np.uint8)`. Frames are stored in the dtype it returns.
         scale: Factor of `rescale` for the frames.
         directory: Folder for the files `<name>-train.npy` and `<name>-test.npy`; existing ones are
             overwritten. The files are memory-mapped, so memory holds only the batches in use. None

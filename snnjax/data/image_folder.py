@@ -325,6 +325,7 @@ def read_imagenet(folder: Path) -> Dataset:
         raise CorruptDataError(
             f"{folder} has {counts[0]} classes, {counts[1]} training and {counts[2]} validation "
             f"images where ImageNet has {', '.join(map(str, IMAGENET_COUNTS[:2]))} and "
-            f"{IMAGENET_COUNTS[2]}: unpack it again, or load a part of it under its own name by data.image_folder(folder)"
+            f"{IMAGENET_COUNTS[2]}: unpack it again, or load a part of it under "
+            "its own name by data.image_folder(folder)"
         )
     return dataset

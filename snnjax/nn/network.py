@@ -39,10 +39,10 @@ from snnjax.nn.contract import (
     mean_over_steps,
     place,
     refuse_whole_windows,
+    repeat_state,
     replace,
 )
 from snnjax.nn.normalization import never_updated, refuse_window_statistics
-from snnjax.nn.stack import repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, PyTree, Scan

@@ -68,7 +68,7 @@ def ScaledStdConv(
     rngs: nnx.Rngs,
     strides: int = 1,
     kernel_init: Callable[..., Array] = he_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """`[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, with bias.
 

@@ -138,7 +138,7 @@ def SubBitConv(
     padding: str | Sequence[tuple[int, int]] = "SAME",
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """A 3x3 `nn.Conv` of less than a bit for each weight, `[T, B, H, W, C] -> [T, B, H', W', D]`.
 

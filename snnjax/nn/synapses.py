@@ -28,7 +28,7 @@ from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
 
-__all__ = ["Conv", "Flatten", "Fold", "Linear", "he_normal", "lecun_normal"]
+__all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
 
 
 # Level 1 draws the bits of the default level 3; level 0 contracts other products and sums.
@@ -61,6 +61,8 @@ def compile_fast(initializer: Callable[..., Array]) -> Callable[..., Array]:
 
 he_normal = compile_fast(nnx.initializers.he_normal())
 lecun_normal = compile_fast(nnx.initializers.lecun_normal())
+fan_in_uniform = compile_fast(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
+"""Uniform within `1 / sqrt(fan in)`: how PyTorch, and so the released code, starts its weights."""
 
 
 class Fold(nnx.Module):
@@ -90,11 +92,11 @@ class Fold(nnx.Module):
         function: Callable[..., Any],
         *,
         name: str = "fold",
-        pack: bool | memory.Storage = False,
+        pack: bool | memory.packing.Storage = False,
         keeps_spikes: bool = False,
     ):
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
-        self.pack: memory.Storage | None = "spikes" if pack is True else pack or None
+        self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # of inputs and outputs; None keeps the dtype of the input
         if self.pack:
             memory.packing.packed(_call, storage=self.pack)  # raises on an unknown storage
@@ -206,7 +208,7 @@ def Linear(
     rngs: nnx.Rngs,
     use_bias: bool = True,
     kernel_init: Callable[..., Array] = lecun_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep.
 
@@ -233,7 +235,7 @@ def Conv(
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from snnjax import metrics
-from snnjax.nn import in_order
+from snnjax.nn.taps import in_order
 from snnjax.redundancy.classes import Thresholds, classify, shares
 from snnjax.redundancy.histogram import Bins, Histogram
 from snnjax.redundancy.sums import Sums

@@ -7,8 +7,7 @@ import pytest
 from flax import nnx
 
 from snnjax import nn
-from snnjax.nn.ma import fan_in_uniform
-from snnjax.nn.synapses import compile_fast, he_normal
+from snnjax.nn.synapses import compile_fast, fan_in_uniform, he_normal
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.nn.layers import FLAT, SPACE, T, call, leaves, rngs, run, sequence
