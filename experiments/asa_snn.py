@@ -41,9 +41,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax import data, encoding, losses, models, nn, training
+from snnjax.models.asa_snn import asa_attention
 
 SIZES = {"nmnist": 34, "fashion_mnist": 28}
-ATTENTIONS = {"none": None, "half": None, "asa": models.asa_attention}
+ATTENTIONS = {"none": None, "half": None, "asa": asa_attention}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ def dataset(experiment):
         )
     fold = next(itertools.islice(data.folds(whole, k=5), experiment.fold, None))
     size = {"height": 34, "width": 34, "duration": 300_000, "dtype": np.uint8}
-    cut = functools.partial(encoding.frames_by_time, timesteps=experiment.timesteps, **size)
+    cut = functools.partial(encoding.events.frames_by_time, timesteps=experiment.timesteps, **size)
     return data.dense(fold, cut)
 
 
@@ -126,7 +127,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         timesteps=8,
         batch=16,
         eval_batch=220,

@@ -16,7 +16,7 @@ epochs (by night 100), batch 32, dropout of 0.1 (by night 0.5) in the last three
 error of the output rates, seed 0.
 Left out: the released code changes the learning rate once per epoch, and stays at its peak for the
 first two; here it changes every step. Its EventDrop drops a cross instead of a rectangle (see
-`encoding.event_drop`). Biases start at 0 here.
+`encoding.slices.event_drop`). Biases start at 0 here.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -36,6 +36,7 @@ import functools
 import optax
 
 from snnjax import data, encoding, losses, models, training
+from snnjax.models.asa_snn import asa_attention
 
 STEP = 15_000  # microseconds
 CLASSES = {"dvs128_gesture": 11, "dvs128_gait_day": 20, "dvs128_gait_night": 20}
@@ -69,12 +70,12 @@ def dataset(experiment):
 def frames(experiment, events, rng, *, duration):
     """Counts `[T, 32, 32, 2]`: of a random slice in training, of a clip in evaluation."""
     if rng is not None:
-        events = encoding.random_slice(rng, events, duration=duration)
+        events = encoding.slices.random_slice(rng, events, duration=duration)
         if experiment.source != "dvs128_gesture":
-            events = encoding.event_drop(rng, events, height=128, width=128)
+            events = encoding.slices.event_drop(rng, events, height=128, width=128)
     events = events // [1, 4, 4, 1]
     size = {"height": 32, "width": 32, "start": 0, "duration": duration}
-    return encoding.frames_by_time(events, timesteps=experiment.timesteps, **size)
+    return encoding.events.frames_by_time(events, timesteps=experiment.timesteps, **size)
 
 
 def encode(experiment, inputs, key):
@@ -90,7 +91,7 @@ def network(experiment, rngs):
     attention = None
     if experiment.attention != "none":
         attention = functools.partial(
-            models.asa_attention, mode=modes[experiment.attention], reduction=8 if night else 4
+            asa_attention, mode=modes[experiment.attention], reduction=8 if night else 4
         )
     rate = 0.5 if night else 0.1
     return models.asa_snn(
@@ -121,8 +122,8 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
-        schedule=functools.partial(training.warmup_cosine, floor=1e-6),
+        task=functools.partial(training.task.classification, loss=loss),
+        schedule=functools.partial(training.optimizer.warmup_cosine, floor=1e-6),
         optimizer=optimizer,
         timesteps=60,
         batch=32,

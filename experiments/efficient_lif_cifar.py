@@ -76,7 +76,7 @@ def network(experiment, rngs):
 
 def optimizer(experiment, schedule):
     """SGD with momentum and decay of every parameter."""
-    return training.sgd(experiment, schedule, decays=lambda params: True)
+    return training.optimizer.sgd(experiment, schedule, decays=lambda params: True)
 
 
 def config():

@@ -69,7 +69,7 @@ def network(experiment, rngs):
         nn.LIF,
         decay=experiment.decay ** (1 / calls),
         scale_input=experiment.scale_input,
-        reset=neurons.detached(neurons.subtract),
+        reset=neurons.reset.detached(neurons.reset.subtract),
     )
     return models.efficient_lif_har(
         (128 // experiment.timesteps * 6,),

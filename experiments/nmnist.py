@@ -49,7 +49,7 @@ def dataset(experiment):
     recordings = data.load("nmnist", data_dir=experiment.data_dir)
     fold = next(itertools.islice(data.folds(recordings, k=5), experiment.fold, None))
     to_frames = functools.partial(
-        encoding.frames_by_time,
+        encoding.events.frames_by_time,
         timesteps=experiment.timesteps,
         height=34,
         width=34,
@@ -79,7 +79,9 @@ def network(experiment, rngs):
             halves=(8, 16, 32),
             events=False,
             input_shape=(17, 17, 8),
-            neuron=functools.partial(nn.LIF, decay=0.5, reset=neurons.detached(neurons.zero)),
+            neuron=functools.partial(
+                nn.LIF, decay=0.5, reset=neurons.reset.detached(neurons.reset.zero)
+            ),
             rngs=rngs,
         )
     if experiment.architecture != "conv":

@@ -83,7 +83,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=training.regression,
+        task=training.task.regression,
         batch=100,
         eval_batch=500,
         epochs=20,

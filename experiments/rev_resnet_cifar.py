@@ -41,7 +41,7 @@ from snnjax import data, encoding, models, neurons, nn, training
 CLASSES = {"cifar10": 10, "cifar10_jpeg": 10, "cifar100": 100}
 COUNTERPARTS = {21: 18, 37: 34, 109: 104}
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.557, 0.549, 0.5534)  # as released
-integrate_and_fire = functools.partial(nn.IF, reset=neurons.detached(neurons.zero))
+integrate_and_fire = functools.partial(nn.IF, reset=neurons.reset.detached(neurons.reset.zero))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,12 +81,12 @@ def network(experiment, rngs):
 
 def schedule(experiment, steps):
     """Divides the learning rate by ten at each milestone."""
-    return training.multistep(experiment, steps, milestones=experiment.milestones)
+    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
 
 
 def optimizer(experiment, schedule):
     """SGD with momentum and decay of every parameter."""
-    return training.sgd(experiment, schedule, decays=lambda params: True)
+    return training.optimizer.sgd(experiment, schedule, decays=lambda params: True)
 
 
 def config():

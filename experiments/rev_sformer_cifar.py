@@ -81,7 +81,7 @@ def network(experiment, rngs):
 
 def schedule(experiment, steps):
     """Warm-up, half a cosine, cool-down."""
-    return training.warmup_cosine(
+    return training.optimizer.warmup_cosine(
         experiment, steps, start=1e-5, floor=1e-5, cooldown_epochs=experiment.cooldown_epochs
     )
 

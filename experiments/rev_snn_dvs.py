@@ -66,7 +66,7 @@ def dataset(experiment):
 
     def to_frames(events):
         size = {"height": SHAPE[0], "width": SHAPE[1], "dtype": np.int32}
-        counts = encoding.frames_by_count(events, timesteps=experiment.timesteps, **size)
+        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
         return np.minimum(counts, 255).astype(np.uint8)
 
     return data.dense(recordings, to_frames)
@@ -100,7 +100,7 @@ def network(experiment, rngs):
 
 def schedule(experiment, steps):
     """Warm-up, half a cosine, cool-down."""
-    return training.warmup_cosine(
+    return training.optimizer.warmup_cosine(
         experiment, steps, start=1e-5, floor=1e-5, cooldown_epochs=experiment.cooldown_epochs
     )
 

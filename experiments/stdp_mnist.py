@@ -38,7 +38,7 @@ PEAK_RATES = {"current": 128.0, "fspinn": 128.0, "conductance": 63.75}  # Hz of 
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class STDP(training.Unsupervised):
+class STDP(training.unsupervised.Unsupervised):
     """Fields of this experiment.
 
     `images` is the number of training images, from the first on; None is all. The fields from
@@ -79,11 +79,11 @@ def encode(experiment, inputs, key):
 def learner(experiment):
     """Network of the chosen model."""
     if experiment.model == "conductance":
-        return plasticity.diehl_cook(experiment.neurons)
-    make = functools.partial(plasticity.current_based, strength=experiment.strength)
+        return plasticity.presets.diehl_cook(experiment.neurons)
+    make = functools.partial(plasticity.presets.current_based, strength=experiment.strength)
     if experiment.model == "fspinn":
         make = functools.partial(
-            plasticity.fspinn,
+            plasticity.presets.fspinn,
             strength=experiment.strength,
             lateral=experiment.lateral,
             post_triggered=experiment.post_triggered,

@@ -81,7 +81,7 @@ def network(experiment, rngs):
 
 def optimizer(experiment, schedule):
     """AdamW, with a refinement of the codebook if it is learned."""
-    rule, speed = training.adamw(experiment, schedule), experiment.pattern_speed
+    rule, speed = training.optimizer.adamw(experiment, schedule), experiment.pattern_speed
     if not speed:
         return rule
     return with_refinement(rule, key=jax.random.key(experiment.seed), every=1, speed=speed)

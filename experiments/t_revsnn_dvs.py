@@ -56,7 +56,7 @@ def dataset(experiment):
 
     def to_frames(events):
         size = {"height": 128, "width": 128, "dtype": np.int32}
-        counts = encoding.frames_by_count(events, timesteps=experiment.timesteps, **size)
+        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
         return np.minimum(counts, 255).astype(np.uint8)
 
     return data.dense(recordings, to_frames)
@@ -97,13 +97,13 @@ def schedule(experiment, steps):
     """Warm-up and half a cosine; `learning_rate` refers to a batch of 1,024."""
     scale = experiment.batch / 1024
     scaled = dataclasses.replace(experiment, learning_rate=experiment.learning_rate * scale)
-    return training.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
+    return training.optimizer.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
 
 
 def optimizer(experiment, schedule):
     """Adaptive clipping, then LAMB."""
-    clip = training.adaptive_clip(experiment.clipping)
-    return optax.chain(clip, training.lamb(experiment, schedule))
+    clip = training.optimizer.adaptive_clip(experiment.clipping)
+    return optax.chain(clip, training.optimizer.lamb(experiment, schedule))
 
 
 def config():
@@ -113,7 +113,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         schedule=schedule,
         optimizer=optimizer,
         timesteps=8,

@@ -23,6 +23,7 @@ import functools
 import jax.numpy as jnp
 
 from snnjax import data, encoding, memory, models, readout, training
+from snnjax.models.t_revsnn import column_loss
 
 MEAN, DEVIATION = 0.286, 0.353  # of the training pixels; the stem has no norm of its own
 
@@ -66,7 +67,7 @@ def network(experiment, rngs):
 
 def loss(experiment, outputs, labels):
     """Cross entropy of every column, with larger weights for later columns."""
-    return models.column_loss(outputs, labels, label_smoothing=experiment.label_smoothing)
+    return column_loss(outputs, labels, label_smoothing=experiment.label_smoothing)
 
 
 def config():
@@ -77,7 +78,7 @@ def config():
         dataset=dataset,
         encode=encode,
         readout=readout.last,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         timesteps=2,
         batch=64,
         epochs=6,

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 import optax
 
 from snnjax import data, encoding, models, readout, training
+from snnjax.models.t_revsnn import column_loss
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FILL = tuple(float(round(255 * mean)) for mean in MEAN)
@@ -88,20 +89,20 @@ def network(experiment, rngs):
 
 def loss(experiment, outputs, labels):
     """Cross entropy of every column, with larger weights for later columns."""
-    return models.column_loss(outputs, labels, label_smoothing=experiment.label_smoothing)
+    return column_loss(outputs, labels, label_smoothing=experiment.label_smoothing)
 
 
 def schedule(experiment, steps):
     """Warm-up and half a cosine; `learning_rate` refers to a batch of 1,024."""
     scale = experiment.batch / 1024
     scaled = dataclasses.replace(experiment, learning_rate=experiment.learning_rate * scale)
-    return training.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
+    return training.optimizer.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
 
 
 def optimizer(experiment, schedule):
     """Adaptive clipping, then LAMB."""
-    clip = training.adaptive_clip(experiment.clipping)
-    return optax.chain(clip, training.lamb(experiment, schedule))
+    clip = training.optimizer.adaptive_clip(experiment.clipping)
+    return optax.chain(clip, training.optimizer.lamb(experiment, schedule))
 
 
 def config():
@@ -112,7 +113,7 @@ def config():
         dataset=dataset,
         encode=encode,
         readout=readout.last,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         schedule=schedule,
         optimizer=optimizer,
         timesteps=4,

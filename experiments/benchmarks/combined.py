@@ -65,7 +65,7 @@ def membranes(sharing: str) -> int:
 
     def state():
         network = make(sharing=sharing, rngs=nnx.Rngs(0))
-        return nn.repeat_state(network.initial_state(1).neurons)
+        return nn.contract.repeat_state(network.initial_state(1).neurons)
 
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(state)))
 

@@ -61,7 +61,7 @@ from snnjax.typing import bind
 SHAPES = [(32, 64, 16384), (32, 64, 65536)]
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL = [(4, 2, 300)]
-DECAY, THRESHOLD, RESET = 0.5, 1.0, neurons.detached(neurons.zero)
+DECAY, THRESHOLD, RESET = 0.5, 1.0, neurons.reset.detached(neurons.reset.zero)
 
 
 def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:

@@ -92,11 +92,11 @@ def experiment(kind, strategy=""):
     if kind == "analog":
         own = {
             "network": analog,
-            "task": functools.partial(training.classification, loss=squared_error),
+            "task": functools.partial(training.task.classification, loss=squared_error),
         }
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
-        timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
+        timesteps=4, optimizer=training.optimizer.sgd, learning_rate=0.01, **own,
     )  # fmt: skip
 
 

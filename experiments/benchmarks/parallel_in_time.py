@@ -5,7 +5,7 @@ with respect to the currents and the learned parameters. The reference is `nn.LI
 derivative is written by hand (`lif_scan`):
 
     nn.LIF(scan=memory.store)         the same neuron, a plain scan
-    nn.LIF(reset=neurons.none)        without a reset, step by step
+    nn.LIF(reset=neurons.reset.none)        without a reset, step by step
     nn.ResetFreeLIF()                 the same without a loop: a prefix sum
     nn.PSN(T)                         a product with T x T weights
     nn.PSN(T, order=4)                the same, most of the weights masked
@@ -60,7 +60,7 @@ LONG_ENOUGH = 0.05  # seconds of one measurement, far above the resolution of th
 LAYERS: dict[str, Callable[[int], Any]] = {
     "LIF": lambda timesteps: nn.LIF(),
     "LIF, store": lambda timesteps: nn.LIF(scan=memory.store),
-    "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.none),
+    "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.reset.none),
     "ResetFreeLIF": lambda timesteps: nn.ResetFreeLIF(),
     "PSN": lambda timesteps: nn.PSN(timesteps, rngs=nnx.Rngs(0)),
     "MaskedPSN": lambda timesteps: nn.PSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),

@@ -138,7 +138,9 @@ def ours(images, options):
 
     from snnjax import plasticity
 
-    network = plasticity.current_based(options.neurons, strength=options.strength, timesteps=STEPS)
+    network = plasticity.presets.current_based(
+        options.neurons, strength=options.strength, timesteps=STEPS
+    )
     rates = jnp.asarray(images, jnp.float32) * (PEAK / 255 / 1000)
     state = [plasticity.initialize(network, jax.random.key(0))]
 

@@ -62,7 +62,7 @@ VARIANTS = {
 def _lif(scan=None):
     return nn.LIF(
         decay=DECAY, threshold=THRESHOLD, spike=surrogate.arctan(alpha=ALPHA),
-        reset=neurons.detached(neurons.zero), scan=scan,
+        reset=neurons.reset.detached(neurons.reset.zero), scan=scan,
     )  # fmt: skip
 
 
