@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Four nodes of eight GPUs train one network. Slurm sends SIGTERM two minutes before the time is up;
-# the run saves, ends with 143, and this script puts itself into the queue again.
+# Trains one network on four nodes of eight GPUs. Slurm sends SIGTERM two minutes before the time limit;
+# the run saves and ends with code 143, and this script requeues itself.
 #SBATCH --job-name=snnjax
 #SBATCH --nodes=4
 #SBATCH --ntasks-per-node=1
@@ -15,14 +15,14 @@ set -u
 experiment=experiments/rev_resnet_cifar.py
 run=runs/rev_resnet_cifar
 
-# One process per node, which Slurm numbers; JAX finds the others ("auto"). All nodes see the same
-# folder. The first start makes the run, every later one goes on with it.
+# One process per node, numbered by Slurm; JAX detects the others ("auto"). All nodes share the folder.
+# The first start creates the run, later starts resume it.
 if [ -f "$run/config.json" ]; then
-  what=(--resume "$run")
+  arguments=(--resume "$run")
 else
-  what=("$experiment" --out "$run" --batch 1024)
+  arguments=("$experiment" --out "$run" --batch 1024)
 fi
-srun snnjax train "${what[@]}" --coordinator auto --mesh "data=-1" --data-dir "$SNNJAX_DATA"
+srun snnjax train "${arguments[@]}" --coordinator auto --mesh "data=-1" --data-dir "$SNNJAX_DATA"
 code=$?
 
 [ "$code" -eq 143 ] && scontrol requeue "$SLURM_JOB_ID"

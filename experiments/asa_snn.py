@@ -1,4 +1,4 @@
-"""ASA-SNN against the same network without attention, on events: does it fire less?
+"""Firing rate and accuracy of ASA-SNN and of the same network without attention, on events.
 
 Paper: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
 2023, arXiv:2308.08227. Its three-layer network and its neurons, slim: 8, 16 and 16 channels, 128
@@ -7,8 +7,8 @@ Data: `nmnist`, 1,100 recordings of digits (see nmnist.py), 5-fold cross-validat
 frames, shifted by up to 3 pixels in training; `fashion_mnist`, the first 6,000 images and all test
 images, moved along a triangle of 4 pixels in 8 steps in front of pixels that report each change of
 0.15 (`encoding.delta`), as N-MNIST was made, without the noise of its sensor.
-Values of `--attention`: none; asa; half, which is none with norms that start at a scale of 0.5, for
-the gates of ASA start around 0.5 and halve every current.
+Values of `--attention`: none; asa; half, which is none with norms that start at a scale of 0.5,
+because the gates of ASA start around 0.5 and halve every current.
 
 Hardware: 2 CPU cores, one run on each, shared with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: N-MNIST 19 minutes for all 45 runs, Fashion-MNIST 8 for all 9; without `half` two thirds
@@ -20,10 +20,10 @@ Expected: test accuracy, its difference from `none` with its standard error (ove
         Fashion-MNIST  none 81.5 %                    NASFR 0.285
                        asa  81.9 %  +0.5 +- 0.1       NASFR 0.202 (-29.0 %)
                        half 81.8 %  +0.3 +- 0.1       NASFR 0.189 (-33.6 %)
-    So attention does what it promises here, and starting the norms at half their scale does it as
-    well, without attention. With `nn.LIF(decay=0.5)` (threshold 1, arctan) instead of the published
-    neurons (threshold 0.3) there is nothing to gain: none 89.6 % at 0.100, asa 86.8 % at 0.109 (one
-    run each, fold 0, 12 epochs, learning rate 2e-3, batch 32).
+    Attention has the published effect here; norms that start at half their scale have the same
+    effect without attention. With `nn.LIF(decay=0.5)` (threshold 1, arctan) instead of the
+    published neurons (threshold 0.3) there is no gain: none 89.6 % at 0.100, asa 86.8 % at 0.109
+    (one run each, fold 0, 12 epochs, learning rate 2e-3, batch 32).
     Published, on DVS128 Gesture and gait with 60 timesteps: 2 to 5 points more at 36 to 79 % less.
 Command: python experiments/paired.py experiments/asa_snn.py --vary attention none half asa
         --folds 5 --seeds 3 --out runs/asa-nmnist --data-dir "$SNNJAX_DATA"
@@ -41,9 +41,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax import data, encoding, losses, models, nn, training
+from snnjax.models.asa_snn import asa_attention
 
 SIZES = {"nmnist": 34, "fashion_mnist": 28}
-ATTENTIONS = {"none": None, "half": None, "asa": models.asa_attention}
+ATTENTIONS = {"none": None, "half": None, "asa": asa_attention}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ class ASASNN(training.Experiment):
 
 
 def dataset(experiment):
-    """Counts `[N, T, 34, 34, 2]` of one of five folds, or images that are still to be moved."""
+    """Counts `[N, T, 34, 34, 2]` of one of five folds, or images that `encode` moves."""
     for value, known in ((experiment.source, SIZES), (experiment.attention, ATTENTIONS)):
         if value not in known:
             raise ValueError(f"choose one of {', '.join(known)}, not {value!r}")
@@ -70,7 +71,7 @@ def dataset(experiment):
         )
     fold = next(itertools.islice(data.folds(whole, k=5), experiment.fold, None))
     size = {"height": 34, "width": 34, "duration": 300_000, "dtype": np.uint8}
-    cut = functools.partial(encoding.frames_by_time, timesteps=experiment.timesteps, **size)
+    cut = functools.partial(encoding.events.frames_by_time, timesteps=experiment.timesteps, **size)
     return data.dense(fold, cut)
 
 
@@ -79,21 +80,21 @@ def encode(experiment, inputs, key):
     if experiment.source == "nmnist":
         frames, padding = inputs.astype(jnp.float32), 3
     else:
-        frames, padding = moved(data.rescale(inputs, 1 / 255), experiment.timesteps), 1
+        frames, padding = moving_events(data.rescale(inputs, 1 / 255), experiment.timesteps), 1
     if key is not None:
         shift = functools.partial(data.augmentation.random_crop, key, padding=padding)
         frames = data.augmentation.map_recordings(shift, frames)
     return jax.vmap(data.patches)(encoding.frames(frames))
 
 
-def moved(images, timesteps):
-    """What pixels report of images that move along a triangle, `[B, T, 28, 28, 2]`."""
+def moving_events(images, timesteps):
+    """Events of images that move along a triangle, `[B, T, 28, 28, 2]`."""
     corners = np.array([[0, 0], [4, 2], [0, 4], [0, 0]])
     way = np.linspace(0, 3, timesteps + 1)
     path = [np.interp(way, np.arange(4), corners[:, axis]).round().astype(int) for axis in (0, 1)]
     padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)))
-    seen = [padded[:, r : r + 28, c : c + 28] for r, c in zip(*path, strict=True)]
-    return encoding.delta(jnp.stack(seen), threshold=0.15)[1:].swapaxes(0, 1)
+    views = [padded[:, r : r + 28, c : c + 28] for r, c in zip(*path, strict=True)]
+    return encoding.delta(jnp.stack(views), threshold=0.15)[1:].swapaxes(0, 1)
 
 
 def network(experiment, rngs):
@@ -114,7 +115,7 @@ def network(experiment, rngs):
 
 
 def loss(experiment, outputs, labels):
-    """The squared difference of output rates and one-hot labels, mean over the classes."""
+    """Squared difference of output rates and one-hot labels, mean over the classes."""
     del experiment
     return losses.rate_mse(outputs, labels)
 
@@ -126,7 +127,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         timesteps=8,
         batch=16,
         eval_batch=220,

@@ -3,11 +3,11 @@
 Paper: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
 2023, arXiv:2308.08227; the recipe is that of its released code.
 Data: counts of events in 60 frames of 15 ms, 4x4 pixels as one (32x32 pixels, two polarities). In
-training 0.9 s from anywhere in a recording, on gait with EventDrop; a test recording is right where
-more than half of ten clips, evenly spread over it, are. Amir et al., "A Low Power, Fully
+training a random slice of 0.9 s, on gait with EventDrop; a test recording counts as correct if more
+than half of its ten evenly spaced clips are. Amir et al., "A Low Power, Fully
 Event-Based Gesture Recognition System", 2017; Wang et al., "EV-Gait: Event-based Robust Gait
-Recognition using Dynamic Vision Sensors", 2019. Recordings are read once and kept, 16 bytes an
-event (gestures: some 7 GB by our estimate); frames are made batch by batch.
+Recognition using Dynamic Vision Sensors", 2019. Recordings stay in memory at 16 bytes an event
+(gestures: some 7 GB by our estimate); frames are computed batch by batch.
 Network: three convolutions with 64, 128 and 128 channels, by night 32 each (2.3 and 0.55 million
 parameters); `--attention none` is the network without attention, `union` the released code's, which
 mixes the examples of a batch.
@@ -15,8 +15,8 @@ Recipe: Adam with coupled decay of 1e-4, learning rate 1e-4 falling as half a co
 epochs (by night 100), batch 32, dropout of 0.1 (by night 0.5) in the last three layers, squared
 error of the output rates, seed 0.
 Left out: the released code changes the learning rate once per epoch, and stays at its peak for the
-first two; here every step. Its EventDrop drops a cross where a rectangle is meant, see
-`encoding.event_drop`. Biases start at 0 here.
+first two; here it changes every step. Its EventDrop drops a cross instead of a rectangle (see
+`encoding.slices.event_drop`). Biases start at 0 here.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -36,6 +36,7 @@ import functools
 import optax
 
 from snnjax import data, encoding, losses, models, training
+from snnjax.models.asa_snn import asa_attention
 
 STEP = 15_000  # microseconds
 CLASSES = {"dvs128_gesture": 11, "dvs128_gait_day": 20, "dvs128_gait_night": 20}
@@ -69,12 +70,12 @@ def dataset(experiment):
 def frames(experiment, events, rng, *, duration):
     """Counts `[T, 32, 32, 2]`: of a random slice in training, of a clip in evaluation."""
     if rng is not None:
-        events = encoding.random_slice(rng, events, duration=duration)
+        events = encoding.slices.random_slice(rng, events, duration=duration)
         if experiment.source != "dvs128_gesture":
-            events = encoding.event_drop(rng, events, height=128, width=128)
+            events = encoding.slices.event_drop(rng, events, height=128, width=128)
     events = events // [1, 4, 4, 1]
     size = {"height": 32, "width": 32, "start": 0, "duration": duration}
-    return encoding.frames_by_time(events, timesteps=experiment.timesteps, **size)
+    return encoding.events.frames_by_time(events, timesteps=experiment.timesteps, **size)
 
 
 def encode(experiment, inputs, key):
@@ -90,7 +91,7 @@ def network(experiment, rngs):
     attention = None
     if experiment.attention != "none":
         attention = functools.partial(
-            models.asa_attention, mode=modes[experiment.attention], reduction=8 if night else 4
+            asa_attention, mode=modes[experiment.attention], reduction=8 if night else 4
         )
     rate = 0.5 if night else 0.1
     return models.asa_snn(
@@ -104,13 +105,13 @@ def network(experiment, rngs):
 
 
 def loss(experiment, outputs, labels):
-    """The squared difference of output rates and one-hot labels, mean over the classes."""
+    """Squared difference of output rates and one-hot labels, mean over the classes."""
     del experiment
     return losses.rate_mse(outputs, labels)
 
 
 def optimizer(experiment, schedule):
-    """Adam whose decay is part of the gradient, of every parameter."""
+    """Adam with decay of every parameter as part of the gradient."""
     return optax.chain(optax.add_decayed_weights(experiment.weight_decay), optax.adam(schedule))
 
 
@@ -121,8 +122,8 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
-        schedule=functools.partial(training.warmup_cosine, floor=1e-6),
+        task=functools.partial(training.task.classification, loss=loss),
+        schedule=functools.partial(training.optimizer.warmup_cosine, floor=1e-6),
         optimizer=optimizer,
         timesteps=60,
         batch=32,

@@ -1,4 +1,4 @@
-"""Trains an experiment on each of its folds and reports mean and standard error.
+"""Trains an experiment on each of its folds; prints mean accuracy and standard error.
 
 The experiment has a field `fold`; all further options go to `snnjax train`.
 
@@ -25,7 +25,7 @@ def train(experiment: str, fold: int, options: list[str]) -> float:
 
 
 def main() -> None:
-    """Runs all folds, one after the other."""
+    """Runs all folds in sequence."""
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit("usage: python experiments/cross_validation.py EXPERIMENT.py [options of train]")
     start, accuracies = time.perf_counter(), []

@@ -1,6 +1,6 @@
 """The embedded experiment, `snnjax train` without an argument, as a file of this folder.
 
-Paper, hardware, time, expected number: in snnjax/default_experiment.py, whose `config` this is.
+`snnjax/default_experiment.py` defines `config` and lists paper, hardware, time and expected number.
 Command: snnjax train experiments/digits.py
 """
 

@@ -6,18 +6,18 @@ Data: Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009;
 has 100 classes. In training a random crop (4 pixels of black around) and a flip; standardised.
 Network: five timesteps, the first convolution and norm computed once per image; ResNet19 (26.1
 million parameters) or, `--architecture vgg16`, VGG16 (14.9 million), rate readout. `--sharing` is
-`none`, `channel`, `layer` or `both`, on one set of widths with one reset; `--compat` takes the
-released networks as they are, where the unshared one has other widths and another reset.
+`none`, `channel`, `layer` or `both`, on one set of widths with one reset; `--compat` uses the
+released networks, whose unshared variant has other widths and another reset.
 Recipe: SGD with momentum 0.9, learning rate 0.1 falling to 0 as half a cosine over 300 epochs,
 decay 5e-4 of every parameter, batch 128 (learning rate and batch of its README; its config says 0.2
 and 256).
 Left out: the released code updates the learning rate once per epoch, here every step; it draws its
-convolutions by the fan of their outputs and its last layer with a deviation of 0.01, here both by
-the fan of their inputs. Batch statistics are those of one timestep, as there.
+convolutions by their fan-out and its last layer with a deviation of 0.01, here both by their
+fan-in. Batch statistics are those of one timestep, as in the released code.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
-Expected: published: accuracy "comparable" to the unshared network, no number that we could read.
+Expected: published: accuracy "comparable" to the unshared network; we could read no number.
     Ours: not run (needs a GPU)
 Command: snnjax train experiments/efficient_lif_cifar.py --data-dir "$SNNJAX_DATA"
     unshared: --sharing none;  100 classes: --source cifar100;  VGG16: --architecture vgg16
@@ -55,7 +55,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The standardised image as a constant current, `[T, B, 32, 32, 3]`."""
+    """Standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
     mean, deviation = COLOURS[CLASSES[experiment.source]]
@@ -64,7 +64,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """One network for all ways of sharing, or the released ones."""
+    """One network for all kinds of sharing, or the released networks."""
     classes = CLASSES[experiment.source]
     options = {"groups": experiment.groups, "classes": classes, "rngs": rngs}
     if experiment.compat:
@@ -75,8 +75,8 @@ def network(experiment, rngs):
 
 
 def optimizer(experiment, schedule):
-    """SGD with momentum, every parameter decayed."""
-    return training.sgd(experiment, schedule, decays=lambda params: True)
+    """SGD with momentum and decay of every parameter."""
+    return training.optimizer.sgd(experiment, schedule, decays=lambda params: True)
 
 
 def config():

@@ -6,8 +6,8 @@ Network: [linear to 256 - batch norm per timestep - LIF - dropout] x 2 - linear,
 (`models.efficient_lif_har`); `sharing` is `"none"`, `"channel"`, `"layer"` or `"both"`, with the
 same 80,390 parameters. "both" holds 128 membranes instead of 512.
 
-A membrane is called up to four times per timestep (`CALLS`), so a shared net feeds what its second
-layer leaves back to its first. Two settings; the first is the default:
+A timestep updates a membrane up to four times (`CALLS`), so a shared network feeds the membrane of
+its second layer back to its first. Two settings were tried; the first is the default:
 
     decay 0.25 per call, input scaled by 0.75 (the released code's neuron), one run each, seed 0:
         none 92.02 %, both 91.59 % test accuracy after 15 epochs
@@ -18,14 +18,14 @@ In the second, "both" reached 86.5 % after 3 epochs and then fell: over 64 calls
 and a slow leak gradients grow (on synthetic windows to a norm of 5, against 0.3 in the first).
 
 Paper: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for Memory-Efficient
-Spiking Neural Networks", 2023, arXiv:2305.18360. Its tables for human activity could not be read,
-and neither data set nor network is claimed to be its own.
+Spiking Neural Networks", 2023, arXiv:2305.18360. We could not read its tables for human activity;
+data set and network may differ from those of the paper.
 
 Hardware: 2 CPU cores, shared with others (float32, jax 0.10.2, flax 0.12.8)
 Time: 35 seconds (both), 23 seconds (none)
 Expected: 91.6 % test accuracy with "both", 92.0 % with "none" (measured once, seed 0)
 Command: snnjax train experiments/efficient_lif_hapt.py --data-dir "$SNNJAX_DATA"
-    and with --sharing none for the twin
+    unshared: --sharing none
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ import functools
 
 from snnjax import data, encoding, models, neurons, nn, training
 
-CALLS = {"none": 1, "channel": 2, "layer": 2, "both": 4}  # of one membrane per timestep
+CALLS = {"none": 1, "channel": 2, "layer": 2, "both": 4}  # updates of one membrane per timestep
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class Hapt(training.Experiment):
     sharing: str = "both"
     hidden: int = 256
     decay: float = 0.25
-    per_timestep: bool = False  # the decay is that of a timestep, not of a call
+    per_timestep: bool = False  # `decay` applies to a timestep, not to an update
     scale_input: bool = True
     dropout: float = 0.3
 
@@ -54,7 +54,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """`[B, 128, 6] -> [T, B, 128 / T * 6]`: consecutive samples side by side in a frame."""
+    """`[B, 128, 6] -> [T, B, 128 / T * 6]`: a frame holds consecutive samples."""
     del key
     batch, samples, channels = inputs.shape
     timesteps = experiment.timesteps
@@ -63,13 +63,13 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """Two hidden layers; what is shared is an argument."""
+    """Two hidden layers, with the sharing of the experiment."""
     calls = CALLS[experiment.sharing] if experiment.per_timestep else 1
     neuron = functools.partial(
         nn.LIF,
         decay=experiment.decay ** (1 / calls),
         scale_input=experiment.scale_input,
-        reset=neurons.detached(neurons.subtract),
+        reset=neurons.reset.detached(neurons.reset.subtract),
     )
     return models.efficient_lif_har(
         (128 // experiment.timesteps * 6,),

@@ -32,7 +32,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
+    """Image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
     images = data.rescale(inputs, 1 / 255)
     if key is not None:
         images = data.augmentation.random_flip(key, images)

@@ -32,7 +32,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """`[B, 128, 6] -> [T, B, 128 / T * 6]`: consecutive samples side by side in a frame."""
+    """`[B, 128, 6] -> [T, B, 128 / T * 6]`: a frame holds consecutive samples."""
     del key
     batch, samples, channels = inputs.shape
     timesteps = experiment.timesteps

@@ -1,7 +1,7 @@
 """N-MNIST, few recordings: 1,100 event streams of handwritten digits, 5-fold cross-validation.
 
 Data: Orchard, Jayawant, Cohen, Thakor, "Converting Static Image Datasets to Spiking Neuromorphic
-Datasets Using Saccades", 2015, arXiv:1507.07629; the subset of 1,000 + 100 recordings, divided anew
+Datasets Using Saccades", 2015, arXiv:1507.07629; the subset of 1,000 + 100 recordings, redivided
 into 5 folds of equal class shares. Logistic regression on event counts: 84.0 % of the 100.
 Networks, both on frames of equal duration, with a rate readout:
     conv          [conv3x3 - pool - batch norm - LIF] x 2 - dropout - linear - batch norm - LIF -
@@ -9,7 +9,7 @@ Networks, both on frames of equal duration, with a rate readout:
     rev_resnet24  each 2x2 patch of a frame becomes the 8 channels of a pixel - RevSResNet24, five
                   reversible blocks, with 8, 16 and 32 channels in a half and LIF neurons; Zhang and
                   Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
-                  arXiv:2312.07922 (published for larger frames, behind a stem with strides)
+                  arXiv:2312.07922 (published for larger frames, after a stem with strides)
 
 Hardware: 2 CPU cores; rev_resnet24: one, shared with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 75 seconds a fold, 6 minutes in all; rev_resnet24: 20 minutes of processor time in all (38 on
@@ -17,7 +17,7 @@ Time: 75 seconds a fold, 6 minutes in all; rev_resnet24: 20 minutes of processor
 Expected: 96.7 % mean over the folds, standard error 0.8 % (conv, measured: 95.0, 95.0, 97.7, 96.8,
     99.1 %); rev_resnet24: 94.6 %, standard error 1.1 % (91.8, 94.1, 93.2, 97.3, 96.8 %)
 Command: python experiments/cross_validation.py experiments/nmnist.py --data-dir "$SNNJAX_DATA"
-    and with --architecture rev_resnet24 --timesteps 6 --batch 16 --epochs 28
+    rev_resnet24: --architecture rev_resnet24 --timesteps 6 --batch 16 --epochs 28
 One fold: snnjax train experiments/nmnist.py --fold 0 --data-dir "$SNNJAX_DATA"
 """
 
@@ -43,13 +43,13 @@ class NMNIST(training.Experiment):
 
 
 def dataset(experiment):
-    """One of five folds, as counts `[N, T, 34, 34, 2]` per pixel, polarity and timestep."""
+    """Counts of one of five folds, `[N, T, 34, 34, 2]` per pixel, polarity and timestep."""
     if not 0 <= experiment.fold < 5:
         raise ValueError(f"there are five folds, 0 to 4, not {experiment.fold}")
     recordings = data.load("nmnist", data_dir=experiment.data_dir)
     fold = next(itertools.islice(data.folds(recordings, k=5), experiment.fold, None))
     to_frames = functools.partial(
-        encoding.frames_by_time,
+        encoding.events.frames_by_time,
         timesteps=experiment.timesteps,
         height=34,
         width=34,
@@ -59,9 +59,9 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """Counts to frames `[T, B, 34, 34, 2]`; in training each recording is shifted by pixels.
+    """Frames `[T, B, 34, 34, 2]` of counts; training shifts each recording by a few pixels.
 
-    For rev_resnet24 in patches, `[T, B, 17, 17, 8]`.
+    rev_resnet24 takes patches, `[T, B, 17, 17, 8]`.
     """
     frames = jnp.log1p(inputs.astype(jnp.float32))
     if key is not None and experiment.shift:
@@ -79,7 +79,9 @@ def network(experiment, rngs):
             halves=(8, 16, 32),
             events=False,
             input_shape=(17, 17, 8),
-            neuron=functools.partial(nn.LIF, decay=0.5, reset=neurons.detached(neurons.zero)),
+            neuron=functools.partial(
+                nn.LIF, decay=0.5, reset=neurons.reset.detached(neurons.reset.zero)
+            ),
             rngs=rngs,
         )
     if experiment.architecture != "conv":

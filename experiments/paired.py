@@ -1,14 +1,14 @@
 """Trains an experiment under several values of one option, over the same folds and seeds.
 
-Every value meets the same data and the same seeds, so values are compared pair by pair: the error
-is the standard error of the differences from the first value. With folds, the pairs are folds, each
-averaged over the seeds (which share its test examples); without, they are seeds.
+All values use the same data and the same seeds, so the comparison is paired: the error is the
+standard error of the differences from the first value. With folds, the pairs are folds, each
+averaged over the seeds (which share its test examples); without folds, the pairs are seeds.
 
 Command: python experiments/paired.py experiments/asa_snn.py --vary attention none half asa
     --folds 5 --seeds 3 --data-dir "$SNNJAX_DATA"
-All further options go to `snnjax train`. As many runs at a time as there are cores, each on one.
+All further options go to `snnjax train`. Each core executes one run at a time.
 The last line of stdout is one JSON object: for each value `accuracy`, `difference`, `error`,
-`nasfr` and `runs`, a list of `[fold, seed, accuracy, nasfr, directory]`; and `seconds` of all. The
+`nasfr` and `runs`, a list of `[fold, seed, accuracy, nasfr, directory]`; and total `seconds`. The
 runs are in `--out`, as VALUE-FOLD-SEED: `snnjax redundancy` compares two of them.
 """
 
@@ -25,7 +25,7 @@ import time
 
 
 def options():
-    """The options of this program, and what is left for `snnjax train`."""
+    """Options of this program, and the remaining ones for `snnjax train`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiment")
     parser.add_argument("--vary", nargs="+", required=True, metavar=("OPTION", "VALUE"))
@@ -41,7 +41,7 @@ def options():
 
 
 def train(experiment, options, core):
-    """What `snnjax train` reports of one run, kept on a core where the system can do that."""
+    """Result of `snnjax train` for one run, pinned to a core where the system supports it."""
     command = [sys.executable, "-m", "snnjax", "train", experiment, "--json", *options]
     keep = None if core is None else lambda: os.sched_setaffinity(0, {core})
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=keep)
@@ -51,7 +51,7 @@ def train(experiment, options, core):
 
 
 def runs(known, rest):
-    """All runs, `(value, fold, seed, report)`, as they end."""
+    """Yields `(value, fold, seed, report)` of all runs in the order of completion."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     free = collections.deque(cores)
 
@@ -76,7 +76,7 @@ def runs(known, rest):
 
 
 def compare(found, values, by_fold):
-    """Means of each value, and its difference from the first one, pair by pair."""
+    """Means of each value, and its paired differences from the first value."""
 
     def means(value, field):
         units = collections.defaultdict(list)
@@ -104,12 +104,12 @@ def compare(found, values, by_fold):
 
 
 def main():
-    """Trains, tells and compares."""
+    """Trains all runs and prints the comparison."""
     (known, rest), began, found = options(), time.perf_counter(), []
     for value, fold, seed, report in runs(known, rest):
         found.append((value, fold, seed, report))
-        told = f"accuracy {report['test_accuracy']:.2%}  NASFR {report['nasfr']:.4f}"
-        print(f"{value:8} fold {fold} seed {seed}  {told}  {report['run']}", flush=True)
+        summary = f"accuracy {report['test_accuracy']:.2%}  NASFR {report['nasfr']:.4f}"
+        print(f"{value:8} fold {fold} seed {seed}  {summary}  {report['run']}", flush=True)
     table = compare(found, known.vary[1:], known.folds > 1)
     base = table[known.vary[1]]["nasfr"]
     for value, row in table.items():

@@ -1,9 +1,9 @@
 """The embedded digits with neurons that are parallel in time, in place of LIF neurons.
 
 Paper: Fang et al., "Parallel Spiking Neurons with High Efficiency and Ability to Learn Long-term
-Dependencies", NeurIPS 2023, arXiv:2304.12760, has the PSN and its kin; data and split are those of
-snnjax/default_experiment.py, whose network, recipe and seeds this repeats with another neuron.
-Nothing of the paper is repeated: static digits at T = 4 have no long-term dependency.
+Dependencies", NeurIPS 2023, arXiv:2304.12760, defines the PSN and its variants. Data, split,
+network, recipe and seeds are those of snnjax/default_experiment.py; only the neuron differs. No
+result of the paper is reproduced: static digits at T = 4 have no long-term dependency.
 
 Hardware: one CPU core (float32, jax 0.10.2)
 Time: 1 minute for each run
@@ -29,7 +29,7 @@ class ParallelDigits(training.Experiment):
 
     Attributes:
         neuron: "lif", "psn", "masked_psn", "sliding_psn" or "reset_free_lif".
-        order: How many timesteps a masked or sliding PSN looks at.
+        order: Timesteps that a masked or sliding PSN combines.
     """
 
     neuron: str = "psn"
@@ -37,7 +37,7 @@ class ParallelDigits(training.Experiment):
 
 
 def network(experiment, rngs):
-    """Conv - pool - conv - pool - linear, with neurons of a choice in between."""
+    """Conv - pool - conv - pool - linear, with the chosen neuron in between."""
     make = {
         "lif": lambda: nn.LIF(decay=0.5),
         "psn": lambda: nn.PSN(experiment.timesteps, rngs=rngs),

@@ -1,14 +1,14 @@
-"""The convolutional network of fashion_mnist.py with its weights on 8 bits, on 4 and on fewer.
+"""The convolutional network of fashion_mnist.py with weights of 8, 4 and fewer bits.
 
-Rounded after training, without a further step, and stored in packed arrays; trained on with the
-rounding in the forward pass (`nn.Quantized`), for what that loses; and trained anew with weights
-and membranes on shared scales (`nn.SharedScale`). Data, network and recipe are those of
-fashion_mnist.py. All kernels are rounded, the first and the last included; biases, normalisation
-and its running statistics (2,856 bytes) stay in float32. Bytes are those of the arrays that the
-compiled network is given.
+Three methods: rounding after training, without a further step, into packed arrays; further training
+with the rounding in the forward pass (`nn.Quantized`); and training from scratch with weights and
+membranes on shared scales (`nn.SharedScale`). Data, network and recipe are those of
+fashion_mnist.py. All kernels are rounded, including the first and the last; biases, normalisation
+and its running statistics (2,856 bytes) stay in float32. Bytes are those of the arguments of the
+compiled network.
 
 Hardware: one CPU core of two that were busy (float32, jax 0.10.2, flax 0.12.8)
-Time: 19 minutes for the network in float32, a minute for the table, 4 and 6 minutes of training on
+Time: 19 minutes for the network in float32, 1 for the table, 4 and 6 for further training
 Expected: test accuracy on 10,000 images, measured once (seed 0; 0.3 points are one standard error)
 
     float32                                     91.80 %             829,800 bytes
@@ -26,10 +26,10 @@ Expected: test accuracy on 10,000 images, measured once (seed 0; 0.3 points are 
     2 bits, trained with rounding               90.70 %  (-1.10)     55,284      15.01x
     4 bits on shared scales, two epochs only    89.07 %  (codes of the two layers: 102,656 bytes)
 
-    At 4 bits training on changes little, and a learning rate of 5e-4 loses (91.30 %). Clipping to
-    the least error of the weights helps at 4 bits and hurts at 3: their error is not the network's.
-    On shared scales the integer form of the two layers gives the same spikes: of 25.6 million, on
-    the first 1,000 test images, none differs.
+    At 4 bits further training changes little, and a learning rate of 5e-4 loses accuracy (91.30 %).
+    Clipping to the least error of the weights helps at 4 bits and hurts at 3: it does not minimise
+    the error of the network. On shared scales the integer form of the two layers gives the same
+    spikes: of 25.6 million, on the first 1,000 test images, none differs.
 
 Command: snnjax train experiments/fashion_mnist.py --data-dir "$SNNJAX_DATA" --out runs/float
     python experiments/quantized_fashion_mnist.py runs/float --data-dir "$SNNJAX_DATA"
@@ -67,7 +67,7 @@ PLANS = {
     "3 bits, a scale per channel, no clipping": Quantizer(3, fit="largest"),
     "2 bits, a scale per channel": Quantizer(2),
 }
-"""Of all kernels of the network, the first and the last included."""
+"""Quantizers of all kernels of the network, including the first and the last."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,11 +75,12 @@ class QuantizedFashionMNIST(training.Experiment):
     """Fields of this experiment.
 
     Attributes:
-        bits: Of every weight, in the loop of training; one scale per output channel.
-        start: A run of fashion_mnist.py, whose newest weights to start from; also needed to look at
-            this run later. Running statistics are found anew within some hundred steps.
-        shared_scale: Weights and membranes of the second convolution and the hidden layer on one
-            scale each, learned (`nn.SharedScale`), the rest in float32; from a fresh start.
+        bits: Bits of every weight in training; one scale per output channel.
+        start: Run of fashion_mnist.py whose newest checkpoint has the initial weights; later
+            commands on the new run need it too. Running statistics settle within some hundred
+            steps.
+        shared_scale: Train from scratch with `nn.SharedScale`: weights and membranes of the second
+            convolution and the hidden layer on one learned scale each, the rest in float32.
     """
 
     bits: int = 4
@@ -96,7 +97,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
+    """Image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
     images = data.rescale(inputs, 1 / 255)
     if key is not None:
         images = data.augmentation.random_flip(key, images)
@@ -104,11 +105,11 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """The network of fashion_mnist.py on rounded weights, or on shared scales."""
+    """Network of fashion_mnist.py with rounded weights, or on shared scales."""
     if experiment.shared_scale:
         return on_shared_scales(experiment, rngs)
     if experiment.start:
-        full, _ = trained(experiment.start)
+        full, _ = load_network(experiment.start)
     else:
         full = models.conv_net(
             (28, 28, 1),
@@ -123,7 +124,7 @@ def network(experiment, rngs):
 
 
 def on_shared_scales(experiment, rngs):
-    """Spikes are pooled, not currents, and there is no norm between codes and neurons."""
+    """Network on shared scales: pools spikes, has no norm between codes and neurons."""
     shared = functools.partial(nn.SharedScale, bits=experiment.bits)
     width, hidden = experiment.width, experiment.hidden
     layers = [
@@ -152,8 +153,8 @@ def config():
     )
 
 
-def trained(path):
-    """The network of a run and its running statistics, of the newest checkpoint."""
+def load_network(path):
+    """Network and running statistics of a run's newest checkpoint."""
     run = training.Run.open(path)
     newest = training.checkpoints.newest(run.checkpoints)
     if newest is None:
@@ -164,8 +165,8 @@ def trained(path):
 
 
 @functools.partial(jax.jit, static_argnames="encode")
-def right(model, batch, *, encode):
-    """How many of a batch are right; packed arrays are unpacked in here."""
+def correct_count(model, batch, *, encode):
+    """Number of correct predictions in a batch; packed arrays are unpacked here."""
     network, statistics = model if isinstance(model, tuple) else restore(model)
     state = network.initial_state(len(batch.labels), statistics=statistics)
     outputs, _ = network(encode(batch.inputs), state, training=False)
@@ -173,20 +174,20 @@ def right(model, batch, *, encode):
 
 
 def accuracy(model, experiment):
-    """Share of the test images that are right."""
+    """Test accuracy."""
     split = dataset(experiment).test
     encoded = functools.partial(encode, experiment, key=None)
     batches = data.evaluation_batches(split, batch_size=500)
-    return sum(float(right(model, batch, encode=encoded)) for batch in batches) / len(split)
+    return sum(float(correct_count(model, batch, encode=encoded)) for batch in batches) / len(split)
 
 
 def rows(path, data_dir):
-    """A run as it is, in float32, and stored by each plan: name, accuracy and bytes.
+    """Yields name, accuracy and bytes of a run in float32 and stored by each plan.
 
-    One that was trained with rounding is stored by its own plan only, as it ran in training.
+    A run trained with rounding is stored by its own plan only.
     """
     experiment = training.config.override(config(), {"data_dir": data_dir})
-    network, statistics = trained(path)
+    network, statistics = load_network(path)
     plans = {name: Kernels(quantizer) for name, quantizer in PLANS.items()}
     if isinstance(body := network.body, nn.Quantized):
         plans = {f"{body.plan.quantizer.bits} bits, trained with rounding": body.plan}
@@ -203,9 +204,9 @@ def rows(path, data_dir):
 
 
 def main():
-    """Stores the networks of some runs, judges what comes back, and counts bytes."""
+    """Stores the networks of runs, and prints accuracy and bytes of the stored networks."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", help="the one in float32 first")
+    parser.add_argument("runs", nargs="+", help="run directories, the one in float32 first")
     parser.add_argument("--data-dir", default=None)
     options, found, first = parser.parse_args(), {}, None
     for path in options.runs:
@@ -213,8 +214,8 @@ def main():
         for name, share, size in rows(path, options.data_dir):
             first = first or (share, size["total"])
             change, ratio = 100 * (share - first[0]), first[1] / size["total"]
-            told = f"{share:.2%} ({change:+.2f} points)  {size['total']:,} bytes ({ratio:.2f}x)"
-            print(f"{name:42} {told}", flush=True)
+            summary = f"{share:.2%} ({change:+.2f} points)  {size['total']:,} bytes ({ratio:.2f}x)"
+            print(f"{name:42} {summary}", flush=True)
             found[path][name] = {"accuracy": share, "bytes": size}
     print(json.dumps(found))
 

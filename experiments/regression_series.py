@@ -6,9 +6,9 @@ s in [0, 0.5].
 Network: overlapping windows of 16 samples as currents, 13 timesteps - [linear to 128 - batch norm -
 LIF] x 2 - linear, whose mean over time is the prediction.
 
-Paper: none of its own
+Paper: none
 Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
-Time: 15 seconds, compilation included (36 seconds beside other work)
+Time: 15 seconds, compilation included (36 seconds on busy cores)
 Expected: RMSE 0.048 over both targets (measured once, seed 0); predicting their means gives 0.23
 Command: snnjax train experiments/regression_series.py
     prediction against target: snnjax show runs/regression_series-0
@@ -38,7 +38,7 @@ class Series(training.Experiment):
 
 
 def draw(rng, count):
-    """Series `[N, 64]` and targets `[N, 2]`."""
+    """Draws series `[N, 64]` and targets `[N, 2]`."""
     frequency, noise = rng.uniform(0.02, 0.2, count), rng.uniform(0.0, 0.5, count)
     phase = rng.uniform(0.0, 2 * np.pi, count)
     angle = 2 * np.pi * frequency[:, None] * np.arange(SAMPLES) + phase[:, None]
@@ -48,7 +48,7 @@ def draw(rng, count):
 
 
 def dataset(experiment):
-    """Drawn anew from the same seed in every run."""
+    """Series drawn from a fixed seed, the same in every run."""
     del experiment
     rng = np.random.default_rng(0)
     return data.from_arrays(*draw(rng, 2000), *draw(rng, 500), name="series")
@@ -62,7 +62,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """Two spiking layers and a linear one."""
+    """Two spiking layers and a linear layer."""
     width = experiment.width
     return nn.Network(
         nn.Sequential(
@@ -83,7 +83,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=training.regression,
+        task=training.task.regression,
         batch=100,
         eval_batch=500,
         epochs=20,

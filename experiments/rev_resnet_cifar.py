@@ -7,15 +7,15 @@ random crop (4 pixels of black around) and a flip; standardised by the code's ow
 are more than twice those of the pixels.
 Network: four timesteps, the first convolution and norm computed once per image; integrate-and-fire
 neurons; rate readout. `--baseline` trains the counterpart instead, MS-ResNet 18, 34 or 104 (its
-first convolution is computed at every timestep, to the same values up to rounding). Streams are on
-a grid of 12 binary places, with the stored gradient bit for bit; `--bits None` lets them float, as
-the paper does.
+first convolution is computed at every timestep, with the same values up to rounding). Streams are
+on a grid of 12 binary places, with the stored gradient bit for bit; `--bits None` selects floating
+streams, as in the paper.
 Recipe: SGD with momentum 0.9, learning rate 0.1, times 0.1 at epochs 100 and 150 (CIFAR-100: 60,
 120, 160) of 200, decay 1e-4 of every parameter, batch 32, float32, seed 2020 (CIFAR-100: 2023).
-Left out: the released code draws its convolutions with the fan of their outputs, here of their
-inputs; it updates the statistics inside reversible stages twice per step, here once. Its baseline
-has a neuron in front of each convolution of a shortcut, ours has none. Its accuracies are those of
-the best epoch, chosen on the test images; `snnjax train` reports the last one, and the best apart.
+Left out: the released code draws its convolutions with their fan-out, here with their fan-in; it
+updates the statistics inside reversible stages twice per step, here once. Its baseline has a neuron
+before each convolution of a shortcut, ours has none. It reports the best epoch, chosen on the test
+images; `snnjax train` reports the last epoch, and the best one separately.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -25,7 +25,7 @@ Expected: published test accuracy (README of the released code; ParaRevSNN: its 
         RevSResNet37   CIFAR-10 94.77 %   CIFAR-100 76.34 %     ParaRevSNN 95.04 %, 76.22 %
         MS-ResNet18    ParaRevSNN 94.33 %, 75.14 %
         MS-ResNet34    ParaRevSNN 94.82 %, 75.39 %
-    Ours: not run (needs a GPU). RevSResNet109: no number that we could read
+    Ours: not run (needs a GPU). RevSResNet109: we could read no number
 Command: snnjax train experiments/rev_resnet_cifar.py --data-dir "$SNNJAX_DATA"
     deeper: --depth 37;  counterpart: --baseline
     100 classes: --source cifar100 --milestones 60 120 160 --seed 2023
@@ -41,7 +41,7 @@ from snnjax import data, encoding, models, neurons, nn, training
 CLASSES = {"cifar10": 10, "cifar10_jpeg": 10, "cifar100": 100}
 COUNTERPARTS = {21: 18, 37: 34, 109: 104}
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.557, 0.549, 0.5534)  # as released
-integrate_and_fire = functools.partial(nn.IF, reset=neurons.detached(neurons.zero))
+integrate_and_fire = functools.partial(nn.IF, reset=neurons.reset.detached(neurons.reset.zero))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +61,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The standardised image as a constant current, `[T, B, 32, 32, 3]`."""
+    """Standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
     images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
@@ -69,7 +69,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """The reversible network, or its counterpart of about as many parameters."""
+    """Reversible network, or its counterpart with about as many parameters."""
     classes = CLASSES[experiment.source]
     if experiment.baseline:
         depth = COUNTERPARTS[experiment.depth]
@@ -80,13 +80,13 @@ def network(experiment, rngs):
 
 
 def schedule(experiment, steps):
-    """A tenth of the learning rate after each milestone."""
-    return training.multistep(experiment, steps, milestones=experiment.milestones)
+    """Divides the learning rate by ten at each milestone."""
+    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
 
 
 def optimizer(experiment, schedule):
-    """SGD with momentum, every parameter decayed."""
-    return training.sgd(experiment, schedule, decays=lambda params: True)
+    """SGD with momentum and decay of every parameter."""
+    return training.optimizer.sgd(experiment, schedule, decays=lambda params: True)
 
 
 def config():

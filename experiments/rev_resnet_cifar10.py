@@ -1,7 +1,7 @@
 """CIFAR-10 with a slim RevSResNet: three reversible stages, two timesteps, minutes on a CPU.
 
-Data: the JPEG copy (quality 75) of CIFAR-10, whose accuracies are not CIFAR-10's to the last per
-cent; `--source cifar10` takes the original. Krizhevsky, "Learning Multiple Layers of Features from
+Data: the JPEG copy (quality 75) of CIFAR-10, whose accuracies may differ from CIFAR-10's by a per
+cent; `--source cifar10` is the original. Krizhevsky, "Learning Multiple Layers of Features from
 Tiny Images", 2009.
 Network: each 2x2 patch of the image becomes the 12 channels of a pixel (nothing is lost, 16x16
 remain) - RevSResNet with halves of 16, 32 and 64 channels, one block each - rate readout; after
@@ -49,7 +49,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """The published network, slimmer."""
+    """Slim form of the published network."""
     return models.rev_resnet(
         halves=experiment.halves,
         blocks=experiment.blocks,

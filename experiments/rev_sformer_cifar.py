@@ -8,14 +8,15 @@ erased in part, mixup of 0.5 until epoch 200.
 Network: four timesteps of direct coding - tokenizer (32x32 to 64 tokens) - `--depth` reversible
 blocks of spiking attention and MLP, `--width` wide, 12 heads (CIFAR-100: 8) - rate readout.
 `--baseline` trains the counterpart instead, Spikingformer. Streams are on a grid of 12 binary
-places, with the stored gradient bit for bit; `--bits None` lets them float, as the paper does.
+places, with the stored gradient bit for bit; `--bits None` selects floating streams, as in the
+paper.
 Recipe: AdamW, learning rate 1e-5 rising to 5e-4 over 20 epochs, half a cosine to 1e-5 until epoch
-300, 10 epochs more at that; decay 0.06 of kernels, label smoothing 0.1, batch 64, float32, seed 42.
-Left out: the released code changes the learning rate once per epoch, here every step, and has its
-cosine run during the warm-up already; it interpolates RandAugment's geometry bicubically, here
-linearly; it erases after mixing, here before, with the same colour; its statistics inside
-reversible blocks move twice per step, here once. Its accuracies are those of the best epoch, chosen
-on the test images; `snnjax train` reports the last one, and the best apart.
+300, then 10 epochs at 1e-5; decay 0.06 of kernels, label smoothing 0.1, batch 64, float32, seed 42.
+Left out: the released code changes the learning rate once per epoch, here every step, and starts
+its cosine during the warm-up; it interpolates RandAugment's geometry bicubically, here linearly; it
+erases after mixing, here before, with the same colour; it updates the statistics inside reversible
+blocks twice per step, here once. It reports the best epoch, chosen on the test images; `snnjax
+train` reports the last epoch, and the best one separately.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -58,7 +59,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The standardised image as a constant current, `[T, B, 32, 32, 3]`."""
+    """Standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
         flip, change, erase = jax.random.split(key, 3)
         inputs = data.augmentation.random_flip(flip, inputs)
@@ -70,7 +71,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """The reversible network, or its counterpart of about as many parameters."""
+    """Reversible network, or its counterpart with about as many parameters."""
     sizes = {name: getattr(experiment, name) for name in ("depth", "width", "heads")}
     sizes["classes"] = CLASSES[experiment.source]
     if experiment.baseline:
@@ -80,7 +81,7 @@ def network(experiment, rngs):
 
 def schedule(experiment, steps):
     """Warm-up, half a cosine, cool-down."""
-    return training.warmup_cosine(
+    return training.optimizer.warmup_cosine(
         experiment, steps, start=1e-5, floor=1e-5, cooldown_epochs=experiment.cooldown_epochs
     )
 

@@ -5,10 +5,10 @@ Algorithms", 2017, arXiv:1708.07747.
 Network: each 2x2 patch of the image becomes the 4 channels of a pixel (nothing is lost, 14x14
 remain) - tokenizer to 16 tokens - RevSFormer-2-96, 4 heads - rate readout; after Zhang and Zhang,
 "Memory-Efficient Reversible Spiking Neural Networks", 2024, arXiv:2312.07922, whose networks for
-CIFAR are 384 wide. Norms start at a scale of 2, because the paper's neuron halves what it is given.
+CIFAR are 384 wide. Norms start at a scale of 2, because the paper's neuron halves its input.
 
 Hardware: 2 CPU cores (float32, jax 0.10.2, flax 0.12.8)
-Time: 16 minutes (16:01; 0.2 s a step, 11 s to compile), with little else beside it
+Time: 16 minutes (16:01; 0.2 s a step, 11 s to compile), on nearly idle cores
 Expected: 88.4 % test accuracy after five epochs (measured once, seed 0: 88.44 %); with
     `--epochs 7`, 25 minutes, 89.0 % (measured once, before the rounding of batch norm changed)
 Command: snnjax train experiments/rev_sformer_fashion_mnist.py --data-dir "$SNNJAX_DATA"
@@ -45,7 +45,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """The published network, slimmer."""
+    """Slim form of the published network."""
     return models.rev_sformer(
         depth=experiment.depth,
         width=experiment.width,

@@ -2,26 +2,26 @@
 
 Paper: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922; the recipe is that of its released code.
-Data: recordings cut into `--timesteps` frames of equally many events, counts of 128x128 pixels and
-two polarities (frames of 8 bits in memory: 3.3 GB of CIFAR10-DVS at 10 timesteps, 5.2 GB at 16).
-Li, Liu, Ji, Li, Shi, "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", 2017, the
-last tenth of each class for testing; Amir et al., "A Low Power, Fully Event-Based Gesture
-Recognition System", 2017, by its own lists. In training a flip (in the recipe for gestures too,
-though it makes a left hand a right one), one of six operations (`trivial_augment`), and mixup
-of 0.5 of every other batch until epoch 75.
+Data: recordings divided into `--timesteps` frames of equally many events, counts of 128x128 pixels
+and two polarities (frames of 8 bits in memory: 3.3 GB of CIFAR10-DVS at 10 timesteps, 5.2 GB at
+16). Li, Liu, Ji, Li, Shi, "CIFAR10-DVS: An Event-Stream Dataset for Object Classification", 2017,
+the last tenth of each class for testing; Amir et al., "A Low Power, Fully Event-Based Gesture
+Recognition System", 2017, with its own lists. In training a flip (in the recipe for gestures too,
+although it turns a left hand into a right one), one of six operations (`trivial_augment`), and
+mixup of 0.5 of every other batch until epoch 75.
 Network: RevSResNet24 (260 thousand parameters) or, `--architecture former`, RevSFormer-2-256 (2.57
 million, 16 heads); LIF neurons with a time constant of 1.5; rate readout. `--baseline` trains the
 counterpart MS-ResNet20 instead, or a Spikingformer of the same size. Streams are on a grid of 12
-binary places; `--bits None` lets them float, as the paper does.
+binary places; `--bits None` selects floating streams, as in the paper.
 Recipe: AdamW, learning rate 1e-5 rising to 1e-3 over 10 epochs, half a cosine to 1e-5 until epoch
-96 (gestures: 192), 10 epochs more at that; no decay (former: 0.06 of kernels), label smoothing 0.1,
+96 (gestures: 192), then 10 epochs at 1e-5; no decay (former: 0.06 of kernels), label smoothing 0.1,
 batch 16, seed 2021.
 Left out: the released code trains in half precision (AMP), here float32; it changes the learning
-rate once per epoch, here every step, and has its cosine run during the warm-up already. Counts over
-255 are cut to 255. The six operations are those of `SNNAugmentWide` in the code of T-RevSNN;
-[infer] the class of that name which this code uses, in a file that we could not read, is the same.
-Published accuracies are those of the best epoch, chosen on the test recordings; `snnjax train`
-reports the last one, and the best apart.
+rate once per epoch, here every step, and starts its cosine during the warm-up. Counts are clipped
+to 255. The six operations are those of `SNNAugmentWide` in the code of T-RevSNN; [infer] this code
+uses a class of that name, in a file that we could not read, with the same operations. Published
+accuracies are those of the best epoch, chosen on the test recordings; `snnjax train` reports the
+last epoch, and the best one separately.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -66,14 +66,14 @@ def dataset(experiment):
 
     def to_frames(events):
         size = {"height": SHAPE[0], "width": SHAPE[1], "dtype": np.int32}
-        counts = encoding.frames_by_count(events, timesteps=experiment.timesteps, **size)
+        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
         return np.minimum(counts, 255).astype(np.uint8)
 
     return data.dense(recordings, to_frames)
 
 
 def encode(experiment, inputs, key):
-    """Counts to frames `[T, B, 128, 128, 2]`; a recording is changed as a whole."""
+    """Frames `[T, B, 128, 128, 2]`; all frames of a recording are augmented alike."""
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
@@ -83,7 +83,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """One of two reversible networks, or its counterpart."""
+    """Reversible ResNet or transformer, or its counterpart."""
     common = {
         "classes": CLASSES[experiment.source], "input_shape": SHAPE, "neuron": neuron, "rngs": rngs
     }  # fmt: skip
@@ -100,7 +100,7 @@ def network(experiment, rngs):
 
 def schedule(experiment, steps):
     """Warm-up, half a cosine, cool-down."""
-    return training.warmup_cosine(
+    return training.optimizer.warmup_cosine(
         experiment, steps, start=1e-5, floor=1e-5, cooldown_epochs=experiment.cooldown_epochs
     )
 

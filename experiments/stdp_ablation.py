@@ -1,24 +1,23 @@
-"""What each of FSpiNN's techniques does: alone, left out of all, and by strength of inhibition.
+"""Ablation of FSpiNN's techniques: each alone, all but each, and strengths of inhibition.
 
-Every row is a run of experiments/stdp_mnist.py with other options. A technique that needs another
-brings it along, and takes along what needs it when it is left out: a window is post-triggered, a
-potentiation factor is of a window.
+Every row is a run of experiments/stdp_mnist.py with other options. Adding a technique adds its
+prerequisites, and removing one removes its dependents: a window requires post-triggered updates, a
+potentiation factor requires a window.
 
-Columns: accuracy on the test images; weight updates per training image, all that a rule touched;
-bytes of the stored synapses, and `dense`, of the same with inhibition as matrices (two through a
-layer, one lateral, in the width of the weights), as the paper counts; seconds of training, with
-judging.
+Columns: accuracy on the test images; weight updates per training image, all writes of a rule; bytes
+of the stored synapses, and `dense`, the same with inhibition as matrices (two through a layer, one
+lateral, in the width of the weights), as the paper counts; seconds of training, with evaluation.
 
-Hardware: CPU cores, a run on each
+Hardware: CPU cores, one run on each
 Time: about a minute of a core for a row of 10,000 images and 100 neurons
 Expected: with `--images 10000 --assign 5000 --strengths 17.5 240`, seed 0: none 85.0 %, all 83.1 %
-    with a fifteenth of the updates; lateral inhibition costs 1.5 points alone, and without it all
-    have 85.8 %; the rest is within the error (0.4 points). Inhibition of 17.5 in place of 120:
-    47.8 %. All rows: docs/plasticity.md
+    with a fifteenth of the updates; lateral inhibition alone costs 1.5 points, and all techniques
+    without it reach 85.8 %; other differences are within the error (0.4 points). Inhibition of 17.5
+    in place of 120: 47.8 %. All rows: docs/plasticity.md
 Command: python experiments/stdp_ablation.py --data-dir "$SNNJAX_DATA"
-All further options go to `snnjax train`. As many runs at a time as there are cores, each on one. A
-run that is there is taken or gone on with: stopped, the same command goes on. The last line of
-stdout is one JSON object, which `--out` keeps as table.json, beside the picture.
+All further options go to `snnjax train`. Each core executes one run at a time. Complete runs are
+reused and incomplete ones resumed, so the same command continues after a stop. The last line of
+stdout is one JSON object; `--out` holds it as table.json, beside the picture.
 """
 
 import argparse
@@ -43,7 +42,7 @@ NEEDS = {"window": {"post_triggered"}, "spikes_per_factor": {"post_triggered", "
 
 
 def rows(strengths):
-    """Name of each row -> its fields of the experiment."""
+    """Fields of the experiment by name of the row."""
     found = {"none": OFF}
     for name in ON:
         brought = {name} | NEEDS.get(name, set())
@@ -58,7 +57,7 @@ def rows(strengths):
 
 
 def option(field):
-    """A field as `snnjax train` takes it; those that are true or false are so by default."""
+    """Option of `snnjax train` for a field; boolean fields are true by default."""
     name, value = field[0].replace("_", "-"), field[1]
     if isinstance(value, bool):
         return [] if value else [f"--no-{name}"]
@@ -66,7 +65,7 @@ def option(field):
 
 
 def train(fields, out, rest, core):
-    """What `snnjax train` reports of one run, kept on a core where the system can do that."""
+    """Result of `snnjax train` for one run, pinned to a core where the system supports it."""
     options = ["--model=fspinn", *itertools.chain.from_iterable(map(option, fields.items()))]
     command = [sys.executable, "-m", "snnjax", "train", str(EXPERIMENT), *options, *rest, "--json"]
     if (out / "result.json").is_file():
@@ -82,8 +81,8 @@ def train(fields, out, rest, core):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(name, out, report):
-    """A row of the table, from its run."""
+def measure(name, out, report):
+    """Row of the table for a run."""
     run = training.Run.open(out)
     experiment = training.config.load_experiment(out / "experiment.py")
     experiment = training.config.override(experiment, run.config())
@@ -103,8 +102,8 @@ def measured(name, out, report):
     }
 
 
-def told(row):
-    """A line of the table."""
+def format_row(row):
+    """Row of the table as text."""
     return (
         f"{row['name']:26} {row['accuracy']:7.2%} {row['updates']:11,.0f} {row['spikes']:7.1f} "
         f"{row['bytes']:11,} {row['dense']:13,.0f} {row['seconds']:7.0f}"
@@ -112,7 +111,7 @@ def told(row):
 
 
 def picture(table, path):
-    """Accuracy against updates, a point per row."""
+    """Draws accuracy against updates, one point per row."""
     figure, axes = viz.style.subplots(height=4.0)
     axis = axes[0, 0]
     for row in table:
@@ -131,7 +130,7 @@ def picture(table, path):
 
 
 def options():
-    """The options of this program, and what is left for `snnjax train`."""
+    """Options of this program, and the remaining ones for `snnjax train`."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/stdp_ablation"))
     parser.add_argument("--strengths", nargs="*", type=float, default=[17.5, 60.0, 240.0])
@@ -141,7 +140,7 @@ def options():
 
 
 def main():
-    """Trains, measures and tells."""
+    """Trains all rows, prints and draws the table."""
     known, rest = options()
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [None]
     free = collections.deque(cores)
@@ -149,7 +148,7 @@ def main():
     def one(name, fields):
         core, out = free.popleft(), known.out / name.replace(",", "").replace(" ", "-")
         try:
-            return measured(name, out, train(fields, out, rest, core))
+            return measure(name, out, train(fields, out, rest, core))
         finally:
             free.append(core)
 
@@ -160,7 +159,7 @@ def main():
         try:
             for job in jobs:
                 table.append(job.result())
-                print(told(table[-1]), flush=True)
+                print(format_row(table[-1]), flush=True)
         finally:
             pool.shutdown(cancel_futures=True)
     (known.out / "table.json").write_text(json.dumps(table, indent=1))

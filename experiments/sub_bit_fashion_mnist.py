@@ -1,29 +1,29 @@
-"""Fashion-MNIST with a convolution of 0.56 bit for each weight, against float32 and other widths.
+"""Fashion-MNIST with a convolution of 0.56 bit per weight, against float32 and other widths.
 
 Paper: Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate Binary
 Neural Networks", ICCV 2021, arXiv:2110.09195 (ImageNet and CIFAR-10, not spiking, not this set).
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
-Network: that of fashion_mnist.py, whose first stage is computed once for all timesteps; its second
-convolution, 16 to 32 channels, draws its kernels from a codebook of `2^bits_per_kernel` patterns
-(`nn.SubBitConv`; 0: float32). Its patterns are random and stay, or are learned: then they are
-refined after each step, at `pattern_speed` times the learning rate.
+Network: that of fashion_mnist.py, with its first stage computed once for all timesteps; the second
+convolution, 16 to 32 channels, takes its kernels from a codebook of `2^bits_per_kernel` patterns
+(`nn.SubBitConv`; 0: float32). The patterns are random and constant, or learned: refined after each
+step, at `pattern_speed` times the learning rate.
 
 Hardware: one CPU core, shared with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 1.8 to 2.7 minutes of processor time for each run, 5 to 16 on the clock of that busy core
-Expected: test accuracy after two epochs, which are too few to train it out, and the bytes of that
-    convolution, packed numbers, codebook and scales together:
+Expected: test accuracy after two epochs, before convergence, and bytes of the second convolution
+    (packed indices, codebook and scales together):
         float32                   90.3 %      18,432 bytes
         9 bits (binary)           89.8 %       1,280
         6 bits                    88.8 %         584
         5 bits (0.56 a weight)    89.4 %         484, 38 times less than float32
         4 bits                    89.5 %         402
-    measured once each, seed 0. Of two accuracies on 10,000 images the difference has a standard
-    error of 0.4 points: the order of 6, 5 and 4 bits says nothing. In a layer as small as this
+    measured once each, seed 0. The difference of two accuracies on 10,000 images has a standard
+    error of 0.4 points: the order of 6, 5 and 4 bits is not significant. In a layer this small,
     codebook and scales are a third of the bytes (from 64 to 128 channels 5,668 bytes at 5 bits, 52
-    times less than float32). With `--pattern-speed 10` 17 of the 32 patterns were others in the
-    end, and the accuracy 88.8 %: in two epochs learning them does not pay. Stored, the runs at 5
-    bits have the accuracy of the trained ones.
+    times less than float32). `--pattern-speed 10` changed 17 of the 32 patterns and gave 88.8 %:
+    learning them does not help within two epochs. The stored networks at 5 bits have the accuracy
+    of the trained ones.
 Command: snnjax train experiments/sub_bit_fashion_mnist.py --data-dir "$SNNJAX_DATA" --out RUN
     python experiments/sub_bit_fashion_mnist.py RUN     (bytes and accuracy of the stored network)
 """
@@ -56,7 +56,7 @@ def dataset(experiment):
 
 
 def encode(experiment, inputs, key):
-    """The image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
+    """Image as a constant current, `[T, B, 28, 28, 1]`; mirrored at random in training."""
     images = data.rescale(inputs, 1 / 255)
     if key is not None:
         images = data.augmentation.random_flip(key, images)
@@ -64,7 +64,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """Two stages of convolution, of which the second has sub-bit kernels, and a hidden layer."""
+    """Two stages of convolution, the second with sub-bit kernels, and a hidden layer."""
     width, hidden = experiment.width, experiment.hidden
     conv = nn.Conv
     if experiment.bits_per_kernel:
@@ -80,8 +80,8 @@ def network(experiment, rngs):
 
 
 def optimizer(experiment, schedule):
-    """Adam with decay, and a refinement of the codebook where it is learned."""
-    rule, speed = training.adamw(experiment, schedule), experiment.pattern_speed
+    """AdamW, with a refinement of the codebook if it is learned."""
+    rule, speed = training.optimizer.adamw(experiment, schedule), experiment.pattern_speed
     if not speed:
         return rule
     return with_refinement(rule, key=jax.random.key(experiment.seed), every=1, speed=speed)
@@ -106,7 +106,7 @@ def config():
 
 
 def main(path):
-    """Prints bytes and test accuracy of a run, as it was trained and as it is stored."""
+    """Prints bytes and test accuracy of a run's network, trained and stored."""
     run = training.Run.open(path)
     session = training.prepare(run.experiment(), training=False)
     newest = training.checkpoints.newest(run.checkpoints)

@@ -1,17 +1,17 @@
 """CIFAR10-DVS and DVS128 Gesture with T-RevSNN tiny: eight columns, a frame for each; for a GPU.
 
 Paper: Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(L) Training
-Memory and O(1) Inference Cost", 2024, arXiv:2405.16466. Its recipe for event data could not be
-read: the released one is for ImageNet, and the authors say of events that runs are very sensitive
-and used the TET loss. What follows is put together: [infer] optimizer, schedule and smoothing are
-those for ImageNet.
+Memory and O(1) Inference Cost", 2024, arXiv:2405.16466. We could not read its recipe for event
+data: the released one is for ImageNet, and the authors state that runs on events are very sensitive
+and use the TET loss. The recipe here is a combination: [infer] optimizer, schedule and smoothing
+are those for ImageNet.
 Data: as in `experiments/rev_snn_dvs.py`, 8 frames of equally many events; in training one of six
-operations (`trivial_augment`) and a flip, as released. The released reader of CIFAR10-DVS is
-not followed: its training examples include the test examples, and its crops to 64x64 are made in
-training only.
+operations (`trivial_augment`) and a flip, as released. The reader differs from the released one of
+CIFAR10-DVS, whose training examples include the test examples, and which crops to 64x64 in training
+only.
 Network: levels of 32, 64, 128 and 256 channels, 10.2 million parameters, one spike classifier for
-all columns. The stem's strides are our choice, see `models.t_revsnn`. States float and every
-column's are kept; `--memory time=reverse` walks back from the last, `--bits 12` on a grid.
+all columns. The stem's strides are our choice (see `models.t_revsnn`). States are floating and kept
+for every column; `--memory time=reverse` reverses from the last column, `--bits 12` on a grid.
 Recipe: [infer] LAMB, learning rate rising from 1e-5 over 20 epochs to 2e-3, half a cosine to 1e-6
 until epoch 300, all per 1,024 recordings in a batch; adaptive clipping at 0.02, decay 0.01 of
 kernels, smoothing 0.1, TET loss (regularization 0.05: ours), batch 64 (ours), seed 118.
@@ -19,9 +19,9 @@ Left out: half precision, the moving average of weights (0.9992), LAMB's bound o
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
-Expected: published: no accuracy that we could read. A user of the released code reported about
-    46 % on CIFAR10-DVS, which its authors put down to the set-up. Ours: not run (needs a GPU, and
-    the data sets)
+Expected: published: we could read no accuracy. A user of the released code reported about 46 % on
+    CIFAR10-DVS, which its authors attribute to the set-up. Ours: not run (needs a GPU, and the data
+    sets)
 Command: snnjax train experiments/t_revsnn_dvs.py --data-dir "$SNNJAX_DATA"
     gestures: --source dvs128_gesture
 """
@@ -56,14 +56,14 @@ def dataset(experiment):
 
     def to_frames(events):
         size = {"height": 128, "width": 128, "dtype": np.int32}
-        counts = encoding.frames_by_count(events, timesteps=experiment.timesteps, **size)
+        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
         return np.minimum(counts, 255).astype(np.uint8)
 
     return data.dense(recordings, to_frames)
 
 
 def encode(experiment, inputs, key):
-    """Counts to frames `[T, B, 128, 128, 2]`; a recording is changed as a whole."""
+    """Frames `[T, B, 128, 128, 2]`; all frames of a recording are augmented alike."""
     del experiment
     if key is not None:
         flip, change = jax.random.split(key)
@@ -73,7 +73,7 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """T-RevSNN tiny for events, a column per timestep."""
+    """T-RevSNN tiny for events, one column per timestep."""
     return models.t_revsnn(
         size="tiny_dvs",
         classes=CLASSES[experiment.source],
@@ -84,7 +84,7 @@ def network(experiment, rngs):
 
 
 def loss(experiment, outputs, labels):
-    """TET: every column answers by itself."""
+    """TET loss: the cross entropy of every column."""
     return losses.temporal_cross_entropy(
         outputs,
         labels,
@@ -94,16 +94,16 @@ def loss(experiment, outputs, labels):
 
 
 def schedule(experiment, steps):
-    """Warm-up and half a cosine, `learning_rate` being that of a batch of 1,024."""
+    """Warm-up and half a cosine; `learning_rate` refers to a batch of 1,024."""
     scale = experiment.batch / 1024
     scaled = dataclasses.replace(experiment, learning_rate=experiment.learning_rate * scale)
-    return training.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
+    return training.optimizer.warmup_cosine(scaled, steps, start=1e-5 * scale, floor=1e-6 * scale)
 
 
 def optimizer(experiment, schedule):
-    """LAMB behind adaptive clipping."""
-    clip = training.adaptive_clip(experiment.clipping)
-    return optax.chain(clip, training.lamb(experiment, schedule))
+    """Adaptive clipping, then LAMB."""
+    clip = training.optimizer.adaptive_clip(experiment.clipping)
+    return optax.chain(clip, training.optimizer.lamb(experiment, schedule))
 
 
 def config():
@@ -113,7 +113,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        task=functools.partial(training.classification, loss=loss),
+        task=functools.partial(training.task.classification, loss=loss),
         schedule=schedule,
         optimizer=optimizer,
         timesteps=8,

@@ -6,7 +6,7 @@ Rooms are imported when they are first named: `import snnjax` alone imports noth
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _ROOMS = (
     "cost",

@@ -14,7 +14,7 @@ import dataclasses
 
 from snnjax import data, encoding, nn, training
 
-__all__ = ["Digits", "config"]
+__all__ = ["config"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

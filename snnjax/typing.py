@@ -74,7 +74,7 @@ def bind(function: Callable[..., Any], /, **options: Any) -> Bound:
         A callable.
 
     Example:
-        step = bind(neurons.lif, reset=neurons.zero)
+        step = bind(neurons.lif, reset=neurons.reset.zero)
         memory.store(step, params, state, currents)
     """
     # Sorted, so that the order of the keywords does not matter for equality.

@@ -87,7 +87,7 @@ WORDS = {
     "nor a plan": (["plan", STDP, "--budget", "1GB"], "plasticity"),
     "fspinn what": (["fspinn"], "search"),
     "fspinn of gradients": (["fspinn", "search", MICRO, "--grid", "width=1"],
-                            "training.Unsupervised"),
+                            "training.unsupervised.Unsupervised"),
     "fspinn without a file": (["fspinn", "search"], "search"),
     "export nothing": (["export", "nowhere"], "not there"),
     "export for no machine": (["export", "nowhere", "--platforms", "abacus"], "abacus"),
@@ -116,7 +116,7 @@ BROKEN = {
     "optimizer": ("optimizer=lambda e, s: 1 / 0", "optimizer(experiment, schedule) failed"),
     "schedule": ("schedule=lambda e, n: 1 / 0", "schedule(experiment, steps) failed"),
     "loss": (
-        "task=lambda e: training.classification(e, loss=lambda e, o, y: o.mean())",
+        "task=lambda e: training.task.classification(e, loss=lambda e, o, y: o.mean())",
         "one number per example",
     ),
     "layout": ("layout=lambda p, s, m: P('rows')", "layout"),

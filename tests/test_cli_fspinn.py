@@ -13,16 +13,16 @@ SEARCHED = FILE.replace(
 from snnjax import quantization
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Mine(training.Unsupervised):
+class Mine(training.unsupervised.Unsupervised):
     neurons: int = 10
     bits: int = 32
 
 def config():""",
-).replace("training.Unsupervised(\n", "Mine(\n")
+).replace("training.unsupervised.Unsupervised(\n", "Mine(\n")
 SEARCHED = SEARCHED.replace(
-    "return plasticity.current_based(10, ",
+    "return plasticity.presets.current_based(10, ",
     "form = None if experiment.bits == 32 else quantization.QFormat(0, experiment.bits)\n"
-    "    return plasticity.current_based(experiment.neurons, lateral=True, form=form, ",
+    "    return plasticity.presets.current_based(experiment.neurons, lateral=True, form=form, ",
 )
 
 

@@ -26,7 +26,7 @@ def recordings(draw, height=5, width=7):
 size = {"height": 5, "width": 7}
 
 
-@pytest.mark.parametrize("cut", [encoding.frames_by_time, encoding.frames_by_count])
+@pytest.mark.parametrize("cut", [encoding.events.frames_by_time, encoding.events.frames_by_count])
 @fast
 @given(events=recordings(), timesteps=slices)
 def test_frames_conserve_the_events_of_every_pixel(cut, events, timesteps):
@@ -42,14 +42,14 @@ def test_frames_conserve_the_events_of_every_pixel(cut, events, timesteps):
 @fast
 @given(events=recordings(), timesteps=slices)
 def test_frames_by_count_differ_by_at_most_one_event(events, timesteps):
-    counts = encoding.frames_by_count(events, timesteps=timesteps, **size).sum((1, 2, 3))
+    counts = encoding.events.frames_by_count(events, timesteps=timesteps, **size).sum((1, 2, 3))
     assert counts.max() - counts.min() <= 1
 
 
 @fast
 @given(events=recordings(), timesteps=slices, duration=st.integers(1, 10**6))
 def test_frames_by_time_match_the_slices_of_the_clock(events, timesteps, duration):
-    frames = encoding.frames_by_time(events, timesteps=timesteps, duration=duration, **size)
+    frames = encoding.events.frames_by_time(events, timesteps=timesteps, duration=duration, **size)
     elapsed = [int(t - events[0, 0]) for t in events[:, 0]]
     for i in range(timesteps):
         # Whole numbers: i D <= t T < (i + 1) D.
@@ -59,7 +59,7 @@ def test_frames_by_time_match_the_slices_of_the_clock(events, timesteps, duratio
 
 def test_frames_by_time_are_causal_blind_to_order_and_to_the_origin_of_time():
     events = np.array([[10, 0, 0, 0], [20, 1, 1, 1], [30, 2, 2, 0], [109, 3, 3, 1]])
-    cut = functools.partial(encoding.frames_by_time, timesteps=10, duration=100, **size)
+    cut = functools.partial(encoding.events.frames_by_time, timesteps=10, duration=100, **size)
     frames = cut(events)
     np.testing.assert_array_equal(frames, cut(events[::-1]))
     np.testing.assert_array_equal(frames, cut((events + [7, 0, 0, 0]).astype(np.uint32)))
@@ -77,12 +77,12 @@ def test_real_recordings_conserve_their_events(shared):
     a = np.frombuffer(content, np.uint8).reshape(-1, 5).astype(np.int64)
     t = ((a[:, 2] & 127) << 16) | (a[:, 3] << 8) | a[:, 4]
     events = np.stack([t, a[:, 0], a[:, 1], a[:, 2] >> 7], axis=1)
-    for cut in (encoding.frames_by_time, encoding.frames_by_count):
+    for cut in (encoding.events.frames_by_time, encoding.events.frames_by_count):
         assert cut(events, timesteps=16, height=34, width=34).sum() == len(events)
 
 
 events = np.array([[0, 1, 1, 0], [5, 2, 2, 1]])
-cut = functools.partial(encoding.frames_by_time, timesteps=2, **size)
+cut = functools.partial(encoding.events.frames_by_time, timesteps=2, **size)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,11 @@ cut = functools.partial(encoding.frames_by_time, timesteps=2, **size)
         (lambda: cut(events * [1, 1, 1, -1]), ValueError, "p > 0"),
         (lambda: cut(events, duration=0), ValueError, "duration=1"),
         (lambda: cut(np.zeros((1000, 4), int), dtype=np.uint8), ValueError, "np.float32"),
-        (lambda: encoding.frames_by_count(events[::-1], timesteps=2, **size), ValueError, "sort"),
+        (
+            lambda: encoding.events.frames_by_count(events[::-1], timesteps=2, **size),
+            ValueError,
+            "sort",
+        ),
     ],
 )
 def test_wrong_arguments_name_the_cure(call, error, cure):

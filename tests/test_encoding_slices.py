@@ -41,7 +41,7 @@ def test_a_slice_is_the_events_of_its_time_on_its_own_clock(events, start, durat
 @fast
 @given(events=recordings(), duration=durations, seed=st.integers(0, 2**31))
 def test_random_slices_lie_within_the_recording(events, duration, seed):
-    part = encoding.random_slice(np.random.default_rng(seed), events, duration=duration)
+    part = encoding.slices.random_slice(np.random.default_rng(seed), events, duration=duration)
     span = int(events[-1, 0] - events[0, 0]) + 1
     if span <= duration:  # whole, on a clock that begins with it
         np.testing.assert_array_equal(part, events - [events[0, 0], 0, 0, 0])
@@ -60,7 +60,7 @@ def test_random_slices_begin_anywhere_evenly():
     # Half of all starts lie in the first half of the 600 milliseconds where a slice can begin.
     events, rng = dense(), np.random.default_rng(1)
     events[:, 1] = np.arange(len(events)) >= 1200
-    parts = [encoding.random_slice(rng, events, duration=400_000) for _ in range(600)]
+    parts = [encoding.slices.random_slice(rng, events, duration=400_000) for _ in range(600)]
     assert {len(part) for part in parts} == {1600}
     assert 0.42 < np.mean([part[0, 1] == 0 for part in parts]) < 0.58  # four standard errors
 
@@ -68,7 +68,7 @@ def test_random_slices_begin_anywhere_evenly():
 @fast
 @given(events=recordings(), duration=durations, count=st.integers(1, 9))
 def test_clips_are_spread_evenly(events, duration, count):
-    made = encoding.clips(events, count=count, duration=duration)
+    made = encoding.slices.clips(events, count=count, duration=duration)
     assert len(made) == count
     first, last = int(events[0, 0]), int(events[-1, 0])
     slack = max(last + 1 - duration - first, 0)
@@ -83,11 +83,11 @@ def test_frames_of_a_slice_keep_its_clock():
     events = np.array([[10, 0, 0, 0], [60, 1, 0, 0], [99, 2, 0, 1]], np.int32)
     part = slice_by_time(events, start=50, duration=50)
     cut = {"timesteps": 5, "height": 1, "width": 3, "duration": 50}
-    frames = encoding.frames_by_time(part, start=0, **cut)
+    frames = encoding.events.frames_by_time(part, start=0, **cut)
     assert frames[1, 0, 1, 0] == frames[4, 0, 2, 1] == 1 and frames.sum() == 2
-    np.testing.assert_array_equal(frames, encoding.frames_by_time(events, start=50, **cut))
+    np.testing.assert_array_equal(frames, encoding.events.frames_by_time(events, start=50, **cut))
     # Without a start, the clock of the first event: another result, which is why there is one.
-    assert encoding.frames_by_time(part, **cut)[0].sum() == 1
+    assert encoding.events.frames_by_time(part, **cut)[0].sum() == 1
 
 
 def drops(count=400, **options):
@@ -97,7 +97,7 @@ def drops(count=400, **options):
     assert len(number) == len(events)
     kept = np.zeros((count, len(events)), bool)
     for one in kept:
-        part = encoding.event_drop(rng, events, height=20, width=30, **options)
+        part = encoding.slices.event_drop(rng, events, height=20, width=30, **options)
         places = [number[tuple(row)] for row in part]
         assert places == sorted(places)  # in their order
         one[places] = True
@@ -153,10 +153,10 @@ def test_event_drop_takes_other_ranges_and_its_rectangle_is_no_cross():
     [
         (lambda e, r: slice_by_time(e[:, :3], start=0, duration=1), "must be"),
         (lambda e, r: slice_by_time(e, start=0, duration=0), "duration"),
-        (lambda e, r: encoding.random_slice(r, e, duration=-1), "duration"),
-        (lambda e, r: encoding.clips(e, count=0, duration=1), "count"),
-        (lambda e, r: encoding.event_drop(r, e, height=2, width=2, side=(0.5, 2)), "side"),
-        (lambda e, r: encoding.event_drop(r, e, height=2, width=2, time=(0.5, 0.1)), "time"),
+        (lambda e, r: encoding.slices.random_slice(r, e, duration=-1), "duration"),
+        (lambda e, r: encoding.slices.clips(e, count=0, duration=1), "count"),
+        (lambda e, r: encoding.slices.event_drop(r, e, height=2, width=2, side=(0.5, 2)), "side"),
+        (lambda e, r: encoding.slices.event_drop(r, e, height=2, width=2, time=(0.5, 0.1)), "time"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
@@ -166,7 +166,7 @@ def test_wrong_arguments_are_named(call, message):
 
 def test_an_empty_recording_stays_empty():
     empty, rng = np.zeros((0, 4), np.int32), np.random.default_rng(0)
-    assert encoding.random_slice(rng, empty, duration=5).shape == (0, 4)
-    assert [c.shape for c in encoding.clips(empty, count=2, duration=5)] == [(0, 4)] * 2
+    assert encoding.slices.random_slice(rng, empty, duration=5).shape == (0, 4)
+    assert [c.shape for c in encoding.slices.clips(empty, count=2, duration=5)] == [(0, 4)] * 2
     for _ in range(9):
-        assert encoding.event_drop(rng, empty, height=2, width=2).shape == (0, 4)
+        assert encoding.slices.event_drop(rng, empty, height=2, width=2).shape == (0, 4)

@@ -11,7 +11,7 @@ RATES = jnp.array([0.5, 0.0, 0.02, 1.5])
 
 
 def trains(key, *, timesteps=400, slots=16, rates=RATES):
-    lists = encoding.poisson_lists(key, rates, timesteps=timesteps, slots=slots)
+    lists = encoding.spike_lists.poisson_lists(key, rates, timesteps=timesteps, slots=slots)
     # Out of range, the padding is a row of zeros.
     return lists, jax.nn.one_hot(lists, len(rates), dtype=jnp.float32).sum(-2)
 
@@ -53,7 +53,7 @@ def test_the_same_key_gives_the_same_spikes():
 
 @pytest.mark.parametrize("total", [0.1, 3.0, 40.0])
 def test_slots_hold_all_but_the_share(total):
-    slots = encoding.spike_slots(total, overflow=1e-4)
+    slots = encoding.spike_lists.spike_slots(total, overflow=1e-4)
     drawn = np.random.default_rng(0).poisson(total, 200_000)
     assert (drawn > slots).mean() <= 3e-4
     assert (drawn > slots - 2).mean() > 1e-4  # two less would not do
@@ -76,10 +76,10 @@ def test_bad_arguments_name_the_cure(change, words):
     options = {"rates": RATES, "timesteps": 3, "slots": 3} | change
     rates = options.pop("rates")
     with pytest.raises(ValueError, match=words):
-        encoding.poisson_lists(jax.random.key(0), rates, **options)
+        encoding.spike_lists.poisson_lists(jax.random.key(0), rates, **options)
 
 
 @pytest.mark.parametrize(("total", "overflow"), [(-1.0, 0.1), (float("nan"), 0.1), (1.0, 0.0)])
 def test_spike_slots_refuses_nonsense(total, overflow):
     with pytest.raises(ValueError, match="spikes per timestep|share"):
-        encoding.spike_slots(total, overflow=overflow)
+        encoding.spike_lists.spike_slots(total, overflow=overflow)

@@ -47,7 +47,7 @@ def pretended(speed, losses):
 def test_a_strategy_that_changes_the_loss_is_told(monkeypatch, capsys, off, refused):
     speed = loaded("benchmarks/reversible_speed.py")
     losses = dict.fromkeys(speed.STRATEGIES, 2.0) | {"depth=reverse": 2.0 * (1 + off)}
-    monkeypatch.setattr(speed, "compiled", pretended(speed, losses))
+    monkeypatch.setattr(speed, "compile_case", pretended(speed, losses))
     monkeypatch.setattr(speed, "first_state", lambda case: jnp.zeros(()))
     if not refused:
         assert len(run(speed, monkeypatch, capsys)["rows"]) == 3

@@ -1,7 +1,7 @@
-"""How many bytes a gradient takes per image: what the benchmarks of networks have in common.
+"""Bytes of a gradient per image, for the benchmarks of networks.
 
-Nothing runs: XLA's temporary bytes are read off two compiled programs, and bytes per image are the
-slope between two batches, so that parameters drop out.
+Nothing runs: the temporary bytes are those of two compiled programs, and bytes per image are the
+slope between two batch sizes, which cancels the parameters.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def temporary(
     Cross entropy of the mean logits, with respect to the parameters, float32.
 
     Args:
-        make: `(rngs=) -> network`; the network itself is never made.
-        strategy: as text, see `memory.parse_strategy`.
+        make: `(rngs=) -> network`, only traced.
+        strategy: text of `memory.parse_strategy`.
         batch: images.
         timesteps: T.
-        memory_scheduler: XLA:CPU's memory-optimised scheduler, or its default one.
+        memory_scheduler: True for XLA:CPU's memory-optimised scheduler, False for its default one.
     """
 
     def built() -> nn.Network:
@@ -69,7 +69,7 @@ def per_image(
     memory_scheduler: bool,
     batches: tuple[int, int] = BATCHES,
 ) -> tuple[float, int]:
-    """Bytes per image, and all temporary bytes at the larger batch."""
+    """Bytes per image, and total temporary bytes at the larger batch."""
     small, large = (
         temporary(make, strategy, b, timesteps=timesteps, memory_scheduler=memory_scheduler)
         for b in batches

@@ -1,8 +1,8 @@
 """Depth reversal, packing, shared membranes and recomputation over time on one network.
 
 A RevSResNet with halves of 64, 128 and 256 channels, two blocks each, on 32x32x3, whose branches
-share membranes (`sharing=`): what a gradient takes, in MB per image (`bytes_per_image.py`), and
-what inference holds, membranes in elements per image.
+share membranes (`sharing=`): bytes of the gradient, in MB per image (`bytes_per_image.py`), and the
+state of inference, in membrane elements per image.
 
 Run:
     python experiments/benchmarks/combined.py                     # ten minutes
@@ -20,11 +20,11 @@ Compiled with jax 0.10.2, T = 4, memory-optimised scheduler:
               depth=reverse, pack=True                   13.28
               time=recompute(1), depth=reverse, pack     13.10
 
-Sharing makes the state of inference 1.7 and 2.5 times smaller, and a gradient's bytes not: under
-reversal no membrane is kept anyhow, and two neurons that wait for one membrane within each timestep
-are one piece of a branch to compute again where there were two. Packing takes more than it saves
-under reversal (11.01 with the cuts of a branch alone, 10.75 with its synapses alone); under store,
-where all layers wait for their derivative, it saves a quarter (38.95).
+Sharing makes the state of inference 1.7 and 2.5 times smaller, but not the bytes of a gradient:
+reversal keeps no membrane anyhow, and two neurons that share a membrane within each timestep form
+one piece of a branch for recomputation instead of two. Packing costs more than it saves under
+reversal (11.01 with the cuts of a branch alone, 10.75 with its synapses alone); under store, which
+keeps the residuals of all layers, it saves a quarter (38.95).
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ ROWS = (
 
 
 def membranes(sharing: str) -> int:
-    """Elements of all membranes of one image, as one timestep needs them."""
+    """Elements of all membranes of one image in one timestep."""
 
     def state():
         network = make(sharing=sharing, rngs=nnx.Rngs(0))
-        return nn.repeat_state(network.initial_state(1).neurons)
+        return nn.contract.repeat_state(network.initial_state(1).neurons)
 
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(state)))
 

@@ -1,22 +1,21 @@
 """Compile time of a train step against depth, and seconds to the first step of `snnjax train`.
 
 steps     RevSResNet 21 and 109 (the published widths, frames 32x32x3, T = 4, batch 4, AdamW) under
-          each memory strategy over depth: processor seconds of tracing, of lowering and of
-          compiling the step that training runs, each in a process of its own without a cache.
-          Beside them what does not depend on the machine: lines of the program handed to XLA, and
-          instructions of the one it makes.
+          each memory strategy over depth: processor seconds of tracing, lowering and compiling
+          the training step, each in a separate process without a cache. Two further figures do not
+          depend on the machine: lines of the lowered program, and instructions of the compiled one.
 command   `snnjax train` in a new run directory, from the start of the process to the end of its
-          first step: with an empty cache of compiled programs, then with the one it filled.
+          first step: with an empty cache of compiled programs, then with the filled cache.
 
 Processes alternate, round after round; a figure is the median over rounds, a ratio the median over
 rounds of the ratio to the shallowest net in the same round. Processor seconds are those of all
-threads of the process: on a quiet machine the clock shows no more, on a busy one much more.
+threads of the process: wall time is no longer on an idle machine, and much longer on a busy one.
 
 Hardware: 2 CPU cores (measured: Intel Xeon, a virtual machine)
 Time: 8 minutes of the processor
-Expected: blocks are scanned, so that five times as many layers change little; the rest is that of a
-    loop of one trip, which XLA unrolls, against one of many. Seconds of the processor, jax 0.10.2,
-    one round on a slow day (command: medians of 4 rounds, on the slow day of 3):
+Expected: blocks are scanned, so five times as many layers change little; the remaining difference
+    is between a loop of one trip, which XLA unrolls, and a loop of many. Processor seconds, jax
+    0.10.2, one round on a slow day (command: medians of 4 rounds, on the slow day of 3):
 
                                  trace  lower  compile    all   to depth 21   instructions
         depth=reverse        21    9.8    2.3     18.9   31.0                       26,013
@@ -26,7 +25,7 @@ Expected: blocks are scanned, so that five times as many layers change little; t
         depth=store          21    4.4    1.5     14.9   20.8                       18,685
                             109    4.6    1.4     17.0   23.1         1.11x         22,007
 
-    `depth=recompute(sqrt)`, whose last segment is a program of its own: 1.37x (one round).
+    `depth=recompute(sqrt)`, whose last segment is a separate program: 1.37x (one round).
 
         first step of snnjax train     empty cache 10.7 s     filled cache 5.2 s
         on the clock                                8.4 s                  5.1 s
@@ -55,7 +54,7 @@ PHASES = ("trace", "lower", "compile")
 
 
 def step_sizes_and_seconds(depth: int, strategy: str) -> dict[str, Any]:
-    """Traces, lowers and compiles one train step in this process; nothing is computed."""
+    """Traces, lowers and compiles one train step in this process without running it."""
     import jax
     import jax.numpy as jnp
 
@@ -107,7 +106,7 @@ def step_sizes_and_seconds(depth: int, strategy: str) -> dict[str, Any]:
 
 
 def first_step(began: float, out: str) -> None:
-    """Runs the default command until its first step is done, prints the seconds and ends."""
+    """Runs the default command until the end of its first step and prints the seconds."""
     import jax
 
     from snnjax import training
@@ -130,7 +129,7 @@ def _now() -> tuple[float, float]:
 
 
 def child(*arguments: str, **environment: str) -> dict[str, Any]:
-    """The last line of this file, run with some arguments in a process of its own."""
+    """Last line of output of this file, run with some arguments in a process of its own."""
     run = [sys.executable, __file__, *arguments]
     variables = {name: v for name, v in os.environ.items() if not name.startswith("JAX_COMPIL")}
     variables |= {"JAX_PLATFORMS": "cpu", **environment}
@@ -192,7 +191,7 @@ def main() -> None:
     parser.add_argument("--depths", type=int, nargs="+", default=DEPTHS)
     parser.add_argument("--strategies", nargs="+", default=STRATEGIES)
     parser.add_argument("--rounds", type=int, default=3)
-    for name in ("depth", "strategy", "began", "out"):  # of a child
+    for name in ("depth", "strategy", "began", "out"):  # options of a child process
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.out:

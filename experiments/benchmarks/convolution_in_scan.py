@@ -1,9 +1,9 @@
 """The gradient of convolutions inside `lax.scan`: ours and autodiff's, scanned and unrolled.
 
-Four stacked convolutions on [64, 16, 16, 32] (3x3, 32 channels, with a residual so that shapes
-stay), gradient of the mean square with respect to the input and all kernels. Each program is
-compiled, run once, and then timed in turn with the others, round after round; every figure is the
-median over rounds of a ratio within one round, so that a busy machine slows both sides alike.
+Four stacked convolutions on [64, 16, 16, 32] (3x3, 32 channels, with a residual that preserves
+shapes), gradient of the mean square with respect to the input and all kernels. Each program is
+compiled, run once, and then timed alternately with the others; every figure is the median over
+rounds of a ratio within one round, so that a busy machine slows both sides alike.
 
 Run:
     python experiments/benchmarks/convolution_in_scan.py           # a minute and a half
@@ -21,8 +21,8 @@ Measured on two shared cores of an AMD EPYC (Zen 4), float32, 11 rounds:
     3x3 depthwise    1.06      19            28        1.05      14            26
 
 Unrolled, ours takes 0.66 (0.12.0.1: 0.83) of autodiff's time for 3x3, 0.81 (0.96) strided, 0.51
-(0.57) for 1x1, 0.04 (0.06) in groups, whose weight gradient is slow in autodiff's form anywhere,
-and 0.57 (0.50) depthwise. What is left of a depthwise step is mostly XLA's forward convolution.
+(0.57) for 1x1, 0.04 (0.06) in groups, where autodiff's weight gradient is slow also outside loops,
+and 0.57 (0.50) depthwise. The rest of a depthwise step is mostly XLA's forward convolution.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from jax import lax
 from snnjax.ops.convolution import convolution
 
 BLOCKS = 4
-SLOW = 1.0  # seconds; a program slower than this is timed in `SLOW_ROUNDS` rounds only
+SLOW = 1.0  # seconds; slower programs are timed in `SLOW_ROUNDS` rounds only
 SLOW_ROUNDS = 2
 
 
 class Workload(NamedTuple):
-    """A convolution whose gradient is timed."""
+    """Convolution with a timed gradient."""
 
     name: str
     window: tuple[int, int]
@@ -65,7 +65,7 @@ WORKLOADS = (
 
 
 def autodiff(inputs: jax.Array, kernel: jax.Array, *, strides: int, groups: int) -> jax.Array:
-    """The same convolution with the derivative that jax gives it."""
+    """The same convolution with the derivative of autodiff."""
     return lax.conv_general_dilated(
         inputs,
         kernel,
@@ -77,11 +77,11 @@ def autodiff(inputs: jax.Array, kernel: jax.Array, *, strides: int, groups: int)
 
 
 def gradient(conv: Callable, workload: Workload, *, scanned: bool) -> Callable:
-    """The gradient of the stack with respect to inputs and kernels, in a loop or written out."""
+    """Gradient of the stack with respect to inputs and kernels, in a loop or unrolled."""
 
     def block(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, None]:
         y = conv(x, kernel, strides=workload.strides, groups=workload.groups)
-        if workload.strides > 1:  # the next block wants the size of this one
+        if workload.strides > 1:  # the next block needs the input size of this one
             y = jnp.repeat(jnp.repeat(y, workload.strides, 1), workload.strides, 2)
         return x + y, None
 
@@ -127,7 +127,7 @@ def ratio(times: dict[str, list[float]], above: str, below: str) -> float:
 
 
 def measure(workload: Workload, rounds: int) -> dict[str, float | str]:
-    """Milliseconds of the four programs and the ratios that matter."""
+    """Milliseconds of the four programs, and their ratios."""
     times = seconds(workload, rounds)
     return {
         "workload": workload.name,

@@ -1,24 +1,23 @@
-"""What is lost when a run is killed, its files damaged, its disk full, its machine another one?
+"""Losses of a run that is killed or moved, with damaged files or a full disk.
 
-A small network on the digits, 66 steps, a checkpoint every 6. Each trial starts a run, lets one
-fault happen at a random moment, resumes it, and compares the end with a run that nothing happened
-to. Faults:
+A small network on the digits, 66 steps, a checkpoint every 6. Each trial starts a run, causes one
+fault at a random moment, resumes the run, and compares its end with an undisturbed run. Faults:
 
     kill       SIGKILL                            of one process, or of one of two
     term       SIGTERM                            of one process, or of one of two
-    damaged    SIGKILL, and a random file of the newest checkpoint is deleted or cut short
-    full       a disk of a random size (a tmpfs, where mounting is allowed) that has room again for
-               the resumed run; in half of the trials files that may not grow beyond a random size
-    device     SIGKILL, and the run goes on on another number of devices or processes
+    damaged    SIGKILL, and a random file of the newest checkpoint is deleted or truncated
+    full       a disk of a random size (a tmpfs, where mounting is allowed) with free space for the
+               resumed run; in half of the trials a random limit on the size of files instead
+    device     SIGKILL, and the run resumes on another number of devices or processes
 
-A trial passes where the resumed run ends with exit code 0 after all steps, having lost no more of
-them than since the last whole checkpoint (another one may have been on its way, so twice the steps
-between two; three times, where the newest was damaged), and, unless the devices changed, with the
-very bits of parameters, optimizer, statistics and keys of a run without faults (of as many
-processes: what is compiled for two may differ from what is compiled for one in the last bit).
+A trial passes if the resumed run ends with exit code 0 after all steps and loses at most the steps
+since the last complete checkpoint (twice the interval, since one checkpoint may be in progress;
+three times, if the newest was damaged). Unless the devices changed, parameters, optimizer,
+statistics and keys must equal those of an undisturbed run bit for bit, with equally many processes:
+programs compiled for two processes may differ from those for one in the last bit.
 
-Children are forked from a process that has imported everything and touched no device, so a trial
-takes seconds.
+Children are forked from a process that has imported everything and used no device, so a trial takes
+seconds.
 
 Command: python experiments/benchmarks/faults.py --trials 60 --seed 0
 """
@@ -47,7 +46,7 @@ os.environ.setdefault("JAX_NUM_CPU_DEVICES", "4")
 
 import jax
 import numpy as np
-import tyro  # noqa: F401  # imported before the fork, as all that takes long
+import tyro  # noqa: F401  # slow imports come before the fork
 from orbax.checkpoint import v1  # noqa: F401
 
 from snnjax import cli, training
@@ -86,8 +85,8 @@ STEPS, EVERY = 66, 6
 KINDS = ("kill", "term", "damaged", "full", "device")
 
 
-def forked(function, *arguments):
-    """The process number of a child that calls a function and ends with what it returns."""
+def fork_child(function, *arguments):
+    """Process number of a child that calls a function and exits with its result."""
     if child := os.fork():
         return child
     code = 99
@@ -99,8 +98,8 @@ def forked(function, *arguments):
         os._exit(code)
 
 
-def trained(log, arguments, limit):
-    """What `snnjax train` returns, its words in a file."""
+def run_training(log, arguments, limit):
+    """Exit code of `snnjax train`, with its output in a file."""
     words = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(words, 1)
     os.dup2(words, 2)
@@ -111,7 +110,7 @@ def trained(log, arguments, limit):
 
 
 def start(folder, what, processes=1, mesh="data=2", limit=None):
-    """The children of one run."""
+    """Starts the processes of one run."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -120,12 +119,12 @@ def start(folder, what, processes=1, mesh="data=2", limit=None):
         several = ["--coordinator", f"localhost:{port}", "--processes", str(processes),
                    "--process", str(number)] if processes > 1 else []  # fmt: skip
         arguments = [*what, "--mesh", mesh, "--no-cache", *several]
-        children.append(forked(trained, folder / f"log{number}", arguments, limit))
+        children.append(fork_child(run_training, folder / f"log{number}", arguments, limit))
     return children
 
 
-def ended(children, seconds=600):
-    """The exit codes, negative for signals; a child that does not end is killed."""
+def exit_codes(children, seconds=600):
+    """Exit codes, negative for signals; kills children that do not end."""
     codes, until = {}, time.monotonic() + seconds
     while len(codes) < len(children):
         for child in set(children) - set(codes):
@@ -139,7 +138,7 @@ def ended(children, seconds=600):
 
 
 def digest(run):
-    """A fingerprint of the newest checkpoint, and its step; worked out in a child."""
+    """Fingerprint of the newest checkpoint, and its step; computed in a child."""
     reader, writer = os.pipe()
 
     def work():
@@ -156,28 +155,28 @@ def digest(run):
         os.write(writer, f"{words.hexdigest()} {int(state.step)}".encode())
         return 0
 
-    ended([forked(work)])
+    exit_codes([fork_child(work)])
     os.close(writer)
     with os.fdopen(reader) as pipe:
         found, step = pipe.read().split() or ("nothing to be read", "-1")
     return found, int(step)
 
 
-def recorded(run):
-    """Steps that were recorded so far."""
+def recorded_steps(run):
+    """Recorded steps."""
     with contextlib.suppress(OSError):
         return sum('"train"' in line for line in (run / "metrics.jsonl").read_text().splitlines())
     return 0
 
 
-def saved(run):
+def saved_steps(run):
     """Steps of the checkpoints."""
     return training.checkpoints.steps(run / "checkpoints")
 
 
 def wait_for(run, step, children, checkpoints=0):
-    """Until so many steps are recorded and checkpoints written, or the run has ended."""
-    while recorded(run) < step or len(saved(run)) < checkpoints:
+    """Waits for numbers of recorded steps and written checkpoints, or for the end of the run."""
+    while recorded_steps(run) < step or len(saved_steps(run)) < checkpoints:
         with contextlib.suppress(ChildProcessError):
             done = [os.waitid(os.P_PID, c, os.WEXITED | os.WNOHANG | os.WNOWAIT) for c in children]
             if any(done):
@@ -186,8 +185,8 @@ def wait_for(run, step, children, checkpoints=0):
 
 
 def damage(run, draw):
-    """Deletes or cuts short a file of the newest checkpoint."""
-    newest = run / "checkpoints" / f"{saved(run)[-1]:08}"
+    """Deletes or truncates a file of the newest checkpoint."""
+    newest = run / "checkpoints" / f"{saved_steps(run)[-1]:08}"
     file = draw.choice(sorted(f for f in newest.rglob("*") if f.is_file() and f.stat().st_size))
     if draw.random() < 0.5:
         file.unlink()
@@ -196,8 +195,8 @@ def damage(run, draw):
     return str(file.relative_to(newest))
 
 
-def mounted(folder, size):
-    """Whether a folder could be made on a disk of its own."""
+def mount_tmpfs(folder, size):
+    """True if a tmpfs could be mounted at a folder."""
     folder.mkdir()
     words = ["mount", "-t", "tmpfs", "-o", f"size={size}", "snnjax", str(folder)]
     with contextlib.suppress(OSError):
@@ -208,13 +207,13 @@ def mounted(folder, size):
 
 
 def trial(folder, kind, draw, expected):
-    """One fault; what happened, as a dict with `passed`."""
+    """Runs one trial; returns its record, a dict with `passed`."""
     processes = draw.choice([1, 1, 2]) if kind in ("kill", "term", "device") else 1
     mesh = "data=2" if processes == 1 else "data=-1"
     run, experiment = folder / "run", folder / "faults.py"
     experiment.write_text(EXPERIMENT)
     limit = draw.randrange(2_000, 40_000) if kind == "full" else None
-    small = limit is not None and draw.random() < 0.5 and mounted(run, 15 * limit)
+    small = limit is not None and draw.random() < 0.5 and mount_tmpfs(run, 15 * limit)
     limit = None if small else limit
     os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     began = [str(experiment), "--out", str(run)]
@@ -224,45 +223,45 @@ def trial(folder, kind, draw, expected):
         expected[processes],
     )
     if kind != "full":
-        # A run whose only checkpoint is damaged is refused: there has to be one before.
+        # A run whose only checkpoint is damaged is refused, so the fault needs a second one.
         wait_for(run, draw.randrange(EVERY + 1, STEPS - 6), children, 2 * (kind == "damaged"))
         time.sleep(draw.random() * 0.2)
         with contextlib.suppress(ProcessLookupError):
             name = signal.SIGTERM if kind == "term" else signal.SIGKILL
             os.kill(draw.choice(children), name)
-    told["codes"] = ended(children)
-    before, had = recorded(run), saved(run)
+    told["codes"] = exit_codes(children)
+    before, had = recorded_steps(run), saved_steps(run)
     if small:
         subprocess.run(["mount", "-o", "remount,size=64m", str(run)], check=True)
     if kind == "damaged":
         told["file"] = damage(run, draw)
-    if not (run / "config.json").exists():  # the disk was full before there was a run
+    if not (run / "config.json").exists():  # the disk was full before the run directory existed
         return told | {"passed": kind == "full" and not had, "lost": 0, "start": 0, "same": None}
     if kind == "device":
         processes, mesh = draw.choice([(1, "data=4"), (1, "fsdp=2"), (1, "data=1"), (2, "data=-1")])
         os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
-    codes = ended(start(folder, ["--resume", str(run)], processes, mesh))
+    codes = exit_codes(start(folder, ["--resume", str(run)], processes, mesh))
     words = (folder / "log0").read_text()
     spoken = [line for line in words.splitlines() if "going on after step" in line]
     begun = int(spoken[-1].split("step")[1]) if spoken else 0
     found, step = digest(run)
     lost, same = max(before - begun, 0), found == expected
-    # Files of a full disk may have been the checkpoints themselves: all since the start is lost.
+    # A full disk may have prevented every checkpoint: all steps since the start are lost.
     most = {"damaged": 3 * EVERY, "full": STEPS}.get(kind, 2 * EVERY) + 2
     ok = codes == [0] * processes and step == STEPS and lost <= most
     ok = ok and (same or kind == "device")
     return told | {"passed": ok, "lost": lost, "start": begun, "same": same, "resumed": codes}
 
 
-def undisturbed(root, processes):
-    """The fingerprint of a run that nothing happens to."""
+def reference_digest(root, processes):
+    """Fingerprint of an undisturbed run."""
     folder = root / f"undisturbed{processes}"
     folder.mkdir()
     (folder / "faults.py").write_text(EXPERIMENT)
     os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     began = [str(folder / "faults.py"), "--out", str(folder / "run")]
     mesh = "data=2" if processes == 1 else "data=-1"
-    assert ended(start(folder, began, processes, mesh)) == [0] * processes
+    assert exit_codes(start(folder, began, processes, mesh)) == [0] * processes
     found, step = digest(folder / "run")
     assert step == STEPS, f"{step} steps"
     return found
@@ -278,7 +277,7 @@ def main():
     draw, rows = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as root:
         root = pathlib.Path(root)
-        expected = {processes: undisturbed(root, processes) for processes in (1, 2)}
+        expected = {processes: reference_digest(root, processes) for processes in (1, 2)}
         for number in range(options.trials):
             folder = root / str(number)
             folder.mkdir()
@@ -294,7 +293,7 @@ def main():
 
 
 def conclude(rows, path):
-    """The table by kind; exit code 1 where a trial failed."""
+    """Prints the table by kind; exit code 1 if a trial failed."""
     groups = collections.defaultdict(list)
     for row in rows:
         groups[row["kind"], row["processes"]].append(row)

@@ -1,12 +1,12 @@
-"""The drift of a reversible stream that is not on a grid, against one that is.
+"""Drift of a floating reversible stream, against a stream on a grid.
 
-`depth` couplings of IF-conv3x3-BN halves (random weights, batch statistics), run forward and then
-undone by `memory.reverse`. Each block's input as its backward pass rebuilds it is compared with
-what its forward pass saw, the neurons' spikes on both are compared, and each block's gradient is
-compared with that of `memory.store`.
+`depth` couplings of IF-conv3x3-BN halves (random weights, batch statistics) run forward and are
+reversed by `memory.reverse`. The program compares each block's reconstructed input with its input
+in the forward pass, the spikes of the neurons on both, and each block's gradient with that of
+`memory.store`.
 
-Measured on a CPU, jax 0.10.2, streams [4, 8, 16, 16, 32], seeds 0 and 1: spikes that flip on the
-way back, and the cosine of the worst block's gradient
+Measured on a CPU, jax 0.10.2, streams [4, 8, 16, 16, 32], seeds 0 and 1: spikes that flip in the
+backward pass, and the cosine of the worst block's gradient
 
                                4 blocks                  32 blocks
     floating                   0           1.000         1,204 / 875,583          0.997 / 0.052
@@ -14,8 +14,8 @@ way back, and the cosine of the worst block's gradient
     grid, bfloat16 branches    0           exactly 1     0                        exactly 1
     bfloat16 stream            131 / 127k  0.68 / 0.70   2.22 / 2.22 million      0.04 / 0.02
 
-Exactly: no bit of any gradient differs, to 64 blocks. bfloat16 branches have float32 membranes and
-statistics, as the layers here do.
+Exactly: no bit of any gradient differs, up to 64 blocks. bfloat16 branches have float32 membranes
+and statistics, like the layers of the library.
 
 Run:
     python experiments/benchmarks/floating_stream.py
@@ -41,7 +41,7 @@ SHAPE = (4, 8, 16, 16, 32)  # [T, B, H, W, C] of one of the two streams
 
 
 class Kind(NamedTuple):
-    """A stream and what computes in its branches."""
+    """Dtypes of a stream and of its branches."""
 
     name: str
     bits: int | None
@@ -59,24 +59,24 @@ KINDS = (
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """A coupling whose backward pass shows what it rebuilds.
+    """A coupling whose backward pass returns the reconstructed streams.
 
-    Blocks come with a witness, zeros in the shape of the streams. Its 'gradient' is the block's
-    input as rebuilt; the step's output is the same input as the forward pass had it.
+    Each block has a witness, zeros in the shape of the streams. Its 'gradient' is the reconstructed
+    input of the block; the output of the step is the input in the forward pass.
     """
 
     couple: Any
 
     def step(self, params, streams, x):
-        """One block forward, and what it saw."""
+        """Runs one block forward; outputs its input."""
         return self.couple.step(params, streams, x[0])[0], streams
 
     def __call__(self, params, after, x, y):
-        """The streams before the block."""
+        """Reconstructs the streams before the block."""
         return self.couple(params, after, x[0], y)
 
     def pull(self, params, after, x, y, cotangents):
-        """Inverse and derivative of the coupling; the witness gets what the inverse gave."""
+        """Inverse and derivative of the coupling; the witness receives the reconstructed input."""
         g_after, g_seen = cotangents
         nothing = memory.CouplingAux((), (), jnp.zeros(()))
         before, (g_params, g_before, g_block) = self.couple.pull(
@@ -87,10 +87,10 @@ class Watched:
 
 
 def branch(which: int, compute: Any):
-    """The `which`-th half of a block as a branch, from rest.
+    """The `which`-th half of a block as a branch, from the resting state.
 
-    What one layer hands to the next has the dtype `compute`; membranes and batch statistics are
-    float32 whatever it is.
+    Activations between layers have the dtype `compute`; membranes and batch statistics are always
+    float32.
     """
 
     def run(params, block, x):
@@ -124,13 +124,13 @@ def blocks(depth: int, channels: int, key: jax.Array):
 
 
 def loss(end: memory.Streams) -> jax.Array:
-    """Anything smooth that asks for both streams."""
+    """A smooth function of both streams."""
     x1, x2 = (stream.astype(jnp.float32) for stream in end)
     return jnp.mean(x1**2) + jnp.mean(jnp.sin(x2))
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def stored(couple: Any, entered: memory.Streams, stack):
+def store_gradient(couple: Any, entered: memory.Streams, stack):
     """Gradient of every block by `memory.store`."""
 
     def run(stack):
@@ -140,8 +140,8 @@ def stored(couple: Any, entered: memory.Streams, stack):
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def undone(couple: Any, entered: memory.Streams, stack):
-    """Gradient by `memory.reverse`; the streams at every joint, as seen and as rebuilt."""
+def reverse_gradient(couple: Any, entered: memory.Streams, stack):
+    """Gradient by `memory.reverse`; the streams at every joint, original and reconstructed."""
     watched, depth = Watched(couple), len(jax.tree.leaves(stack)[0])
     witness = jax.tree.map(lambda s: jnp.zeros((depth, *s.shape), s.dtype), entered)
 
@@ -179,13 +179,13 @@ def cosines(a: Any, b: Any) -> np.ndarray:
 
 
 def measure(kind: Kind, depth: int, seed: int, shape: tuple[int, ...] = SHAPE) -> dict[str, Any]:
-    """What one net loses on its way back; lists are per block, first block first."""
+    """Errors of one network's backward pass; lists are per block, first block first."""
     keys = jax.random.split(jax.random.key(seed))
     stack, couple = blocks(depth, shape[-1], keys[0]), coupling(kind)
     x = jax.random.normal(keys[1], shape)
     entered = couple.enter(*(s.astype(kind.stream) for s in (x, 0.7 * x + 0.1)))
-    reference = stored(couple, entered, stack)
-    gradient, seen, rebuilt = undone(couple, entered, stack)
+    reference = store_gradient(couple, entered, stack)
+    gradient, seen, rebuilt = reverse_gradient(couple, entered, stack)
     gaps = [jnp.abs((a - b).astype(jnp.float32)) for a, b in zip(seen, rebuilt, strict=True)]
     errors = jnp.maximum(*(gap[:-1].reshape(depth, -1).max(1) for gap in gaps))
     before, after = (spikes(kind.compute, joints) for joints in (seen, rebuilt))

@@ -1,32 +1,31 @@
 """One LIF layer alone, forward and backward: the Pallas kernel, the scans, PyTorch, a plain copy.
 
-    h = 0.5 v + x, fire at h >= 1, hard reset to 0 (detached), arctan(2); rest at v = 0
+    h = 0.5 v + x, fires at h >= 1, hard reset to 0 (detached), arctan(2); v = 0 at rest
 
     store          nn.LIF(scan=memory.store): lax.scan, derivative by JAX
     lif_scan       nn.LIF(): lax.scan, derivative by hand
     lif_kernel     nn.LIF(sequence=neurons.lif_kernel): one kernel each way, `--block` neurons each
     torch          a loop over time in PyTorch, surrogate by hand
-    spikingjelly   its multi-step LIF, `functional.lif_multi_step`; in brackets what it chose
-    copy           y = 2 x over as many bytes as one pass of the kernel moves: what memory can do
+    spikingjelly   its multi-step LIF, `functional.lif_multi_step`; in brackets its implementation
+    copy           y = 2 x over the bytes that one pass of the kernel moves: the memory bandwidth
 
-Currents and cotangents are [T, B, N], float32, bfloat16 or float16; membranes are float32. All are
-timed in turns in one process, the median over rounds counts. A layer must move 4 sequences of
-currents' dtype (currents, spikes, their cotangents, the currents') and membranes twice:
+Currents and cotangents are [T, B, N], float32, bfloat16 or float16; membranes are float32. The rows
+alternate in one process; times are medians over rounds. A layer must move 4 sequences in the
+currents' dtype (currents, spikes, and the cotangents of both) and membranes twice:
 
     bytes = T B N (4 itemsize + 8)        24 in float32, 16 in two bytes, per neuron and timestep
 
-`bandwidth` is that by the time; `of_copy` its ratio to the copy's. The spikes of each are compared
-with lif_scan's (`flipped`: compilers round h once or twice), the gradients too (`error`).
+`bandwidth` is these bytes over the time, `of_copy` its ratio to the bandwidth of the copy. Spikes
+(`flipped`: compilers round h once or twice) and gradients (`error`) are compared with lif_scan's.
 
-Both of PyTorch need a build of it that sees the GPU; a row that cannot run is left out with a line
-on stderr. spikingjelly 2 takes the first of its extension (where it was built from source), Triton
-and a loop in PyTorch that there is; `SJ_LIF_CUDA_IMPLEMENTATION=triton` in front of the command
-asks for one. Its function is given float32 membranes: its module makes them in the currents' dtype
-and in two bytes falls back to a loop in PyTorch.
+Both PyTorch rows need a build with GPU support; a row that cannot run is omitted with a line on
+stderr. spikingjelly 2 selects the first available of its extension (if built from source), Triton
+and a loop in PyTorch; `SJ_LIF_CUDA_IMPLEMENTATION=triton` in front of the command selects one. Its
+function receives float32 membranes: its module would allocate them in the currents' dtype, and fall
+back to a loop in PyTorch in two bytes.
 
-**Not yet run on a GPU or TPU**: nothing is known of the kernel's speed. On a CPU, `--small` runs it
-in interpret mode at a tiny size, PyTorch on the CPU, to show that the program works; its times say
-nothing.
+**Not yet run on a GPU or TPU**: the kernel's speed is unknown. On a CPU, `--small` tests the
+program in interpret mode at a tiny size, PyTorch on the CPU; its times mean nothing.
 
 Hardware: one GPU or TPU with 16 GB (float32, N = 65536: 7 sequences of 512 MiB), 24 GB with PyTorch
 Time: unknown; expected minutes
@@ -34,7 +33,7 @@ Expected: lif_kernel's `of_copy` at least 0.8 (goal, unmeasured); nothing flippe
 Command: pip install -e ".[cuda12]" torch spikingjelly==2.0.0   # the last two for their rows
     python experiments/benchmarks/lif_kernel.py                 # all sizes and dtypes
     python experiments/benchmarks/lif_kernel.py --block 256     # other blocks: 128 to 8192
-    python experiments/benchmarks/lif_kernel.py --small         # anywhere
+    python experiments/benchmarks/lif_kernel.py --small         # any machine
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory too
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves memory to PyTorch
 
 import jax
 import jax.numpy as jnp
@@ -62,11 +61,11 @@ from snnjax.typing import bind
 SHAPES = [(32, 64, 16384), (32, 64, 65536)]
 DTYPES = ("float32", "bfloat16", "float16")
 SMALL = [(4, 2, 300)]
-DECAY, THRESHOLD, RESET = 0.5, 1.0, neurons.detached(neurons.zero)
+DECAY, THRESHOLD, RESET = 0.5, 1.0, neurons.reset.detached(neurons.reset.zero)
 
 
 def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:
-    """The same layer, three ways."""
+    """The layer under `store`, `lif_scan` and `lif_kernel`."""
     options = {"decay": DECAY, "threshold": THRESHOLD, "reset": RESET}
     kernel = bind(neurons.lif_kernel, block=block, interpret=interpret)
     return {
@@ -76,8 +75,8 @@ def layers(block: int, interpret: bool) -> dict[str, nn.Neuron]:
     }
 
 
-def both_ways(layer: nn.Neuron) -> Callable[..., Any]:
-    """Spikes, and the currents' cotangents in the memory of the spikes'."""
+def forward_and_backward(layer: nn.Neuron) -> Callable[..., Any]:
+    """Spikes, and the cotangents of the currents in the buffer of the spikes' cotangents."""
 
     def run(currents, cotangents):
         state = layer.initial_state(currents.shape[1:])
@@ -118,12 +117,12 @@ def torch_loop(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, Ca
 
 
 def spikingjelly(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, Callable[..., Any]]:
-    """The layer of spikingjelly 2, and a name that says what carries it out."""
+    """Layer of spikingjelly 2, and a name with its implementation."""
     from spikingjelly.activation_based import functional, surrogate
 
     chosen: Any = functional.neuron_implementation("lif", torch.device(device))
     for name, reason in chosen["unavailable"].items():
-        tell(f"spikingjelly has no {name} here: {reason}")
+        warn_once(f"spikingjelly has no {name} here: {reason}")
     options = {"tau": 1 / (1 - DECAY), "decay_input": False, "v_threshold": THRESHOLD}
     options |= {"v_reset": 0.0, "detach_reset": True, "surrogate_function": surrogate.ATan(2.0)}
     v = torch.zeros(shape[1:], device=device)
@@ -132,7 +131,7 @@ def spikingjelly(torch: Any, shape: tuple[int, ...], device: str) -> tuple[str, 
 
 
 def torch_layers(made: tuple[jax.Array, ...], *, small: bool) -> dict[str, Callable[..., Any]]:
-    """Functions `calls -> (spikes, gradient)` of the last call, for each layer that works here."""
+    """Functions `calls -> (spikes, gradient)` of the last call, for each available layer."""
     found = {}
     for make in (torch_loop, spikingjelly):
         try:
@@ -146,17 +145,17 @@ def torch_layers(made: tuple[jax.Array, ...], *, small: bool) -> dict[str, Calla
                 x, g = (torch.from_numpy(np.array(a, np.float32)).to(device, dtype) for a in made)
                 x.requires_grad_()
             name, forward = make(torch, x.shape, device)
-            run = repeated_in_torch(torch, forward, x, g)
+            run = repeat_torch(torch, forward, x, g)
             run(1)
-        except Exception as error:  # whatever it lacks, the others are measured
-            tell(f"{make.__name__} is left out: {type(error).__name__}: {error}")
+        except Exception as error:  # a missing package must not stop the other rows
+            warn_once(f"{make.__name__} is left out: {type(error).__name__}: {error}")
         else:
             found[name] = run
     return found
 
 
-def repeated_in_torch(torch: Any, forward: Callable[..., Any], currents: Any, cotangents: Any):
-    """A function that goes forward and backward so often and waits."""
+def repeat_torch(torch: Any, forward: Callable[..., Any], currents: Any, cotangents: Any):
+    """Function that runs forward and backward `calls` times and waits."""
 
     def many(calls: int) -> tuple[Any, Any]:
         for _ in range(calls):
@@ -171,20 +170,20 @@ def repeated_in_torch(torch: Any, forward: Callable[..., Any], currents: Any, co
 
 
 @functools.cache
-def tell(said: str) -> None:
-    """The first line of a remark, once."""
+def warn_once(said: str) -> None:
+    """Prints the first line of a remark, once."""
     print(said.partition("\n")[0], file=sys.stderr)
 
 
 def arrays(shape: tuple[int, ...], dtype: str) -> tuple[jax.Array, jax.Array]:
-    """Currents on which a quarter of the neurons fires or so, and cotangents."""
+    """Currents at which about a quarter of the neurons fires, and cotangents."""
     keys = jax.random.split(jax.random.key(0))
     made = (0.5 + jax.random.normal(keys[0], shape), jax.random.normal(keys[1], shape))
     return made[0].astype(dtype), made[1].astype(dtype)
 
 
-def repeated(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array, calls: int):
-    """A function that calls a compiled program so often and waits; each call feeds the next."""
+def repeat_jax(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array, calls: int):
+    """Function that calls a compiled program `calls` times and waits; each call feeds the next."""
     held = [jnp.copy(cotangents)]
 
     def many() -> None:
@@ -195,8 +194,8 @@ def repeated(run: Callable[..., Any], currents: jax.Array, cotangents: jax.Array
     return many
 
 
-def copying(moved: int, calls: int) -> Callable[[], None]:
-    """Reads and writes so many bytes, half of them each."""
+def copy_program(moved: int, calls: int) -> Callable[[], None]:
+    """Program that reads and writes a number of bytes, half of them each."""
     numbers = jnp.ones(moved // 8, jnp.float32)
     double = jax.jit(lambda x: 2 * x)
 
@@ -209,7 +208,7 @@ def copying(moved: int, calls: int) -> Callable[[], None]:
 
 
 def agreement(programs: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, Any]]:
-    """Spikes that flipped and the largest error of a gradient, relative to the largest entry."""
+    """Number of flipped spikes, and largest error of a gradient relative to its largest entry."""
     expected, found = programs["lif_scan"](), {}
     for name, run in programs.items():
         spikes, g = run()
@@ -221,7 +220,9 @@ def agreement(programs: Mapping[str, Callable[[], Any]]) -> dict[str, dict[str, 
 def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> dict[str, Any]:
     """Medians of one size and dtype."""
     made = arrays(shape, dtype)
-    programs = {n: both_ways(layer) for n, layer in layers(options.block, options.small).items()}
+    programs = {
+        n: forward_and_backward(layer) for n, layer in layers(options.block, options.small).items()
+    }
     others = torch_layers(made, small=options.small)
 
     def ours(run):
@@ -233,9 +234,9 @@ def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> 
     results = {name: ours(run) for name, run in programs.items()}
     checked = agreement(results | {name: theirs(run) for name, run in others.items()})
     moved = int(np.prod(shape)) * (4 * made[0].dtype.itemsize + 8)
-    loops = {name: repeated(run, *made, options.calls) for name, run in programs.items()}
+    loops = {name: repeat_jax(run, *made, options.calls) for name, run in programs.items()}
     loops |= {n: functools.partial(run, options.calls) for n, run in others.items()}
-    loops["copy"] = copying(moved, options.calls)
+    loops["copy"] = copy_program(moved, options.calls)
     seconds = {name: [] for name in loops}
     for _ in range(options.rounds + 1):  # the first one warms up
         for name, loop in loops.items():
@@ -256,7 +257,7 @@ def measure(shape: tuple[int, ...], dtype: str, options: argparse.Namespace) -> 
 
 
 def versions(rows: set[str]) -> dict[str, str]:
-    """Of the packages that have a row."""
+    """Versions of the packages with a row."""
     packages = rows & {"torch", "spikingjelly"}
     return {package: importlib.metadata.version(package) for package in sorted(packages)}
 

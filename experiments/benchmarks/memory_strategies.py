@@ -1,15 +1,15 @@
-"""What memory strategies save and what they cost: bytes of the gradient, and time against `store`.
+"""Bytes of the gradient under each memory strategy, and time relative to `store`.
 
 depth   `nn.Reversible`, two branches LIF - conv3x3 - batch norm on halves [T=4, B=8, 16, 16, 32],
         32 blocks scanned over depth; gradient of the mean square for parameters and input
 time    Dense(128 -> 256) - LIF(0.9) - Dense(10) - LI(0.9), T = 1024, B = 32, `order="time"`; cross
-        entropy of the time mean, gradient with respect to the parameters; `collect="mean"` has the
-        mean in the carry
+        entropy of the time mean, gradient with respect to the parameters; `collect="mean"` keeps
+        the mean in the carry
 
-Each program is compiled, run once, and then timed in turn with the others, round after round; a
-ratio is the median over rounds of the ratio within one round. Bytes are XLA's temporary ones. On a
-CPU the scanned stack is compiled as XLA's default has it, and the long window with the
-memory-optimised scheduler, as `snnjax memory` and a train step choose.
+Each program is compiled, run once, and then timed alternately with the others; a ratio is the
+median over rounds of the ratio within one round. Bytes are XLA's temporary ones. On a CPU the
+scanned stack is compiled with XLA's default scheduler, the long window with the memory-optimised
+one, as in `snnjax memory` and in training.
 
 Run:
     python experiments/benchmarks/memory_strategies.py           # two minutes
@@ -58,7 +58,7 @@ TIME = (
 
 
 class Program(NamedTuple):
-    """A compiled gradient and its arguments; others are held against the first of their group."""
+    """A compiled gradient and its arguments; the first of a group is its reference."""
 
     group: str
     strategy: str
@@ -66,10 +66,10 @@ class Program(NamedTuple):
     arguments: tuple[Any, ...]
 
 
-def compiled(
+def compile_program(
     function: Callable[..., Any], *arguments: Any, memory_scheduler: bool
 ) -> Callable[..., Any]:
-    """The function compiled, on a CPU by one scheduler or the other."""
+    """Compiles a function, on a CPU with the chosen scheduler."""
     options = training.sharding.compiler_options(
         training.sharding.make_mesh(), memory_scheduler=memory_scheduler
     )
@@ -77,7 +77,7 @@ def compiled(
 
 
 def couplings() -> Iterator[Program]:
-    """The reversible stack under each strategy over depth."""
+    """Programs of the reversible stack under each strategy over depth."""
 
     def half(rngs: nnx.Rngs) -> nn.Sequential:
         return nn.Sequential(nn.LIF(), nn.Conv(32, 32, rngs=rngs), nn.BatchNorm(32))
@@ -94,12 +94,12 @@ def couplings() -> Iterator[Program]:
         graphdef, params, constants = nn.split(nn.with_memory(network, memory.parse_strategy(text)))
         gradient = jax.value_and_grad(functools.partial(loss, graphdef), (0, 1), has_aux=True)
         arguments = (params, frames, constants)
-        run = compiled(gradient, *arguments, memory_scheduler=False)
+        run = compile_program(gradient, *arguments, memory_scheduler=False)
         yield Program("depth", text, run, arguments)
 
 
 def long_window(collect: str) -> Iterator[Program]:
-    """The dense network over a long window under each strategy over time."""
+    """Programs of the dense network over a long window under each strategy over time."""
 
     def loss(graphdef: Any, params: Any, frames: jax.Array, labels: jax.Array, constants: Any):
         network = nn.merge(graphdef, params, constants)
@@ -117,7 +117,7 @@ def long_window(collect: str) -> Iterator[Program]:
         gradient = jax.value_and_grad(functools.partial(loss, graphdef))
         arguments = (params, frames, labels, constants)
         group = "time" if collect == "all" else "time, mean in the carry"
-        run = compiled(gradient, *arguments, memory_scheduler=True)
+        run = compile_program(gradient, *arguments, memory_scheduler=True)
         yield Program(group, text, run, arguments)
 
 

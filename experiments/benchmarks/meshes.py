@@ -1,18 +1,19 @@
-"""The same training on 1, 2, 4 and 8 devices: do the numbers stay, and what does a device hold?
+"""The same training on 1, 2, 4 and 8 devices: differences of values, and bytes per device.
 
-Fake devices of one CPU (no time is measured: they share its cores). Networks on the digits:
+Simulated devices of one CPU (times are not measured: the devices share its cores). Networks on the
+digits:
 
-    analog    convolution - leaky integrator - dense, mean squared error, 20 steps of SGD: nothing
-              crosses a threshold, so only the order of sums over devices differs
+    analog    convolution - leaky integrator - dense, mean squared error, 20 steps of SGD: no
+              threshold, so only the order of sums over devices differs
     spiking   convolution - 3 reversible blocks on a grid of 2^-12 - LIF - dense, batch norm over
               the whole batch, cross entropy, 20 steps of SGD, under store, recompute and reverse
-    ghost     the same, its batch norm in 8 groups (`norm_groups`): no statistics cross devices
+    ghost     the same, its batch norm in 8 groups (`norm_groups`): devices exchange no statistics
 
-For each mesh, against one device under the same strategy: the largest relative difference of a
+Each mesh is compared with one device under the same strategy: largest relative difference of a
 parameter after 20 steps (|a - b| / |b|, norms of whole arrays; analog), of an entry of the first
-step's gradient (to the array's largest; spiking), spikes of the first forward pass that flipped,
-and of the loss of any step (absolute). Bytes of a device, from XLA: parameters and slots of the
-optimizer as they lie there, and the temporary arrays of the compiled step.
+step's gradient (to the array's largest; spiking), number of flipped spikes in the first forward
+pass, and largest absolute difference of the loss at any step. Bytes of a device, from XLA: its
+parameters and optimizer slots, and the temporary arrays of the compiled step.
 
 Command: python experiments/benchmarks/meshes.py [--json meshes.json]
 """
@@ -47,7 +48,7 @@ STEPS, BATCH, WIDTH = 20, 32, 16
 
 
 def analog(experiment, rngs):
-    """Nothing spikes."""
+    """Network without spikes."""
     return nn.Network(
         nn.Sequential(
             nn.Conv(1, WIDTH, rngs=rngs), nn.LI(decay=0.5), nn.AvgPool(), nn.Flatten(),
@@ -74,7 +75,7 @@ def spiking(experiment, rngs):
     )  # fmt: skip
 
 
-def squared(experiment, outputs, labels):
+def squared_error(experiment, outputs, labels):
     """Mean squared error of the mean output."""
     return jnp.square(outputs.mean(0) - jax.nn.one_hot(labels, 10)).mean(-1)
 
@@ -85,19 +86,22 @@ def encode(experiment, inputs, key):
 
 
 def experiment(kind, strategy=""):
-    """One of the three, under a memory strategy."""
+    """Experiment with one of the three networks, under a memory strategy."""
     own = {"network": spiking, "norm_groups": 8 if kind == "ghost" else 1}
     own["memory"] = memory.parse_strategy(strategy)
     if kind == "analog":
-        own = {"network": analog, "task": functools.partial(training.classification, loss=squared)}
+        own = {
+            "network": analog,
+            "task": functools.partial(training.task.classification, loss=squared_error),
+        }
     return training.Experiment(
         name=kind, dataset=lambda e: data.load("digits"), encode=encode, batch=BATCH, epochs=1,
-        timesteps=4, optimizer=training.sgd, learning_rate=0.01, **own,
+        timesteps=4, optimizer=training.optimizer.sgd, learning_rate=0.01, **own,
     )  # fmt: skip
 
 
 def spikes(program, state, batch):
-    """Of every layer, on each device of its own examples."""
+    """Spikes of every layer, on each device for its own examples."""
 
     def own(state, shown, batch):
         seen = training.objective.objective(
@@ -118,8 +122,8 @@ def spikes(program, state, batch):
                          axis_names=manual, check_vma=False)(state, shown, batch)  # fmt: skip
 
 
-def measured(experiment, mesh):
-    """Losses and parameters of 20 steps, the first gradient and spikes, bytes of a device."""
+def measure(experiment, mesh):
+    """Losses and parameters of 20 steps, first gradient and spikes, bytes per device."""
     session = training.prepare(experiment, mesh=mesh)
     layout = training.sharding.state_shardings(session.state, mesh, experiment.layout)
     compiling = functools.partial(
@@ -144,8 +148,8 @@ def measured(experiment, mesh):
     }  # fmt: skip
 
 
-def compared(found, alone):
-    """The differences from one device."""
+def compare(found, alone):
+    """Differences from one device."""
 
     def pairs(name):
         return list(zip(*map(jax.tree.leaves, (found[name], alone[name])), strict=True))
@@ -170,7 +174,7 @@ def compared(found, alone):
 
 
 def rows(meshes):
-    """One per network, strategy and mesh."""
+    """Yields one row per network, strategy and mesh."""
     cases = [
         ("analog", ""),
         *(("spiking", strategy) for strategy in STRATEGIES),
@@ -178,15 +182,15 @@ def rows(meshes):
     ]
     for kind, strategy in cases:
         one = experiment(kind, strategy)
-        alone = measured(one, training.sharding.make_mesh())
+        alone = measure(one, training.sharding.make_mesh())
         for text in meshes:
             mesh = training.sharding.make_mesh(**training.sharding.parse_mesh(text))
-            found = alone if mesh.size == 1 else measured(one, mesh)
-            yield {"network": kind, "memory": strategy, "mesh": text} | compared(found, alone)
+            found = alone if mesh.size == 1 else measure(one, mesh)
+            yield {"network": kind, "memory": strategy, "mesh": text} | compare(found, alone)
 
 
 def main():
-    """Measures and prints."""
+    """Measures all rows and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--meshes", nargs="*", default=MESHES)
     parser.add_argument("--json")

@@ -1,16 +1,16 @@
-"""What the training loop costs above the bare compiled step, on the Fashion-MNIST experiment.
+"""Overhead of the training loop over the compiled step, on the Fashion-MNIST experiment.
 
 The loop gathers batches, fetches metrics, writes a record every 20 steps and a checkpoint every
-500; the bare step gets the same batch, on the device already, over and over, and nobody looks at
-what it returns. Blocks of 100 steps of both alternate in one process, from and to steps whose
-metrics were waited for; one block in five has a checkpoint in its middle, so that it is written
-inside it. Evaluations are left out. CPU time is that of all threads of the process: on a busy
-machine it says more than the clock.
+500; the bare step receives the same batch, already on the device, and its results are not read.
+Blocks of 100 steps of both alternate in one process, and begin and end at steps whose metrics were
+waited for; one block in five has a checkpoint in its middle, so that writing falls into the block.
+Evaluations are excluded. CPU time is that of all threads of the process: on a busy machine it is
+more reliable than wall time.
 
 Hardware: 2 CPU cores, of which one is used (float32)
-Time: about 5 minutes with the core to itself
-Expected: at most 5 % (500 steps of each, one checkpoint, 159 ms a bare step: 3.8 % by the clock and
-    of the processor, all blocks together; blocks differ by 5 % among themselves)
+Time: about 5 minutes on an idle core
+Expected: at most 5 % (500 steps of each, one checkpoint, 159 ms a bare step: 3.8 % of wall time and
+    of processor time, all blocks together; single blocks vary by 5 %)
 Command: taskset -c 0 python experiments/benchmarks/overhead.py --data-dir "$SNNJAX_DATA"
 """
 
@@ -29,14 +29,14 @@ import jax
 
 from snnjax import training
 
-LOG_EVERY = 20  # blocks begin and end where metrics were waited for
+LOG_EVERY = 20  # blocks begin and end at steps whose metrics were waited for
 FASHION_MNIST = pathlib.Path(__file__).parents[1] / "fashion_mnist.py"
 
 
 def experiment(
     path: pathlib.Path, data_dir: str | None, *, checkpoint_every: int
 ) -> training.Experiment:
-    """The experiment of a file, with checkpoints so often and evaluations put off."""
+    """Experiment of a file, with a checkpoint interval and without evaluations."""
     spec = importlib.util.spec_from_file_location("measured", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
@@ -47,7 +47,7 @@ def experiment(
 
 
 class Alternation:
-    """Lets the loop run for a block, then the bare step, and so on; asked by the loop to stop."""
+    """Alternates blocks of the loop and of the bare step; the stop condition of the loop."""
 
     def __init__(self, session: training.session.Session, *, block: int, blocks: int):
         self.session, self.block, self.blocks = session, block, blocks
@@ -58,7 +58,7 @@ class Alternation:
         self.began = _now()
 
     def __call__(self) -> bool:
-        """Counts a step of the loop; runs a bare block where one is due."""
+        """Counts a step of the loop; runs a bare block after each block of the loop."""
         self.step += 1
         if self.step < self.first or (self.step - self.first) % self.block:
             return False
@@ -75,7 +75,7 @@ class Alternation:
         return False
 
     def _since(self, then: tuple[float, float]) -> tuple[float, float]:
-        """Seconds per step of a block, on the clock and of the processor."""
+        """Seconds per step of a block, wall time and processor time."""
         clock, processor = _now()
         return (clock - then[0]) / self.block, (processor - then[1]) / self.block
 

@@ -1,25 +1,25 @@
 """Neurons that are parallel in time against LIF neurons that loop over it: time and bytes.
 
-One layer on currents `[T, B=32, N=1024]`, float32: spikes, and the gradient of a weighted sum of
-them for the currents and for the parameters of a layer that learns any. Held against `nn.LIF()`,
-whose derivative is written by hand (`lif_scan`):
+One layer on currents `[T, B=32, N=1024]`, float32: spikes, and the gradient of their weighted sum
+with respect to the currents and the learned parameters. The reference is `nn.LIF()`, whose
+derivative is written by hand (`lif_scan`):
 
     nn.LIF(scan=memory.store)         the same neuron, a plain scan
-    nn.LIF(reset=neurons.none)        without a reset, step by step
+    nn.LIF(reset=neurons.reset.none)        without a reset, step by step
     nn.ResetFreeLIF()                 the same without a loop: a prefix sum
     nn.PSN(T)                         a product with T x T weights
-    nn.PSN(T, order=4)          the same, most of the weights masked
+    nn.PSN(T, order=4)                the same, most of the weights masked
     nn.SlidingPSN(order=4)            4 weights
 
-Layers run in turn, round after round, each often enough to last; a ratio is the median over rounds
-of the ratio within one round, of processor time, which a busy machine stretches less than the
-clock's. Bytes are XLA's temporary ones, the same on every run.
+Layers alternate, each with enough calls per measurement; a ratio is the median over rounds of the
+ratio within one round, of processor time, which varies less than wall time on a busy machine. Bytes
+are XLA's temporary ones, the same on every run.
 
 Hardware: 1 pinned CPU core (Intel Xeon, busy with other work), float32, jax 0.10.2
 Time: 2 minutes of the core
-Expected: on one core none of them is faster than a loop that fuses a timestep into one pass; what
-    they are for is what they can learn, and an accelerator, where T small steps may take longer
-    than one large one (not measured). 11 rounds, milliseconds and MiB with the ratio to `nn.LIF()`:
+Expected: on one core none of them is faster than a loop that fuses a timestep into one pass. They
+    are meant for long dependencies and for accelerators, where T small steps may take longer than
+    one large step (not measured). 11 rounds, milliseconds and MiB with the ratio to `nn.LIF()`:
 
                              T = 4        16             64             256
         LIF                  0.38         1.35           9.75           82.8        ms
@@ -55,12 +55,12 @@ from flax import nnx
 from snnjax import memory, neurons, nn
 
 TIMESTEPS, BATCH, WIDTH, ORDER = (4, 16, 64, 256), 32, 1024, 4
-LONG_ENOUGH = 0.05  # seconds of one measurement, so that the clock's grain is nothing
+LONG_ENOUGH = 0.05  # seconds of one measurement, far above the resolution of the clock
 
 LAYERS: dict[str, Callable[[int], Any]] = {
     "LIF": lambda timesteps: nn.LIF(),
     "LIF, store": lambda timesteps: nn.LIF(scan=memory.store),
-    "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.none),
+    "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.reset.none),
     "ResetFreeLIF": lambda timesteps: nn.ResetFreeLIF(),
     "PSN": lambda timesteps: nn.PSN(timesteps, rngs=nnx.Rngs(0)),
     "MaskedPSN": lambda timesteps: nn.PSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),
@@ -70,7 +70,7 @@ LAYERS: dict[str, Callable[[int], Any]] = {
 
 
 class Program(NamedTuple):
-    """A layer's compiled gradient, and how often it runs in one measurement."""
+    """Compiled gradient of a layer, and its number of calls per measurement."""
 
     name: str
     run: Callable[[], Any]
@@ -79,7 +79,7 @@ class Program(NamedTuple):
 
 
 def program(name: str, timesteps: int, width: int) -> Program:
-    """Compiles a layer's outputs and gradient."""
+    """Compiles outputs and gradient of a layer."""
     layer = LAYERS[name](timesteps)
     shape = (timesteps, BATCH, width)
     keys = jax.random.split(jax.random.key(0))
@@ -114,7 +114,7 @@ def spent(run: Callable[[], Any], calls: int) -> float:
 def measure(
     timesteps: int, *, rounds: int, width: int = WIDTH, names: Sequence[str] = tuple(LAYERS)
 ) -> list[dict[str, Any]]:
-    """Medians of each layer at one window."""
+    """Medians of each layer at one window length."""
     programs = [program(name, timesteps, width) for name in names]
     seconds: list[list[float]] = [[] for _ in programs]
     for _ in range(rounds):

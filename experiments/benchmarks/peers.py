@@ -1,19 +1,19 @@
-"""One training step of four workloads: every memory strategy here, and its peers.
+"""Training step of four workloads, under every memory strategy and in other libraries.
 
 The workloads are those of `peers/workloads.py`: W1 dense, W2 convolutions with batch norm, W3 long
-windows of dense layers (W3R recurrent), W4 neurons alone. Each program is a process, kept to
-`--cores` cores; all stand at once, and a step is asked of each in turn, in an order that rotates,
-so that what else the machine does meets all of them. The first rounds do not count: on a virtual
-machine memory that was never used comes slowly, and a step takes up to twice its time.
+windows of dense layers (W3R recurrent), W4 neurons alone. Each program is a process, pinned to
+`--cores` cores; all processes exist at once, and each takes one step in turn, in a rotating order,
+so that other load on the machine affects all of them. The first rounds are warm-up: on a virtual
+machine the first use of memory is slow, and a step takes up to twice its time.
 
-Told of each: median CPU time of a step (the main figure: on a busy machine it says more than the
-clock), median clock time, the median over rounds of their ratio to one program (`ratio`,
-spikingjelly where it runs), time of the first step, temporary arrays as XLA plans them, and how far
-the resident memory grew. Programs with the same first-step loss to 6 digits and the same letter in
-the column `loss` compute the same thing: batch norm per timestep is another function than over the
-whole window.
+The table lists for each program: median CPU time of a step (the main figure: more reliable than
+wall time on a busy machine), median wall time, the median over rounds of the ratio to one program
+(`ratio`, to spikingjelly where it runs), time of the first step, temporary arrays as planned by
+XLA, and growth of the resident memory. Programs with the same first-step loss to 6 digits and the
+same letter in the column `loss` compute the same function: batch norm per timestep is another
+function than batch norm over the whole window.
 
-Peers that are not installed are left out. How to install them: `peers/README.md`.
+Missing peers are omitted; `peers/README.md` describes their installation.
 
 Hardware: 2 CPU cores, of which one is used (float32)
 Time: about 2 minutes a workload, 6 with W2T16
@@ -44,7 +44,7 @@ ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]
 LAST = [f"{name} channels_last" for name in TORCH]
 JAXPIKE = ["jaxpike", "jaxpike scan_unroll=1", "jaxpike checkpointed"]
-# Workload -> programs here, of PyTorch, of JAX peers, and of brainpy.
+# Workload -> programs of snnjax, of PyTorch, of JAX peers, and of brainpy.
 PROGRAMS: dict[str, tuple[list[str], list[str], list[str], list[str]]] = {
     "W1": (DENSE, [*TORCH, "norse"], ["spyx", *JAXPIKE], ["brainpy"]),
     "W2T4": (CONV, [*TORCH, *LAST], [], []),
@@ -58,7 +58,7 @@ for name in ("W1", "W3R", "W2", "W4"):
 
 
 class Program:
-    """A process that takes steps."""
+    """A process that executes training steps on request."""
 
     def __init__(self, name: str, python: str, file: str, workload: str, cores: int):
         self.name, self.workload, pipe = name, workload, subprocess.PIPE
@@ -67,7 +67,7 @@ class Program:
         self.about, self.steps = self._read(), []
 
     def step(self, *, counts: bool) -> None:
-        """Takes one and notes what it took, where it counts."""
+        """Executes one step, and records its times unless it is a warm-up step."""
         assert self._process.stdin
         self._process.stdin.write("\n")
         self._process.stdin.flush()
@@ -89,17 +89,17 @@ class Program:
         return json.loads(line)
 
     def median(self, what: str) -> float:
-        """Of all steps."""
+        """Median of a quantity over all steps."""
         return statistics.median(step[what] for step in self.steps)
 
     def ratio(self, other: Program, what: str) -> float:
-        """To another program, the median over rounds."""
+        """Median over rounds of the ratio to another program."""
         pairs = zip(self.steps, other.steps, strict=True)
         return statistics.median(a[what] / b[what] for a, b in pairs)
 
 
-def started(workload: str, options: argparse.Namespace) -> list[Program]:
-    """The programs of a workload that can be run."""
+def start_programs(workload: str, options: argparse.Namespace) -> list[Program]:
+    """Starts the available programs of a workload."""
     ours, torch, other, brain = PROGRAMS[workload]
     wanted = [(f"snnjax {name}", sys.executable, "ours.py") for name in ours]
     if workload[:2] in ("W1", "W3"):
@@ -123,9 +123,9 @@ def started(workload: str, options: argparse.Namespace) -> list[Program]:
     return found
 
 
-def measured(workload: str, options: argparse.Namespace) -> list[dict]:
-    """A row per program."""
-    programs = started(workload, options)
+def measure(workload: str, options: argparse.Namespace) -> list[dict]:
+    """Rows of the table, one per program."""
+    programs = start_programs(workload, options)
     try:
         for turn in range(options.warm + options.rounds):
             first = turn % len(programs)
@@ -141,7 +141,7 @@ def measured(workload: str, options: argparse.Namespace) -> list[dict]:
 
 
 def row(program: Program, base: Program, losses: list[str]) -> dict:
-    """What is known of a program."""
+    """Row of a program."""
     about = dict(program.about)
     loss = f"{about['loss']:.5e}"
     if loss not in losses:
@@ -156,8 +156,8 @@ def row(program: Program, base: Program, losses: list[str]) -> dict:
     }  # fmt: skip
 
 
-def told(row: dict) -> str:
-    """A line of the table."""
+def format_row(row: dict) -> str:
+    """Row of the table as text."""
     temporary = f"{row['temporary']:8.1f}" if "temporary" in row else f"{'':8}"
     return (
         f"{row['workload']:6} {row['program']:38} {row['same']:>4} {1e3 * row['cpu']:9.1f} "
@@ -167,9 +167,9 @@ def told(row: dict) -> str:
 
 
 def picture(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
-    """CPU time of a step against the memory that it adds, a panel per workload.
+    """Draws CPU time of a step against its additional memory, one panel per workload.
 
-    Of the programs here those have a name that no other beats in both.
+    Labels mark our programs that no other program of ours beats in both.
     """
     from snnjax import viz
 
@@ -203,7 +203,7 @@ def _better(one: dict, other: dict) -> bool:
 
 
 def main() -> None:
-    """Measures, tells and draws."""
+    """Measures all workloads, prints and draws the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--workloads", nargs="+", choices=PROGRAMS, default=[*PROGRAMS][:6])
     parser.add_argument("--torch-python", help="an interpreter that has spikingjelly and snntorch")
@@ -223,9 +223,9 @@ def main() -> None:
     )
     rows = []
     for workload in options.workloads:
-        found = measured(workload, options)
+        found = measure(workload, options)
         rows += found
-        print(*map(told, found), sep="\n", flush=True)
+        print(*map(format_row, found), sep="\n", flush=True)
     result = {"rows": rows, "cores": options.cores, "rounds": options.rounds}
     if options.json:
         options.json.write_text(json.dumps(result, indent=1))

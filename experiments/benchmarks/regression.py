@@ -176,7 +176,7 @@ def compare(path: pathlib.Path, wanted: dict[str, Any], pattern: str, *, full: b
     """Prints differences from a file; True if all values are equal and no bytes rose."""
     kept = json.loads(path.read_text())
     if kept["environment"] != environment():
-        full = True  # another compiler may make something else of an equal program
+        full = True  # another compiler may compile an equal program differently
         print(f"recorded by {kept['environment']}\nthis is     {environment()}")
     before = {key: case for key, case in kept["cases"].items() if re.search(pattern, key)}
     worse = dict.fromkeys(before.keys() - wanted.keys(), "no longer in the table")

@@ -85,7 +85,7 @@ def _slim(make: Callable[..., nn.Network], *arguments: Any, **options: Any) -> A
 
 
 def _neuron(neuron: Callable[..., Any]) -> Model:
-    """A multilayer perceptron of some neurons."""
+    """Multilayer perceptron with a kind of neuron."""
     return Model(_slim(models.mlp, (24,), hidden=(16, 16), neuron=neuron), 6, time={})
 
 
@@ -94,7 +94,7 @@ def _recurrent() -> nn.Recurrent:
 
 
 NORM, IMAGE = {"norm": per_step}, {"input_shape": (8, 8, 2)}
-LOUD = {"norm": functools.partial(nn.BatchNorm, gain=4.0)}  # few neurons of so few fire without
+LOUD = {"norm": functools.partial(nn.BatchNorm, gain=4.0)}  # without it too few neurons fire
 RESNET = {"blocks": (2, 1), "input_shape": (8, 8, 3)}
 FORMER = {"depth": 2, "width": 16, "heads": 2, "pools": 1, "expansion": 2, **IMAGE}
 STAGES = ((8, 8), (16, 16))
@@ -157,6 +157,7 @@ MODELS = {
     ),
 } | {
     f"mlp {name}": _neuron(neuron)
+    # Names of cases are keys of recordings, also of recordings by earlier versions.
     for name, neuron in {
         "IF": nn.IF, "PLIF": nn.PLIF, "ALIF": nn.ALIF, "CubaLIF": nn.CubaLIF, "MALIF": nn.MALIF,
         "CoupledLIF": nn.CoupledLIF, "ResetFreeLIF": nn.ResetFreeLIF, "recurrent": _recurrent,
@@ -182,5 +183,5 @@ def cases() -> dict[str, tuple[str, str, str]]:
 
 @functools.cache
 def draw(name: str, order: str) -> tuple[nn.Network, Array, Array]:
-    """Network, frames and labels of a model; kept for its next strategy."""
+    """Network, frames and labels of a model, cached for its next strategy."""
     return MODELS[name].draw(order)

@@ -4,15 +4,15 @@ Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024, ar
 publish 3.79 times less (GPU memory per image, both as the framework runs them).
 
 Gradient of the cross entropy of the mean logits with respect to the parameters; images 32x32x3,
-T = 4, integrate-and-fire neurons with a hard reset in both, float32; slope between a batch of 8 and
-one of 24 (`bytes_per_image.py`). "on" is XLA:CPU's memory-optimised scheduler (the default of
-training here), "off" its other one.
+T = 4, integrate-and-fire neurons with a hard reset in both, float32; slope between batches of 8 and
+24 (`bytes_per_image.py`). "on" is XLA:CPU's memory-optimised scheduler (the default of training
+here), "off" its default scheduler.
 
 Run:
     python experiments/benchmarks/reversible_resnet.py            # ten minutes
     python experiments/benchmarks/reversible_resnet.py --json
 
-Compiled with jax 0.10.2, MB per image and how much less than the baseline's `depth=store`:
+Compiled with jax 0.10.2, MB per image and reduction against the baseline's `depth=store`:
 
                                                     on               off
     MS-ResNet34     store                          49.55   1.00x    49.81   1.00x
@@ -22,9 +22,9 @@ Compiled with jax 0.10.2, MB per image and how much less than the baseline's `de
                     reverse                         9.49   5.22x     9.32   5.34x
                     reverse, pack                   9.85   5.03x     9.75   5.11x
 
-The baseline under its own best strategy needs as little at this depth (0.99 to 1.05 times what
-reversal needs): what is left is the working set of one block. With more blocks the one takes a
-boundary for each, the other nothing (`experiments/rev_resnet_1005.py`).
+The baseline under its own best strategy needs as little at this depth (0.99 to 1.05 times the bytes
+of reversal): the remainder is the working set of one block. Each further block costs the baseline a
+block boundary, and reversal nothing (`experiments/rev_resnet_1005.py`).
 """
 
 from __future__ import annotations

@@ -1,33 +1,33 @@
 """Time of RevSResNet37's training step, its blocks stored, recomputed and reversed.
 
-    depth=store            every activation of a block is kept
-    depth=recompute(1)     each block's input is kept, the block is run again
-    depth=reverse          nothing of a block is kept: its input is computed from its output
+    depth=store            keeps every activation of a block
+    depth=recompute(1)     keeps each block's input and recomputes the block
+    depth=reverse          keeps nothing of a block: computes its input from its output
 
-The step is the one `snnjax train` compiles (AdamW, batch norm over the window, T = 4, 32x32x3),
-on noise with random labels. First every strategy takes one step from the same parameters, alone,
-leanest first: loss and norm of the gradient must be the same, and `peak` is what the device has
-held at most until then, the compiler's trials of kernels included (nothing where it does not tell).
-Then all are timed in turns, `--calls` steps at a time; who begins changes from round to round.
-`seconds` is the median over rounds, `ratio` the median of the ratio to the first strategy in the
-same round, `temp_bytes` what XLA plans beside arguments and results.
+The step is that of `snnjax train` (AdamW, batch norm over the window, T = 4, 32x32x3), on noise
+with random labels. First every strategy executes one step alone from the same parameters, in order
+of increasing memory: loss and norm of the gradient must be equal, and `peak` is the device's
+largest memory use so far, including the compiler's trials of kernels (empty if the device does not
+report it). Then the strategies alternate, `--calls` steps at a time, starting with another one in
+each round. `seconds` is the median over rounds, `ratio` the median of the ratio to the first
+strategy in the same round, `temp_bytes` XLA's plan besides arguments and results.
 
-Strategies compute the same function: a first loss that differs by more than a millionth makes the
-program exit with 1. A GPU may choose another convolution in each program, which rounds otherwise
-and flips spikes; `--deterministic` (XLA's deterministic kernels, slower) shows whether it was that.
+Strategies compute the same function: the program exits with 1 if a first loss differs by more than
+a millionth. A GPU may choose another convolution in each program, which rounds differently and
+flips spikes; `--deterministic` (XLA's deterministic kernels, slower) excludes this cause.
 
-**Not yet run on a GPU or TPU.** On a CPU, `--small` trains a network of two narrow blocks, to show
-that the program works; its times say nothing.
+**Not yet run on a GPU or TPU.** On a CPU, `--small` tests the program with a network of two narrow
+blocks; its times mean nothing.
 
 Hardware: one GPU or TPU with 16 GB (three states of 282 MB, and 49 MB an image for `depth=store`)
 Time: unknown; expected minutes, most of them compilation
 Expected: equal losses; per image `depth=reverse` a quarter of the bytes of `depth=store`, as
-    compiled for a CPU (`reversible_resnet.py`); times are unmeasured: both others do at most a
-    third more arithmetic than `depth=store`
+    compiled for a CPU (`reversible_resnet.py`); times are unmeasured: both other strategies need at
+    most a third more arithmetic than `depth=store`
 Command: python experiments/benchmarks/reversible_speed.py
     python experiments/benchmarks/reversible_speed.py --batch 256
     python experiments/benchmarks/reversible_speed.py --strategies depth=store depth=reverse
-    python experiments/benchmarks/reversible_speed.py --small     # anywhere
+    python experiments/benchmarks/reversible_speed.py --small     # any machine
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import sys
 import time
 from typing import Any
 
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # or the peak is the whole pool
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # the peak would be the pool
 
 import jax
 import numpy as np
@@ -56,7 +56,7 @@ CLASSES = 10
 
 @dataclasses.dataclass
 class Case:
-    """A strategy: its compiled step, what was seen of it, and the state it is timed with."""
+    """A strategy: its compiled step, measurements, and the state for timing."""
 
     experiment: training.Experiment
     step: Any
@@ -66,7 +66,7 @@ class Case:
 
 
 def experiment(options: argparse.Namespace) -> training.Experiment:
-    """A RevSResNet on noise of the shape it takes."""
+    """Experiment of a RevSResNet on noise."""
     size = SMALL if options.small else {"depth": options.depth, "input_shape": (32, 32, 3)}
 
     def noise(experiment: training.Experiment) -> data.Dataset:
@@ -92,8 +92,8 @@ def experiment(options: argparse.Namespace) -> training.Experiment:
     )
 
 
-def compiled(experiment: training.Experiment, strategy: str, dataset: data.Dataset) -> Case:
-    """The step that training runs, and the seconds and bytes of its compilation."""
+def compile_case(experiment: training.Experiment, strategy: str, dataset: data.Dataset) -> Case:
+    """Compiled training step, and seconds and bytes of its compilation."""
     parsed = memory.parse_strategy(strategy)
     began = time.perf_counter()
     step, shapes = training.planning.training_step(experiment, parsed, dataset=dataset)
@@ -133,7 +133,7 @@ def take_turns(cases: list[Case], batch: data.Batch, *, rounds: int, calls: int)
 
 
 def table(cases: list[Case]) -> list[dict[str, Any]]:
-    """What was seen of each, with medians of its seconds and of the ratios to the first."""
+    """Measurements of each case, with medians of its seconds and of its ratios to the first."""
     first = cases[0].seconds
     return [
         {
@@ -147,7 +147,7 @@ def table(cases: list[Case]) -> list[dict[str, Any]]:
 
 
 def differing(rows: list[dict[str, Any]]) -> list[str]:
-    """Strategies whose first loss is not that of the first row, to six digits."""
+    """Strategies whose first loss differs from that of the first row in six digits."""
     expected = rows[0]["loss"]
     return [r["strategy"] for r in rows if not math.isclose(r["loss"], expected, rel_tol=1e-6)]
 
@@ -169,7 +169,7 @@ def main() -> None:
         options.batch, options.calls, options.rounds = 4, 1, 3
     made = experiment(options)
     dataset = training.config.load_dataset(made)
-    cases = [compiled(made, strategy, dataset) for strategy in options.strategies]
+    cases = [compile_case(made, strategy, dataset) for strategy in options.strategies]
     loader = data.Loader(dataset.train, batch_size=options.batch, seed=0)
     batch = training.sharding.feed(loader, 0, training.sharding.make_mesh())
     for case in sorted(cases, key=lambda case: case.seen["temp_bytes"]):

@@ -1,10 +1,10 @@
-"""Bytes per image of RevSFormer-4-384 and of its counterpart Spikingformer-4-384; nothing runs.
+"""Bytes per image of RevSFormer-4-384 and of its counterpart Spikingformer-4-384, compiled only.
 
-32x32x3 images, T = 4, float32, BatchNorm over the window; the gradient of the cross entropy of the
-mean logits for all parameters, statistics returned. Bytes are XLA's temporary ones, and "per image"
-is their slope from batch 8 to batch 24, so that parameters drop out. Each program is compiled by
-XLA:CPU's default scheduler and by its memory-optimised one, which training chooses for a strategy
-that computes again.
+32x32x3 images, T = 4, float32, BatchNorm over the window; gradient of the cross entropy of the mean
+logits with respect to all parameters, with the statistics. Bytes are XLA's temporary ones, and "per
+image" is their slope from batch 8 to batch 24, which cancels the parameters. Each program is
+compiled by XLA:CPU's default scheduler and by its memory-optimised one, which training chooses for
+strategies that recompute.
 
 Run:
     python experiments/benchmarks/reversible_transformer.py           # five minutes
@@ -28,10 +28,10 @@ RevSFormer reversed against its counterpart, times less (default, memory schedul
     depth=store, pack=True               4.08, 3.71      4.22, 3.85
     depth=recompute(1), pack=True        1.03, 1.39      1.06, 1.44
 
-Zhang and Zhang (2024, arXiv:2312.07922) report 3.00 times on a GPU, against their stored one. The
-last row is no success of the reversal: at four blocks both stand at the tokenizer, whose third
-convolution alone has outputs of 3.1 MB per image. More blocks cost the one nothing, and the other
-a boundary each.
+Zhang and Zhang (2024, arXiv:2312.07922) report 3.00 times on a GPU, against the stored counterpart.
+The last row shows no gain by reversal: at four blocks the tokenizer determines both peaks, since
+its third convolution alone has outputs of 3.1 MB per image. Each further block costs reversal
+nothing, and the counterpart a block boundary.
 """
 
 from __future__ import annotations

@@ -1,42 +1,42 @@
 """Images per second of STDP training on MNIST: BindsNET's `DiehlAndCook2015`, and ours.
 
 Both learn with 784 Poisson inputs of 128 Hz for a white pixel, N current-based neurons, N
-inhibitory ones, pair STDP of the same rates, 250 steps of 1 ms an image, one image at a time,
-everything but weights and thresholds reset between two, weights scaled to 78.4. The same images, in
-turns (ours, theirs, ours, ...), each in a process of its own, on the cores that this program may
-use; compiling and a first turn are not counted. What differs is left as each has it:
+inhibitory ones, pair STDP of the same rates, 250 steps of 1 ms an image, one image at a time; all
+state but weights and thresholds is reset between images, and weights are scaled to 78.4. The two
+alternate on the same images (ours, theirs, ours, ...), each in a process of its own, on the cores
+of this program; compilation and a first turn are not counted. The models differ in:
 
-    spike trains     theirs have intervals of whole numbers drawn from a Poisson distribution (more
-                     regular, about as many); ours are Poisson processes
+    spike trains     theirs have integer intervals drawn from a Poisson distribution (more regular,
+                     about as many); ours are Poisson processes
     arithmetic       theirs is dense, at every step; ours follows the spikes
-    delays           theirs pass inputs on a step later; inhibition takes two steps in both
-    two at once      theirs draw which neuron fires; ours is the one furthest over its threshold
-    scaling          theirs all neurons after every image; ours those that fired
+    delays           theirs delay inputs by a step; inhibition takes two steps in both
+    two at once      theirs draw the neuron that fires; ours is the one furthest over its threshold
+    scaling          theirs scale all neurons after every image; ours the neurons that fired
 
-so spikes per image and how far a weight went in the mean are told for both: of the same order, not
-equal. The strength of inhibition is 17.5, the class's own; 120 is what its MNIST example takes.
+so the program reports spikes per image and the mean change of a weight for both: of the same order,
+not equal. The strength of inhibition is 17.5, the default of the class; its MNIST example uses 120.
 
 Reference: H. Hazan et al., "BindsNET: A Machine Learning-Oriented Spiking Neural Networks Library
-in Python", 2018, arXiv:1806.01423; version 0.3.4. Its licence is the AGPL: it is called, and no
-line of it is here.
+in Python", 2018, arXiv:1806.01423; version 0.3.4. Its licence is the AGPL: this program calls it
+and contains no line of it.
 
 Recipe:
     python3.11 -m venv peer
     peer/bin/pip install torch numpy scipy tqdm
     peer/bin/pip install --no-deps bindsnet==0.3.4
-    (its packages for data sets, pictures and games are imported, but not used; where they are
-    absent, an empty module takes their place)
-Hardware: 2 CPU cores with nothing beside it (float32; jax 0.10.2, Python 3.11; torch 2.13.0, older
-    than 0.3.4 asks for). On cores that other work shares, threads of PyTorch that wait for each
-    other cost theirs far more than ours
+    (it imports packages for data sets, pictures and games without using them; empty modules
+    replace the missing ones)
+Hardware: 2 idle CPU cores (float32; jax 0.10.2, Python 3.11; torch 2.13.0, older than 0.3.4
+    requires). On busy cores, threads of PyTorch that wait for each other slow theirs far more than
+    ours
 Time: a minute, with `--images 10 --turns 3`
-Expected: so, medians:
+Expected: medians
         N = 100     462 images/s against 12.8: 36 times (67 in CPU seconds, 0.0023 against 0.156)
                     34.2 spikes per image against 35.0; weights moved 0.0048 against 0.0058
         N = 400     157 images/s against 9.2: 17 times (18 in CPU seconds, 0.0118 against 0.218)
                     34.7 spikes per image against 34.8; weights moved 0.0014 against 0.0017
-    These are the first images after random weights, which make the most spikes; ours gets faster
-    as they become fewer
+    These are the first images after random weights, with the most spikes; ours gets faster as
+    spikes become fewer
 Command: python experiments/benchmarks/stdp_peers.py --bindsnet-python peer/bin/python
     --data-dir "$SNNJAX_DATA"
 The last line of stdout is one JSON object.
@@ -76,9 +76,9 @@ class Empty(type):
 
 
 class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds an empty module for each package that BindsNET imports and this program does not use.
+    """Import hook: an empty module for each package that BindsNET imports without using it here.
 
-    It is asked last, so that a package that is installed is taken.
+    It comes last among the hooks, so that installed packages take precedence.
     """
 
     def find_spec(self, fullname, path=None, target=None):
@@ -88,17 +88,17 @@ class Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return None
 
     def create_module(self, spec):
-        """Nothing but names."""
+        """Creates an empty module."""
         module = types.ModuleType(spec.name)
         module.__getattr__ = functools.partial(Empty.__getattr__, module)
         return module
 
     def exec_module(self, module):
-        """Nothing to run."""
+        """Executes nothing."""
 
 
 def theirs(images, options):
-    """`(show, weights, about)`: trains on images, returns spikes if watched, seconds to compile."""
+    """`(show, weights, about)` of BindsNET; `show` trains, and counts spikes if watched."""
     sys.meta_path.append(Absent())
     import bindsnet
     import torch
@@ -131,14 +131,16 @@ def theirs(images, options):
 
 
 def ours(images, options):
-    """The same of this library."""
+    """`(show, weights, about)` of snnjax."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from snnjax import plasticity
 
-    network = plasticity.current_based(options.neurons, strength=options.strength, timesteps=STEPS)
+    network = plasticity.presets.current_based(
+        options.neurons, strength=options.strength, timesteps=STEPS
+    )
     rates = jnp.asarray(images, jnp.float32) * (PEAK / 255 / 1000)
     state = [plasticity.initialize(network, jax.random.key(0))]
 
@@ -157,15 +159,15 @@ def ours(images, options):
     about = {"jax": jax.__version__, "compile_seconds": round(time.perf_counter() - began, 2)}
 
     def show(first, last, watched):
-        del watched  # counting is a part of it
+        del watched  # ours always counts spikes
         state[0], found = compiled(state[0], rates[first:last], jnp.asarray(first))
         return float(found.counts.sum()) / (last - first)
 
     return show, lambda: np.array(state[0].weights), about
 
 
-def work(options):
-    """A process that shows images when it is told to, and tells how long that took."""
+def serve(options):
+    """Worker process: shows images on request and prints the seconds."""
     import numpy as np
 
     images = np.load(options.worker_images)
@@ -177,7 +179,7 @@ def work(options):
         wall, cpu = time.perf_counter(), time.process_time()
         spikes = show(first, first + options.images, watched)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        # From after the first turn, since only ours starts with weights that are scaled.
+        # Weights after the first turn, since only ours starts with scaled weights.
         start = weights() if start is None else start
         found = {
             "seconds": wall / options.images,
@@ -189,7 +191,7 @@ def work(options):
 
 
 class Worker:
-    """The other end of such a process."""
+    """Handle of a worker process."""
 
     def __init__(self, python, which, path, options):
         command = [python, __file__, "--worker", which, "--worker-images", path]
@@ -217,16 +219,16 @@ class Worker:
         return json.loads(line)
 
 
-def compared(neurons, path, known):
-    """Both in turns, at one number of neurons."""
+def measure(neurons, path, known):
+    """Measures both, alternating, at one number of neurons."""
     options = (neurons, known.strength, known.images)
     pythons = {"ours": sys.executable, "theirs": known.bindsnet_python}
     workers = {name: Worker(python, name, path, options) for name, python in pythons.items()}
     turns = {name: [] for name in workers}
-    for turn in range(known.turns + 1):  # the first is not counted
+    for turn in range(known.turns + 1):  # the first turn is warm-up
         for name, worker in workers.items():
             turns[name].append(worker.show(turn * known.images))
-    # Spikes of theirs are recorded at a cost, so in a turn of its own, at the same stage.
+    # Recording spikes slows theirs, so it has a turn of its own, at the same stage.
     watched = {
         n: w.show((known.turns + 1) * known.images, watched=True) for n, w in workers.items()
     }
@@ -249,8 +251,8 @@ def compared(neurons, path, known):
     return row | {"cpu_ratio": other["cpu_seconds"] / mine["cpu_seconds"]}
 
 
-def told(row):
-    """Two lines of the table."""
+def format_rows(row):
+    """Two rows of the table as text."""
     lines = []
     for name in ("ours", "theirs"):
         r = row[name]
@@ -269,7 +271,7 @@ def told(row):
 
 
 def options():
-    """The options of this program; those of a worker are its own."""
+    """Options of this program."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bindsnet-python", help="an interpreter that has BindsNET, see above")
     parser.add_argument("--data-dir")
@@ -286,7 +288,7 @@ def options():
 
 
 def compare(known):
-    """Every number of neurons, told as it is done."""
+    """Measures every number of neurons and prints its rows."""
     import numpy as np
 
     from snnjax import data
@@ -299,8 +301,8 @@ def compare(known):
         np.save(path, np.asarray(batch.inputs, np.uint8).reshape(len(needed), -1))
         rows = []
         for neurons in known.neurons:
-            rows.append(compared(neurons, path, known))
-            print(told(rows[-1]), flush=True)
+            rows.append(measure(neurons, path, known))
+            print(format_rows(rows[-1]), flush=True)
     print(json.dumps({"rows": rows, "cores": len(os.sched_getaffinity(0)), "bindsnet": "0.3.4"}))
 
 
@@ -309,7 +311,7 @@ def main():
     known = options()
     if known.worker:
         known.neurons = known.neurons[0]
-        work(known)
+        serve(known)
     else:
         compare(known)
 

@@ -22,9 +22,8 @@ from snnjax import memory, training
 from snnjax.cli import cache
 from snnjax.cli.experiment_args import parse_experiment
 from snnjax.cli.options import Option
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.plan import parse_strategies
-from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 

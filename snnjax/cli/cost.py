@@ -39,10 +39,9 @@ from snnjax.cli import cache
 from snnjax.cli.experiment_args import experiment_path, parse_experiment
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.restore import OPTIONS, restore
 from snnjax.cli.signals import listening
-from snnjax.cli.units import spell_size
 
 __all__ = [
     "command",

@@ -37,9 +37,8 @@ import numpy as np
 from snnjax import data, export, training
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.restore import OPTIONS, restore
-from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 

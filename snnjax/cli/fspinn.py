@@ -34,10 +34,9 @@ from snnjax.cli import cache
 from snnjax.cli.experiment_args import experiment_path, parse_fields
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import REQUIRED, Option, parse
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, read_size, spell_size
 from snnjax.cli.progress import progress
 from snnjax.cli.signals import listening
-from snnjax.cli.units import read_size, spell_size
 
 __all__ = ["command"]
 

@@ -57,10 +57,9 @@ from snnjax.cli.experiment_args import (
 )
 from snnjax.cli.failures import Failure, Interrupted
 from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.plan import parse_strategies
 from snnjax.cli.signals import listening
-from snnjax.cli.units import spell_size
 
 __all__ = [
     "Case",
@@ -213,7 +212,7 @@ class Couplings:
         gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
         return gradient, (params, frames, constants, network.initial_state(1).statistics)
 
-    def _branch(self, rngs: nnx.Rngs) -> nn.Layer:
+    def _branch(self, rngs: nnx.Rngs) -> nn.contract.Layer:
         half = self.channels // 2
         return nn.Sequential(nn.LIF(), nn.Conv(half, half, rngs=rngs), nn.BatchNorm(half))
 

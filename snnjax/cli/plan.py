@@ -24,8 +24,7 @@ from snnjax.cli.devices import MESH, describe_mesh, parse_mesh
 from snnjax.cli.experiment_args import parse_experiment
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option
-from snnjax.cli.output import Screen
-from snnjax.cli.units import read_size, spell_size
+from snnjax.cli.output import Screen, read_size, spell_size
 
 __all__ = ["command", "parse_strategies"]
 

@@ -25,7 +25,7 @@ from snnjax import data, metrics, training, viz
 from snnjax.cli.options import Option, parse
 from snnjax.cli.output import Screen
 from snnjax.cli.restore import OPTIONS, restore
-from snnjax.nn import in_order
+from snnjax.nn.taps import in_order
 
 __all__ = ["command"]
 

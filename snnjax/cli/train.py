@@ -51,10 +51,9 @@ from snnjax.cli.evaluate import spell_metrics
 from snnjax.cli.experiment_args import experiment_path, parse_fields
 from snnjax.cli.failures import Failure
 from snnjax.cli.options import Option, peek
-from snnjax.cli.output import Screen
+from snnjax.cli.output import Screen, spell_size
 from snnjax.cli.progress import clock, progress
 from snnjax.cli.signals import Listener, listening
-from snnjax.cli.units import spell_size
 
 __all__ = ["command"]
 

@@ -93,7 +93,7 @@ def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, ke
     _, aux = network(frames, start, training=True, key=key)
     fraction = 1 - next(iter(momenta), 0.0)
     extrapolate = lambda old, new: old + (new - old) / fraction  # noqa: E731
-    is_norm = lambda node: isinstance(node, nn.Statistics)  # noqa: E731
+    is_norm = lambda node: isinstance(node, nn.contract.Statistics)  # noqa: E731
     return jax.tree.map(
         lambda old, new: jax.tree.map(extrapolate, old, new) if is_norm(old) else old,
         statistics,
@@ -211,7 +211,7 @@ def _sum_neurons(name: str, counts: Mapping[str, Any], real: np.ndarray, shared:
 
 
 def _states(network: nn.Network) -> PyTree:
-    return nn.repeat_state(network.initial_state(1).neurons)
+    return nn.contract.repeat_state(network.initial_state(1).neurons)
 
 
 def _bytes(tree: PyTree) -> int:

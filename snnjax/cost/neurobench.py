@@ -36,7 +36,7 @@ from flax import nnx
 from snnjax import metrics, nn
 from snnjax.cost.counting import layer_kind
 from snnjax.cost.tally import Tally
-from snnjax.nn import counts
+from snnjax.nn.taps import counts
 from snnjax.typing import Array
 
 __all__ = ["NeuroBench", "connection_weights", "neurobench"]
@@ -120,9 +120,11 @@ def _footprint(network: nn.Network) -> int:
     """Bytes of parameters, constants and running statistics."""
     # Statistics are part of the state here and buffers of the module in PyTorch.
     statistics = jax.tree.leaves(
-        network.initial_state(1).statistics, is_leaf=lambda n: isinstance(n, nn.Statistics)
+        network.initial_state(1).statistics, is_leaf=lambda n: isinstance(n, nn.contract.Statistics)
     )
-    norms = [leaf for node in statistics if isinstance(node, nn.Statistics) for leaf in node]
+    norms = [
+        leaf for node in statistics if isinstance(node, nn.contract.Statistics) for leaf in node
+    ]
     leaves = [*jax.tree.leaves(nnx.state(network)), *norms]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 

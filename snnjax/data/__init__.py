@@ -18,14 +18,20 @@ functions that use them.
 
 from snnjax.data import augmentation, event_files, tfds
 from snnjax.data.arrays import from_arrays
-from snnjax.data.dataset import Dataset, Split, dense, patches, rescale
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import (
+    CorruptDataError,
+    Dataset,
+    MissingDataError,
+    Split,
+    dense,
+    patches,
+    rescale,
+)
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds
 from snnjax.data.lazy import clips, map_inputs
 from snnjax.data.loader import Batch, Loader, evaluation_batches
-from snnjax.data.recordings import Recordings
 from snnjax.data.registry import load
 
 __all__ = [
@@ -34,7 +40,6 @@ __all__ = [
     "Dataset",
     "Loader",
     "MissingDataError",
-    "Recordings",
     "Split",
     "augmentation",
     "clips",

@@ -22,8 +22,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from snnjax.data.archive import read_files
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 CIFAR10_CLASSES = (
     "airplane",

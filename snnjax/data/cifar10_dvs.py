@@ -21,8 +21,7 @@ import numpy as np
 
 from snnjax.data.archive import list_files
 from snnjax.data.cifar import CIFAR10_CLASSES
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat2
 from snnjax.data.recordings import Recordings
 

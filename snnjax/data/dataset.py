@@ -18,8 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.data.errors import CorruptDataError
-from snnjax.data.recordings import take
+
+class MissingDataError(FileNotFoundError):
+    """The data set is not on this machine; the message says how to get it and where to put it."""
+
+
+class CorruptDataError(ValueError):
+    """The content of a file does not match its data set or format: truncated or altered."""
+
 
 Events: TypeAlias = np.ndarray
 """One recording of an event camera in order of time: `[E, 4]` int32 with the columns time in
@@ -183,8 +189,8 @@ def dense(
     Args:
         dataset: A data set of event recordings.
         to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
-            `lambda events: encoding.frames_by_time(events, timesteps=16, height=34, width=34,
-            dtype=np.uint8)`. Frames are stored in the dtype it returns.
+            `lambda events: encoding.events.frames_by_time(events, timesteps=16, height=34,
+            width=34, dtype=np.uint8)`. Frames are stored in the dtype it returns.
         scale: Factor of `rescale` for the frames.
         directory: Folder for the files `<name>-train.npy` and `<name>-test.npy`; existing ones are
             overwritten. The files are memory-mapped, so memory holds only the batches in use. None
@@ -232,3 +238,12 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.
     if path is None:
         return np.empty(shape, dtype)
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def take(examples: Any, indices: np.ndarray) -> Any:
+    """Selects the examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
+    if isinstance(examples, np.ndarray):
+        return examples[indices]
+    if hasattr(examples, "take"):
+        return examples.take(indices)
+    return tuple(examples[int(i)] for i in indices)

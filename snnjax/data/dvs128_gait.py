@@ -20,8 +20,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from snnjax.data.archive import list_files
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.recordings import Recordings, as_events
 
 HEIGHT, WIDTH = 128, 128

@@ -51,7 +51,7 @@ from typing import Any
 
 import numpy as np
 
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, MissingDataError
 from snnjax.data.recordings import as_events
 
 __all__ = ["parse_aedat2", "parse_aedat3", "parse_atis", "parse_dat", "read_aedat4"]

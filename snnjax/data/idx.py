@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 _FILES = (
     "train-images-idx3-ubyte",

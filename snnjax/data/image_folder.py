@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder per class, decoded on access.
+"""Folders of images, one subfolder per class, decoded on access; ImageNet is one of them.
 
     train/<class>/<any name>.jpg    val/<class>/<any name>.jpg        (.jpeg, .png; any case)
 
@@ -12,9 +12,19 @@ height, is resized to `S x S`:
 Of ten draws the first that fits is used, at a uniform position. Draws are seeded by (seed, epoch,
 index of the image), so that batches are reproducible and a resumed run continues them.
 
-Reference: Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich, "Going Deeper
+ImageNet (ILSVRC 2012) holds 1.28 million photographs of a thousand classes. Its licence forbids
+redistribution: request the files at image-net.org and unpack them into the usual folders,
+
+    train/n01440764/n01440764_10026.JPEG    val/n01440764/ILSVRC2012_val_00000293.JPEG
+
+The archive of the validation images unpacks into one flat folder; sort its 50,000 files by the
+label list of the development kit. The reader was tested on files written in this layout, not on
+the data set itself.
+
+References: Szegedy, Liu, Jia, Sermanet, Reed, Anguelov, Erhan, Vanhoucke, Rabinovich, "Going Deeper
 with Convolutions", 2014, arXiv:1409.4842 (section 6: patches of 8 % to 100 % of the image, ratios
-of 3/4 to 4/3).
+of 3/4 to 4/3). Russakovsky, Deng, Su, Krause, Satheesh, Ma, Huang, Karpathy, Khosla, Bernstein,
+Berg, Fei-Fei, "ImageNet Large Scale Visual Recognition Challenge", 2014, arXiv:1409.0575.
 """
 
 from __future__ import annotations
@@ -29,14 +39,17 @@ from typing import Any
 
 import numpy as np
 
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.lazy import LazyInputs
 
 __all__ = ["ImageView", "image_folder", "with_image_view"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 _ATTEMPTS = 10  # random crops drawn before a central one is used
+
+IMAGENET_COUNTS = (1000, 1_281_167, 50_000)
+"""Classes, training images and validation images of ImageNet (ILSVRC 2012)."""
+_FLAT = "ILSVRC2012_val_"  # prefix of the unsorted validation images
 
 
 def image_folder(
@@ -273,3 +286,46 @@ def _split(
     sources = tuple(path for name in classes for path in paths.get(name, ()))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     return Split(LazyInputs(sources, view, threads=threads), labels)
+
+
+def read_imagenet(folder: Path) -> Dataset:
+    """Lists the images of ImageNet; each is decoded on access.
+
+    Images are 224x224: random crops in training, the centre of 256 pixels in evaluation;
+    `with_image_view` changes that. Labels number the classes in order of their WordNet ids, as is
+    customary.
+
+    Args:
+        folder: Folder with `train/<WordNet id>/*.JPEG` and `val/<WordNet id>/*.JPEG`.
+
+    Returns:
+        1,281,167 and 50,000 images `[N, 224, 224, 3]` uint8, decoded on access.
+
+    Raises:
+        MissingDataError: If the folders are missing, or the validation images are not sorted into
+            classes.
+        CorruptDataError: If the numbers of classes or images differ from ImageNet's.
+    """
+    # Checked first: the flat archive is the usual mistake, and image_folder would only say that
+    # classes are missing.
+    val = folder / "val"
+    if val.is_dir() and any(name.startswith(_FLAT) for name in os.listdir(val)):
+        raise MissingDataError(
+            f"{val} holds images that are not in folders of their class: sort them into "
+            "val/<WordNet id>/ by ILSVRC2012_validation_ground_truth.txt of the development kit"
+        )
+    dataset = image_folder(
+        folder,
+        name="imagenet",
+        note="ImageNet (ILSVRC 2012), decoded on access. Russakovsky et al., 2014; for "
+        "non-commercial research and education only.",
+    )
+    counts = (dataset.classes, len(dataset.train), len(dataset.test))
+    if counts != IMAGENET_COUNTS:
+        raise CorruptDataError(
+            f"{folder} has {counts[0]} classes, {counts[1]} training and {counts[2]} validation "
+            f"images where ImageNet has {', '.join(map(str, IMAGENET_COUNTS[:2]))} and "
+            f"{IMAGENET_COUNTS[2]}: unpack it again, or load a part of it under "
+            "its own name by data.image_folder(folder)"
+        )
+    return dataset

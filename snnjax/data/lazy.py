@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from snnjax import encoding
-from snnjax.data.dataset import Dataset, Events, Inputs, Split
-from snnjax.data.recordings import Recordings, take
+from snnjax.data.dataset import Dataset, Events, Inputs, Split, take
+from snnjax.data.recordings import Recordings
 
 __all__ = ["LazyInputs", "clips", "map_inputs"]
 
@@ -110,9 +110,9 @@ def map_inputs(
     Example:
         >>> def to_frames(events, rng):                                   # doctest: +SKIP
         ...     if rng is not None:
-        ...         events = encoding.random_slice(rng, events, duration=900_000)
-        ...         events = encoding.event_drop(rng, events, height=128, width=128)
-        ...     return encoding.frames_by_time(
+        ...         events = encoding.slices.random_slice(rng, events, duration=900_000)
+        ...         events = encoding.slices.event_drop(rng, events, height=128, width=128)
+        ...     return encoding.events.frames_by_time(
         ...         events, timesteps=60, height=128, width=128, start=0, duration=900_000
         ...     )
         >>> gestures = data.load("dvs128_gesture")                        # doctest: +SKIP
@@ -132,7 +132,7 @@ def map_inputs(
 
 
 def clips(split: Split, *, count: int, duration: int) -> Split:
-    """Cuts each recording of a split into `count` consecutive clips, see `encoding.clips`.
+    """Cuts each recording of a split into `count` consecutive clips, see `encoding.slices.clips`.
 
     A majority vote over its clips classifies a recording: `metrics.clip_accuracy`, or the field
     `clips` of an experiment. Clips are cut on access.
@@ -155,7 +155,7 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
 
 def _clip(inputs: Any, source: tuple[int, int], *, count: int, duration: int) -> Events:
     number, clip = source
-    return encoding.clips(inputs[number], count=count, duration=duration)[clip]
+    return encoding.slices.clips(inputs[number], count=count, duration=duration)[clip]
 
 
 def _rng(seed: int, epoch: int, index: int) -> np.random.Generator:

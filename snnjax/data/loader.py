@@ -80,8 +80,9 @@ class Loader:
         if not isinstance(self.split.inputs, np.ndarray | LazyInputs):
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "
-                "shape first: data.dense(dataset, lambda events: encoding.frames_by_time(events, "
-                "timesteps=16, height=34, width=34)), or batch by batch with data.map_inputs(...)"
+                "shape first: data.dense(dataset, lambda events: encoding.events.frames_by_time("
+                "events, timesteps=16, height=34, width=34)), or batch by batch with "
+                "data.map_inputs(...)"
             )
         if self.batch_size < 1 or self.seed < 0:
             raise ValueError(

@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from snnjax.data.archive import list_files
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import MissingDataError
+from snnjax.data.dataset import Dataset, MissingDataError, Split
 from snnjax.data.event_files import parse_dat
 from snnjax.data.recordings import Recordings
 

@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from snnjax.data.archive import read_files
-from snnjax.data.dataset import Dataset, Events, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, Events, MissingDataError, Split
 from snnjax.data.event_files import parse_atis
 
 SIZE = 34  # pixels along each side of the recordings

@@ -14,7 +14,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from snnjax.data.errors import CorruptDataError
+from snnjax.data.dataset import CorruptDataError, take
 
 _END_OF_TIME = 2**31  # microseconds: 36 minutes, the range of int32
 
@@ -66,15 +66,6 @@ class Recordings(Sequence[np.ndarray]):
     def take(self, indices: np.ndarray) -> Recordings:
         """Selects the recordings at `indices` `[n]`, in that order, without reading them."""
         return Recordings(take(self.sources, indices), self.read)
-
-
-def take(examples: Any, indices: np.ndarray) -> Any:
-    """Selects the examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
-    if isinstance(examples, np.ndarray):
-        return examples[indices]
-    if hasattr(examples, "take"):
-        return examples.take(indices)
-    return tuple(examples[int(i)] for i in indices)
 
 
 def as_events(

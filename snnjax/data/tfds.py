@@ -26,8 +26,7 @@ import numpy as np
 from snnjax.data import idx
 from snnjax.data.cifar import NOTE as CIFAR_NOTE
 from snnjax.data.cifar import check_balance
-from snnjax.data.dataset import Dataset, Split
-from snnjax.data.errors import CorruptDataError, MissingDataError
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 __all__ = ["load", "open_split", "prepare"]
 

@@ -11,25 +11,19 @@ Results are time-major and channels-last. The functions of arrays can be jitted,
 shape) static.
 """
 
-from snnjax.encoding.events import frames_by_count, frames_by_time
+from snnjax.encoding import events, slices, spike_lists
 from snnjax.encoding.signals import delta, frames, series
-from snnjax.encoding.slices import clips, event_drop, random_slice
-from snnjax.encoding.spike_lists import poisson_lists, spike_slots
 from snnjax.encoding.values import direct, latency, poisson, population
 
 __all__ = [
-    "clips",
+    "events",
+    "spike_lists",
+    "slices",
     "delta",
     "direct",
-    "event_drop",
     "frames",
-    "frames_by_count",
-    "frames_by_time",
     "latency",
     "poisson",
-    "poisson_lists",
     "population",
-    "random_slice",
     "series",
-    "spike_slots",
 ]

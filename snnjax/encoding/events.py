@@ -44,7 +44,7 @@ def frames_by_time(
         height: H in pixels.
         width: W in pixels.
         start: Beginning of the window, in microseconds; earlier events are dropped. None is the
-            first event of the recording; slices (`encoding.clips`) begin at 0.
+            first event of the recording; slices (`encoding.slices.clips`) begin at 0.
         duration: Length of the window, in microseconds; later events are dropped, and a shorter
             recording ends in empty frames. None extends the window to the last event.
         dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error

@@ -8,8 +8,7 @@
     tensors.py        safetensors: arrays by name as bytes
     weights.py        names of arrays; files of weights
     manifest.py       metadata of an artifact, and digests of its files
-    program_check.py  operations that a program may use
-    artifact.py       loading and calling
+    artifact.py       loading and calling; operations that a program may use
     functions.py      a network as functions of its weights, a window or one frame
     writing.py        the folder
 
@@ -21,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from snnjax.export.artifact import load
-from snnjax.export.errors import ArtifactError
+from snnjax.export.tensors import ArtifactError
 from snnjax.export.weights import load_weights, save_weights
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ import numpy as np
 from jax import export as jax_export
 
 from snnjax import nn
-from snnjax.export.errors import ArtifactError
+from snnjax.export.tensors import ArtifactError
 from snnjax.export.weights import array_names
 from snnjax.typing import Array, PyTree
 

@@ -27,8 +27,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from snnjax.export.errors import ArtifactError
-from snnjax.export.tensors import read_bytes
+from snnjax.export.tensors import ArtifactError, read_bytes
 
 __all__ = ["MANIFEST", "PROGRAM", "SCHEMA", "STATE", "WEIGHTS", "digest", "read", "read_file"]
 

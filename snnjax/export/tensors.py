@@ -15,9 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.export.errors import ArtifactError
-
-__all__ = ["check_match", "pack", "read_bytes", "unpack"]
+__all__ = ["ArtifactError", "check_match", "pack", "read_bytes", "unpack"]
 
 _DTYPES = {
     "BOOL": "bool",
@@ -30,6 +28,10 @@ _DTYPES = {
     "C64": "complex64",
 }
 _SHOWN = 4  # names listed in an error message
+
+
+class ArtifactError(ValueError):
+    """The artifact cannot be written, is damaged, or is of another kind than requested."""
 
 
 def pack(arrays: dict[str, Any]) -> bytes:

@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from snnjax.export.errors import ArtifactError
-from snnjax.export.tensors import check_match, pack, read_bytes, unpack
+from snnjax.export.tensors import ArtifactError, check_match, pack, read_bytes, unpack
 from snnjax.typing import PyTree
 
 __all__ = ["array_names", "load_weights", "save_weights"]

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from snnjax.export import functions, manifest
-from snnjax.export.errors import ArtifactError
 from snnjax.export.functions import Source
-from snnjax.export.tensors import pack
+from snnjax.export.tensors import ArtifactError, pack
 
 __all__ = ["describe", "save"]
 

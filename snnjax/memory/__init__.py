@@ -23,7 +23,6 @@ from snnjax.memory.checking import check
 from snnjax.memory.checkpoint import replay
 from snnjax.memory.coupling import CouplingAux, Streams, coupling
 from snnjax.memory.notation import Strategy, StrategyError, parse_strategy, register_scan
-from snnjax.memory.packing import Storage
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, sequence, store
 
@@ -31,7 +30,6 @@ __all__ = [
     "CouplingAux",
     "Recompute",
     "Reverse",
-    "Storage",
     "Strategy",
     "StrategyError",
     "Streams",

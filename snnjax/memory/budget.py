@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from snnjax.memory.accounting import MemoryUse, compiled_memory
-from snnjax.memory.flops import count
+from snnjax.memory.accounting import MemoryUse, compiled_memory, count
 from snnjax.memory.notation import Strategy, StrategyError
 
 __all__ = ["Candidate", "Plan", "largest_fit", "plan"]

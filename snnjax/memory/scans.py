@@ -30,7 +30,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Jaxpr
 
-from snnjax.memory.flops import inner_jaxprs
+from snnjax.memory.accounting import inner_jaxprs
 from snnjax.typing import PyTree, Scan, Step
 
 __all__ = [

@@ -21,8 +21,7 @@ from snnjax.metrics.accuracy import (
     correct,
     top_k_accuracy,
 )
-from snnjax.metrics.firing import firing_rates, nasfr
-from snnjax.metrics.sparsity import activation_sparsity, connection_sparsity
+from snnjax.metrics.firing import activation_sparsity, connection_sparsity, firing_rates, nasfr
 
 __all__ = [
     "accuracy",

@@ -31,7 +31,9 @@ __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]
 
 Attention = Callable[..., Any]
 
-_PLIF = functools.partial(nn.PLIF, decay=0.5, reset=neurons.zero, spike=surrogate.arctan(alpha=2.0))
+_PLIF = functools.partial(
+    nn.PLIF, decay=0.5, reset=neurons.reset.zero, spike=surrogate.arctan(alpha=2.0)
+)
 
 
 def asa_attention(timesteps: int, channels: int, *, rngs: nnx.Rngs, **options: Any) -> nn.ASA:
@@ -100,7 +102,9 @@ def asa_snn(
     _check(channels, pools, dropout)
     (height, width, depth), layers, rates = input_shape, [], list(dropout)
     for size, window in zip(channels, pools, strict=True):
-        conv = nn.Conv(depth, size, use_bias=True, kernel_init=nn.fan_in_uniform, rngs=rngs)
+        conv = nn.Conv(
+            depth, size, use_bias=True, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs
+        )
         pool = [nn.AvgPool(window=window)] if window > 1 else []
         current = [conv, norm(size), *pool, *_optional(attention, timesteps, size, rngs)]
         layers += _dropped(rates.pop(0), current, neuron())
@@ -138,7 +142,7 @@ def asa_snn_five(
         B    as it is: 1,701,123 (1,698,933 without attention); timesteps=36, classes=10,
              input_shape=(173, 130, 2): 1,962,617
         C    channels=(64, 128, 128, 128, 128), pool=nn.AvgPool, neuron=functools.partial(nn.LIF,
-             scale_input=True, reset=neurons.zero)
+             scale_input=True, reset=neurons.reset.zero)
 
     Which reading: the recipes of B ask for an attention with `reduction=4`, but both published
     counts are those of `reduction=1`, the default here. Their neurons learn a decay per layer and
@@ -165,7 +169,7 @@ def asa_snn_five(
     """
     (height, width, depth), layers = input_shape, []
     for size in channels:
-        conv = nn.Conv(depth, size, kernel_init=nn.fan_in_uniform, rngs=rngs)
+        conv = nn.Conv(depth, size, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs)
         layers += [conv, norm(size), *_optional(attention, timesteps, size, rngs), neuron(), pool()]
         height, width, depth = height // 2, width // 2, size
     features = _features(height, width, depth, input_shape)
@@ -195,7 +199,7 @@ def _optional(attention: Attention | None, timesteps: int, size: int, rngs: nnx.
 
 
 def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nn.Fold:
-    return nn.Linear(inputs, outputs, kernel_init=nn.fan_in_uniform, rngs=rngs)
+    return nn.Linear(inputs, outputs, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs)
 
 
 def _features(height: int, width: int, depth: int, shape: tuple[int, ...]) -> int:

@@ -73,8 +73,8 @@ _NARROW_RESNET19 = ((128, 3), (256, 3), (512, 2))
 
 _per_step = functools.partial(nn.BatchNorm, over="step")
 _soft, _hard = (
-    functools.partial(nn.LIF, decay=0.25, scale_input=True, reset=neurons.detached(reset))
-    for reset in (neurons.subtract, neurons.zero)
+    functools.partial(nn.LIF, decay=0.25, scale_input=True, reset=neurons.reset.detached(reset))
+    for reset in (neurons.reset.subtract, neurons.reset.zero)
 )
 
 

@@ -43,7 +43,7 @@ STAGES = {
 }
 """Depth -> channels of a half, and blocks, per stage."""
 
-integrate_and_fire = functools.partial(nn.IF, reset=neurons.detached(neurons.zero))
+integrate_and_fire = functools.partial(nn.IF, reset=neurons.reset.detached(neurons.reset.zero))
 """The paper's neuron for images: no leak, a detached hard reset to 0, arctan of width 2."""
 
 

@@ -25,7 +25,7 @@ _KINDS = ("none", "channel", "layer", "both")
 
 
 def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
-    """What puts neurons behind the parts of a stage.
+    """Placement of neurons behind the parts of a stage.
 
     Args:
         kind: `"none"`, `"channel"`, `"layer"` or `"both"`.

@@ -28,8 +28,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import losses, nn
-from snnjax.memory import Storage, Strategy
-from snnjax.nn import Aux, Call, State, gather, output_shape
+from snnjax.memory import Strategy
+from snnjax.memory.packing import Storage
+from snnjax.nn import Aux, Call, State
+from snnjax.nn.contract import gather, output_shape
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, bind
 
@@ -126,7 +128,7 @@ class TRevSNN(nnx.Module):
         """States zero and fresh statistics, for frames of this shape, `(B, H, W, C)`."""
         return self.columns.initial_state(_shape_after(self.stem, shape))
 
-    def with_memory(self, request: nn.MemoryRequest) -> nn.Placed:
+    def with_memory(self, request: nn.contract.MemoryRequest) -> nn.contract.Placed:
         """Scans the columns by the strategy over time, and packs the inputs of convolutions.
 
         Raises:
@@ -143,7 +145,7 @@ class TRevSNN(nnx.Module):
             taken |= {"pack"}
         if strategy.time is not None:
             columns, taken = columns.with_scan(strategy.time), taken | {"time"}
-        return nn.Placed(nn.replace(self, columns=columns), taken=taken)
+        return nn.contract.Placed(nn.replace(self, columns=columns), taken=taken)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Logits of each column.
@@ -306,7 +308,7 @@ class ColumnLevel(nnx.Module):
 
 
 def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
-    """What all columns share of one level: PW_s and DW_s, behind spikes."""
+    """Weights of one level that all columns share: PW_s and DW_s, behind spikes."""
     return nn.Sequential(*_tail(width, kernel, rngs))
 
 

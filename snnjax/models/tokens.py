@@ -1,4 +1,4 @@
-"""What the spiking transformers have in common: tokenizer, MLP, neuron.
+"""Parts of the spiking transformers: tokenizer, MLP, neuron.
 
     tokenizer   conv3x3 - norm, then four times: neuron - (max pool) - conv3x3 - norm; tokens are
                 the places of the last map
@@ -100,8 +100,16 @@ def mlp_branch(
     """The MLP of a block, `[T, B, N, width] -> [T, B, N, width]`, `expansion * width` inside."""
     inside = expansion * width
     return nn.Sequential(
-        *(neuron(), nn.Linear(width, inside, kernel_init=nn.he_normal, rngs=rngs), norm(inside)),
-        *(neuron(), nn.Linear(inside, width, kernel_init=nn.he_normal, rngs=rngs), norm(width)),
+        *(
+            neuron(),
+            nn.Linear(width, inside, kernel_init=nn.synapses.he_normal, rngs=rngs),
+            norm(inside),
+        ),
+        *(
+            neuron(),
+            nn.Linear(inside, width, kernel_init=nn.synapses.he_normal, rngs=rngs),
+            norm(width),
+        ),
     )
 
 

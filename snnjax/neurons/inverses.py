@@ -114,5 +114,5 @@ def check_invertible(reset: Reset, **decays: float) -> None:
     if reset.delay or reset.rule not in (subtract.rule, none.rule):
         raise ValueError(
             "a hard or delayed reset forgets the membrane and cannot be undone: reset by "
-            "subtraction (neurons.subtract), or use memory.recompute(every)"
+            "subtraction (neurons.reset.subtract), or use memory.recompute(every)"
         )

@@ -36,7 +36,7 @@ from snnjax.neurons.lif import (
     sequence_forward,
 )
 from snnjax.neurons.reset import Reset, subtract
-from snnjax.ops import pallas_devices, pallas_lif, pallas_tiles
+from snnjax.ops import pallas, pallas_lif
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -169,7 +169,7 @@ def _run(dynamics, writes, how, params, state, xs) -> Any:
             "lif_kernel keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    pallas_tiles.check_block(how[0])
+    pallas.check_block(how[0])
     chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
     dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
     xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
@@ -229,7 +229,7 @@ def _by_device(how, kernel, plain, params, v, sequence, *more):
         return plain(params, v, sequence, *more)
     block, interpret = how
     operands = (params, v, sequence, *more)
-    return pallas_devices.by_device(kernel, plain, *operands, block=block, interpret=interpret)
+    return pallas.by_device(kernel, plain, *operands, block=block, interpret=interpret)
 
 
 def _forward_kernel(dynamics, writes, params, v, xs, **options):

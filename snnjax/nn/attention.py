@@ -27,11 +27,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
-from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
-from snnjax.nn.synapses import Linear
+from snnjax.nn.synapses import Linear, he_normal
 from snnjax.nn.taps import counted
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen

@@ -37,8 +37,7 @@ from snnjax.memory.columns import (
     column_bound,
     round_to_power_of_two,
 )
-from snnjax.nn.contract import Aux, Call, State, StreamPeak, named, replace
-from snnjax.nn.stack import Repeated, repeat_state
+from snnjax.nn.contract import Aux, Call, Repeated, State, StreamPeak, named, repeat_state, replace
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan, bind

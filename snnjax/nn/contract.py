@@ -19,6 +19,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax.memory import Strategy
@@ -30,14 +31,18 @@ __all__ = [
     "Layer",
     "MemoryRequest",
     "Placed",
+    "Repeated",
     "State",
+    "Statistics",
     "StreamPeak",
+    "gather",
     "largest",
     "mean_over_steps",
     "named",
     "output_shape",
     "place",
     "refuse_whole_windows",
+    "repeat_state",
     "replace",
     "stateless",
     "stream_use",
@@ -67,6 +72,13 @@ class State(NamedTuple):
         `net.initial_state(batch, statistics=aux.statistics)`.
         """
         return self._replace(neurons=aux.state, statistics=aux.statistics)
+
+
+class Statistics(NamedTuple):
+    """Running `mean` and (biased) `var` per channel, `[C]`."""
+
+    mean: Array
+    var: Array
 
 
 class Aux(NamedTuple):
@@ -291,3 +303,52 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
 def named(name: str, layers: Mapping[str, Found]) -> dict[str, Found]:
     """Taps or diagnostics of a part, by the names that they have in the whole: `name/inner`."""
     return {f"{name}/{inner}".rstrip("/"): found for inner, found in layers.items()}
+
+
+def gather(parts: list[tuple[str, Aux]]) -> Aux:
+    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
+    taps, diagnostics = {}, {}
+    for name, aux in parts:
+        taps |= named(name, aux.taps)
+        diagnostics |= named(name, aux.diagnostics)
+    auxes = [aux for _, aux in parts]
+    states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
+    return Aux(states, statistics, taps, diagnostics)
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["block"], meta_fields=["depth"])
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """The state of `depth` equal blocks at rest, held once.
+
+    As `[depth, ...]` arrays XLA would write all those zeros out before its loop over depth. After a
+    call each block has its own state. A state of your own is given as arrays `[depth, ...]`
+    instead; blocks may make this one anew.
+
+    Attributes:
+        block: the state of one.
+        depth: how many there are.
+    """
+
+    block: PyTree
+    depth: int
+
+
+def repeat_state(state: PyTree) -> PyTree:
+    """The same state with an array `[depth, ...]` in place of each leaf at rest.
+
+    For loops over time, which carry the state and need it in one form.
+    """
+
+    def expand(node: Any) -> Any:
+        if not isinstance(node, Repeated):
+            return node
+        return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
+
+    return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
+
+
+def _repeat(depth: int, leaf: Any) -> Any:
+    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
+    library = np if isinstance(leaf, np.ndarray) else jnp
+    return library.broadcast_to(leaf, (depth, *leaf.shape))

@@ -39,7 +39,7 @@ class Dropout(nnx.Module):
         if not 0 <= rate < 1:
             raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
         self.rate, self.each_step, self.name = rate, each_step, "dropout"
-        self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
+        self.axes: tuple[str, ...] = ()  # see nn.data_parallel.with_data_axes
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Passes spikes on if it silences none: others are scaled."""

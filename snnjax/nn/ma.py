@@ -28,9 +28,9 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn.contract import Aux, Call, State
-from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
+from snnjax.nn.synapses import fan_in_uniform
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Scan
@@ -39,16 +39,12 @@ __all__ = [
     "MA",
     "MALIF",
     "check_window",
-    "fan_in_uniform",
     "place_map",
     "place_products",
     "seen",
 ]
 
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
-
-fan_in_uniform = compile_fast(nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform"))
-"""Uniform within `1 / sqrt(fan in)`: how PyTorch, and so the released code, starts its weights."""
 
 
 class MA(nnx.Module):
@@ -145,7 +141,8 @@ def MALIF(
         u[t] = h[t-1] + x[t],   s[t] = [u[t] >= threshold],   h[t] = decay * (1 - s[t]) * u[t]
 
     The reset is to 0, hard and differentiated; the surrogate is a rectangle. These are
-    `nn.LIF(decay, threshold, reset=neurons.zero)`, whose membrane after the reset is `h / decay`.
+    `nn.LIF(decay, threshold, reset=neurons.reset.zero)`, whose membrane after the reset is
+    `h / decay`.
 
     Args:
         decay: of the membrane, called alpha there.
@@ -155,7 +152,7 @@ def MALIF(
             by mistake; the code of ASA-SNN mended it.
         scan: the memory strategy over time.
     """
-    reset = neurons.to(threshold) if reset_bug else neurons.zero
+    reset = neurons.reset.to(threshold) if reset_bug else neurons.reset.zero
     spike = surrogate.rectangular(width=width)
     return LIF(decay=decay, threshold=threshold, spike=spike, reset=reset, scan=scan)
 

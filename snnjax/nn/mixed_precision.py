@@ -1,6 +1,6 @@
 """Mixed precision: the number formats of a network, as one value.
 
-    network = nn.with_precision(network, nn.Precision(compute="bfloat16"))
+    network = nn.with_precision(network, nn.mixed_precision.Precision(compute="bfloat16"))
 
 Four kinds of numbers have a dtype of their own:
 

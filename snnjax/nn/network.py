@@ -6,6 +6,15 @@
 `order="time"`: the whole network is one Step and is scanned over the frames, by any memory
 strategy. It is also the streaming form: call it with one frame at a time and carry `aux.state`.
 The two are the same function unless normalisation takes statistics over the window.
+
+`split` and `merge` separate the tree that is differentiated and saved from the rest:
+
+    graphdef, params, constants = nn.split(net)
+    net = nn.merge(graphdef, params, constants)
+
+A module carries its memory strategy in its pytree structure, so the gradients of one module under
+two strategies are trees that `jax.tree.map` refuses to pair. `params` has names and arrays only:
+its gradient, the slots of an optimizer and a checkpoint are the same trees under every strategy.
 """
 
 from __future__ import annotations
@@ -30,15 +39,15 @@ from snnjax.nn.contract import (
     mean_over_steps,
     place,
     refuse_whole_windows,
+    repeat_state,
     replace,
 )
 from snnjax.nn.normalization import never_updated, refuse_window_statistics
-from snnjax.nn.stack import repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, PyTree, Scan
 
-__all__ = ["Network"]
+__all__ = ["Network", "merge", "split"]
 
 _NEVER_UPDATED = (
     "this network evaluates with batch-norm statistics that were never updated (mean 0, variance "
@@ -271,3 +280,36 @@ class Collecting:
 
 def _first(rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], rows)
+
+
+def split(module: Any) -> tuple[Any, PyTree, PyTree]:
+    """Splits a network or layer into structure, parameters and constants.
+
+        def loss(params, frames, labels):
+            net = nn.merge(graphdef, params, constants)
+            outputs, aux = net(frames, net.initial_state(len(labels)), training=True)
+            return losses.mean(losses.rate_cross_entropy(outputs, labels)), aux.statistics
+
+        gradient, statistics = jax.grad(loss, has_aux=True)(params, frames, labels)
+
+    Args:
+        module: an `nn.Network`, or any other module.
+
+    Returns:
+        `graphdef`, the module without its arrays, hashable (the memory strategy is a part of it);
+        `params`, its `nnx.Param`s, to be differentiated; `constants`, its other arrays, such as
+        decays that are not learned.
+    """
+    graphdef, params, constants = nnx.split(module, nnx.Param, ...)
+    return graphdef, params, constants
+
+
+def merge(graphdef: Any, params: PyTree, constants: PyTree) -> Any:
+    """Puts together what `split` took apart.
+
+    Args:
+        graphdef: of the network, or of the same one under another memory strategy.
+        params: as `split` gives them, or after an update.
+        constants: as `split` gives them.
+    """
+    return nnx.merge(graphdef, params, constants)

@@ -2,7 +2,8 @@
 
     nn.LIF(decay=0.9, scan=scan, learn=("decay",))
 
-is `nn.Neuron(neurons.lif_model(decay=0.9), scan=scan, learn=("decay",))`.
+is `nn.Neuron(neurons.lif_model(decay=0.9), scan=scan, learn=("decay",))`. `Disabled` has no model:
+it keeps no membrane.
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from snnjax import neurons
-from snnjax.neurons import Model
-from snnjax.nn.neuron import Neuron
-from snnjax.typing import Scan
+from flax import nnx
 
-__all__ = ["ALIF", "IF", "LI", "LIF", "PLIF", "CoupledLIF", "CubaLIF"]
+from snnjax import neurons, surrogate
+from snnjax.neurons import Model
+from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.neuron import Neuron
+from snnjax.nn.taps import tapped
+from snnjax.typing import Array, Scan
+
+__all__ = ["ALIF", "CoupledLIF", "CubaLIF", "Disabled", "IF", "LI", "LIF", "PLIF"]
 
 _OPTIONS = """\
 Args:
@@ -57,3 +62,47 @@ ALIF = _layer("ALIF", neurons.alif_model)
 CubaLIF = _layer("CubaLIF", neurons.cuba_lif_model)
 LI = _layer("LI", neurons.li_model)
 CoupledLIF = _layer("CoupledLIF", neurons.coupled_lif_model)
+
+
+class Disabled(nnx.Module):
+    """Stateless spikes, `[T, B, ...] -> [T, B, ...]`.
+
+        s = H(v - threshold),      ds/dv := spike.derivative(v - threshold)
+
+    The neuron fires on the input `v` of this timestep and forgets it; only the few enabled neurons
+    of T-RevSNN carry a membrane from step to step. With the defaults it is
+    `floor(clip(v, 0, 1) + 0.5)`, a spike iff `v >= 0.5`, with a gradient of 1 on [0, 1].
+
+    The rule is the same in training and evaluation. The released T-RevSNN code fires at `v >= 0.5`
+    in training and rounds half to even in evaluation, where `v = 0.5` then is no spike: the two
+    differ there and nowhere else, and here they do not.
+
+    Args:
+        threshold: input at which a neuron fires.
+        spike: the spike function of `input - threshold`; with the default threshold the default
+            passes gradients where the input lies in [0, 1], ends included.
+
+    Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
+    Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024,
+    arXiv:2405.16466.
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.5,
+        spike: surrogate.Surrogate = surrogate.straight_through(),  # noqa: B008 (frozen)
+    ):
+        self.threshold, self.spike, self.name = threshold, spike, "turned_off"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state."""
+        del shape
+        return State()
+
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
+        """Spikes, 0 or 1 in the dtype of the inputs."""
+        spikes = self.spike(inputs - self.threshold)
+        # Without a memory the membrane is the input; the layer itself has the field `threshold`.
+        seen = tapped(call.taps, spikes, currents=inputs, params=self, membrane=inputs)
+        return spikes, Aux(taps={"": seen} if seen else {})

@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, State, Statistics
 from snnjax.nn.synapses import Fold
 from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
@@ -40,7 +40,6 @@ __all__ = [
     "BatchNorm",
     "GroupNorm",
     "LayerNorm",
-    "Statistics",
     "never_updated",
     "refuse_window_statistics",
 ]
@@ -48,13 +47,6 @@ __all__ = [
 _OVER = ("window", "step", "frozen")
 # Parts in which a batch is summed, where they divide it: one order for up to so many devices.
 _BLOCKS = 64
-
-
-class Statistics(NamedTuple):
-    """Running `mean` and (biased) `var` per channel, `[C]`."""
-
-    mean: Array
-    var: Array
 
 
 class BatchNorm(nnx.Module):
@@ -74,7 +66,7 @@ class BatchNorm(nnx.Module):
         scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
         groups: parts of the batch with statistics of their own, in training.
         axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
-            of all of them (see `nn.with_data_axes`).
+            of all of them (see `nn.data_parallel.with_data_axes`).
 
     Raises:
         AssertionError: the inputs have another number of channels (on the call).

@@ -23,8 +23,8 @@ from flax import nnx
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
-from snnjax.nn.ma import fan_in_uniform
 from snnjax.nn.neuron import Constant
+from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import counted, tapped
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
@@ -90,13 +90,13 @@ class PSN(nnx.Module):
         draw = fan_in_uniform(rngs.params(), (timesteps, timesteps), jnp.float32)
         self.weights, self.threshold = nnx.Param(draw), nnx.Param(jnp.ones(timesteps, jnp.float32))
 
-    def params(self) -> neurons.PSNParams:
-        """The parameters of `neurons.psn`, with masked weights."""
+    def params(self) -> neurons.psn.PSNParams:
+        """The parameters of `neurons.psn.psn`, with masked weights."""
         weights = self.weights[...]
         if self.order is not None and self.masking is not None:
             masking = jax.lax.stop_gradient(self.masking[...])
-            weights = neurons.masked_weights(weights, order=self.order, masking=masking)
-        return neurons.PSNParams(weights, self.threshold[...])
+            weights = neurons.psn.masked_weights(weights, order=self.order, masking=masking)
+        return neurons.psn.PSNParams(weights, self.threshold[...])
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""
@@ -115,15 +115,17 @@ class PSN(nnx.Module):
                 "nn.SlidingPSN takes any length and streams"
             )
         params, currents = self.params(), widen(inputs)
-        spikes = neurons.psn(params, currents, spike=self.spike).astype(inputs.dtype)
-        membrane = neurons.psn_membranes(params, currents) if "membrane" in call.taps else None
+        spikes = neurons.psn.psn(params, currents, spike=self.spike).astype(inputs.dtype)
+        membrane = neurons.psn.psn_membranes(params, currents) if "membrane" in call.taps else None
         seen = tapped(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
         if "threshold" in call.taps:  # one per timestep, where others have one per channel
             seen["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
         found = counted(call.taps, products=lambda: self._products(params, currents)).get("", {})
         return spikes, Aux(taps={"": seen | found} if seen | found else {})
 
-    def _products(self, params: neurons.PSNParams, currents: Array) -> metrics.operations.Products:
+    def _products(
+        self, params: neurons.psn.PSNParams, currents: Array
+    ) -> metrics.operations.Products:
         used = params.weights != 0
         return products_over_time(jnp.ones_like(used), used, currents)
 

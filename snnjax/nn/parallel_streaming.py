@@ -53,7 +53,7 @@ class SlidingPSN(nnx.Module):
         if order < 1:
             raise ValueError(f"a sliding PSN looks at one timestep at least, got order={order}")
         self.order, self.name, self.spiking = order, "sliding_psn", True
-        model = neurons.sliding_psn_model(order=order, spike=spike)
+        model = neurons.psn.sliding_psn_model(order=order, spike=spike)
         self.neuron = Neuron(model, scan=scan, learn=("weights", "threshold"))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -95,8 +95,8 @@ class ResetFreeLIF(nnx.Module):
 
     with `g = 1`, or `1 - decay` with `scale_input`. Currents x `[T, B, ...]` in units of the
     membrane potential per timestep; spikes s `[T, B, ...]`, 0 or 1. The neuron is
-    `nn.LIF(reset=neurons.none)` with differently grouped sums: membranes agree to rounding, and so
-    do those of a stream with those of the window. Causal, for any number of timesteps.
+    `nn.LIF(reset=neurons.reset.none)` with differently grouped sums: membranes agree to rounding,
+    and so do those of a stream with those of the window. Causal, for any number of timesteps.
 
     Args:
         decay: fraction of the membrane potential kept per timestep, in (0, 1].
@@ -124,9 +124,9 @@ class ResetFreeLIF(nnx.Module):
         learn: tuple[str, ...] = (),
     ):
         options = {"spike": spike, "scale_input": scale_input}
-        self.sequence = bind(neurons.reset_free_lif_scan, **options)
+        self.sequence = bind(neurons.reset_free.reset_free_lif_scan, **options)
         self.neuron = LIF(
-            decay=decay, threshold=threshold, learn=learn, reset=neurons.none, **options
+            decay=decay, threshold=threshold, learn=learn, reset=neurons.reset.none, **options
         )
         self.scale_input, self.name, self.spiking = scale_input, "reset_free_lif", True
 
@@ -141,7 +141,9 @@ class ResetFreeLIF(nnx.Module):
         spikes, membrane = spikes.astype(inputs.dtype), None
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
-            membrane = neurons.linear_recurrence(params.decay, state.neurons.v, gain * currents)
+            membrane = neurons.reset_free.linear_recurrence(
+                params.decay, state.neurons.v, gain * currents
+            )
         seen = tapped(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
         return spikes, Aux(after, (), {"": seen} if seen else {})
 
@@ -151,5 +153,5 @@ class ResetFreeLIF(nnx.Module):
         Raises:
             ValueError: a strategy over time.
         """
-        refuse_time(request.strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.none)")
+        refuse_time(request.strategy, "nn.ResetFreeLIF", "nn.LIF(reset=neurons.reset.none)")
         return Placed(self, True)

@@ -32,7 +32,7 @@ class Quantized(nnx.Module):
     them for the derivative. Taps, states and statistics are those of the layer.
 
     Args:
-        layer: any layer of the contract `nn.Layer`.
+        layer: any layer of the contract `nn.contract.Layer`.
         plan: which arrays, and how, see `quantization.plans`; frozen and comparable, and none that
             rounds stochastically: behind the rounding nothing is lost.
 

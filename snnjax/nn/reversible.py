@@ -29,16 +29,17 @@ from snnjax.nn.contract import (
     Layer,
     MemoryRequest,
     Placed,
+    Repeated,
     State,
     StreamPeak,
     largest,
     named,
     output_shape,
     place,
+    repeat_state,
     replace,
     taken_by,
 )
-from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind

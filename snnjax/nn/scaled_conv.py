@@ -21,8 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.initialization import he_normal
-from snnjax.nn.synapses import Fold
+from snnjax.nn.synapses import Fold, he_normal
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, promote, widen
@@ -69,7 +68,7 @@ def ScaledStdConv(
     rngs: nnx.Rngs,
     strides: int = 1,
     kernel_init: Callable[..., Array] = he_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """`[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, with bias.
 

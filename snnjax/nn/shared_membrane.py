@@ -37,20 +37,20 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    gather,
     largest,
     mean_over_steps,
     named,
     output_shape,
     place,
+    repeat_state,
     replace,
     taken_by,
 )
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
-from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import reconstruction, tapped
-from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan

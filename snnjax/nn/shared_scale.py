@@ -17,11 +17,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, place, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, gather, place, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold
-from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.quantization import QFormat
 from snnjax.quantization import shared_scale_lif as rule

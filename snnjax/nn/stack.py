@@ -4,21 +4,14 @@
 
 Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
 undoes recomputation in code unrolled by a Python loop.
-
-At rest all blocks have the same state. `Repeated` holds it once; as `[depth, ...]` arrays XLA would
-write all those zeros out before its loop over depth. After a call each block has its own state.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from snnjax import memory
@@ -28,11 +21,13 @@ from snnjax.nn.contract import (
     Layer,
     MemoryRequest,
     Placed,
+    Repeated,
     State,
     largest,
     named,
     output_shape,
     place,
+    repeat_state,
     replace,
 )
 from snnjax.nn.taps import reconstruction
@@ -40,47 +35,9 @@ from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan
 
 __all__ = [
-    "Repeated",
     "Stacked",
-    "repeat_state",
     "split",
 ]
-
-
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["block"], meta_fields=["depth"])
-@dataclasses.dataclass(frozen=True)
-class Repeated:
-    """The state of `depth` equal blocks at rest.
-
-    A state of your own is given as arrays `[depth, ...]` instead; blocks may make this one anew.
-
-    Attributes:
-        block: the state of one.
-        depth: how many there are.
-    """
-
-    block: PyTree
-    depth: int
-
-
-def repeat_state(state: PyTree) -> PyTree:
-    """The same state with an array `[depth, ...]` in place of each leaf at rest.
-
-    For loops over time, which carry the state and need it in one form.
-    """
-
-    def expand(node: Any) -> Any:
-        if not isinstance(node, Repeated):
-            return node
-        return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
-
-    return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
-
-
-def _repeat(depth: int, leaf: Any) -> Any:
-    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
-    library = np if isinstance(leaf, np.ndarray) else jnp
-    return library.broadcast_to(leaf, (depth, *leaf.shape))
 
 
 def split(state: PyTree) -> tuple[PyTree, PyTree]:

@@ -35,8 +35,8 @@ _CURES = {
 def with_memory(network: Network, strategy: Strategy) -> Network:
     """A copy of a network under a memory strategy.
 
-    A layer of your own takes part by a method `with_memory(request: nn.MemoryRequest) ->
-    nn.Placed`. Without it the layer stays as it is and its outputs do not count as spikes.
+    A layer of your own takes part by a method `with_memory(request: nn.contract.MemoryRequest) ->
+    nn.contract.Placed`. Without it the layer stays as it is and its outputs do not count as spikes.
 
     Args:
         network: stays as it is; the result shares its parameters.

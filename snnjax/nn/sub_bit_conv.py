@@ -23,9 +23,8 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.initialization import he_normal
 from snnjax.nn.neuron import Constant
-from snnjax.nn.synapses import Fold, Kernel
+from snnjax.nn.synapses import Fold, Kernel, he_normal
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.convolution import convolution
 from snnjax.quantization.sub_bit import (
@@ -139,7 +138,7 @@ def SubBitConv(
     padding: str | Sequence[tuple[int, int]] = "SAME",
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
-    pack: bool | memory.Storage = False,
+    pack: bool | memory.packing.Storage = False,
 ) -> Fold:
     """A 3x3 `nn.Conv` of less than a bit for each weight, `[T, B, H, W, C] -> [T, B, H', W', D]`.
 

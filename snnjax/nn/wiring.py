@@ -18,7 +18,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    named,
+    gather,
     output_shape,
     place,
     replace,
@@ -27,7 +27,7 @@ from snnjax.nn.contract import (
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
-__all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name"]
+__all__ = ["Joints", "Residual", "Sequential", "layer_name"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Sequential(nnx.Module):
     those of a stack between two cuts of a strategy over depth are not.
 
     Args:
-        layers: any layers of the contract `nn.Layer`.
+        layers: any layers of the contract `nn.contract.Layer`.
     """
 
     def __init__(self, *layers: Any):
@@ -201,14 +201,3 @@ class Residual(nnx.Module):
 def layer_name(layer: Any, number: int) -> str:
     """Name of a layer in taps: its kind and its place, such as `lif1`."""
     return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
-
-
-def gather(parts: list[tuple[str, Aux]]) -> Aux:
-    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
-    taps, diagnostics = {}, {}
-    for name, aux in parts:
-        taps |= named(name, aux.taps)
-        diagnostics |= named(name, aux.diagnostics)
-    auxes = [aux for _, aux in parts]
-    states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
-    return Aux(states, statistics, taps, diagnostics)

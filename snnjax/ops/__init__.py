@@ -4,8 +4,8 @@
     max_pool        max pooling with a residual of one byte per patch
     rounding        rounding to narrow floats that a replay repeats; products in float32
     isolate         a computation that XLA:CPU runs alone
+    pallas          choice of a kernel by device; tiling of neurons
     pallas_lif      LIF neurons over a whole sequence as Pallas kernels
-    pallas_devices, pallas_tiles    choice of a kernel by device; tiling of neurons
 
 Import the modules, or names from them: `from snnjax.ops.rounding import narrow`. Pallas is imported
 when a kernel is called. No kernel has been timed on hardware; see

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.ops.pallas_tiles import LANES, block_spec, check_block, tile, tiled_shape, untile
+from snnjax.ops.pallas import LANES, block_spec, check_block, tile, tiled_shape, untile
 from snnjax.typing import Array
 
 __all__ = ["Dynamics", "Output", "backward", "forward"]

@@ -1,6 +1,6 @@
 """Plasticity: learning without gradients and without labels, as pure steps scanned over time.
 
-    network = plasticity.current_based(400)
+    network = plasticity.presets.current_based(400)
     state = plasticity.initialize(network, key)
     state, record = plasticity.present(network, state, rates, key, learning=True)
 
@@ -21,24 +21,22 @@ from snnjax.plasticity import (
     homeostasis,
     inhibition,
     labels,
+    network,
     pair,
+    presets,
     reward,
     traces,
     triplet,
     weight_dependence,
     windowed,
 )
-from snnjax.plasticity.network import Network, NetworkState, Presentation, initialize, present
-from snnjax.plasticity.presets import current_based, diehl_cook, fspinn
+from snnjax.plasticity.network import Network, initialize, present
 
 __all__ = [
+    "network",
+    "presets",
     "Network",
-    "NetworkState",
-    "Presentation",
     "cells",
-    "current_based",
-    "diehl_cook",
-    "fspinn",
     "homeostasis",
     "inhibition",
     "initialize",

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.encoding import poisson_lists
+from snnjax.encoding.spike_lists import poisson_lists
 from snnjax.plasticity.cells import ConductanceCell, CurrentCell
 from snnjax.plasticity.homeostasis import AdaptiveThreshold, normalize_column, normalize_columns
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
@@ -46,7 +46,8 @@ class Network:
         timesteps: Timesteps with input in one presentation.
         silence: Timesteps without input after them; 0 resets everything but weights and thresholds
             instead.
-        slots: Largest number of input spikes in one timestep, see `encoding.spike_slots`.
+        slots: Largest number of input spikes in one timestep, see
+            `encoding.spike_lists.spike_slots`.
         total: Sum of a neuron's weights after each presentation; None leaves them unscaled.
         initial: Upper bound of the initial weights, uniform in `[0, initial]` before scaling.
         form: Fixed-point format of the weights, such as `quantization.QFormat(0, 8)`; None is

@@ -18,8 +18,7 @@ to tell null, normal and noise features apart: the rule and its `Thresholds` are
 """
 
 from snnjax.redundancy.classes import Thresholds
-from snnjax.redundancy.comparison import compare
-from snnjax.redundancy.report import Report, report
+from snnjax.redundancy.report import Report, compare, report
 from snnjax.redundancy.sums import TAPS, add, measure
 
 __all__ = ["TAPS", "Report", "Thresholds", "add", "compare", "measure", "report"]

@@ -1,4 +1,7 @@
-"""Report of a network's redundancy: rates, spike features, distributions and classes by layer."""
+"""Report of a network's redundancy: rates, spike features, distributions and classes by layer.
+
+Two reports are compared before and after a measure against redundancy.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from snnjax import metrics
-from snnjax.nn import in_order
+from snnjax.nn.taps import in_order
 from snnjax.redundancy.classes import Thresholds, classify, shares
 from snnjax.redundancy.histogram import Bins, Histogram
 from snnjax.redundancy.sums import Sums
 
-__all__ = ["Layer", "Report", "report"]
+__all__ = ["Comparison", "Layer", "Report", "compare", "report"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -132,3 +135,35 @@ def _layer(sums: Sums, thresholds: Thresholds, bins: Bins) -> Layer:
         currents=Histogram(sums.currents, bins, threshold),
         membrane=Histogram(sums.membrane, bins, threshold),
     )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
+    """Result of `compare`.
+
+    Attributes:
+        pairs: Names of corresponding layers, `(before, after)`; empty if the two networks are built
+            differently.
+        nasfr_change: Change of the NASFR, %; negative for fewer spikes, None if there were none
+            before.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    nasfr_change: float | None
+
+
+def compare(before: Report, after: Report) -> Comparison:
+    """Compares the firing of two networks.
+
+        change = 100 (NASFR_after / NASFR_before - 1)
+
+    Args:
+        before: Report of the reference network.
+        after: Report of the other network.
+    """
+    # By order and not by name: an attention layer in between shifts the numbers in the names and
+    # leaves the neurons.
+    same = list(before.neurons.values()) == list(after.neurons.values())
+    pairs = tuple(zip(before.layers, after.layers, strict=True)) if same else ()
+    change = 100 * (after.nasfr / before.nasfr - 1) if before.nasfr else None
+    return Comparison(pairs, change)

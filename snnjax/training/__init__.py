@@ -27,53 +27,37 @@ from snnjax.training import (
     config,
     errors,
     multihost,
+    optimizer,
     planning,
     sharding,
+    task,
     unsupervised,
 )
 from snnjax.training.experiment import Experiment
 from snnjax.training.loop import fit
 from snnjax.training.malloc import keep_pages
-from snnjax.training.optimizer import (
-    adamw,
-    adaptive_clip,
-    lamb,
-    multistep,
-    sgd,
-    warmup_cosine,
-)
 from snnjax.training.run import Run
 from snnjax.training.session import prepare
 from snnjax.training.state import TrainState, initialize
 from snnjax.training.step import eval_step, train_step
-from snnjax.training.task import Task, classification, regression
-from snnjax.training.unsupervised import Unsupervised
 
 __all__ = [
+    "task",
+    "optimizer",
     "Experiment",
     "Run",
-    "Task",
     "TrainState",
-    "Unsupervised",
-    "adamw",
-    "adaptive_clip",
     "checkpoints",
-    "classification",
     "config",
     "errors",
     "eval_step",
     "fit",
     "initialize",
     "keep_pages",
-    "lamb",
     "multihost",
-    "multistep",
     "planning",
     "prepare",
-    "regression",
-    "sgd",
     "sharding",
     "train_step",
     "unsupervised",
-    "warmup_cosine",
 ]

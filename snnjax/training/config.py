@@ -22,7 +22,7 @@ from typing import Any
 
 from snnjax import data
 from snnjax.memory import Strategy, parse_strategy
-from snnjax.nn import parse_precision
+from snnjax.nn.mixed_precision import parse_precision
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment, check_learning
 from snnjax.training.learners import learner

@@ -9,7 +9,7 @@ import jax
 from jax.sharding import Mesh
 
 from snnjax import data, metrics
-from snnjax.nn import in_order
+from snnjax.nn.taps import in_order
 from snnjax.training.sharding import feed
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics

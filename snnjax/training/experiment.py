@@ -15,7 +15,7 @@ fields, with plain types and defaults:
         width: int = 64
 
 `BaseExperiment` holds the fields of every run; `Experiment` adds learning by gradients, and
-`training.Unsupervised` learning by plasticity.
+`training.unsupervised.Unsupervised` learning by plasticity.
 """
 
 from __future__ import annotations
@@ -91,7 +91,8 @@ class Experiment(BaseExperiment):
     Attributes:
         network: `(experiment, rngs) -> nn.Network`, with K outputs.
         task: `(experiment) -> Task`: loss, metrics and the metric that selects the best checkpoint;
-            `training.classification`, `training.regression`, or a `training.Task` of your own.
+            `training.task.classification`, `training.task.regression`, or a `training.task.Task` of
+            your own.
         readout: `(outputs [T, B, K]) -> predictions [B, K]`, such as the functions of
             `snnjax.readout`.
         schedule: `(experiment, steps) -> optax.Schedule` over the steps of the whole run.
@@ -117,7 +118,8 @@ class Experiment(BaseExperiment):
         mixup_epochs: Epochs after which blending stops; None never stops.
         mixup_probability: Share of the batches that are blended.
         precision: Number formats of computation and parameters: "float32", "bfloat16", "float16"
-            (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see `nn.Precision`.
+            (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see
+            `nn.mixed_precision.Precision`.
             Membranes, sums, statistics and streams stay float32.
         memory: Memory strategy, a `memory.Strategy`; as text, on the command line and in
             config.json, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
@@ -152,7 +154,10 @@ class Experiment(BaseExperiment):
     memory_scheduler: bool | None = None
 
 
-_KINDS = {"gradients": "a training.Experiment", "plasticity": "a training.Unsupervised"}
+_KINDS = {
+    "gradients": "a training.Experiment",
+    "plasticity": "a training.unsupervised.Unsupervised",
+}
 
 
 def check_learning(experiment: BaseExperiment, learns_by: str) -> None:

@@ -63,7 +63,7 @@ class Steps:
 
 
 class Learner(Protocol):
-    """How a kind of experiment learns.
+    """Protocol of a learner: preparation of the steps of one kind of experiment.
 
     Attributes:
         quantity: The numbers that must be finite, for messages.
@@ -163,7 +163,7 @@ class GradientLearner:
 
 
 class PlasticityLearner:
-    """Learning by plasticity: `training.Unsupervised`."""
+    """Learning by plasticity: `training.unsupervised.Unsupervised`."""
 
     quantity: ClassVar[str] = "a threshold or a count of spikes"
 
@@ -245,7 +245,7 @@ def learner(experiment: BaseExperiment) -> Learner:
     if found is None:
         raise ExperimentError(
             f"{type(experiment).__name__} does not say how it learns: derive it from "
-            "training.Experiment or training.Unsupervised"
+            "training.Experiment or training.unsupervised.Unsupervised"
         )
     return found
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.nn import Precision
+from snnjax.nn.mixed_precision import Precision
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree
 

@@ -9,7 +9,7 @@ statistics, as under `norm_groups`, and the running statistics move once, toward
 On a mesh whose devices share a batch, each device differentiates its own examples under
 `jax.shard_map`: the program of one device, under any memory strategy. GSPMD alone would gather the
 batch on every device, since it cannot keep `[T, B, ...] -> [T B, ...]` cut over B. Devices exchange
-the sum above, and whatever layers exchange themselves (`nn.with_data_axes`).
+the sum above, and whatever layers exchange themselves (`nn.data_parallel.with_data_axes`).
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _accumulate(
 
     arguments = (inputs.frames, inputs.partners, batch)
     sums, (statistics, stream) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
-    statistics = nn.pmean_statistics(nn.mean_over_steps(statistics), axes)
+    statistics = nn.data_parallel.pmean_statistics(nn.contract.mean_over_steps(statistics), axes)
     stream = lax.pmax(stream.max(), axes) if axes else stream.max()
     return _psum(sums, axes)._replace(statistics=statistics, stream=stream)
 
@@ -130,7 +130,7 @@ def _part_gradient(
         loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
         loss = share * loss
         metrics = {name: share * value for name, value in metrics.items()}
-        stream = nn.stream_use(aux.diagnostics)
+        stream = nn.contract.stream_use(aux.diagnostics)
         return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream)
 
     found, (loss, *rest) = jax.grad(weighted, has_aux=True)(state.params)

@@ -8,7 +8,7 @@
     lamb    u  = adam(g) + weight_decay p                   (decoupled decay, on kernels only)
             p <- p - lr(n) |p| / |u| u                      (norms of each array of parameters)
 
-Options of a rule or a schedule are bound: `schedule=functools.partial(training.multistep,
+Options of a rule or a schedule are bound: `schedule=functools.partial(training.optimizer.multistep,
 milestones=(100, 150))`.
 
 References: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980;

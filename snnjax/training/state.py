@@ -115,7 +115,7 @@ def initialize(
                 ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
             )
     with user_code(f"the precision {experiment.precision!r}"):
-        precision = nn.parse_precision(experiment.precision)
+        precision = nn.mixed_precision.parse_precision(experiment.precision)
         network = nn.with_precision(network, precision)
     if experiment.memory is not None:
         with user_code(f"the memory strategy {experiment.memory}"):
@@ -123,7 +123,7 @@ def initialize(
     axes = shared_axes(mesh)
     if axes or experiment.norm_groups > 1:
         groups = _device_groups(experiment, batch_shares(mesh) if mesh is not None else 1)
-        network = nn.with_data_axes(network, axes, norm_groups=groups)
+        network = nn.data_parallel.with_data_axes(network, axes, norm_groups=groups)
     with user_code("the network"):
         graphdef, params, constants = nn.split(network)
         statistics = network.initial_state(1).statistics
@@ -156,8 +156,8 @@ def make_task(experiment: Experiment) -> Task:
         task = experiment.task(experiment)
     if not isinstance(task, Task):
         raise ExperimentError(
-            f"task(experiment) must return a training.Task, got {type(task).__name__}: "
-            "task=training.classification, or lambda experiment: MyTask()"
+            f"task(experiment) must return a training.task.Task, got {type(task).__name__}: "
+            "task=training.task.classification, or lambda experiment: MyTask()"
         )
     return task
 

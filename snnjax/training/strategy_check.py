@@ -238,7 +238,7 @@ def _outcome(program, state: TrainState, batch: data.Batch) -> _Outcome:
     inputs = encode_batch(program, state, batch)
     gradient = jax.grad(objective, has_aux=True)
     gradients, (_, outputs, aux) = gradient(state.params, program, state, inputs, batch)
-    return _Outcome(gradients, outputs, aux.statistics, nn.stream_use(aux.diagnostics))
+    return _Outcome(gradients, outputs, aux.statistics, nn.contract.stream_use(aux.diagnostics))
 
 
 def _dropouts(network: nn.Network):

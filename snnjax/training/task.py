@@ -19,7 +19,7 @@ loss and the metrics ignore the others.
 A task of your own is a subclass with a loss:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class Absolute(training.Task):
+    class Absolute(training.task.Task):
         def loss(self, outputs, targets, *, lengths=None):
             return jnp.abs(self.predict(outputs, lengths=lengths) - targets).sum(-1)
 
@@ -204,7 +204,7 @@ class Classification(Task):
         if not dataset.classes:
             raise ExperimentError(
                 f"{dataset.name} has real targets, and classification needs integer labels: set "
-                "task=training.regression, or labels.astype('int32') if they are classes"
+                "task=training.task.regression, or labels.astype('int32') if they are classes"
             )
         axes = 2 if self.per_timestep else 1
         _check_targets(dataset, axes, "[N, T]" if self.per_timestep else "[N]")
@@ -274,8 +274,8 @@ class Regression(Task):
         if dataset.classes:
             raise ExperimentError(
                 f"{dataset.name} has {dataset.classes} classes, and regression needs real targets: "
-                "set task=training.classification, or labels.astype('float32')[:, None] if the "
-                "labels are quantities"
+                "set task=training.task.classification, or labels.astype('float32')[:, None] if "
+                "the labels are quantities"
             )
         axes = 3 if self.per_timestep else 2
         _check_targets(dataset, axes, "[N, T, D]" if self.per_timestep else "[N, D]")
@@ -322,7 +322,7 @@ def classification(
         per_timestep: True if every timestep has a label, `[B, T]`; the readout is not used then.
 
     Example:
-        task=functools.partial(training.classification, loss=tet)
+        task=functools.partial(training.task.classification, loss=tet)
     """
     return Classification(
         readout=experiment.readout,

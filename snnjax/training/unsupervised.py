@@ -131,7 +131,7 @@ def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityPro
         if not isinstance(network, plasticity.Network):
             raise ExperimentError(
                 f"learner(experiment) must return a plasticity.Network, got "
-                f"{type(network).__name__}: plasticity.current_based(400), for one"
+                f"{type(network).__name__}: plasticity.presets.current_based(400), for one"
             )
     learned = plasticity.initialize(network, init_key)
     state = TrainState(
@@ -165,7 +165,7 @@ def check_rates(program: PlasticityProgram, split: data.Split) -> None:
         )
     if rates.min() < 0:
         raise ExperimentError(f"rates are spikes per timestep, at least 0, got {rates.min():.3g}")
-    if (needed := encoding.spike_slots(float(rates.sum(1).max()))) > network.slots:
+    if (needed := encoding.spike_lists.spike_slots(float(rates.sum(1).max()))) > network.slots:
         raise ExperimentError(
             f"the brightest of {len(rates)} examples gives {rates.sum(1).max():.1f} spikes per "
             f"timestep, more than {network.slots} slots can hold: give the network slots={needed}, "
@@ -241,13 +241,13 @@ def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Bat
 
 def _present(
     program: PlasticityProgram, state: TrainState, rates: Array, key: Key, *, learning: bool
-) -> tuple[TrainState, plasticity.Presentation]:
+) -> tuple[TrainState, plasticity.network.Presentation]:
     """Presents examples with rates `[B, n]` in their order."""
 
     def one(carry, x):
         return plasticity.present(program.network, carry, *x, learning=learning)
 
-    start = plasticity.NetworkState(
+    start = plasticity.network.NetworkState(
         state.params["weights"], state.params["theta"], state.optimizer, state.constants
     )
     learned, shown = lax.scan(one, start, (rates, jax.random.split(key, len(rates))))

@@ -80,7 +80,7 @@ def test_neurons_that_are_parallel_in_time():
         net = nn.Network(nn.Sequential(linear, neuron), (4,))
         return cost.neurobench(net, cost.measure(net, x))
 
-    free, sequential = figures(nn.ResetFreeLIF()), figures(nn.LIF(reset=neurons.none))
+    free, sequential = figures(nn.ResetFreeLIF()), figures(nn.LIF(reset=neurons.reset.none))
     assert dataclasses.asdict(free) == dataclasses.asdict(sequential)
     assert free.neuron_operations == 4 * free.membrane_updates
     for neuron in (nn.PSN(T, rngs=nnx.Rngs(1)), nn.SlidingPSN(order=2)):

@@ -23,13 +23,13 @@ def baseline(neurons):
     through = plasticity.inhibition.InhibitoryLayer(
         plasticity.cells.current_inhibitory(), stored=True
     )
-    return plasticity.current_based(neurons, inhibition=through)
+    return plasticity.presets.current_based(neurons, inhibition=through)
 
 
 def lateral(neurons, *, bits, stored=True):
     inhibition = plasticity.inhibition.LateralInhibition(stored=stored, bits=bits)
     form = BYTES if bits == 8 else None
-    return plasticity.fspinn(neurons, inhibition=inhibition, form=form)
+    return plasticity.presets.fspinn(neurons, inhibition=inhibition, form=form)
 
 
 @pytest.mark.parametrize(("neurons", *"abcd"), TABLE)
@@ -85,14 +85,14 @@ def test_arrays_of_4900_neurons_save_what_the_table_says():
 
 def test_operations_of_an_example():
     counted = {"input_spikes": 2181.0, "spikes": 11.5, "weight_updates": 8977.0}
-    network = plasticity.diehl_cook(400)
+    network = plasticity.presets.diehl_cook(400)
     actual = cost.unsupervised.plasticity_cost(network, **counted)
     assert actual.inference.neuron_updates == 2 * 400 * 1000
     assert actual.inference.input_additions == 2181 * 400
     assert actual.inference.inhibition_additions == 11.5 + 11.5 * 399
     assert actual.inference.weight_updates == actual.inference.trace_decays == 0
     assert actual.training.trace_decays == (784 + 400 + 400) * 1000
-    light = cost.unsupervised.plasticity_cost(plasticity.fspinn(400), **counted)
+    light = cost.unsupervised.plasticity_cost(plasticity.presets.fspinn(400), **counted)
     assert light.inference.neuron_updates == 400 * 250
     assert light.inference.inhibition_additions == 11.5 * 399
     expected = 0.9 * (2181 * 400 + 11.5 * 399) + 4.6 * 400 * 250
@@ -102,10 +102,12 @@ def test_operations_of_an_example():
 def test_fewer_bits_move_fewer_bytes_and_showings_multiply():
     counted = {"input_spikes": 100.0, "spikes": 5.0, "weight_updates": 50.0}
     wide, narrow = (
-        cost.unsupervised.plasticity_cost(plasticity.fspinn(20, form=form), **counted)
+        cost.unsupervised.plasticity_cost(plasticity.presets.fspinn(20, form=form), **counted)
         for form in (None, BYTES)
     )
     assert wide.training_traffic == 4 * narrow.training_traffic == 4 * (100 * 20 + 100)
-    twice = cost.unsupervised.plasticity_cost(plasticity.fspinn(20), **counted, showings=2.0)
+    twice = cost.unsupervised.plasticity_cost(
+        plasticity.presets.fspinn(20), **counted, showings=2.0
+    )
     assert twice.training.input_additions == 2 * wide.training.input_additions
     assert twice.training.weight_updates == wide.training.weight_updates

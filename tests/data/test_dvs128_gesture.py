@@ -70,7 +70,9 @@ def test_gestures_become_frames_and_people_are_not_cut_through(folder):
     dataset = read_dvs128_gesture(folder)
 
     def to_frames(events):
-        return encoding.frames_by_time(events, timesteps=4, height=128, width=128, dtype=np.uint8)
+        return encoding.events.frames_by_time(
+            events, timesteps=4, height=128, width=128, dtype=np.uint8
+        )
 
     frames = data.dense(dataset, to_frames)
     assert frames.train.inputs.shape == (5, 4, 128, 128, 2)

@@ -1,14 +1,18 @@
 """ImageNet's folder layout on a few files, and errors."""
 
+import importlib
+
 import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import imagenet
 from snnjax.data.image_folder import ImageView
 
 Image = pytest.importorskip("PIL.Image")
 pytestmark = pytest.mark.fast
+
+# `data.image_folder` is the function of this name.
+MODULE = importlib.import_module("snnjax.data.image_folder")
 
 IDS = ("n01440764", "n01443537")
 
@@ -21,8 +25,7 @@ def root(tmp_path, monkeypatch):
             for i in range(count):
                 path = tmp_path / "imagenet" / split / name / f"{name}_{i}.JPEG"
                 Image.new("RGB", (300, 260), (100 * shade, 0, 0)).save(path)
-    for name, number in (("CLASSES", 2), ("TRAIN", 6), ("TEST", 2)):
-        monkeypatch.setattr(imagenet, name, number)
+    monkeypatch.setattr(MODULE, "IMAGENET_COUNTS", (2, 6, 2))
     return tmp_path
 
 
@@ -49,4 +52,8 @@ def test_validation_images_that_are_not_sorted_name_the_cure(root):
 
 
 def test_the_published_numbers():
-    assert (imagenet.CLASSES, imagenet.TRAIN, imagenet.TEST) == (1000, 1_281_167, 50_000)
+    assert MODULE.IMAGENET_COUNTS == (
+        1000,
+        1_281_167,
+        50_000,
+    )

@@ -27,8 +27,8 @@ def _dataset(train=6, test=3):
 
 def _frames(events, rng):
     if rng is not None:
-        events = encoding.random_slice(rng, events, duration=300)
-    return encoding.frames_by_time(events, timesteps=4, height=1, width=8, duration=300)
+        events = encoding.slices.random_slice(rng, events, duration=300)
+    return encoding.events.frames_by_time(events, timesteps=4, height=1, width=8, duration=300)
 
 
 def _loader(seed=0, **options):
@@ -93,7 +93,7 @@ def test_clips_follow_their_recording():
     assert len(split) == 12
     np.testing.assert_array_equal(split.labels, np.repeat([0, 1, 2], 4))
     for i in range(3):
-        for k, expected in enumerate(encoding.clips(_recording(i), count=4, duration=300)):
+        for k, expected in enumerate(encoding.slices.clips(_recording(i), count=4, duration=300)):
             np.testing.assert_array_equal(split.inputs[4 * i + k], expected)
     # They go the way of all recordings: frames at once, or batch by batch.
     dataset = dataclasses.replace(_dataset(), test=split)

@@ -113,5 +113,5 @@ def test_a_real_recording_has_the_known_events(shared):
     assert (np.diff(events[:, 0]) >= 0).all() and (events[0, 0], events[-1, 0]) == (0, 99_952)
     np.testing.assert_array_equal(events[:, 1:].max(axis=0), [77, 41, 1])
     np.testing.assert_array_equal(np.bincount(events[:, 3]), [659, 1350])
-    frames = encoding.frames_by_time(events, timesteps=4, height=100, width=120)
+    frames = encoding.events.frames_by_time(events, timesteps=4, height=100, width=120)
     assert frames.sum() == 2009

@@ -123,7 +123,7 @@ def test_real_recordings_become_frames_for_the_loader(shared):
         **{**vars(dataset), "train": dataset.train.take(np.arange(20)), "test": dataset.test}
     )
     frames = data.dense(
-        small, lambda e: encoding.frames_by_time(e, timesteps=8, height=34, width=34)
+        small, lambda e: encoding.events.frames_by_time(e, timesteps=8, height=34, width=34)
     )
     assert frames.train.inputs.shape == (20, 8, 34, 34, 2)
     np.testing.assert_array_equal(
@@ -151,7 +151,7 @@ def test_real_recordings_of_a_dvs128_are_read(shared):
             assert (np.diff(events[:, 0]) >= 0).all() and 1_400_000 < events[-1, 0] < 1_500_000
             assert set(np.unique(events[:, 3])) == {0, 1}
             assert events[:, 1:3].min() >= 0 and 100 < events[:, 1:3].max() < 128
-            frames = encoding.frames_by_time(events, timesteps=4, height=128, width=128)
+            frames = encoding.events.frames_by_time(events, timesteps=4, height=128, width=128)
             assert frames.sum() == len(events)
     assert (len(counts), min(counts), max(counts)) == (10, 63_471, 181_179)
     with pytest.raises(data.CorruptDataError, match="outside 34x34"):

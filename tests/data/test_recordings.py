@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, encoding
-from snnjax.data.recordings import as_events
+from snnjax.data.recordings import Recordings, as_events
 
 
 class Disk:
@@ -28,14 +28,14 @@ class Disk:
 
 
 def _to_frames(events):
-    return encoding.frames_by_time(events, timesteps=3, height=2, width=40, dtype=np.uint8)
+    return encoding.events.frames_by_time(events, timesteps=3, height=2, width=40, dtype=np.uint8)
 
 
 def _dataset(disk, number=12):
     return data.from_arrays(
-        data.Recordings(range(number), disk),
+        Recordings(range(number), disk),
         np.arange(number) % 2,
-        data.Recordings(range(20, 24), disk),
+        Recordings(range(20, 24), disk),
         np.arange(4) % 2,
         input_shape=(2, 40, 2),
     )
@@ -57,7 +57,7 @@ def test_nothing_is_read_before_it_is_asked_for():
 @pytest.mark.fast
 def test_recordings_that_end_end_a_loop():
     disk = Disk()
-    assert [events[0, 1] for events in data.Recordings((3, 1), disk)] == [3, 1]
+    assert [events[0, 1] for events in Recordings((3, 1), disk)] == [3, 1]
 
 
 @pytest.mark.fast
@@ -71,7 +71,7 @@ def test_folds_of_recordings_read_none():
 @pytest.mark.fast
 def test_recordings_of_two_readers_are_not_joined():
     with pytest.raises(ValueError, match="the same read"):
-        data.Recordings((1,), Disk()) + data.Recordings((2,), Disk())
+        Recordings((1,), Disk()) + Recordings((2,), Disk())
 
 
 @pytest.mark.fast

@@ -81,7 +81,7 @@ def test_what_is_right_passes_on_every_count():
 @pytest.mark.fast
 def test_a_wrong_inverse_is_named():
     step, *arguments = lif_arguments()
-    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.none))
+    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.reset.none))
     (actual,) = memory.check({"wrong": wrong}, step, *arguments)
     assert not actual.ok and "wrong inverse" in actual.faults[0]
     assert actual.outputs_equal and actual.relative > 1e-3

@@ -95,7 +95,7 @@ def spiking_conv_net(pack):
     rngs = nnx.Rngs(0)
     layers = [nn.Conv(2, 8, rngs=rngs), nn.IF()]
     for _ in range(4):
-        layers += [nn.Conv(8, 8, rngs=rngs, pack=pack), nn.IF(reset=neurons.zero)]
+        layers += [nn.Conv(8, 8, rngs=rngs, pack=pack), nn.IF(reset=neurons.reset.zero)]
     return nn.Network(nn.Sequential(*layers), (8, 8, 2))
 
 

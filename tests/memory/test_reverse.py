@@ -139,7 +139,7 @@ def test_the_error_of_a_reversal_is_what_the_backward_pass_meets():
     xs = currents()
     errors = [memory.reverse(inverse, refresh=k).error(step, params, state, xs) for k in (1, 4, T)]
     assert 0 < errors[0] < errors[1] < errors[2] < 1e-3
-    wrong = lif_inverse(decay=0.5, reset=neurons.none)
+    wrong = lif_inverse(decay=0.5, reset=neurons.reset.none)
     assert memory.reverse(wrong).error(step, params, state, xs) > 0.5
 
 

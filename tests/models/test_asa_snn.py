@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, neurons, nn
-from snnjax.models.asa_snn import voting
+from snnjax.models.asa_snn import asa_attention, voting
 from tests.compare import assert_close, assert_equal
 from tests.models.sizes import count
 
@@ -26,7 +26,7 @@ action = {"timesteps": 36, "classes": 10, "input_shape": (173, 130, 2)}
     ids=["A", "A, 20 classes", "D"],
 )
 def test_parameters_of_three_convolutions(options, reduction, with_attention, without):
-    attention = functools.partial(models.asa_attention, reduction=reduction)
+    attention = functools.partial(asa_attention, reduction=reduction)
     make = functools.partial(models.asa_snn, **options)
     assert count(lambda: make(rngs=nnx.Rngs(0), attention=attention)) == with_attention - UNUSED
     assert count(lambda: make(rngs=nnx.Rngs(0), attention=None)) == without
@@ -102,7 +102,7 @@ def graded(net, frames, key):
     return jax.grad(loss, has_aux=True)(net)
 
 
-lif = functools.partial(nn.LIF, scale_input=True, reset=neurons.zero)
+lif = functools.partial(nn.LIF, scale_input=True, reset=neurons.reset.zero)
 SMALL = {
     "A": small,
     "MA": lambda **options: small(

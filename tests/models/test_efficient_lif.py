@@ -140,7 +140,7 @@ def graded(net, x, state, *, training=True):
 
 
 def run(net, x):
-    gradients, seen = graded(net, x, nn.repeat_state(net.initial_state(x.shape[1])))
+    gradients, seen = graded(net, x, nn.contract.repeat_state(net.initial_state(x.shape[1])))
     return jax.tree.leaves(gradients), seen
 
 
@@ -333,7 +333,7 @@ def narrow(**options):
 
 def started(net):
     """A state that is nowhere at rest, so that membranes are told from zeros."""
-    state = nn.repeat_state(net.initial_state(1))
+    state = nn.contract.repeat_state(net.initial_state(1))
     keys = iter(jax.random.split(jax.random.key(3), 99))
     draw = lambda v: jax.random.uniform(next(keys), v.shape)  # noqa: E731
     return state._replace(neurons=jax.tree.map(draw, state.neurons))
@@ -389,7 +389,7 @@ def test_a_shared_membrane_is_kept_once_at_full_width():
 
     def kept(batch, **options):
         net = jax.eval_shape(lambda: make(rngs=nnx.Rngs(0), **options))
-        state = jax.eval_shape(lambda net: nn.repeat_state(net.initial_state(batch)), net)
+        state = jax.eval_shape(lambda net: nn.contract.repeat_state(net.initial_state(batch)), net)
         x = jax.ShapeDtypeStruct((STEPS, batch, 32, 32, 3), jnp.float32)
         leaves = jax.tree.leaves(jax.eval_shape(residuals_of, net, x, state))
         shapes = {leaf.shape[1:] for leaf in jax.tree.leaves(state.neurons)}

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
+from snnjax.models.vgg import VGG11, VGG16
 from tests.models.sizes import count
 
 T, B = 3, 4  # two samples normalised per step become -1 and 1: their gradient is all rounding
@@ -48,7 +49,7 @@ def vgg_count(stages, classes, channels=3):
     return total + channels * classes + classes
 
 
-@pytest.mark.parametrize("stages", [models.VGG11, models.VGG16])
+@pytest.mark.parametrize("stages", [VGG11, VGG16])
 @pytest.mark.parametrize("classes", [10, 100])
 def test_vgg_parameters(stages, classes):
     make = lambda: models.vgg(stages=stages, classes=classes, rngs=nnx.Rngs(0))  # noqa: E731

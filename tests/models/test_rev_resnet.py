@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
-from snnjax.nn.stack import Repeated
+from snnjax.nn.contract import Repeated
 from tests.compare import assert_close, assert_equal
 from tests.models.sizes import count
 

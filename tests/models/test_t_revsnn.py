@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import losses, memory, models, nn
+from snnjax.models.t_revsnn import column_loss
 from tests.compare import assert_close, assert_equal
 
 B = 3
@@ -61,7 +62,7 @@ def test_the_column_loss_weighs_later_columns_more():
     labels = jnp.asarray([0, 3, 4])
     each = [losses.cross_entropy(o, labels, label_smoothing=0.1) for o in outputs]
     expected = 0.25 * each[0] + 0.5 * each[1] + 0.75 * each[2] + 2 * each[3]
-    assert_close(models.column_loss(outputs, labels), expected, 1e-6)
+    assert_close(column_loss(outputs, labels), expected, 1e-6)
 
 
 @pytest.mark.slow
@@ -86,7 +87,7 @@ def test_heads_and_inputs(options, timesteps, shape):
 def graded(net, x, *, training=True):
     def loss(net):
         outputs, aux = net(x, net.initial_state(B), training=training)
-        return jnp.mean(models.column_loss(outputs, jnp.arange(B))), (outputs, aux)
+        return jnp.mean(column_loss(outputs, jnp.arange(B))), (outputs, aux)
 
     return jax.grad(loss, has_aux=True)(net)
 

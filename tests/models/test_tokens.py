@@ -69,7 +69,7 @@ def test_the_neuron_of_the_papers(tau):
     assert outputs[:, 0].tolist() == expected
     assert 0 < sum(expected) < 5
     options = dict(layer.step.options)
-    assert options["reset"] == neurons.detached(neurons.zero)
+    assert options["reset"] == neurons.reset.detached(neurons.reset.zero)
     assert options["spike"] == surrogate.sigmoid(alpha=4.0)
     assert dict(tau_lif(threshold=0.5).numbers)["threshold"] == 0.5
 

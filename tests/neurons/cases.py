@@ -13,6 +13,7 @@ import numpy as np
 
 from snnjax import neurons
 from snnjax.neurons import Model
+from snnjax.neurons.coupled_scan import coupled_lif_scan
 
 SPREAD = 0.1  # largest distance of a parameter from the value in its row
 
@@ -57,12 +58,12 @@ def _lif(arrays):
 
 def _lif_hard(arrays):
     return Row(
-        neurons.lif_model(decay=arrays(0.8), threshold=arrays(0.7), reset=neurons.zero),
+        neurons.lif_model(decay=arrays(0.8), threshold=arrays(0.7), reset=neurons.reset.zero),
     )
 
 
 def _lif_delayed(arrays):
-    reset = neurons.delayed(neurons.subtract)
+    reset = neurons.reset.delayed(neurons.reset.subtract)
     return Row(neurons.lif_model(decay=arrays(0.8), threshold=arrays(0.7), reset=reset))
 
 
@@ -91,7 +92,7 @@ def _alif(arrays, **options):
 
 
 def _alif_hard(arrays):
-    return _alif(arrays, reset=neurons.zero)
+    return _alif(arrays, reset=neurons.reset.zero)
 
 
 def _cuba_lif(arrays):
@@ -111,7 +112,7 @@ def _coupled_lif(arrays):
         threshold=arrays(0.5),
         alpha=arrays(0.6),
         beta=arrays(0.6),
-        sequence=neurons.coupled_lif_scan,
+        sequence=coupled_lif_scan,
     )
     decay, alpha = 0.4 + SPREAD, 0.6 - SPREAD
     back = np.array([[decay / alpha, 1 / alpha], [0, 0]])

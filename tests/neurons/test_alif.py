@@ -15,7 +15,7 @@ from tests.oracle import neurons as oracle
 
 pytestmark = pytest.mark.fast
 T, B, N = 7, 2, 3
-RULES = {"subtract": neurons.subtract, "zero": neurons.zero}
+RULES = {"subtract": neurons.reset.subtract, "zero": neurons.reset.zero}
 
 
 def run(xs, params, rule="subtract", scale_input=False):
@@ -77,7 +77,7 @@ def test_the_adaptation_is_bounded_by_its_geometric_series():
 
 
 def test_a_delayed_reset_is_refused_and_the_cure_named():
-    step = bind(neurons.alif, reset=neurons.delayed(neurons.subtract))
+    step = bind(neurons.alif, reset=neurons.reset.delayed(neurons.reset.subtract))
     with pytest.raises(ValueError, match=r"subtract, zero, to\(value\) or none"):
         step(ALIFParams(0.9, 1.0, 0.9, 0.1), alif_state((1, 2)), jnp.ones((1, 2)))
 

@@ -182,7 +182,7 @@ def test_spyx_is_the_delayed_reset_one_step_late(x64):
         _, s = memory.store(step, late.params, state, xs)
         return jnp.sum(jnp.cos(jnp.arange(8.0))[:, None, None] * s[shift : 8 + shift])
 
-    delayed = bind(neurons.lif, spike=spike, reset=neurons.delayed(neurons.subtract))
+    delayed = bind(neurons.lif, spike=spike, reset=neurons.reset.delayed(neurons.reset.subtract))
     _, early = memory.store(delayed, late.params, state, jnp.asarray(xs))
     np.testing.assert_array_equal(spikes[1:], early[:-1])
     gradients = [
@@ -253,9 +253,9 @@ def test_defaults_are_the_peers_defaults():
     options = dict(lif.step.options)
     assert (float(lif.params.decay), float(lif.params.threshold)) == (0.5, 1.0)
     assert options["spike"] == surrogate.sigmoid(alpha=4.0)
-    assert options["reset"] == neurons.zero and options["scale_input"]
+    assert options["reset"] == neurons.reset.zero and options["scale_input"]
     leaky = dict(neurons.compat.snntorch_leaky(0.9).step.options)
-    assert leaky["reset"] == neurons.delayed(neurons.detached(neurons.subtract))
+    assert leaky["reset"] == neurons.reset.delayed(neurons.reset.detached(neurons.reset.subtract))
     assert leaky["spike"] == surrogate.strict(surrogate.arctan(alpha=2.0))
     assert float(neurons.compat.spikingjelly_plif().params.w) == 0.0
     assert float(neurons.compat.snntorch_leaky(1.5).params.decay) == 1.0

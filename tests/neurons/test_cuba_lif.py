@@ -14,7 +14,7 @@ from tests.oracle import neurons as oracle
 
 pytestmark = pytest.mark.fast
 T, B, N = 7, 2, 3
-RULES = {"subtract": neurons.subtract, "zero": neurons.zero, "none": neurons.none}
+RULES = {"subtract": neurons.reset.subtract, "zero": neurons.reset.zero, "none": neurons.reset.none}
 
 
 def inputs():
@@ -32,7 +32,9 @@ def test_equals_the_loops(x64, rule):
     assert np.sum(spikes) > 0
 
 
-@pytest.mark.parametrize("reset", [neurons.zero, neurons.delayed(neurons.subtract)])
+@pytest.mark.parametrize(
+    "reset", [neurons.reset.zero, neurons.reset.delayed(neurons.reset.subtract)]
+)
 @pytest.mark.parametrize("scale_input", [False, True])
 def test_without_a_synaptic_decay_it_is_the_lif(x64, reset, scale_input):
     xs, options = inputs(), {"reset": reset, "scale_input": scale_input}

@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from snnjax.neurons import euler_decay, exponential_decay
+from snnjax.neurons.decay import euler_decay, exponential_decay
 
 pytestmark = pytest.mark.fast
 PROPERTY = hypothesis.settings(max_examples=50, deadline=None, derandomize=True)

@@ -46,7 +46,9 @@ def test_nothing_is_lost_the_membrane_is_what_came_in_minus_what_went_out(x64):
     assert_close(state.v, jnp.sum(xs, 0) - 0.7 * jnp.sum(spikes, 0), 1e-12)
 
 
-@pytest.mark.parametrize("reset", [neurons.subtract, neurons.detached(neurons.zero)])
+@pytest.mark.parametrize(
+    "reset", [neurons.reset.subtract, neurons.reset.detached(neurons.reset.zero)]
+)
 def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_decay_one(x64, reset):
     xs, state = inputs(), LIFState(jnp.full((B, N), 0.2))
     threshold = jnp.asarray([0.5, 0.8, 1.1])
@@ -79,4 +81,7 @@ def test_the_whole_sequence_function_equals_the_scanned_step_and_the_lif_of_deca
 
 
 def test_a_delayed_reset_has_no_whole_sequence_function():
-    assert neurons.integrate_fire_model(reset=neurons.delayed(neurons.subtract)).sequence is None
+    assert (
+        neurons.integrate_fire_model(reset=neurons.reset.delayed(neurons.reset.subtract)).sequence
+        is None
+    )

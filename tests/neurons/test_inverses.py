@@ -71,7 +71,7 @@ LEAKY = {
     "lif 0.5": lif(0.5),
     "lif 0.9": lif(0.9),
     "lif scaled": lif(0.5, scale_input=True),
-    "lif without reset": lif(0.5, reset=neurons.none),
+    "lif without reset": lif(0.5, reset=neurons.reset.none),
     "plif": Row(
         [[2]],
         inside(neurons.plif_model(decay=0.5), decay=0.5, scale_input=True),
@@ -80,7 +80,7 @@ LEAKY = {
     ),
     "li": Row(
         [[2]],
-        functools.partial(lif_inverse, decay=0.5, reset=neurons.none),
+        functools.partial(lif_inverse, decay=0.5, reset=neurons.reset.none),
         neurons.li,
         LIParams(0.5),
     ),
@@ -157,7 +157,8 @@ def test_the_faster_leak_decides():
 
 
 @pytest.mark.parametrize(
-    "reset", [neurons.zero, neurons.to(0.1), neurons.delayed(neurons.subtract)]
+    "reset",
+    [neurons.reset.zero, neurons.reset.to(0.1), neurons.reset.delayed(neurons.reset.subtract)],
 )
 @pytest.mark.parametrize(
     "name", ["lif 0.5", "plif", "alif, membrane faster", "cuba_lif, membrane faster", None]
@@ -199,7 +200,7 @@ def test_equal_arguments_give_equal_inverses(name):
 
 
 def test_detaching_the_reset_changes_no_inverse():
-    row, detached = lif(0.5), lif(0.5, reset=neurons.detached(neurons.subtract))
+    row, detached = lif(0.5), lif(0.5, reset=neurons.reset.detached(neurons.reset.subtract))
     state, x = LIFState(jnp.ones(SHAPE)), jnp.full(SHAPE, 0.6)
     after, spikes = row.step(row.params, state, x)
     before = [r.make()(row.params, after, x, spikes) for r in (row, detached)]

@@ -19,10 +19,10 @@ from tests.oracle import neurons as oracle
 T, B, N = 7, 2, 3
 PROPERTY = hypothesis.settings(max_examples=20, deadline=None, derandomize=True)
 RESETS = {
-    "subtract": (neurons.subtract, {"rule": "subtract"}),
-    "zero": (neurons.zero, {"rule": "zero"}),
-    "to": (neurons.to(-0.25), {"rule": "to", "value": -0.25}),
-    "none": (neurons.none, {"rule": "none"}),
+    "subtract": (neurons.reset.subtract, {"rule": "subtract"}),
+    "zero": (neurons.reset.zero, {"rule": "zero"}),
+    "to": (neurons.reset.to(-0.25), {"rule": "to", "value": -0.25}),
+    "none": (neurons.reset.none, {"rule": "none"}),
 }
 OPTIONS = [
     (reset, scale, strict)
@@ -90,7 +90,7 @@ def test_a_membrane_exactly_at_its_threshold_fires_unless_strict():
 @pytest.mark.parametrize("rule", ["subtract", "zero", "none"])
 def test_a_delayed_reset_acts_one_step_later_on_the_decayed_membrane(x64, rule):
     xs = np.random.default_rng(1).normal(0.4, 0.8, (T, B, N))
-    reset = neurons.delayed(RESETS[rule][0])
+    reset = neurons.reset.delayed(RESETS[rule][0])
     step = bind(lif, spike=surrogate.strict(surrogate.arctan()), reset=reset)
     params = LIFParams(jnp.float64(0.8), jnp.float64(0.7))
     state, spikes = memory.store(step, params, lif_state((B, N), dtype=jnp.float64), xs)
@@ -107,9 +107,9 @@ def test_the_gradient_is_backpropagation_through_time_by_hand(x64, hard, detach,
     rng = np.random.default_rng(4)
     xs, g = rng.normal(0.5, 0.9, (T, B, N)), rng.normal(size=(T, B, N))
     v0, g_last = rng.normal(0, 0.3, (B, N)), rng.normal(size=(B, N))
-    reset = neurons.zero if hard else neurons.subtract
+    reset = neurons.reset.zero if hard else neurons.reset.subtract
     spike = surrogate.arctan(alpha=1.5)
-    options = {"spike": spike, "reset": neurons.detached(reset) if detach else reset}
+    options = {"spike": spike, "reset": neurons.reset.detached(reset) if detach else reset}
     options["scale_input"] = scale_input
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -167,13 +167,13 @@ def test_a_hard_reset_may_as_well_be_delayed(x64):
     """Decay times zero is zero: the same spikes, and the same gradient once it is detached."""
     rng = np.random.default_rng(8)
     xs, g = jnp.asarray(rng.normal(0.5, 0.8, (T, B, N))), jnp.asarray(rng.normal(size=(T, B, N)))
-    hard = neurons.detached(neurons.zero)
+    hard = neurons.reset.detached(neurons.reset.zero)
 
     def total(xs, reset):
         rest = lif_state((B, N), dtype=xs.dtype)
         spikes = memory.store(bind(lif, reset=reset), LIFParams(0.8, 0.7), rest, xs)[1]
         return jnp.sum(spikes * g), spikes
 
-    now, late = (jax.grad(total, has_aux=True)(xs, r) for r in (hard, neurons.delayed(hard)))
+    now, late = (jax.grad(total, has_aux=True)(xs, r) for r in (hard, neurons.reset.delayed(hard)))
     np.testing.assert_array_equal(now[1], late[1])
     assert_close(late[0], now[0], 1e-13)

@@ -163,7 +163,7 @@ def test_any_surrogate(name):
     spike = maker(surrogate.arctan()) if name == "strict" else maker()
     made = few((3, 2, 3))
     actual, expected = (
-        evaluate(bind(f, spike=spike, reset=neurons.zero, **how), *made)
+        evaluate(bind(f, spike=spike, reset=neurons.reset.zero, **how), *made)
         for f, how in ((lif_kernel, INTERPRETED), (lif_scan, {}))
     )
     assert_same(actual, expected)
@@ -295,7 +295,7 @@ def test_errors_name_the_cure():
     params, state, xs, _ = few()
     for run in (lif_kernel, lif_kernel_packed):
         with pytest.raises(ValueError, match=r"memory\.store\(lif"):
-            run(params, state, xs, reset=neurons.delayed(neurons.subtract))
+            run(params, state, xs, reset=neurons.reset.delayed(neurons.reset.subtract))
         with pytest.raises(ValueError, match="power of two.*1024 fits"):
             run(params, state, xs, block=1000)
         with pytest.raises(AssertionError, match="one membrane per current"):

@@ -20,18 +20,21 @@ from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
 T, B, N = 7, 2, 3
 FLAVOURS = {
     f"{name}{'_detached' if detach else ''}{'_scaled' if scale else ''}": {
-        "reset": neurons.detached(reset) if detach else reset,
+        "reset": neurons.reset.detached(reset) if detach else reset,
         "scale_input": scale,
     }
-    for name, reset in (("subtract", neurons.subtract), ("zero", neurons.zero))
+    for name, reset in (("subtract", neurons.reset.subtract), ("zero", neurons.reset.zero))
     for detach in (False, True)
     for scale in (False, True)
 }
 FLAVOURS |= {
-    "to": {"reset": neurons.to(-0.3)},
-    "to_detached_scaled": {"reset": neurons.detached(neurons.to(0.2)), "scale_input": True},
-    "none": {"reset": neurons.none},
-    "strict": {"spike": surrogate.strict(surrogate.sigmoid()), "reset": neurons.zero},
+    "to": {"reset": neurons.reset.to(-0.3)},
+    "to_detached_scaled": {
+        "reset": neurons.reset.detached(neurons.reset.to(0.2)),
+        "scale_input": True,
+    },
+    "none": {"reset": neurons.reset.none},
+    "strict": {"spike": surrogate.strict(surrogate.sigmoid()), "reset": neurons.reset.zero},
 }
 SHAPES = {"scalar": (), "[N]": (N,), "[1, N]": (1, N)}
 # Every flavour with a parameter per neuron, and the other shapes where the reset reads them.
@@ -186,7 +189,7 @@ def test_a_delayed_reset_is_refused_and_the_cure_named():
             LIFParams(0.5, 1.0),
             lif_state((B, N)),
             jnp.ones((T, B, N)),
-            reset=neurons.delayed(neurons.subtract),
+            reset=neurons.reset.delayed(neurons.reset.subtract),
         )
 
 

@@ -57,15 +57,15 @@ def test_a_model_is_a_step_that_brings_its_sequence():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (neurons.lif_model(reset=neurons.zero), r"hard or delayed.*neurons\.subtract"),
-        (neurons.lif_model(reset=neurons.delayed(neurons.subtract)), "hard or delayed"),
-        (neurons.integrate_fire_model(reset=neurons.zero), "hard or delayed"),
-        (neurons.plif_model(reset=neurons.to(0.1)), "hard or delayed"),
-        (neurons.alif_model(reset=neurons.zero), "hard or delayed"),
+        (neurons.lif_model(reset=neurons.reset.zero), r"hard or delayed.*neurons\.subtract"),
+        (neurons.lif_model(reset=neurons.reset.delayed(neurons.reset.subtract)), "hard or delayed"),
+        (neurons.integrate_fire_model(reset=neurons.reset.zero), "hard or delayed"),
+        (neurons.plif_model(reset=neurons.reset.to(0.1)), "hard or delayed"),
+        (neurons.alif_model(reset=neurons.reset.zero), "hard or delayed"),
         (neurons.cuba_lif_model(synaptic_decay=0.0), r"synaptic_decay lies in \(0, 1\]"),
         (neurons.lif_model(decay=1e-9), "forgets too fast"),
         (neurons.recurrent_model(neurons.lif_model(), jnp.eye(3)), "feedback have no inverse"),
-        (neurons.sliding_psn_model(order=2), "sliding_psn neurons offer no inverse"),
+        (neurons.psn.sliding_psn_model(order=2), "sliding_psn neurons offer no inverse"),
         (neurons.compat.snntorch_leaky(0.9), "hard or delayed"),
     ],
 )

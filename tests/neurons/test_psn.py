@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, surrogate
-from snnjax.neurons import PSNParams
 from snnjax.neurons.lif import lif_state
 from snnjax.neurons.psn import (
+    PSNParams,
     SlidingPSNParams,
     sliding_psn,
     sliding_psn_scan,
@@ -63,8 +63,8 @@ def banded(weights, timesteps):
 def test_a_psn_in_loops(x64):
     params, xs = window(jnp.float64)
     h, spikes = loop(*params, xs)
-    assert_close(neurons.psn_membranes(params, xs), h, 1e-13)
-    np.testing.assert_array_equal(neurons.psn(params, xs), spikes)
+    assert_close(neurons.psn.psn_membranes(params, xs), h, 1e-13)
+    np.testing.assert_array_equal(neurons.psn.psn(params, xs), spikes)
     assert 0 < spikes.sum() < spikes.size
 
 
@@ -72,7 +72,7 @@ def test_its_derivatives_in_matrices(x64):
     """`G_H = G_S s'(H - B)`, `G_X = W^T G_H`, `G_W = G_H X^T`, `G_B = -sum G_H`."""
     params, xs = window(jnp.float64)
     g = draw(xs.shape, seed=5, dtype=jnp.float64)
-    _, pull = jax.vjp(neurons.psn, params, xs)
+    _, pull = jax.vjp(neurons.psn.psn, params, xs)
     found, g_xs = pull(g)
     h, _ = loop(*params, xs)
     g_h = np.asarray(g * SPIKE.derivative(h - params.threshold.reshape(-1, 1, 1))).reshape(T, -1)
@@ -83,7 +83,7 @@ def test_its_derivatives_in_matrices(x64):
 
 def test_masks():
     weights = draw((T, T))
-    masked = functools.partial(neurons.masked_weights, weights)
+    masked = functools.partial(neurons.psn.masked_weights, weights)
     np.testing.assert_array_equal(masked(order=T), jnp.tril(weights))
     np.testing.assert_array_equal(masked(order=1), jnp.diag(jnp.diag(weights)))
     np.testing.assert_array_equal(masked(order=3), jnp.tril(weights) - jnp.tril(weights, -3))
@@ -95,12 +95,14 @@ def test_masks():
 def test_a_masked_psn_of_order_t_is_the_lower_triangle_and_learns_nothing_above():
     params, xs = window()
     tril = params._replace(weights=jnp.tril(params.weights))
-    masked = params._replace(weights=neurons.masked_weights(params.weights, order=T))
-    assert_equal(neurons.psn(masked, xs), neurons.psn(tril, xs))
+    masked = params._replace(weights=neurons.psn.masked_weights(params.weights, order=T))
+    assert_equal(neurons.psn.psn(masked, xs), neurons.psn.psn(tril, xs))
 
     def loss(weights):
-        masked = neurons.masked_weights(weights, order=3)
-        return jnp.sum(neurons.psn(params._replace(weights=masked), xs) * draw(xs.shape, seed=5))
+        masked = neurons.psn.masked_weights(weights, order=3)
+        return jnp.sum(
+            neurons.psn.psn(params._replace(weights=masked), xs) * draw(xs.shape, seed=5)
+        )
 
     gradient = np.asarray(jax.grad(loss)(params.weights))
     band = np.tril(np.ones((T, T))) - np.tril(np.ones((T, T)), -3)
@@ -132,9 +134,9 @@ def test_a_sliding_psn_in_loops_from_rest(x64):
             s = t - order + 1 + i
             h[t, b, n] += float(params.weights[i]) * float(xs[s, b, n]) if s >= 0 else 0.0
     np.testing.assert_array_equal(spikes, h >= np.asarray(params.threshold))
-    masked = neurons.masked_weights(jnp.asarray(matrix), order=order)
+    masked = neurons.psn.masked_weights(jnp.asarray(matrix), order=order)
     np.testing.assert_array_equal(masked, matrix)
-    assert_close(neurons.psn_membranes(PSNParams(masked, jnp.zeros(T)), xs), h, 1e-13)
+    assert_close(neurons.psn.psn_membranes(PSNParams(masked, jnp.zeros(T)), xs), h, 1e-13)
 
 
 def test_it_starts_as_a_lif_neuron_that_forgets(x64):
@@ -144,7 +146,7 @@ def test_it_starts_as_a_lif_neuron_that_forgets(x64):
     _, spikes = sliding_psn_scan(params, sliding_psn_state((B, N), order=T, dtype=xs.dtype), xs)
     lif = neurons.LIFParams(jnp.asarray(0.5), jnp.asarray(1.0))
     rest = lif_state((B, N), dtype=xs.dtype)
-    _, expected = neurons.lif_scan(lif, rest, xs, reset=neurons.none)
+    _, expected = neurons.lif_scan(lif, rest, xs, reset=neurons.reset.none)
     np.testing.assert_array_equal(spikes, expected)
     assert spikes.sum() > 0
 
@@ -213,10 +215,10 @@ def influence(run, xs):
 def test_who_looks_where():
     """Law 7: exactly zero beyond the band; the plain PSN looks everywhere."""
     params, xs = window()
-    assert np.all(influence(functools.partial(neurons.psn, params), xs) > 0)
+    assert np.all(influence(functools.partial(neurons.psn.psn, params), xs) > 0)
     band = np.tril(np.ones((T, T))) - np.tril(np.ones((T, T)), -3)
-    weights = neurons.masked_weights(params.weights, order=3)
-    masked = influence(functools.partial(neurons.psn, params._replace(weights=weights)), xs)
+    weights = neurons.psn.masked_weights(params.weights, order=3)
+    masked = influence(functools.partial(neurons.psn.psn, params._replace(weights=weights)), xs)
     np.testing.assert_array_equal(masked > 0, band > 0)
     params, state, xs = sliding(3)
     slid = influence(lambda xs: sliding_psn_scan(params, state, xs)[1], xs)
@@ -226,7 +228,7 @@ def test_who_looks_where():
 def test_what_does_not_fit_is_refused():
     params, xs = window()
     with pytest.raises(ValueError, match="do not fit a window of 6 timesteps.*sliding_psn_scan"):
-        neurons.psn(params, xs[:6])
+        neurons.psn.psn(params, xs[:6])
     params, _, xs = sliding(3)
     state = sliding_psn_state((B, N), order=4)
     with pytest.raises(ValueError, match=r"of order 3 has the last 2.*sliding_psn_state"):

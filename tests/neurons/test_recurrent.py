@@ -79,8 +79,8 @@ def test_the_gradient_reaches_the_feedback_weights(x64):
 
 def test_equal_arguments_give_equal_steps():
     assert Recurrent(neurons.lif) == Recurrent(neurons.lif)
-    bound = bind(neurons.lif, reset=neurons.zero)
-    assert Recurrent(bound) == Recurrent(bind(neurons.lif, reset=neurons.zero))
+    bound = bind(neurons.lif, reset=neurons.reset.zero)
+    assert Recurrent(bound) == Recurrent(bind(neurons.lif, reset=neurons.reset.zero))
     different = (
         Recurrent(neurons.lif),
         Recurrent(neurons.alif),

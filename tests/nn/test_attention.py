@@ -16,7 +16,7 @@ T, B, N, D, HEADS, GAIN = 3, 2, 6, 8, 2, 4.0
 hard = functools.partial(
     nn.LIF,
     scale_input=True,
-    reset=neurons.detached(neurons.zero),
+    reset=neurons.reset.detached(neurons.reset.zero),
     spike=surrogate.sigmoid(alpha=4.0),
 )
 X = 4 * jax.random.normal(jax.random.key(0), (T, B, N, D))
@@ -184,9 +184,9 @@ def test_what_the_product_keeps():
 @pytest.mark.fast
 def test_real_values_are_not_packed():
     strategy = memory.Strategy(pack=True)
-    placed = Attention(HEADS).with_memory(nn.MemoryRequest(strategy))
+    placed = Attention(HEADS).with_memory(nn.contract.MemoryRequest(strategy))
     assert not placed.layer.pack and not placed.spiking and not placed.taken
-    placed = Attention(HEADS).with_memory(nn.MemoryRequest(strategy, spiking=True))
+    placed = Attention(HEADS).with_memory(nn.contract.MemoryRequest(strategy, spiking=True))
     assert placed.layer.pack and placed.taken == {"pack"}
 
 

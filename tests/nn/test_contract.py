@@ -34,7 +34,9 @@ def test_state_goes_in_and_comes_out_and_the_layer_stays_as_it_was(name, trainin
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert isinstance(aux, nn.Aux) and aux.taps == {}
     after = state.after(aux)
-    state = nn.repeat_state(state)  # stacked blocks at rest come out as blocks with a state each
+    state = nn.contract.repeat_state(
+        state
+    )  # stacked blocks at rest come out as blocks with a state each
     assert jax.tree.structure(after) == jax.tree.structure(state)
     for new, old in zip(jax.tree.leaves(after), jax.tree.leaves(state), strict=True):
         assert (new.shape, new.dtype) == (old.shape, old.dtype)

@@ -10,8 +10,8 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from snnjax import nn
+from snnjax.nn.contract import Statistics
 from snnjax.nn.data_parallel import local_rows
-from snnjax.nn.normalization import Statistics
 
 pytestmark = pytest.mark.fast
 AXES = ("data", "fsdp")
@@ -38,7 +38,7 @@ def test_rows_are_those_of_the_whole_draw():
 def test_dropout_silences_what_it_would_on_one_device():
     inputs, key = jnp.ones((3, 8, 6)), jax.random.key(1)
     layer = nn.Dropout(0.5)
-    shared = nn.with_data_axes(layer, AXES)
+    shared = nn.data_parallel.with_data_axes(layer, AXES)
     run = lambda layer, x: layer(x, nn.State(), nn.Call(training=True, key=key))[0]  # noqa: E731
     np.testing.assert_array_equal(
         spread(functools.partial(run, shared), inputs), run(layer, inputs)
@@ -62,7 +62,7 @@ def test_norms_look_at_all_devices(over):
             gradient = jax.lax.psum(gradient, layer.axes)
         return *found, jax.tree.leaves(gradient)
 
-    shared = nn.with_data_axes(layer, AXES)
+    shared = nn.data_parallel.with_data_axes(layer, AXES)
     out = (P(None, AXES), P(), P())
     found = spread(functools.partial(run, shared), inputs, out=out)
     for a, b in zip(*map(jax.tree.leaves, (found, run(layer, inputs))), strict=True):
@@ -71,7 +71,7 @@ def test_norms_look_at_all_devices(over):
 
 def test_groups_cross_no_device():
     layer = nn.BatchNorm(5, axes=AXES)
-    grouped = nn.with_data_axes(layer, AXES, norm_groups=1)
+    grouped = nn.data_parallel.with_data_axes(layer, AXES, norm_groups=1)
     inputs = jax.random.normal(jax.random.key(0), (2, 8, 5))
     state = layer.initial_state((8, 5))
     run = lambda x: nn.BatchNorm(5)(x, state, nn.Call(training=True))[0]  # noqa: E731
@@ -86,11 +86,11 @@ def test_statistics_of_devices_are_joined():
     means = jnp.array([1.0, 2.0, 3.0, 6.0])
 
     def joined(mean):
-        return nn.pmean_statistics(Statistics(mean[0], mean[0]), AXES)
+        return nn.data_parallel.pmean_statistics(Statistics(mean[0], mean[0]), AXES)
 
     statistics = spread(joined, means, specs=P(AXES), out=P())
     assert float(statistics.mean) == 3
     third = jnp.full(4, jnp.float32(1) / 3)
     same = spread(joined, third, specs=P(AXES), out=P())
     assert float(same.mean) == float(third[0])  # equal ones stay, to the bit
-    assert nn.pmean_statistics(("as", "they are"), ()) == ("as", "they are")
+    assert nn.data_parallel.pmean_statistics(("as", "they are"), ()) == ("as", "they are")

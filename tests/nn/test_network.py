@@ -257,7 +257,7 @@ def by_step(net, frames):
         return (after, jax.tree.map(jnp.add, total, gradient)), None
 
     rest = net.initial_state(frames.shape[1])
-    carry = (nn.repeat_state(rest.neurons), jax.tree.map(jnp.zeros_like, net))
+    carry = (nn.contract.repeat_state(rest.neurons), jax.tree.map(jnp.zeros_like, net))
     return jax.lax.scan(step, carry, frames)[0][1]
 
 

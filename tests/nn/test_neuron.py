@@ -80,9 +80,9 @@ def test_learning_an_unknown_parameter_is_an_error_that_names_the_known_ones():
 
 
 def test_a_delayed_reset_falls_back_on_scanning_the_step():
-    layer = nn.LIF(reset=neurons.delayed(neurons.subtract))
+    layer = nn.LIF(reset=neurons.reset.delayed(neurons.reset.subtract))
     assert layer.model.sequence is None
-    stored = nn.LIF(reset=neurons.delayed(neurons.subtract), scan=memory.store)
+    stored = nn.LIF(reset=neurons.reset.delayed(neurons.reset.subtract), scan=memory.store)
     inputs = sequence(SHAPE)
     np.testing.assert_array_equal(call(layer, inputs)[0], call(stored, inputs)[0])
 
@@ -151,5 +151,5 @@ def test_a_kernel_reads_currents_of_two_bytes_as_they_are():
     read = next(line for line in made.splitlines() if "pallas_call[" in line)
     assert "bf16[4,8,128]" in read.split("=")[0]
     assert jax.tree.structure(layer) == jax.tree.structure(nn.LIF(sequence=kernel))
-    delayed = nn.LIF(sequence=kernel, reset=neurons.delayed(neurons.zero))
+    delayed = nn.LIF(sequence=kernel, reset=neurons.reset.delayed(neurons.reset.zero))
     assert delayed.model.sequence is None

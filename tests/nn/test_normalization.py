@@ -32,7 +32,7 @@ def batchnorm(over, **options):
     layer = nn.BatchNorm(2, over=over, momentum=MOMENTUM, epsilon=EPSILON, gain=GAIN, **options)
     layer.scale = nnx.Param(jnp.array([1.3, 0.4], jnp.float32))
     layer.bias = nnx.Param(jnp.array([0.1, -0.5], jnp.float32))
-    running = nn.Statistics(jnp.asarray(MEAN, jnp.float32), jnp.asarray(VAR, jnp.float32))
+    running = nn.contract.Statistics(jnp.asarray(MEAN, jnp.float32), jnp.asarray(VAR, jnp.float32))
     return layer, nn.State((), running)
 
 

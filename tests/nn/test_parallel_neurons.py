@@ -158,7 +158,7 @@ def test_masking_is_an_argument_that_traces_nothing_again():
     np.testing.assert_array_equal(spikes(masked), call(plain, X)[0])
     network = nn.Network(nn.Sequential(masked, nn.LIF()), (N,))
     causal = nn.with_masking(network, 1.0).body.layers[0]
-    band = neurons.masked_weights(plain.weights[...], order=2)
+    band = neurons.psn.masked_weights(plain.weights[...], order=2)
     np.testing.assert_array_equal(causal.params().weights, band)
     assert float(masked.masking[...]) == 0.0 and causal.weights is masked.weights
     assert not np.array_equal(spikes(causal), spikes(masked)) and len(traces) == 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from snnjax import memory, nn
-from snnjax.nn.stack import Repeated
+from snnjax.nn.contract import Repeated
 from tests.compare import assert_equal
 from tests.nn.layers import B, T, rngs, sequence
 
@@ -38,7 +38,7 @@ def test_rest_is_zeros_for_every_block(name):
     layer, inputs = STACKS[name](), sequence(SHAPE)
     state = layer.initial_state(SHAPE)
     assert isinstance(state.neurons, Repeated)
-    explicit = nn.repeat_state(state)
+    explicit = nn.contract.repeat_state(state)
     assert all(leaf.shape[0] == 3 for leaf in jax.tree.leaves(explicit.neurons))
 
     @jax.jit

@@ -85,10 +85,10 @@ def test_the_peak_is_a_diagnostic():
     assert float(peak.peak) >= float(jnp.abs(outputs).max())
     assert float(peak.bound) == memory.grid.grid_bound()
     other = StreamPeak(jnp.ones(()), jnp.ones(()) * 4)
-    assert float(nn.stream_use(aux.diagnostics | {"b": other})) == 0.25
-    assert float(nn.stream_use({})) == 0.0
+    assert float(nn.contract.stream_use(aux.diagnostics | {"b": other})) == 0.25
+    assert float(nn.contract.stream_use({})) == 0.0
     _, (_, aux) = run(bits=None)
-    assert float(nn.stream_use(aux.diagnostics)) == 0.0
+    assert float(nn.contract.stream_use(aux.diagnostics)) == 0.0
 
 
 def test_a_peak_over_steps_is_the_largest_and_statistics_are_means():
@@ -121,7 +121,7 @@ def test_peaks_of_inner_layers_leave_by_name(name, order):
     aux = jax.jit(lambda net: net(frames, net.initial_state(B), training=True)[1])(net)
     assert set(aux.diagnostics) == {place}
     assert aux.diagnostics[place].peak.shape == ()
-    assert 0 < float(nn.stream_use(aux.diagnostics)) < 1
+    assert 0 < float(nn.contract.stream_use(aux.diagnostics)) < 1
 
 
 def test_in_a_network_and_in_evaluation():

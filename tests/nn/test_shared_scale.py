@@ -105,7 +105,7 @@ def test_strategies():
     expected, result = run(layer, spikes), run(again, spikes)
     assert_equal(result.outputs, expected.outputs)
     assert_close(jax.tree.leaves(result.gradients), jax.tree.leaves(expected.gradients), 1e-6)
-    placed = layer.with_memory(nn.MemoryRequest(memory.Strategy(pack=True), spiking=True))
+    placed = layer.with_memory(nn.contract.MemoryRequest(memory.Strategy(pack=True), spiking=True))
     assert placed.spiking and placed.layer.synapse.pack == "spikes" and placed.taken == {"pack"}
     assert_equal(run(placed.layer, spikes).outputs, expected.outputs)
     with pytest.raises(ValueError, match="no inverse"):

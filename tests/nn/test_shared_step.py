@@ -14,7 +14,7 @@ from tests.compare import assert_close
 from tests.nn.layers import B, T, call, dyadic, leaves, rngs, run, sequence, weighted
 
 FLAT, LAYERS = (B, 6), 3
-SOFT = {"decay": 0.25, "scale_input": True, "reset": neurons.detached(neurons.subtract)}
+SOFT = {"decay": 0.25, "scale_input": True, "reset": neurons.reset.detached(neurons.reset.subtract)}
 
 
 def group(neuron, *, layers=LAYERS, scale=3.0, **options):
@@ -152,7 +152,7 @@ def test_a_leak_is_undone_no_more_often_than_float32_allows():
 
 def test_neurons_that_cannot_be_undone_are_refused():
     for neuron, message in (
-        (nn.LIF(reset=neurons.zero), "hard"),
+        (nn.LIF(reset=neurons.reset.zero), "hard"),
         (nn.PLIF(), "learned"),
         (nn.CoupledLIF(), "no inverse"),
     ):

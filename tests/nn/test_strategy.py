@@ -155,7 +155,7 @@ class Doubling(nnx.Module):
         packs, strategy = request.strategy.pack and request.spiking, request.strategy
         taken = {"time"} if strategy.time else set()
         layer = nn.replace(self, packs=packs, heard=strategy)
-        return nn.Placed(layer, taken=frozenset(taken | {"pack"} if packs else taken))
+        return nn.contract.Placed(layer, taken=frozenset(taken | {"pack"} if packs else taken))
 
 
 class Keeping(Doubling):
@@ -165,7 +165,7 @@ class Keeping(Doubling):
         return stateless(inputs)
 
     def with_memory(self, request):
-        return nn.Placed(self, request.spiking)
+        return nn.contract.Placed(self, request.spiking)
 
 
 def of_ones_own(layer, **options):

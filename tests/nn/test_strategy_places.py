@@ -219,7 +219,9 @@ REFUSALS = {
         r"share a membrane call it 9 times per timestep.*undone 8 times.*recompute\(every\)",
     ),
     "a hard reset": (
-        lambda: of(nn.LIF(reset=neurons.zero)), "time=reverse", "reset.*(CoupledLIF|recompute)",
+        lambda: of(nn.LIF(reset=neurons.reset.zero)),
+        "time=reverse",
+        "reset.*(CoupledLIF|recompute)",
     ),
     "a learned decay": (
         lambda: of(nn.LIF(learn=("decay",))), "time=reverse", r"learned.*recompute\(every\)",

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from snnjax import surrogate
-from snnjax.ops import pallas_devices, pallas_lif
+from snnjax.ops import pallas, pallas_lif
 from tests.compare import assert_equal
 from tests.ops.lowering import KERNEL, lowered
 
@@ -104,7 +104,7 @@ def test_a_block_that_no_device_takes_is_refused():
 
 def lower(platform, dtype, spike, block=1024, bits=True):
     """The texts of the forward and of the backward kernel."""
-    options = None if platform == "tpu" else pallas_devices.gpu_options()
+    options = None if platform == "tpu" else pallas.gpu_options()
     rest = {"block": block, "options": options}
     number, neurons = (jax.ShapeDtypeStruct(s, jnp.float32) for s in ((), (3 * 1024 - 5,)))
     sequence, hs = (jax.ShapeDtypeStruct((T, 3 * 1024 - 5), d) for d in (dtype, jnp.float32))
@@ -123,7 +123,7 @@ SPIKES = [getattr(surrogate, n)() for n in surrogate.__all__ if n[0].islower() a
 @pytest.mark.parametrize("platform", KERNEL)
 def test_it_is_lowered_for_a_device_that_is_not_there(platform):
     """By JAX, with what its rules refuse; what the device's own compiler says is not known."""
-    if platform != "tpu" and pallas_devices.gpu_options() is None:
+    if platform != "tpu" and pallas.gpu_options() is None:
         pytest.skip("this JAX has no Triton, which kernels are compiled with for GPUs")
     cases = [(dtype, SPIKES[0]) for dtype in (jnp.float32, jnp.bfloat16, jnp.float16)]
     others = SPIKES[1:] if platform != "rocm" else []

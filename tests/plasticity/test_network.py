@@ -15,13 +15,15 @@ INPUTS, NEURONS = 20, 6
 SMALL = {"inputs": INPUTS, "timesteps": 40, "slots": 24, "total": 6.0}
 BYTES = QFormat(0, 8)
 NETWORKS = {
-    "layer": plasticity.current_based(NEURONS, **SMALL),
-    "lateral": plasticity.current_based(NEURONS, lateral=True, **SMALL),
-    "post-triggered": plasticity.fspinn(NEURONS, window=None, **SMALL),
-    "fspinn": plasticity.fspinn(NEURONS, **SMALL),
-    "fspinn, bytes": plasticity.fspinn(NEURONS, form=BYTES, **SMALL),
-    "diehl_cook": plasticity.diehl_cook(NEURONS, **{**SMALL, "silence": 10}),
-    "diehl_cook, bytes": plasticity.diehl_cook(NEURONS, form=BYTES, **{**SMALL, "silence": 10}),
+    "layer": plasticity.presets.current_based(NEURONS, **SMALL),
+    "lateral": plasticity.presets.current_based(NEURONS, lateral=True, **SMALL),
+    "post-triggered": plasticity.presets.fspinn(NEURONS, window=None, **SMALL),
+    "fspinn": plasticity.presets.fspinn(NEURONS, **SMALL),
+    "fspinn, bytes": plasticity.presets.fspinn(NEURONS, form=BYTES, **SMALL),
+    "diehl_cook": plasticity.presets.diehl_cook(NEURONS, **{**SMALL, "silence": 10}),
+    "diehl_cook, bytes": plasticity.presets.diehl_cook(
+        NEURONS, form=BYTES, **{**SMALL, "silence": 10}
+    ),
 }
 # Without learning the rule is not traced, so these four cover all distinct programs.
 QUIET = ("layer", "lateral", "fspinn, bytes", "diehl_cook")
@@ -130,7 +132,7 @@ def test_input_spikes_are_the_drawn_ones():
     network = NETWORKS["lateral"]
     _, actual = presented(network, start(network), RATES, jax.random.key(3), learning=False)
     spikes_key = jax.random.split(jax.random.fold_in(jax.random.key(3), 0), 3)[0]
-    lists = encoding.poisson_lists(spikes_key, RATES, timesteps=40, slots=24)
+    lists = encoding.spike_lists.poisson_lists(spikes_key, RATES, timesteps=40, slots=24)
     assert float(actual.input_spikes) == (np.asarray(lists) < INPUTS).sum()
 
 
@@ -156,11 +158,11 @@ def test_bad_networks_are_refused(change, words):
 
 def test_a_window_needs_the_post_triggered_rule():
     with pytest.raises(ValueError, match="window=None"):
-        plasticity.fspinn(NEURONS, post_triggered=False)
+        plasticity.presets.fspinn(NEURONS, post_triggered=False)
 
 
 def test_all_switches_off_is_the_baseline():
-    off = plasticity.fspinn(
+    off = plasticity.presets.fspinn(
         NEURONS, lateral=False, post_triggered=False, window=None, spikes_per_factor=None, **SMALL
     )
     assert off == NETWORKS["layer"]

@@ -17,7 +17,7 @@ def experiment(network):
 
 def wrong_inverse(experiment, rngs):
     """Reverses neurons that reset by subtraction as if they did not reset."""
-    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.none))
+    wrong = memory.reverse(lif_inverse(decay=0.5, reset=neurons.reset.none))
     return _network(rngs, nn.LIF(decay=0.5, scan=wrong))
 
 

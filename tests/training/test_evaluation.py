@@ -84,8 +84,8 @@ def _clips_experiment(clips, eval_batch=5):
 
     def to_frames(events, rng):
         if rng is not None:
-            events = encoding.random_slice(rng, events, duration=100)
-        return encoding.frames_by_time(
+            events = encoding.slices.random_slice(rng, events, duration=100)
+        return encoding.events.frames_by_time(
             events, timesteps=2, height=1, width=2, start=0, duration=100
         )
 

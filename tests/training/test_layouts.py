@@ -52,7 +52,9 @@ def specs(tree):
     return {jax.tree_util.keystr(path): leaf.spec for path, leaf in leaves}
 
 
-@pytest.mark.parametrize("optimizer", [training.adamw, training.sgd, training.lamb])
+@pytest.mark.parametrize(
+    "optimizer", [training.optimizer.adamw, training.optimizer.sgd, training.optimizer.lamb]
+)
 def test_slots_lie_as_their_parameters_do(optimizer):
     import dataclasses
 

@@ -88,8 +88,8 @@ def test_rollbacks_are_limited_between_checkpoints_and_in_all():
 
 
 def test_plasticity_hears_nothing_of_learning_rates():
-    values = {f.name: None for f in dataclasses.fields(training.Unsupervised)}
-    guard = Guard(training.Unsupervised(**{**values, "not_finite": "stop"}))
+    values = {f.name: None for f in dataclasses.fields(training.unsupervised.Unsupervised)}
+    guard = Guard(training.unsupervised.Unsupervised(**{**values, "not_finite": "stop"}))
     accuracy = {"accuracy": 0.9}
     seen = training.unsupervised.PlasticityMetrics(0.1, accuracy, 1.0, 1.0, 1.0, False, 0.0)
     with pytest.raises(training.errors.NotFiniteError) as error:

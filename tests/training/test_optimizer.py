@@ -38,7 +38,7 @@ def test_decay_pulls_on_kernels_only():
 
 def test_decay_moves_kernels_without_a_gradient():
     program, state = training.initialize(make(), steps=10)
-    rule = training.adamw(make(), optax.constant_schedule(0.1))
+    rule = training.optimizer.adamw(make(), optax.constant_schedule(0.1))
     zeros = jax.tree.map(jnp.zeros_like, state.params)
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = rule.update(zeros, rule.init(state.params), state.params)
@@ -51,7 +51,7 @@ def test_decay_moves_kernels_without_a_gradient():
 @pytest.mark.parametrize("warmup", [0.0, 1.0, 2.5, 10.0])
 def test_the_learning_rate_rises_and_falls(warmup):
     experiment = make(warmup_epochs=warmup, epochs=10, learning_rate=0.5)
-    rates = np.array([training.warmup_cosine(experiment, 100)(n) for n in range(101)])
+    rates = np.array([training.optimizer.warmup_cosine(experiment, 100)(n) for n in range(101)])
     peak = round(10 * warmup)
     assert rates[min(peak, 100)] == pytest.approx(0.5)
     assert (np.diff(rates[: peak + 1]) > 0).all() and (np.diff(rates[peak:]) < 0).all()
@@ -61,24 +61,28 @@ def test_the_learning_rate_rises_and_falls(warmup):
 
 def test_the_learning_rate_stays_at_its_floor_while_it_cools_down():
     experiment = make(warmup_epochs=2.0, epochs=20, learning_rate=0.5)
-    schedule = training.warmup_cosine(experiment, 200, start=0.1, floor=0.05, cooldown_epochs=5)
+    schedule = training.optimizer.warmup_cosine(
+        experiment, 200, start=0.1, floor=0.05, cooldown_epochs=5
+    )
     rates = np.array([schedule(n) for n in range(201)])
     np.testing.assert_allclose(rates[:21], np.linspace(0.1, 0.5, 21), rtol=1e-6)
     half = 0.05 + 0.45 * (1 + np.cos(np.pi * np.arange(131) / 130)) / 2
     np.testing.assert_allclose(rates[20:151], half, rtol=1e-5)
     np.testing.assert_allclose(rates[150:], 0.05, rtol=1e-6)
-    cold = training.warmup_cosine(make(warmup_epochs=0.0, epochs=20), 200, floor=0.001)
+    cold = training.optimizer.warmup_cosine(make(warmup_epochs=0.0, epochs=20), 200, floor=0.001)
     assert cold(0) == pytest.approx(1e-2) and cold(200) == pytest.approx(1e-3)
     with pytest.raises(ValueError, match="leave nothing of 20"):
-        training.warmup_cosine(make(warmup_epochs=0.0, epochs=20), 200, cooldown_epochs=20)
+        training.optimizer.warmup_cosine(
+            make(warmup_epochs=0.0, epochs=20), 200, cooldown_epochs=20
+        )
 
 
 def test_milestones_multiply():
     experiment = make(epochs=200, learning_rate=0.1)
-    schedule = training.multistep(experiment, 2000, milestones=(100, 150))
+    schedule = training.optimizer.multistep(experiment, 2000, milestones=(100, 150))
     rates = [float(schedule(n)) for n in (0, 999, 1000, 1499, 1500, 1999)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    short = training.multistep(experiment, 2, milestones=(90, 110), factor=0.5)
+    short = training.optimizer.multistep(experiment, 2, milestones=(90, 110), factor=0.5)
     assert [float(short(n)) for n in (0, 1)] == pytest.approx([0.1, 0.025])
 
 
@@ -99,7 +103,9 @@ def test_sgd_couples_its_decay(nesterov):
         g = g + 0.3 * p
         v = 0.9 * v + g
         p = p - 0.1 * (g + 0.9 * v if nesterov else v)
-    rule = training.sgd(make(weight_decay=0.3), optax.constant_schedule(0.1), nesterov=nesterov)
+    rule = training.optimizer.sgd(
+        make(weight_decay=0.3), optax.constant_schedule(0.1), nesterov=nesterov
+    )
     start = {"kernel": jnp.asarray(draws[0])}
     with jax.numpy_dtype_promotion("standard"):
         found = followed(rule, start, [{"kernel": jnp.asarray(g)} for g in draws[1:]])
@@ -111,8 +117,10 @@ def test_sgd_decays_kernels_or_what_it_is_told():
     zeros = jax.tree.map(jnp.zeros_like, params)
     schedule = optax.constant_schedule(1.0)
     with jax.numpy_dtype_promotion("standard"):
-        kernels = followed(training.sgd(make(weight_decay=0.1), schedule), params, [zeros])
-        every = training.sgd(make(weight_decay=0.1), schedule, decays=lambda params: True)
+        kernels = followed(
+            training.optimizer.sgd(make(weight_decay=0.1), schedule), params, [zeros]
+        )
+        every = training.optimizer.sgd(make(weight_decay=0.1), schedule, decays=lambda params: True)
         both = followed(every, params, [zeros])
     assert (kernels["kernel"] < 1).all() and (kernels["bias"] == 1).all()
     assert (both["kernel"] < 1).all() and (both["bias"] < 1).all()
@@ -121,7 +129,7 @@ def test_sgd_decays_kernels_or_what_it_is_told():
 def test_lamb_steps_as_far_as_the_parameters_are_long():
     params = {"kernel": jnp.full((4, 4), 3.0), "bias": jnp.full(4, 0.5)}
     gradient = {"kernel": jnp.full((4, 4), 1e-3), "bias": jnp.full(4, 10.0)}
-    rule = training.lamb(make(weight_decay=0.0), optax.constant_schedule(0.01))
+    rule = training.optimizer.lamb(make(weight_decay=0.0), optax.constant_schedule(0.01))
     with jax.numpy_dtype_promotion("standard"):
         updates, _ = rule.update(gradient, rule.init(params), params)
     for name, update in updates.items():
@@ -132,7 +140,7 @@ def test_lamb_steps_as_far_as_the_parameters_are_long():
 def test_adaptive_clipping_bounds_each_unit_by_its_own_size():
     params = {"w": jnp.array([[3.0, 30.0], [4.0, 40.0]]), "b": jnp.zeros(2)}
     gradient = {"w": jnp.array([[0.6, 0.6], [0.8, 0.8]]), "b": jnp.array([3.0, 4.0])}
-    rule = training.adaptive_clip(0.1)
+    rule = training.optimizer.adaptive_clip(0.1)
     clipped, _ = rule.update(gradient, rule.init(params), params)
     # The first column is as large as 0.1 * 5 allows, the second far below 0.1 * 50.
     np.testing.assert_allclose(clipped["w"], [[0.3, 0.6], [0.4, 0.8]], rtol=1e-6)

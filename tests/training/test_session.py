@@ -48,12 +48,12 @@ def test_functions_that_fail_are_named():
     refuse("schedule.* failed: KeyError", schedule=broken)
     refuse("optimizer.* failed: KeyError", optimizer=broken)
     refuse("task.* failed: KeyError", task=broken)
-    refuse("failed: KeyError", task=functools.partial(training.classification, loss=broken))
+    refuse("failed: KeyError", task=functools.partial(training.task.classification, loss=broken))
 
     def mean(experiment, outputs, labels):
         return jnp.mean(outputs)
 
-    task = functools.partial(training.classification, loss=mean)
+    task = functools.partial(training.task.classification, loss=mean)
     refuse("one number per example", task=task)
 
 

@@ -97,7 +97,7 @@ def test_a_loss_of_ones_own_is_used():
         return jnp.sum(outputs, (0, 2)) * 0 + experiment.width
 
     experiment = dataclasses.replace(
-        make(), task=functools.partial(training.classification, loss=loss)
+        make(), task=functools.partial(training.task.classification, loss=loss)
     )
     program, state = training.initialize(experiment, steps=1)
     batch = data.Loader(experiment.dataset(experiment).train, batch_size=4).batch(0)
@@ -131,7 +131,12 @@ def plain(width, **fields):
     given = {k: v for k, v in dataclasses.asdict(make()).items() if k in names}
     encode = lambda e, x, key: encoding.direct(data.rescale(x, 1 / 16), timesteps=2)  # noqa: E731
     # Under Adam a gradient of rounding errors, as of a bias in front of a norm, is a whole step.
-    given |= {"network": network, "encode": encode, "batch": 24, "optimizer": training.sgd}
+    given |= {
+        "network": network,
+        "encode": encode,
+        "batch": 24,
+        "optimizer": training.optimizer.sgd,
+    }
     return Plain(**given | {"learning_rate": 0.1, "warmup_epochs": 0.0} | fields)
 
 

@@ -98,7 +98,7 @@ def test_a_mask_marks_the_valid_timesteps():
 
 def test_classification_is_cross_entropy_and_accuracy(outputs):
     labels = targets_of(TASKS["classification"])
-    task = training.classification(make(label_smoothing=0.1))
+    task = training.task.classification(make(label_smoothing=0.1))
     expected = losses.cross_entropy(readout.rate(outputs), labels, label_smoothing=0.1)
     assert (task.loss(outputs, labels) == expected).all()
     right = task.metrics(task.predict(outputs), labels)["accuracy"]
@@ -116,7 +116,7 @@ def test_clips_are_right_by_majority_in_evaluation(outputs):
 
 def test_regression_reports_the_root_of_the_mean_over_all_examples(outputs):
     targets = targets_of(TASKS["regression"])
-    task = training.regression(make())
+    task = training.task.regression(make())
     errors = np.asarray(readout.rate(outputs) - targets)
     np.testing.assert_allclose(task.loss(outputs, targets), (errors**2).mean(-1), rtol=1e-6)
     values = task.metrics(task.predict(outputs), targets)
@@ -137,12 +137,14 @@ def squared(experiment, outputs, labels):
 
 
 def test_equal_options_give_equal_tasks():
-    for build in (training.classification, training.regression):
+    for build in (training.task.classification, training.task.regression):
         for options in ({}, {"loss": squared}, {"per_timestep": True}):
             one, two = (build(make(), **options) for _ in range(2))
             assert one == two and hash(one) == hash(two)
         assert build(make(), per_timestep=True) != build(make())
-    assert training.classification(make(label_smoothing=0.1)) != training.classification(make())
+    assert training.task.classification(make(label_smoothing=0.1)) != training.task.classification(
+        make()
+    )
 
 
 def arrays(targets, name="made"):
@@ -153,8 +155,8 @@ def arrays(targets, name="made"):
 @pytest.mark.parametrize(
     ("task", "targets", "words"),
     [
-        (tasks.Classification(), np.zeros((8, 2), np.float32), "task=training.regression"),
-        (tasks.Regression(), np.arange(8) % 3, "task=training.classification"),
+        (tasks.Classification(), np.zeros((8, 2), np.float32), "task=training.task.regression"),
+        (tasks.Regression(), np.arange(8) % 3, "task=training.task.classification"),
         (tasks.Regression(), np.zeros((8, 5, 2), np.float32), "per_timestep=True"),
         (tasks.Regression(per_timestep=True), np.zeros((8, 2), np.float32), r"\[N, T, D\]"),
         (tasks.Classification(clips=3), np.arange(8) % 3, "recordings of 3 clips"),
@@ -180,12 +182,12 @@ def test_outputs_of_another_size_are_refused(task, targets, shape):
 
 def test_fields_of_classification_are_refused_in_a_regression():
     with pytest.raises(training.errors.ExperimentError, match="label_smoothing belongs"):
-        training.regression(make(label_smoothing=0.1))
+        training.task.regression(make(label_smoothing=0.1))
 
 
 def test_a_task_that_is_none_is_refused():
     experiment = dataclasses.replace(make(), task=lambda experiment: "mse")
-    with pytest.raises(training.errors.ExperimentError, match="must return a training.Task"):
+    with pytest.raises(training.errors.ExperimentError, match="must return a training.task.Task"):
         training.initialize(experiment, steps=1)
 
 
@@ -235,7 +237,7 @@ def config():
 # A task of one's own: the loss is required, the rest has defaults.
 OWN = """
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Absolute(training.Task):
+class Absolute(training.task.Task):
     best = "within"
     lowest = False
 
@@ -269,7 +271,7 @@ def test_a_task_of_ones_own_trains_from_the_command_line(tmp_path, capsys):
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory):
     path = tmp_path_factory.mktemp("regression") / "lines.py"
-    path.write_text(SERIES + "\ntask = training.regression\n")
+    path.write_text(SERIES + "\ntask = training.task.regression\n")
     return path
 
 

@@ -14,7 +14,7 @@ FILE = """
 from snnjax import data, plasticity, training
 
 def config():
-    return training.Unsupervised(
+    return training.unsupervised.Unsupervised(
         name="unsupervised", learner=learner, dataset=dataset, encode=encode, batch=40,
         eval_batch=40, assign=80, checkpoint_every=2,
     )
@@ -31,7 +31,7 @@ def encode(experiment, inputs, key):
     return data.rescale(inputs, 1 / 16).reshape(len(inputs), -1) * 0.2
 
 def learner(experiment):
-    return plasticity.current_based(10, inputs=64, timesteps=30, slots=32, total=10.0)
+    return plasticity.presets.current_based(10, inputs=64, timesteps=30, slots=32, total=10.0)
 """
 
 

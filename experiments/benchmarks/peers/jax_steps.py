@@ -1,4 +1,4 @@
-"""Steps of JAX as `workloads.serve` takes them; shared by all programs of JAX."""
+"""Training steps of JAX programs for `workloads.serve`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def stepping(compiling, state, *arguments, packages=("jax",), differs=None):
     """`(step, about)` of a jitted `(state, ...) -> (state, value)`, compiled at its first call.
 
     Args:
-        compiling: the jitted function; it may take over the memory of its state.
-        state: what it starts from.
-        arguments: the same for every step.
-        packages: whose versions to tell.
-        differs: in what it computes something else than the workload says.
+        compiling: the jitted function; it may donate the memory of its state.
+        state: initial state.
+        arguments: arguments of every step.
+        packages: packages whose versions are reported.
+        differs: difference from the function of the workload, in words.
     """
     held = {"state": state}
 
@@ -46,7 +46,7 @@ def trained(run, params, problem, **known):
         run: `(params, inputs) -> outputs`, `[T, B, classes]`.
         params: a tree of arrays, with the weights of the problem.
         problem: inputs and labels.
-        known: of `stepping`.
+        known: further arguments of `stepping`.
     """
     optimizer = optax.adam(RATE)
 
@@ -71,11 +71,11 @@ def alone(run, problem, **known):
     Args:
         run: `inputs -> spikes`.
         problem: inputs.
-        known: of `stepping`.
+        known: further arguments of `stepping`.
     """
 
     def train(gradient, inputs):
-        del gradient  # the one before makes room for this one
+        del gradient  # frees the previous gradient before the next
         value, gradient = jax.value_and_grad(lambda inputs: run(inputs).sum())(inputs)
         return gradient, value
 

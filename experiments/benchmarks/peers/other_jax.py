@@ -1,4 +1,4 @@
-"""Programs of JAX peers: spyx, jaxpike, brainpy. Called by `peers.py`."""
+"""Programs of JAX peers for `peers.py`: spyx, jaxpike, brainpy."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _refuse_feedback(problem):
 
 
 def spyx(problem):
-    """`spyx.nn.run` of a `Sequential`; decays are learned by `LIF` itself."""
+    """`spyx.nn.run` of a `Sequential`; `LIF` learns its decays."""
     _refuse_feedback(problem)
     import spyx.axn
     import spyx.nn
@@ -56,7 +56,7 @@ def spyx(problem):
 
 
 def jaxpike(problem, *, by="unroll", **options):
-    """A `Sequential` layer by layer, a `Graph` where there is feedback; decays are held fixed."""
+    """A `Sequential`, or a `Graph` for feedback; decays are constant."""
     import equinox as eqx
     import jaxpike as jp
 
@@ -90,7 +90,7 @@ def jaxpike(problem, *, by="unroll", **options):
 
 
 def _graph(jp, layers, node, feedback):
-    """A network of jaxpike whose neurons feed themselves one step later."""
+    """Network of jaxpike with feedback of neurons after one step."""
     nodes, edges, last = {"out": layers[-1]}, [], "input"
     for i, (layer, matrix) in enumerate(zip(layers[:-1], feedback, strict=True)):
         nodes |= {f"in{i}": layer, f"lif{i}": node, f"back{i}": matrix}
@@ -101,7 +101,7 @@ def _graph(jp, layers, node, feedback):
 
 
 def brainpy(problem):
-    """`brainpy.state.LIF` in a `for_loop` of brainstate, whose states are arguments here."""
+    """`brainpy.state.LIF` in a `for_loop` of brainstate, with states as arguments."""
     _refuse_feedback(problem)
     import brainpy
     import brainstate

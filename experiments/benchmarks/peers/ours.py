@@ -1,4 +1,4 @@
-"""Programs of snnjax, one per memory strategy, and what bounds them. Called by `peers.py`."""
+"""Programs of snnjax for `peers.py`, one per memory strategy, and their lower bound."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from snnjax import losses, memory, neurons, nn, readout, surrogate, training
 
 
 class Variant(NamedTuple):
-    """How a network is trained.
+    """Training options of a network.
 
     Attributes:
-        order: of layers or of time.
-        over: what the statistics of batch norm run over.
-        strategy: its text, see `memory.parse_strategy`.
-        lean: whether XLA orders for memory.
-        parts: in which the batch is taken, see `memory.accumulate`.
+        order: "layer" or "time".
+        over: range of the batch statistics, "step" or "window".
+        strategy: text of `memory.parse_strategy`.
+        lean: True for XLA's memory-optimised scheduler.
+        parts: number of parts of the batch, see `memory.accumulate`.
     """
 
     order: str
@@ -62,12 +62,12 @@ VARIANTS = {
 def _lif(scan=None):
     return nn.LIF(
         decay=DECAY, threshold=THRESHOLD, spike=surrogate.arctan(alpha=ALPHA),
-        reset=neurons.detached(neurons.zero), scan=scan,
+        reset=neurons.reset.detached(neurons.reset.zero), scan=scan,
     )  # fmt: skip
 
 
 def _network(problem, variant):
-    """The network of a workload with its weights."""
+    """Network of a workload with its weights."""
     rngs, workload, layers = nnx.Rngs(0), problem.workload, []
     hidden = problem.kernels[:-1]
     strides = [s for _, s in workload.layers] if isinstance(workload, Conv) else [1] * len(hidden)
@@ -163,7 +163,7 @@ def layer(problem, *, scan):
 
 
 def products(problem):
-    """The matrix products of a step alone, three for each layer and two for the first: a floor."""
+    """Only the matrix products of a step, three per layer and two for the first: a lower bound."""
     if not isinstance(problem.workload, workloads.Dense):
         raise SystemExit("this is of dense layers")
     rows = problem.workload.timesteps * problem.workload.batch

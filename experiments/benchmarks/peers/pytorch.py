@@ -1,4 +1,4 @@
-"""Programs of PyTorch peers: spikingjelly, snntorch, norse. Called by `peers.py`."""
+"""Programs of PyTorch peers for `peers.py`: spikingjelly, snntorch, norse."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _prepared(problem):
 
 
 def _synapse(torch, kernel, stride=1):
-    """A layer of PyTorch with these weights, channels first."""
+    """Layer of PyTorch with given weights, channels first."""
     values = torch.asarray(kernel, device=torch.get_default_device())
     if kernel.ndim == 2:
         layer = torch.nn.Linear(*kernel.shape, bias=False)
@@ -45,7 +45,7 @@ def _strides(problem):
 
 
 def _same(x, stride):
-    """The padding of a strided 3x3 convolution that JAX calls SAME: none before, one behind."""
+    """Padding "SAME" of JAX for a strided 3x3 convolution: none before, one after."""
     import torch
 
     return torch.nn.functional.pad(x, (0, 1, 0, 1)) if stride == 2 else x
@@ -79,7 +79,7 @@ def _alone(inputs, neurons):
 
 
 def _looped(torch, cell, state, currents):
-    """Spikes of `(current, state) -> (spikes, state)`, called for one timestep after the other."""
+    """Spikes of a step `(current, state) -> (spikes, state)` in a loop over time."""
     spikes = []
     for current in currents:
         spike, state = cell(current, state)
@@ -145,7 +145,7 @@ def spikingjelly(problem, *, channels_last=False):
 
 
 def snntorch(problem, *, channels_last=False):
-    """A loop over time around the whole network; batch norm sees a timestep."""
+    """A loop over time around the whole network; batch norm per timestep."""
     torch, inputs, labels = _prepared(problem)
     import snntorch as snn
 
@@ -199,7 +199,7 @@ def snntorch(problem, *, channels_last=False):
 
 
 def norse(problem):
-    """`LIFBoxCell` in a loop over time; its reset is differentiated."""
+    """`LIFBoxCell` in a loop over time, with a differentiated reset."""
     _refuse_feedback(problem)
     torch, inputs, labels = _prepared(problem)
     from norse.torch.functional.lif_box import (

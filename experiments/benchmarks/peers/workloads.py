@@ -1,9 +1,9 @@
-"""The four workloads, and the process that measures one program of one of them.
+"""The four workloads, and the process that measures one program.
 
 Neuron everywhere, unless a program's `differs` says otherwise: `h = 0.5 v + x`, fires at `h >= 1`,
 hard reset to 0, detached, surrogate arctan(2). Loss: cross entropy of the outputs' mean over time;
-Adam, rate 1e-3. No biases but those of batch norm. Everything float32, drawn here by NumPy, so that
-all programs start from the same weights and see the same inputs.
+Adam, rate 1e-3. No biases except in batch norm. NumPy draws all arrays, in float32, so that all
+programs have the same initial weights and inputs.
 
     W1     dense 784-512-10, T=25, B=128; inputs spike with probability 0.2
     W2T4   conv3x3(64) - BN - LIF, conv3x3(128, stride 2) - BN - LIF, twice, global average pool,
@@ -64,7 +64,7 @@ WORKLOADS: dict[str, Any] = {
     "W3": Dense((700, 256, 256, 20), 100, 64, 0.1),
     "W3R": Dense((700, 256, 256, 20), 100, 64, 0.1, recurrent=True),
     "W4": Layer(32, 64, 16384),
-    # The same shapes in small, for tests.
+    # Small sizes for tests.
     "W1-small": Dense((12, 8, 3), 3, 16, 0.5),
     "W2-small": Conv(((4, 1), (8, 2), (8, 2)), 8, 2, 3),
     "W3R-small": Dense((12, 8, 8, 3), 4, 16, 0.5, recurrent=True),
@@ -73,12 +73,12 @@ WORKLOADS: dict[str, Any] = {
 
 
 class Problem(NamedTuple):
-    """What a program starts from.
+    """Arrays of a workload.
 
     Attributes:
-        workload: its sizes.
+        workload: sizes.
         kernels: in the order of the layers, `[in, out]` or `[3, 3, in, out]`, the last one dense.
-        recurrent: `[n, n]` for each spiking layer, or none.
+        recurrent: `[n, n]` for each spiking layer; empty without feedback.
         inputs: `[T, B, ...]`, channels last.
         labels: `[B]`.
     """
@@ -91,7 +91,7 @@ class Problem(NamedTuple):
 
 
 def problem(name: str) -> Problem:
-    """The arrays of a workload; the same for the same name."""
+    """Arrays of a workload, deterministic in its name."""
     draw, workload = np.random.default_rng(0), WORKLOADS[name]
     lead = (workload.timesteps, workload.batch)
     if isinstance(workload, Layer):
@@ -118,28 +118,28 @@ def problem(name: str) -> Problem:
 
 
 def resident() -> float:
-    """Most memory this process has held so far, MiB."""
+    """Peak resident memory of this process, MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def pin(cores: int) -> None:
-    """Keeps this process to so many cores; before any library makes its threads."""
+    """Pins this process to a number of cores; call it before any library creates threads."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[-cores:]))
     os.environ["OMP_NUM_THREADS"] = str(cores)
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # else threads that wait count as work
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # otherwise waiting threads consume processor time
 
 
 def serve(programs: dict[str, Any]) -> None:
     """Measures one program, a step for every line of stdin.
 
     Called as `FILE PROGRAM WORKLOAD CORES`. Writes a line about the program, with the loss and the
-    time of its first step, and then one per step: seconds by the clock and of the processor, and
-    the most memory held since the program stood, MiB.
+    time of its first step, and then one per step: wall and processor seconds, and the peak growth
+    of memory since the program was built, MiB.
 
     Args:
         programs: name -> `(problem) -> (step, about)`; a step waits for its results and returns the
-            loss, `about()` is a dict of what else is known.
+            loss, `about()` is a dict of further facts.
     """
     name, workload, cores = sys.argv[1:]
     pin(int(cores))

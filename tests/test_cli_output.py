@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snnjax.cli.failures import Failure
-from snnjax.cli.units import read_size, spell_size
+from snnjax.cli.output import read_size, spell_size
 
 pytestmark = pytest.mark.fast
 

@@ -1,4 +1,4 @@
-"""On each device what there is for it."""
+"""Pallas kernels: tiling of neurons and back, and the choice of a kernel by device."""
 
 import ast
 import builtins
@@ -9,22 +9,56 @@ import runpy
 import jax
 import jax.export
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from snnjax import neurons, ops
 from snnjax.neurons.lif import lif_state
 from snnjax.neurons.lif_kernel import lif_kernel_packed
-from snnjax.ops import pallas_devices
+from snnjax.ops import pallas
+from snnjax.ops.pallas import block_spec, tile, tiled_shape, untile
 from tests.ops.lowering import KERNEL, lowered
 
 pytestmark = pytest.mark.fast
+
+
+@pytest.mark.parametrize("shape", [(1,), (128,), (300,), (3, 1), (2, 257)])
+def test_cut_and_put_together_again(shape):
+    array = jnp.asarray(np.random.default_rng(0).normal(size=shape), jnp.float32)
+    tiles = tile(array, 256)
+    assert tiles.shape[:-2] == shape[:-1]
+    assert (tiles.shape[-2] % 2, tiles.shape[-1]) == (0, 128)
+    np.testing.assert_array_equal(untile(tiles, shape[-1]), array)
+    np.testing.assert_array_equal(tiles.reshape(*shape[:-1], -1)[..., shape[-1] :], 0)
+
+
+def test_neurons_that_fill_blocks_are_not_copied():
+    def text(neurons):
+        return str(jax.make_jaxpr(lambda a: tile(a, 128))(jnp.zeros((3, neurons))))
+
+    assert "pad" not in text(256)
+    assert "pad" in text(255)
+
+
+def test_one_number_is_seen_by_every_program():
+    one = tile(jnp.float32(3.0), 1024)
+    spec = block_spec(one, 1024)
+    assert one.shape == spec.block_shape == (1, 1)
+    assert spec.index_map(5) == (0, 0)
+
+
+def test_a_program_sees_its_neurons_over_all_timesteps():
+    spec = block_spec(tiled_shape(16, jnp.uint8, timesteps=7, width=16), 1024)
+    assert spec.block_shape == (7, 8, 16)
+    assert spec.index_map(1) == (0, 1, 0)
+    assert block_spec(tiled_shape(16, jnp.float32), 512).block_shape == (4, 128)
 
 
 def choose(x, **options):
     def kernel(x, *, block, interpret, options):
         return x + block + (0 if options is None else 0.5) + (100 if interpret else 0)
 
-    return pallas_devices.by_device(kernel, lambda x: -x, x, **options)
+    return pallas.by_device(kernel, lambda x: -x, x, **options)
 
 
 def test_a_cpu_gets_the_plain_function_and_in_interpret_mode_the_kernel():
@@ -42,7 +76,7 @@ def test_without_triton_a_gpu_gets_the_plain_function_too(monkeypatch):
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    assert pallas_devices.gpu_options() is None
+    assert pallas.gpu_options() is None
     text = lowered(lambda x: choose(x, block=2, interpret=False), ["cuda"], jnp.float32(1.0))
     assert "stablehlo.negate" in text
     assert "stablehlo.add" not in text

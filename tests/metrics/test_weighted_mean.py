@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from snnjax.metrics.average import example_weights, weighted_mean
+from snnjax.metrics.accuracy import example_weights, weighted_mean
 
 pytestmark = pytest.mark.fast
 
