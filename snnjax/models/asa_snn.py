@@ -102,16 +102,16 @@ def asa_snn(
     for size, window in zip(channels, pools, strict=True):
         conv = nn.Conv(depth, size, use_bias=True, kernel_init=nn.fan_in_uniform, rngs=rngs)
         pool = [nn.AvgPool(window=window)] if window > 1 else []
-        current = [conv, norm(size), *pool, *_optional(attention, timesteps, size, rngs)]
-        layers += _dropped(rates.pop(0), current, neuron())
+        current = [conv, norm(size), *pool, *_attention_layers(attention, timesteps, size, rngs)]
+        layers += _with_dropout(rates.pop(0), current, neuron())
         height, width, depth = height // window, width // window, size
     features = _features(height, width, depth, input_shape)
     layers.append(nn.Flatten())
     for size in (hidden, classes):
         current = [_linear(features, size, rngs)]
         current += [] if linear_norm is None else [linear_norm(size)]
-        current += _optional(linear_attention, timesteps, size, rngs)
-        layers += _dropped(rates.pop(0), current, neuron())
+        current += _attention_layers(linear_attention, timesteps, size, rngs)
+        layers += _with_dropout(rates.pop(0), current, neuron())
         features = size
     return finish(layers, input_shape, "layer", memory)
 
@@ -166,7 +166,13 @@ def asa_snn_five(
     (height, width, depth), layers = input_shape, []
     for size in channels:
         conv = nn.Conv(depth, size, kernel_init=nn.fan_in_uniform, rngs=rngs)
-        layers += [conv, norm(size), *_optional(attention, timesteps, size, rngs), neuron(), pool()]
+        layers += [
+            conv,
+            norm(size),
+            *_attention_layers(attention, timesteps, size, rngs),
+            neuron(),
+            pool(),
+        ]
         height, width, depth = height // 2, width // 2, size
     features = _features(height, width, depth, input_shape)
     layers += [nn.Flatten(), _linear(features, hidden, rngs), neuron()]
@@ -183,14 +189,16 @@ def _vote(inputs: Array, *, votes: int) -> Array:
     return inputs.reshape(*inputs.shape[:-1], -1, votes).mean(-1)
 
 
-def _dropped(rate: float, current: list[Any], neuron: nn.Neuron) -> list[Any]:
+def _with_dropout(rate: float, current: list[Any], neuron: nn.Neuron) -> list[Any]:
     """A layer between its two dropouts, of its inputs and of its spikes."""
     if rate == 0:
         return [*current, neuron]
     return [nn.Dropout(rate, each_step=True), *current, neuron, nn.Dropout(rate)]
 
 
-def _optional(attention: Attention | None, timesteps: int, size: int, rngs: nnx.Rngs) -> list[Any]:
+def _attention_layers(
+    attention: Attention | None, timesteps: int, size: int, rngs: nnx.Rngs
+) -> list[Any]:
     return [] if attention is None else [attention(timesteps, size, rngs=rngs)]
 
 

@@ -54,7 +54,7 @@ from flax import nnx
 from snnjax import neurons, nn
 from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
-from snnjax.models.shared_stages import first_stage_apart, resnet_layers, vgg_layers
+from snnjax.models.shared_stages import first_stage_unshared, resnet_layers, vgg_layers
 from snnjax.models.shared_stages import sharing as shared_by
 
 __all__ = [
@@ -270,7 +270,7 @@ def efficient_lif_compat(
     else:
         if variant in ("layer", "both"):
             second = shared_by(variant, groups, _hard if variant == "layer" else _soft)
-            share = functools.partial(first_stage_apart, share, second)
+            share = functools.partial(first_stage_unshared, share, second)
         stages = _WIDE_VGG16 if plain else EFFICIENT_VGG16
         layers = vgg_layers(stages, *common, share, classes, rngs)
     return finish(layers, input_shape, order, memory)

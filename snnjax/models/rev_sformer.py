@@ -82,7 +82,7 @@ def rev_sformer(
     make = {"neuron": neuron, "norm": norm}
     layers = [
         *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
-        nn.Fold(twice, name="twice"),
+        nn.Fold(duplicate_tokens, name="twice"),
         nn.Reversible(
             lambda rngs: nn.SpikingSelfAttention(width, heads, rngs=rngs, **make),
             lambda rngs: mlp_branch(width, expansion=expansion, rngs=rngs, **make),
@@ -101,6 +101,6 @@ def rev_sformer(
     return network if memory is None else nn.with_memory(network, memory)
 
 
-def twice(tokens: Array) -> Array:
+def duplicate_tokens(tokens: Array) -> Array:
     """`[N, tokens, D] -> [N, tokens, 2 D]`: both streams begin with the same tokens."""
     return jnp.concatenate([tokens, tokens], -1)

@@ -16,7 +16,7 @@ from flax import nnx
 from snnjax import nn
 from snnjax.models.assembly import conv_norm
 
-__all__ = ["Share", "first_stage_apart", "resnet_layers", "sharing", "vgg_layers"]
+__all__ = ["Share", "first_stage_unshared", "resnet_layers", "sharing", "vgg_layers"]
 
 Share = Callable[[int, Sequence[tuple[Any, ...]], Sequence[Any]], list[Any]]
 """`(number of the stage, parts, shortcuts) -> layers`."""
@@ -41,10 +41,12 @@ def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
     def cell():
         return nn.Grouped(neuron(), groups) if kind in ("channel", "both") else neuron()
 
-    return functools.partial(_one_membrane if kind in ("layer", "both") else _one_each, cell)
+    return functools.partial(
+        _shared_membrane if kind in ("layer", "both") else _separate_membranes, cell
+    )
 
 
-def first_stage_apart(
+def first_stage_unshared(
     share: Share, second: Share, number: int, parts: Sequence[Any], shortcuts: Sequence[Any]
 ) -> list[Any]:
     """Like `share`, but the layers of the first stage have membranes of their own."""
@@ -76,7 +78,7 @@ def vgg_layers(
         parts: list[tuple[Any, ...]] = []
         for width in widths:
             part = conv_norm(depth, width, 3, norm, rngs=rngs)
-            parts.append(part if layers or parts or not static else _once(part))
+            parts.append(part if layers or parts or not static else _static_part(part))
             depth = width
         layers += ([nn.MaxPool()] if number else []) + share(number, parts, ())
     return [*layers, nn.GlobalAvgPool(), nn.Linear(depth, classes, rngs=rngs)]
@@ -94,7 +96,7 @@ def resnet_layers(
 ) -> list[Any]:
     """A convolution, stages of residual blocks, each with stride 2 in front, one linear layer."""
     first = conv_norm(input_shape[2], stem, 3, norm, rngs=rngs)
-    layers, depth = share(0, [_once(first) if static else first], ()), stem
+    layers, depth = share(0, [_static_part(first) if static else first], ()), stem
     for number, (width, blocks) in enumerate(stages, 1):
         parts, shortcuts = [], []
         for block in range(blocks):
@@ -108,18 +110,18 @@ def resnet_layers(
     return [*layers, nn.GlobalAvgPool(), nn.Linear(depth, classes, rngs=rngs)]
 
 
-def _once(part: tuple[Any, ...]) -> tuple[Any]:
+def _static_part(part: tuple[Any, ...]) -> tuple[Any]:
     return (nn.StaticInput(nn.Sequential(*part)),)
 
 
-def _one_membrane(cell, number, parts, shortcuts) -> list[Any]:
+def _shared_membrane(cell, number, parts, shortcuts) -> list[Any]:
     del number
     # A layer that runs once is to be seen as such, so that it can be taken out of the loop.
     synapses = [part[0] if len(part) == 1 else nn.Sequential(*part) for part in parts]
     return [nn.Shared(synapses, cell(), shortcuts=shortcuts)]
 
 
-def _one_each(cell, number, parts, shortcuts) -> list[Any]:
+def _separate_membranes(cell, number, parts, shortcuts) -> list[Any]:
     del number
     if not shortcuts:
         return [layer for part in parts for layer in (*part, cell())]

@@ -41,8 +41,8 @@ __all__ = [
     "TRevSNNSize",
     "T_REVSNN_SIZES",
     "column_loss",
-    "nearest",
-    "packing",
+    "upsample_nearest",
+    "pack_columns",
     "shared_tail",
     "t_revsnn",
 ]
@@ -111,7 +111,7 @@ class TRevSNN(nnx.Module):
             channels,
             size.columns,
             own_inputs=size.events,
-            read={"deep": mean, "spiking": firing, "plain": None}[size.heads],
+            read={"deep": mean, "spiking": firing_rates, "plain": None}[size.heads],
             rngs=rngs,
             **states,
         )
@@ -138,7 +138,7 @@ class TRevSNN(nnx.Module):
                 "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
                 "time=reverse (or time=recompute(1))"
             )
-        columns = packing(self.columns, strategy.pack)
+        columns = pack_columns(self.columns, strategy.pack)
         if strategy.pack:
             taken |= {"pack"}
         if strategy.time is not None:
@@ -168,8 +168,8 @@ class TRevSNN(nnx.Module):
         x, stem = self.stem(frames, _stateless(self.stem), call)
         read, aux = self.columns(x, state, call)
         logits, heads = self._logits(read, aux.state[-1], call)
-        seen = gather([("stem", stem), *heads]).taps
-        return logits, aux._replace(taps=aux.taps | seen)
+        taps = gather([("stem", stem), *heads]).taps
+        return logits, aux._replace(taps=aux.taps | taps)
 
     def _logits(self, read: Any, top: Array, call: Call) -> tuple[Array, list[tuple[str, Aux]]]:
         """Logits of each column, and what was to be seen of each head by its name."""
@@ -178,7 +178,7 @@ class TRevSNN(nnx.Module):
         elif self.head_kind == "spiking":
             rows = [read]
         else:
-            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
+            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing_rates(top)[None]]
         outputs, auxes = [], []
         for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
             y, aux = head(row[:, :, None, None], _stateless(head), call)
@@ -192,7 +192,7 @@ def mean(top: Array) -> Array:
     return top.mean((1, 2))
 
 
-def firing(top: Array) -> Array:
+def firing_rates(top: Array) -> Array:
     """Firing rates over space of turned-off neurons, `[B, H, W, C] -> [B, C]`."""
     return mean(nn.Disabled()(top, State(), Call(training=False))[0])
 
@@ -264,7 +264,7 @@ class ColumnLevel(nnx.Module):
             None
             if upper is None
             else _fusion(
-                upper, width, 1, norm, rngs, nn.Fold(bind(nearest, factor=strides[number]))
+                upper, width, 1, norm, rngs, nn.Fold(bind(upsample_nearest, factor=strides[number]))
             )
         )
         self.block1 = nn.Sequential(
@@ -295,14 +295,14 @@ class ColumnLevel(nnx.Module):
             y, auxes[name] = layers(x, own, call)
             return widen(y)  # sums are float32 whatever the precision of synapses
 
-        z, moved = run("down", self.down, lower[None], state.statistics[0]), ()
+        z, up_statistics = run("down", self.down, lower[None], state.statistics[0]), ()
         if self.up is not None and upper is not None:
             z = z + run("up", self.up, upper[None], state.statistics[1])
-            moved = auxes["up"].statistics
+            up_statistics = auxes["up"].statistics
         z = z + self.scale[...].astype(z.dtype) * run("block1", self.block1, z)
         z = z + run("tail", tail, run("block2", self.block2, z))
-        seen = gather(list(auxes.items())).taps
-        return z[0], Aux((), (auxes["down"].statistics, moved), seen)
+        taps = gather(list(auxes.items())).taps
+        return z[0], Aux((), (auxes["down"].statistics, up_statistics), taps)
 
 
 def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
@@ -310,14 +310,14 @@ def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
     return nn.Sequential(*_tail(width, kernel, rngs))
 
 
-def nearest(inputs: Array, *, factor: int) -> Array:
+def upsample_nearest(inputs: Array, *, factor: int) -> Array:
     """Every pixel `factor x factor` times, `[N, H, W, C] -> [N, factor H, factor W, C]`."""
     n, h, w, c = inputs.shape
-    blown = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
-    return blown.reshape(n, factor * h, factor * w, c)
+    copies = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return copies.reshape(n, factor * h, factor * w, c)
 
 
-def packing(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
+def pack_columns(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
     """The same columns, with convolutions of spikes that keep them at one bit each.
 
     Args:
@@ -327,20 +327,20 @@ def packing(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
     if not pack:
         return columns
     first, later = (
-        nnx.List([_packed_level(level, pack) for level in levels])
+        nnx.List([_pack_level(level, pack) for level in levels])
         for levels in (columns.first, columns.later)
     )
-    shared = nnx.List([_packed(tail, pack, spikes=True) for tail in columns.shared])
+    shared = nnx.List([_pack_layers(tail, pack, spikes=True) for tail in columns.shared])
     return nn.replace(columns, first=first, later=later, shared=shared)
 
 
-def _packed_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
+def _pack_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
     parts = {name: getattr(level, name) for name in ("down", "up", "block1", "block2")}
-    packed = {name: _packed(part, pack) for name, part in parts.items() if part is not None}
+    packed = {name: _pack_layers(part, pack) for name, part in parts.items() if part is not None}
     return nn.replace(level, **packed)
 
 
-def _packed(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
+def _pack_layers(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
     placed = []
     for layer in layers.layers:
         if isinstance(layer, nn.Fold) and isinstance(layer.function, nnx.Module):
@@ -443,11 +443,11 @@ def t_revsnn(
         if size not in T_REVSNN_SIZES:
             raise ValueError(f"t_revsnn knows sizes {sorted(T_REVSNN_SIZES)}, not {size!r}")
         size = T_REVSNN_SIZES[size]
-    given = {
+    overrides = {
         "channels": channels and tuple(channels), "kernel": kernel, "columns": columns,
         "stem": stem and tuple(map(tuple, stem)), "heads": heads, "input_shape": input_shape,
     }  # fmt: skip
-    size = dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
+    size = dataclasses.replace(size, **{k: v for k, v in overrides.items() if v is not None})
     _check(size)
     states = {"alpha": alpha, "floor": floor, "bits": bits, "magnitude": magnitude}
     body = TRevSNN(size, classes, norm=norm, states=states, rngs=rngs)

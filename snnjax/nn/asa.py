@@ -28,7 +28,8 @@ from flax import nnx
 
 from snnjax import metrics
 from snnjax.nn.contract import Aux, Call, State
-from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products, seen
+from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products
+from snnjax.nn.taps import lazy_taps
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
 
@@ -129,7 +130,9 @@ class ASA(nnx.Module):
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
         mask = lambda: important > 0.5  # noqa: E731
-        return outputs, seen(call.taps, mask=mask, attention=factor, products=products)
+        return outputs, Aux(
+            taps=lazy_taps(call.taps, mask=mask, attention=factor, products=products)
+        )
 
     def _multiplications(self, shape: tuple[int, ...]) -> int:
         """Of one example: two per current, those of the maps and those of the mixer."""

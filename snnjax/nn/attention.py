@@ -32,7 +32,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.synapses import Linear
-from snnjax.nn.taps import counted
+from snnjax.nn.taps import lazy_taps
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
@@ -115,8 +115,8 @@ class Attention(nnx.Module):
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = counted(call.taps, products=lambda: self._products(inputs))
-        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs))
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def _products(self, inputs: Array) -> metrics.operations.Products:
         *rows, tokens, width = inputs.shape

@@ -43,17 +43,17 @@ _CHOICES = {
 def candidates(network: Network) -> list[Strategy]:
     """Strategies that a network admits and that differ on it, the one it has first."""
     packed = (dataclasses.replace(choice, pack=True) for choice in _CHOICES[network.order])
-    tried = [Strategy()]
+    choices = [Strategy()]
     for choice, alternative in zip(_CHOICES[network.order], packed, strict=True):
-        tried.append(alternative if _written(network, alternative) else choice)
-    found: dict[Any, Strategy] = {}
-    for strategy in tried:
-        if written := _written(network, strategy):
-            found.setdefault(written, strategy)
-    return list(found.values())
+        choices.append(alternative if _structure(network, alternative) else choice)
+    distinct: dict[Any, Strategy] = {}
+    for strategy in choices:
+        if structure := _structure(network, strategy):
+            distinct.setdefault(structure, strategy)
+    return list(distinct.values())
 
 
-def _written(network: Network, strategy: Strategy) -> Any:
+def _structure(network: Network, strategy: Strategy) -> Any:
     """Static structure of a network under a strategy; None if it does not admit the strategy."""
     try:
         return nnx.graphdef(with_memory(network, strategy))

@@ -37,13 +37,13 @@ from snnjax.memory.columns import (
     column_bound,
     round_to_power_of_two,
 )
-from snnjax.nn.contract import Aux, Call, State, StreamPeak, named, replace
+from snnjax.nn.contract import Aux, Call, State, StreamPeak, prefix_names, replace
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan, bind
 
-__all__ = ["Columns", "nothing"]
+__all__ = ["Columns", "read_nothing"]
 
 
 class Columns(nnx.Module):
@@ -94,9 +94,9 @@ class Columns(nnx.Module):
             raise ValueError(f"there is at least one column, got columns={columns}")
         self.name, self.columns, self.own_inputs, self.bits = "columns", columns, own_inputs, bits
         self.whole_window = columns  # one column per timestep: it cannot be run step by step
-        self.read = nothing if read is None else read
+        self.read = read_nothing if read is None else read
         self.scan = memory.recompute(every=1) if scan is None else scan
-        places = _places(alpha, bits)
+        places = _alpha_places(alpha, bits)
         self.scale = (
             bind(clip_magnitude, floor=floor)
             if bits is None
@@ -104,7 +104,7 @@ class Columns(nnx.Module):
         )
         self.bound = column_bound(bits=bits, places=places, columns=columns)
         if self.bound < magnitude:
-            raise ValueError(_too_many_bits(bits, places, columns, magnitude))
+            raise ValueError(_bits_error(bits, places, columns, magnitude))
         numbers = range(len(channels))
         self.shared = nnx.List([tail(n, rngs) for n in numbers])
         self.first = nnx.List([level(n, True, rngs) for n in numbers])
@@ -163,23 +163,23 @@ class Columns(nnx.Module):
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
         own = tuple((*pair, call) for pair in zip(self.first, statistics_first, strict=True))
         column = Column(None, own, tuple(alpha[0] for alpha in alphas))
-        run = bind(_first, step=step)
-        again = run if self.scan is memory.store else memory.replay(run)
-        top, (below, aux) = again((column, tuple(self.shared), start), inputs[0])
+        run = bind(_run_first, step=step)
+        run_replayed = run if self.scan is memory.store else memory.replay(run)
+        top, (below, aux) = run_replayed((column, tuple(self.shared), start), inputs[0])
         states, auxes = (*below, top), [jax.tree.map(lambda leaf: leaf[None], aux)]
-        seen = {}
+        taps = {}
         if self.columns > 1:
             scan = self.scan.by(step) if isinstance(self.scan, memory.Reverse) else self.scan
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
             own = tuple((*pair, call) for pair in zip(self.later, statistics_later, strict=True))
             xs = Column(each, own, tuple(alpha[1:] for alpha in alphas))
             common = ColumnParams(all_, tuple(self.shared))
-            seen = reconstruction("", scan, step.step, common, states, xs, call.taps)
+            taps = reconstruction("", scan, step.step, common, states, xs, call.taps)
             states, more = scan(step.step, common, states, xs)
             auxes.append(more)
-        return self._leaving(states, auxes, seen)
+        return self._join_results(states, auxes, taps)
 
-    def _leaving(self, states, auxes, seen) -> tuple[PyTree, Aux]:
+    def _join_results(self, states, auxes, taps) -> tuple[PyTree, Aux]:
         """Joins the results of the first column and of the others."""
         read = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(aux.read for aux in auxes))
         peak = jnp.concatenate([aux.peak for aux in auxes]).max()
@@ -191,9 +191,9 @@ class Columns(nnx.Module):
             for row in range(len(aux.peak)):
                 for n, level in enumerate(aux.levels):
                     own = jax.tree.map(lambda leaf, row=row: leaf[row], level.taps)
-                    seen |= named(f"column{number}/level{n}", own)
+                    taps |= prefix_names(f"column{number}/level{n}", own)
                 number += 1
-        return read, Aux(tuple(states), (first, later), seen, diagnostics)
+        return read, Aux(tuple(states), (first, later), taps, diagnostics)
 
 
 def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[Array, Aux]:
@@ -203,20 +203,20 @@ def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[A
     return widen(y), aux
 
 
-def nothing(top: Array) -> tuple[()]:
+def read_nothing(top: Array) -> tuple[()]:
     """Reads nothing of a column."""
     del top
     return ()
 
 
-def _first(held: PyTree, x: Array, *, step: MultiLevel):
+def _run_first(arguments: PyTree, x: Array, *, step: MultiLevel):
     """The first column as `memory.replay` takes it: an array out, the rest beside."""
-    column, shared, start = held
+    column, shared, start = arguments
     states, aux = step.step(ColumnParams(x, shared), start, column, first=True)
     return states[-1], (states[:-1], aux)
 
 
-def _places(alpha: float, bits: int | None) -> int:
+def _alpha_places(alpha: float, bits: int | None) -> int:
     """Binary places that one column costs."""
     if not alpha:
         raise ValueError("an alpha of 0 forgets the state for good: the published start is 0.5")
@@ -230,7 +230,7 @@ def _places(alpha: float, bits: int | None) -> int:
     return int(places)
 
 
-def _too_many_bits(bits: int | None, places: int, columns: int, magnitude: float) -> str:
+def _bits_error(bits: int | None, places: int, columns: int, magnitude: float) -> str:
     need = math.ceil(bits + places * columns + math.log2(magnitude))  # type: ignore[operator]
     return (
         f"bits={bits} and {places} places for each of {columns} columns, with states up to "

@@ -32,16 +32,16 @@ __all__ = [
     "Placed",
     "State",
     "StreamPeak",
-    "largest",
+    "max_over_steps",
     "mean_over_steps",
-    "named",
+    "prefix_names",
     "output_shape",
     "place",
     "refuse_whole_windows",
     "replace",
-    "stateless",
+    "stateless_result",
     "stream_use",
-    "taken_by",
+    "parts_taken",
     "whole_window",
 ]
 
@@ -118,7 +118,7 @@ class Call:
             return self
         return dataclasses.replace(self, key=jax.random.split(self.key, number))
 
-    def tapping(self, *taps: str) -> Call:
+    def with_taps(self, *taps: str) -> Call:
         """The same call with other taps."""
         return dataclasses.replace(self, taps=taps)
 
@@ -162,7 +162,7 @@ class MemoryRequest:
     spiking: bool = False
     cut: Scan | None = None
 
-    def inside(self, spiking: bool) -> MemoryRequest:
+    def child(self, spiking: bool) -> MemoryRequest:
         """The request for a part of the layer: inner sequences are not cut."""
         return dataclasses.replace(self, spiking=spiking, cut=None)
 
@@ -191,12 +191,12 @@ def place(layer: Any, request: MemoryRequest) -> Placed:
     return Placed(layer) if own is None else own(request)
 
 
-def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
+def parts_taken(parts: Iterable[Placed]) -> frozenset[str]:
     """Parts of the strategy that any of these layers takes."""
     return frozenset[str]().union(*(part.taken for part in parts))
 
 
-def stateless(outputs: Array) -> tuple[Array, Aux]:
+def stateless_result(outputs: Array) -> tuple[Array, Aux]:
     """The result of a layer without state, statistics or taps."""
     return outputs, Aux()
 
@@ -213,8 +213,8 @@ def whole_window(layer: Any) -> int:
 
     Such a layer has an attribute `whole_window`.
     """
-    inside = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
-    return max(inside, default=1)
+    child = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
+    return max(child, default=1)
 
 
 def refuse_whole_windows(body: Any) -> None:
@@ -233,7 +233,7 @@ def refuse_whole_windows(body: Any) -> None:
 
 
 M = TypeVar("M")
-Found = TypeVar("Found")
+Entry = TypeVar("Entry")
 
 
 def replace(module: M, **attributes: Any) -> M:
@@ -275,7 +275,7 @@ def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
-def largest(diagnostics: PyTree) -> PyTree:
+def max_over_steps(diagnostics: PyTree) -> PyTree:
     """Diagnostics of timesteps or blocks, `[n, ...]` leaves, to those of all."""
     return jax.tree.map(lambda leaf: leaf.max(0), diagnostics)
 
@@ -288,6 +288,6 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), statistics)
 
 
-def named(name: str, layers: Mapping[str, Found]) -> dict[str, Found]:
+def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
     """Taps or diagnostics of a part, by the names that they have in the whole: `name/inner`."""
     return {f"{name}/{inner}".rstrip("/"): found for inner, found in layers.items()}

@@ -60,8 +60,8 @@ def local_rows(
     if not axes:
         return draw(shape)
     own = shape[axis]
-    whole = draw((*shape[:axis], own * lax.psum(1, axes), *shape[axis + 1 :]))
-    return lax.dynamic_slice_in_dim(whole, lax.axis_index(axes) * own, own, axis)
+    batch_draw = draw((*shape[:axis], own * lax.psum(1, axes), *shape[axis + 1 :]))
+    return lax.dynamic_slice_in_dim(batch_draw, lax.axis_index(axes) * own, own, axis)
 
 
 def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
@@ -70,8 +70,8 @@ def pmean_statistics(statistics: PyTree, axes: tuple[str, ...]) -> PyTree:
         return statistics
 
     def mean(leaf: Array) -> Array:
-        mine = lax.axis_index(axes) == 0
-        first = lax.psum(jnp.where(mine, leaf, jnp.zeros_like(leaf)), axes)
+        is_first = lax.axis_index(axes) == 0
+        first = lax.psum(jnp.where(is_first, leaf, jnp.zeros_like(leaf)), axes)
         return first + lax.pmean(leaf - first, axes)
 
     return jax.tree.map(mean, statistics)

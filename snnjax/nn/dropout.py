@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless_result
 from snnjax.nn.data_parallel import local_rows
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
@@ -53,11 +53,11 @@ class Dropout(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` to the same shape."""
         if not call.training or self.rate == 0:
-            return stateless(inputs)
+            return stateless_result(inputs)
         if call.key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
         shape, batch_axis = (inputs.shape, 1) if self.each_step else (inputs.shape[1:], 0)
         mask = local_rows(draw, shape, axis=batch_axis, axes=self.axes)
         scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)
-        return stateless(jnp.where(mask, scaled, 0))
+        return stateless_result(jnp.where(mask, scaled, 0))

@@ -31,6 +31,7 @@ from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.initialization import compile_fast
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
+from snnjax.nn.taps import lazy_taps
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Scan
@@ -42,7 +43,6 @@ __all__ = [
     "fan_in_uniform",
     "place_map",
     "place_products",
-    "seen",
 ]
 
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
@@ -117,11 +117,11 @@ class MA(nnx.Module):
                 f"nn.MA channels={inputs.shape[-1]}"
             )
         outputs, factor = jax.checkpoint(_weigh)(self, inputs)
-        whole = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
+        full_factor = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
         products = lambda: metrics.operations.multiplications(  # noqa: E731
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
-        return outputs, seen(call.taps, attention=whole, products=products)
+        return outputs, Aux(taps=lazy_taps(call.taps, attention=full_factor, products=products))
 
     def _multiplications(self, shape: tuple[int, ...]) -> int:
         """Of one example: one per current and factor, and those that make the factors."""
@@ -188,12 +188,6 @@ def place_map(mean: Array, largest: Array, kernel: Array) -> Array:
 def place_products(space: Sequence[int]) -> int:
     """Multiplications of `place_map`, for one example."""
     return dense_operations((3, 3, 2, 1), size=space, strides=(1, 1), padding=((1, 1), (1, 1)))
-
-
-def seen(taps: tuple[str, ...], **kinds: Any) -> Aux:
-    """An aux with those of the kinds that are asked for; each is made by a call."""
-    found = {kind: make() for kind, make in kinds.items() if kind in taps}
-    return Aux(taps={"": found} if found else {})
 
 
 def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:

@@ -39,7 +39,7 @@ __all__ = [
     "MixedInverse",
     "MixedStep",
     "Precision",
-    "mixed",
+    "mixed_step",
     "parse_precision",
     "with_precision",
 ]
@@ -117,17 +117,17 @@ def parse_precision(text: str) -> Precision:
     if len(parts) == 1 and "=" not in words:
         parts = [f"compute={words}"]
     names = [field.name for field in dataclasses.fields(Precision)]
-    given: dict[str, str] = {}
+    fields_read: dict[str, str] = {}
     for part in parts:
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in names or not value or name in given:
+        if name not in names or not value or name in fields_read:
             raise ValueError(
                 f"cannot read the precision {text!r} at {part!r}: {_EXAMPLE}; parts are "
                 f"{', '.join(names)}"
             )
-        given[name] = value
+        fields_read[name] = value
     try:
-        return Precision(**given)
+        return Precision(**fields_read)
     except ValueError as error:
         raise ValueError(f"cannot read the precision {text!r} ({error}): {_EXAMPLE}") from None
 
@@ -173,9 +173,9 @@ class MixedStep:
     def __call__(self, params: PyTree, state: PyTree, current: Array) -> tuple[PyTree, Array]:
         """One timestep; spikes in the dtype of the currents."""
         state, outputs = self.step(params, state, widen(current))
-        return state, self.leaving(outputs, current)
+        return state, self.cast_outputs(outputs, current)
 
-    def leaving(self, outputs: Array, currents: Array) -> Array:
+    def cast_outputs(self, outputs: Array, currents: Array) -> Array:
         """The outputs as they leave, for currents of this dtype."""
         return outputs.astype(currents.dtype) if self.spiking else outputs
 
@@ -184,16 +184,16 @@ class MixedStep:
         """The step's whole-sequence function between arrays of two bytes; None without one."""
         function = getattr(self.step, "sequence", None)
         # The kernel widens currents of two bytes in registers: no float32 copy in memory.
-        if function is None or _innermost(function) is neurons.lif_kernel:
+        if function is None or _unwrap(function) is neurons.lif_kernel:
             return function
         return functools.partial(self._sequence, function)
 
     def _sequence(self, function: Any, params: PyTree, state: PyTree, currents: Array):
         state, outputs = function(params, state, widen(currents))
-        return state, self.leaving(outputs, currents)
+        return state, self.cast_outputs(outputs, currents)
 
 
-def _innermost(function: Any) -> Any:
+def _unwrap(function: Any) -> Any:
     """The function inside of bound options and converted parameters."""
     while hasattr(function, "function"):
         function = function.function
@@ -216,7 +216,7 @@ class MixedInverse:
         return self.inverse(params, after, *map(widen, (current, outputs)))
 
 
-def mixed(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
+def mixed_step(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
     """A step and its scan, for currents of two bytes; a scan that reverses gets its inverse."""
     if getattr(scan, "inverse", None) is not None:
         scan = dataclasses.replace(scan, inverse=MixedInverse(scan.inverse))

@@ -64,21 +64,21 @@ def check_model(
     params = jax.tree.map(jnp.asarray, model.params)
     arguments = (model, params, state, currents)
     options: dict[str, Any] = {"repeats": 0, "compiler_options": compiler_options}
-    found = memory.check(_scans(model), *arguments, bound=bound, **options)
+    reports = memory.check(_scans_without_inverse(model), *arguments, bound=bound, **options)
     if callable(model.inverse):
-        reversing = _reversing(model, len(currents))
+        reversing = _reversing_scans(model, len(currents))
         options |= {"bound": 4 * tolerance, "tolerance": tolerance}
-        found += memory.check(reversing, *arguments, **options)
-    faults = [f"{one.name}: {fault}" for one in found for fault in one.faults]
+        reports += memory.check(reversing, *arguments, **options)
+    faults = [f"{one.name}: {fault}" for one in reports for fault in one.faults]
     outputs = memory.store(*arguments)[1]
     if model.spiking and not bool(jnp.all((outputs == 0) | (outputs == 1))):
         faults.append("spiking: an output is neither 0 nor 1; make the model with spiking=False")
     if model.spiking and not bool(jnp.any(outputs == 1)):
         faults.append("spiking: no neuron fired; give currents above the threshold")
-    return faults + _acausal(*arguments)
+    return faults + _causality_faults(*arguments)
 
 
-def _scans(model: Model) -> dict[str, Scan]:
+def _scans_without_inverse(model: Model) -> dict[str, Scan]:
     scans: dict[str, Scan] = {
         "recompute(1)": memory.recompute(1),
         "recompute(5)": memory.recompute(5),
@@ -90,13 +90,13 @@ def _scans(model: Model) -> dict[str, Scan]:
     return scans
 
 
-def _reversing(model: Model, timesteps: int) -> dict[str, Scan]:
+def _reversing_scans(model: Model, timesteps: int) -> dict[str, Scan]:
     inverse = model.require_inverse()
     seldom = min(getattr(inverse, "steps", None) or timesteps, timesteps)
     return {f"reverse(refresh={n})": memory.reverse(inverse, refresh=n) for n in {1, seldom}}
 
 
-def _acausal(model: Model, params: Any, state: Any, currents: Array) -> list[str]:
+def _causality_faults(model: Model, params: Any, state: Any, currents: Array) -> list[str]:
     """Scanning a step is causal; a whole-sequence function may not be."""
     if model.sequence is None:
         return []

@@ -26,7 +26,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    largest,
+    max_over_steps,
     mean_over_steps,
     place,
     refuse_whole_windows,
@@ -179,7 +179,7 @@ class Network(nnx.Module):
             return self._run(inputs, state, Call(training=training, key=key, taps=taps))
         except (AssertionError, TypeError, ValueError) as error:
             # Asked only after a failure: it traces the whole network once more.
-            self._blame_the_state(inputs.shape[1], state, error)
+            self._explain_state(inputs.shape[1], state, error)
             raise
 
     def _run(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -192,14 +192,14 @@ class Network(nnx.Module):
         if self.collect != "all":
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
             start = (start, jnp.zeros(shape.shape, shape.dtype))
-            step = Collecting(step, 1 / len(inputs) if self.collect == "mean" else None)
-        after, (outputs, statistics, seen, diagnostics) = scan(step, params, start, inputs)
+            step = Collector(step, 1 / len(inputs) if self.collect == "mean" else None)
+        after, (outputs, statistics, taps, diagnostics) = scan(step, params, start, inputs)
         if self.collect != "all":
             after, last = after
             outputs = last[None]
-        moved = mean_over_steps(statistics) if call.training else state.statistics
-        seen |= reconstruction("network", scan, step, params, start, inputs, call.taps)
-        return outputs, Aux(after, moved, seen, largest(diagnostics))
+        updated = mean_over_steps(statistics) if call.training else state.statistics
+        taps |= reconstruction("network", scan, step, params, start, inputs, call.taps)
+        return outputs, Aux(after, updated, taps, max_over_steps(diagnostics))
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
         if isinstance(taps, str) or set(taps) - set(_TAPS):
@@ -213,7 +213,7 @@ class Network(nnx.Module):
         if not inputs.shape[0]:
             raise ValueError("the sequence has no timesteps (T = 0)")
 
-    def _blame_the_state(self, batch: int, state: State, error: Exception) -> None:
+    def _explain_state(self, batch: int, state: State, error: Exception) -> None:
         states = jax.eval_shape(
             lambda: (repeat_state(self.initial_state(batch)), repeat_state(state))
         )
@@ -232,24 +232,24 @@ class Cell:
     def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
         """One frame `[B, ...]` through the layers."""
         neurons, ys = self.sequence(params, neurons, frame[None])
-        return neurons, _first(ys)
+        return neurons, _first_row(ys)
 
     def sequence(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
         """Frames `[T, B, ...]` layer by layer."""
         body, statistics, call = params
         outputs, aux = body(frames, State(neurons, statistics), call)
-        moved = aux.statistics if call.training else ()
+        updated = aux.statistics if call.training else ()
         # One row per frame, also of arrays that all frames share: statistics are averaged.
-        moved, diagnostics = jax.tree.map(lambda leaf: leaf[None], (moved, aux.diagnostics))
+        updated, diagnostics = jax.tree.map(lambda leaf: leaf[None], (updated, aux.diagnostics))
         rows = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])),
-            (moved, aux.taps, diagnostics),
+            (updated, aux.taps, diagnostics),
         )
         return aux.state, (widen(outputs), *rows)
 
 
 @dataclasses.dataclass(frozen=True)
-class Collecting:
+class Collector:
     """A cell whose outputs stay in the carry: `a <- a + share * y`, or `a <- y` without a share."""
 
     cell: Cell
@@ -258,7 +258,7 @@ class Collecting:
     def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
         """One frame; nothing leaves but statistics and taps."""
         state, ys = self.sequence(params, state, frame[None])
-        return state, _first(ys)
+        return state, _first_row(ys)
 
     def sequence(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
         """Frames layer by layer."""
@@ -269,5 +269,5 @@ class Collecting:
         return (neurons, collected + self.share * outputs.sum(0)), ((), *rows)
 
 
-def _first(rows: Any) -> Any:
+def _first_row(rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], rows)

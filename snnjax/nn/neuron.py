@@ -20,8 +20,8 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.neurons import Model
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
-from snnjax.nn.mixed_precision import mixed
-from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.mixed_precision import mixed_step
+from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.rounding import is_narrow
 from snnjax.typing import Array, Scan, Step, bind
 
@@ -163,17 +163,17 @@ def run(
     """
     membrane = None
     if is_narrow(currents):
-        step, scan = mixed(step, scan, spiking=spiking)
+        step, scan = mixed_step(step, scan, spiking=spiking)
     if "membrane" in taps:
         traced = bind(_with_membrane, step=step)
         after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)
     else:
         after, outputs = (scan or memory.sequence)(step, params, state, currents)
     outputs = checkpoint_name(outputs, "spikes")
-    seen = tapped(taps, outputs, currents=currents, params=params, membrane=membrane)
+    arrays = neuron_taps(taps, outputs, currents=currents, params=params, membrane=membrane)
     for kinds in reconstruction("", scan, step, params, state, currents, taps).values():
-        seen |= kinds
-    return outputs, Aux(after, (), {"": seen} if seen else {})
+        arrays |= kinds
+    return outputs, Aux(after, (), {"": arrays} if arrays else {})
 
 
 def membranes(state: Any) -> Array:

@@ -116,31 +116,31 @@ class BatchNorm(nnx.Module):
         running = state.statistics
         if not call.training or self.over == "frozen":
             return self._normalize(inputs, *running), Aux((), running)
-        grouped, first = self._grouped(inputs)
+        grouped, first = self._split_groups(inputs)
         time = () if self.over == "step" else (0,)
         scale = self.gain * self.scale[...]
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
-        normal = _standardized(*over, grouped, scale, self.bias[...])
+        normal = _batch_norm(*over, grouped, scale, self.bias[...])
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         # A row per group and, over "step", per timestep: running values move towards their mean.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
         # One product, not two: which of two is fused with the sum would be up to the compiler.
-        moved = jax.tree.map(
+        updated = jax.tree.map(
             lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
         )
-        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(moved))
+        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(updated))
 
-    def _grouped(self, inputs: Array) -> tuple[Array, int]:
+    def _split_groups(self, inputs: Array) -> tuple[Array, int]:
         """`[T, groups, B / groups, ..., C]`, and the first axis behind time and groups."""
         if self.groups == 1:
             return inputs, 1
-        steps, batch, *rest = inputs.shape
+        steps, batch, *space = inputs.shape
         if batch % self.groups:
             raise ValueError(
                 f"{self.groups} groups do not divide a batch of {batch}: choose groups that do"
             )
-        return inputs.reshape(steps, self.groups, batch // self.groups, *rest), 2
+        return inputs.reshape(steps, self.groups, batch // self.groups, *space), 2
 
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
         factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
@@ -149,7 +149,7 @@ class BatchNorm(nnx.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
+def _batch_norm(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
     """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
 
     The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
@@ -236,7 +236,7 @@ def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     return narrow(g_x, x.dtype), g_scale, g_bias
 
 
-_standardized.defvjp(_standardize, _standardize_backward)
+_batch_norm.defvjp(_standardize, _standardize_backward)
 
 
 def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:

@@ -25,7 +25,7 @@ from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.ma import fan_in_uniform
 from snnjax.nn.neuron import Constant
-from snnjax.nn.taps import counted, tapped
+from snnjax.nn.taps import lazy_taps, neuron_taps
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
@@ -86,7 +86,7 @@ class PSN(nnx.Module):
             )
         self.whole_window, self.order, self.spike = timesteps, order, spike
         self.name, self.spiking = "psn" if order is None else "masked_psn", True
-        self.masking = None if order is None else _held(masking, ())
+        self.masking = None if order is None else _masking_constant(masking, ())
         draw = fan_in_uniform(rngs.params(), (timesteps, timesteps), jnp.float32)
         self.weights, self.threshold = nnx.Param(draw), nnx.Param(jnp.ones(timesteps, jnp.float32))
 
@@ -117,11 +117,13 @@ class PSN(nnx.Module):
         params, currents = self.params(), widen(inputs)
         spikes = neurons.psn(params, currents, spike=self.spike).astype(inputs.dtype)
         membrane = neurons.psn_membranes(params, currents) if "membrane" in call.taps else None
-        seen = tapped(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
+        taps = neuron_taps(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
         if "threshold" in call.taps:  # one per timestep, where others have one per channel
-            seen["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
-        found = counted(call.taps, products=lambda: self._products(params, currents)).get("", {})
-        return spikes, Aux(taps={"": seen | found} if seen | found else {})
+            taps["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
+        products = lazy_taps(call.taps, products=lambda: self._products(params, currents)).get(
+            "", {}
+        )
+        return spikes, Aux(taps={"": taps | products} if taps | products else {})
 
     def _products(self, params: neurons.PSNParams, currents: Array) -> metrics.operations.Products:
         used = params.weights != 0
@@ -147,18 +149,18 @@ def with_masking(network: Any, masking: float | Array) -> Any:
     Raises:
         ValueError: a number outside of [0, 1].
     """
-    takes = lambda node: isinstance(node, PSN) and node.masking is not None  # noqa: E731
+    has_masking = lambda node: isinstance(node, PSN) and node.masking is not None  # noqa: E731
 
     def place(node: Any) -> Any:
-        if not takes(node):
+        if not has_masking(node):
             return node
         # Stacked blocks have one masking each.
-        return replace(node, masking=_held(masking, node.masking.shape))
+        return replace(node, masking=_masking_constant(masking, node.masking.shape))
 
-    return jax.tree.map(place, network, is_leaf=takes)
+    return jax.tree.map(place, network, is_leaf=has_masking)
 
 
-def _held(masking: float | Array, shape: tuple[int, ...]) -> Constant:
+def _masking_constant(masking: float | Array, shape: tuple[int, ...]) -> Constant:
     if isinstance(masking, float | int) and not 0 <= masking <= 1:
         raise ValueError(f"masking goes from 0, a plain PSN, to 1, causal: got {masking}")
     return Constant(jnp.broadcast_to(jnp.asarray(masking, jnp.float32), shape))

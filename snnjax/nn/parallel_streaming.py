@@ -17,7 +17,7 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
-from snnjax.nn.taps import counted, tapped
+from snnjax.nn.taps import lazy_taps, neuron_taps
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Scan, bind
@@ -66,8 +66,8 @@ class SlidingPSN(nnx.Module):
         Taps: those of neurons (`nn.taps`), and `"products"`.
         """
         spikes, aux = self.neuron(inputs, state, call)
-        seen = counted(call.taps, products=lambda: self._products(inputs, state.neurons.inputs))
-        kinds = aux.taps.get("", {}) | seen.get("", {})
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs, state.neurons.inputs))
+        kinds = aux.taps.get("", {}) | taps.get("", {})
         return spikes, aux._replace(taps={"": kinds} if kinds else {})
 
     def _products(self, inputs: Array, before: Array) -> metrics.operations.Products:
@@ -142,8 +142,8 @@ class ResetFreeLIF(nnx.Module):
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
             membrane = neurons.linear_recurrence(params.decay, state.neurons.v, gain * currents)
-        seen = tapped(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
-        return spikes, Aux(after, (), {"": seen} if seen else {})
+        taps = neuron_taps(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
+        return spikes, Aux(after, (), {"": taps} if taps else {})
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Takes nothing; its outputs are spikes.

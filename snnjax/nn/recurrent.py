@@ -9,7 +9,7 @@ from snnjax import memory, metrics, neurons
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
-from snnjax.nn.taps import counted
+from snnjax.nn.taps import lazy_taps
 from snnjax.ops.rounding import narrow, product, promote
 from snnjax.typing import Array, Scan, bind
 
@@ -64,8 +64,8 @@ class Recurrent(nnx.Module):
             scan=self.neuron.scan, taps=call.taps, spiking=model.spiking,
         )  # fmt: skip
         fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
-        seen = counted(call.taps, operations=lambda: self.operations(fed_back()))
-        kinds = aux.taps.get("", {}) | seen.get("", {})
+        taps = lazy_taps(call.taps, operations=lambda: self.operations(fed_back()))
+        kinds = aux.taps.get("", {}) | taps.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 
     def _model(self) -> neurons.Model:

@@ -31,12 +31,12 @@ from snnjax.nn.contract import (
     Placed,
     State,
     StreamPeak,
-    largest,
-    named,
+    max_over_steps,
     output_shape,
+    parts_taken,
     place,
+    prefix_names,
     replace,
-    taken_by,
 )
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
@@ -98,7 +98,7 @@ class Reversible(nnx.Module):
         within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
         parts = [place(branch, within) for branch in (self.f, self.g)]
         changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
-        taken = taken_by(parts) - {"depth"}  # its own
+        taken = parts_taken(parts) - {"depth"}  # its own
         if request.strategy.depth is not None:
             taken |= {"depth"}
         return Placed(changed, False, taken, "loop")
@@ -130,23 +130,23 @@ class Reversible(nnx.Module):
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
         scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
-        entered, peak = memory.grid.with_stream_peak(
+        start, peak = memory.grid.with_stream_peak(
             couple.enter(*jnp.split(widen(inputs), 2, axis=-1))
         )
         blocks = ((self.f, self.g), neurons, state.statistics, call.children(self.depth))
-        streams, (f_aux, g_aux, peaks) = scan(couple.step, (), entered, blocks)
-        seen, bound = {}, math.inf if self.bits is None else memory.grid.grid_bound(bits=self.bits)
+        streams, (f_aux, g_aux, peaks) = scan(couple.step, (), start, blocks)
+        taps, bound = {}, math.inf if self.bits is None else memory.grid.grid_bound(bits=self.bits)
         peak = StreamPeak(jnp.maximum(peak, peaks.max()), jnp.asarray(bound, jnp.float32))
         diagnostics = {"": peak}
         for branch, aux in (("f", f_aux), ("g", g_aux)):
-            diagnostics |= named(branch, largest(aux.diagnostics))
+            diagnostics |= prefix_names(branch, max_over_steps(aux.diagnostics))
         for i in range(self.depth):
             for branch, aux in (("f", f_aux), ("g", g_aux)):
                 block = jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps)
-                seen |= named(f"block{i}/{branch}", block)
-        seen |= reconstruction("", scan, couple.step, (), entered, blocks, call.taps)
+                taps |= prefix_names(f"block{i}/{branch}", block)
+        taps |= reconstruction("", scan, couple.step, (), start, blocks, call.taps)
         states, statistics = (f_aux.state, g_aux.state), (f_aux.statistics, g_aux.statistics)
-        return streams, Aux(states, statistics, seen, diagnostics)
+        return streams, Aux(states, statistics, taps, diagnostics)
 
 
 def _branch(params: Any, block: Any, x: Array, *, which: int) -> tuple[Array, Aux]:

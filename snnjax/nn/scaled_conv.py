@@ -28,7 +28,7 @@ from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, promote, widen
 from snnjax.typing import Array
 
-__all__ = ["ScaledStdConv", "standardized"]
+__all__ = ["ScaledStdConv", "standardize"]
 
 _EPSILON = 1e-6
 
@@ -47,18 +47,18 @@ class ScaledKernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = promote(self.standardized(), inputs.dtype)
+        kernel = promote(self.standardized_kernel(), inputs.dtype)
         outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
         return add_bias(outputs, self.bias[...], inputs.dtype)
 
-    def standardized(self) -> Array:
+    def standardized_kernel(self) -> Array:
         """The standardised kernel; mean and variance are computed in float32."""
-        return standardized(widen(self.kernel[...]), self.scale[...])
+        return standardize(widen(self.kernel[...]), self.scale[...])
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
         """Synaptic operations on `[T, B, H, W, C]`, of the standardised weights."""
         options = {"strides": self.strides, "padding": self.padding}
-        return convolution_operations(inputs, self.standardized(), **options)
+        return convolution_operations(inputs, self.standardized_kernel(), **options)
 
 
 def ScaledStdConv(
@@ -94,7 +94,7 @@ def ScaledStdConv(
     return Fold(module, name="scaled_conv", pack=pack)
 
 
-def standardized(kernel: Array, gain: Array) -> Array:
+def standardize(kernel: Array, gain: Array) -> Array:
     """Standardised kernel, of mean 0 and variance `gain^2 / fan_in` per output.
 
     Args:

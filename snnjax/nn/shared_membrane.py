@@ -37,19 +37,19 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    largest,
+    max_over_steps,
     mean_over_steps,
-    named,
     output_shape,
+    parts_taken,
     place,
+    prefix_names,
     replace,
-    taken_by,
 )
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.stack import repeat_state
 from snnjax.nn.static_input import StaticInput
-from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
@@ -61,7 +61,7 @@ __all__ = [
     "Grouped",
     "Parts",
     "Shared",
-    "side_by_side",
+    "join_groups",
 ]
 
 
@@ -107,28 +107,32 @@ class SharedStep:
         """
         return self.run(parts, state, frame, None)
 
-    def run(self, parts: Parts, state: PyTree, frame: Array, known: Any) -> tuple[PyTree, PyTree]:
+    def run(self, parts: Parts, state: PyTree, frame: Array, replay: Any) -> tuple[PyTree, PyTree]:
         """The timestep; `known` states and spikes of all calls replace the computed ones.
 
         A membrane rebuilt with a rounding error would fire where the true one did not.
         """
         carried, inner = state
-        entered, found, seen = [None, frame], [], {}
+        layer_inputs, found, taps = [None, frame], [], {}
         for number in range(len(parts.synapses)):
-            x, auxes = self.currents(parts, inner, number, *entered[-2:])
+            x, auxes = self.currents(parts, inner, number, *layer_inputs[-2:])
             found.append(auxes)
-            given = None if known is None else known[number]
-            carried, spikes, potentials = self._calls(parts, carried, x, given)
-            entered.append(checkpoint_name(spikes, "spikes"))
-            if kinds := self._tapped(parts, x, spikes, potentials):
-                seen[f"{parts.cell.name}{number}"] = kinds
-        bits = tuple(memory.packing.pack(s) for s in entered[2:]) if self.packs_spikes else ()
+            calls = None if replay is None else replay[number]
+            carried, spikes, potentials = self._calls(parts, carried, x, calls)
+            layer_inputs.append(checkpoint_name(spikes, "spikes"))
+            if kinds := self._layer_taps(parts, x, spikes, potentials):
+                taps[f"{parts.cell.name}{number}"] = kinds
+        bits = tuple(memory.packing.pack(s) for s in layer_inputs[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
         aux = gather(list(zip(names, pairs, strict=False)))
-        seen |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
-        return (carried, aux.state), (entered[-1], (aux.statistics, seen, aux.diagnostics), bits)
+        taps |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
+        return (carried, aux.state), (
+            layer_inputs[-1],
+            (aux.statistics, taps, aux.diagnostics),
+            bits,
+        )
 
     def currents(self, parts: Parts, inner: Any, number: int, further: Any, before: Any):
         """A layer's currents `[B, ...]`, and the auxes of its synapse and shortcut.
@@ -156,24 +160,26 @@ class SharedStep:
         if parts.shortcuts[number] is None:
             return total, [*found, Aux()]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
-        return _sum(widen(bypass), total), found + more
+        return _add_shortcut(widen(bypass), total), found + more
 
-    def _calls(self, parts: Parts, carried: PyTree, x: Array, known: Any):
-        cell, fired, potentials = parts.cell, [], []
+    def _calls(self, parts: Parts, carried: PyTree, x: Array, replay: Any):
+        cell, spikes_of_groups, potentials = parts.cell, [], []
         params = cell.params()
         for group, part in enumerate(jnp.split(x, self.groups, axis=-1)):
             carried, spikes = cell.step(params, carried, part)
-            if known is not None:
-                carried, spikes = _pinned(known[group], (carried, spikes))
-            fired.append(spikes)
+            if replay is not None:
+                carried, spikes = _substitute(replay[group], (carried, spikes))
+            spikes_of_groups.append(spikes)
             if "membrane" in parts.call.taps:
                 potentials.append(membranes(carried))
-        return carried, side_by_side(fired), potentials
+        return carried, join_groups(spikes_of_groups), potentials
 
-    def _tapped(self, parts: Parts, x: Array, spikes: Array, potentials: list[Array]):
-        membrane = side_by_side(potentials)[None] if potentials else None
+    def _layer_taps(self, parts: Parts, x: Array, spikes: Array, potentials: list[Array]):
+        membrane = join_groups(potentials)[None] if potentials else None
         options = {"currents": x[None], "params": parts.cell.params(), "membrane": membrane}
-        return {k: leaf[0] for k, leaf in tapped(parts.call.taps, spikes[None], **options).items()}
+        return {
+            k: leaf[0] for k, leaf in neuron_taps(parts.call.taps, spikes[None], **options).items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,42 +198,44 @@ class SharedInverse:
 
     def __call__(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree) -> PyTree:
         """The state before a timestep."""
-        return self._back(parts, after, frame, outputs)[0]
+        return self._undo_step(parts, after, frame, outputs)[0]
 
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """The state before a timestep, and the cotangents of parts, state and frame."""
-        before, known = self._back(parts, after, frame, outputs)
-        run = lambda parts, state, frame: self.step.run(parts, state, frame, known)  # noqa: E731
+        before, replay = self._undo_step(parts, after, frame, outputs)
+        run = lambda parts, state, frame: self.step.run(parts, state, frame, replay)  # noqa: E731
         return before, value_and_pullback(run, parts, before, frame, cotangents=cotangents)[1]
 
-    def _back(self, parts, after, frame, outputs):
+    def _undo_step(self, parts, after, frame, outputs):
         carried, inner = after
-        entered, known = [None, frame], []
+        layer_inputs, replay = [None, frame], []
         potentials = membranes(carried)
         *front, channels = potentials.shape
         shape = (*front, channels * self.step.groups)
-        entered += [memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]]
+        layer_inputs += [
+            memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]
+        ]
         for number in reversed(range(len(parts.synapses))):
-            x, _ = self.step.currents(parts, inner, number, *entered[number : number + 2])
-            carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])
-            known.append(calls)
-        return (carried, inner), known[::-1]
+            x, _ = self.step.currents(parts, inner, number, *layer_inputs[number : number + 2])
+            carried, calls = self._undo_calls(parts.cell, carried, x, layer_inputs[number + 2])
+            replay.append(calls)
+        return (carried, inner), replay[::-1]
 
     def _undo_calls(self, cell, carried, x, spikes):
         params, calls = cell.params(), []
         pieces = (jnp.split(a, self.step.groups, axis=-1) for a in (x, spikes))
-        for part, fired in reversed(list(zip(*pieces, strict=True))):
-            calls.append((carried, fired))
-            carried = self.undo(params, carried, part, fired)
+        for part, spikes_of_groups in reversed(list(zip(*pieces, strict=True))):
+            calls.append((carried, spikes_of_groups))
+            carried = self.undo(params, carried, part, spikes_of_groups)
         return carried, calls[::-1]
 
 
-def side_by_side(groups: list[Array]) -> Array:
+def join_groups(groups: list[Array]) -> Array:
     """Channel groups as one array; a single one as it is."""
     return groups[0] if len(groups) == 1 else jnp.concatenate(groups, -1)
 
 
-def _sum(shortcut: Array, currents: Array) -> Array:
+def _add_shortcut(shortcut: Array, currents: Array) -> Array:
     if shortcut.shape != currents.shape:  # a sum would broadcast one of them without a word
         raise ValueError(
             f"the synapse gives {list(currents.shape)} and the shortcut {list(shortcut.shape)}: "
@@ -237,15 +245,15 @@ def _sum(shortcut: Array, currents: Array) -> Array:
 
 
 @jax.custom_vjp
-def _pinned(known: PyTree, computed: PyTree) -> PyTree:
+def _substitute(replay: PyTree, computed: PyTree) -> PyTree:
     """Known values in place of computed ones; the gradient is the computed ones'."""
     del computed
-    return known
+    return replay
 
 
-_pinned.defvjp(
-    lambda known, computed: (known, known),
-    lambda known, g: (jax.tree.map(jnp.zeros_like, known), g),
+_substitute.defvjp(
+    lambda replay, computed: (replay, replay),
+    lambda replay, g: (jax.tree.map(jnp.zeros_like, replay), g),
 )
 
 
@@ -284,19 +292,19 @@ class Grouped(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
         inner = tuple(kind for kind in call.taps if kind in ("membrane", "reconstruction"))
-        turns, aux = self.neuron(self._in_turn(inputs), state, call.tapping(*inner))
-        outputs, kinds = self._side_by_side(turns), aux.taps.get("", {})
-        membrane = self._side_by_side(kinds["membrane"]) if "membrane" in kinds else None
+        turns, aux = self.neuron(self._groups_to_time(inputs), state, call.with_taps(*inner))
+        outputs, kinds = self._groups_to_channels(turns), aux.taps.get("", {})
+        membrane = self._groups_to_channels(kinds["membrane"]) if "membrane" in kinds else None
         options = {"currents": inputs, "params": self.neuron.params(), "membrane": membrane}
-        kinds = kinds | tapped(call.taps, outputs, **options)
+        kinds = kinds | neuron_taps(call.taps, outputs, **options)
         return outputs, Aux(aux.state, (), {"": kinds} if kinds else {})
 
-    def _in_turn(self, inputs: Array) -> Array:
+    def _groups_to_time(self, inputs: Array) -> Array:
         timesteps, *middle, channels = inputs.shape
         cut = inputs.reshape(timesteps, *middle, self.groups, channels // self.groups)
         return jnp.moveaxis(cut, -2, 1).reshape(-1, *middle, channels // self.groups)
 
-    def _side_by_side(self, outputs: Array) -> Array:
+    def _groups_to_channels(self, outputs: Array) -> Array:
         turns, *middle, channels = outputs.shape
         cut = outputs.reshape(turns // self.groups, self.groups, *middle, channels)
         return jnp.moveaxis(cut, 1, -2).reshape(-1, *middle, self.groups * channels)
@@ -383,28 +391,28 @@ class Shared(nnx.Module):
         Raises:
             ValueError: the strategy reverses and the group has no inverse.
         """
-        firing, time = self.neuron.spiking, request.strategy.time
-        entering = [request.spiking, *([firing] * (len(self.synapses) - 1))]
+        spiking, time = self.neuron.spiking, request.strategy.time
+        spiking_inputs = [request.spiking, *([spiking] * (len(self.synapses) - 1))]
         synapses = [
-            place(part, request.inside(spikes))
-            for part, spikes in zip(self.synapses, entering, strict=True)
+            place(part, request.child(spikes))
+            for part, spikes in zip(self.synapses, spiking_inputs, strict=True)
         ]
         # A shortcut starts where the layer before does; the first layer has none.
         shortcuts = [
-            Placed(way) if way is None else place(way, request.inside(spikes))
-            for way, spikes in zip(self.shortcuts, [False, *entering[:-1]], strict=False)
+            Placed(way) if way is None else place(way, request.child(spikes))
+            for way, spikes in zip(self.shortcuts, [False, *spiking_inputs[:-1]], strict=False)
         ]
         changed = replace(
             self,
             synapses=nnx.List([part.layer for part in synapses]),
             shortcuts=nnx.List([part.layer for part in shortcuts]),
         )
-        taken = taken_by(synapses + shortcuts)
+        taken = parts_taken(synapses + shortcuts)
         if time is None:
-            return Placed(changed, firing, taken, "block")
+            return Placed(changed, spiking, taken, "block")
         if isinstance(time, memory.Reverse):
             self.inverse()
-        return Placed(replace(changed, scan=time), firing, taken | {"time"}, "block")
+        return Placed(replace(changed, scan=time), spiking, taken | {"time"}, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """One membrane for all layers, and the states of synapses and shortcuts."""
@@ -430,32 +438,32 @@ class Shared(nnx.Module):
         if call.training:
             refuse_window_statistics([*self.synapses, *self.shortcuts])
         cell, groups = self._cell()
-        fixed, aux = self._fixed(inputs, state, call)
+        fixed, aux = self._static_currents(inputs, state, call)
         parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, call, fixed)
         step, scan, start = SharedStep(groups), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
             scan = scan.by(SharedInverse(back, *self.inverse()))
-            quiet = dataclasses.replace(parts, call=call.tapping())
-            seen_back = reconstruction("", scan, back, quiet, start, inputs, call.taps)
+            quiet = dataclasses.replace(parts, call=call.with_taps())
+            reconstruction_taps = reconstruction("", scan, back, quiet, start, inputs, call.taps)
             # What is looked at is all kept: under a strategy it would have to be rebuilt as well.
             step, scan = (step, memory.store) if call.taps else (back, scan)
         else:
-            seen_back = {}
+            reconstruction_taps = {}
         scan = memory.store if scan is None else scan
-        after, (outputs, (statistics, seen, diagnostics), _) = scan(step, parts, start, inputs)
+        after, (outputs, (statistics, taps, diagnostics), _) = scan(step, parts, start, inputs)
         statistics = mean_over_steps(statistics)
         if fixed is not None:
             statistics = (aux.statistics, *statistics[1:])
-        seen = named("synapse0", aux.taps) | seen | seen_back
-        diagnostics = named("synapse0", aux.diagnostics) | largest(diagnostics)
-        return outputs, Aux(after, statistics, seen, diagnostics)
+        taps = prefix_names("synapse0", aux.taps) | taps | reconstruction_taps
+        diagnostics = prefix_names("synapse0", aux.diagnostics) | max_over_steps(diagnostics)
+        return outputs, Aux(after, statistics, taps, diagnostics)
 
     def _cell(self) -> tuple[Neuron, int]:
         neuron = self.neuron
         return (neuron.neuron, neuron.groups) if isinstance(neuron, Grouped) else (neuron, 1)
 
-    def _fixed(self, inputs: Array, state: State, call: Call) -> tuple[Array | None, Aux]:
+    def _static_currents(self, inputs: Array, state: State, call: Call) -> tuple[Array | None, Aux]:
         """The first layer's currents, where they are the same at every timestep."""
         first = self.synapses[0]
         if not isinstance(first, StaticInput):

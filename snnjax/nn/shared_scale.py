@@ -118,7 +118,7 @@ class SharedScale(nnx.Module):
         Raises:
             ValueError: the strategy over time reverses.
         """
-        synapse = place(self.synapse, request.inside(request.spiking))
+        synapse = place(self.synapse, request.child(request.spiking))
         changed, scan = replace(self, synapse=synapse.layer), request.strategy.time
         if scan is None:
             return Placed(changed, True, synapse.taken)

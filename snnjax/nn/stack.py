@@ -29,10 +29,10 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    largest,
-    named,
+    max_over_steps,
     output_shape,
     place,
+    prefix_names,
     replace,
 )
 from snnjax.nn.taps import reconstruction
@@ -43,7 +43,7 @@ __all__ = [
     "Repeated",
     "Stacked",
     "repeat_state",
-    "split",
+    "split_repeated",
 ]
 
 
@@ -83,7 +83,7 @@ def _repeat(depth: int, leaf: Any) -> Any:
     return library.broadcast_to(leaf, (depth, *leaf.shape))
 
 
-def split(state: PyTree) -> tuple[PyTree, PyTree]:
+def split_repeated(state: PyTree) -> tuple[PyTree, PyTree]:
     """The state that all blocks share, and the state of each block: one of the two is None."""
     return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
@@ -122,10 +122,10 @@ class Stacked(nnx.Module):
 
         Inputs count as spikes if those of every block are.
         """
-        blocks = place(self.blocks, request.inside(request.spiking))
+        blocks = place(self.blocks, request.child(request.spiking))
         spiking = request.spiking and blocks.spiking
         if request.spiking and not spiking:  # from the second block on the inputs are no spikes
-            blocks = place(self.blocks, request.inside(False))
+            blocks = place(self.blocks, request.child(False))
         changed, scan = replace(self, blocks=blocks.layer), request.strategy.depth
         if scan is None or (isinstance(scan, memory.Reverse) and scan.inverse is None):
             return Placed(changed, spiking, blocks.taken, "loop")
@@ -148,24 +148,24 @@ class Stacked(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every block."""
-        rest, neurons = split(state.neurons)
+        resting, neurons = split_repeated(state.neurons)
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
         inputs = widen(inputs)
-        outputs, aux = self.scan(_block, rest, inputs, blocks)
-        seen = {}
+        outputs, aux = self.scan(_block, resting, inputs, blocks)
+        taps = {}
         for i in range(self.depth):
-            seen |= named(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
-        seen |= reconstruction("", self.scan, _block, rest, inputs, blocks, call.taps)
-        return outputs, Aux(aux.state, aux.statistics, seen, largest(aux.diagnostics))
+            taps |= prefix_names(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
+        taps |= reconstruction("", self.scan, _block, resting, inputs, blocks, call.taps)
+        return outputs, Aux(aux.state, aux.statistics, taps, max_over_steps(aux.diagnostics))
 
 
-def _block(rest: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
+def _block(resting: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
     """One block as a Step over depth: the state is the activations `[T, B, ...]`.
 
     The params are the neurons at rest, for blocks without a state of their own; the output is the
     block's aux.
     """
     block, neurons, statistics, call = x
-    state = State(rest if neurons is None else neurons, statistics)
+    state = State(resting if neurons is None else neurons, statistics)
     outputs, aux = block(activations, state, call)
     return widen(outputs), aux

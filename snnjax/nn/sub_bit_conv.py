@@ -195,11 +195,11 @@ def with_stored_kernels(layer: Any) -> Any:
     """
     is_kernel = lambda node: isinstance(node, SubBitKernel)  # noqa: E731
     return jax.tree.map(
-        lambda node: _stored(node) if is_kernel(node) else node, layer, is_leaf=is_kernel
+        lambda node: _store(node) if is_kernel(node) else node, layer, is_leaf=is_kernel
     )
 
 
-def _stored(node: SubBitKernel) -> StoredKernel:
+def _store(node: SubBitKernel) -> StoredKernel:
     if jnp.ndim(node.kernel[...]) > 4:
-        return jax.vmap(_stored)(node)
+        return jax.vmap(_store)(node)
     return StoredKernel(node)

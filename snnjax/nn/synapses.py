@@ -19,7 +19,7 @@ from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.initialization import he_normal, lecun_normal
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.taps import convolution_operations, operations_of
+from snnjax.nn.taps import convolution_operations, operations_tap
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, bind
@@ -97,12 +97,12 @@ class Fold(nnx.Module):
             pure = bind(_ignore_params, function=self.function)
             outputs = memory.packing.packed(pure, storage=self.pack)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = operations_of(self.function, inputs, call.taps)
-        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
+        taps = operations_tap(self.function, inputs, call.taps)
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def with_precision(self, precision: Precision) -> Fold:
         """The same synapse, its inputs, outputs and kernel in other number formats."""
-        if not _follows(self.function):
+        if not _keeps_dtype(self.function):
             return self
         compute = None if precision.compute == "float32" else precision.compute
         function: Any = self.function
@@ -116,7 +116,7 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
     """A map of `[N, ...]`; of narrow inputs, outputs of their dtype."""
     if isinstance(module, nnx.Linear) and module.dtype is None:
         return _linear(module, inputs)
-    if isinstance(module, nnx.Module) and is_narrow(inputs) and not _follows(module):
+    if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
     return module(inputs)
 
@@ -130,7 +130,7 @@ def _linear(module: nnx.Linear, inputs: Array) -> Array:
     return add_bias(product(inputs, promote(kernel, inputs.dtype)), bias, inputs.dtype)
 
 
-def _follows(module: Any) -> bool:
+def _keeps_dtype(module: Any) -> bool:
     """True if a module computes in the dtype of its inputs."""
     return getattr(module, "follows_inputs", isinstance(module, nnx.Linear))
 

@@ -39,18 +39,18 @@ from snnjax.typing import Array, Scan, Step
 
 __all__ = [
     "convolution_operations",
-    "counted",
+    "lazy_taps",
     "counts",
     "in_order",
-    "operations_of",
+    "operations_tap",
     "reconstruction",
-    "tapped",
+    "neuron_taps",
 ]
 
-Seen = TypeVar("Seen")
+Entry = TypeVar("Entry")
 
 
-def tapped(
+def neuron_taps(
     taps: tuple[str, ...],
     spikes: Array,
     *,
@@ -69,18 +69,18 @@ def tapped(
     """
     spikes, currents = widen(spikes), widen(currents)  # callers sum them up
     kinds = {"spikes": spikes, "membrane": membrane, "currents": currents}
-    seen = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
+    arrays = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
     if "threshold" in taps and (threshold := _threshold(params)) is not None:
-        seen["threshold"] = _wide(jnp.asarray(threshold), spikes.shape)
+        arrays["threshold"] = _threshold_rows(jnp.asarray(threshold), spikes.shape)
     if "rates" in taps:
         axes = tuple(range(2, spikes.ndim))
         # A mean of zeros and ones is exact up to its last division, whatever the order.
-        seen["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
-        seen["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
-    return seen
+        arrays["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
+        arrays["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
+    return arrays
 
 
-def in_order(layers: Mapping[str, Seen]) -> dict[str, Seen]:
+def in_order(layers: Mapping[str, Entry]) -> dict[str, Entry]:
     """Sorts by the places of the layers, which are the numbers in their names.
 
     A jitted function returns dictionaries sorted by letters, `lif14` before `lif3`.
@@ -89,11 +89,11 @@ def in_order(layers: Mapping[str, Seen]) -> dict[str, Seen]:
         layers: name, as taps have it, to anything.
     """
 
-    def places(name: str) -> list[tuple[int, str]]:
+    def sort_key(name: str) -> list[tuple[int, str]]:
         parts = [re.fullmatch(r"(.*?)(\d*)", part) for part in name.split("/")]
         return [(int(part[2] or -1), part[1]) for part in parts if part]
 
-    return {name: layers[name] for name in sorted(layers, key=places)}
+    return {name: layers[name] for name in sorted(layers, key=sort_key)}
 
 
 def _threshold(params: Any) -> Any:
@@ -102,7 +102,7 @@ def _threshold(params: Any) -> Any:
     return getattr(params, "threshold", None)
 
 
-def _wide(threshold: Array, shape: tuple[int, ...]) -> Array:
+def _threshold_rows(threshold: Array, shape: tuple[int, ...]) -> Array:
     """One row per timestep; thresholds of one channel group (or half) stand for all of them."""
     if threshold.ndim and 1 < threshold.shape[-1] < shape[-1]:
         copies = (1,) * (threshold.ndim - 1) + (shape[-1] // threshold.shape[-1],)
@@ -136,7 +136,7 @@ def reconstruction(
     return {name: {"reconstruction": scan.error(step, params, state, xs)[None]}}
 
 
-def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[str, Any]:
+def operations_tap(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[str, Any]:
     """The tap of a function that is applied at every timestep; nothing where it has no weights.
 
     Args:
@@ -146,7 +146,7 @@ def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[s
     """
     if not counts(function):
         return {}
-    return counted(taps, operations=lambda: _operations(function, inputs))
+    return lazy_taps(taps, operations=lambda: _operations(function, inputs))
 
 
 def counts(function: Any) -> bool:
@@ -174,7 +174,7 @@ def convolution_operations(
     )
 
 
-def counted(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
+def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
     """A layer's taps: those of the kinds that are asked for; each is made by a call."""
-    found = {kind: make() for kind, make in kinds.items() if kind in taps}
-    return {"": found} if found else {}
+    arrays = {kind: make() for kind, make in kinds.items() if kind in taps}
+    return {"": arrays} if arrays else {}

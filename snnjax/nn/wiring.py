@@ -18,11 +18,11 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    named,
     output_shape,
+    parts_taken,
     place,
+    prefix_names,
     replace,
-    taken_by,
 )
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
@@ -65,16 +65,16 @@ class Sequential(nnx.Module):
         """Places the strategy in every layer, and cuts the sequence where the request says so."""
         parts, spiking = [], request.spiking
         for layer in self.layers:
-            parts.append(place(layer, request.inside(spiking)))
+            parts.append(place(layer, request.child(spiking)))
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
-        taken, scan = taken_by(parts), request.cut
+        taken, scan = parts_taken(parts), request.cut
         if isinstance(scan, memory.Reverse):  # it undoes stacks; the layers between them recompute
             scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
         if scan is memory.store:
             changed, taken = replace(changed, joints=None), taken | {"depth"}
         elif isinstance(scan, memory.Recompute):
-            joints = _joints(parts, scan, packs=bool(request.strategy.pack))
+            joints = _find_joints(parts, scan, packs=bool(request.strategy.pack))
             changed = replace(changed, joints=joints)
             taken |= {"depth", "pack"} if any(joints.spikes) else {"depth"}
         return Placed(changed, spiking, taken, "block")
@@ -89,17 +89,17 @@ class Sequential(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every layer."""
-        owns = [
+        entries = [
             (layer, State(*own), call.child(i))
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
         ]
         names = tuple(layer_name(layer, i) for i, layer in enumerate(self.layers))
         if self.joints is None:
-            outputs, auxes = _run(owns, inputs, names=names)
+            outputs, auxes = _run(entries, inputs, names=names)
         else:
             starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
-            pairs = list(itertools.pairwise((*starts, len(owns))))
-            cut = [owns[a:b] for a, b in pairs]
+            pairs = list(itertools.pairwise((*starts, len(entries))))
+            cut = [entries[a:b] for a, b in pairs]
             runs = [
                 _run_alone if alone else bind(_run, names=names[a:b])
                 for (a, b), alone in zip(pairs, self.joints.alone, strict=True)
@@ -107,12 +107,12 @@ class Sequential(nnx.Module):
             outputs, parts = memory.chain(
                 runs, cut, inputs, scan=self.joints.scan, spikes=marks[0], alone=marks[1]
             )
-            outputs = _joined(outputs)
+            outputs = _join_streams(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
         return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
-def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
+def _find_joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
     """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
     starts, marks = [0], [False]
     # `due`: neurons or a block passed since the last cut; `last`: where spikes were last to be had.
@@ -132,24 +132,24 @@ def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
     return Joints(scan, tuple(starts), tuple(marks), alone)
 
 
-def _run(owns: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
-    """Runs layers one after the other; `owns` holds a layer, its state and its call each."""
-    x, auxes = _joined(x), []
-    for (layer, *own), name in zip(owns, names, strict=True):
+def _run(entries: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
+    """Runs layers one after the other; `entries` holds a layer, its state and its call each."""
+    x, auxes = _join_streams(x), []
+    for (layer, *own), name in zip(entries, names, strict=True):
         x, aux = layer(x, *own)
         x = checkpoint_name(x, name)
         auxes.append(aux)
     return x, auxes
 
 
-def _run_alone(owns: Any, x: Any) -> tuple[Any, list[Aux]]:
+def _run_alone(entries: Any, x: Any) -> tuple[Any, list[Aux]]:
     """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
-    ((layer, *own),) = owns
-    outputs, aux = getattr(layer, "streams", layer)(_joined(x), *own)
+    ((layer, *own),) = entries
+    outputs, aux = getattr(layer, "streams", layer)(_join_streams(x), *own)
     return outputs, [aux]
 
 
-def _joined(x: Any) -> Array:
+def _join_streams(x: Any) -> Array:
     return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
 
 
@@ -171,10 +171,10 @@ class Residual(nnx.Module):
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Places the strategy in branch and shortcut; their sum is no spikes."""
         parts = [
-            place(part, request.inside(request.spiking)) for part in (self.branch, self.shortcut)
+            place(part, request.child(request.spiking)) for part in (self.branch, self.shortcut)
         ]
         changed = replace(self, branch=parts[0].layer, shortcut=parts[1].layer)
-        return Placed(changed, False, taken_by(parts), "block")
+        return Placed(changed, False, parts_taken(parts), "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The states of branch and shortcut at rest."""
@@ -207,8 +207,8 @@ def gather(parts: list[tuple[str, Aux]]) -> Aux:
     """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
     taps, diagnostics = {}, {}
     for name, aux in parts:
-        taps |= named(name, aux.taps)
-        diagnostics |= named(name, aux.diagnostics)
+        taps |= prefix_names(name, aux.taps)
+        diagnostics |= prefix_names(name, aux.diagnostics)
     auxes = [aux for _, aux in parts]
     states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
     return Aux(states, statistics, taps, diagnostics)
