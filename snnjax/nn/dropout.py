@@ -1,9 +1,9 @@
-"""Dropout with one mask over time: a silenced neuron stays silent for the whole window.
+"""Dropout with one mask for all timesteps.
 
     y[t] = x[t] * m / (1 - rate),   m ~ Bernoulli(1 - rate), the same at every t
 
-A fresh mask per timestep would average out over the window. The key is an argument, so a replay
-draws the same mask.
+The effect of a new mask per timestep would average out over the window. The key is an argument, so
+recomputation draws the same mask.
 
 Reference: Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", JMLR 2014.
 """
@@ -25,14 +25,20 @@ __all__ = ["Dropout"]
 
 
 class Dropout(nnx.Module):
-    """Silences each element of `[T, B, ...]` with probability `rate`, in training only.
+    """Sets elements of `[T, B, ...]` to 0 with probability `rate`, in training only.
+
+        y[t] = x[t] * m / (1 - rate),   m ~ Bernoulli(1 - rate) of shape [B, ...], equal at all t
 
     Args:
         rate: probability, in [0, 1).
-        each_step: draw another mask at every timestep; such a layer needs the whole window.
+        each_step: draw a new mask at every timestep, `[T, B, ...]`; all timesteps must then be in
+            one call.
 
     Raises:
         ValueError: `rate` is outside [0, 1), or a training call has no key.
+
+    Reference:
+        Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", JMLR 2014.
     """
 
     def __init__(self, rate: float, *, each_step: bool = False):
@@ -42,7 +48,7 @@ class Dropout(nnx.Module):
         self.axes: tuple[str, ...] = ()  # see nn.with_data_axes
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Passes spikes on if it silences none: others are scaled."""
+        """Outputs are spikes only at rate 0: others are scaled by `1 / (1 - rate)`."""
         return Placed(self, request.spiking and self.rate == 0)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -55,7 +61,7 @@ class Dropout(nnx.Module):
         if not call.training or self.rate == 0:
             return stateless_result(inputs)
         if call.key is None:
-            raise ValueError("dropout draws random numbers in training: call the network with key=")
+            raise ValueError("dropout draws random numbers in training: call the network with key=...")
         draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
         shape, batch_axis = (inputs.shape, 1) if self.each_step else (inputs.shape[1:], 0)
         mask = local_rows(draw, shape, axis=batch_axis, axes=self.axes)

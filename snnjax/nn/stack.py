@@ -1,12 +1,12 @@
-"""Depth as a scan: equal blocks, stacked, with the memory strategy over depth as an argument.
+"""Stacks: equal blocks, scanned over depth by a memory strategy; their states at rest.
 
     x <- block_i(x),  i = 1..n      as      scan(step, (), x, stacked blocks)
 
-Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
-undoes recomputation in code unrolled by a Python loop.
+A scanned block compiles once, whatever the depth. On a CPU only scanned blocks save memory: XLA
+undoes recomputation in code that a Python loop unrolls.
 
-At rest all blocks have the same state. `Repeated` holds it once; as `[depth, ...]` arrays XLA would
-write all those zeros out before its loop over depth. After a call each block has its own state.
+At rest all blocks have the same state. `Repeated` holds it once, since XLA would write `[depth,
+...]` zeros to memory before the loop over depth. After a call each block has its own state.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ __all__ = [
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["block"], meta_fields=["depth"])
 @dataclasses.dataclass(frozen=True)
 class Repeated:
-    """The state of `depth` equal blocks at rest.
+    """State at rest of `depth` equal blocks.
 
-    A state of your own is given as arrays `[depth, ...]` instead; blocks may make this one anew.
+    A state other than that at rest is passed as arrays `[depth, ...]` instead. Layers may rebuild
+    the state at rest inside their loop and ignore the values held here.
 
     Attributes:
-        block: the state of one.
-        depth: how many there are.
+        block: state of one block.
+        depth: number of blocks.
     """
 
     block: PyTree
@@ -64,9 +65,9 @@ class Repeated:
 
 
 def repeat_state(state: PyTree) -> PyTree:
-    """The same state with an array `[depth, ...]` in place of each leaf at rest.
+    """The state with every `Repeated` expanded to arrays `[depth, ...]`.
 
-    For loops over time, which carry the state and need it in one form.
+    A loop over time carries the state, whose structure must not change after the first step.
     """
 
     def expand(node: Any) -> Any:
@@ -78,26 +79,28 @@ def repeat_state(state: PyTree) -> PyTree:
 
 
 def _repeat(depth: int, leaf: Any) -> Any:
-    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
+    # Initial statistics are NumPy arrays and must stay concrete (see BatchNorm.initial_state).
     library = np if isinstance(leaf, np.ndarray) else jnp
     return library.broadcast_to(leaf, (depth, *leaf.shape))
 
 
 def split_repeated(state: PyTree) -> tuple[PyTree, PyTree]:
-    """The state that all blocks share, and the state of each block: one of the two is None."""
+    """`(state, None)` if all blocks share the state at rest, else `(None, state)`."""
     return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
 
 class Stacked(nnx.Module):
-    """`depth` equal blocks with parameters of their own, scanned over depth.
+    """`depth` equal blocks, each with its own parameters, scanned over depth.
 
-    What passes from block to block is at least float32.
+        x_0 = inputs,   x_i = block_i(x_{i-1}),   outputs = x_depth        [T, B, ...]
+
+    Activations between blocks are at least float32.
 
     Args:
         block: `(rngs) -> layer`; makes one block, whose outputs have the shape of its inputs.
         depth: number of blocks.
-        scan: the memory strategy over depth.
-        rngs: for the blocks' parameters.
+        scan: memory strategy over depth.
+        rngs: random streams of the blocks' parameters.
 
     Raises:
         ValueError: `depth` is not positive; a block changes the shape (on `initial_state`).
@@ -115,16 +118,19 @@ class Stacked(nnx.Module):
             raise ValueError(f"a stack has at least one block, got depth={depth}")
         self.depth, self.scan, self.name = depth, scan, "stack"
         keys = jax.random.split(rngs.params(), depth)
+        # `vmap` over keys draws all blocks at once, with leaves `[depth, ...]`, ready for a scan.
         self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the blocks by the strategy over depth, one that reverses without an inverse aside.
+        """Scans the blocks by the strategy over depth, unless it reverses without an inverse.
 
-        Inputs count as spikes if those of every block are.
+        Inputs count as spikes only if every block maps spikes to spikes.
         """
+        # The stacked blocks are placed as one layer: their leaves have an extra axis `[depth]`.
         blocks = place(self.blocks, request.child(request.spiking))
         spiking = request.spiking and blocks.spiking
-        if request.spiking and not spiking:  # from the second block on the inputs are no spikes
+        # All blocks share one setting, and the inputs of later ones are real numbers.
+        if request.spiking and not spiking:
             blocks = place(self.blocks, request.child(False))
         changed, scan = replace(self, blocks=blocks.layer), request.strategy.depth
         if scan is None or (isinstance(scan, memory.Reverse) and scan.inverse is None):
@@ -132,14 +138,14 @@ class Stacked(nnx.Module):
         return Placed(replace(changed, scan=scan), spiking, blocks.taken | {"depth"}, "loop")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The blocks' neurons at rest, and their statistics, stacked: `[depth, ...]` leaves."""
+        """Neurons at rest as a `Repeated`, and statistics with `[depth, ...]` leaves."""
         block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
         state = block.initial_state(shape)
         after = output_shape(block, state, shape)
         if after != tuple(shape):
             raise ValueError(
                 f"stacked blocks keep the shape, but {shape} became {after}: put the layer that "
-                "changes it before the stack"
+                "changes the shape before the stack"
             )
         return State(
             Repeated(state.neurons, self.depth),
@@ -150,6 +156,7 @@ class Stacked(nnx.Module):
         """`[T, B, ...]` through every block."""
         resting, neurons = split_repeated(state.neurons)
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
+        # The carry of a scan keeps its dtype, and a residual stream is float32.
         inputs = widen(inputs)
         outputs, aux = self.scan(_block, resting, inputs, blocks)
         taps = {}
@@ -160,10 +167,15 @@ class Stacked(nnx.Module):
 
 
 def _block(resting: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
-    """One block as a Step over depth: the state is the activations `[T, B, ...]`.
+    """One block as a Step over depth.
 
-    The params are the neurons at rest, for blocks without a state of their own; the output is the
-    block's aux.
+    Args:
+        resting: neurons at rest, shared by all blocks, as params; None if blocks have own states.
+        activations: `[T, B, ...]`, the carried state.
+        x: block, its neurons or None, its statistics and its call.
+
+    Returns:
+        Activations and the block's `Aux`.
     """
     block, neurons, statistics, call = x
     state = State(resting if neurons is None else neurons, statistics)

@@ -1,4 +1,4 @@
-"""Wiring: layers one after the other, and around a shortcut."""
+"""Wiring: layers in sequence, and residual connections."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ __all__ = ["Joints", "Residual", "Sequential", "gather", "layer_name"]
 
 @dataclasses.dataclass(frozen=True)
 class Joints:
-    """The cuts of a `Sequential` into parts that are scanned over depth.
+    """Cuts of a `Sequential` into parts that a memory strategy scans over depth.
 
     Attributes:
-        scan: the strategy over depth.
-        starts: number of the first layer of each part.
-        spikes: per part, True if its input is spikes, kept at one bit each.
-        alone: per part, True if it has a strategy of its own.
+        scan: memory strategy over depth.
+        starts: index of the first layer of each part.
+        spikes: per part, True if its inputs are spikes, kept at one bit each.
+        alone: per part, True if it is one layer with its own strategy over depth.
     """
 
     scan: Scan
@@ -48,13 +48,13 @@ class Joints:
 
 
 class Sequential(nnx.Module):
-    """Layers one after the other; each one's outputs are the next one's inputs.
+    """Layers in sequence, `x_i = layer_i(x_{i-1})`; without layers it is the identity.
 
-    Outputs of a layer are named as its taps are (`conv0`, `lif1`), for `memory.recompute(keep=)`;
-    those of a stack between two cuts of a strategy over depth are not.
+    Outputs of a layer carry the name of its taps (`conv0`, `lif1`), for `memory.recompute(keep=)`,
+    except those of a stack that has its own strategy over depth.
 
     Args:
-        layers: any layers of the contract `nn.Layer`.
+        layers: layers of the contract `nn.Layer`.
     """
 
     def __init__(self, *layers: Any):
@@ -62,14 +62,15 @@ class Sequential(nnx.Module):
         self.joints: Joints | None = None
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in every layer, and cuts the sequence where the request says so."""
+        """Applies the strategy to every layer, and cuts the sequence by `request.cut`."""
         parts, spiking = [], request.spiking
         for layer in self.layers:
             parts.append(place(layer, request.child(spiking)))
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
         taken, scan = parts_taken(parts), request.cut
-        if isinstance(scan, memory.Reverse):  # it undoes stacks; the layers between them recompute
+        # Reversal inverts stacks only; the layers between them are recomputed.
+        if isinstance(scan, memory.Reverse):
             scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
         if scan is memory.store:
             changed, taken = replace(changed, joints=None), taken | {"depth"}
@@ -80,7 +81,7 @@ class Sequential(nnx.Module):
         return Placed(changed, spiking, taken, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The layers' states at rest, in order."""
+        """States of the layers at rest, in order."""
         states = []
         for layer in self.layers:
             states.append(layer.initial_state(shape))
@@ -89,6 +90,7 @@ class Sequential(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every layer."""
+        # The key of a layer depends on its position only, so cuts do not change random numbers.
         entries = [
             (layer, State(*own), call.child(i))
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
@@ -107,15 +109,25 @@ class Sequential(nnx.Module):
             outputs, parts = memory.chain(
                 runs, cut, inputs, scan=self.joints.scan, spikes=marks[0], alone=marks[1]
             )
+            # A reversible stack at the end returns two streams.
             outputs = _join_streams(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
         return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
 def _find_joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
-    """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
+    """Places cuts around blocks, and between neurons and the next synapse.
+
+    A cut keeps its activations, which cost least where they are spikes, at one bit each. If other
+    layers stand between neurons and the next synapse, the cut moves back to the last spikes.
+
+    Args:
+        parts: layers under the strategy.
+        scan: memory strategy over depth.
+        packs: True if spikes are kept at one bit each.
+    """
     starts, marks = [0], [False]
-    # `due`: neurons or a block passed since the last cut; `last`: where spikes were last to be had.
+    # `due`: neurons or a block since the last cut; `last`: index of the last layer with spikes in.
     spikes, due, last = False, False, 0
     for number, part in enumerate(parts):
         last = number if spikes else last
@@ -133,7 +145,7 @@ def _find_joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
 
 
 def _run(entries: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
-    """Runs layers one after the other; `entries` holds a layer, its state and its call each."""
+    """Runs layers in sequence; an entry is a layer, its state and its call."""
     x, auxes = _join_streams(x), []
     for (layer, *own), name in zip(entries, names, strict=True):
         x, aux = layer(x, *own)
@@ -143,7 +155,8 @@ def _run(entries: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[A
 
 
 def _run_alone(entries: Any, x: Any) -> tuple[Any, list[Aux]]:
-    """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
+    """Runs one layer with its own strategy; a reversible stack returns two separate streams."""
+    # The streams are residuals already; their concatenation would be kept a second time.
     ((layer, *own),) = entries
     outputs, aux = getattr(layer, "streams", layer)(_join_streams(x), *own)
     return outputs, [aux]
@@ -154,14 +167,14 @@ def _join_streams(x: Any) -> Array:
 
 
 class Residual(nnx.Module):
-    """`y = shortcut(x) + branch(x)`, in at least float32.
+    """Residual connection, `y = shortcut(x) + branch(x)`; the sum is at least float32.
 
     Args:
-        branch: a layer.
-        shortcut: a layer; None is the identity.
+        branch: layer on `[T, B, ...]`.
+        shortcut: layer on the same inputs; None is the identity.
 
     Raises:
-        ValueError: branch and shortcut give different shapes (on a call).
+        ValueError: branch and shortcut have outputs of different shapes (on a call).
     """
 
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
@@ -169,7 +182,7 @@ class Residual(nnx.Module):
         self.shortcut = Sequential() if shortcut is None else shortcut
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in branch and shortcut; their sum is no spikes."""
+        """Applies the strategy to branch and shortcut; sums count as real numbers."""
         parts = [
             place(part, request.child(request.spiking)) for part in (self.branch, self.shortcut)
         ]
@@ -182,7 +195,7 @@ class Residual(nnx.Module):
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through branch and shortcut, then their sum."""
+        """Sum of shortcut and branch on `[T, B, ...]`."""
         outputs, parts = [], []
         for i, (name, layer) in enumerate((("branch", self.branch), ("shortcut", self.shortcut))):
             own = State(state.neurons[i], state.statistics[i])
@@ -190,7 +203,8 @@ class Residual(nnx.Module):
             outputs.append(y)
             parts.append((name, aux))
         y, x = outputs
-        if x.shape != y.shape:  # a sum would broadcast one of them without a word
+        # A sum would broadcast one of the two silently.
+        if x.shape != y.shape:
             raise ValueError(
                 f"the branch gives {list(y.shape)} and the shortcut {list(x.shape)}: give a "
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
@@ -199,12 +213,16 @@ class Residual(nnx.Module):
 
 
 def layer_name(layer: Any, number: int) -> str:
-    """Name of a layer in taps: its kind and its place, such as `lif1`."""
+    """Name of a layer in taps, its kind and position, such as `lif1`."""
     return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
 
 
 def gather(parts: list[tuple[str, Aux]]) -> Aux:
-    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
+    """`Aux` of a group of layers: states and statistics as tuples, taps by `part/layer`.
+
+    Args:
+        parts: name and `Aux` of each part, in order.
+    """
     taps, diagnostics = {}, {}
     for name, aux in parts:
         taps |= prefix_names(name, aux.taps)

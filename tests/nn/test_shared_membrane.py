@@ -92,7 +92,7 @@ def test_groups_are_tapped_side_by_side():
 
 def test_groups_that_do_not_divide_the_channels_are_an_error():
     for groups in (5, 0):
-        with pytest.raises(ValueError, match=f"12 channels cannot be cut in {groups} groups"):
+        with pytest.raises(ValueError, match=f"12 channels cannot be divided into {groups} groups"):
             nn.Grouped(nn.LIF(), groups).initial_state(SHAPE)
 
 
