@@ -8,9 +8,9 @@
     A_0      = sig(conv_0(mean((1-I) x) / (1 - share);  max((1-I) x)))             [B, H, W]
     y        = (I A_1 + (1-I) A_0) x
 
-with `K_C = int(share C)`, `K_T = int(share T)`. The layer stands between pooling and neurons and maps
-currents to currents; the factors lie in (0, 1), so no current grows or changes its sign. The maps
-depend on all timesteps of the window: the layer is not causal and has no streaming form.
+with `K_C = int(share C)`, `K_T = int(share T)`. The layer stands between pooling and neurons and
+maps currents to currents; the factors lie in (0, 1), so no current grows or changes its sign. The
+maps depend on all timesteps of the window: the layer is not causal and has no streaming form.
 
 Reference: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks",
 ICCV 2023, arXiv:2308.08227. The equations are those of its released code.
@@ -128,7 +128,7 @@ class ASA(nnx.Module):
         check_window("nn.ASA", self.whole_window, inputs, space=True)
         important = self._important(inputs)
         kernels = self.important[...], self.remaining[...]
-        # With both steps recomputed, the derivative keeps the inputs and arrays of a map's size only.
+        # Recomputing both keeps the inputs and arrays of a map's size only.
         shares = self.share, 1 - self.share
         maps = jax.checkpoint(functools.partial(_maps, shares))(kernels, inputs, important)
         outputs = jax.checkpoint(_weigh)(inputs, important, maps)
@@ -191,7 +191,7 @@ def _check(timesteps: int, reduction: int, share: float, mode: str, gate: str) -
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
     if gate != "hard" and mode != "per_sample":
-        raise ValueError(f'the gate {gate!r} has no form for a union over the batch: use mode="per_sample"')
+        raise ValueError(f'the gate {gate!r} has no union over the batch: use mode="per_sample"')
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, got {share}")
     if not 1 <= reduction <= timesteps:

@@ -61,7 +61,7 @@ class Dropout(nnx.Module):
         if not call.training or self.rate == 0:
             return stateless_result(inputs)
         if call.key is None:
-            raise ValueError("dropout draws random numbers in training: call the network with key=...")
+            raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
         shape, batch_axis = (inputs.shape, 1) if self.each_step else (inputs.shape[1:], 0)
         mask = local_rows(draw, shape, axis=batch_axis, axes=self.axes)

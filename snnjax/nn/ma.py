@@ -214,7 +214,8 @@ def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:
     hidden = size // reduction if reduction > 0 else 0
     if not hidden:
         raise ValueError(
-            f"a reduction by {reduction} leaves no hidden unit for {size}: choose one from 1 to {size}"
+            f"a reduction by {reduction} leaves no hidden unit for {size}: choose one from 1 to "
+            f"{size}"
         )
     shapes = ((size, hidden), (hidden, size))
     draws = [fan_in_uniform(rngs.params(), shape, jnp.float32) for shape in shapes]

@@ -33,8 +33,8 @@ class Fold(nnx.Module):
     A module with weights may count its operations by a method `operations`, from `[T, B, ...]` to
     `metrics.operations.Operations`, as `nn.Linear` and the convolutions do. A module that computes
     in the dtype of its inputs, also bfloat16 and float16, declares `follows_inputs = True` and
-    takes part in `nn.with_precision`. Other modules get inputs in float32, and their outputs are rounded
-    to the dtype of the inputs. A plain function gets the inputs unchanged.
+    takes part in `nn.with_precision`. Other modules get inputs in float32, and their outputs are
+    rounded to the dtype of the inputs. A plain function gets the inputs unchanged.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
