@@ -5,8 +5,8 @@
     asa_snn_five    [pool - conv3x3 - norm - attention - neuron] * 5 - pool
                     - linear - neuron - linear - neuron - voting
 
-Inputs are event counts `[T, B, H, W, 2]`, outputs are spikes. `readout.rate` of the outputs gives the
-scores, trained by the squared difference to the one-hot label. Attention needs all timesteps at
+Inputs are event counts `[T, B, H, W, 2]`, outputs are spikes. `readout.rate` of the outputs gives
+the scores, trained by the squared difference to the one-hot label. Attention needs all timesteps at
 once, so these networks have no `order="time"`.
 
 References: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks",
@@ -67,7 +67,8 @@ def asa_snn(
 
     Published networks and their numbers of parameters:
 
-        A    the defaults: 2,329,045 (2,323,531 without attention); classes=20: 2,331,358 (2,325,844)
+        A    the defaults: 2,329,045 (2,323,531 without attention);
+             classes=20: 2,331,358 (2,325,844)
         D    channels=(32, 32, 32), classes=20, dropout=(0, 0, 0.5, 0.5, 0.5) and an attention with
              reduction=8: 551,614 (548,980)
         MA   linear_norm=nn.BatchNorm, attention=functools.partial(nn.MA, "TCSA"),

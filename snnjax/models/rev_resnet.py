@@ -6,8 +6,8 @@
     net     conv3x3 - norm - stages and joints - neuron - mean over space - linear
 
 A gradient keeps the output of each stage, whatever its depth, so bytes grow with the number of
-stages only. The published streams are floating point (`bits=None`). By default the streams here lie on a
-dyadic grid, on which the reversed gradient equals the stored one bit for bit (`memory.grid`).
+stages only. The published streams are floating point (`bits=None`). By default the streams here lie
+on a dyadic grid, on which the reversed gradient equals the stored one bit for bit (`memory.grid`).
 
 Not in the paper: the two layers of neurons in a branch, and channel groups, can share a membrane
 (`sharing`, see `nn.Shared`). This divides the membranes of a branch in inference by two and by
@@ -94,8 +94,8 @@ def rev_resnet(
             for depth 24.
         static: compute the stem once, for frames that are equal at all timesteps
             (`encoding.direct`), as in the paper; later frames are ignored.
-        sharing: neurons of a branch with one membrane: `"none"`, `"channel"` groups of a layer, both
-            layers (`"layer"`), or `"both"`. The last two need a norm per timestep, as does
+        sharing: neurons of a branch with one membrane: `"none"`, `"channel"` groups of a layer,
+            both layers (`"layer"`), or `"both"`. The last two need a norm per timestep, as does
             `order="time"`.
         groups: number of channel groups of `"channel"` and `"both"`; must divide every half.
         bits: binary places of the streams' grid; None is the floating-point stream of the paper,
@@ -141,6 +141,6 @@ def rev_resnet(
 
 
 def _branch(channels: int, rngs: nnx.Rngs, *, share: Share, norms: Any) -> nn.Sequential:
-    # Without shortcuts inside: an empty part puts the first neuron in front of the first synapse.
+    # The empty part () puts the first layer of neurons in front of the first synapse.
     first, last = (conv_norm(channels, channels, 3, norm, rngs=rngs) for norm in norms)
     return nn.Sequential(*share(0, [(), first], ()), *last)

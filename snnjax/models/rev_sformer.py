@@ -5,8 +5,8 @@
     net     tokenizer - blocks - mean over tokens - linear(2 D, classes)
 
 `SSA` is spiking self-attention (`nn.SpikingSelfAttention`), `q` rounds to a dyadic grid, on which
-the inverse of a block is exact. The published stream is floating point (`bits=None`). The tokenizer has
-no inverse; it is recomputed from its spikes, kept at one bit each.
+the inverse of a block is exact. The published stream is floating point (`bits=None`). The tokenizer
+has no inverse; it is recomputed from its spikes, kept at one bit each.
 
 Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922; the parallel form after Xu, Sun, Liu, Liao, Yang, "ParaRevSNN: A Parallel

@@ -48,7 +48,7 @@ def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
 def first_stage_unshared(
     share: Share, second: Share, number: int, parts: Sequence[Any], shortcuts: Sequence[Any]
 ) -> list[Any]:
-    """`share`, except that the first two layers of the first stage have separate membranes.
+    """`share`, except that in stage 0 the first layer shares no membrane with the others.
 
     Args:
         share: constructor of stages.

@@ -47,8 +47,8 @@ def spikingformer(
 
     Spikingformer-2-384 and 4-384 have 5,762,746 and 9,320,122 parameters for 10 classes, 5,797,396
     and 9,354,772 for 100. The released code counts 5,765,818 and 9,326,266 (5,800,468 and
-    9,360,916): each of its blocks has two unused layer norms of 1,536 parameters in total, which are
-    left out here.
+    9,360,916): each of its blocks has two unused layer norms, 1,536 parameters, which are left out
+    here.
 
     Args:
         depth: number of blocks.

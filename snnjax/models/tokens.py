@@ -33,7 +33,8 @@ _HARD = reset.detached(reset.zero)
 def tau_lif(*, tau: float = 2.0, threshold: float = 1.0) -> nn.Neuron:
     """LIF neurons of the papers, with a detached hard reset and a sigmoid surrogate.
 
-        h[t] = v[t-1] + (x[t] - v[t-1]) / tau,   s[t] = [h[t] >= threshold],   v[t] = (1 - s[t]) h[t]
+        h[t] = v[t-1] + (x[t] - v[t-1]) / tau
+        s[t] = [h[t] >= threshold],   v[t] = (1 - s[t]) h[t]
 
     The decay is `1 - 1 / tau`, the surrogate `sigmoid(alpha=4)`; s in the reset has no gradient.
 
@@ -79,7 +80,7 @@ def tokenizer(
         ValueError: `width` is not divisible by 8; more pools than convolutions to pool.
     """
     if width % 8 or width < 8:
-        raise ValueError(f"the tokenizer starts at an eighth of the width: {width} is not divisible by 8")
+        raise ValueError(f"the tokenizer needs a width divisible by 8, got {width}")
     if not 0 <= pools < _STAGES:
         raise ValueError(f"a tokenizer has 0 to {_STAGES - 1} pools, not {pools}")
     layers, channels = [], input_shape[2]
