@@ -26,13 +26,13 @@ the others are recomputed, exactly, for one more forward pass: `time=memory.reco
 `depth=memory.recompute(1), pack=True`. Without a leak (`neuron=nn.IF`), `time=memory.reversal()`
 inverts the steps instead, see `nn.Shared`. For VGG16 with "both" at T = 5 the membrane bytes then
 shrink by a factor of 21.4 = 4.28 T relative to the unshared network under `memory.store`, or 25.7 =
-4.28 (T + 1) including the membranes before the first timestep. Only the factor 4.28 is due to sharing: an unshared
-network under recomputation keeps one membrane per layer. These numbers count membranes among the
-residuals of `jax.vjp`; they exclude spikes, currents, weights and the working set of the recomputed
-stage. Complete gradient of VGG16 at T = 5 (XLA temporaries in MB per image, slope of batch 16 to
-32, float32, memory-optimised scheduler, jax 0.10.2 on a CPU): "none" 24.6 with store, 19.6 with
-depth and pack; "both" 16.0 with `time=recompute(T)`, 8.9 with `inner=recompute(1)` in it, 7.2
-reversed without a leak.
+4.28 (T + 1) including the membranes before the first timestep. Only the factor 4.28 is due to
+sharing: an unshared network under recomputation keeps one membrane per layer. These numbers count
+membranes among the residuals of `jax.vjp`; they exclude spikes, currents, weights and the working
+set of the recomputed stage. Complete gradient of VGG16 at T = 5 (XLA temporaries in MB per image,
+slope of batch 16 to 32, float32, memory-optimised scheduler, jax 0.10.2 on a CPU): "none" 24.6 with
+store, 19.6 with depth and pack; "both" 16.0 with `time=recompute(T)`, 8.9 with `inner=recompute(1)`
+in it, 7.2 reversed without a leak.
 
 The abstract of the paper claims up to about 4.3 times less LIF memory forward and 21.9 times
 backward. Its released code is a plain autograd loop; that the second figure is T times the first is
