@@ -36,6 +36,7 @@ _PLIF = functools.partial(nn.PLIF, decay=0.5, reset=neurons.zero, spike=surrogat
 
 def asa_attention(timesteps: int, channels: int, *, rngs: nnx.Rngs, **options: Any) -> nn.ASA:
     """`nn.ASA` in the signature of the `attention` option; `functools.partial` sets its options."""
+    # ASA ranks channels but has no weights per channel.
     del channels
     return nn.ASA(timesteps, **options, rngs=rngs)
 
@@ -106,9 +107,11 @@ def asa_snn(
     (height, width, depth), layers, rates = input_shape, [], list(dropout)
     for size, window in zip(channels, pools, strict=True):
         conv = nn.Conv(depth, size, use_bias=True, kernel_init=nn.fan_in_uniform, rngs=rngs)
+        # A pool of one pixel would only cost time.
         pool = [nn.AvgPool(window=window)] if window > 1 else []
         current = [conv, norm(size), *pool, *_attention_layers(attention, timesteps, size, rngs)]
         layers += _with_dropout(rates.pop(0), current, neuron())
+        # Pools round down, as nn.AvgPool does without padding.
         height, width, depth = height // window, width // window, size
     features = _features(height, width, depth, input_shape)
     # From here on the features of a timestep are one axis, and attention sees them as channels.

@@ -27,6 +27,7 @@ def finish(
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: memory strategy; None leaves the layers unchanged.
     """
+    # The strategy acts on the finished network, which alone knows all cuts.
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
     return network if memory is None else nn.with_memory(network, memory)
 
@@ -50,6 +51,7 @@ def conv_norm(
         rngs: random streams of the kernel.
         strides: stride of both spatial axes.
     """
+    # No bias: the norm has one.
     return nn.Conv(inputs, outputs, kernel=kernel, strides=strides, rngs=rngs), norm(outputs)
 
 

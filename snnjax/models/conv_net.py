@@ -65,6 +65,7 @@ def conv_net(
         # Pooling in front of the neurons quarters their states and residuals.
         layers += [conv, pool(), normalize, neuron()]
         height, width, depth = height // 2, width // 2, size
+    # A rate of 0 leaves spikes as spikes, so the next synapse can still pack them.
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth
     if hidden:

@@ -217,6 +217,7 @@ def efficient_lif_har(
         raise ValueError(f"there is at least one hidden layer, got depth={depth}")
     (features,), parts = input_shape, []
     for number in range(depth):
+        # Inputs of the network are not dropped.
         front = [nn.Dropout(dropout)] if number and dropout else []
         # The norm behind it has a bias.
         linear = nn.Linear(features, hidden, use_bias=False, rngs=rngs)

@@ -43,6 +43,7 @@ def mlp(
     width = 1
     for size in input_shape:
         width *= size
+    # Frames of any rank become vectors.
     layers: list = [nn.Flatten()]
     for size in hidden:
         layers += [nn.Linear(width, size, rngs=rngs), neuron()]

@@ -105,6 +105,7 @@ def _block(inputs, outputs, strides, neuron, norm, rngs):
         neuron(),
         *conv_norm(outputs, outputs, 3, norm, rngs=rngs),
     )
+    # The identity shortcut has no parameters.
     if strides == 1 and inputs == outputs:
         return nn.Residual(branch)
     shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, norm, strides=strides, rngs=rngs))

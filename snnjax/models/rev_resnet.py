@@ -122,6 +122,7 @@ def rev_resnet(
     halves, blocks = halves or published[0], blocks or published[1]
     if len(blocks) != len(halves) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(halves)} stages of halves")
+    # Only the last norm of a branch scales its contribution to the stream.
     norms = (norm, last_norm or norm)
     share = shared_by(sharing, groups, neuron)
     branch = functools.partial(_branch, share=share, norms=norms)
@@ -134,6 +135,7 @@ def rev_resnet(
             pool = nn.AvgPool(window=3, strides=2, padding=1)
             joint = conv_norm(2 * halves[stage - 1], 2 * half, 1, norm, rngs=rngs)
             layers += [neuron(), pool, *joint]
+        # F and G have the same structure, but their own parameters.
         make = functools.partial(branch, half)
         layers.append(nn.Reversible(make, make, count, rngs=rngs, bits=bits, swap=parallel))
     layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(2 * halves[-1], classes, rngs=rngs)]

@@ -38,6 +38,7 @@ def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
         raise ValueError(f"sharing must be one of {', '.join(_KINDS)}, got {kind!r}")
 
     def cell():
+        # Grouping wraps the neuron, so that both kinds of sharing combine.
         return nn.Grouped(neuron(), groups) if kind in ("channel", "both") else neuron()
 
     return functools.partial(

@@ -100,6 +100,7 @@ class TRevSNN(nnx.Module):
         self.name, self.head_kind, self.events = "t_revsnn", size.heads, size.events
         channels, top = size.channels, size.channels[-1]
         convs = lambda rngs: _stem(size, rngs)  # noqa: E731
+        # With event frames each column has its own stem, in level 0.
         self.stem = nn.Sequential() if size.events else convs(rngs)
 
         def level(number: int, first: bool, rngs: nnx.Rngs) -> ColumnLevel:
@@ -168,6 +169,7 @@ class TRevSNN(nnx.Module):
                 f"{'' if self.events else ' (or 1: an image is encoded once)'}, got {timesteps}: "
                 f"build it with columns={timesteps}, or encode to {columns} timesteps"
             )
+        # All frames of a static image are equal.
         frames = inputs if self.events else inputs[:1]
         x, stem = self.stem(frames, _stateless(self.stem), call)
         read, aux = self.columns(x, state, call)
@@ -268,6 +270,7 @@ class ColumnLevel(nnx.Module):
         self.down = nn.Sequential() if stem is None else stem
         if number:
             self.down = _fusion(channels[number - 1], width, self.stride, norm, rngs)
+        # The first column has no predecessor, and the last level nothing above it.
         upper = None if first or last else channels[number + 1]
         self.up = (
             None
@@ -467,6 +470,7 @@ def t_revsnn(
         "stem": stem and tuple(map(tuple, stem)), "heads": heads, "input_shape": input_shape,
     }  # fmt: skip
     size = dataclasses.replace(size, **{k: v for k, v in overrides.items() if v is not None})
+    # After overrides: only the final size has to be consistent.
     _check(size)
     states = {"alpha": alpha, "floor": floor, "bits": bits, "magnitude": magnitude}
     body = TRevSNN(size, classes, norm=norm, states=states, rngs=rngs)
@@ -487,6 +491,7 @@ def column_loss(outputs: Array, labels: Array, *, label_smoothing: float = 0.1) 
     Returns:
         Loss per example, `[B]`, in nats.
     """
+    # One loss per column: each classifier is trained at its own depth in time.
     each = [losses.cross_entropy(o, labels, label_smoothing=label_smoothing) for o in outputs]
     return sum((t + 1) / len(each) * loss for t, loss in enumerate(each)) + each[-1]
 

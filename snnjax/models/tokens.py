@@ -45,6 +45,7 @@ def tau_lif(*, tau: float = 2.0, threshold: float = 1.0) -> nn.Neuron:
     Raises:
         ValueError: `tau` is not above 1.
     """
+    # At tau = 1 the decay is 0: a neuron would keep nothing.
     if tau <= 1:
         raise ValueError(f"tau, the time constant in timesteps, must be above 1, got {tau}")
     return nn.LIF(

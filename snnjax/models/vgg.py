@@ -71,5 +71,6 @@ def vgg(
         for size in widths:
             layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), neuron()]
             depth = size
+    # A mean over space makes the classifier independent of the image size.
     layers += [nn.GlobalAvgPool(), nn.Dropout(dropout), nn.Linear(depth, classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)

@@ -108,6 +108,7 @@ class ASA(nnx.Module):
         self.name = "asa"
         self.alpha, self.beta = (nnx.Param(jnp.full((), 0.5, jnp.float32)) for _ in range(2))
         hidden = timesteps // reduction
+        # A reduction of 1 is one matrix, as released.
         shapes = [(timesteps, hidden), (hidden, timesteps)][: 1 if reduction == 1 else 2]
         draw = lambda shape: nnx.Param(fan_in_uniform(rngs.params(), shape, jnp.float32))  # noqa: E731
         self.mixer = nnx.List([draw(shape) for shape in shapes])
@@ -149,6 +150,7 @@ class ASA(nnx.Module):
 
     def _important(self, inputs: Array) -> Array:
         """Mask I of the important maps, 0 or 1, `[T, B, C]`, in the dtype of the scores."""
+        # int() rounds down, as the released code does.
         counts = tuple(int(self.share * inputs.shape[axis]) for axis in (-1, 0))
         if not any(counts):
             raise ValueError(
@@ -212,6 +214,7 @@ def _soft_top(scores: Array, count: int, axis: int) -> Array:
     """Smooth mask in (0, 1) of the `count` largest entries, invariant to a shift of all scores."""
     if count == 0:
         return jnp.zeros_like(scores)
+    # The boundary must lie strictly between the last selected score and the next one.
     falling = -jnp.sort(-scores, axis)
     inner, outer = (jax.lax.slice_in_dim(falling, i, i + 1, axis=axis) for i in (count - 1, count))
     return jax.nn.sigmoid(scores - 0.5 * (inner + outer))

@@ -79,6 +79,7 @@ def SpikingSelfAttention(
         raise ValueError(
             f"{channels} channels cannot be divided into {heads} heads: choose a divisor"
         )
+    # One large product instead of three, and its spikes are packed once. No bias: a norm follows.
     three = Linear(channels, 3 * channels, use_bias=False, kernel_init=he_normal, rngs=rngs)
     return Sequential(
         *(neuron(), three, norm(3 * channels), neuron()),
@@ -119,6 +120,7 @@ class Attention(nnx.Module):
         """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        # A comparable function: equal layers compile once.
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")

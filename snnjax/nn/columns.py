@@ -115,6 +115,7 @@ class Columns(nnx.Module):
             else bind(round_to_power_of_two, places=places)
         )
         self.bound = column_bound(bits=bits, places=places, columns=columns)
+        # Refused now: an inexact grid would show only as a slightly wrong gradient.
         if self.bound < magnitude:
             raise ValueError(_bits_error(bits, places, columns, magnitude))
         numbers = range(len(channels))
@@ -183,6 +184,7 @@ class Columns(nnx.Module):
         states, auxes = (*below, top), [jax.tree.map(lambda leaf: leaf[None], aux)]
         taps = {}
         if self.columns > 1:
+            # The step is its own inverse: `MultiLevel` has both directions.
             scan = self.scan.by(step) if isinstance(self.scan, memory.Reverse) else self.scan
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
             # Leaves `[T - 1, ...]`: the scan hands each column its own parameters.
@@ -196,6 +198,7 @@ class Columns(nnx.Module):
 
     def _join_results(self, states, auxes, taps) -> tuple[PyTree, Aux]:
         """Joins the results of the first column and of the others."""
+        # The first column has an axis of length 1, the others one of T - 1.
         read = jax.tree.map(lambda *parts: jnp.concatenate(parts), *(aux.read for aux in auxes))
         peak = jnp.concatenate([aux.peak for aux in auxes]).max()
         diagnostics = {"": StreamPeak(peak, jnp.asarray(self.bound, jnp.float32))}

@@ -72,6 +72,7 @@ class State(NamedTuple):
         Args:
             aux: by-products of the previous call.
         """
+        # Both fields: dropping the statistics would evaluate with those of the first step.
         return self._replace(neurons=aux.state, statistics=aux.statistics)
 
 
@@ -108,7 +109,9 @@ class Call:
         taps: kinds of arrays to return in `Aux.taps`, such as `("spikes", "membrane")`.
     """
 
+    # Static: layers branch on it, and both branches in one program would double it.
     training: bool
+    # Not static: a new key per training step must not retrace.
     key: Key | None = None
     taps: tuple[str, ...] = ()
 
@@ -200,6 +203,7 @@ def place(layer: Any, request: MemoryRequest) -> Placed:
 
     A layer without the method uses no part of the strategy, and its outputs count as real numbers.
     """
+    # Layers of other authors need not know of memory strategies.
     own = getattr(layer, "with_memory", None)
     return Placed(layer) if own is None else own(request)
 
@@ -277,6 +281,7 @@ def replace(module: M, **attributes: Any) -> M:
     for name, value in attributes.items():
         if not hasattr(module, name):
             raise AttributeError(f"{type(module).__name__} has no attribute {name!r} to replace")
+        # The copy is not built by __init__, so checks there do not run again.
         setattr(new, name, value)
     return new
 

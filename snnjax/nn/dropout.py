@@ -63,6 +63,7 @@ class Dropout(nnx.Module):
         if call.key is None:
             raise ValueError("dropout draws random numbers in training: call the network with key=")
         draw = functools.partial(jax.random.bernoulli, call.key, 1 - self.rate)
+        # Without a time axis the mask broadcasts over time.
         shape, batch_axis = (inputs.shape, 1) if self.each_step else (inputs.shape[1:], 0)
         mask = local_rows(draw, shape, axis=batch_axis, axes=self.axes)
         scaled = narrow(widen(inputs) / (1 - self.rate), inputs.dtype)

@@ -117,6 +117,7 @@ class MA(nnx.Module):
         Taps: `"attention"`, the product of the factors, in the shape of the inputs; `"products"`,
         the multiplications, one per current and factor and those of the factors themselves.
         """
+        # T is in the shape of the weights, so another window cannot work.
         check_window(f"nn.MA({self.kind!r})", self.whole_window, inputs, space="S" in self.kind)
         if inputs.shape[-1] != self.channels:
             raise ValueError(
@@ -211,6 +212,7 @@ def place_products(space: Sequence[int]) -> int:
 
 def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:
     """Weights of an MLP `size -> size // reduction -> size` without biases."""
+    # Integer division as in the released code, which decides the parameter counts.
     hidden = size // reduction if reduction > 0 else 0
     if not hidden:
         raise ValueError(
@@ -238,6 +240,7 @@ def _weigh(layer: MA, inputs: Array) -> tuple[Array, Array]:
         else:
             weights, along = layer.squeezes[axis], 0 if axis == "T" else last
             own = jax.nn.sigmoid(_mlp(weights, means, along) + _mlp(weights, maxima, along))
+        # Later factors see currents weighted by the earlier ones.
         factor = factor * own
     outputs = narrow(currents * factor, inputs.dtype)
     return (jax.nn.relu(outputs) if layer.relu else outputs), factor

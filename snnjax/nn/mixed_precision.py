@@ -101,6 +101,7 @@ class Precision:
 
     def __str__(self) -> str:
         """Text for `parse_precision`: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
+        # The shortest text, so that records of equal precisions are equal.
         if self.params == "float32":
             return self.compute
         return f"compute={self.compute}, params={self.params}"
@@ -117,6 +118,7 @@ def parse_precision(text: str) -> Precision:
     """
     words = text.strip()
     parts = [part.strip() for part in words.split(",")] if words else []
+    # The short form: the compute dtype alone.
     if len(parts) == 1 and "=" not in words:
         parts = [f"compute={words}"]
     names = [field.name for field in dataclasses.fields(Precision)]
@@ -187,6 +189,7 @@ class MixedStep:
     @property
     def sequence(self) -> Any:
         """The sequence function of the step, on currents of two bytes; None without one."""
+        # A plain step function has no such attribute.
         function = getattr(self.step, "sequence", None)
         # The Pallas kernel widens narrow currents in registers, without a float32 copy in memory.
         if function is None or _unwrap(function) is neurons.lif_kernel:

@@ -61,6 +61,7 @@ def check_model(
         draws = np.random.default_rng(0).normal(0.3, 0.6, (timesteps, *shape))
         currents = jnp.asarray(draws, jnp.float32)
     state = model.initial_state(currents.shape[1:]) if state is None else state
+    # Arrays, so that gradients of all parameters are checked.
     params = jax.tree.map(jnp.asarray, model.params)
     arguments = (model, params, state, currents)
     options: dict[str, Any] = {"repeats": 0, "compiler_options": compiler_options}
@@ -102,6 +103,7 @@ def _causality_faults(model: Model, params: Any, state: Any, currents: Array) ->
     """Gradient of early outputs by late currents; a scanned step is causal by construction."""
     if model.sequence is None:
         return []
+    # A look-ahead of a time-invariant function crosses any split, so one suffices.
     middle, sequence = len(currents) // 2, model.sequence
     past = lambda xs: jnp.sum(sequence(params, state, xs)[1][:middle])  # noqa: E731
     if bool(jnp.any(jax.jit(jax.grad(past))(currents)[middle:] != 0)):

@@ -100,6 +100,7 @@ class Network(nnx.Module):
                 'order="time", or take readout.rate of them'
             )
         if order == "time":
+            # Checked at construction: the first call may come after a long set-up.
             refuse_whole_windows(body)
         self.body, self.input_shape = body, tuple(input_shape)
         self.order, self.time_scan, self.collect = order, time_scan, collect
@@ -112,6 +113,7 @@ class Network(nnx.Module):
         """
         strategy, time = request.strategy, request.strategy.time if self.order == "time" else None
         if time is not None:
+            # The network scans over time itself; a layer's own scan inside would see one timestep.
             strategy = dataclasses.replace(strategy, time=None)
         body = place(self.body, MemoryRequest(strategy, self.order, cut=strategy.depth))
         changed = replace(self, body=body.layer)
@@ -175,6 +177,7 @@ class Network(nnx.Module):
                 `"time"` order in training with normalisation over the window.
         """
         self._check(inputs, taps)
+        # A forgotten `state.after(aux)` lowers accuracy without any other sign.
         if not training and never_updated(self.body, state.statistics):
             warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
@@ -196,11 +199,13 @@ class Network(nnx.Module):
         if self.collect != "all":
             # The carry needs the output's shape before the first step.
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
+            # Zero is neutral for the mean; the last output overwrites it.
             start = (start, jnp.zeros(shape.shape, shape.dtype))
             step = Collector(step, 1 / len(inputs) if self.collect == "mean" else None)
         after, (outputs, statistics, taps, diagnostics) = scan(step, params, start, inputs)
         if self.collect != "all":
             after, last = after
+            # Time stays the first axis, so readouts need no special case.
             outputs = last[None]
         # Each timestep starts from the same running values, so their mean is one update.
         updated = mean_over_steps(statistics) if call.training else state.statistics
@@ -246,6 +251,7 @@ class Cell:
         """Frames `[T, B, ...]` through one layer after the other, as `memory.sequence` calls it."""
         body, statistics, call = params
         outputs, aux = body(frames, State(neurons, statistics), call)
+        # In evaluation statistics do not change, and T copies of them would be stacked.
         updated = aux.statistics if call.training else ()
         # One row per frame, also of arrays that all frames share: statistics are averaged.
         updated, diagnostics = jax.tree.map(lambda leaf: leaf[None], (updated, aux.diagnostics))

@@ -114,11 +114,13 @@ class Neuron(nnx.Module):
         """
         if not isinstance(scan, memory.Reverse) or scan.inverse is not None:
             return scan
+        # `memory.reversal()` names no inverse: each layer supplies that of its model.
         return scan.by(self.inverse())
 
     def params(self) -> Any:
         """Parameters of the step: numbers, learned arrays, and constants without a gradient."""
         learned = {k: v[...] for k, v in self.learned.items()}
+        # Without it, constants would receive gradients whose bytes nobody uses.
         constants = {k: jax.lax.stop_gradient(v[...]) for k, v in self.constants.items()}
         return self.model.params._replace(**learned, **constants)
 
@@ -131,6 +133,7 @@ class Neuron(nnx.Module):
         scan = request.strategy.time
         if scan is None:
             return Placed(self, self.spiking, role="neurons")
+        # Resolved now: a model without an inverse is refused before training starts.
         changed = replace(self, scan=self.resolve(scan))
         return Placed(changed, self.spiking, frozenset({"time"}), "neurons")
 

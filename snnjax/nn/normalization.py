@@ -120,15 +120,18 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
+        # Imported on use: chex is slow to import.
         import chex
 
         chex.assert_axis_dimension(inputs, -1, self.channels)
         running = state.statistics
         if not call.training or self.over == "frozen":
+            # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
             return self._normalize(inputs, *running), Aux((), running)
         grouped, first = self._split_groups(inputs)
         time = () if self.over == "step" else (0,)
         scale = self.gain * self.scale[...]
+        # Time and space, but not the groups: each has its own statistics.
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
         normal = _batch_norm(*over, grouped, scale, self.bias[...])
@@ -178,6 +181,7 @@ def _batch_norm(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, A
 
 
 def _standardize(axes, devices, epsilon, x, scale, bias):
+    # `isolate` carries its results and needs their shapes; one device has the same shapes.
     rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
     mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
@@ -220,6 +224,7 @@ def _mean(x, axes, devices):
     within = tuple(axis + (axis >= batch) for axis in axes)
     sums = x.sum(within, keepdims=True).squeeze(batch + 1)
     if devices:
+        # Block sums of all devices in order of the batch, as one device would have them.
         sums = jax.lax.all_gather(sums, devices, axis=batch, tiled=True)
     # Without the barrier the compiler merges the two sums and chooses their order.
     return jax.lax.optimization_barrier(sums).sum(batch, keepdims=True) / count

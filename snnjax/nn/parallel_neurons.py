@@ -88,6 +88,7 @@ class PSN(nnx.Module):
         self.name, self.spiking = "psn" if order is None else "masked_psn", True
         # An array instead of a static number: a schedule of masking must not retrace.
         self.masking = None if order is None else _masking_constant(masking, ())
+        # The default of PyTorch, so that published results are comparable.
         draw = fan_in_uniform(rngs.params(), (timesteps, timesteps), jnp.float32)
         self.weights, self.threshold = nnx.Param(draw), nnx.Param(jnp.ones(timesteps, jnp.float32))
 
@@ -158,6 +159,7 @@ def with_masking(network: Any, masking: float | Array) -> Any:
         # Stacked blocks have one masking each.
         return replace(node, masking=_masking_constant(masking, node.masking.shape))
 
+    # PSN layers are the leaves: everything else is shared with the original.
     return jax.tree.map(place, network, is_leaf=has_masking)
 
 

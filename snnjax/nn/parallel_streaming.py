@@ -72,6 +72,7 @@ class SlidingPSN(nnx.Module):
 
     def _products(self, inputs: Array, before: Array) -> metrics.operations.Products:
         """Multiplications of the banded matrix whose row t holds the weights from column t on."""
+        # Row t weighs currents of earlier calls, too.
         currents = jnp.concatenate([before, widen(inputs)])
         # Column s of row t is weight s - t of the window.
         place = jnp.arange(len(currents))[None, :] - jnp.arange(len(inputs))[:, None]

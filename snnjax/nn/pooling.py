@@ -89,6 +89,7 @@ def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -
 
 def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[tuple[int, int]]:
     """Padding as `(before, after)` for rows and columns."""
+    # "SAME" always finds a patch; other paddings need a large enough image.
     border = padding if isinstance(padding, int) else 0
     if inputs.ndim != 4 or (padding != "SAME" and min(inputs.shape[1:3]) + 2 * border < window):
         raise ValueError(

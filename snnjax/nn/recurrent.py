@@ -39,6 +39,7 @@ class Recurrent(nnx.Module):
     def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
         refuse_reversal(neuron.scan)
         self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
+        # Orthogonal weights keep the norm of the feedback over many timesteps.
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
         self.compute = "float32"  # dtype of spikes and weights in the feedback

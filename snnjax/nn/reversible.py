@@ -105,11 +105,13 @@ class Reversible(nnx.Module):
         Reversal inverts one branch at a time, and recomputes the branch part by part between cuts.
         """
         scan = request.strategy.depth or self.scan
+        # The pullback of a branch needs its activations, one part at a time.
         inner = (scan.inner or memory.recompute(1)) if isinstance(scan, memory.Reverse) else None
         within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
         parts = [place(branch, within) for branch in (self.f, self.g)]
         changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
         taken = parts_taken(parts) - {"depth"}  # the branches' cuts belong to this scan
+        # Without a request for depth, the constructor's scan stays and nothing is used.
         if request.strategy.depth is not None:
             taken |= {"depth"}
         return Placed(changed, False, taken, "loop")
@@ -119,6 +121,7 @@ class Reversible(nnx.Module):
         *front, channels = shape
         if channels % 2:
             raise ValueError(f"a reversible stack splits its channels in two, but got {channels}")
+        # Branches act on one stream, half of the channels.
         half, states = (*front, channels // 2), []
         for stacked in (self.f, self.g):
             # All blocks have one shape: the first stands for all.

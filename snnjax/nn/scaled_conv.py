@@ -110,5 +110,6 @@ def standardize(kernel: Array, gain: Array) -> Array:
     """
     axes = tuple(range(kernel.ndim - 1))
     fan_in = math.prod(kernel.shape[:-1])
+    # Every call standardises anew: the raw kernel is the parameter.
     mean, var = kernel.mean(axes), kernel.var(axes)
     return (kernel - mean) * (gain * jax.lax.rsqrt(var + _EPSILON) / math.sqrt(fan_in))

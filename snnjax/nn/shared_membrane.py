@@ -134,6 +134,7 @@ class SharedStep:
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
         aux = gather(list(zip(names, pairs, strict=False)))
+        # Layers saw one timestep `[1, B, ...]`; the scan adds the axis over time.
         taps |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
         return (carried, aux.state), (
             layer_inputs[-1],
@@ -216,6 +217,7 @@ class SharedInverse:
 
         The pullback reuses the rebuilt states, which `SharedStep.run` takes as `replay`.
         """
+        # Rebuilt once, used for the state and for the pullback.
         before, replay = self._undo_step(parts, after, frame, outputs)
         run = lambda parts, state, frame: self.step.run(parts, state, frame, replay)  # noqa: E731
         return before, value_and_pullback(run, parts, before, frame, cotangents=cotangents)[1]
@@ -323,6 +325,7 @@ class Grouped(nnx.Module):
         timesteps, *middle, channels = inputs.shape
         # Contiguous groups: channel c belongs to group c // (C / groups).
         cut = inputs.reshape(timesteps, *middle, self.groups, channels // self.groups)
+        # Group c of timestep t becomes step t * G + c, the order of the calls.
         return jnp.moveaxis(cut, -2, 1).reshape(-1, *middle, channels // self.groups)
 
     def _groups_to_channels(self, outputs: Array) -> Array:
@@ -406,9 +409,11 @@ class Shared(nnx.Module):
         cell, groups = self._cell()
         if not cell.spiking:
             raise ValueError(f"{cell.name} neurons offer no inverse: use memory.recompute(every)")
+        # A timestep is K * G calls, and the inverse's limit counts calls.
         undo, calls = cell.inverse(), groups * len(self.synapses)
         if undo.steps is None:
             return undo, None
+        # Not even one timestep can be undone.
         if undo.steps < calls:
             raise ValueError(
                 f"layers that share a membrane update it {calls} times per timestep, and the "
@@ -463,6 +468,7 @@ class Shared(nnx.Module):
             first = shape
         states += bypasses
         inner = repeat_state(tuple(s.neurons for s in states))  # a scan over time carries them
+        # All layers have one shape, so the last one stands for all.
         membrane = self.neuron.initial_state(shape).neurons
         return State((membrane, inner), tuple(s.statistics for s in states))
 

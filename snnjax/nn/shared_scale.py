@@ -84,10 +84,12 @@ class SharedScale(nnx.Module):
         self.decay, self.threshold = float(decay), float(threshold)
         self.step = bind(rule.shared_scale_lif, bits=bits, spike=spike)
         self.scan = _refuse_reversal(scan)
+        # One scale for weights and membrane is what makes the step integer.
         self.beta = nnx.Param(initial_beta(weights[0], bits=bits))
 
     def params(self) -> rule.SharedScaleParams:
         """Parameters of the neurons' step; the scale is the absolute value of `beta`."""
+        # A negative scale would swap the signs of all codes.
         return rule.SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
 
     def codes(self) -> Array:

@@ -73,6 +73,7 @@ def repeat_state(state: PyTree) -> PyTree:
     def expand(node: Any) -> Any:
         if not isinstance(node, Repeated):
             return node
+        # Inner stacks first: a stack within a stack has two leading axes.
         return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
@@ -139,6 +140,7 @@ class Stacked(nnx.Module):
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest as a `Repeated`, and statistics with `[depth, ...]` leaves."""
+        # All blocks have one shape: the first stands for all.
         block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
         state = block.initial_state(shape)
         after = output_shape(block, state, shape)
@@ -160,6 +162,7 @@ class Stacked(nnx.Module):
         inputs = widen(inputs)
         outputs, aux = self.scan(_block, resting, inputs, blocks)
         taps = {}
+        # Scanned taps have an axis over depth; each block gets its own name.
         for i in range(self.depth):
             taps |= prefix_names(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
         taps |= reconstruction("", self.scan, _block, resting, inputs, blocks, call.taps)

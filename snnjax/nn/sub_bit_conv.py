@@ -64,6 +64,7 @@ class SubBitKernel(Kernel):
 
     def codebook(self) -> Codebook:
         """Patterns, latent patterns and their memory; without a gradient if not learned."""
+        # Separate attributes, since optimizer and weight decay select parameters by name.
         if "codebook" in self.learned:
             return self.learned["codebook"].get_value()
         return jax.lax.stop_gradient(self.constants["codebook"].get_value())
@@ -99,6 +100,7 @@ class StoredKernel(Kernel):
 
     def __init__(self, trained: SubBitKernel):
         self.strides, self.padding, self.groups = trained.strides, trained.padding, 1
+        # Latent patterns are dropped: inference needs the binary ones only.
         patterns = used_patterns(trained.codebook())
         self.stored = Constant(store_kernels(trained.kernel[...], patterns))
         self.bias = None if trained.bias is None else Constant(trained.bias[...])

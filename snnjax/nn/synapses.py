@@ -86,6 +86,7 @@ class Fold(nnx.Module):
         """`[T, B, ...]` to `[T, B, ...]`."""
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        # Inputs are rounded before packing, so that the residual is narrow, too.
         if self.compute is not None:
             folded = narrow(folded, self.compute)
         if not self.pack:
@@ -149,6 +150,7 @@ class Kernel(nnx.Module):
 
     def __init__(self, shape, *, strides, padding, groups, use_bias, kernel_init, rngs):
         self.strides, self.padding, self.groups = strides, padding, groups
+        # Parameters are float32; nn.with_precision narrows them.
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
@@ -224,6 +226,7 @@ def Conv(
     Raises:
         ValueError: `inputs` or `outputs` is not divisible by `groups`.
     """
+    # Tuples, since static attributes must be hashable.
     size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
     if inputs % groups or outputs % groups:
         raise ValueError(

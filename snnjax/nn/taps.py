@@ -77,6 +77,7 @@ def neuron_taps(
         axes = tuple(range(2, spikes.ndim))
         # Sums of zeros and ones are exact, so the rate does not depend on the summation order.
         arrays["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
+        # A rate of real-valued outputs would be read as a firing rate.
         arrays["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
     return arrays
 
@@ -91,6 +92,7 @@ def in_order(layers: Mapping[str, Entry]) -> dict[str, Entry]:
     """
 
     def sort_key(name: str) -> list[tuple[int, str]]:
+        # Positions compare as numbers; names without a number come first.
         parts = [re.fullmatch(r"(.*?)(\d*)", part) for part in name.split("/")]
         return [(int(part[2] or -1), part[1]) for part in parts if part]
 
@@ -109,6 +111,7 @@ def _threshold_rows(threshold: Array, shape: tuple[int, ...]) -> Array:
 
     Channel groups that share a membrane also share its thresholds, which are repeated here.
     """
+    # One channel means a scalar threshold, which already broadcasts.
     if threshold.ndim and 1 < threshold.shape[-1] < shape[-1]:
         copies = (1,) * (threshold.ndim - 1) + (shape[-1] // threshold.shape[-1],)
         threshold = jnp.tile(threshold, copies)

@@ -75,8 +75,10 @@ class Sequential(nnx.Module):
         if scan is memory.store:
             changed, taken = replace(changed, joints=None), taken | {"depth"}
         elif isinstance(scan, memory.Recompute):
+            # Cuts are static: the same network always has the same parts.
             joints = _find_joints(parts, scan, packs=bool(request.strategy.pack))
             changed = replace(changed, joints=joints)
+            # Packed boundaries count as use of `pack`, even if no synapse packs.
             taken |= {"depth", "pack"} if any(joints.spikes) else {"depth"}
         return Placed(changed, spiking, taken, "block")
 
@@ -85,6 +87,7 @@ class Sequential(nnx.Module):
         states = []
         for layer in self.layers:
             states.append(layer.initial_state(shape))
+            # Shapes are inferred, so that layers need no input size.
             shape = output_shape(layer, states[-1], shape)
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
@@ -95,6 +98,7 @@ class Sequential(nnx.Module):
             (layer, State(*own), call.child(i))
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
         ]
+        # Positions make names unique within the sequence.
         names = tuple(layer_name(layer, i) for i, layer in enumerate(self.layers))
         if self.joints is None:
             outputs, auxes = _run(entries, inputs, names=names)
@@ -140,6 +144,7 @@ def _find_joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
             due = False
         fires = part.role == "neurons" or part.spiking > spikes
         spikes, due = part.spiking, due or block or fires
+    # A stack scans its own blocks; recomputing it as one part would hold all of them.
     alone = tuple(parts[start].role == "loop" for start in starts)
     return Joints(scan, tuple(starts), tuple(marks), alone)
 
