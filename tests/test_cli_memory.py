@@ -143,7 +143,7 @@ def test_without_a_depth_it_goes_along_time_and_refusals_are_rows_said_once(caps
     assert [(r["strategy"], r["timesteps"]) for r in refused] == [
         ("depth=reverse", 1), ("depth=reverse", 2),
     ]  # fmt: skip
-    assert all("nothing in this network takes depth" in row["refused"] for row in refused)
+    assert all("no layer of this network uses depth" in row["refused"] for row in refused)
     assert all(row["temp_bytes"] is None is row["compile_seconds"] for row in refused)
     assert err.count("refused:") == 1
     assert all(row["depth"] is None for row in found["rows"])

@@ -5,9 +5,9 @@
     asa_snn_five    [pool - conv3x3 - norm - attention - neuron] * 5 - pool
                     - linear - neuron - linear - neuron - voting
 
-The frames are counts of events, `[T, B, H, W, 2]`, and the outputs are spikes: `readout.rate` of
-them are the scores, to be held against the one-hot label by their squared difference. Attention
-needs the whole window, so these networks have no `order="time"`.
+Inputs are event counts `[T, B, H, W, 2]`, outputs are spikes. `readout.rate` of the outputs gives
+the scores, trained by the squared difference to the one-hot label. Attention needs all timesteps at
+once, so these networks have no `order="time"`.
 
 References: Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks",
 ICCV 2023, arXiv:2308.08227; Yao, Zhao, Zhang, Hu, Deng, Tian, Xu, Li, "Attention Spiking Neural
@@ -37,7 +37,8 @@ _PLIF = functools.partial(
 
 
 def asa_attention(timesteps: int, channels: int, *, rngs: nnx.Rngs, **options: Any) -> nn.ASA:
-    """`nn.ASA` as these networks call an attention; `functools.partial` fills in its options."""
+    """`nn.ASA` in the signature of the `attention` option; `functools.partial` sets its options."""
+    # ASA ranks channels but has no weights per channel.
     del channels
     return nn.ASA(timesteps, **options, rngs=rngs)
 
@@ -62,60 +63,68 @@ def asa_snn(
     rngs: nnx.Rngs,
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """The network of three convolutions, `[T, B, H, W, 2] -> [T, B, classes]`, spikes.
+    """Network of three convolutions, `[T, B, H, W, 2] -> [T, B, classes]`; outputs are spikes.
 
-    The published ones, with the parameters that they count:
+        [conv3x3 - norm - average pool - attention - neuron] * 3
+        - linear - neuron - linear - neuron
 
-        A    as it is: 2,329,045 (2,323,531 without attention); classes=20: 2,331,358 (2,325,844)
+    Published networks and their numbers of parameters:
+
+        A    the defaults: 2,329,045 (2,323,531 without attention);
+             classes=20: 2,331,358 (2,325,844)
         D    channels=(32, 32, 32), classes=20, dropout=(0, 0, 0.5, 0.5, 0.5) and an attention with
              reduction=8: 551,614 (548,980)
         MA   linear_norm=nn.BatchNorm, attention=functools.partial(nn.MA, "TCSA"),
              linear_attention=functools.partial(nn.MA, "TA"): 2,340,535 (2,324,065)
 
-    The released ASA networks count 117 more, which nothing uses: 39 per convolution, see `nn.ASA`.
-    Convolutions and linear layers start as PyTorch's, but for their biases, which start at 0.
+    The released ASA networks count 117 unused parameters more, 39 per convolution, see `nn.ASA`.
+    Initial weights are those of PyTorch; biases start at 0.
 
     Args:
         timesteps: `T` of the window.
-        classes: outputs.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
-        channels: of each convolution.
-        pools: windows of the average pools behind them; 1 is none.
+        channels: channels of each convolution.
+        pools: window of the average pool behind each convolution; 1 for no pool.
         hidden: neurons of the first linear layer.
-        attention: makes the layer between pool and neurons, as `attention(timesteps, channels,
-            rngs=rngs)`; None is none.
-        linear_attention: the same behind the linear layers, for so many features.
-        linear_norm: makes a normalisation behind the linear layers; None is none.
-        dropout: a rate per layer, linear ones included. A layer has two of them: of its inputs, a
-            mask of its own for every timestep; of its spikes, one mask for all timesteps, the
-            outputs of the network among them (they are `1 / (1 - rate)` in training).
-        neuron: makes a layer of neurons; called as `neuron()`.
-        norm: makes a normalisation for so many channels.
-        rngs: for the weights.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth the layers are cut at synapses, so it takes `store` and `recompute`.
+        attention: `(timesteps, channels, *, rngs) -> layer` between pool and neurons; None for no
+            attention.
+        linear_attention: `(timesteps, features, *, rngs) -> layer` behind the linear layers, or
+            None.
+        linear_norm: `(features) -> layer`, a normalisation behind the linear layers, or None.
+        dropout: rate per layer, convolutions first. Each layer has two dropouts: on its inputs with
+            a new mask per timestep, and on its spikes with one mask for all timesteps. The latter
+            includes the outputs of the network, which are 0 or `1 / (1 - rate)` in training.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the parameters.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth `store` or `recompute`, with cuts at synapses.
 
     Raises:
-        ValueError: channels, pools and dropout do not fit together; the pools shrink the image to
-            nothing; for T other than `timesteps` (on a call).
+        ValueError: channels, pools and dropout of different lengths; pools that leave no pixel;
+            inputs with other than `timesteps` timesteps (on a call).
     """
     _check(channels, pools, dropout)
     (height, width, depth), layers, rates = input_shape, [], list(dropout)
     for size, window in zip(channels, pools, strict=True):
+        # A pool of one pixel would only cost time.
         conv = nn.Conv(
             depth, size, use_bias=True, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs
         )
         pool = [nn.AvgPool(window=window)] if window > 1 else []
-        current = [conv, norm(size), *pool, *_optional(attention, timesteps, size, rngs)]
-        layers += _dropped(rates.pop(0), current, neuron())
+        current = [conv, norm(size), *pool, *_attention_layers(attention, timesteps, size, rngs)]
+        layers += _with_dropout(rates.pop(0), current, neuron())
+        # Pools round down, as nn.AvgPool does without padding.
         height, width, depth = height // window, width // window, size
     features = _features(height, width, depth, input_shape)
+    # From here on the features of a timestep are one axis, and attention sees them as channels.
     layers.append(nn.Flatten())
     for size in (hidden, classes):
         current = [_linear(features, size, rngs)]
         current += [] if linear_norm is None else [linear_norm(size)]
-        current += _optional(linear_attention, timesteps, size, rngs)
-        layers += _dropped(rates.pop(0), current, neuron())
+        current += _attention_layers(linear_attention, timesteps, size, rngs)
+        layers += _with_dropout(rates.pop(0), current, neuron())
         features = size
     return finish(layers, input_shape, "layer", memory)
 
@@ -135,42 +144,52 @@ def asa_snn_five(
     rngs: nnx.Rngs,
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """The network of five convolutions, `[T, B, H, W, 2] -> [T, B, classes]`, means of votes.
+    """Network of five convolutions, `[T, B, H, W, 2] -> [T, B, classes]`; outputs are mean votes.
 
-    The published ones, with the parameters that they count:
+        [conv3x3 - norm - attention - neuron - pool] * 5
+        - linear - neuron - linear - neuron - voting
 
-        B    as it is: 1,701,123 (1,698,933 without attention); timesteps=36, classes=10,
+    Published networks and their numbers of parameters:
+
+        B    the defaults: 1,701,123 (1,698,933 without attention); timesteps=36, classes=10,
              input_shape=(173, 130, 2): 1,962,617
         C    channels=(64, 128, 128, 128, 128), pool=nn.AvgPool, neuron=functools.partial(nn.LIF,
              scale_input=True, reset=neurons.reset.zero)
 
-    Which reading: the recipes of B ask for an attention with `reduction=4`, but both published
-    counts are those of `reduction=1`, the default here. Their neurons learn a decay per layer and
-    reset to 0. The sheet that this is made from gives no dropout for B and C, so there is none.
+    The recipes of B name an attention with `reduction=4`, but both published counts match
+    `reduction=1`, the default here. The neurons learn one decay per layer and reset to 0. Our
+    source gives no dropout for B and C, so there is none.
 
     Args:
         timesteps: `T` of the window.
-        classes: outputs.
-        votes: neurons of the last layer per class, whose mean is the output.
-        input_shape: `(H, W, C)` of one frame; each convolution is pooled behind, by 2.
-        channels: of each convolution.
+        classes: number of outputs.
+        votes: neurons per class in the last layer; their mean is the output.
+        input_shape: `(H, W, C)` of one frame; a pool behind each convolution halves H and W.
+        channels: channels of each convolution.
         hidden: neurons of the first linear layer.
-        attention: makes the layer in front of the neurons, as `attention(timesteps, channels,
-            rngs=rngs)`; None is none.
-        pool: makes a pooling layer that halves H and W.
-        neuron: makes a layer of neurons; called as `neuron()`.
-        norm: makes a normalisation for so many channels.
-        rngs: for the weights.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth the layers are cut at synapses, so it takes `store` and `recompute`.
+        attention: `(timesteps, channels, *, rngs) -> layer` in front of the neurons; None for no
+            attention.
+        pool: `() -> layer`, a pool that halves H and W.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the parameters.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth `store` or `recompute`, with cuts at synapses.
 
     Raises:
-        ValueError: the pools shrink the image to nothing; for T other than `timesteps` (on a call).
+        ValueError: pools that leave no pixel; inputs with other than `timesteps` timesteps (on a
+            call).
     """
     (height, width, depth), layers = input_shape, []
     for size in channels:
         conv = nn.Conv(depth, size, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs)
-        layers += [conv, norm(size), *_optional(attention, timesteps, size, rngs), neuron(), pool()]
+        layers += [
+            conv,
+            norm(size),
+            *_attention_layers(attention, timesteps, size, rngs),
+            neuron(),
+            pool(),
+        ]
         height, width, depth = height // 2, width // 2, size
     features = _features(height, width, depth, input_shape)
     layers += [nn.Flatten(), _linear(features, hidden, rngs), neuron()]
@@ -179,7 +198,7 @@ def asa_snn_five(
 
 
 def voting(votes: int) -> nn.Fold:
-    """The mean of every `votes` neighbours, `[T, B, K votes] -> [T, B, K]`."""
+    """Mean of every `votes` neighbouring neurons, `[T, B, K votes] -> [T, B, K]`."""
     return nn.Fold(bind(_vote, votes=votes), name="voting")
 
 
@@ -187,14 +206,16 @@ def _vote(inputs: Array, *, votes: int) -> Array:
     return inputs.reshape(*inputs.shape[:-1], -1, votes).mean(-1)
 
 
-def _dropped(rate: float, current: list[Any], neuron: nn.Neuron) -> list[Any]:
-    """A layer between its two dropouts, of its inputs and of its spikes."""
+def _with_dropout(rate: float, current: list[Any], neuron: nn.Neuron) -> list[Any]:
+    """Layers of one stage between two dropouts, of inputs and of spikes; rate 0 adds none."""
     if rate == 0:
         return [*current, neuron]
     return [nn.Dropout(rate, each_step=True), *current, neuron, nn.Dropout(rate)]
 
 
-def _optional(attention: Attention | None, timesteps: int, size: int, rngs: nnx.Rngs) -> list[Any]:
+def _attention_layers(
+    attention: Attention | None, timesteps: int, size: int, rngs: nnx.Rngs
+) -> list[Any]:
     return [] if attention is None else [attention(timesteps, size, rngs=rngs)]
 
 
@@ -204,7 +225,7 @@ def _linear(inputs: int, outputs: int, rngs: nnx.Rngs) -> nn.Fold:
 
 def _features(height: int, width: int, depth: int, shape: tuple[int, ...]) -> int:
     if not height or not width:
-        raise ValueError(f"the pools shrink {shape[:2]} to nothing: give fewer or smaller ones")
+        raise ValueError(f"the pools shrink {shape[:2]} to nothing: use fewer or smaller pools")
     return height * width * depth
 
 

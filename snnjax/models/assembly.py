@@ -1,4 +1,4 @@
-"""Parts shared by the models of the zoo: convolution with norm, event stem, assembly."""
+"""Parts common to several models: convolution with norm, stem for events, final assembly."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ def finish(
     order: str,
     memory: Strategy | None,
 ) -> nn.Network:
-    """The layers as one network under a memory strategy; None leaves them as written."""
+    """Network of layers in sequence, under a memory strategy.
+
+    Args:
+        layers: layers in order.
+        input_shape: shape of one frame of one example.
+        order: `"layer"` or `"time"`, see `nn.Network`.
+        memory: memory strategy; None leaves the layers unchanged.
+    """
+    # The strategy acts on the finished network, which alone knows all cuts.
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
     return network if memory is None else nn.with_memory(network, memory)
 
@@ -33,7 +41,17 @@ def conv_norm(
     rngs: nnx.Rngs,
     strides: int = 1,
 ) -> tuple[Any, Any]:
-    """A convolution without bias and its normalisation."""
+    """Convolution without bias, and its normalisation, as two layers.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel: side of the square kernel.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the kernel.
+        strides: stride of both spatial axes.
+    """
+    # No bias: the norm has one.
     return nn.Conv(inputs, outputs, kernel=kernel, strides=strides, rngs=rngs), norm(outputs)
 
 
@@ -46,6 +64,15 @@ def event_stem(
     rngs: nnx.Rngs,
     pool: Callable[..., Any] = nn.AvgPool,
 ) -> tuple[Any, ...]:
-    """`conv_norm` with stride 2 and a pool 3x3 with stride 2: a quarter of H and W."""
+    """Stem for large frames: `conv_norm` and a 3x3 pool, both with stride 2; H / 4, W / 4.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel: side of the square kernel.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the kernel.
+        pool: pooling layer, `nn.AvgPool` or `nn.MaxPool`.
+    """
     first = conv_norm(inputs, outputs, kernel, norm, rngs=rngs, strides=2)
     return *first, pool(window=3, strides=2, padding=1)

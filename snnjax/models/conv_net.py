@@ -1,4 +1,4 @@
-"""A small convolutional network, for images of some 30 pixels and frames of events.
+"""Small convolutional network, for images of about 30 pixels and event frames.
 
 [conv3x3 - pool - norm - neuron] * stages - flatten - dropout - linear - norm - neuron - linear
 """
@@ -31,25 +31,28 @@ def conv_net(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A convolutional network, `[T, B, H, W, C] -> [T, B, classes]`.
+    """Small convolutional network, `[T, B, H, W, C] -> [T, B, classes]`.
+
+        [conv3x3 - pool - norm - neuron] * stages - flatten - dropout
+        - linear - norm - neuron - linear
 
     Args:
         input_shape: `(H, W, C)` of one frame; each stage halves H and W (rounding down).
         channels: channels per stage.
-        hidden: neurons of the fully connected layer; 0 leaves it out.
-        classes: outputs.
-        rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron()`.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        hidden: neurons of the fully connected layer; 0 for no such layer.
+        classes: number of outputs.
+        rngs: random streams of the parameters.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
-        pool: makes a pooling layer that halves H and W.
-        dropout: rate in front of the fully connected part.
+        pool: `() -> layer`, a pool that halves H and W.
+        dropout: dropout rate in front of the fully connected layers.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth the layers are cut at synapses, so it takes `store` and `recompute`.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth `store` or `recompute`, with cuts at synapses.
 
     Raises:
-        ValueError: the stages shrink the image to nothing.
+        ValueError: more stages than the image can be halved.
     """
     height, width, depth = input_shape
     if min(height, width) >> len(channels) == 0:
@@ -59,8 +62,10 @@ def conv_net(
     layers: list = []
     for size in channels:
         conv, normalize = conv_norm(depth, size, 3, norm, rngs=rngs)
+        # Pooling in front of the neurons quarters their states and residuals.
         layers += [conv, pool(), normalize, neuron()]
         height, width, depth = height // 2, width // 2, size
+    # A rate of 0 leaves spikes as spikes, so the next synapse can still pack them.
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth
     if hidden:

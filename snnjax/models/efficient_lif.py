@@ -1,19 +1,18 @@
-"""EfficientLIF-Net: VGG, ResNet and windows of sensor data whose layers share one membrane.
+"""EfficientLIF-Net: VGG, ResNet and sensor networks whose layers share membranes.
 
     charge   h[k] = decay * v[k-1] + (1 - decay) * x[k]     k counts the calls of one membrane
     fire     s[k] = [h[k] >= 1]          reset   v[k] = h[k] - s[k], detached
 
-    sharing="none"      a membrane per layer
-    sharing="channel"   `groups` channel groups of a layer write one membrane of C / groups channels
-    sharing="layer"     the layers of a stage, equal in shape, write one membrane
-    sharing="both"      the channel groups of all layers of a stage do
+    sharing="none"      one membrane per layer
+    sharing="channel"   `groups` channel groups of a layer share a membrane of C / groups channels
+    sharing="layer"     the layers of a stage, equal in shape, share a membrane
+    sharing="both"      the channel groups of all layers of a stage share a membrane
 
-One network with one set of widths and one reset: sharing changes neither the number nor the shape
-of its parameters. It changes what the network computes: a membrane forgets once per call, K G times
-per timestep where K layers and G groups share it.
+Sharing changes neither number nor shape of the parameters, nor widths and reset. It changes the
+function: a membrane decays once per call, K G times per timestep if K layers and G groups share it.
 
-**Inference** holds one timestep's membranes, what `jax.eval_shape` of `initial_state` shows. Per
-image of 32x32, in elements of 4 bytes, G = 2:
+**Inference** holds the membranes of one timestep (`jax.eval_shape` of `initial_state`). Per image
+of 32x32, in elements of 4 bytes, G = 2:
 
     sharing    VGG16     ratio    ResNet19   ratio
     none       407,552   1        753,664    1
@@ -21,23 +20,23 @@ image of 32x32, in elements of 4 bytes, G = 2:
     layer      190,464   2.14     237,568    3.17
     both        95,232   4.28     118,784    6.34
 
-**Training** keeps what the backward pass needs. Of membranes that is with `memory.store` one per
-layer and timestep, and the one before the first (`neurons.lif_scan`), shared or not. For a shared
-net to keep one per group, the rest is computed again, exactly, for one more forward pass:
-`time=memory.recompute(T)`, or `depth=memory.recompute(1), pack=True`; without a leak
-(`neuron=nn.IF`) `time=memory.reversal()` walks back instead, see `nn.Shared`. VGG16 with
-"both" at T = 5 then keeps 21.4 = 4.28 T times less of membranes than the unshared net under
-`memory.store`, 25.7 = 4.28 (T + 1) times with those before the first timestep. Only the 4.28 is
-sharing's own: an unshared net that computes again keeps one membrane per layer. These numbers count
-membranes among the residuals of `jax.vjp`, not spikes, currents or weights, nor the working set of
-the stage that is being computed again. All of a gradient, VGG16 at T = 5 (XLA's temporaries in MB
-per image, slope of batch 16 to 32, float32, memory-optimised scheduler, jax 0.10.2 on a CPU):
-"none" 24.6 with store, 19.6 with depth and pack; "both" 16.0 with `time=recompute(T)`, 8.9
-with `inner=recompute(1)` in it, 7.2 reversed without a leak.
+**Training** with `memory.store` keeps one membrane per layer and timestep, and the one before the
+first timestep (`neurons.lif_scan`), shared or not. A shared network keeps one membrane per group if
+the others are recomputed, exactly, for one more forward pass: `time=memory.recompute(T)`, or
+`depth=memory.recompute(1), pack=True`. Without a leak (`neuron=nn.IF`), `time=memory.reversal()`
+inverts the steps instead, see `nn.Shared`. For VGG16 with "both" at T = 5 the membrane bytes then
+shrink by a factor of 21.4 = 4.28 T relative to the unshared network under `memory.store`, or 25.7 =
+4.28 (T + 1) including the membranes before the first timestep. Only the factor 4.28 is due to
+sharing: an unshared network under recomputation keeps one membrane per layer. These numbers count
+membranes among the residuals of `jax.vjp`; they exclude spikes, currents, weights and the working
+set of the recomputed stage. Complete gradient of VGG16 at T = 5 (XLA temporaries in MB per image,
+slope of batch 16 to 32, float32, memory-optimised scheduler, jax 0.10.2 on a CPU): "none" 24.6 with
+store, 19.6 with depth and pack; "both" 16.0 with `time=recompute(T)`, 8.9 with `inner=recompute(1)`
+in it, 7.2 reversed without a leak.
 
-The paper's abstract claims up to about 4.3 times less LIF memory forward and 21.9 times backward.
-Its released code holds a plain autograd loop; that the second figure is T times the first is OUR
-INFERENCE. The surrogate is `arctan(alpha=2)`, the reset detached, as in that code.
+The abstract of the paper claims up to about 4.3 times less LIF memory forward and 21.9 times
+backward. Its released code is a plain autograd loop; that the second figure is T times the first is
+OUR INFERENCE. As in that code, the surrogate is `arctan(alpha=2)` and the reset is detached.
 
 Reference: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for
 Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
@@ -54,7 +53,7 @@ from flax import nnx
 from snnjax import neurons, nn
 from snnjax.memory import Strategy
 from snnjax.models.assembly import finish
-from snnjax.models.shared_stages import first_stage_apart, resnet_layers, vgg_layers
+from snnjax.models.shared_stages import first_stage_unshared, resnet_layers, vgg_layers
 from snnjax.models.shared_stages import sharing as shared_by
 
 __all__ = [
@@ -92,30 +91,35 @@ def efficient_lif_vgg(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A VGG with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
+    """VGG with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
 
         [conv3x3 - norm - neuron] * per stage, max pool between stages - mean over space - linear
 
-    With the default widths 14,910,346 parameters for 10 classes, whatever is shared.
+    14,910,346 parameters with the default widths for 10 classes, for every `sharing`.
 
     Args:
-        sharing: `"none"`, `"channel"`, `"layer"` or `"both"`, see above.
-        groups: channel groups per layer, of `"channel"` and `"both"`; must divide every width.
-        stages: channels of each convolution, by stage; `"layer"` needs equal ones within a stage.
-        classes: outputs.
+        sharing: `"none"`, or the parts that share a membrane: the channel groups of a layer
+            (`"channel"`), the layers of a stage (`"layer"`), or both (`"both"`).
+        groups: channel groups per layer for `"channel"` and `"both"`; must divide every width.
+        stages: channels of each convolution, by stage; `"layer"` needs equal widths within a stage.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame; H and W are halved between stages.
-        rngs: for the weights.
-        neuron: makes the neurons of one membrane; called as `neuron()`.
-        norm: makes a normalisation for so many channels; without batch statistics over the window.
-        static: compute the first convolution and norm once, for frames that are all the same
-            (`encoding.direct`); False for frames of events.
+        rngs: random streams of the parameters.
+        neuron: `() -> layer`, the neurons of one membrane.
+        norm: `(channels) -> layer`, a normalisation without batch statistics over the window.
+        static: compute the first convolution and norm once, for frames that are equal at all
+            timesteps (`encoding.direct`); False for event frames.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; in `order="layer"` each membrane takes the one over
-            time by itself. Over depth the layers are cut at synapses and around shared stages.
+        memory: memory strategy of the gradient; in `order="layer"` it acts over time on each
+            membrane separately. Over depth it cuts the layers at synapses and around shared stages.
 
     Raises:
-        ValueError: an unknown `sharing`; widths that are no multiples of `groups`, or differ within
-            a stage that is shared (on `initial_state`); the stages shrink the image to nothing.
+        ValueError: an unknown `sharing`; widths that `groups` does not divide, or different widths
+            within a shared stage (on `initial_state`); more stages than the image can be halved.
+
+    Reference:
+        Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for Memory-Efficient
+        Spiking Neural Networks", 2023, arXiv:2305.18360.
     """
     share = shared_by(sharing, groups, neuron)
     layers = vgg_layers(stages, input_shape, norm, static, share, classes, rngs)
@@ -137,23 +141,23 @@ def efficient_lif_resnet(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A ResNet with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
+    """ResNet with shared membranes, `[T, B, H, W, C] -> [T, B, classes]`.
 
         conv3x3 - norm - neuron - stages of blocks - mean over space - linear
         block   y = neuron(shortcut(x) + norm(conv3x3(neuron(norm(conv3x3(x))))))
 
-    Each stage starts with stride 2; the shortcut is the identity, or conv1x1 - norm where a block
-    changes the shape. The stem's membrane is never shared with a stage's. With the default widths
-    ("ResNet19") 26,108,042 parameters for 10 classes, whatever is shared.
+    Each stage starts with stride 2; the shortcut is the identity, or conv1x1 - norm if a block
+    changes the shape. The stem has its own membrane. 26,108,042 parameters with the default widths
+    ("ResNet19") for 10 classes, for every `sharing`.
 
     Args:
         sharing: as for `efficient_lif_vgg`.
         groups: as for `efficient_lif_vgg`.
         stages: width and number of blocks of each stage.
         stem: channels of the first convolution.
-        classes: outputs.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
-        rngs: for the weights.
+        rngs: random streams of the parameters.
         neuron: as for `efficient_lif_vgg`.
         norm: as for `efficient_lif_vgg`.
         static: as for `efficient_lif_vgg`.
@@ -161,7 +165,7 @@ def efficient_lif_resnet(
         memory: as for `efficient_lif_vgg`.
 
     Raises:
-        ValueError: an unknown `sharing`; widths that are no multiples of `groups` (on
+        ValueError: an unknown `sharing`; widths that `groups` does not divide (on
             `initial_state`).
     """
     share = shared_by(sharing, groups, neuron)
@@ -184,36 +188,38 @@ def efficient_lif_har(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A network for windows of sensor data, `[T, B, channels] -> [T, B, classes]`.
+    """Network for windows of sensor data, `[T, B, channels] -> [T, B, classes]`.
 
         [linear - norm - neuron] * depth - linear
 
-    The paper's networks for human activity recognition could not be read: this one is OURS.
+    The paper does not specify its networks for human activity recognition; this one is OURS.
 
     Args:
-        input_shape: `(channels,)` of one timestep; consecutive samples may stand side by side.
+        input_shape: `(channels,)` of one timestep; consecutive samples may be concatenated.
         sharing: as for `efficient_lif_vgg`; all hidden layers are one stage.
         groups: as for `efficient_lif_vgg`.
         hidden: neurons per hidden layer.
-        depth: hidden layers.
-        classes: outputs.
-        dropout: rate behind each hidden layer.
-        rngs: for the weights.
-        neuron: as for `efficient_lif_vgg`. Windows are long: a membrane that is to remember over
-            them needs a decay near 1, since it forgets `depth * groups` times per timestep.
+        depth: number of hidden layers.
+        classes: number of outputs.
+        dropout: dropout rate behind each hidden layer.
+        rngs: random streams of the parameters.
+        neuron: as for `efficient_lif_vgg`. Memory over long windows needs a decay near 1, since a
+            shared membrane decays `depth * groups` times per timestep.
         norm: as for `efficient_lif_vgg`.
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: as for `efficient_lif_vgg`.
 
     Raises:
-        ValueError: an unknown `sharing`; `hidden` is no multiple of `groups` (on `initial_state`);
-            there is no hidden layer.
+        ValueError: an unknown `sharing`; `groups` does not divide `hidden` (on `initial_state`); no
+            hidden layer.
     """
     if depth < 1:
         raise ValueError(f"there is at least one hidden layer, got depth={depth}")
     (features,), parts = input_shape, []
     for number in range(depth):
+        # Inputs of the network are not dropped.
         front = [nn.Dropout(dropout)] if number and dropout else []
+        # The norm behind it has a bias.
         linear = nn.Linear(features, hidden, use_bias=False, rngs=rngs)
         parts.append((*front, linear, norm(hidden)))
         features = hidden
@@ -233,22 +239,23 @@ def efficient_lif_compat(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """The networks of the released code, one by one, with what differs between them.
+    """The networks of the released code, with their differences in widths and reset.
 
-    For repeating its numbers; comparing them mixes sharing with widths and reset:
+    Use them to reproduce published numbers. Comparisons between variants mix the effect of sharing
+    with those of widths and reset:
 
         vgg16      "none": widths 128, 128, 256, 256, 256..., hard reset; others: layers 3 and 4 are
-                   128 wide, soft reset, and layers 1 and 2 do not share though they could; in
-                   "layer" the second layer resets hard
+                   128 wide, soft reset, and layers 1 and 2 have separate membranes; in "layer" the
+                   second layer has a hard reset
         resnet19   "none": stages 128, 256, 512, hard reset; others: 256, 512, 512, soft reset
 
     Args:
         architecture: `"vgg16"` or `"resnet19"`.
         variant: `"none"`, `"channel"`, `"layer"` or `"both"`.
-        groups: of `"channel"`; that of `"both"` is fixed to 2.
-        classes: outputs.
+        groups: channel groups of `"channel"`; `"both"` has 2.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
-        rngs: for the weights.
+        rngs: random streams of the parameters.
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: as for `efficient_lif_vgg`.
 
@@ -259,7 +266,7 @@ def efficient_lif_compat(
         raise ValueError(f"architecture must be 'vgg16' or 'resnet19', got {architecture!r}")
     if variant == "both" and groups != 2:
         raise ValueError(
-            "the released code fixes groups to 2 there: use efficient_lif_vgg(groups=)"
+            "the released code fixes groups=2 for 'both': use efficient_lif_vgg(groups=)"
         )
     plain = variant == "none"
     share = shared_by(variant, groups, _hard if plain else _soft)
@@ -269,8 +276,10 @@ def efficient_lif_compat(
         layers = resnet_layers(stages, 128, *common, share, classes, rngs)
     else:
         if variant in ("layer", "both"):
+            # Reproduces the released code: its second layer has its own membrane, and in one
+            # variant another reset.
             second = shared_by(variant, groups, _hard if variant == "layer" else _soft)
-            share = functools.partial(first_stage_apart, share, second)
+            share = functools.partial(first_stage_unshared, share, second)
         stages = _WIDE_VGG16 if plain else EFFICIENT_VGG16
         layers = vgg_layers(stages, *common, share, classes, rngs)
     return finish(layers, input_shape, order, memory)

@@ -1,4 +1,4 @@
-"""A multilayer perceptron of spiking neurons.
+"""Multilayer perceptron of spiking neurons.
 
 flatten - [linear - neuron] * hidden layers - linear
 """
@@ -26,22 +26,24 @@ def mlp(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A fully connected network, `[T, B, *input_shape] -> [T, B, classes]`.
+    """Fully connected network, `[T, B, *input_shape] -> [T, B, classes]`.
+
+        flatten - [linear - neuron] * hidden layers - linear
 
     Args:
         input_shape: shape of one frame of one example.
         hidden: neurons per hidden layer.
-        classes: outputs.
-        rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron()`.
-            `functools.partial(nn.LIF, decay=0.9)` fills in its options.
+        classes: number of outputs.
+        rngs: random streams of the parameters.
+        neuron: `() -> layer` of neurons, such as `functools.partial(nn.LIF, decay=0.9)`.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth the layers are cut at synapses, so it takes `store` and `recompute`.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth `store` or `recompute`, with cuts at synapses.
     """
     width = 1
     for size in input_shape:
         width *= size
+    # Frames of any rank become vectors.
     layers: list = [nn.Flatten()]
     for size in hidden:
         layers += [nn.Linear(width, size, rngs=rngs), neuron()]

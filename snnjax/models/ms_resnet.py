@@ -3,9 +3,9 @@
     block   y = shortcut(x) + norm(conv3x3(neuron(norm(conv3x3(neuron(x))))))
     net     conv3x3 - norm - four stages of blocks - neuron - mean over space - linear
 
-The shortcut is the identity, or conv1x1 with stride - norm where a stage begins with another shape
-(the code of the baselines below has a neuron in front of it, with as many parameters).
-Equal blocks of a stage are stacked and scanned over depth.
+The shortcut is the identity, or conv1x1 with stride - norm at the start of a stage with another
+shape (the code of the baselines below adds a neuron in front of it, without parameters). Equal
+blocks of a stage are stacked and scanned over depth.
 
 Reference: Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep Residual Learning",
 2021, arXiv:2112.08954. Widths and depths as the CIFAR baselines of Zhang and Zhang,
@@ -44,28 +44,36 @@ def ms_resnet(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """An MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
+    """MS-ResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
-    With the default widths and input it has 11,173,962 (depth 18), 21,282,122 (34) or 76,764,490
-    (104) parameters for 10 classes, and for event frames of 2 channels 272,330 (20).
+        y = shortcut(x) + norm(conv3x3(neuron(norm(conv3x3(neuron(x))))))         one block
+
+    Parameters with default widths and input, for 10 classes: 11,173,962 (depth 18), 21,282,122
+    (34), 76,764,490 (104), and for event frames of 2 channels 272,330 (20).
 
     Args:
-        depth: 18, 34, 104, or 20 for event frames; names widths and blocks per stage.
-        classes: outputs.
+        depth: 18, 34, 104, or 20 for event frames; selects widths and blocks per stage.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame; each stage after the first halves H and W.
-        rngs: for the weights.
-        widths: channels per stage, in place of those of `depth`.
-        blocks: blocks per stage, in place of those of `depth`.
-        neuron: makes a layer of neurons; called as `neuron()`.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        rngs: random streams of the parameters.
+        widths: channels per stage; None for those of `depth`.
+        blocks: blocks per stage; None for those of `depth`.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
-        events: a stem for large event frames, which halves H and W twice; None is for depth 20.
+        events: True for the stem of large event frames, which halves H and W twice; None selects it
+            for depth 20.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth it scans the stacked blocks and cuts the layers between them.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth it scans the stacked blocks and cuts the layers between them.
 
     Raises:
-        ValueError: an unknown depth; as many blocks as widths are needed, each stage at least one.
+        ValueError: an unknown depth; different numbers of blocks and widths, or a stage without
+            blocks.
+
+    Reference:
+        Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep Residual Learning",
+        2021, arXiv:2112.08954.
     """
     if blocks is None and depth not in BLOCKS:
         raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
@@ -78,6 +86,7 @@ def ms_resnet(
     layers: list = [*stem(input_shape[2], sizes[0], 3, norm, rngs=rngs)]
     before = sizes[0]
     for stage, (width, count) in enumerate(zip(sizes, counts, strict=True)):
+        # The first block of a stage changes the shape, so it cannot be stacked with the others.
         if stage:
             layers.append(_block(before, width, 2, neuron, norm, rngs))
             count -= 1
@@ -96,6 +105,7 @@ def _block(inputs, outputs, strides, neuron, norm, rngs):
         neuron(),
         *conv_norm(outputs, outputs, 3, norm, rngs=rngs),
     )
+    # The identity shortcut has no parameters.
     if strides == 1 and inputs == outputs:
         return nn.Residual(branch)
     shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, norm, strides=strides, rngs=rngs))

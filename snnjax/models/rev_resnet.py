@@ -1,17 +1,17 @@
-"""RevSResNet: a residual spiking network whose stages are undone instead of stored.
+"""RevSResNet: a spiking residual network with reversible stages.
 
     stage   y1 = x1 + F(x2),  y2 = x2 + G(y1),   (x1, x2) the two halves of the channels, n times
     F, G    neuron - conv3x3 - norm - neuron - conv3x3 - norm       (halves of p channels)
     joint   neuron - mean pool 3x3, stride 2 - conv1x1 - norm       (between stages)
     net     conv3x3 - norm - stages and joints - neuron - mean over space - linear
 
-Activations of a stage are kept for its output only, whatever its depth; bytes grow with the number
-of stages. The published streams are floating ones (`bits=None`), here they are on a dyadic grid by
-default, so that the reversed gradient is the stored one bit for bit (`memory.grid`).
+A gradient keeps the output of each stage, whatever its depth, so bytes grow with the number of
+stages only. The published streams are floating point (`bits=None`). By default the streams here lie
+on a dyadic grid, on which the reversed gradient equals the stored one bit for bit (`memory.grid`).
 
-Beyond the paper, the two neurons of a branch can write one membrane, and the channel groups of each
-(`sharing`, see `nn.Shared`; ours): what one timestep of a branch holds in inference shrinks by two
-and by `groups`; a gradient's bytes do not (`experiments/benchmarks/combined.py`).
+Not in the paper: the two layers of neurons in a branch, and channel groups, can share a membrane
+(`sharing`, see `nn.Shared`). This divides the membranes of a branch in inference by two and by
+`groups`, but saves no bytes of a gradient (`experiments/benchmarks/combined.py`).
 
 Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922. Its blocks are those of Hu et al., arXiv:2112.08954. The parallel form is that of
@@ -44,7 +44,7 @@ STAGES = {
 """Depth -> channels of a half, and blocks, per stage."""
 
 integrate_and_fire = functools.partial(nn.IF, reset=neurons.reset.detached(neurons.reset.zero))
-"""The paper's neuron for images: no leak, a detached hard reset to 0, arctan of width 2."""
+"""Neuron of the paper for images: no leak, detached hard reset to 0, arctan surrogate, width 2."""
 
 
 def rev_resnet(
@@ -67,42 +67,52 @@ def rev_resnet(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A RevSResNet, `[T, B, H, W, C] -> [T, B, classes]`.
+    """RevSResNet, `[T, B, H, W, C] -> [T, B, classes]`.
 
-    With the default widths it has 10,967,690 (depth 21), 23,510,154 (37) or 69,995,146 (109)
-    parameters for 10 classes, and for event frames of 2 channels 260,362 (24).
+        y1 = x1 + q(F(x2)),   y2 = x2 + q(G(y1))         one block, (x1, x2) the halves of channels
+        F, G: neuron - conv3x3 - norm - neuron - conv3x3 - norm
+
+    Parameters with default widths for 10 classes: 10,967,690 (depth 21), 23,510,154 (37),
+    69,995,146 (109), and for event frames of 2 channels 260,362 (24).
 
     Args:
-        depth: 21, 37, 109, or 24 for event frames; names halves and blocks per stage.
-        classes: outputs.
+        depth: 21, 37, 109, or 24 for event frames; selects halves and blocks per stage.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame; each stage after the first halves H and W.
-        rngs: for the weights.
-        halves: channels of one stream per stage, in place of those of `depth`; layers outside the
+        rngs: random streams of the parameters.
+        halves: channels of one stream per stage; None for those of `depth`. Layers between the
             stages have twice as many.
-        blocks: blocks per stage, in place of those of `depth`.
-        neuron: makes a layer of neurons; called as `neuron()`. For event frames the paper has
-            `nn.LIF` with a time constant of 1.5.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        blocks: blocks per stage; None for those of `depth`.
+        neuron: `() -> layer` of neurons. For event frames the paper uses `nn.LIF` with a time
+            constant of 1.5 timesteps.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
-        last_norm: makes the normalisation that ends a branch; None is `norm`. A very deep net wants
-            branches that start small, `functools.partial(nn.BatchNorm, scale=0.05)`.
-        events: a stem for large event frames, which halves H and W twice; None is for depth 24.
-        static: compute the stem once, for frames that are all the same (`encoding.direct`), as the
-            paper does; of others it would see the first only.
-        sharing: `"none"`, or which neurons of a branch write one membrane: `"channel"` groups of
-            each, both `"layer"`s, or `"both"`. The last two need a norm that takes each timestep by
-            itself, as `order="time"` does.
-        groups: channel groups, of `"channel"` and `"both"`; must divide every half.
-        bits: binary places of the streams' grid; None is the floating stream of the paper, whose
-            gradient is exact only while no spike flips on the way back.
-        parallel: the form whose F waits for nothing, `y1 = x2 + F(x1), y2 = x1 + G(y1)`.
+        last_norm: `(channels) -> layer`, the last normalisation of a branch; None for `norm`. Very
+            deep networks train better if branches start small, `functools.partial(nn.BatchNorm,
+            scale=0.05)`.
+        events: True for the stem of large event frames, which halves H and W twice; None selects it
+            for depth 24.
+        static: compute the stem once, for frames that are equal at all timesteps
+            (`encoding.direct`), as in the paper; later frames are ignored.
+        sharing: neurons of a branch with one membrane: `"none"`, `"channel"` groups of a layer,
+            both layers (`"layer"`), or `"both"`. The last two need a norm per timestep, as does
+            `order="time"`.
+        groups: number of channel groups of `"channel"` and `"both"`; must divide every half.
+        bits: binary places of the streams' grid; None is the floating-point stream of the paper,
+            whose reversed gradient is exact only if no rebuilt spike flips.
+        parallel: use the form `y1 = x2 + F(x1), y2 = x1 + G(y1)`, whose F does not wait for the
+            previous G.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time and
-            reversal of the stages over depth.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time and
+            reversal over depth.
 
     Raises:
-        ValueError: an unknown depth or `sharing`; as many blocks as halves are needed, each stage
-            at least one; halves that are no multiples of `groups` (on `initial_state`).
+        ValueError: an unknown depth or `sharing`; different numbers of blocks and halves, or a
+            stage without blocks; halves that `groups` does not divide (on `initial_state`).
+
+    Reference:
+        Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
+        arXiv:2312.07922.
     """
     if depth not in STAGES and (halves is None or blocks is None):
         raise ValueError(
@@ -112,6 +122,7 @@ def rev_resnet(
     halves, blocks = halves or published[0], blocks or published[1]
     if len(blocks) != len(halves) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(halves)} stages of halves")
+    # Only the last norm of a branch scales its contribution to the stream.
     norms = (norm, last_norm or norm)
     share = shared_by(sharing, groups, neuron)
     branch = functools.partial(_branch, share=share, norms=norms)
@@ -120,9 +131,11 @@ def rev_resnet(
     layers: list = [nn.StaticInput(nn.Sequential(*first))] if static else [*first]
     for stage, (half, count) in enumerate(zip(halves, blocks, strict=True)):
         if stage:
+            # The halves change their width here, which no reversible block can do.
             pool = nn.AvgPool(window=3, strides=2, padding=1)
             joint = conv_norm(2 * halves[stage - 1], 2 * half, 1, norm, rngs=rngs)
             layers += [neuron(), pool, *joint]
+        # F and G have the same structure, but their own parameters.
         make = functools.partial(branch, half)
         layers.append(nn.Reversible(make, make, count, rngs=rngs, bits=bits, swap=parallel))
     layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(2 * halves[-1], classes, rngs=rngs)]
@@ -130,5 +143,6 @@ def rev_resnet(
 
 
 def _branch(channels: int, rngs: nnx.Rngs, *, share: Share, norms: Any) -> nn.Sequential:
+    # The empty part () puts the first layer of neurons in front of the first synapse.
     first, last = (conv_norm(channels, channels, 3, norm, rngs=rngs) for norm in norms)
     return nn.Sequential(*share(0, [(), first], ()), *last)

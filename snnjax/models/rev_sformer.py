@@ -1,12 +1,12 @@
-"""RevSFormer: a spiking transformer whose blocks are undone instead of stored.
+"""RevSFormer: a spiking transformer with reversible blocks.
 
     x1 = x2 = tokens
     block   y1 = x1 + q(SSA(x2)),   y2 = x2 + q(MLP(y1))
     net     tokenizer - blocks - mean over tokens - linear(2 D, classes)
 
-`SSA` is spiking self-attention (`nn.SpikingSelfAttention`), `q` rounds to a dyadic grid, on which a
-block is undone without error; the papers' stream floats (`bits=None`). What cannot be undone, the
-tokenizer, is computed again from its spikes, which are kept at one bit each.
+`SSA` is spiking self-attention (`nn.SpikingSelfAttention`), `q` rounds to a dyadic grid, on which
+the inverse of a block is exact. The published stream is floating point (`bits=None`). The tokenizer
+has no inverse; it is recomputed from its spikes, kept at one bit each.
 
 Reference: Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
 arXiv:2312.07922; the parallel form after Xu, Sun, Liu, Liao, Yang, "ParaRevSNN: A Parallel
@@ -47,42 +47,48 @@ def rev_sformer(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A RevSFormer, `[T, B, H, W, C] -> [T, B, classes]`.
+    """RevSFormer, `[T, B, H, W, C] -> [T, B, classes]`.
+
+        y1 = x1 + q(SSA(x2)),   y2 = x2 + q(MLP(y1))         one block on tokens [T, B, N, D]
 
     RevSFormer-2-384 and 4-384 have 5,766,586 and 9,323,962 parameters for 10 classes, 5,835,796 and
-    9,393,172 for 100. Published with 12 heads for 10 classes and 8 for 100. RevSFormer-2-256 for
-    event frames (2,569,226 for 10 classes, 2,569,739 for 11) is
+    9,393,172 for 100; published with 12 heads for 10 classes and 8 for 100. RevSFormer-2-256 for
+    event frames (2,569,226 parameters for 10 classes, 2,569,739 for 11) is
 
         rev_sformer(depth=2, width=256, heads=16, pools=4, input_shape=(128, 128, 2),
                     neuron=functools.partial(models.tau_lif, tau=1.5), rngs=rngs)
 
     Args:
-        depth: blocks.
-        width: `D`, of a token in each of the two streams; divisible by 8 and by `heads`.
-        heads: of the attention.
-        classes: outputs.
+        depth: number of blocks.
+        width: `D`, channels of a token in each stream; divisible by 8 and by `heads`.
+        heads: number of heads of the attention.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
-        rngs: for the weights.
-        pools: max pools of the tokenizer, see `models.tokenizer`.
-        expansion: of the MLP.
-        bits: binary places of the streams' grid; None is the floating stream of the paper, whose
-            reversed gradient is only nearly right.
-        parallel: let the streams change places in each block, `y1 = x2 + SSA(x1)`, `y2 = x1 +
-            MLP(y1)`: the attention of one block and the MLP of the one before can run side by side.
-        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        rngs: random streams of the parameters.
+        pools: number of max pools in the tokenizer: 2 for images of 32x32, 4 for 128x128.
+        expansion: hidden width of the MLP as a multiple of D.
+        bits: binary places of the streams' grid; None is the floating-point stream of the paper,
+            whose reversed gradient is only approximate.
+        parallel: swap the streams in each block, `y1 = x2 + SSA(x1)`, `y2 = x1 + MLP(y1)`, so that
+            the attention of a block can run in parallel with the MLP of the previous one.
+        neuron: `() -> layer` of neurons, with an option `threshold`.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass. Over depth, None and `memory.reversal()` undo the
-            blocks and recompute the tokenizer, `memory.store` keeps everything.
+        memory: memory strategy of the gradient. Over depth, None and `memory.reversal()` invert the
+            blocks and recompute the tokenizer; `memory.store` keeps all residuals.
 
     Raises:
-        ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
+        ValueError: `width` is not divisible by 8 or by `heads`; `depth` is not positive.
+
+    Reference:
+        Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
+        arXiv:2312.07922.
     """
     make = {"neuron": neuron, "norm": norm}
     layers = [
         *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
-        nn.Fold(twice, name="twice"),
+        nn.Fold(duplicate_tokens, name="twice"),
         nn.Reversible(
             lambda rngs: nn.SpikingSelfAttention(width, heads, rngs=rngs, **make),
             lambda rngs: mlp_branch(width, expansion=expansion, rngs=rngs, **make),
@@ -95,12 +101,12 @@ def rev_sformer(
         nn.Linear(2 * width, classes, rngs=rngs),
     ]
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)
-    # Undoing serves the blocks only: the layers before them are cut where spikes pass.
+    # Only the blocks have an inverse: the tokenizer is cut where its activations are spikes.
     each = Strategy(depth=recompute(1), pack=True)
     network.body.joints = nn.with_memory(network, each).body.joints  # type: ignore[union-attr]
     return network if memory is None else nn.with_memory(network, memory)
 
 
-def twice(tokens: Array) -> Array:
+def duplicate_tokens(tokens: Array) -> Array:
     """`[N, tokens, D] -> [N, tokens, 2 D]`: both streams begin with the same tokens."""
     return jnp.concatenate([tokens, tokens], -1)

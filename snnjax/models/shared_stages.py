@@ -1,8 +1,7 @@
-"""Stages of layers with and without a shared membrane, the same layers in both cases.
+"""Stages of layers with separate or shared membranes, with equal parameters in both cases.
 
-A stage is a list of parts, each of which leads to the currents of one layer of neurons, and the
-shortcuts around them. `sharing` decides which neurons stand behind the parts: one membrane for all
-of them, or one each.
+A stage is a list of parts, each of which computes the currents of one layer of neurons, and the
+shortcuts around them. `sharing` selects one membrane per layer or one for all layers of the stage.
 """
 
 from __future__ import annotations
@@ -16,21 +15,21 @@ from flax import nnx
 from snnjax import nn
 from snnjax.models.assembly import conv_norm
 
-__all__ = ["Share", "first_stage_apart", "resnet_layers", "sharing", "vgg_layers"]
+__all__ = ["Share", "first_stage_unshared", "resnet_layers", "sharing", "vgg_layers"]
 
 Share = Callable[[int, Sequence[tuple[Any, ...]], Sequence[Any]], list[Any]]
-"""`(number of the stage, parts, shortcuts) -> layers`."""
+"""`(index of the stage, parts, shortcuts) -> layers`, the stage with its neurons."""
 
 _KINDS = ("none", "channel", "layer", "both")
 
 
 def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
-    """Placement of neurons behind the parts of a stage.
+    """Constructor of stages: adds neurons to parts, with separate or shared membranes.
 
     Args:
         kind: `"none"`, `"channel"`, `"layer"` or `"both"`.
-        groups: channel groups per layer, of `"channel"` and `"both"`.
-        neuron: makes the neurons of one membrane.
+        groups: channel groups per layer for `"channel"` and `"both"`.
+        neuron: `() -> layer`, the neurons of one membrane.
 
     Raises:
         ValueError: an unknown kind.
@@ -39,15 +38,26 @@ def sharing(kind: str, groups: int, neuron: Callable[..., nn.Neuron]) -> Share:
         raise ValueError(f"sharing must be one of {', '.join(_KINDS)}, got {kind!r}")
 
     def cell():
+        # Grouping wraps the neuron, so that both kinds of sharing combine.
         return nn.Grouped(neuron(), groups) if kind in ("channel", "both") else neuron()
 
-    return functools.partial(_one_membrane if kind in ("layer", "both") else _one_each, cell)
+    return functools.partial(
+        _shared_membrane if kind in ("layer", "both") else _separate_membranes, cell
+    )
 
 
-def first_stage_apart(
+def first_stage_unshared(
     share: Share, second: Share, number: int, parts: Sequence[Any], shortcuts: Sequence[Any]
 ) -> list[Any]:
-    """Like `share`, but the layers of the first stage have membranes of their own."""
+    """`share`, except that in stage 0 the first layer shares no membrane with the others.
+
+    Args:
+        share: constructor of stages.
+        second: constructor of the layers after the first one in stage 0.
+        number: index of the stage.
+        parts: parts of the stage.
+        shortcuts: shortcuts of the stage.
+    """
     if number:
         return share(number, parts, shortcuts)
     return share(0, parts[:1], ()) + second(0, parts[1:], ())
@@ -62,10 +72,19 @@ def vgg_layers(
     classes: int,
     rngs: nnx.Rngs,
 ) -> list[Any]:
-    """Convolutions in stages, max pools between them, one linear layer.
+    """Layers of a VGG: stages of convolutions, max pools between them, one linear layer.
+
+    Args:
+        stages: channels of each convolution, by stage.
+        input_shape: `(H, W, C)` of one frame.
+        norm: `(channels) -> layer`, a normalisation.
+        static: True to compute the first convolution once for all timesteps.
+        share: constructor of stages.
+        classes: number of outputs.
+        rngs: random streams of the parameters.
 
     Raises:
-        ValueError: the stages shrink the image to nothing.
+        ValueError: more stages than the image can be halved.
     """
     if min(input_shape[:2]) >> (len(stages) - 1) == 0:
         raise ValueError(
@@ -75,8 +94,9 @@ def vgg_layers(
     for number, widths in enumerate(stages):
         parts: list[tuple[Any, ...]] = []
         for width in widths:
+            # Only the first convolution sees the static frames.
             part = conv_norm(depth, width, 3, norm, rngs=rngs)
-            parts.append(part if layers or parts or not static else _once(part))
+            parts.append(part if layers or parts or not static else _static_part(part))
             depth = width
         layers += ([nn.MaxPool()] if number else []) + share(number, parts, ())
     return [*layers, nn.GlobalAvgPool(), nn.Linear(depth, classes, rngs=rngs)]
@@ -92,15 +112,27 @@ def resnet_layers(
     classes: int,
     rngs: nnx.Rngs,
 ) -> list[Any]:
-    """A convolution, stages of residual blocks, each with stride 2 in front, one linear layer."""
+    """Layers of a ResNet: a convolution, stages of residual blocks, one linear layer.
+
+    Args:
+        stages: width and number of blocks of each stage; the first block has stride 2.
+        stem: channels of the first convolution.
+        input_shape: `(H, W, C)` of one frame.
+        norm: `(channels) -> layer`, a normalisation.
+        static: True to compute the first convolution once for all timesteps.
+        share: constructor of stages.
+        classes: number of outputs.
+        rngs: random streams of the parameters.
+    """
     first = conv_norm(input_shape[2], stem, 3, norm, rngs=rngs)
-    layers, depth = share(0, [_once(first) if static else first], ()), stem
+    layers, depth = share(0, [_static_part(first) if static else first], ()), stem
     for number, (width, blocks) in enumerate(stages, 1):
         parts, shortcuts = [], []
         for block in range(blocks):
             strides = 1 if block else 2
             parts.append(conv_norm(depth, width, 3, norm, strides=strides, rngs=rngs))
             parts.append(conv_norm(width, width, 3, norm, rngs=rngs))
+            # The first block of a stage changes the shape, and so does its shortcut.
             change = () if block else conv_norm(depth, width, 1, norm, strides=2, rngs=rngs)
             shortcuts += [None, nn.Sequential(*change)]
             depth = width
@@ -108,22 +140,23 @@ def resnet_layers(
     return [*layers, nn.GlobalAvgPool(), nn.Linear(depth, classes, rngs=rngs)]
 
 
-def _once(part: tuple[Any, ...]) -> tuple[Any]:
+def _static_part(part: tuple[Any, ...]) -> tuple[Any]:
     return (nn.StaticInput(nn.Sequential(*part)),)
 
 
-def _one_membrane(cell, number, parts, shortcuts) -> list[Any]:
+def _shared_membrane(cell, number, parts, shortcuts) -> list[Any]:
     del number
-    # A layer that runs once is to be seen as such, so that it can be taken out of the loop.
+    # nn.Shared recognises an nn.StaticInput only if no Sequential wraps it.
     synapses = [part[0] if len(part) == 1 else nn.Sequential(*part) for part in parts]
     return [nn.Shared(synapses, cell(), shortcuts=shortcuts)]
 
 
-def _one_each(cell, number, parts, shortcuts) -> list[Any]:
+def _separate_membranes(cell, number, parts, shortcuts) -> list[Any]:
     del number
     if not shortcuts:
         return [layer for part in parts for layer in (*part, cell())]
     layers = []
+    # Two parts form a block; the shortcut belongs to the second one.
     for first, second, shortcut in zip(parts[::2], parts[1::2], shortcuts[1::2], strict=True):
         branch = nn.Sequential(*first, cell(), *second)
         layers += [nn.Residual(branch, shortcut=shortcut), cell()]

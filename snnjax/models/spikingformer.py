@@ -41,31 +41,37 @@ def spikingformer(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A Spikingformer, `[T, B, H, W, C] -> [T, B, classes]`.
+    """Spikingformer, `[T, B, H, W, C] -> [T, B, classes]`.
+
+        x <- x + SSA(x),   x <- x + MLP(x)               one block on tokens [T, B, N, D]
 
     Spikingformer-2-384 and 4-384 have 5,762,746 and 9,320,122 parameters for 10 classes, 5,797,396
     and 9,354,772 for 100. The released code counts 5,765,818 and 9,326,266 (5,800,468 and
-    9,360,916): each of its blocks carries two layer norms, 1,536 parameters, that its forward pass
-    never uses; they are left out here.
+    9,360,916): each of its blocks has two unused layer norms, 1,536 parameters, which are left out
+    here.
 
     Args:
-        depth: blocks.
-        width: `D`, of a token; divisible by 8 and by `heads`.
-        heads: of the attention.
-        classes: outputs.
+        depth: number of blocks.
+        width: `D`, channels of a token; divisible by 8 and by `heads`.
+        heads: number of heads of the attention.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
-        rngs: for the weights.
-        pools: max pools of the tokenizer, see `models.tokenizer`.
-        expansion: of the MLP.
-        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        rngs: random streams of the parameters.
+        pools: number of max pools in the tokenizer: 2 for images of 32x32, 4 for 128x128.
+        expansion: hidden width of the MLP as a multiple of D.
+        neuron: `() -> layer` of neurons, with an option `threshold`.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth it scans the blocks and cuts the tokenizer's layers.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth it scans the blocks and cuts the tokenizer's layers.
 
     Raises:
-        ValueError: `width` is not divisible by 8 or by `heads`; there are no blocks.
+        ValueError: `width` is not divisible by 8 or by `heads`; `depth` is not positive.
+
+    Reference:
+        Zhou, Yu, Zhou, Ma, Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning for
+        Transformer-based Spiking Neural Network", 2023, arXiv:2304.11954.
     """
     make = {"neuron": neuron, "norm": norm}
 

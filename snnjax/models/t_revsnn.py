@@ -1,20 +1,23 @@
-"""T-RevSNN: columns of four levels, one per timestep, whose states can be undone over time.
+"""T-RevSNN: columns of four levels, one per timestep, reversible over time.
 
-    stem    conv7x7 stride 2 - conv3x3 stride 2 (scaled, linear in between): once per image
+    stem    conv7x7 stride 2 - conv3x3 stride 2 (scaled, no neurons between): once per image
     column  c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1]        (`memory.columns`)
     B_l     z = Down(c_{l-1}[t]) + Up(c_{l+1}[t-1])      Down, Up: spikes - conv - norm
             z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))     DW depthwise k x k, PW scaled conv1x1
             z <- z + DW_s(PW_s(Q(PW(DW(Q(z))))))         Q spikes; PW_s, DW_s shared by all columns
     head    o[t] = head_t(c_3[t])
 
-`c_l` are the membranes of the few turned-on neurons; all other neurons are turned off. PW widens
-four times and narrows back; level 0 takes its lower input as it is, and Up doubles its map where
-the level above is smaller. An image is encoded once for all columns; of events every column has its
-own frame and stem.
+`c_l` are the membranes of the turned-on neurons, which carry a state over time; all other neurons
+are turned off (`nn.Disabled`) and stateless. PW expands channels by four and reduces them again.
+Level 0 uses its lower input directly, and Up doubles H and W if the upper level is smaller. An
+image is encoded once for all columns; with event frames each column has its own frame and stem.
+
+`ColumnLevel` is one `B_l`, `TRevSNN` connects stem, columns and heads, `t_revsnn` builds a network,
+and `column_loss` trains its deep heads.
 
 Reference: Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible
 Spiking Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
-As in the released code, the same stem output goes to every column; the paper's text splits it.
+As in the released code, all columns get the same stem output; the text of the paper splits it.
 """
 
 from __future__ import annotations
@@ -43,28 +46,28 @@ __all__ = [
     "TRevSNNSize",
     "T_REVSNN_SIZES",
     "column_loss",
-    "nearest",
-    "packing",
+    "upsample_nearest",
+    "pack_columns",
     "shared_tail",
     "t_revsnn",
 ]
 
-STRIDES = (2, 2, 1)  # between levels; the last two are of one size
+STRIDES = (2, 2, 1)  # between neighbouring levels; the last two have one size
 HEADS = ("deep", "spiking", "plain")
 
 
 @dataclasses.dataclass(frozen=True)
 class TRevSNNSize:
-    """A published size.
+    """Size of a T-RevSNN.
 
     Attributes:
-        channels: of the four levels.
-        kernel: of the depthwise convolutions.
+        channels: channels of the four levels.
+        kernel: side of the depthwise kernels.
         stem: `(kernel, stride)` of each convolution of the stem.
         columns: T.
-        heads: see `t_revsnn`.
+        heads: kind of heads, see `t_revsnn`.
         input_shape: `(H, W, C)` of one frame.
-        events: a frame and a stem for each column, instead of one image for all.
+        events: True for one frame and one stem per column; False for one image for all columns.
     """
 
     channels: tuple[int, ...]
@@ -80,11 +83,11 @@ class TRevSNN(nnx.Module):
     """Stem, columns and heads; made by `t_revsnn`.
 
     Args:
-        size: of what.
-        classes: outputs.
-        norm: makes a normalisation.
-        states: options of `nn.Columns` about its states.
-        rngs: for the weights.
+        size: channels, kernels, columns and heads.
+        classes: number of outputs.
+        norm: `(channels) -> layer`, a normalisation.
+        states: options of `nn.Columns`: alpha, floor, bits and magnitude.
+        rngs: random streams of the parameters.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class TRevSNN(nnx.Module):
         self.name, self.head_kind, self.events = "t_revsnn", size.heads, size.events
         channels, top = size.channels, size.channels[-1]
         convs = lambda rngs: _stem(size, rngs)  # noqa: E731
+        # With event frames each column has its own stem, in level 0.
         self.stem = nn.Sequential() if size.events else convs(rngs)
 
         def level(number: int, first: bool, rngs: nnx.Rngs) -> ColumnLevel:
@@ -113,11 +117,12 @@ class TRevSNN(nnx.Module):
             channels,
             size.columns,
             own_inputs=size.events,
-            read={"deep": mean, "spiking": firing, "plain": None}[size.heads],
+            read={"deep": mean, "spiking": firing_rates, "plain": None}[size.heads],
             rngs=rngs,
             **states,
         )
         if size.heads == "deep":
+            # Deep heads read means of membranes, except the last one, which reads spikes.
             heads = [_classifier(top, classes, rngs) for _ in range(size.columns - 1)]
             heads.append(_classifier(top, classes, rngs, spiking=True))
         else:
@@ -125,11 +130,11 @@ class TRevSNN(nnx.Module):
         self.heads = nnx.List(heads)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """States zero and fresh statistics, for frames of this shape, `(B, H, W, C)`."""
+        """States zero and initial statistics; `shape` is that of a frame, `(B, H, W, C)`."""
         return self.columns.initial_state(_shape_after(self.stem, shape))
 
     def with_memory(self, request: nn.contract.MemoryRequest) -> nn.contract.Placed:
-        """Scans the columns by the strategy over time, and packs the inputs of convolutions.
+        """Applies the strategy over time to the columns, and packs inputs of convolutions.
 
         Raises:
             ValueError: a strategy over depth; a reversal over too many columns.
@@ -137,10 +142,10 @@ class TRevSNN(nnx.Module):
         strategy, taken = request.strategy, frozenset[str]()
         if strategy.depth is not None:
             raise ValueError(
-                "T-RevSNN has no stack of blocks over depth: its columns are its time, so use "
-                "time=reverse (or time=recompute(1))"
+                "T-RevSNN has no stack of blocks over depth: its columns are its timesteps, so use "
+                "time=reverse or time=recompute(1)"
             )
-        columns = packing(self.columns, strategy.pack)
+        columns = pack_columns(self.columns, strategy.pack)
         if strategy.pack:
             taken |= {"pack"}
         if strategy.time is not None:
@@ -151,10 +156,10 @@ class TRevSNN(nnx.Module):
         """Logits of each column.
 
         Args:
-            inputs: `[T, B, H, W, C]`, T the number of columns. Of an image only the first frame is
-                looked at, since all are equal, and T may be 1.
-            state: from `initial_state`.
-            call: the options of the call.
+            inputs: `[T, B, H, W, C]` with T the number of columns. Without events only the first
+                frame is read, since all are equal, and T may be 1.
+            state: state from `initial_state`.
+            call: options of the call.
 
         Raises:
             ValueError: another number of timesteps.
@@ -164,25 +169,27 @@ class TRevSNN(nnx.Module):
             raise ValueError(
                 f"this network has {columns} columns and takes {columns} timesteps"
                 f"{'' if self.events else ' (or 1: an image is encoded once)'}, got {timesteps}: "
-                f"give it columns={timesteps}, or encode to that many"
+                f"build it with columns={timesteps}, or encode to {columns} timesteps"
             )
+        # All frames of a static image are equal.
         frames = inputs if self.events else inputs[:1]
         x, stem = self.stem(frames, _stateless(self.stem), call)
         read, aux = self.columns(x, state, call)
         logits, heads = self._logits(read, aux.state[-1], call)
-        seen = gather([("stem", stem), *heads]).taps
-        return logits, aux._replace(taps=aux.taps | seen)
+        taps = gather([("stem", stem), *heads]).taps
+        return logits, aux._replace(taps=aux.taps | taps)
 
     def _logits(self, read: Any, top: Array, call: Call) -> tuple[Array, list[tuple[str, Aux]]]:
-        """Logits of each column, and what was to be seen of each head by its name."""
+        """Logits of each column, and the `Aux` of each head by name."""
         if self.head_kind == "plain":
             rows = [mean(top)[None]]
         elif self.head_kind == "spiking":
             rows = [read]
         else:
-            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing(top)[None]]
+            rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing_rates(top)[None]]
         outputs, auxes = [], []
         for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
+            # Classifiers are convolutions and need two spatial axes.
             y, aux = head(row[:, :, None, None], _stateless(head), call)
             outputs.append(y[:, :, 0, 0])
             auxes.append((f"head{number}", aux))
@@ -190,12 +197,12 @@ class TRevSNN(nnx.Module):
 
 
 def mean(top: Array) -> Array:
-    """`[B, H, W, C] -> [B, C]`."""
+    """Mean over space, `[B, H, W, C] -> [B, C]`."""
     return top.mean((1, 2))
 
 
-def firing(top: Array) -> Array:
-    """Firing rates over space of turned-off neurons, `[B, H, W, C] -> [B, C]`."""
+def firing_rates(top: Array) -> Array:
+    """Spatial firing rate of stateless neurons, `[B, H, W, C] -> [B, C]`."""
     return mean(nn.Disabled()(top, State(), Call(training=False))[0])
 
 
@@ -212,7 +219,7 @@ def _stem(size: TRevSNNSize, rngs: nnx.Rngs) -> nn.Sequential:
 def _classifier(
     inputs: int, classes: int, rngs: nnx.Rngs, *, spiking: bool = False
 ) -> nn.Sequential:
-    """One scaled conv1x1 on pooled features, or two in a row behind spikes."""
+    """Classifier of pooled features: one scaled conv1x1, or two on firing rates."""
     widths = [inputs, classes, classes] if spiking else [inputs, classes]
     pairs = zip(widths[:-1], widths[1:], strict=True)
     return nn.Sequential(*(nn.ScaledStdConv(a, b, kernel=1, rngs=rngs) for a, b in pairs))
@@ -231,17 +238,21 @@ _EXPANSION = 4
 
 
 class ColumnLevel(nnx.Module):
-    """A level of one column, for `nn.Columns`.
+    """Level `B_l` of one column, for `nn.Columns`; `[B, H, W, C] -> [B, H', W', C']`.
+
+        z = Down(lower) + Up(upper)
+        z <- z + gamma * DW(PW(Q(PW(DW(Q(z))))))
+        z <- z + tail(Q(PW(DW(Q(z)))))
 
     Args:
-        number: which level.
-        channels: of all levels.
-        strides: between neighbouring levels.
-        kernel: of the depthwise convolutions.
-        first: in the first column, without an upper input.
-        norm: makes a normalisation for so many channels.
-        rngs: for the weights.
-        stem: in front of level 0, where every column has an input of its own.
+        number: index of the level.
+        channels: channels of all levels.
+        strides: strides between neighbouring levels.
+        kernel: side of the depthwise kernels.
+        first: True in the first column, which has no upper input.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the parameters.
+        stem: stem of level 0 if each column has its own input, else None.
     """
 
     def __init__(
@@ -261,12 +272,13 @@ class ColumnLevel(nnx.Module):
         self.down = nn.Sequential() if stem is None else stem
         if number:
             self.down = _fusion(channels[number - 1], width, self.stride, norm, rngs)
+        # The first column has no predecessor, and the last level nothing above it.
         upper = None if first or last else channels[number + 1]
         self.up = (
             None
             if upper is None
             else _fusion(
-                upper, width, 1, norm, rngs, nn.Fold(bind(nearest, factor=strides[number]))
+                upper, width, 1, norm, rngs, nn.Fold(bind(upsample_nearest, factor=strides[number]))
             )
         )
         self.block1 = nn.Sequential(
@@ -276,19 +288,19 @@ class ColumnLevel(nnx.Module):
         self.scale = nnx.Param(jnp.ones(width, jnp.float32))  # gamma
 
     def initial_state(self, lower: tuple[int, ...], upper: tuple[int, ...] | None) -> State:
-        """Fresh statistics, for inputs of these shapes, `(B, H, W, C)`."""
+        """Initial statistics; the arguments are shapes of inputs, `(B, H, W, C)`."""
         down = self.down.initial_state(lower)
         up = self.up.initial_state(upper) if self.up and upper else State()
         return State((), (down.statistics, up.statistics))
 
     def output_shape(self, lower: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the state for a lower input of this shape, `(B, H, W, C)`."""
+        """Shape of the state; `lower` is that of the lower input, `(B, H, W, C)`."""
         return output_shape(self.down, self.down.initial_state(lower), lower)
 
     def __call__(
         self, tail: nn.Sequential, lower: Array, upper: Array | None, state: State, call: Call
     ) -> tuple[Array, Aux]:
-        """`B_l`, `[B, H, W, C]`."""
+        """`B_l` of one timestep, `[B, H, W, C]`, and its `Aux`."""
         auxes = {}
 
         def run(name, layers, x, statistics=None):
@@ -297,57 +309,59 @@ class ColumnLevel(nnx.Module):
             y, auxes[name] = layers(x, own, call)
             return widen(y)  # sums are float32 whatever the precision of synapses
 
-        z, moved = run("down", self.down, lower[None], state.statistics[0]), ()
+        z, up_statistics = run("down", self.down, lower[None], state.statistics[0]), ()
         if self.up is not None and upper is not None:
             z = z + run("up", self.up, upper[None], state.statistics[1])
-            moved = auxes["up"].statistics
+            up_statistics = auxes["up"].statistics
         z = z + self.scale[...].astype(z.dtype) * run("block1", self.block1, z)
         z = z + run("tail", tail, run("block2", self.block2, z))
-        seen = gather(list(auxes.items())).taps
-        return z[0], Aux((), (auxes["down"].statistics, moved), seen)
+        taps = gather(list(auxes.items())).taps
+        return z[0], Aux((), (auxes["down"].statistics, up_statistics), taps)
 
 
 def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
-    """Weights of one level that all columns share: PW_s and DW_s, behind spikes."""
+    """Layers PW_s and DW_s of one level, shared by all columns."""
     return nn.Sequential(*_tail(width, kernel, rngs))
 
 
-def nearest(inputs: Array, *, factor: int) -> Array:
-    """Every pixel `factor x factor` times, `[N, H, W, C] -> [N, factor H, factor W, C]`."""
+def upsample_nearest(inputs: Array, *, factor: int) -> Array:
+    """Nearest-neighbour upsampling, `[N, H, W, C] -> [N, factor H, factor W, C]`."""
     n, h, w, c = inputs.shape
-    blown = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
-    return blown.reshape(n, factor * h, factor * w, c)
+    copies = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
+    return copies.reshape(n, factor * h, factor * w, c)
 
 
-def packing(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
-    """The same columns, with convolutions of spikes that keep them at one bit each.
+def pack_columns(columns: nn.Columns, pack: bool | Storage) -> nn.Columns:
+    """A copy of the columns whose convolutions keep input spikes at one bit each.
 
     Args:
-        columns: of `ColumnLevel`s; stays as it is.
-        pack: as `memory.Strategy.pack`; the narrow storages serve the other convolutions.
+        columns: columns of `ColumnLevel`s; they stay unchanged.
+        pack: as `memory.Strategy.pack`; a narrow storage applies to convolutions of real numbers.
     """
     if not pack:
         return columns
     first, later = (
-        nnx.List([_packed_level(level, pack) for level in levels])
+        nnx.List([_pack_level(level, pack) for level in levels])
         for levels in (columns.first, columns.later)
     )
-    shared = nnx.List([_packed(tail, pack, spikes=True) for tail in columns.shared])
+    # The shared tail follows the spikes of block2.
+    shared = nnx.List([_pack_layers(tail, pack, spikes=True) for tail in columns.shared])
     return nn.replace(columns, first=first, later=later, shared=shared)
 
 
-def _packed_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
+def _pack_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
     parts = {name: getattr(level, name) for name in ("down", "up", "block1", "block2")}
-    packed = {name: _packed(part, pack) for name, part in parts.items() if part is not None}
+    packed = {name: _pack_layers(part, pack) for name, part in parts.items() if part is not None}
     return nn.replace(level, **packed)
 
 
-def _packed(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
+def _pack_layers(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
     placed = []
     for layer in layers.layers:
         if isinstance(layer, nn.Fold) and isinstance(layer.function, nnx.Module):
             kept = "spikes" if spikes else None if pack is True else pack
             layer = nn.replace(layer, pack=kept)
+        # Only the layer directly behind turned-off neurons has spikes as inputs.
         spikes = isinstance(layer, nn.Disabled)
         placed.append(layer)
     return nn.replace(layers, layers=nnx.List(placed))
@@ -401,55 +415,64 @@ def t_revsnn(
     norm: Callable[[int], Any] = nn.BatchNorm,
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A T-RevSNN, `[T, B, H, W, C] -> [T, B, classes]` (`[1, B, classes]` with the plain head).
+    """T-RevSNN, `[T, B, H, W, C] -> [T, B, classes]` (`[1, B, classes]` with the plain head).
+
+        c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1],    o[t] = head_t(c_3[t])
 
     Parameters for 1000 classes: small 32,331,312 and tiny 17,376,912 with deep heads, 29,787,312
-    and 15,216,912 with the plain one (the paper's 29.8M and 15.2M in our reading); tiny_dvs
+    and 15,216,912 with the plain one (29.8M and 15.2M of the paper, by our reading); tiny_dvs
     10,220,364 for 10 classes.
 
-    Heads are ours to name: `"deep"`, as released, has a classifier after each column and one of
-    turned-off spikes after the last, trained by `column_loss` and read by `readout.last`;
-    `"spiking"` has one such spike classifier, shared by all columns (the released event network
-    has its parameters, but reads the last column only); `"plain"` has one classifier, after the
-    last column. The strides of the stem of tiny_dvs are our choice: counts do not tell them.
+    The names of the heads are ours. `"deep"`, as released, has a classifier of membranes after each
+    column but the last, and one of spikes after the last; `column_loss` trains them and
+    `readout.last` reads them. `"spiking"` has one classifier of spikes, shared by all columns (the
+    released event network has the same parameters, but reads the last column only). `"plain"` has
+    one classifier after the last column. The strides of the stem of tiny_dvs are our choice, since
+    parameter counts do not determine them.
 
     Memory: the columns are the time axis. `time=None` is `memory.recompute(1)`, the column mode of
-    the released code. `time=memory.reversal()` keeps the states of the last column only, O(L):
-    floating states are kept every 4 columns as well; with `bits` they live on a grid, where
-    reversing is exact and alpha is a (learned) power of two. On the grid outputs, statistics and
-    gradients have the same bits under `memory.store`, the column mode and reversal (on a CPU, with
-    the norm as it is).
+    the released code. `time=memory.reversal()` keeps the states of the last column, O(L), and
+    floating-point states every 4 columns. With `bits` the states lie on a grid, where reversal is
+    exact and alpha is a learned power of two. On the grid, outputs, statistics and gradients have
+    the same bits under `memory.store`, the column mode and reversal (on a CPU, with the default
+    norm).
 
     Args:
-        size: `"small"`, `"tiny"`, `"tiny_dvs"`, or one of your own.
-        classes: outputs.
-        rngs: for the weights.
-        channels: four numbers, in place of those of the size; so are the following.
-        kernel: of the depthwise convolutions.
-        stem: `(kernel, stride)` per convolution.
-        columns: T; the timesteps of the input, or 1 for an image.
+        size: `"small"`, `"tiny"`, `"tiny_dvs"`, or a `TRevSNNSize`.
+        classes: number of outputs.
+        rngs: random streams of the parameters.
+        channels: channels of the four levels. None, here and below, takes the value of `size`.
+        kernel: side of the depthwise kernels.
+        stem: `(kernel, stride)` per convolution of the stem.
+        columns: T; inputs have T timesteps, or 1 for an image.
         heads: `"deep"`, `"spiking"` or `"plain"`.
         input_shape: `(H, W, C)`; H and W divisible by 4 times the strides of the stem.
-        alpha: where every alpha starts.
-        floor: least `|alpha|` of floating states; the reversal's error grows by `1 / |alpha|`.
-        bits: binary places of the grid; None is floating, as published.
-        magnitude: largest state to be exact on the grid.
-        norm: makes a normalisation for so many channels.
-        memory: strategy of the backward pass over the columns, see above; there is none over depth.
+        alpha: initial value of every alpha.
+        floor: lower bound of `|alpha|` for floating-point states; the error of the reversal grows
+            by `1 / |alpha|` per column.
+        bits: binary places of the grid; None is floating point, as published.
+        magnitude: largest state that must be exact on the grid.
+        norm: `(channels) -> layer`, a normalisation.
+        memory: memory strategy of the gradient over the columns; its `depth` must be None.
 
     Raises:
-        ValueError: an unknown size or head; channels that are not four; a frame that cannot be
-            halved often enough; what `nn.Columns` refuses.
+        ValueError: an unknown size or head; a number of channels other than four; a frame that the
+            strides do not divide; the errors of `nn.Columns`.
+
+    Reference:
+        Hu, Yao, Qiu, Chou, Cai, Qiao, Tian, Xu, Li, "High-Performance Temporal Reversible Spiking
+        Neural Networks with O(L) Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
     """
     if isinstance(size, str):
         if size not in T_REVSNN_SIZES:
             raise ValueError(f"t_revsnn knows sizes {sorted(T_REVSNN_SIZES)}, not {size!r}")
         size = T_REVSNN_SIZES[size]
-    given = {
+    overrides = {
         "channels": channels and tuple(channels), "kernel": kernel, "columns": columns,
         "stem": stem and tuple(map(tuple, stem)), "heads": heads, "input_shape": input_shape,
     }  # fmt: skip
-    size = dataclasses.replace(size, **{k: v for k, v in given.items() if v is not None})
+    size = dataclasses.replace(size, **{k: v for k, v in overrides.items() if v is not None})
+    # After overrides: only the final size has to be consistent.
     _check(size)
     states = {"alpha": alpha, "floor": floor, "bits": bits, "magnitude": magnitude}
     body = TRevSNN(size, classes, norm=norm, states=states, rngs=rngs)
@@ -458,18 +481,19 @@ def t_revsnn(
 
 
 def column_loss(outputs: Array, labels: Array, *, label_smoothing: float = 0.1) -> Array:
-    """Cross entropy of every column, later ones weighing more, and of the last one again.
+    """Cross entropy of all columns, with weights that grow with t, plus that of the last column.
 
         L = sum_{t=1..T} (t / T) CE(o[t], label) + CE(o[T], label)
 
     Args:
-        outputs: `[T, B, K]`, floating, of deep heads.
+        outputs: logits of deep heads, `[T, B, K]`.
         labels: `[B]`, integers in [0, K).
-        label_smoothing: share of the target spread evenly over the classes; published: 0.1.
+        label_smoothing: fraction of the target spread evenly over the classes; published: 0.1.
 
     Returns:
-        `[B]`, nats.
+        Loss per example, `[B]`, in nats.
     """
+    # One loss per column: each classifier is trained at its own depth in time.
     each = [losses.cross_entropy(o, labels, label_smoothing=label_smoothing) for o in outputs]
     return sum((t + 1) / len(each) * loss for t, loss in enumerate(each)) + each[-1]
 
@@ -484,7 +508,7 @@ def _check(size: TRevSNNSize) -> None:
         total *= stride
     if any(n % total for n in size.input_shape[:2]):
         raise ValueError(
-            f"frames of {size.input_shape[:2]} cannot be divided by {total}, as the stem and the "
-            "levels do, so that what comes back up would not fit: pad them, or give stem= smaller "
-            "strides"
+            f"frames of {size.input_shape[:2]} cannot be divided by {total}, the product of the "
+            "strides of stem and levels, so upsampled maps would not fit: pad the frames, or give "
+            "stem= smaller strides"
         )

@@ -1,11 +1,11 @@
-"""Parts of the spiking transformers: tokenizer, MLP, neuron.
+"""Parts common to the spiking transformers: tokenizer, MLP, neuron.
 
-    tokenizer   conv3x3 - norm, then four times: neuron - (max pool) - conv3x3 - norm; tokens are
-                the places of the last map
+    tokenizer   conv3x3 - norm, then four times: neuron - (max pool) - conv3x3 - norm; each pixel of
+                the last map is a token
     MLP         neuron - linear(D, 4 D) - norm - neuron - linear(4 D, D) - norm
 
-The tokenizer's widths are D/8, D/4, D/2, D, D. A 1x1 convolution of the papers is a linear map of
-tokens here. The tokenizer's output is a current, as is every branch's.
+The widths of the tokenizer are D/8, D/4, D/2, D, D. Linear maps of tokens replace the 1x1
+convolutions of the papers. Outputs of the tokenizer and of all branches are currents.
 
 References: Zhou, Yu, Zhou, Ma, Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning
 for Transformer-based Spiking Neural Network", 2023, arXiv:2304.11954; as used by Zhang and Zhang,
@@ -31,18 +31,23 @@ _HARD = reset.detached(reset.zero)
 
 
 def tau_lif(*, tau: float = 2.0, threshold: float = 1.0) -> nn.Neuron:
-    """The LIF of the papers: `h = v + (x - v) / tau`, set to 0 by a spike, sigmoid slope.
+    """LIF neurons of the papers, with a detached hard reset and a sigmoid surrogate.
+
+        h[t] = v[t-1] + (x[t] - v[t-1]) / tau
+        s[t] = [h[t] >= threshold],   v[t] = (1 - s[t]) h[t]
+
+    The decay is `1 - 1 / tau`, the surrogate `sigmoid(alpha=4)`; s in the reset has no gradient.
 
     Args:
-        tau: time constant in timesteps; 2 for images, 1.5 for event frames. The decay is `1 - 1 /
-            tau`; the reset has no gradient of its own, the surrogate is `sigmoid(alpha=4)`.
-        threshold: of the membrane.
+        tau: time constant in timesteps, above 1; 2 for images, 1.5 for event frames.
+        threshold: membrane potential at which a neuron fires.
 
     Raises:
-        ValueError: `tau` is not above 1: the neuron would keep nothing.
+        ValueError: `tau` is not above 1.
     """
+    # At tau = 1 the decay is 0: a neuron would keep nothing.
     if tau <= 1:
-        raise ValueError(f"tau is the membrane's time constant in steps, above 1, not {tau}")
+        raise ValueError(f"tau, the time constant in timesteps, must be above 1, got {tau}")
     return nn.LIF(
         decay=1 - 1 / tau,
         threshold=threshold,
@@ -61,26 +66,27 @@ def tokenizer(
     norm: Callable[[int], Any],
     rngs: nnx.Rngs,
 ) -> list[Any]:
-    """Layers from images to tokens, `[T, B, H, W, C] -> [T, B, N, width]`.
+    """Layers that map images to tokens, `[T, B, H, W, C] -> [T, B, N, width]`.
 
     Args:
         input_shape: `(H, W, C)` of one frame.
-        width: `D`, of a token; divisible by 8.
-        pools: how many of the last convolutions have a max pool in front (3x3, stride 2, padded by
-            1), which halves H and W: 2 for 32x32, 4 for 128x128, both to 8x8 tokens.
-        neuron: makes a layer of neurons.
-        norm: makes a normalisation for so many channels.
-        rngs: for the kernels.
+        width: `D`, channels of a token; divisible by 8.
+        pools: number of the last convolutions with a max pool in front (3x3, stride 2, padding 1),
+            which halves H and W: 2 for 32x32, 4 for 128x128, both giving 8x8 tokens.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the kernels.
 
     Raises:
-        ValueError: `width` is not divisible by 8; there are not so many convolutions to pool.
+        ValueError: `width` is not divisible by 8; more pools than convolutions to pool.
     """
     if width % 8 or width < 8:
-        raise ValueError(f"the tokenizer starts at an eighth of the width, which {width} has not")
+        raise ValueError(f"the tokenizer needs a width divisible by 8, got {width}")
     if not 0 <= pools < _STAGES:
         raise ValueError(f"a tokenizer has 0 to {_STAGES - 1} pools, not {pools}")
     layers, channels = [], input_shape[2]
     for stage, share in enumerate((8, 4, 2, 1, 1)):
+        # The first convolution gets the image itself.
         layers += [neuron()] if stage else []
         if stage >= _STAGES - pools:
             layers.append(nn.MaxPool(window=3, strides=2, padding=1))
@@ -97,7 +103,17 @@ def mlp_branch(
     norm: Callable[[int], Any],
     rngs: nnx.Rngs,
 ) -> nn.Sequential:
-    """The MLP of a block, `[T, B, N, width] -> [T, B, N, width]`, `expansion * width` inside."""
+    """MLP of a block, `[T, B, N, width] -> [T, B, N, width]`.
+
+        neuron - linear - norm - neuron - linear - norm
+
+    Args:
+        width: `D`, channels of a token.
+        expansion: hidden width as a multiple of D.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation.
+        rngs: random streams of the weights.
+    """
     inside = expansion * width
     return nn.Sequential(
         *(
@@ -114,5 +130,5 @@ def mlp_branch(
 
 
 def as_tokens(images: Array) -> Array:
-    """`[N, H, W, C] -> [N, H W, C]`."""
+    """Pixels as tokens, `[N, H, W, C] -> [N, H W, C]`."""
     return images.reshape(images.shape[0], -1, images.shape[-1])

@@ -1,4 +1,4 @@
-"""Spiking VGG for small images: convolutions in stages, pooled between, one linear layer.
+"""Spiking VGG for small images: stages of convolutions, pools between them, one linear layer.
 
     [conv3x3 - norm - neuron] * per stage, max pool between stages - mean over space - linear
 
@@ -35,23 +35,29 @@ def vgg(
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """A VGG, `[T, B, H, W, C] -> [T, B, classes]`.
+    """Spiking VGG, `[T, B, H, W, C] -> [T, B, classes]`.
+
+        [conv3x3 - norm - neuron] * per stage, max pool between stages - mean over space - linear
 
     Args:
-        stages: channels of each convolution, by stage; `VGG11` or `VGG16`, or widths of your own.
-        classes: outputs.
+        stages: channels of each convolution, by stage: `VGG11`, `VGG16` or other widths.
+        classes: number of outputs.
         input_shape: `(H, W, C)` of one frame; H and W are halved between stages.
-        rngs: for the weights.
-        neuron: makes a layer of neurons; called as `neuron()`.
-        norm: makes a normalisation for so many channels; `order="time"` needs
+        rngs: random streams of the parameters.
+        neuron: `() -> layer` of neurons.
+        norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
-        dropout: rate in front of the linear layer.
+        dropout: dropout rate in front of the linear layer.
         order: `"layer"` or `"time"`, see `nn.Network`.
-        memory: strategy of the backward pass; None is the neurons' own derivative over time. Over
-            depth the layers are cut at synapses, so it takes `store` and `recompute`.
+        memory: memory strategy of the gradient; None for the neurons' own derivative over time.
+            Over depth `store` or `recompute`, with cuts at synapses.
 
     Raises:
-        ValueError: the stages shrink the image to nothing.
+        ValueError: more stages than the image can be halved.
+
+    Reference:
+        Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
+        Recognition", 2015, arXiv:1409.1556.
     """
     if min(input_shape[:2]) >> (len(stages) - 1) == 0:
         raise ValueError(
@@ -59,10 +65,12 @@ def vgg(
         )
     depth, layers = input_shape[2], []
     for number, widths in enumerate(stages):
+        # Max pools follow neurons, so their inputs are spikes, which a strategy packs.
         if number:
             layers.append(nn.MaxPool())
         for size in widths:
             layers += [*conv_norm(depth, size, 3, norm, rngs=rngs), neuron()]
             depth = size
+    # A mean over space makes the classifier independent of the image size.
     layers += [nn.GlobalAvgPool(), nn.Dropout(dropout), nn.Linear(depth, classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)

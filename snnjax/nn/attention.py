@@ -5,10 +5,9 @@
     o       = scale * (q k^T) v                       per head, over the tokens of one timestep
     y       = norm(neuron_threshold(o) W' + b')
 
-The entries of `q`, `k`, `v` are 0 or 1, so those of `(q k^T) v` are whole numbers, and the brackets
-are free: `q (k^T v)` has the same bits in float32 as long as `tokens * head size < 2^24`. The
-cheaper of the two is computed, by shape alone, and so it is the same one under every memory
-strategy.
+The entries of `q`, `k`, `v` are 0 or 1, so those of `(q k^T) v` are integers, and the product is
+associative: `q (k^T v)` has the same bits in float32 if `tokens * head size < 2^24`. The shapes
+alone select the cheaper of the two, so every memory strategy computes the same one.
 
 References: Zhou, Zhu, He, Wang, Yan, Tian, Yuan, "Spikformer: When Spiking Neural Network Meets
 Transformer", 2023, arXiv:2209.15425. Neurons in front of the synapses as in Zhou, Yu, Zhou, Ma,
@@ -31,7 +30,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.synapses import Linear, he_normal
-from snnjax.nn.taps import counted
+from snnjax.nn.taps import counted, lazy_taps
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
@@ -49,28 +48,37 @@ def SpikingSelfAttention(
     scale: float = 0.125,
     threshold: float = 0.5,
 ) -> Sequential:
-    """Spiking self-attention on tokens, `[T, B, N, channels] -> [T, B, N, channels]`.
+    """Spiking self-attention on tokens, `[T, B, N, D] -> [T, B, N, D]`.
 
-    The three maps are one synapse of `3 * channels` outputs, in the order q, k, v: `W`, norm and
-    neurons act on each output by itself, so this is what three synapses compute. It has `4 D^2 + D`
-    parameters and those of two norms. Every timestep attends to itself only.
+        s       = neuron(x)
+        q, k, v = neuron(norm(s W))
+        y       = norm(neuron_threshold(scale * (q k^T) v) W' + b')
+
+    The product runs per head over the N tokens of one timestep. W is one synapse of `3 D` outputs
+    in the order q, k, v, which equals three synapses, since norm and neurons act on single
+    outputs. `4 D^2 + D` parameters and those of two norms.
 
     Args:
-        channels: `D`, of a token.
-        heads: of equal size `D / heads`.
-        rngs: for the weights.
-        neuron: makes a layer of neurons, as `neuron()` and `neuron(threshold=...)`.
-        norm: makes a normalisation for so many channels.
-        scale: fixed factor of the product, whatever the size of a head.
-        threshold: of the neurons behind the product.
+        channels: `D`, channels of a token.
+        heads: number of heads of equal size `D / heads`.
+        rngs: random streams of the weights.
+        neuron: `() -> layer` of neurons, with an option `threshold`.
+        norm: `(channels) -> layer`, a normalisation.
+        scale: fixed factor of the product, independent of the head size.
+        threshold: firing threshold of the neurons behind the product.
 
     Raises:
         ValueError: `heads` does not divide `channels`.
+
+    Reference:
+        Zhou, Zhu, He, Wang, Yan, Tian, Yuan, "Spikformer: When Spiking Neural Network Meets
+        Transformer", 2023, arXiv:2209.15425.
     """
     if heads < 1 or channels % heads:
         raise ValueError(
-            f"{channels} channels cannot be cut in {heads} heads: choose a divisor of the channels"
+            f"{channels} channels cannot be divided into {heads} heads: choose a divisor"
         )
+    # One large product instead of three, and its spikes are packed once. No bias: a norm follows.
     three = Linear(channels, 3 * channels, use_bias=False, kernel_init=he_normal, rngs=rngs)
     return Sequential(
         *(neuron(), three, norm(3 * channels), neuron()),
@@ -80,15 +88,15 @@ def SpikingSelfAttention(
 
 
 class Attention(nnx.Module):
-    """The product of attention, `[T, B, N, 3 D] -> [T, B, N, D]`; no parameters. See `attend`.
+    """Product of attention, `scale * (q k^T) v` per head, `[T, B, N, 3 D] -> [T, B, N, D]`.
 
-    It taps `"products"`, see `metrics.operations.attention_products`.
+    It has no parameters. Tap `"products"`: see `metrics.operations.attention_products`.
 
     Args:
-        heads: of equal size `D / heads`.
+        heads: number of heads of equal size `D / heads`.
         scale: fixed factor.
-        pack: keep q, k and v, if they are spikes (0 or 1 exactly), at one bit each for the backward
-            pass, which computes the inner product again; `nn.with_memory` sets it.
+        pack: keep q, k and v, which must be spikes (exactly 0 or 1), at one bit each for the
+            backward pass, which recomputes the inner product; `nn.with_memory` sets it.
 
     Raises:
         ValueError: the channels are not three times as many as heads of one size (on
@@ -111,40 +119,43 @@ class Attention(nnx.Module):
         """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        # A comparable function: equal layers compile once.
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         outputs = checkpoint_name(outputs, "currents")
-        seen = counted(call.taps, products=lambda: self._products(inputs))
-        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs))
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def _products(self, inputs: Array) -> metrics.operations.Products:
         *rows, tokens, width = inputs.shape
+        # Channels are ordered q, k, v, and within each by head.
         parts = inputs.reshape(*rows, tokens, 3, self.heads, width // (3 * self.heads))
         return metrics.operations.attention_products(*(parts[..., i, :, :] for i in range(3)))
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Keeps spikes as bits where the strategy packs; the outputs are counts, no spikes."""
+        """Packs q, k and v if they are spikes; outputs are counts, not spikes."""
         if not (request.strategy.pack and request.spiking):
             return Placed(self)
         return Placed(replace(self, pack=True), taken=frozenset({"pack"}))
 
 
 def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:
-    """`scale * (q k^T) v` for every head, computed as `q (k^T v)` where that is cheaper.
+    """`scale * (q k^T) v` for every head, computed as `q (k^T v)` if that is cheaper.
 
-    With N tokens and heads of size d it costs `2 N d min(N, d)` products, and the smaller of the
-    `[N, N]` and `[d, d]` matrices per head is what a derivative keeps besides.
+    With N tokens and heads of size d, the cost is `2 N d min(N, d)` multiplications per head. The
+    derivative keeps the inputs and the smaller of an `[N, N]` and a `[d, d]` matrix per head.
 
     Args:
-        q: `[..., N, heads, d]`.
-        k: the same.
-        v: the same.
+        q: queries, `[..., N, heads, d]`.
+        k: keys, `[..., N, heads, d]`.
+        v: values, `[..., N, heads, d]`.
         scale: fixed factor; a power of two is exact.
 
     Returns:
         `[..., N, heads, d]`.
     """
     tokens, _, size = q.shape[-3:]
+    # Integers below 2^24 are exact in float32, so both orders have equal bits.
     if size <= tokens:
         inner = jnp.einsum("...nhc,...nhd->...hcd", k, v)
         return scale * jnp.einsum("...nhc,...hcd->...nhd", q, inner)
@@ -155,7 +166,7 @@ def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:
 def _product(params: tuple[()], qkv: Array, *, heads: int, scale: float) -> Array:
     """`[N, tokens, 3 D] -> [N, tokens, D]`."""
     del params
-    # Counts above 256 do not fit bfloat16.
+    # Counts above 256 are not exact in bfloat16.
     wide = widen(qkv)
     number, tokens, width = qkv.shape
     parts = wide.reshape(number, tokens, 3, heads, width // (3 * heads))

@@ -1,13 +1,14 @@
 """Memory strategies worth trying on a network.
 
-    order="layer"    depth: as written, store, recompute without and with the synapses on one or two
+    order="layer"    depth: unchanged, store, recompute without and with the synapses on one or two
                      levels, reverse
-    order="time"     time: as written, recompute on one, two or three levels, or on one with its
-                     segments layer by layer (`memory.sequence`); depth: recompute
+    order="time"     time: unchanged, recompute on one, two or three levels, or on one whose
+                     segments run layer by layer (`memory.sequence`); depth: recompute
 
-Spikes are packed wherever they can be, since it costs little; "as written" also stands unpacked. In
-`order="layer"` a strategy over time acts on single neurons, whose own derivative keeps one membrane
-per step already, so it is no candidate; `nn.with_memory` takes it all the same.
+Candidates pack spikes where possible, since packing costs little; the unchanged network is a
+candidate without packing, too. In `order="layer"` a strategy over time is no candidate: it acts on
+single layers of neurons, whose own derivative already keeps only one membrane per timestep.
+`nn.with_memory` accepts it nevertheless.
 """
 
 from __future__ import annotations
@@ -41,20 +42,30 @@ _CHOICES = {
 
 
 def candidates(network: Network) -> list[Strategy]:
-    """Strategies that a network admits and that differ on it, the one it has first."""
+    """Strategies that a network accepts and that change it in different ways.
+
+    Args:
+        network: network to try them on.
+
+    Returns:
+        Strategies; the first one leaves the network unchanged.
+    """
     packed = (dataclasses.replace(choice, pack=True) for choice in _CHOICES[network.order])
-    tried = [Strategy()]
+    choices = [Strategy()]
     for choice, alternative in zip(_CHOICES[network.order], packed, strict=True):
-        tried.append(alternative if _written(network, alternative) else choice)
-    found: dict[Any, Strategy] = {}
-    for strategy in tried:
-        if written := _written(network, strategy):
-            found.setdefault(written, strategy)
-    return list(found.values())
+        # A network without spikes to pack refuses `pack=True`; its candidate is the plain strategy.
+        choices.append(alternative if _structure(network, alternative) else choice)
+    distinct: dict[Any, Strategy] = {}
+    for strategy in choices:
+        if structure := _structure(network, strategy):
+            # Two strategies with the same effect, such as one over depth without stacks, count
+            # once.
+            distinct.setdefault(structure, strategy)
+    return list(distinct.values())
 
 
-def _written(network: Network, strategy: Strategy) -> Any:
-    """Static structure of a network under a strategy; None if it does not admit the strategy."""
+def _structure(network: Network, strategy: Strategy) -> Any:
+    """Graph definition of a network under a strategy; None if the network refuses it."""
     try:
         return nnx.graphdef(with_memory(network, strategy))
     except ValueError:

@@ -1,12 +1,15 @@
-"""Contract of layers and networks: explicit state in, outputs and by-products out.
+"""Contract of layers and networks: explicit state in; outputs, state and statistics out.
 
     outputs, aux = layer(inputs, state, call)
     state        = layer.initial_state(shape)          shape of one timestep of input, (B, ...)
     placed       = layer.with_memory(request)          optional
 
-Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and is never written
-after `__init__`: membranes and normalisation statistics go in with `state` and come out with `aux`,
-so that the train step stores them exactly once per step, however often a strategy recomputes.
+Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only and never changes
+after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
+the train step stores them exactly once per step, however often a strategy recomputes.
+
+`replace` copies a module with other attributes. `Statistics` are averaged over timesteps
+(`mean_over_steps`), diagnostics are maxima (`max_over_steps`, `stream_use`).
 """
 
 from __future__ import annotations
@@ -36,17 +39,17 @@ __all__ = [
     "Statistics",
     "StreamPeak",
     "gather",
-    "largest",
+    "max_over_steps",
     "mean_over_steps",
-    "named",
+    "prefix_names",
     "output_shape",
     "place",
     "refuse_whole_windows",
     "repeat_state",
     "replace",
-    "stateless",
+    "stateless_result",
     "stream_use",
-    "taken_by",
+    "parts_taken",
     "whole_window",
 ]
 
@@ -66,11 +69,15 @@ class State(NamedTuple):
     statistics: PyTree = ()
 
     def after(self, aux: Aux) -> State:
-        """The state after a call, for the call that continues the sequence.
+        """The state with neurons and statistics of `aux`, to continue the sequence.
 
-        For another batch, whose neurons start at rest, keep the statistics only:
+        The neurons of a new batch start at rest; keep only the statistics for it:
         `net.initial_state(batch, statistics=aux.statistics)`.
+
+        Args:
+            aux: by-products of the previous call.
         """
+        # Both fields: dropping the statistics would evaluate with those of the first step.
         return self._replace(neurons=aux.state, statistics=aux.statistics)
 
 
@@ -88,8 +95,8 @@ class Aux(NamedTuple):
         state: states of the neurons after the last timestep; `State.neurons` of the next call.
         statistics: running means and variances after the call; `State.statistics` of the next call.
         taps: layer name -> kind -> array, for each kind in `Call.taps`.
-        diagnostics: layer name -> largest value of this call, such as the peak of a reversible
-            stream. Maxima, where statistics are means: the next call starts anew.
+        diagnostics: layer name -> peak of a reversible stream during this call. Diagnostics are
+            maxima, so they are not carried to the next call as the statistics are.
     """
 
     state: PyTree = ()
@@ -110,63 +117,65 @@ class Call:
 
     Attributes:
         training: use batch statistics and dropout.
-        key: for the random numbers that layers draw in training, or None.
+        key: key of the random numbers that layers draw in training, or None.
         taps: kinds of arrays to return in `Aux.taps`, such as `("spikes", "membrane")`.
     """
 
+    # Static: layers branch on it, and both branches in one program would double it.
     training: bool
+    # Not static: a new key per training step must not retrace.
     key: Key | None = None
     taps: tuple[str, ...] = ()
 
     def child(self, number: int) -> Call:
-        """The call of part `number` of a layer, with a key of its own: `fold_in(key, number)`."""
+        """The call for part `number` of a layer, with the key `fold_in(key, number)`."""
         if self.key is None:
             return self
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
 
     def children(self, number: int) -> Call:
-        """The calls of `number` equal blocks in one, with keys `[number]`, for a scan over them."""
+        """One call for a scan over `number` equal blocks: its key leaf is `[number]` keys."""
         if self.key is None:
             return self
         return dataclasses.replace(self, key=jax.random.split(self.key, number))
 
-    def tapping(self, *taps: str) -> Call:
-        """The same call with other taps."""
+    def with_taps(self, *taps: str) -> Call:
+        """A copy of the call with other taps."""
         return dataclasses.replace(self, taps=taps)
 
 
 class Layer(Protocol):
     """Any object with these two methods is a layer; there is no base class.
 
-    A third one is optional: `with_memory(request: MemoryRequest) -> Placed`, for a layer that takes
-    part of a memory strategy or passes spikes on.
+    A layer that uses part of a memory strategy, or maps spikes to spikes, also has the method
+    `with_memory(request: MemoryRequest) -> Placed`.
     """
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`.
 
         Args:
-            inputs: the sequence.
-            state: from `initial_state`, or from the `aux` of the call before.
-            call: the options of this call.
+            inputs: sequence, `[T, B, ...]`.
+            state: state from `initial_state`, or from the `aux` of the previous call.
+            call: options of this call.
         """
         ...
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The state at rest, for inputs whose timesteps have this shape, `(B, ...)`."""
+        """State at rest; `shape` is that of one timestep of inputs, `(B, ...)`."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryRequest:
-    """A memory strategy on its way through the layers, for `layer.with_memory(request)`.
+    """A memory strategy, with the facts that a layer needs to use it, for `with_memory`.
 
     Attributes:
-        strategy: parts that are None leave the layer as written. Over time it is None in
-            `order="time"`, where the network takes it as a whole.
-        order: of the network.
+        strategy: memory strategy; fields that are None leave the layer unchanged. In
+            `order="time"` its `time` is None, since the network itself scans over time.
+        order: order of the network, `"layer"` or `"time"`.
         spiking: True if the layer's inputs are spikes.
-        cut: the scan over the parts of a `Sequential`, or None to leave it whole.
+        cut: scan over the parts of a `Sequential`; None leaves the sequence in one part.
     """
 
     strategy: Strategy
@@ -174,21 +183,25 @@ class MemoryRequest:
     spiking: bool = False
     cut: Scan | None = None
 
-    def inside(self, spiking: bool) -> MemoryRequest:
-        """The request for a part of the layer: inner sequences are not cut."""
+    def child(self, spiking: bool) -> MemoryRequest:
+        """The request for a part of the layer. An inner `Sequential` is not cut.
+
+        Args:
+            spiking: True if the inputs of the part are spikes.
+        """
         return dataclasses.replace(self, spiking=spiking, cut=None)
 
 
 class Placed(NamedTuple):
-    """A layer with a memory strategy in it, the answer to a `MemoryRequest`.
+    """Answer of a layer to a `MemoryRequest`: its copy under the strategy.
 
     Attributes:
-        layer: shares the parameters of the one that was asked.
-        spiking: True if its outputs are spikes.
-        taken: the parts of the strategy that it uses: `"time"`, `"depth"`, `"pack"`. A part that no
-            layer of a network takes is refused.
-        role: where a `Sequential` may be cut: in front of a `"synapse"` behind `"neurons"`, around
-            a `"block"`, and around a `"loop"`, which scans its own blocks.
+        layer: copy of the layer, which shares its parameters.
+        spiking: True if the outputs of the layer are spikes.
+        taken: fields of the strategy that the layer uses, among `"time"`, `"depth"` and `"pack"`.
+            `nn.with_memory` refuses a field that no layer of the network uses.
+        role: tells a `Sequential` where it may be cut: between `"neurons"` and the next
+            `"synapse"`, around a `"block"`, and around a `"loop"`, which scans its own blocks.
     """
 
     layer: Any
@@ -198,110 +211,134 @@ class Placed(NamedTuple):
 
 
 def place(layer: Any, request: MemoryRequest) -> Placed:
-    """The layer's own answer; without a method `with_memory` it takes nothing and ends spikes."""
+    """Answer of `layer.with_memory(request)`.
+
+    A layer without the method uses no part of the strategy, and its outputs count as real numbers.
+    """
+    # Layers of other authors need not know of memory strategies.
     own = getattr(layer, "with_memory", None)
     return Placed(layer) if own is None else own(request)
 
 
-def taken_by(parts: Iterable[Placed]) -> frozenset[str]:
-    """Parts of the strategy that any of these layers takes."""
+def parts_taken(parts: Iterable[Placed]) -> frozenset[str]:
+    """Union of the fields of the strategy that the layers use."""
     return frozenset[str]().union(*(part.taken for part in parts))
 
 
-def stateless(outputs: Array) -> tuple[Array, Aux]:
-    """The result of a layer without state, statistics or taps."""
+def stateless_result(outputs: Array) -> tuple[Array, Aux]:
+    """Return value of a layer without state, statistics or taps: `(outputs, Aux())`."""
     return outputs, Aux()
 
 
 def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one timestep of output for one of input, `(B, ...)`; nothing is computed."""
+    """Shape of one timestep of outputs, by abstract evaluation.
+
+    Args:
+        layer: layer to evaluate.
+        state: state of the layer.
+        shape: shape of one timestep of inputs, `(B, ...)`.
+    """
+    # A layer on the whole window refuses fewer timesteps than it was made for.
     inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
+    # The layer is an argument: a closure over it would hide its arrays from the trace.
     run = lambda layer, inputs, state: layer(inputs, state, Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, layer, inputs, state).shape[1:]
 
 
 def whole_window(layer: Any) -> int:
-    """The timesteps that a layer, or one inside it, must have at once; 1 where none must.
+    """Number of timesteps that a layer or one of its parts needs at once; 1 if it may stream.
 
-    Such a layer has an attribute `whole_window`.
+    A layer that needs its whole window, such as `nn.ASA`, has the attribute `whole_window`.
     """
-    inside = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
-    return max(inside, default=1)
+    windows = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
+    return max(windows, default=1)
 
 
 def refuse_whole_windows(body: Any) -> None:
-    """For networks that run timestep by timestep: no layer inside that needs the window at once.
+    """Refuses layers that need all timesteps at once, in a network that runs step by step.
+
+    Args:
+        body: module to search.
 
     Raises:
-        ValueError: there is one.
+        ValueError: a layer in `body` needs its whole window.
     """
     for _, module in nnx.iter_modules(body):
         timesteps = getattr(module, "whole_window", 1)
         if timesteps > 1:
             raise ValueError(
-                f"nn.{type(module).__name__} looks at its whole window of {timesteps} timesteps at "
-                'once, and order="time" runs one after the other: use order="layer"'
+                f"nn.{type(module).__name__} needs its whole window of {timesteps} timesteps "
+                'at once, and order="time" runs them one by one: use order="layer"'
             )
 
 
 M = TypeVar("M")
-Found = TypeVar("Found")
+Entry = TypeVar("Entry")
 
 
 def replace(module: M, **attributes: Any) -> M:
-    """A copy of a module with other attributes; as `dataclasses.replace` does for a dataclass.
+    """A copy of a module with new values of attributes, as `dataclasses.replace` for dataclasses.
 
         quiet = nn.replace(layer, neuron=nn.LIF(threshold=2.0))
 
     Args:
-        module: stays as it is; the copy shares its parameters, and nothing else is touched.
-        attributes: the new values.
+        module: module to copy; it stays unchanged and shares its parameters with the copy.
+        attributes: new values by attribute name.
 
     Raises:
         AttributeError: the module has no attribute of that name.
     """
+    # A shallow copy shares the Variables of the parameters; nnx.clone would create new ones.
     new = copy.copy(module)
     for name, value in attributes.items():
         if not hasattr(module, name):
             raise AttributeError(f"{type(module).__name__} has no attribute {name!r} to replace")
+        # The copy is not built by __init__, so checks there do not run again.
         setattr(new, name, value)
     return new
 
 
 class StreamPeak(NamedTuple):
-    """Largest magnitude in a reversible stream, and the bound below which the stream is exact."""
+    """Largest magnitude of a reversible stream, and the bound below which reversal is exact."""
 
     peak: Array
     bound: Array
 
 
 def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
-    """The largest share of its bound that any reversible stream used; 0 without such a stream.
+    """Largest ratio of peak to bound over all reversible streams; 0 without a stream.
 
-    From 1 on the stream is no longer exact, and a reversed gradient only nearly right.
+    At a ratio of 1 or more the grid overflows the mantissa: the inverse, and with it the reversed
+    gradient, is only approximate.
 
     Args:
-        diagnostics: of a call, `aux.diagnostics`.
+        diagnostics: `aux.diagnostics` of a call.
     """
-    shares = [(found.peak / found.bound).max() for found in diagnostics.values()]
+    shares = [(entry.peak / entry.bound).max() for entry in diagnostics.values()]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
-def largest(diagnostics: PyTree) -> PyTree:
-    """Diagnostics of timesteps or blocks, `[n, ...]` leaves, to those of all."""
+def max_over_steps(diagnostics: PyTree) -> PyTree:
+    """Maxima of diagnostics over the first axis, that of timesteps or blocks."""
     return jax.tree.map(lambda leaf: leaf.max(0), diagnostics)
 
 
 def mean_over_steps(statistics: PyTree) -> PyTree:
-    """Statistics of single timesteps, `[T, ...]` leaves, to their mean.
+    """Means of statistics over the first axis, that of timesteps.
 
-    The mean is exact where all its rows are equal, as those of a frozen norm are.
+    The mean of equal rows, such as those of a frozen norm, is exact.
     """
+    # A plain mean of T equal rows may differ from them in the last bit.
     return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), statistics)
 
 
-def named(name: str, layers: Mapping[str, Found]) -> dict[str, Found]:
-    """Taps or diagnostics of a part, by the names that they have in the whole: `name/inner`."""
+def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Taps or diagnostics of a part under the names `name/inner`.
+
+    Args:
+        name: name of the part.
+        layers: entries by their names in the part; the empty name is the part itself.
+    """
     return {f"{name}/{inner}".rstrip("/"): found for inner, found in layers.items()}
 
 

@@ -1,22 +1,25 @@
-"""Mixed precision: the number formats of a network, as one value.
+"""Mixed precision: the dtypes of a network as one value, and float32 neurons on narrow arrays.
 
     network = nn.with_precision(network, nn.mixed_precision.Precision(compute="bfloat16"))
 
-Four kinds of numbers have a dtype of their own:
+Four kinds of numbers have their own dtype:
 
-    params         weights of synapses, as the optimizer moves them
-    compute        inputs and outputs of synapses: operands of products, currents, spikes
+    params         weights of synapses, as the optimizer stores them
+    compute        operands and outputs of synapses: inputs, currents, spikes
     stream         residual and reversible streams, x + F(x)
     accumulators   sums within products, membranes, traces, statistics, losses, readouts
 
-Under a compute dtype of two bytes a gradient keeps two bytes per input of every synapse and norm.
-Streams and accumulators are always float32: a narrow stream cannot be undone, and a narrow membrane
-forgets.
+With a compute dtype of two bytes the residuals of synapses and norms take two bytes per input.
+Streams and accumulators are always float32: a narrow stream has no exact inverse, and a narrow
+membrane loses small currents.
 
-XLA may skip a rounding and its way back (`float32 -> bfloat16 -> float32`) inside a fused loop.
-Residuals would be rounded and their replay would not, and a difference in the last bit is enough to
-flip a spike. So layers round by `lax.reduce_precision`, which XLA never skips (`ops.rounding`), and
-compute in at least float32 in between.
+XLA may remove a pair of casts (`float32 -> bfloat16 -> float32`) inside a fused loop. A recomputed
+value would then be rounded differently from the residual, and a difference in the last bit can flip
+a spike. Layers therefore round by `lax.reduce_precision`, which XLA never removes (`ops.rounding`),
+and compute in at least float32 between roundings.
+
+`with_precision` sets the dtypes of a network. `MixedStep` runs a neuron in float32 between arrays
+of two bytes, and `MixedInverse` is its inverse.
 
 Reference: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev,
 Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (products of half precision,
@@ -39,7 +42,7 @@ __all__ = [
     "MixedInverse",
     "MixedStep",
     "Precision",
-    "mixed",
+    "mixed_step",
     "parse_precision",
     "with_precision",
 ]
@@ -50,19 +53,20 @@ _EXAMPLE = "write 'bfloat16', 'float16', 'float32' or 'compute=bfloat16, params=
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Number formats; give it to a network by `with_precision`, or to an experiment by its text.
+    """Dtypes of a network, for `with_precision`, or as text for an experiment.
 
     Attributes:
-        compute: `"float32"`, `"bfloat16"` (float32's range with 8 bits) or `"float16"` (11 bits, up
-            to 65504; training then scales its loss).
-        params: `"float32"` or `"bfloat16"`, of the kernels of linear maps and convolutions. Biases,
-            scales of norms and parameters of neurons are few and stay float32. In bfloat16 an
-            update of less than 1/512 of a weight is lost.
-        stream: `"float32"`.
-        accumulators: `"float32"`.
+        compute: dtype of operands and outputs of synapses: `"float32"`, `"bfloat16"` (range of
+            float32, 8 significant bits) or `"float16"` (11 significant bits, up to 65504; training
+            then scales the loss).
+        params: dtype of the kernels of linear maps and convolutions, `"float32"` or `"bfloat16"`.
+            Biases, scales of norms and parameters of neurons are few and stay float32. In bfloat16
+            an update below 1/512 of a weight is lost.
+        stream: dtype of residual and reversible streams, always `"float32"`.
+        accumulators: dtype of sums, membranes and statistics, always `"float32"`.
 
     Raises:
-        ValueError: another dtype; the message says what to write.
+        ValueError: an unsupported dtype; the message names the supported ones.
     """
 
     compute: str = "float32"
@@ -74,127 +78,131 @@ class Precision:
         if self.stream != "float32":
             raise ValueError(
                 f"a stream of {self.stream} cannot be undone: sums x + F(x) are rounded, so that "
-                "y - F(x) is not x, and one spike that flips by it flips others in all blocks "
-                "before: leave stream=float32; compute narrows what branches compute and keep"
+                "y - F(x) differs from x, and one flipped spike flips others in all earlier "
+                "blocks: leave stream=float32; compute= narrows the branches and their residuals"
             )
         if self.accumulators != "float32":
             raise ValueError(
-                f"accumulators of {self.accumulators} would lose what is added last: membranes, "
-                "running statistics and losses sum up many small numbers: leave "
-                "accumulators=float32"
+                f"accumulators of {self.accumulators} would lose small terms of long sums "
+                "(membranes, running statistics, losses): leave accumulators=float32"
             )
         if self.compute not in ("float32", *_NARROW):
             raise ValueError(f"compute is float32, bfloat16 or float16, not {self.compute!r}")
         if self.params not in ("float32", "bfloat16"):
             raise ValueError(
-                f"params are float32 or bfloat16, not {self.params!r}: smaller floats lose the "
-                "small updates, and compute=float16 needs none"
+                f"params are float32 or bfloat16, not {self.params!r}: other dtypes lose small "
+                "updates, and compute=float16 works with float32 params"
             )
 
     @property
     def scales_loss(self) -> bool:
-        """True if gradients may underflow, so that training scales its loss: float16 only."""
+        """True if gradients may underflow, so that training must scale the loss (float16)."""
         return self.compute == "float16"
 
     def __str__(self) -> str:
         """Text for `parse_precision`: "bfloat16", or "compute=bfloat16, params=bfloat16"."""
+        # The shortest text, so that records of equal precisions are equal.
         if self.params == "float32":
             return self.compute
         return f"compute={self.compute}, params={self.params}"
 
 
 def parse_precision(text: str) -> Precision:
-    """Reads a precision: one dtype for `compute`, or fields of `Precision`.
+    """Parses a precision: one dtype for `compute`, or `field=dtype` pairs of `Precision`.
 
     Args:
         text: such as `"bfloat16"` or `"compute=bfloat16, params=bfloat16"`; empty is float32.
 
     Raises:
-        ValueError: it is none, with an example of one.
+        ValueError: the text is no precision; the message gives an example.
     """
     words = text.strip()
     parts = [part.strip() for part in words.split(",")] if words else []
+    # The short form: the compute dtype alone.
     if len(parts) == 1 and "=" not in words:
         parts = [f"compute={words}"]
     names = [field.name for field in dataclasses.fields(Precision)]
-    given: dict[str, str] = {}
+    fields_read: dict[str, str] = {}
     for part in parts:
         name, _, value = (piece.strip() for piece in part.partition("="))
-        if name not in names or not value or name in given:
+        # A repeated field is refused: the last one would win silently.
+        if name not in names or not value or name in fields_read:
             raise ValueError(
                 f"cannot read the precision {text!r} at {part!r}: {_EXAMPLE}; parts are "
                 f"{', '.join(names)}"
             )
-        given[name] = value
+        fields_read[name] = value
     try:
-        return Precision(**given)
+        return Precision(**fields_read)
     except ValueError as error:
         raise ValueError(f"cannot read the precision {text!r} ({error}): {_EXAMPLE}") from None
 
 
 def with_precision(network: Any, precision: Precision) -> Any:
-    """The same network, computing in other number formats.
+    """A copy of a network that computes in other dtypes.
 
     Synapses (`nn.Linear`, `nn.Conv`, `nn.ScaledStdConv`, the feedback of `nn.Recurrent`) round
-    inputs and kernels to `compute`, sum in float32 and round their outputs; later layers take the
+    inputs and kernels to `compute`, sum in float32 and round their outputs. Other layers follow the
     dtype of their inputs: norms and pools compute in float32 and round once, neurons keep float32
-    membranes and fire in the dtype of their currents, outputs of the network are float32. Synapses
-    of whole numbers (`nn.SharedScale`, `nn.SubBitConv`) and modules of another kind in an `nn.Fold`
+    membranes and emit spikes in the dtype of their currents. Outputs of the network are float32.
+    Integer-valued synapses (`nn.SharedScale`, `nn.SubBitConv`) and other modules in an `nn.Fold`
     compute in float32.
 
-    A layer of your own takes part by a method `with_precision(precision) -> layer`, which also
-    cares for the layers inside.
+    A layer of your own takes part by a method `with_precision(precision) -> layer`, which must also
+    convert its inner layers.
 
     Args:
-        network: or any layer; stays as it is. The result shares all parameters whose dtype stays.
-        precision: `Precision()` gives a network that was never narrowed as it is.
+        network: network or layer; it stays unchanged and shares all parameters whose dtype stays.
+        precision: dtypes; `Precision()` leaves a float32 network unchanged.
 
     Returns:
-        Network or layer. Values differ from those of float32 by the rounding; among themselves
-        memory strategies agree as they do in float32.
+        The copy. Its values differ from those of float32 by rounding only, and memory strategies
+        agree with each other as they do in float32.
     """
     takes = lambda node: hasattr(node, "with_precision")  # noqa: E731
+    # A node that converts itself is a leaf: the traversal does not enter it a second time.
     place = lambda node: node.with_precision(precision) if takes(node) else node  # noqa: E731
     return jax.tree.map(place, network, is_leaf=takes)
 
 
 @dataclasses.dataclass(frozen=True)
 class MixedStep:
-    """A neuron's step between arrays of two bytes: its state and all it computes are float32.
+    """A neuron's step on currents of two bytes; state and arithmetic are float32.
 
     Attributes:
-        step: of the neuron.
-        spiking: True if the outputs are 0 or 1, which fit any float; others stay float32.
+        step: step of the neuron.
+        spiking: True if the outputs are 0 or 1, exact in every dtype; other outputs stay float32.
     """
 
     step: Step
     spiking: bool
 
     def __call__(self, params: PyTree, state: PyTree, current: Array) -> tuple[PyTree, Array]:
-        """One timestep; spikes in the dtype of the currents."""
+        """One timestep; spikes have the dtype of the current."""
         state, outputs = self.step(params, state, widen(current))
-        return state, self.leaving(outputs, current)
+        return state, self.cast_outputs(outputs, current)
 
-    def leaving(self, outputs: Array, currents: Array) -> Array:
-        """The outputs as they leave, for currents of this dtype."""
+    def cast_outputs(self, outputs: Array, currents: Array) -> Array:
+        """The outputs; spikes are cast to the dtype of the currents."""
         return outputs.astype(currents.dtype) if self.spiking else outputs
 
     @property
     def sequence(self) -> Any:
-        """The step's whole-sequence function between arrays of two bytes; None without one."""
+        """The sequence function of the step, on currents of two bytes; None without one."""
+        # A plain step function has no such attribute.
         function = getattr(self.step, "sequence", None)
-        # The kernel widens currents of two bytes in registers: no float32 copy in memory.
-        if function is None or _innermost(function) is neurons.lif_kernel:
+        # The Pallas kernel widens narrow currents in registers, without a float32 copy in memory.
+        if function is None or _unwrap(function) is neurons.lif_kernel:
             return function
         return functools.partial(self._sequence, function)
 
     def _sequence(self, function: Any, params: PyTree, state: PyTree, currents: Array):
         state, outputs = function(params, state, widen(currents))
-        return state, self.leaving(outputs, currents)
+        return state, self.cast_outputs(outputs, currents)
 
 
-def _innermost(function: Any) -> Any:
-    """The function inside of bound options and converted parameters."""
+def _unwrap(function: Any) -> Any:
+    """The innermost function of nested `bind` objects."""
     while hasattr(function, "function"):
         function = function.function
     return function
@@ -202,22 +210,29 @@ def _innermost(function: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class MixedInverse:
-    """The inverse of a `MixedStep`, by that of its neuron."""
+    """Inverse of a `MixedStep`: the neuron's inverse on widened arrays."""
 
     inverse: Any
 
     @property
     def steps(self) -> int | None:
-        """Steps that it can undo in a row, see `memory.reverse`."""
+        """Number of consecutive steps the inverse can undo, see `memory.reverse`."""
         return getattr(self.inverse, "steps", None)
 
     def __call__(self, params: PyTree, after: PyTree, current: Array, outputs: Array) -> PyTree:
-        """The state before a step."""
+        """State before a step."""
         return self.inverse(params, after, *map(widen, (current, outputs)))
 
 
-def mixed(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
-    """A step and its scan, for currents of two bytes; a scan that reverses gets its inverse."""
+def mixed_step(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
+    """A step and its scan for currents of two bytes.
+
+    Args:
+        step: step of the neuron.
+        scan: memory strategy over time, or None.
+        spiking: True if the outputs are 0 or 1.
+    """
+    # A reversing scan sees outputs of two bytes, which its inverse must widen.
     if getattr(scan, "inverse", None) is not None:
         scan = dataclasses.replace(scan, inverse=MixedInverse(scan.inverse))
     return MixedStep(step, spiking), scan

@@ -1,4 +1,4 @@
-"""The laws of a neuron model, checked in one call: no memory strategy changes a value."""
+"""Check of a neuron model: gradients, inverse and causality under every memory strategy."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ def check_model(
     tolerance: float = 1e-2,
     compiler_options: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """Faults of a neuron model; none of a model that every scan of `snnjax.memory` serves.
+    """Checks a neuron model under all memory strategies and lists its faults.
 
-        outputs     of each scan equal those of memory.store bit for bit
+        outputs     equal those of memory.store bit for bit
         gradients   of params, state and currents agree with those of memory.store
-        inverse     a rebuilt state is within `tolerance`
+        inverse     recovers states within `tolerance`
         causality   outputs at t have no gradient by currents after t
         spiking     outputs of a spiking model are 0 or 1, and some are 1
 
-    The scans are `store`, `recompute` with one and with two levels, the model's whole-sequence
-    function by itself and inside of `recompute`, and `reverse` by the model's inverse, refreshed at
-    every step and as seldom as the inverse allows.
+    The strategies are `store`, `recompute` with one and with two levels, the model's sequence
+    function alone and inside of `recompute`, and `reverse` by the model's inverse, refreshed at
+    every step and as rarely as the inverse allows.
 
     Args:
-        model: yours or one of `snnjax.neurons`.
+        model: model of your own, or one of `snnjax.neurons`.
         shape: `(B, ...)`, shape of one timestep of currents.
-        timesteps: number of timesteps.
-        currents: `[timesteps, B, ...]` that make the neurons fire; None draws normal ones of mean
-            0.3 and standard deviation 0.6.
-        state: before the first timestep; None is the state at rest.
-        bound: largest relative difference of gradients for scans without an inverse.
-        tolerance: largest error of a rebuilt state, as a share of its magnitude; four times as much
-            bounds the gradients of a reversing scan.
-        compiler_options: for `jax.jit`, as for `memory.check`.
+        timesteps: number of timesteps, T.
+        currents: `[T, B, ...]`, large enough to make neurons fire; None draws from a normal
+            distribution of mean 0.3 and standard deviation 0.6.
+        state: state before the first timestep; None is the state at rest.
+        bound: largest relative difference of gradients, for scans without an inverse.
+        tolerance: largest error of a rebuilt state relative to its magnitude; gradients of a
+            reversing scan may differ by four times as much.
+        compiler_options: options of `jax.jit`, as for `memory.check`.
 
     Returns:
-        One sentence per fault.
+        One sentence per fault; empty if the model passes.
 
     Example:
         assert not nn.check_model(neurons.Model(my_step, MyParams(decay=0.9), jnp.zeros))
@@ -61,24 +61,26 @@ def check_model(
         draws = np.random.default_rng(0).normal(0.3, 0.6, (timesteps, *shape))
         currents = jnp.asarray(draws, jnp.float32)
     state = model.initial_state(currents.shape[1:]) if state is None else state
+    # Arrays, so that gradients of all parameters are checked.
     params = jax.tree.map(jnp.asarray, model.params)
     arguments = (model, params, state, currents)
     options: dict[str, Any] = {"repeats": 0, "compiler_options": compiler_options}
-    found = memory.check(_scans(model), *arguments, bound=bound, **options)
+    reports = memory.check(_scans_without_inverse(model), *arguments, bound=bound, **options)
     if callable(model.inverse):
-        reversing = _reversing(model, len(currents))
+        reversing = _reversing_scans(model, len(currents))
+        # A rebuilt state is not exact under a leak, so its gradients get a wider bound.
         options |= {"bound": 4 * tolerance, "tolerance": tolerance}
-        found += memory.check(reversing, *arguments, **options)
-    faults = [f"{one.name}: {fault}" for one in found for fault in one.faults]
+        reports += memory.check(reversing, *arguments, **options)
+    faults = [f"{one.name}: {fault}" for one in reports for fault in one.faults]
     outputs = memory.store(*arguments)[1]
     if model.spiking and not bool(jnp.all((outputs == 0) | (outputs == 1))):
         faults.append("spiking: an output is neither 0 nor 1; make the model with spiking=False")
     if model.spiking and not bool(jnp.any(outputs == 1)):
         faults.append("spiking: no neuron fired; give currents above the threshold")
-    return faults + _acausal(*arguments)
+    return faults + _causality_faults(*arguments)
 
 
-def _scans(model: Model) -> dict[str, Scan]:
+def _scans_without_inverse(model: Model) -> dict[str, Scan]:
     scans: dict[str, Scan] = {
         "recompute(1)": memory.recompute(1),
         "recompute(5)": memory.recompute(5),
@@ -90,16 +92,18 @@ def _scans(model: Model) -> dict[str, Scan]:
     return scans
 
 
-def _reversing(model: Model, timesteps: int) -> dict[str, Scan]:
+def _reversing_scans(model: Model, timesteps: int) -> dict[str, Scan]:
     inverse = model.require_inverse()
+    # Beyond `inverse.steps` the rounding error of the inverse is too large by its own statement.
     seldom = min(getattr(inverse, "steps", None) or timesteps, timesteps)
     return {f"reverse(refresh={n})": memory.reverse(inverse, refresh=n) for n in {1, seldom}}
 
 
-def _acausal(model: Model, params: Any, state: Any, currents: Array) -> list[str]:
-    """Scanning a step is causal; a whole-sequence function may not be."""
+def _causality_faults(model: Model, params: Any, state: Any, currents: Array) -> list[str]:
+    """Gradient of early outputs by late currents; a scanned step is causal by construction."""
     if model.sequence is None:
         return []
+    # A look-ahead of a time-invariant function crosses any split, so one suffices.
     middle, sequence = len(currents) // 2, model.sequence
     past = lambda xs: jnp.sum(sequence(params, state, xs)[1][:middle])  # noqa: E731
     if bool(jnp.any(jax.jit(jax.grad(past))(currents)[middle:] != 0)):

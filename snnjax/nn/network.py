@@ -1,11 +1,12 @@
-"""Network: the outermost module, with the shape of its input and the order of its loops.
+"""Network: the outermost module, with its input shape and the order of its loops.
 
     outputs, aux = net(inputs, state, *, training, key=None)       [T, B, ...] -> [T, B, K]
 
-`order="layer"`: each layer sees the whole sequence, synapses on `[T * B, ...]`, only neurons scan.
-`order="time"`: the whole network is one Step and is scanned over the frames, by any memory
-strategy. It is also the streaming form: call it with one frame at a time and carry `aux.state`.
-The two are the same function unless normalisation takes statistics over the window.
+`order="layer"`: each layer processes the entire sequence, synapses as `[T * B, ...]`; only neurons
+scan over time.
+`order="time"`: the network is one Step, which a memory strategy scans over the frames. This is also
+the streaming form: call it with one frame at a time and carry `aux.state`.
+Both compute the same function unless normalisation takes statistics over the window.
 
 `split` and `merge` separate the tree that is differentiated and saved from the rest:
 
@@ -35,7 +36,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    largest,
+    max_over_steps,
     mean_over_steps,
     place,
     refuse_whole_windows,
@@ -51,35 +52,37 @@ __all__ = ["Network", "merge", "split"]
 
 _NEVER_UPDATED = (
     "this network evaluates with batch-norm statistics that were never updated (mean 0, variance "
-    "1): keep those of training, state = state.after(aux), or start from "
+    "1): keep the statistics of training, state = state.after(aux), or start from "
     "net.initial_state(batch, statistics=aux.statistics)"
 )
 _ORDERS = ("layer", "time")
 _COLLECT = ("all", "mean", "last")
 _TAPS = (
-    *("spikes", "membrane", "currents", "threshold", "rates"),  # of neurons, see nn.taps
-    *("reconstruction", "mask", "attention"),
-    *("operations", "products"),  # of connections and attention, see nn.operations
+    *("spikes", "membrane", "currents", "threshold", "rates"),  # neurons, see nn.taps
+    *("reconstruction", "mask", "attention"),  # reversing scans, nn.ASA, nn.MA
+    *("operations", "products"),  # connections and attention, see nn.taps
 )
 
 
 class Network(nnx.Module):
-    """A body of layers with a known input, run in one of two orders.
+    """A body of layers with a fixed input shape, run layer by layer or timestep by timestep.
+
+        outputs, aux = net(inputs, state, training=True)       [T, B, *input_shape] -> [T, B, ...]
 
     Args:
         body: a layer, usually `Sequential`.
         input_shape: shape of one frame of one example, such as `(28, 28, 1)`.
-        order: `"layer"` or `"time"`, see above.
-        time_scan: in `"time"` order, the memory strategy over the whole network, of which
-            `memory.recompute(k, inner=memory.sequence)` runs k timesteps layer by layer; in
-            `"layer"` order strategies over time belong to the neurons (their `scan=`).
-        collect: which outputs leave: `"all"`, `[T, B, K]`, or in `"time"` order their `"mean"` or
-            the `"last"`, `[1, B, K]`, held in the carry so that no `[T, B, K]` exists, for long
-            windows (`readout.rate` of it is then the same, but for the order of summation).
+        order: `"layer"` runs each layer over all timesteps, `"time"` scans the network over frames.
+        time_scan: memory strategy over time of the network in `"time"` order, such as
+            `memory.recompute(k, inner=memory.sequence)`, which runs k timesteps layer by layer. In
+            `"layer"` order each layer of neurons has its own `scan`.
+        collect: `"all"` returns outputs `[T, B, K]`. In `"time"` order, `"mean"` and `"last"`
+            return `[1, B, K]` from the carry, so that `[T, B, K]` never exists; for long windows.
+            `readout.rate` of the mean equals that of all outputs up to the order of summation.
 
     Raises:
-        ValueError: an unknown order or `collect`; one of `"time"` order in `"layer"` order; a layer
-            in `"time"` order that needs its whole window at once, as `nn.ASA` and `nn.MA` do.
+        ValueError: an unknown order or `collect`; `time_scan` or `collect` in `"layer"` order; in
+            `"time"` order a layer that needs its whole window at once, such as `nn.ASA` or `nn.MA`.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Network(nnx.Module):
         if order == "layer" and time_scan is not None:
             raise ValueError(
                 'in order="layer" a strategy over time belongs to the neurons (nn.LIF(scan=...)); '
-                'order="time" scans the whole network with time_scan'
+                'order="time" scans the network with time_scan'
             )
         if collect not in _COLLECT:
             raise ValueError(f"collect must be one of {', '.join(_COLLECT)}, got {collect!r}")
@@ -106,18 +109,20 @@ class Network(nnx.Module):
                 'order="time", or take readout.rate of them'
             )
         if order == "time":
+            # Checked at construction: the first call may come after a long set-up.
             refuse_whole_windows(body)
         self.body, self.input_shape = body, tuple(input_shape)
         self.order, self.time_scan, self.collect = order, time_scan, collect
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in the body; over time, in `"time"` order, it is the network's own.
+        """Applies the strategy to the body; in `"time"` order the network itself scans over time.
 
         Raises:
-            ValueError: in `"time"` order it reverses over time.
+            ValueError: a reversal over time in `"time"` order.
         """
         strategy, time = request.strategy, request.strategy.time if self.order == "time" else None
         if time is not None:
+            # The network scans over time itself; a layer's own scan inside would see one timestep.
             strategy = dataclasses.replace(strategy, time=None)
         body = place(self.body, MemoryRequest(strategy, self.order, cut=strategy.depth))
         changed = replace(self, body=body.layer)
@@ -125,29 +130,30 @@ class Network(nnx.Module):
             return Placed(changed, taken=body.taken)
         if isinstance(time, memory.Reverse) and time.inverse is None:
             raise ValueError(
-                'a whole network has no inverse over time, which order="time" would need: use '
+                'a network has no inverse over time, which order="time" would need: use '
                 'time=recompute(every), or order="layer", where each neuron reverses by itself'
             )
         return Placed(replace(changed, time_scan=time), taken=body.taken | {"time"})
 
     def initial_state(self, batch: int, *, statistics: PyTree | None = None) -> State:
-        """State before a batch: all neurons at rest.
+        """State before a batch, all neurons at rest.
 
         In `"layer"` order stacked blocks share one state at rest; after a call each has its own.
 
         Args:
-            batch: examples.
-            statistics: running statistics of earlier calls, `aux.statistics`; None is mean 0 and
+            batch: number of examples, B.
+            statistics: running statistics of an earlier call, `aux.statistics`; None for mean 0 and
                 variance 1.
 
         Raises:
             ValueError: `batch` is not positive.
         """
         if batch < 1:
-            raise ValueError(f"the batch holds at least one example, got {batch}")
+            raise ValueError(f"a batch has at least one example, got {batch}")
         state = self.body.initial_state((batch, *self.input_shape))
         if statistics is not None:
             state = state._replace(statistics=statistics)
+        # A scan over time carries the state, whose structure must not change after the first step.
         return repeat_state(state) if self.order == "time" else state
 
     def __call__(
@@ -163,23 +169,24 @@ class Network(nnx.Module):
 
         Args:
             inputs: frames, `[T, B, *input_shape]`.
-            state: from `initial_state(B)`, or `state.after(aux)` of another call.
+            state: state from `initial_state(B)`, or `state.after(aux)` of an earlier call.
             training: use batch statistics and dropout.
-            key: for dropout.
-            taps: kinds to look at, of neurons `"spikes"`, `"membrane"`, `"currents"`,
-                `"threshold"` and `"rates"` (see `nn.taps`), `"reconstruction"` (the largest error
-                of the states that a reversing scan rebuilds), or of an attention on currents
-                `"mask"` and `"attention"`; returned in `aux.taps` by the name of the layer.
+            key: key of the random numbers of dropout, or None.
+            taps: kinds of internal arrays to return in `aux.taps` by layer name. Neurons:
+                `"spikes"`, `"membrane"`, `"currents"`, `"threshold"`, `"rates"` (see `nn.taps`);
+                reversing scans: `"reconstruction"`, the largest error of a rebuilt state; attention
+                on currents: `"mask"`, `"attention"`; synapses: `"operations"`, `"products"`.
 
         Returns:
-            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect`), at least float32, and their
-            `nn.Aux`.
+            Outputs `[T, B, ...]` (`[1, B, ...]` with `collect="mean"` or `"last"`), at least
+            float32, and the `nn.Aux` of the call.
 
         Raises:
-            ValueError: the inputs have another shape; the state is of another batch; an unknown
-                tap; `"time"` order in training with normalisation over the window.
+            ValueError: inputs of another shape; a state of another batch size; an unknown tap;
+                `"time"` order in training with normalisation over the window.
         """
         self._check(inputs, taps)
+        # A forgotten `state.after(aux)` lowers accuracy without any other sign.
         if not training and never_updated(self.body, state.statistics):
             warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
@@ -187,8 +194,8 @@ class Network(nnx.Module):
         try:
             return self._run(inputs, state, Call(training=training, key=key, taps=taps))
         except (AssertionError, TypeError, ValueError) as error:
-            # Asked only after a failure: it traces the whole network once more.
-            self._blame_the_state(inputs.shape[1], state, error)
+            # Checked only after a failure, since the check traces the network a second time.
+            self._explain_state(inputs.shape[1], state, error)
             raise
 
     def _run(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -199,20 +206,25 @@ class Network(nnx.Module):
         scan = memory.store if self.time_scan is None else self.time_scan
         step, start = Cell(), state.neurons
         if self.collect != "all":
+            # The carry needs the output's shape before the first step.
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
+            # Zero is neutral for the mean; the last output overwrites it.
             start = (start, jnp.zeros(shape.shape, shape.dtype))
-            step = Collecting(step, 1 / len(inputs) if self.collect == "mean" else None)
-        after, (outputs, statistics, seen, diagnostics) = scan(step, params, start, inputs)
+            step = Collector(step, 1 / len(inputs) if self.collect == "mean" else None)
+        after, (outputs, statistics, taps, diagnostics) = scan(step, params, start, inputs)
         if self.collect != "all":
             after, last = after
+            # Time stays the first axis, so readouts need no special case.
             outputs = last[None]
-        moved = mean_over_steps(statistics) if call.training else state.statistics
-        seen |= reconstruction("network", scan, step, params, start, inputs, call.taps)
-        return outputs, Aux(after, moved, seen, largest(diagnostics))
+        # Each timestep starts from the same running values, so their mean is one update.
+        updated = mean_over_steps(statistics) if call.training else state.statistics
+        taps |= reconstruction("network", scan, step, params, start, inputs, call.taps)
+        return outputs, Aux(after, updated, taps, max_over_steps(diagnostics))
 
     def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
+        # A string is a sequence of letters, and the error should not list letters as unknown taps.
         if isinstance(taps, str) or set(taps) - set(_TAPS):
-            raise ValueError(f"taps is a tuple of some of {_TAPS}, got {taps!r}")
+            raise ValueError(f"taps must be a tuple of kinds among {_TAPS}, got {taps!r}")
         if inputs.ndim < 2 or tuple(inputs.shape[2:]) != self.input_shape:
             shape = ", ".join(map(str, self.input_shape))
             raise ValueError(
@@ -222,7 +234,8 @@ class Network(nnx.Module):
         if not inputs.shape[0]:
             raise ValueError("the sequence has no timesteps (T = 0)")
 
-    def _blame_the_state(self, batch: int, state: State, error: Exception) -> None:
+    def _explain_state(self, batch: int, state: State, error: Exception) -> None:
+        # Expanded states compare by shape, whether their blocks are at rest or not.
         states = jax.eval_shape(
             lambda: (repeat_state(self.initial_state(batch)), repeat_state(state))
         )
@@ -236,41 +249,47 @@ class Network(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """One timestep of a whole network, as a Step: its params are `(body, statistics, call)`."""
+    """One timestep of a network as a Step; its params are `(body, statistics, call)`."""
 
     def __call__(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any]:
         """One frame `[B, ...]` through the layers."""
         neurons, ys = self.sequence(params, neurons, frame[None])
-        return neurons, _first(ys)
+        return neurons, _first_row(ys)
 
     def sequence(self, params: Any, neurons: Any, frames: Array) -> tuple[Any, Any]:
-        """Frames `[T, B, ...]` layer by layer."""
+        """Frames `[T, B, ...]` through one layer after the other, as `memory.sequence` calls it."""
         body, statistics, call = params
         outputs, aux = body(frames, State(neurons, statistics), call)
-        moved = aux.statistics if call.training else ()
+        # In evaluation statistics do not change, and T copies of them would be stacked.
+        updated = aux.statistics if call.training else ()
         # One row per frame, also of arrays that all frames share: statistics are averaged.
-        moved, diagnostics = jax.tree.map(lambda leaf: leaf[None], (moved, aux.diagnostics))
+        updated, diagnostics = jax.tree.map(lambda leaf: leaf[None], (updated, aux.diagnostics))
         rows = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])),
-            (moved, aux.taps, diagnostics),
+            (updated, aux.taps, diagnostics),
         )
         return aux.state, (widen(outputs), *rows)
 
 
 @dataclasses.dataclass(frozen=True)
-class Collecting:
-    """A cell whose outputs stay in the carry: `a <- a + share * y`, or `a <- y` without a share."""
+class Collector:
+    """A cell that reduces its outputs in the carry: `a <- a + share * y`, or `a <- y`.
+
+    Attributes:
+        cell: one timestep of the network.
+        share: weight of one timestep in the mean, 1 / T; None keeps the last output.
+    """
 
     cell: Cell
     share: float | None
 
     def __call__(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any]:
-        """One frame; nothing leaves but statistics and taps."""
+        """One frame; the scanned outputs are statistics, taps and diagnostics only."""
         state, ys = self.sequence(params, state, frame[None])
-        return state, _first(ys)
+        return state, _first_row(ys)
 
     def sequence(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
-        """Frames layer by layer."""
+        """Frames `[T, B, ...]` through one layer after the other."""
         neurons, collected = state
         neurons, (outputs, *rows) = self.cell.sequence(params, neurons, frames)
         if self.share is None:
@@ -278,7 +297,7 @@ class Collecting:
         return (neurons, collected + self.share * outputs.sum(0)), ((), *rows)
 
 
-def _first(rows: Any) -> Any:
+def _first_row(rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], rows)
 
 

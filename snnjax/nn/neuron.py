@@ -1,10 +1,10 @@
 """A neuron model as a layer: parameters, dynamics and the scan over time.
 
-    outputs, state after = scan(step, params, state before, currents)
+    state after, outputs = scan(step, params, state before, currents)
 
-With `scan=None` the layer runs the model's whole-sequence function, where it has one, and
-`memory.store` of its step otherwise. Any other scan runs the step as it is; `memory.reversal()`
-takes the inverse of the model. Values are the same under each.
+With `scan=None` the layer calls the model's sequence function, or `memory.store` if the model has
+none. Other scans run the step; `memory.reversal()` uses the inverse of the model. All scans give
+the same values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.neurons import Model
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
-from snnjax.nn.mixed_precision import mixed
-from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.mixed_precision import mixed_step
+from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.rounding import is_narrow
 from snnjax.typing import Array, Scan, Step, bind
 
@@ -29,19 +29,24 @@ __all__ = ["Constant", "Neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
-    """An array that a module holds but does not learn, such as one decay per neuron."""
+    """Variable of an array that is not learned, such as one decay per neuron."""
 
 
 class Neuron(nnx.Module):
-    """A layer of neurons.
+    """A layer of neurons of one model.
+
+        v[t], s[t] = step(params, v[t-1], x[t])
 
         layer = nn.Neuron(neurons.lif_model(decay=0.9), learn=("decay",))
 
+    Currents x `[T, B, ...]` in units of the membrane potential per timestep; outputs s
+    `[T, B, ...]`; state v of the model, one per element of `[B, ...]`.
+
     Args:
-        model: of the neurons, such as `neurons.lif_model()` or `neurons.Model(step, params,
-            initial_state)` of a step of your own; its params are numbers and arrays.
-        scan: the memory strategy over time; None for the model's whole-sequence function, or
-            `memory.store` without one.
+        model: neuron model, such as `neurons.lif_model()`, or `neurons.Model(step, params,
+            initial_state)` for a step of your own; its params are numbers and arrays.
+        scan: memory strategy over time; None for the model's sequence function, or `memory.store`
+            if the model has none.
         learn: names of the parameters to learn; the others stay constant.
 
     Attributes:
@@ -50,7 +55,7 @@ class Neuron(nnx.Module):
     Raises:
         TypeError: a parameter is neither a number nor an array.
         ValueError: `learn` names an unknown parameter; the scan reverses and the model has no
-            inverse, or one that rests on a learned parameter.
+            inverse, or its inverse depends on a learned parameter.
     """
 
     def __init__(self, model: Model, *, scan: Scan | None = None, learn: tuple[str, ...] = ()):
@@ -62,16 +67,18 @@ class Neuron(nnx.Module):
             if isinstance(value, tuple | list | dict) or value is None:
                 raise TypeError(
                     f"the parameter {name} is a {type(value).__name__}, and a layer takes numbers "
-                    "and arrays: give the model one NamedTuple of them; feedback is nn.Recurrent"
+                    "and arrays: give the model one flat NamedTuple; for feedback use nn.Recurrent"
                 )
+        # Plain numbers stay static: XLA folds them into the loop, and they are no leaves to save.
         numbers = {k for k, v in values.items() if k not in learn and isinstance(v, float | int)}
         self.learned = nnx.Dict(
+            # Sorted names: the order of `learn` must not change the tree of a checkpoint.
             {k: nnx.Param(jnp.asarray(values[k], jnp.float32)) for k in sorted(learn)}
         )
         self.constants = nnx.Dict(
             {k: Constant(jnp.asarray(v)) for k, v in values.items() if k not in {*learn, *numbers}}
         )
-        # Static attributes of a module are compared with ==, so arrays must not be among them.
+        # Flax compares static attributes with ==, which arrays do not support.
         params = model.params._replace(**{k: None for k in values if k not in numbers})
         self.model = dataclasses.replace(model.with_learned(tuple(learn)), params=params)
         self.scan = self.resolve(scan)
@@ -100,30 +107,33 @@ class Neuron(nnx.Module):
         return self.model.require_inverse()
 
     def resolve(self, scan: Scan | None) -> Scan | None:
-        """The scan; a reversing scan without an inverse gets the model's.
+        """The scan; a reversing scan without an inverse is given the model's inverse.
 
         Raises:
             ValueError: the model has no inverse.
         """
         if not isinstance(scan, memory.Reverse) or scan.inverse is not None:
             return scan
+        # `memory.reversal()` names no inverse: each layer supplies that of its model.
         return scan.by(self.inverse())
 
     def params(self) -> Any:
-        """The parameters of the step, with the learned and the constant arrays."""
+        """Parameters of the step: numbers, learned arrays, and constants without a gradient."""
         learned = {k: v[...] for k, v in self.learned.items()}
+        # Without it, constants would receive gradients whose bytes nobody uses.
         constants = {k: jax.lax.stop_gradient(v[...]) for k, v in self.constants.items()}
         return self.model.params._replace(**learned, **constants)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the neurons by the strategy over time.
+        """Applies the strategy over time to the neurons' scan.
 
         Raises:
-            ValueError: it reverses and the neuron has no inverse.
+            ValueError: a reversing strategy, and the model has no inverse.
         """
         scan = request.strategy.time
         if scan is None:
             return Placed(self, self.spiking, role="neurons")
+        # Resolved now: a model without an inverse is refused before training starts.
         changed = replace(self, scan=self.resolve(scan))
         return Placed(changed, self.spiking, frozenset({"time"}), "neurons")
 
@@ -149,37 +159,44 @@ def run(
     taps: tuple[str, ...],
     spiking: bool = False,
 ) -> tuple[Array, Aux]:
-    """Scans a neuron's step and taps what `taps` names.
+    """Scans a neuron's step over currents, and returns outputs and requested taps.
 
     Args:
-        step: a `neurons.Model`, or a step without a whole-sequence function.
+        step: a `neurons.Model`, or a step without a sequence function.
         params: parameters of the step.
         state: state before the first timestep.
         currents: `[T, B, ...]`.
-        scan: the memory strategy over time; None for the whole-sequence function.
-        taps: kinds of taps, see `nn.taps`.
-        spiking: True if the outputs are 0 or 1; of bfloat16 and float16 currents, spikes have the
-            currents' dtype. Membranes and other outputs are float32.
+        scan: memory strategy over time; None for the sequence function.
+        taps: requested kinds, see `nn.taps`.
+        spiking: True if the outputs are 0 or 1. Spikes have the dtype of the currents, also
+            bfloat16 or float16; membranes and other outputs are float32.
+
+    Returns:
+        Outputs `[T, B, ...]`, and an `nn.Aux` with the state after the last timestep.
     """
     membrane = None
+    # A narrow membrane would lose small currents: the step runs in float32.
     if is_narrow(currents):
-        step, scan = mixed(step, scan, spiking=spiking)
+        step, scan = mixed_step(step, scan, spiking=spiking)
     if "membrane" in taps:
+        # A sequence function returns no membranes, so this tap needs a scan of the step.
         traced = bind(_with_membrane, step=step)
         after, (outputs, membrane) = (scan or memory.store)(traced, params, state, currents)
     else:
         after, outputs = (scan or memory.sequence)(step, params, state, currents)
+    # Strategies name this residual: memory.recompute(keep=("spikes",)).
     outputs = checkpoint_name(outputs, "spikes")
-    seen = tapped(taps, outputs, currents=currents, params=params, membrane=membrane)
+    arrays = neuron_taps(taps, outputs, currents=currents, params=params, membrane=membrane)
     for kinds in reconstruction("", scan, step, params, state, currents, taps).values():
-        seen |= kinds
-    return outputs, Aux(after, (), {"": seen} if seen else {})
+        arrays |= kinds
+    return outputs, Aux(after, (), {"": arrays} if arrays else {})
 
 
 def membranes(state: Any) -> Array:
-    """The membrane potential in a neuron's state: its field `v`, or its first array.
+    """Membrane potential in a neuron's state: the field `v`, or the first array.
 
-    A recurrent neuron's state holds its neuron's state, in which the search continues.
+    Args:
+        state: state of a neuron, or of a recurrent one, which nests that of its inner neuron.
     """
     while not isinstance(state, jax.Array):
         state = state.v if hasattr(state, "v") else state[0]

@@ -25,17 +25,23 @@ __all__ = ["ALIF", "CoupledLIF", "CubaLIF", "Disabled", "IF", "LI", "LIF", "PLIF
 
 _OPTIONS = """\
 Args:
-    scan: the memory strategy over time, such as `memory.recompute(8)`; None for the hand-written
-        derivative of the sequence, or `memory.store` where the neuron has none.
+    scan: memory strategy over time, such as `memory.recompute(8)`; None for the hand-written
+        derivative of the sequence function, or `memory.store` if the neuron has none.
     learn: names of the parameters to learn; the others stay constant."""
 
 
 def _layer(
     name: str, maker: Callable[..., Model], *, learn: tuple[str, ...] = ()
 ) -> Callable[..., Neuron]:
-    """The layer of a model: a function with the maker's options, `scan` and `learn`.
+    """Constructor of the layer of one neuron model.
 
-    Signature and docstring are the maker's, so that help on the layer shows the neuron's equations.
+    Signature and docstring are those of `maker` with `scan` and `learn` added, so that help on the
+    layer shows the neuron's equations.
+
+    Args:
+        name: name of the constructor.
+        maker: function from options to a `neurons.Model`.
+        learn: parameters learned by default.
     """
     default = learn
 
@@ -44,6 +50,7 @@ def _layer(
     ) -> Neuron:
         return Neuron(maker(**options), scan=scan, learn=learn)
 
+    # The first two parameters are scan and learn; the rest is **options.
     own = list(inspect.signature(layer, eval_str=False).parameters.values())[:2]
     options = inspect.signature(maker).parameters.values()
     documentation = inspect.getdoc(maker) or ""

@@ -2,16 +2,16 @@
 
     y = gain * scale * (x - mean) / sqrt(var + epsilon) + bias
 
-Over which elements `mean` and `var` run is the layer's `over`:
+The option `over` selects the elements of `mean` and `var`:
 
-    "window"   T, B and space: the usual batch norm of deep spiking nets; sees the whole window
-    "step"     B and space, each timestep by itself; the only batch statistics that exist when a
-               whole cell is scanned over time
+    "window"   T, B and space: the usual batch norm of deep spiking nets; needs all timesteps
+    "step"     B and space of each timestep; the only batch statistics available when a network is
+               scanned over time
     "frozen"   none: always the running statistics
 
-`gain = alpha * threshold` is threshold-dependent batch norm (tdBN). With `groups` the batch is cut
-into as many neighbouring parts, and each is normalised by itself: ghost batch norm. Running
-statistics move towards the mean over the groups.
+`gain = alpha * threshold` gives threshold-dependent batch norm (tdBN). `groups > 1` gives ghost
+batch norm: the batch is cut into groups of neighbouring examples, each normalised by its own
+statistics; running statistics move towards the mean over groups.
 
 References: Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167; Zheng, Wu, Deng, Hu,
 Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280;
@@ -45,32 +45,42 @@ __all__ = [
 ]
 
 _OVER = ("window", "step", "frozen")
-# Parts in which a batch is summed, where they divide it: one order for up to so many devices.
+# Number of partial sums of a batch. The summation order is the same on up to so many devices.
 _BLOCKS = 64
 
 
 class BatchNorm(nnx.Module):
-    """Batch normalisation over `[T, B, ..., C]`, statistics out.
+    """Batch normalisation of `[T, B, ..., C]`; updated running statistics are in `aux.statistics`.
 
-    In training the batch's statistics normalise and `aux.statistics` holds
-    `momentum * running + (1 - momentum) * batch`; otherwise the running ones normalise and go
-    through unchanged. Statistics are computed in float32 whatever the input. For its derivative the
-    layer keeps its inputs and two numbers per channel; in training there is no forward mode.
+        y = gain * scale * (x - mean) / sqrt(var + epsilon) + bias
+        running <- momentum * running + (1 - momentum) * (mean, var)          in training
+
+    In training, mean and (biased) variance are those of the batch, over T, B and space
+    (`over="window"`) or over B and space of each timestep (`over="step"`). In evaluation, and with
+    `over="frozen"`, they are the running ones, which stay unchanged. Inputs x and outputs y
+    `[T, B, ..., C]` have one dtype; scale, bias and statistics `[C]` are float32. The derivative
+    keeps the inputs and two numbers per channel; in training there is no forward mode.
 
     Args:
         channels: `C`.
-        over: which elements the batch statistics run over, see above.
+        over: elements of the batch statistics, `"window"`, `"step"` or `"frozen"`.
         momentum: weight of the *old* running value (PyTorch's 0.1 is 0.9 here).
-        epsilon: added to the variance.
+        epsilon: constant added to the variance.
         gain: fixed factor; `alpha * threshold` for tdBN.
-        scale: value at which the learned scale starts; 0 starts a residual branch as the identity.
-        groups: parts of the batch with statistics of their own, in training.
-        axes: of a mesh whose devices share the batch, inside `jax.shard_map`: statistics are those
-            of all of them (see `nn.data_parallel.with_data_axes`).
+        scale: initial value of the learned scale; 0 starts a residual branch at zero.
+        groups: number of parts of the batch with separate statistics in training (ghost batch
+            norm).
+        axes: mesh axes that share the batch inside `jax.shard_map`; statistics are then taken over
+            all devices (see `nn.data_parallel.with_data_axes`).
 
     Raises:
-        AssertionError: the inputs have another number of channels (on the call).
-        ValueError: `over` is not one of the three; `groups` do not divide the batch (on the call).
+        AssertionError: inputs with another number of channels (on a call).
+        ValueError: an unknown `over`; `groups` does not divide the batch (on a call).
+
+    Reference:
+        Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
+        Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021,
+        arXiv:2011.05280.
     """
 
     def __init__(
@@ -96,43 +106,46 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        # NumPy arrays stay concrete under jax.jit, where `never_updated` looks at them.
+        # NumPy arrays stay concrete under jax.jit, so `never_updated` can read them.
         ones = np.ones(self.channels, np.float32)
         return State((), Statistics(np.zeros_like(ones), ones))  # type: ignore[arg-type]
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
+        # Imported on use: chex is slow to import.
         import chex
 
         chex.assert_axis_dimension(inputs, -1, self.channels)
         running = state.statistics
         if not call.training or self.over == "frozen":
+            # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
             return self._normalize(inputs, *running), Aux((), running)
-        grouped, first = self._grouped(inputs)
+        grouped, first = self._split_groups(inputs)
         time = () if self.over == "step" else (0,)
         scale = self.gain * self.scale[...]
+        # Time and space, but not the groups: each has its own statistics.
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
-        normal = _standardized(*over, grouped, scale, self.bias[...])
+        normal = _batch_norm(*over, grouped, scale, self.bias[...])
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
-        # A row per group and, over "step", per timestep: running values move towards their mean.
+        # One row per group and, with over="step", per timestep; running values follow their mean.
         batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
-        # One product, not two: which of two is fused with the sum would be up to the compiler.
-        moved = jax.tree.map(
+        # One product instead of two: of two, the compiler would choose one to fuse with the sum.
+        updated = jax.tree.map(
             lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
         )
-        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(moved))
+        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(updated))
 
-    def _grouped(self, inputs: Array) -> tuple[Array, int]:
-        """`[T, groups, B / groups, ..., C]`, and the first axis behind time and groups."""
+    def _split_groups(self, inputs: Array) -> tuple[Array, int]:
+        """Inputs as `[T, groups, B / groups, ..., C]`, and the number of the first batch axis."""
         if self.groups == 1:
             return inputs, 1
-        steps, batch, *rest = inputs.shape
+        steps, batch, *space = inputs.shape
         if batch % self.groups:
             raise ValueError(
                 f"{self.groups} groups do not divide a batch of {batch}: choose groups that do"
             )
-        return inputs.reshape(steps, self.groups, batch // self.groups, *rest), 2
+        return inputs.reshape(steps, self.groups, batch // self.groups, *space), 2
 
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
         factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
@@ -141,25 +154,26 @@ class BatchNorm(nnx.Module):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _standardized(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
-    """`scale * n + bias` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`; mean; var.
+def _batch_norm(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
+    """`(scale * n + bias, mean, var)` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`.
 
-    The derivative keeps `x` and two numbers per channel, and reads as it does under every memory
-    strategy, so that XLA rounds it alike:
+    The derivative keeps `x` and two numbers per channel. It is one expression under every memory
+    strategy, so that XLA rounds it the same way:
 
         dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
 
-    Mean and variance leave as statistics only: their cotangents are ignored. Means are
-    taken over `devices` too, sums are those of one device.
+    Mean and variance are returned as statistics only, and their cotangents are ignored. Means run
+    over `devices`, too; the sums dscale and dbias are those of one device.
 
-    On a CPU the means are computed by themselves (`ops.isolate`). `x - mean` is read by them and
-    by the output too, and XLA would make an array of it; and their last bits would depend on the
-    residuals of the program around.
+    On a CPU the means are computed in isolation (`ops.isolate`). Otherwise XLA would write
+    `x - mean` to memory, since means and output both read it, and the last bits of the means would
+    depend on the residuals of the surrounding program.
     """
     return _standardize(axes, devices, epsilon, x, scale, bias)[0]
 
 
 def _standardize(axes, devices, epsilon, x, scale, bias):
+    # `isolate` carries its results and needs their shapes; one device has the same shapes.
     rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
     mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
@@ -168,7 +182,7 @@ def _standardize(axes, devices, epsilon, x, scale, bias):
 
 
 def _moments(axes, devices, carry, x):
-    """Mean and variance."""
+    """Mean and biased variance over `axes`, in float32."""
     del carry
     wide = x.astype(jnp.float32)
     mean = _mean(wide, axes, devices)
@@ -176,7 +190,7 @@ def _moments(axes, devices, carry, x):
 
 
 def _gradient_means(axes, devices, carry, x, g, mean, rate):
-    """Means of `g` and `g * n`."""
+    """Means of `g` and of `g * n`, for the derivative."""
     del carry
     n = (x.astype(jnp.float32) - mean) * rate
     return _mean(g, axes, devices), _mean(g * n, axes, devices)
@@ -187,13 +201,14 @@ def _zeros(rows):
 
 
 def _mean(x, axes, devices):
-    """Sums of blocks of neighbouring examples, then of all blocks, on however many devices.
+    """Mean by sums over blocks of neighbouring examples, then over blocks and devices.
 
-    The last bit of a sum depends on its order, and a last bit can move an output to the next point
-    of the grid of a reversible stream, or flip a spike. In blocks fewer do; none would if compilers
-    summed a block alike wherever it lies.
+    The last bit of a sum depends on its order, and a difference in the last bit can move an output
+    to the next grid point of a reversible stream, or flip a spike. Blockwise summation makes such
+    differences between numbers of devices rarer. It cannot exclude them, since a compiler may sum
+    equal blocks in different orders.
     """
-    batch = next(axis for axis in axes if axis)  # time is axis 0
+    batch = next(axis for axis in axes if axis)  # the first axis behind time
     shares = jax.lax.psum(1, devices) if devices else 1
     count = shares * math.prod(x.shape[axis] for axis in axes)
     blocks = _blocks(x.shape[batch], shares)
@@ -201,26 +216,28 @@ def _mean(x, axes, devices):
     within = tuple(axis + (axis >= batch) for axis in axes)
     sums = x.sum(within, keepdims=True).squeeze(batch + 1)
     if devices:
+        # Block sums of all devices in order of the batch, as one device would have them.
         sums = jax.lax.all_gather(sums, devices, axis=batch, tiled=True)
-    # Two sums in a row are one to the compiler, in an order of its own.
+    # Without the barrier the compiler merges the two sums and chooses their order.
     return jax.lax.optimization_barrier(sums).sum(batch, keepdims=True) / count
 
 
 def _blocks(examples: int, devices: int) -> int:
-    """Blocks on each device: their size depends on the whole batch alone where that can be."""
-    whole = math.gcd(examples * devices, _BLOCKS)
-    return max(1, whole // devices) if whole % devices == 0 else 1
+    """Number of blocks per device; if possible their size depends on the global batch only."""
+    total = math.gcd(examples * devices, _BLOCKS)
+    return max(1, total // devices) if total % devices == 0 else 1
 
 
 def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     del epsilon
     x, mean, rate, scale = residuals
+    # Cotangents of mean and variance are ignored: running statistics are no part of a loss.
     g = cotangents[0].astype(jnp.float32)
     means = functools.partial(_gradient_means, axes, devices)
     mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate)
     n = (x.astype(jnp.float32) - mean) * rate
     g_x = scale * rate * (g - mean_g - n * mean_gn)
-    # One row of means per timestep or one in all; each stands for so many elements.
+    # `mean` has one row per timestep and group, or one in all; each averages `count` elements.
     count = x.size // mean.size
     g_scale, g_bias = (
         count * part.reshape(-1, part.shape[-1]).sum(0) for part in (mean_gn, mean_g)
@@ -228,11 +245,21 @@ def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     return narrow(g_x, x.dtype), g_scale, g_bias
 
 
-_standardized.defvjp(_standardize, _standardize_backward)
+_batch_norm.defvjp(_standardize, _standardize_backward)
 
 
 def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Group normalisation per timestep and example (`flax.nnx.GroupNorm`); no statistics to carry.
+    """Group normalisation of `[T, B, ..., C]` (`flax.nnx.GroupNorm`), without running statistics.
+
+        y = scale * (x - mean) / sqrt(var + epsilon) + bias
+
+    Mean and variance run over space and one of `groups` channel groups, per timestep and example.
+
+    Args:
+        channels: `C`.
+        groups: number of channel groups; must divide the channels.
+        rngs: random streams; scale starts at 1 and bias at 0.
+        epsilon: constant added to the variance.
 
     Reference:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
@@ -242,7 +269,16 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
 
 
 def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Layer normalisation over channels, per timestep, example and place (`flax.nnx.LayerNorm`).
+    """Layer normalisation of `[T, B, ..., C]` (`flax.nnx.LayerNorm`), without running statistics.
+
+        y = scale * (x - mean) / sqrt(var + epsilon) + bias
+
+    Mean and variance run over channels, per timestep, example and position.
+
+    Args:
+        channels: `C`.
+        rngs: random streams; scale starts at 1 and bias at 0.
+        epsilon: constant added to the variance.
 
     Reference:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
@@ -251,10 +287,14 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
 
 
 def never_updated(body: Any, statistics: PyTree) -> bool:
-    """True if all running statistics still have their initial values, as far as they are known.
+    """True if all running statistics are known to have their initial values.
 
-    Arguments of a compiled function are not known while it is traced; statistics made inside of it
-    are. A network without batch norm, or with frozen ones only, has none to update.
+    Arguments of a compiled function are unknown while it is traced; statistics made inside of it
+    are known. The result is False for networks without batch norm, or with frozen ones only.
+
+    Args:
+        body: module to search for batch norms.
+        statistics: running statistics of the module.
     """
     is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
     nodes = [node for node in jax.tree.leaves(statistics, is_leaf=is_node) if is_node(node)]
@@ -273,14 +313,17 @@ def _is_initial(statistics: Statistics) -> bool:
 
 
 def refuse_window_statistics(body: Any) -> None:
-    """For layers that run timestep by timestep: no `BatchNorm(over="window")` inside.
+    """Refuses `BatchNorm(over="window")` in modules that run timestep by timestep.
+
+    Args:
+        body: module to search.
 
     Raises:
-        ValueError: there is one; by itself it would quietly normalise each step alone.
+        ValueError: a batch norm over the window, which would silently normalise single timesteps.
     """
     norms = [m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm)]
     if any(norm.over == "window" for norm in norms):
         raise ValueError(
             'BatchNorm(over="window") needs all timesteps at once, and order="time" and nn.Shared '
-            'run one after the other: use over="step" or over="frozen", or order="layer"'
+            'run them one by one: use over="step" or over="frozen", or order="layer"'
         )

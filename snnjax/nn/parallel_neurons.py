@@ -1,14 +1,14 @@
-"""Neurons that see a whole window at once, as layers: without a reset, no loop over time.
+"""Parallel spiking neurons over a fixed window: without a reset there is no loop over time.
 
-    nn.PSN(timesteps, rngs=rngs)                    sees its whole window, past and future
-    nn.PSN(timesteps, order=k, rngs=rngs)           the last k timesteps of it
+    nn.PSN(timesteps, rngs=rngs)                    weighs all timesteps of the window
+    nn.PSN(timesteps, order=k, rngs=rngs)           weighs the last k timesteps
 
-`nn.parallel_streaming` has causal ones for windows of any length and for streams. They take the
-place of an `nn.LIF`: currents in, spikes out, which the next synapse can keep as bits. Without a
+`nn.parallel_streaming` has causal neurons for windows of any length and for streams. The layers
+replace an `nn.LIF`: they map currents to spikes, which the next synapse can keep as bits. Without a
 reset, a neuron above its threshold fires at every timestep.
 
-These layers scan nothing over time, so they refuse a memory strategy over time. Over depth they
-are part of their block.
+These layers have no scan over time and refuse a memory strategy over time. A strategy over depth
+recomputes them with their block.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import fan_in_uniform
-from snnjax.nn.taps import counted, tapped
+from snnjax.nn.taps import counted, tapped, lazy_taps, neuron_taps
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
@@ -34,30 +34,30 @@ __all__ = ["PSN", "products_over_time", "refuse_time", "with_masking"]
 
 
 class PSN(nnx.Module):
-    """Parallel spiking neurons (PSN), which see their whole window.
+    """Parallel spiking neurons (PSN) over a window of `timesteps`.
 
         H = W X,    S[t] = [H[t] >= B[t]]
 
-    Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1. The
-    layer is not causal: spikes depend on later currents, so it has no streaming form and
-    `order="time"` refuses it. All neurons share the `T^2 + T` parameters. Weights W start uniform
-    within `1 / sqrt(T)` and thresholds B at 1, as in spikingjelly, whose bias is `-B`. Weights and
-    membranes are float32 in every precision.
+    Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1.
+    Weights W `[T, T]`, thresholds B `[T]`. The layer is not causal: spikes depend on later
+    currents, so it has no streaming form and `order="time"` refuses it. All neurons share the
+    `T^2 + T` parameters. W is initially uniform within `1 / sqrt(T)` and B is 1, as in
+    spikingjelly, whose bias is `-B`. Weights and membranes are float32 in every precision.
 
-    With an `order` it is the masked PSN: weights outside of the last `order` timesteps fade out,
+    With an `order` k it is the masked PSN, whose weights outside of the last k timesteps fade out:
 
         H = (lambda M_k + (1 - lambda)) * W X,    M_k[t, s] = [t - k < s <= t]
 
-    Training raises `masking` (lambda) from 0 to 1 with `network = nn.with_masking(network, step /
-    steps)`, which does not retrace. Fully masked weights get no gradient.
+    Training raises `masking` (lambda) from 0 to 1 by `network = nn.with_masking(network, step /
+    steps)`, without retracing. Fully masked weights get no gradient.
 
     Args:
         timesteps: `T`, length of the window.
-        order: `k`, from 1 to `T`; None is the plain PSN with all weights of the window.
-        masking: `lambda` in [0, 1], of a masked PSN; a constant of the layer, not learned. At 1
-            spikes depend on the last `k` currents only, below it on the whole window.
+        order: `k`, from 1 to `T`; None is the plain PSN with all weights.
+        masking: `lambda` in [0, 1] of a masked PSN; a constant, not learned. At 1, spikes depend on
+            the last `k` currents only; below 1, on all currents of the window.
         spike: spike function and its surrogate derivative.
-        rngs: for the weights.
+        rngs: random streams of the weights.
 
     Raises:
         ValueError: an empty window; an order outside of 1 to `T`, or a masking outside of [0, 1];
@@ -78,20 +78,22 @@ class PSN(nnx.Module):
         rngs: nnx.Rngs,
     ):
         if timesteps < 1:
-            raise ValueError(f"a PSN has a window of one timestep at least, got {timesteps}")
+            raise ValueError(f"a PSN has a window of at least one timestep, got {timesteps}")
         if order is not None and not 1 <= order <= timesteps:
             raise ValueError(
-                f"a masked PSN looks at 1 to {timesteps} of its {timesteps} timesteps, got "
+                f"a masked PSN weighs 1 to {timesteps} of its {timesteps} timesteps, got "
                 f"order={order}"
             )
         self.whole_window, self.order, self.spike = timesteps, order, spike
         self.name, self.spiking = "psn" if order is None else "masked_psn", True
-        self.masking = None if order is None else _held(masking, ())
+        # An array instead of a static number: a schedule of masking must not retrace.
+        self.masking = None if order is None else _masking_constant(masking, ())
+        # The default of PyTorch, so that published results are comparable.
         draw = fan_in_uniform(rngs.params(), (timesteps, timesteps), jnp.float32)
         self.weights, self.threshold = nnx.Param(draw), nnx.Param(jnp.ones(timesteps, jnp.float32))
 
     def params(self) -> neurons.psn.PSNParams:
-        """The parameters of `neurons.psn.psn`, with masked weights."""
+        """Parameters of `neurons.psn.psn`, with masked weights."""
         weights = self.weights[...]
         if self.order is not None and self.masking is not None:
             masking = jax.lax.stop_gradient(self.masking[...])
@@ -106,22 +108,23 @@ class PSN(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
 
-        Taps: those of neurons (`nn.taps`), where the membrane is `W X`, and `"products"`.
+        Taps: those of neurons (`nn.taps`), with `W X` as membrane, and `"products"`.
         """
         if len(inputs) != self.whole_window:
             raise ValueError(
-                f"this PSN looks at its whole window of {self.whole_window} timesteps at once and "
-                f'got {len(inputs)}: give it the window it was made for, in order="layer"; '
+                f"this PSN needs its whole window of {self.whole_window} timesteps at once and "
+                f'got {len(inputs)}: give it a window of that length, in order="layer"; '
                 "nn.SlidingPSN takes any length and streams"
             )
         params, currents = self.params(), widen(inputs)
         spikes = neurons.psn.psn(params, currents, spike=self.spike).astype(inputs.dtype)
         membrane = neurons.psn.psn_membranes(params, currents) if "membrane" in call.taps else None
-        seen = tapped(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
-        if "threshold" in call.taps:  # one per timestep, where others have one per channel
-            seen["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
-        found = counted(call.taps, products=lambda: self._products(params, currents)).get("", {})
-        return spikes, Aux(taps={"": seen | found} if seen | found else {})
+        taps = neuron_taps(call.taps, spikes, currents=inputs, params=(), membrane=membrane)
+        if "threshold" in call.taps:  # one per timestep, not per channel
+            taps["threshold"] = params.threshold.reshape(-1, *(1,) * (inputs.ndim - 1))
+        products = lazy_taps(call.taps, products=lambda: self._products(params, currents))
+        taps |= products.get("", {})
+        return spikes, Aux(taps={"": taps} if taps else {})
 
     def _products(
         self, params: neurons.psn.PSNParams, currents: Array
@@ -130,7 +133,7 @@ class PSN(nnx.Module):
         return products_over_time(jnp.ones_like(used), used, currents)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Takes nothing; its outputs are spikes.
+        """Uses no part of the strategy; outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.
@@ -140,60 +143,63 @@ class PSN(nnx.Module):
 
 
 def with_masking(network: Any, masking: float | Array) -> Any:
-    """The same network, or layer, with another `masking` in every `nn.PSN` with an order.
+    """A copy of a network or layer with another `masking` in every masked `nn.PSN`.
 
     Args:
-        network: network or layer; unchanged, the result shares its parameters.
-        masking: `lambda` in [0, 1], a number or, within a compiled function, a scalar array.
+        network: network or layer; it stays unchanged and shares its parameters.
+        masking: `lambda` in [0, 1], a number, or a scalar array in a compiled function.
 
     Raises:
         ValueError: a number outside of [0, 1].
     """
-    takes = lambda node: isinstance(node, PSN) and node.masking is not None  # noqa: E731
+    has_masking = lambda node: isinstance(node, PSN) and node.masking is not None  # noqa: E731
 
     def place(node: Any) -> Any:
-        if not takes(node):
+        if not has_masking(node):
             return node
         # Stacked blocks have one masking each.
-        return replace(node, masking=_held(masking, node.masking.shape))
+        return replace(node, masking=_masking_constant(masking, node.masking.shape))
 
-    return jax.tree.map(place, network, is_leaf=takes)
+    # PSN layers are the leaves: everything else is shared with the original.
+    return jax.tree.map(place, network, is_leaf=has_masking)
 
 
-def _held(masking: float | Array, shape: tuple[int, ...]) -> Constant:
+def _masking_constant(masking: float | Array, shape: tuple[int, ...]) -> Constant:
+    # The value of a traced array is unknown, so only numbers are checked.
     if isinstance(masking, float | int) and not 0 <= masking <= 1:
-        raise ValueError(f"masking goes from 0, a plain PSN, to 1, causal: got {masking}")
+        raise ValueError(f"masking must lie in [0, 1], from a plain to a causal PSN, got {masking}")
     return Constant(jnp.broadcast_to(jnp.asarray(masking, jnp.float32), shape))
 
 
 def refuse_time(strategy: Strategy, name: str, other: str) -> None:
-    """Refuses a strategy over time for layers that scan nothing over time.
+    """Refuses a strategy over time for a layer without a scan over time.
 
     Args:
-        strategy: of the whole network.
-        name: name of the layer.
-        other: name of a layer with steps to scan.
+        strategy: memory strategy of the network.
+        name: name of the layer in the message.
+        other: name of a similar layer that scans over time.
 
     Raises:
-        ValueError: there is a strategy over time.
+        ValueError: the strategy has a part over time.
     """
     if strategy.time is not None:
         raise ValueError(
-            f"{name} has all timesteps at once and scans none, so a strategy over time has nothing "
-            f"to act on: leave time out, or use {other}, whose steps can be scanned; of sequential "
-            "neurons beside it give each its own, nn.LIF(scan=...)"
+            f"{name} computes all timesteps at once, so a strategy over time has no scan to act "
+            f"on: leave time out, or use {other}, which scans over time; give sequential neurons "
+            "of the same network their own strategy, nn.LIF(scan=...)"
         )
 
 
 def products_over_time(inside: Array, used: Array, currents: Array) -> metrics.operations.Products:
-    """Products of neurons that weigh currents over time, one row per timestep of their outputs.
+    """Multiplications of neurons that weigh currents over time, one row per output timestep.
 
     Args:
-        inside: `[T, S]`, True where current s enters the membrane at t; counted as dense.
-        used: `[T, S]`, True where its weight is also nonzero; counted as effective.
+        inside: `[T, S]`, True if current s enters the membrane at t; counted as dense.
+        used: `[T, S]`, True if the weight is also nonzero; counted as effective.
         currents: `[S, B, ...]`.
     """
     axes = tuple(range(2, currents.ndim))
+    # Integer counts are exact; float32 counts are not above 2^24.
     inside, used = inside.astype(jnp.uint32), used.astype(jnp.uint32)
     active = jnp.sum(currents != 0, axes, dtype=jnp.uint32)
     real = jnp.any((currents != 0) & (currents != 1), axes).astype(jnp.uint32)

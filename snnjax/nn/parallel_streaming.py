@@ -1,10 +1,10 @@
-"""Causal neurons that are parallel over time, as layers: windows of any length, and streams.
+"""Causal neurons computed in parallel over time, for windows of any length and for streams.
 
     nn.SlidingPSN(order=k)          weighs the last k timesteps with learned weights
-    nn.ResetFreeLIF(decay=0.5)      weighs all past timesteps, exponentially less with their age
+    nn.ResetFreeLIF(decay=0.5)      weighs all past timesteps, with exponential decay
 
-In training all timesteps arrive at once; in `order="time"` they arrive one by one, and the layer
-carries the last `k - 1` currents, or the membrane.
+In `order="layer"` all timesteps are computed at once. In `order="time"` they are computed one by
+one, and the state carries the last `k - 1` currents, or the membrane.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
-from snnjax.nn.taps import counted, tapped
+from snnjax.nn.taps import lazy_taps, neuron_taps
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Scan, bind
@@ -31,17 +31,17 @@ class SlidingPSN(nnx.Module):
         H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
 
     Currents X `[T, B, ...]` in units of the membrane potential; spikes S `[T, B, ...]`, 0 or 1.
-    Causal, for any number of timesteps and for streams: the state holds the last `order - 1`
-    currents. The `order + 1` parameters start as in spikingjelly, weights at `(.., 1/4, 1/2, 1)`
-    and the threshold B at 1.
+    The layer is causal and takes any number of timesteps, also as a stream: its state holds the
+    last k - 1 currents. The initial values of the k + 1 parameters are those of spikingjelly,
+    weights `(.., 1/4, 1/2, 1)` and threshold 1.
 
     Args:
-        order: `k`, number of timesteps in the window, at least 1.
+        order: `k`, number of weighed timesteps, at least 1.
         spike: spike function and its surrogate derivative.
-        scan: the memory strategy over time; None for all timesteps at once. Values are the same.
+        scan: memory strategy over time; None for all timesteps at once, with the same values.
 
     Raises:
-        ValueError: an order below 1; a scan that reverses: currents that leave the window are
+        ValueError: an order below 1; a reversing scan, since currents that leave the window are
             discarded.
 
     Reference:
@@ -51,13 +51,13 @@ class SlidingPSN(nnx.Module):
 
     def __init__(self, *, order: int, spike: Surrogate = arctan(), scan: Scan | None = None):
         if order < 1:
-            raise ValueError(f"a sliding PSN looks at one timestep at least, got order={order}")
+            raise ValueError(f"a sliding PSN weighs at least one timestep, got order={order}")
         self.order, self.name, self.spiking = order, "sliding_psn", True
         model = neurons.psn.sliding_psn_model(order=order, spike=spike)
         self.neuron = Neuron(model, scan=scan, learn=("weights", "threshold"))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The state at rest, past currents 0."""
+        """State at rest: past currents are 0."""
         return self.neuron.initial_state(shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -66,48 +66,50 @@ class SlidingPSN(nnx.Module):
         Taps: those of neurons (`nn.taps`), and `"products"`.
         """
         spikes, aux = self.neuron(inputs, state, call)
-        seen = counted(call.taps, products=lambda: self._products(inputs, state.neurons.inputs))
-        kinds = aux.taps.get("", {}) | seen.get("", {})
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs, state.neurons.inputs))
+        kinds = aux.taps.get("", {}) | taps.get("", {})
         return spikes, aux._replace(taps={"": kinds} if kinds else {})
 
     def _products(self, inputs: Array, before: Array) -> metrics.operations.Products:
-        """Products of the banded matrix whose row t has the weights from column t on."""
+        """Multiplications of the banded matrix whose row t holds the weights from column t on."""
+        # Row t weighs currents of earlier calls, too.
         currents = jnp.concatenate([before, widen(inputs)])
+        # Column s of row t is weight s - t of the window.
         place = jnp.arange(len(currents))[None, :] - jnp.arange(len(inputs))[:, None]
         inside = (place >= 0) & (place < self.order)
         used = (self.neuron.params().weights != 0)[jnp.clip(place, 0, self.order - 1)]
         return products_over_time(inside, inside & used, currents)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the neurons by the strategy over time.
+        """Applies the strategy over time to the neurons' scan.
 
         Raises:
-            ValueError: the strategy reverses.
+            ValueError: a reversing strategy.
         """
         neuron = self.neuron.with_memory(request)
         return Placed(replace(self, neuron=neuron.layer), True, neuron.taken)
 
 
 class ResetFreeLIF(nnx.Module):
-    """LIF neurons without a reset, by a prefix sum over time.
+    """LIF neurons without a reset, computed by an associative scan over time.
 
         h[t] = decay * h[t-1] + g * x[t],    s[t] = [h[t] >= threshold]
 
     with `g = 1`, or `1 - decay` with `scale_input`. Currents x `[T, B, ...]` in units of the
-    membrane potential per timestep; spikes s `[T, B, ...]`, 0 or 1. The neuron is
-    `nn.LIF(reset=neurons.reset.none)` with differently grouped sums: membranes agree to rounding,
-    and so do those of a stream with those of the window. Causal, for any number of timesteps.
+    membrane potential per timestep; spikes s `[T, B, ...]`, 0 or 1. The neuron equals
+    `nn.LIF(reset=neurons.reset.none)` up to the grouping of sums: membranes agree to rounding,
+    between the two layers and between a stream and a window. Causal, for any number of timesteps.
 
     Args:
         decay: fraction of the membrane potential kept per timestep, in (0, 1].
         threshold: membrane potential at which a neuron fires.
         spike: spike function and its surrogate derivative.
         scale_input: charge with `(1 - decay) * x`.
-        learn: names of the parameters to learn, of `"decay"` and `"threshold"`. The decay is not
+        learn: names of the parameters to learn, `"decay"` or `"threshold"`. A learned decay is not
             kept inside (0, 1].
 
     Raises:
-        ValueError: `learn` names another parameter; a strategy over time.
+        ValueError: `learn` names an unknown parameter; a strategy over time.
 
     Reference:
         Martin, Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", 2018,
@@ -125,6 +127,7 @@ class ResetFreeLIF(nnx.Module):
     ):
         options = {"spike": spike, "scale_input": scale_input}
         self.sequence = bind(neurons.reset_free.reset_free_lif_scan, **options)
+        # The sequential twin holds parameters and state; its scan is never run.
         self.neuron = LIF(
             decay=decay, threshold=threshold, learn=learn, reset=neurons.reset.none, **options
         )
@@ -141,14 +144,15 @@ class ResetFreeLIF(nnx.Module):
         spikes, membrane = spikes.astype(inputs.dtype), None
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
+            # The scan returns the last membrane only; the tap needs all of them.
             membrane = neurons.reset_free.linear_recurrence(
                 params.decay, state.neurons.v, gain * currents
             )
-        seen = tapped(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
-        return spikes, Aux(after, (), {"": seen} if seen else {})
+        taps = neuron_taps(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
+        return spikes, Aux(after, (), {"": taps} if taps else {})
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Takes nothing; its outputs are spikes.
+        """Uses no part of the strategy; outputs are spikes.
 
         Raises:
             ValueError: a strategy over time.

@@ -1,6 +1,6 @@
 """Pooling over space, the same at every timestep.
 
-Of spikes, the maximum is their OR and a mean of them is a current in [0, 1].
+The maximum of spikes is their logical OR; the mean of spikes is a current in [0, 1].
 """
 
 from __future__ import annotations
@@ -16,16 +16,29 @@ __all__ = ["AvgPool", "GlobalAvgPool", "MaxPool", "max_pool"]
 
 
 def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
-    """Mean over `window x window` patches of `[T, B, H, W, C]`; strides default to the window.
+    """Mean over `window x window` patches, `[T, B, H, W, C] -> [T, B, H', W', C]`.
 
-    Padding counts as zeros; a number pads so many rows and columns on every side.
+    Args:
+        window: side of a patch in pixels.
+        strides: distance between patches in pixels; None for `window`.
+        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
+            enter the mean as zeros.
     """
     step = window if strides is None else strides
     return Fold(bind(_avg_pool, window=window, strides=step, padding=padding), name="avgpool")
 
 
 def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
-    """Maximum over `window x window` patches of `[T, B, H, W, C]`; see `max_pool`."""
+    """Maximum over `window x window` patches, `[T, B, H, W, C] -> [T, B, H', W', C]`.
+
+    Where several elements of a patch are the maximum, the first in reading order gets the gradient.
+
+    Args:
+        window: side of a patch in pixels.
+        strides: distance between patches in pixels; None for `window`.
+        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
+            are never the maximum.
+    """
     step = window if strides is None else strides
     pool = bind(max_pool, window=window, strides=step, padding=padding)
     return Fold(pool, name="maxpool", keeps_spikes=True)
@@ -39,25 +52,26 @@ def GlobalAvgPool() -> Fold:
 def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "VALID") -> Array:
     """Maximum over `window x window` patches of `[N, H, W, C]`.
 
-    Where several elements of a patch are the maximum, which is the rule among spikes, the first in
-    reading order gets the gradient, as in PyTorch and in `flax.nnx.max_pool`. The values and
-    gradients are those of `flax.nnx.max_pool`; written as comparisons of `window**2` shifted
-    slices, the gradient avoids XLA's select-and-scatter, 5 to 8 times slower on a CPU (jax 0.10.2,
-    2 cores, `[512, 28, 28, 16]`, windows of 2 and 3). Where patches overlap it is written by hand,
-    in reverse mode only, and keeps one byte per patch (`ops.max_pool`).
+    Where several elements of a patch are the maximum, as is common among spikes, the first in
+    reading order gets the gradient, as in PyTorch. Values and gradients equal those of
+    `flax.nnx.max_pool`. The gradient compares `window**2` shifted slices instead of calling XLA's
+    select-and-scatter, which is 5 to 8 times slower on a CPU (jax 0.10.2, 2 cores, `[512, 28, 28,
+    16]`, windows of 2 and 3). For overlapping patches it is written by hand, in reverse mode only,
+    and keeps one byte per patch (`ops.max_pool`).
 
     Args:
-        inputs: images.
-        window: side of a patch.
-        strides: step from patch to patch.
-        padding: `"VALID"`, `"SAME"`, or so many rows and columns on every side; padding is never
-            the maximum.
+        inputs: images, `[N, H, W, C]`.
+        window: side of a patch in pixels.
+        strides: distance between patches in pixels.
+        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
+            are never the maximum.
 
     Raises:
-        ValueError: `inputs` are no images, or smaller than a patch.
+        ValueError: inputs of another rank, or smaller than a patch.
     """
     pads = _pads(inputs, window, strides, padding)
     patches = Patches(inputs.shape[1:3], window, strides, tuple(pads))
+    # Disjoint patches give each element at most one gradient, so autodiff needs no scatter.
     return (
         patch_max_and_winner(inputs, patches)[0]
         if window <= strides
@@ -68,12 +82,14 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
 def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:
     pads = ((0, 0), *_pads(inputs, window, strides, padding), (0, 0))
     patch, step = (1, window, window, 1), (1, strides, strides, 1)
+    # Sums in float32: a bfloat16 sum of a large window loses small terms.
     total = lax.reduce_window(widen(inputs), 0.0, lax.add, patch, step, pads)
     return narrow(total / window**2, inputs.dtype)
 
 
 def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[tuple[int, int]]:
-    """Rows and columns to add before and after."""
+    """Padding as `(before, after)` for rows and columns."""
+    # "SAME" always finds a patch; other paddings need a large enough image.
     border = padding if isinstance(padding, int) else 0
     if inputs.ndim != 4 or (padding != "SAME" and min(inputs.shape[1:3]) + 2 * border < window):
         raise ValueError(

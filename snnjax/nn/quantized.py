@@ -2,9 +2,9 @@
 
     y = layer(round(w))(x),      dL/dw := dL/d(round(w))           where nothing is clipped
 
-The layer holds full-precision weights, which collect the small updates, and runs on their rounded
-copies: `quantization.store` packs the very weights that were trained and evaluated. No
-state is added, so training, checkpoints and strategies go on as they do.
+The layer holds full-precision weights, which accumulate small updates, and computes with rounded
+copies, which are the weights that `quantization.store` packs. It adds no state, so training,
+checkpoints and memory strategies work unchanged.
 """
 
 from __future__ import annotations
@@ -23,21 +23,23 @@ __all__ = ["Quantized"]
 
 
 class Quantized(nnx.Module):
-    """A layer on rounded weights; usually the whole body of a network.
+    """A layer that computes with rounded weights, usually the body of a network.
+
+        y = layer(round(w))(x),      dL/dw := dL/d(round(w))           where nothing is clipped
 
         network = nn.Network(nn.Quantized(network.body, plan), network.input_shape)
 
-    To store it, take the layer out again: `quantization.store(body.layer, body.plan)`. Rounding
-    costs a pass over the weights per call (per timestep in `order="time"`), and a rounded copy of
-    them for the derivative. Taps, states and statistics are those of the layer.
+    `quantization.store(body.layer, body.plan)` stores the trained weights. Rounding costs one pass
+    over the weights per call (per timestep in `order="time"`), and a rounded copy of them for the
+    derivative. Taps, states and statistics are those of the layer.
 
     Args:
-        layer: any layer of the contract `nn.contract.Layer`.
-        plan: which arrays, and how, see `quantization.plans`; frozen and comparable, and none that
-            rounds stochastically: behind the rounding nothing is lost.
+        layer: layer of the contract `nn.contract.Layer`.
+        plan: arrays to round and their quantizers, see `quantization.plans`; frozen and comparable,
+            with deterministic rounding, since the full-precision weights keep small updates.
 
     Raises:
-        ValueError: the plan finds nothing in the layer, or rounds stochastically.
+        ValueError: the plan selects no array of the layer, or rounds stochastically.
 
     Example:
         nn.Quantized(network.body, quantization.plans.Kernels(quantization.Quantizer(4)))
@@ -49,20 +51,20 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
-        # Raises on a plan that does not fit the layer.
+        # Raises on a plan that does not fit the layer; nothing is computed.
         jax.eval_shape(lambda layer: quantize(layer, plan), layer)
         self.layer, self.plan, self.name = layer, plan, "quantized"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """That of the layer."""
+        """State of the layer at rest."""
         return self.layer.initial_state(shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through the layer with its weights on their grids."""
+        """Inputs `[T, B, ...]` through the layer with rounded weights."""
         rounded = quantize(self.layer, self.plan)
         return rounded(inputs, state, call)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in the layer, as if it stood alone."""
+        """Applies the strategy to the layer, with its own cuts over depth."""
         placed = place(self.layer, dataclasses.replace(request, cut=request.strategy.depth))
         return placed._replace(layer=replace(self, layer=placed.layer), role=None)

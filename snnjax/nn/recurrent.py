@@ -9,7 +9,7 @@ from snnjax import memory, metrics, neurons
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, run
-from snnjax.nn.taps import counted
+from snnjax.nn.taps import lazy_taps
 from snnjax.ops.rounding import narrow, product, promote
 from snnjax.typing import Array, Scan, bind
 
@@ -19,33 +19,36 @@ __all__ = ["Recurrent", "refuse_reversal"]
 class Recurrent(nnx.Module):
     """A layer of N neurons with all-to-all feedback through learned `weights`, `[N, N]`.
 
-        x'[t] = x[t] + s[t-1] @ weights,    then the neuron's own step on x'[t]
+        x'[t] = x[t] + s[t-1] @ weights
+        v[t], s[t] = step(params, v[t-1], x'[t])         step: that of the neuron
 
-    Currents x `[T, B, N]` in units of the membrane potential per timestep; spikes s `[T, B, N]`.
+    Currents x `[T, B, N]` in units of the membrane potential per timestep; spikes s `[T, B, N]`,
+    with s[-1] = 0; state v of the neurons.
 
     Args:
         neuron: layer of `N` neurons, such as `nn.LIF()`; its scan runs the loop with feedback.
         size: `N`, number of neurons.
-        rngs: for the weights, drawn orthogonal and scaled by `gain`.
+        rngs: random streams of the weights, drawn orthogonal and scaled by `gain`.
         gain: initial scale of the feedback.
 
     Raises:
-        ValueError: the neuron's scan reverses: the spikes that were fed back are not known
-            backwards.
+        ValueError: the neuron's scan reverses: the spikes of the previous timestep are unknown
+            in the backward direction.
     """
 
     def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
         refuse_reversal(neuron.scan)
         self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
+        # Orthogonal weights keep the norm of the feedback over many timesteps.
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
-        self.compute = "float32"  # the dtype of spikes and weights in the feedback
+        self.compute = "float32"  # dtype of spikes and weights in the feedback
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the neurons by the strategy over time.
+        """Applies the strategy over time to the loop with feedback.
 
         Raises:
-            ValueError: it reverses.
+            ValueError: a reversing strategy.
         """
         refuse_reversal(request.strategy.time)
         placed = self.neuron.with_memory(request)
@@ -63,26 +66,32 @@ class Recurrent(nnx.Module):
             model.step, params, state.neurons, inputs,
             scan=self.neuron.scan, taps=call.taps, spiking=model.spiking,
         )  # fmt: skip
+        # Synapses count the spikes they receive, those of the previous timestep.
         fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
-        seen = counted(call.taps, operations=lambda: self.operations(fed_back()))
-        kinds = aux.taps.get("", {}) | seen.get("", {})
+        taps = lazy_taps(call.taps, operations=lambda: self.operations(fed_back()))
+        kinds = aux.taps.get("", {}) | taps.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 
     def _model(self) -> neurons.Model:
         if self.compute == "float32" and self.weights.dtype == jnp.float32:
             return neurons.recurrent_model(self.neuron.model, self.weights[...])
+        # `bind` gives comparable functions, so that equal layers compile once.
         connection = bind(_narrow_dense, compute=self.compute)
         return neurons.recurrent_model(self.neuron.model, self.weights[...], connection=connection)
 
     def with_precision(self, precision: Precision) -> Recurrent:
-        """The same layer with feedback computed, and weights kept, in other number formats."""
+        """A copy that computes the feedback, and stores its weights, in other dtypes."""
         weights = self.weights
         if weights.dtype != precision.params:
             weights = nnx.Param(narrow(weights[...], precision.params))
         return replace(self, weights=weights, compute=precision.compute)
 
     def operations(self, fed_back: Array) -> metrics.operations.Operations:
-        """Synaptic operations of the feedback on the spikes of the timestep before, `[T, B, N]`."""
+        """Synaptic operations of the feedback.
+
+        Args:
+            fed_back: spikes of the previous timestep, `[T, B, N]`.
+        """
         return metrics.operations.synaptic_operations(fed_back, self.weights[...])
 
 
@@ -99,6 +108,6 @@ def refuse_reversal(scan: Scan | None) -> None:
     """
     if isinstance(scan, memory.Reverse):
         raise ValueError(
-            "neurons with feedback have no inverse, since the spikes that were fed back are not "
-            "known backwards: use memory.recompute(every)"
+            "neurons with feedback have no inverse, since the spikes of the previous timestep are "
+            "unknown in the backward direction: use memory.recompute(every)"
         )

@@ -3,8 +3,8 @@
     w' = gain * (w - mean(w)) / sqrt(var(w) + 1e-6) / sqrt(fan_in)
     y  = conv(x, w') + bias
 
-`mean`, (biased) `var` and `gain` are per output channel, over the `fan_in = h w C / groups` weights
-that feed it. Nothing depends on the batch, so a replay sees the same map.
+`mean` and (biased) `var` run over the `fan_in = h w C / groups` weights of one output channel;
+`gain` is learned per output channel. Nothing depends on the batch, so there are no statistics.
 
 Reference: Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
 unnormalized ResNets", 2021, arXiv:2101.08692.
@@ -27,13 +27,13 @@ from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, promote, widen
 from snnjax.typing import Array
 
-__all__ = ["ScaledStdConv", "standardized"]
+__all__ = ["ScaledStdConv", "standardize"]
 
 _EPSILON = 1e-6
 
 
 class ScaledKernel(nnx.Module):
-    """A convolution `[N, H, W, C] -> [N, H', W', C']` by its standardised kernel."""
+    """Convolution `[N, H, W, C] -> [N, H', W', C']` with a standardised kernel."""
 
     follows_inputs: ClassVar[bool] = True
 
@@ -41,23 +41,23 @@ class ScaledKernel(nnx.Module):
         self.strides = strides
         self.padding = tuple((size // 2, size // 2) for size in shape[:-2])
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
-        # The gain; weight decay skips parameters called scale.
+        # The gain is named scale, since weight decay skips parameters of that name.
         self.scale = nnx.Param(jnp.ones(shape[-1], jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32))
 
     def __call__(self, inputs: Array) -> Array:
-        kernel = promote(self.standardized(), inputs.dtype)
+        kernel = promote(self.standardized_kernel(), inputs.dtype)
         outputs = convolution(inputs, kernel, strides=self.strides, padding=self.padding)
         return add_bias(outputs, self.bias[...], inputs.dtype)
 
-    def standardized(self) -> Array:
-        """The standardised kernel; mean and variance are computed in float32."""
-        return standardized(widen(self.kernel[...]), self.scale[...])
+    def standardized_kernel(self) -> Array:
+        """Standardised kernel; mean and variance are computed in float32."""
+        return standardize(widen(self.kernel[...]), self.scale[...])
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """Synaptic operations on `[T, B, H, W, C]`, of the standardised weights."""
+        """Synaptic operations of inputs `[T, B, H, W, C]` with the standardised kernel."""
         options = {"strides": self.strides, "padding": self.padding}
-        return convolution_operations(inputs, self.standardized(), **options)
+        return convolution_operations(inputs, self.standardized_kernel(), **options)
 
 
 def ScaledStdConv(
@@ -70,37 +70,45 @@ def ScaledStdConv(
     kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.packing.Storage = False,
 ) -> Fold:
-    """`[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, with bias.
+    """Convolution with scaled weight standardisation, at every timestep.
 
-    `kernel**2 * inputs * outputs + 2 * outputs` parameters. Padded by half the kernel on each side.
+        w' = gain * (w - mean(w)) / sqrt(var(w) + 1e-6) / sqrt(fan_in),    y = conv(x, w') + bias
+
+    `[T, B, H, W, inputs] -> [T, B, ceil(H / strides), ceil(W / strides), outputs]`, padded by half
+    the kernel on each side; `kernel**2 * inputs * outputs + 2 * outputs` parameters.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
+        inputs: number of input channels.
+        outputs: number of output channels.
         kernel: odd size of the square kernel.
-        rngs: for the kernel.
-        strides: step of both spatial axes.
-        kernel_init: `(key, shape, dtype) -> kernel`; its mean and scale do not matter.
-        pack: how to keep the inputs for the backward pass, see `Fold`.
+        rngs: random streams of the kernel.
+        strides: stride of both spatial axes.
+        kernel_init: `(key, shape, dtype) -> kernel`; standardisation cancels its mean and scale.
+        pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
-        ValueError: the kernel's size is even.
+        ValueError: an even kernel size.
+
+    Reference:
+        Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
+        unnormalized ResNets", 2021, arXiv:2101.08692.
     """
     if kernel < 1 or kernel % 2 == 0:
-        raise ValueError(f"a kernel padded by half its size has an odd size, got {kernel}")
+        raise ValueError(f"the kernel size must be odd, since padding is half of it, got {kernel}")
     shape = (kernel, kernel, inputs, outputs)
     module = ScaledKernel(shape, strides=strides, kernel_init=kernel_init, rngs=rngs)
     return Fold(module, name="scaled_conv", pack=pack)
 
 
-def standardized(kernel: Array, gain: Array) -> Array:
-    """Standardised kernel, of mean 0 and variance `gain^2 / fan_in` per output.
+def standardize(kernel: Array, gain: Array) -> Array:
+    """Standardised kernel, with mean 0 and variance `gain^2 / fan_in` per output channel.
 
     Args:
         kernel: `[..., C, D]`.
-        gain: `[D]`.
+        gain: factor per output channel, `[D]`.
     """
     axes = tuple(range(kernel.ndim - 1))
     fan_in = math.prod(kernel.shape[:-1])
+    # Every call standardises anew: the raw kernel is the parameter.
     mean, var = kernel.mean(axes), kernel.var(axes)
     return (kernel - mean) * (gain * jax.lax.rsqrt(var + _EPSILON) / math.sqrt(fan_in))

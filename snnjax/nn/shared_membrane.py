@@ -1,4 +1,4 @@
-"""Layers or channel groups that share one membrane: fewer states, written in turn.
+"""Shared membranes: layers or channel groups that update one membrane in turn.
 
     Grouped   channel groups c = 1..G of one layer:   h_1[t] = f(v_G[t-1], x_1[t])
                                                       h_c[t] = f(v_{c-1}[t], x_c[t])
@@ -6,14 +6,15 @@
                                                       h_l[t] = f(v_{l-1}[t], x_l[t])
               with currents                           x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
 
-Sharing is wiring, not a memory strategy: another network, whose membranes forget once per call, so
-K or G times per timestep (at a decay of 0.25 and K = 6 one timestep leaves 0.0002 of a membrane to
-the next). State shrinks by G or K; the gradient stays exact for this network. Both at once is
-`Shared` with a `Grouped` neuron, K G calls per timestep.
+f is one call of the neuron on membrane v and current x, h its result, s its spikes. Sharing changes
+the network; it is no memory strategy. A membrane decays once per call, that is K or G times per
+timestep: at a decay of 0.25 and K = 6 a fraction of 0.0002 reaches the next timestep. The state
+shrinks by a factor G or K, and the gradient is exact for this network. `Shared` with a `Grouped`
+neuron combines both, at K G calls per timestep.
 
-`SharedStep` is one timestep of `Shared`. `SharedInverse` undoes it by the inverse of the neuron,
-from the membrane after the last call and the spikes of all calls, at one bit each: it computes the
-currents again from the spikes, so that a gradient keeps one membrane per timestep at most.
+`SharedStep` is one timestep of `Shared`. `SharedInverse` inverts it call by call, from the last
+membrane and the spikes of all calls at one bit each. It recomputes the currents from the spikes, so
+a gradient keeps at most one membrane per timestep.
 
 Reference: Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for
 Memory-Efficient Spiking Neural Networks", 2023, arXiv:2305.18360.
@@ -38,19 +39,20 @@ from snnjax.nn.contract import (
     Placed,
     State,
     gather,
-    largest,
+    max_over_steps,
     mean_over_steps,
-    named,
     output_shape,
+    parts_taken,
     place,
+    prefix_names,
     repeat_state,
     replace,
-    taken_by,
 )
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
-from snnjax.nn.taps import reconstruction, tapped
+from snnjax.nn.taps import reconstruction, tapped, neuron_taps
+from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
@@ -61,22 +63,22 @@ __all__ = [
     "Grouped",
     "Parts",
     "Shared",
-    "side_by_side",
+    "join_groups",
 ]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """The params of a `SharedStep`, equal at all timesteps.
+    """Parameters of a `SharedStep`, equal at all timesteps.
 
     Attributes:
-        synapses: of each layer, the layers that make its currents.
-        shortcuts: of each layer a layer or None, or nothing at all.
-        cell: the neuron that owns the membrane.
-        statistics: of synapses, then of shortcuts.
-        call: the options of the call.
-        fixed: the first layer's currents, `[B, ...]`, where they are the same at every timestep.
+        synapses: one layer per shared layer, which computes its currents.
+        shortcuts: one layer or None per shared layer; empty without shortcuts.
+        cell: neuron with the shared membrane.
+        statistics: statistics of the synapses, followed by those of the shortcuts.
+        call: options of the call.
+        fixed: currents of the first layer, `[B, ...]`, if equal at every timestep, else None.
     """
 
     synapses: Any
@@ -92,8 +94,8 @@ class SharedStep:
     """One timestep of layers that share a membrane, as a Step.
 
     Attributes:
-        groups: channel groups of each layer, each of which is one call.
-        packs_spikes: return the spikes of all calls too, at one bit each, for the way back.
+        groups: channel groups per layer; each group is one call of the neuron.
+        packs_spikes: also return the spikes of all calls at one bit each, for `SharedInverse`.
     """
 
     groups: int
@@ -103,42 +105,53 @@ class SharedStep:
         """One frame `[B, ...]` through the layers.
 
         Returns:
-            The state, and `(spikes, (statistics, taps, diagnostics), bits)`.
+            State, and `(spikes, (statistics, taps, diagnostics), packed spikes of all calls)`.
         """
         return self.run(parts, state, frame, None)
 
-    def run(self, parts: Parts, state: PyTree, frame: Array, known: Any) -> tuple[PyTree, PyTree]:
-        """The timestep; `known` states and spikes of all calls replace the computed ones.
+    def run(self, parts: Parts, state: PyTree, frame: Array, replay: Any) -> tuple[PyTree, PyTree]:
+        """One timestep, optionally with given results of all calls.
 
-        A membrane rebuilt with a rounding error would fire where the true one did not.
+        Args:
+            parts: parameters of the step.
+            state: membrane, and states of synapses and shortcuts.
+            frame: `[B, ...]`.
+            replay: per layer and group `(state, spikes)` of the forward pass, or None. They
+                replace the computed values: a membrane rebuilt with a rounding error could fire
+                where the original one did not.
         """
         carried, inner = state
-        entered, found, seen = [None, frame], [], {}
+        layer_inputs, found, taps = [None, frame], [], {}
         for number in range(len(parts.synapses)):
-            x, auxes = self.currents(parts, inner, number, *entered[-2:])
+            x, auxes = self.currents(parts, inner, number, *layer_inputs[-2:])
             found.append(auxes)
-            given = None if known is None else known[number]
-            carried, spikes, potentials = self._calls(parts, carried, x, given)
-            entered.append(checkpoint_name(spikes, "spikes"))
-            if kinds := self._tapped(parts, x, spikes, potentials):
-                seen[f"{parts.cell.name}{number}"] = kinds
-        bits = tuple(memory.packing.pack(s) for s in entered[2:]) if self.packs_spikes else ()
+            calls = None if replay is None else replay[number]
+            carried, spikes, potentials = self._calls(parts, carried, x, calls)
+            layer_inputs.append(checkpoint_name(spikes, "spikes"))
+            if kinds := self._layer_taps(parts, x, spikes, potentials):
+                taps[f"{parts.cell.name}{number}"] = kinds
+        bits = tuple(memory.packing.pack(s) for s in layer_inputs[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
         aux = gather(list(zip(names, pairs, strict=False)))
-        seen |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
-        return (carried, aux.state), (entered[-1], (aux.statistics, seen, aux.diagnostics), bits)
+        # Layers saw one timestep `[1, B, ...]`; the scan adds the axis over time.
+        taps |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
+        return (carried, aux.state), (
+            layer_inputs[-1],
+            (aux.statistics, taps, aux.diagnostics),
+            bits,
+        )
 
     def currents(self, parts: Parts, inner: Any, number: int, further: Any, before: Any):
-        """A layer's currents `[B, ...]`, and the auxes of its synapse and shortcut.
+        """Currents of one layer, `[B, ...]`, and the `Aux` of its synapse and its shortcut.
 
         Args:
-            parts: of the step.
-            inner: states of synapses, then of shortcuts.
-            number: of the layer.
-            further: input of the layer before, `[B, ...]`; None for the first.
-            before: input of this layer.
+            parts: parameters of the step.
+            inner: states of the synapses, followed by those of the shortcuts.
+            number: index of the layer.
+            further: input of the previous layer, `[B, ...]`; None for the first layer.
+            before: input of this layer, `[B, ...]`.
         """
 
         def run(layer, x, place):
@@ -147,43 +160,49 @@ class SharedStep:
             return y[0], [aux]
 
         if number == 0 and parts.fixed is not None:
-            total, found = parts.fixed, [Aux(inner[0])]  # all else left before the loop
+            # Its statistics and taps were taken before the loop.
+            total, found = parts.fixed, [Aux(inner[0])]
         else:
             total, found = run(parts.synapses[number], before, number)
         total = widen(total)  # the membrane is float32
         if not len(parts.shortcuts):
             return total, found
+        # Placeholder, so that the n-th entry of the auxes belongs to the n-th part.
         if parts.shortcuts[number] is None:
             return total, [*found, Aux()]
         bypass, more = run(parts.shortcuts[number], further, len(parts.synapses) + number)
-        return _sum(widen(bypass), total), found + more
+        return _add_shortcut(widen(bypass), total), found + more
 
-    def _calls(self, parts: Parts, carried: PyTree, x: Array, known: Any):
-        cell, fired, potentials = parts.cell, [], []
+    def _calls(self, parts: Parts, carried: PyTree, x: Array, replay: Any):
+        cell, spikes_of_groups, potentials = parts.cell, [], []
         params = cell.params()
+        # Calls are sequential: each group starts from the membrane of the previous one.
         for group, part in enumerate(jnp.split(x, self.groups, axis=-1)):
             carried, spikes = cell.step(params, carried, part)
-            if known is not None:
-                carried, spikes = _pinned(known[group], (carried, spikes))
-            fired.append(spikes)
+            if replay is not None:
+                carried, spikes = _substitute(replay[group], (carried, spikes))
+            spikes_of_groups.append(spikes)
+            # All potentials at once would be the memory that sharing saves.
             if "membrane" in parts.call.taps:
                 potentials.append(membranes(carried))
-        return carried, side_by_side(fired), potentials
+        return carried, join_groups(spikes_of_groups), potentials
 
-    def _tapped(self, parts: Parts, x: Array, spikes: Array, potentials: list[Array]):
-        membrane = side_by_side(potentials)[None] if potentials else None
+    def _layer_taps(self, parts: Parts, x: Array, spikes: Array, potentials: list[Array]):
+        membrane = join_groups(potentials)[None] if potentials else None
         options = {"currents": x[None], "params": parts.cell.params(), "membrane": membrane}
-        return {k: leaf[0] for k, leaf in tapped(parts.call.taps, spikes[None], **options).items()}
+        return {
+            k: leaf[0] for k, leaf in neuron_taps(parts.call.taps, spikes[None], **options).items()
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class SharedInverse:
-    """Undoes one timestep of a `SharedStep` with packed spikes, call by call.
+    """Inverse of a `SharedStep` with packed spikes, call by call.
 
     Attributes:
-        step: the step.
-        undo: the inverse of the neuron, of one call.
-        steps: timesteps that it can undo in a row; None is any number.
+        step: step to invert.
+        undo: inverse of one call of the neuron.
+        steps: number of consecutive timesteps it can undo; None if unlimited.
     """
 
     step: SharedStep
@@ -191,44 +210,52 @@ class SharedInverse:
     steps: int | None
 
     def __call__(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree) -> PyTree:
-        """The state before a timestep."""
-        return self._back(parts, after, frame, outputs)[0]
+        """State before a timestep."""
+        return self._undo_step(parts, after, frame, outputs)[0]
 
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
-        """The state before a timestep, and the cotangents of parts, state and frame."""
-        before, known = self._back(parts, after, frame, outputs)
-        run = lambda parts, state, frame: self.step.run(parts, state, frame, known)  # noqa: E731
+        """State before a timestep, and the cotangents of parts, state and frame.
+
+        The pullback reuses the rebuilt states, which `SharedStep.run` takes as `replay`.
+        """
+        # Rebuilt once, used for the state and for the pullback.
+        before, replay = self._undo_step(parts, after, frame, outputs)
+        run = lambda parts, state, frame: self.step.run(parts, state, frame, replay)  # noqa: E731
         return before, value_and_pullback(run, parts, before, frame, cotangents=cotangents)[1]
 
-    def _back(self, parts, after, frame, outputs):
+    def _undo_step(self, parts, after, frame, outputs):
         carried, inner = after
-        entered, known = [None, frame], []
+        layer_inputs, replay = [None, frame], []
         potentials = membranes(carried)
         *front, channels = potentials.shape
         shape = (*front, channels * self.step.groups)
-        entered += [memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]]
+        layer_inputs += [
+            memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]
+        ]
+        # Last layer first: its call left the membrane that is known.
         for number in reversed(range(len(parts.synapses))):
-            x, _ = self.step.currents(parts, inner, number, *entered[number : number + 2])
-            carried, calls = self._undo_calls(parts.cell, carried, x, entered[number + 2])
-            known.append(calls)
-        return (carried, inner), known[::-1]
+            x, _ = self.step.currents(parts, inner, number, *layer_inputs[number : number + 2])
+            carried, calls = self._undo_calls(parts.cell, carried, x, layer_inputs[number + 2])
+            replay.append(calls)
+        return (carried, inner), replay[::-1]
 
     def _undo_calls(self, cell, carried, x, spikes):
         params, calls = cell.params(), []
         pieces = (jnp.split(a, self.step.groups, axis=-1) for a in (x, spikes))
-        for part, fired in reversed(list(zip(*pieces, strict=True))):
-            calls.append((carried, fired))
-            carried = self.undo(params, carried, part, fired)
+        for part, spikes_of_group in reversed(list(zip(*pieces, strict=True))):
+            calls.append((carried, spikes_of_group))
+            carried = self.undo(params, carried, part, spikes_of_group)
         return carried, calls[::-1]
 
 
-def side_by_side(groups: list[Array]) -> Array:
-    """Channel groups as one array; a single one as it is."""
+def join_groups(groups: list[Array]) -> Array:
+    """Concatenates channel groups `[..., C / groups]`; a single group is returned as it is."""
     return groups[0] if len(groups) == 1 else jnp.concatenate(groups, -1)
 
 
-def _sum(shortcut: Array, currents: Array) -> Array:
-    if shortcut.shape != currents.shape:  # a sum would broadcast one of them without a word
+def _add_shortcut(shortcut: Array, currents: Array) -> Array:
+    # A sum would broadcast one of the two silently.
+    if shortcut.shape != currents.shape:
         raise ValueError(
             f"the synapse gives {list(currents.shape)} and the shortcut {list(shortcut.shape)}: "
             "give a shortcut that changes the shape as its block does"
@@ -237,26 +264,29 @@ def _sum(shortcut: Array, currents: Array) -> Array:
 
 
 @jax.custom_vjp
-def _pinned(known: PyTree, computed: PyTree) -> PyTree:
-    """Known values in place of computed ones; the gradient is the computed ones'."""
+def _substitute(replay: PyTree, computed: PyTree) -> PyTree:
+    """Values of `replay`, with the gradient of `computed`."""
     del computed
-    return known
+    return replay
 
 
-_pinned.defvjp(
-    lambda known, computed: (known, known),
-    lambda known, g: (jax.tree.map(jnp.zeros_like, known), g),
+_substitute.defvjp(
+    lambda replay, computed: (replay, replay),
+    lambda replay, g: (jax.tree.map(jnp.zeros_like, replay), g),
 )
 
 
 class Grouped(nnx.Module):
-    """`groups` contiguous channel groups of one layer write one membrane of `C / groups` channels.
+    """Contiguous channel groups of one layer that share a membrane of `C / groups` channels.
 
-    The groups are laid out in time, `[T, B, ..., C] -> [T * G, B, ..., C / G]`, so that the neuron
-    runs under any of its own scans. With one group it is the neuron itself.
+        h_1[t] = f(v_G[t-1], x_1[t]),    h_c[t] = f(v_{c-1}[t], x_c[t]),    c = 2..G = groups
+
+    f is one call of the neuron on a membrane v and a current x. The groups are laid out along time,
+    `[T, B, ..., C] -> [T * G, B, ..., C / G]`, so the neuron runs under any scan. One group equals
+    the plain neuron.
 
     Args:
-        neuron: the neuron that owns the membrane.
+        neuron: neuron with the shared membrane.
         groups: number of groups; must divide the channels.
 
     Raises:
@@ -268,72 +298,86 @@ class Grouped(nnx.Module):
         self.spiking = neuron.spiking
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the neuron by the strategy over time."""
+        """Applies the strategy over time to the neuron's scan."""
         placed = self.neuron.with_memory(request)
         return placed._replace(layer=replace(self, neuron=placed.layer))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """Neurons at rest, `(B, ..., C / groups)`."""
+        """Neurons at rest, `[B, ..., C / groups]`."""
         *front, channels = shape
         if self.groups < 1 or channels % self.groups:
             raise ValueError(
-                f"{channels} channels cannot be cut in {self.groups} groups: choose a divisor"
+                f"{channels} channels cannot be divided into {self.groups} groups: choose a divisor"
             )
         return self.neuron.initial_state((*front, channels // self.groups))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
+        # Other taps need the layout `[T, B, ..., C]` and are computed from the outputs below.
         inner = tuple(kind for kind in call.taps if kind in ("membrane", "reconstruction"))
-        turns, aux = self.neuron(self._in_turn(inputs), state, call.tapping(*inner))
-        outputs, kinds = self._side_by_side(turns), aux.taps.get("", {})
-        membrane = self._side_by_side(kinds["membrane"]) if "membrane" in kinds else None
+        turns, aux = self.neuron(self._groups_to_time(inputs), state, call.with_taps(*inner))
+        outputs, kinds = self._groups_to_channels(turns), aux.taps.get("", {})
+        membrane = self._groups_to_channels(kinds["membrane"]) if "membrane" in kinds else None
         options = {"currents": inputs, "params": self.neuron.params(), "membrane": membrane}
-        kinds = kinds | tapped(call.taps, outputs, **options)
+        kinds = kinds | neuron_taps(call.taps, outputs, **options)
         return outputs, Aux(aux.state, (), {"": kinds} if kinds else {})
 
-    def _in_turn(self, inputs: Array) -> Array:
+    def _groups_to_time(self, inputs: Array) -> Array:
         timesteps, *middle, channels = inputs.shape
+        # Contiguous groups: channel c belongs to group c // (C / groups).
         cut = inputs.reshape(timesteps, *middle, self.groups, channels // self.groups)
+        # Group c of timestep t becomes step t * G + c, the order of the calls.
         return jnp.moveaxis(cut, -2, 1).reshape(-1, *middle, channels // self.groups)
 
-    def _side_by_side(self, outputs: Array) -> Array:
+    def _groups_to_channels(self, outputs: Array) -> Array:
         turns, *middle, channels = outputs.shape
         cut = outputs.reshape(turns // self.groups, self.groups, *middle, channels)
         return jnp.moveaxis(cut, 1, -2).reshape(-1, *middle, self.groups * channels)
 
 
 class Shared(nnx.Module):
-    """Layers of equal shape that write one membrane, one after the other within each timestep.
+    """Layers of equal shape that update one membrane, one after the other in each timestep.
 
-    Since a layer waits for the membrane its predecessor leaves at the same timestep, the group runs
-    step by step: normalisation inside must be `over="step"` or `"frozen"`. A first layer in
-    `nn.StaticInput` is taken out of the loop.
+        h_1[t] = f(v_K[t-1], x_1[t]),    h_l[t] = f(v_{l-1}[t], x_l[t]),    l = 2..K
+        x_l    = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})
 
-    Of the membrane a gradient keeps, with `T` timesteps, `K` layers, `G` channel groups and M bytes
-    of one membrane (of `C / G` channels):
+    f is one call of the neuron on membrane v and currents x, `[B, ...]`; s_l are the spikes of
+    layer l, s_0 the inputs and s_K the outputs.
 
-        memory.store              T K G M         every call's
-        memory.recompute(every)   (T / every) M   exact; all calls of `every` timesteps once more
-        memory.reversal()         M               if the neuron does not forget, as nn.IF; else
-                                                  (T / refresh) M, refresh * K * G calls at most as
-                                                  many as its inverse can undo
+    Each layer needs the membrane of its predecessor at the same timestep, so the group runs step by
+    step, and its normalisation must be `over="step"` or `"frozen"`. A first layer in
+    `nn.StaticInput` runs once, before the loop.
 
-    `recompute` keeps the inputs beside it, and `reversal` all spikes at one bit each; neither keeps
-    currents nor the residuals of synapses and norms.
+    Membranes that a gradient keeps, with `T` timesteps, `K` layers, `G` channel groups and a
+    membrane of M bytes (`C / G` channels):
+
+        memory.store              T K G M         one per call
+        memory.recompute(every)   (T / every) M   exact; one more forward pass
+        memory.reversal()         M               without a leak, as nn.IF; with a leak
+                                                  (T / refresh) M, where the inverse must be able to
+                                                  undo refresh * K * G calls
+
+    `recompute` also keeps the inputs, `reversal` all spikes at one bit each. Neither keeps currents
+    or residuals of synapses and norms.
 
     Args:
-        synapses: per layer the layers that make its currents, such as `Sequential(Conv,
-            BatchNorm)`; all of them give one shape.
-        neuron: the neuron, with its one membrane; an `nn.Grouped` one if channels share it, too.
-        shortcuts: per layer None, or a layer on the input of the layer before, whose output is
-            added to the currents: `x_l = synapse_l(s_{l-1}) + shortcut_l(s_{l-2})`, the residual
-            blocks of two layers. An empty `nn.Sequential()` is the identity.
-        scan: the memory strategy over time; None for `memory.store`.
+        synapses: one layer per shared layer, which computes its currents, such as
+            `Sequential(Conv, BatchNorm)`; all outputs have one shape.
+        neuron: neuron with the shared membrane; an `nn.Grouped` one shares it between channel
+            groups, too.
+        shortcuts: per shared layer None, or a layer on the input of the previous layer, whose
+            output is added to the currents (residual blocks of two layers). An empty
+            `nn.Sequential()` is the identity.
+        scan: memory strategy over time; None for `memory.store`.
 
     Raises:
-        ValueError: there are no layers, or not one shortcut for each; their currents differ in
-            shape (on `initial_state`); one normalises over the window (on a call in training); the
-            scan reverses and the group has no inverse.
+        ValueError: no layers, or a wrong number of shortcuts; currents of different shapes (on
+            `initial_state`); normalisation over the window (on a call in training); a reversing
+            scan without an inverse.
+
+    Reference:
+        Kim, Li, Moitra, Yin, Panda, "Sharing Leaky-Integrate-and-Fire Neurons for Memory-Efficient
+        Spiking Neural Networks", 2023, arXiv:2305.18360.
     """
 
     def __init__(
@@ -348,8 +392,8 @@ class Shared(nnx.Module):
             raise ValueError("Shared needs at least one layer of synapses")
         if shortcuts and (len(shortcuts) != len(synapses) or shortcuts[0] is not None):
             raise ValueError(
-                "give one shortcut per layer, or None; before the first layer there is nothing it "
-                "could start from"
+                "give one shortcut or None per layer, and None for the first layer, which has no "
+                "previous layer"
             )
         self.synapses, self.neuron = nnx.List(synapses), neuron
         self.shortcuts = nnx.List(shortcuts)
@@ -358,56 +402,58 @@ class Shared(nnx.Module):
             self.inverse()
 
     def inverse(self) -> tuple[Any, int | None]:
-        """The inverse of one call and how many timesteps it can undo; None is any number.
+        """Inverse of one call, and the number of timesteps it can undo; None if unlimited.
 
         Raises:
-            ValueError: there is none, and why.
+            ValueError: the group has no inverse; the message gives the reason and the cure.
         """
         cell, groups = self._cell()
         if not cell.spiking:
             raise ValueError(f"{cell.name} neurons offer no inverse: use memory.recompute(every)")
+        # A timestep is K * G calls, and the inverse's limit counts calls.
         undo, calls = cell.inverse(), groups * len(self.synapses)
         if undo.steps is None:
             return undo, None
+        # Not even one timestep can be undone.
         if undo.steps < calls:
             raise ValueError(
-                f"layers that share a membrane call it {calls} times per timestep, and this neuron "
-                f"can be undone {undo.steps} times before its rounding error matters: use "
-                "memory.recompute(every), or a neuron that forgets less"
+                f"layers that share a membrane update it {calls} times per timestep, and the "
+                f"inverse of this neuron is accurate for {undo.steps} updates only: use "
+                "memory.recompute(every), or a neuron with a decay nearer to 1"
             )
         return undo, undo.steps // calls
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the group by the strategy over time; synapses and shortcuts take the rest.
+        """Applies the strategy over time to the group, the other parts to its layers.
 
         Raises:
-            ValueError: the strategy reverses and the group has no inverse.
+            ValueError: a reversing strategy, and the group has no inverse.
         """
-        firing, time = self.neuron.spiking, request.strategy.time
-        entering = [request.spiking, *([firing] * (len(self.synapses) - 1))]
+        spiking, time = self.neuron.spiking, request.strategy.time
+        spiking_inputs = [request.spiking, *([spiking] * (len(self.synapses) - 1))]
         synapses = [
-            place(part, request.inside(spikes))
-            for part, spikes in zip(self.synapses, entering, strict=True)
+            place(part, request.child(spikes))
+            for part, spikes in zip(self.synapses, spiking_inputs, strict=True)
         ]
-        # A shortcut starts where the layer before does; the first layer has none.
+        # A shortcut has the inputs of the previous layer; the first layer has no shortcut.
         shortcuts = [
-            Placed(way) if way is None else place(way, request.inside(spikes))
-            for way, spikes in zip(self.shortcuts, [False, *entering[:-1]], strict=False)
+            Placed(way) if way is None else place(way, request.child(spikes))
+            for way, spikes in zip(self.shortcuts, [False, *spiking_inputs[:-1]], strict=False)
         ]
         changed = replace(
             self,
             synapses=nnx.List([part.layer for part in synapses]),
             shortcuts=nnx.List([part.layer for part in shortcuts]),
         )
-        taken = taken_by(synapses + shortcuts)
+        taken = parts_taken(synapses + shortcuts)
         if time is None:
-            return Placed(changed, firing, taken, "block")
+            return Placed(changed, spiking, taken, "block")
         if isinstance(time, memory.Reverse):
             self.inverse()
-        return Placed(replace(changed, scan=time), firing, taken | {"time"}, "block")
+        return Placed(replace(changed, scan=time), spiking, taken | {"time"}, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """One membrane for all layers, and the states of synapses and shortcuts."""
+        """One membrane at rest for all layers, and the states of synapses and shortcuts."""
         states, bypasses, further, first = [], [], None, None
         for number, synapse in enumerate(self.synapses):
             states.append(synapse.initial_state(shape))
@@ -417,11 +463,13 @@ class Shared(nnx.Module):
             further, shape = shape, output_shape(synapse, states[-1], shape)
             if number and shape != first:
                 raise ValueError(
-                    f"layers that share a membrane give one shape, not {first} and {shape}"
+                    "layers that share a membrane have currents of one shape, not "
+                    f"{first} and {shape}"
                 )
             first = shape
         states += bypasses
-        inner = repeat_state(tuple(s.neurons for s in states))  # they are carried over time
+        inner = repeat_state(tuple(s.neurons for s in states))  # a scan over time carries them
+        # All layers have one shape, so the last one stands for all.
         membrane = self.neuron.initial_state(shape).neurons
         return State((membrane, inner), tuple(s.statistics for s in states))
 
@@ -430,33 +478,35 @@ class Shared(nnx.Module):
         if call.training:
             refuse_window_statistics([*self.synapses, *self.shortcuts])
         cell, groups = self._cell()
-        fixed, aux = self._fixed(inputs, state, call)
+        fixed, aux = self._static_currents(inputs, state, call)
         parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, call, fixed)
         step, scan, start = SharedStep(groups), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
             scan = scan.by(SharedInverse(back, *self.inverse()))
-            quiet = dataclasses.replace(parts, call=call.tapping())
-            seen_back = reconstruction("", scan, back, quiet, start, inputs, call.taps)
-            # What is looked at is all kept: under a strategy it would have to be rebuilt as well.
+            # The error is measured without taps, which would be computed twice.
+            quiet = dataclasses.replace(parts, call=call.with_taps())
+            reconstruction_taps = reconstruction("", scan, back, quiet, start, inputs, call.taps)
+            # Taps are outputs for every timestep: a strategy would save nothing beside them.
             step, scan = (step, memory.store) if call.taps else (back, scan)
         else:
-            seen_back = {}
+            reconstruction_taps = {}
         scan = memory.store if scan is None else scan
-        after, (outputs, (statistics, seen, diagnostics), _) = scan(step, parts, start, inputs)
+        after, (outputs, (statistics, taps, diagnostics), _) = scan(step, parts, start, inputs)
         statistics = mean_over_steps(statistics)
         if fixed is not None:
+            # The first layer ran once, outside of the loop over timesteps.
             statistics = (aux.statistics, *statistics[1:])
-        seen = named("synapse0", aux.taps) | seen | seen_back
-        diagnostics = named("synapse0", aux.diagnostics) | largest(diagnostics)
-        return outputs, Aux(after, statistics, seen, diagnostics)
+        taps = prefix_names("synapse0", aux.taps) | taps | reconstruction_taps
+        diagnostics = prefix_names("synapse0", aux.diagnostics) | max_over_steps(diagnostics)
+        return outputs, Aux(after, statistics, taps, diagnostics)
 
     def _cell(self) -> tuple[Neuron, int]:
         neuron = self.neuron
         return (neuron.neuron, neuron.groups) if isinstance(neuron, Grouped) else (neuron, 1)
 
-    def _fixed(self, inputs: Array, state: State, call: Call) -> tuple[Array | None, Aux]:
-        """The first layer's currents, where they are the same at every timestep."""
+    def _static_currents(self, inputs: Array, state: State, call: Call) -> tuple[Array | None, Aux]:
+        """Currents of a first layer in `nn.StaticInput`, `[B, ...]`, and its `Aux`; else None."""
         first = self.synapses[0]
         if not isinstance(first, StaticInput):
             return None, Aux()

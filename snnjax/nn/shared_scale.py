@@ -1,8 +1,9 @@
-"""Synapses and their neurons on one learned scale: integer arithmetic in a trained network.
+"""Synapses and LIF neurons on one learned scale, for inference in integer arithmetic.
 
-    K[t] = sum of k(w) over the inputs that spiked,   s[t] = LIF of whole numbers
+    K[t] = sum of k(w) over inputs with a spike at t,   s[t] = integer LIF of K[t]
 
-Equations, and their differences from the paper: `quantization.shared_scale_lif`.
+k(w) are integer codes of the weights. Equations, and their differences from the paper, are in
+`quantization.shared_scale_lif`.
 
 Reference: Yin, Moitra, Bhattacharjee, Kim, Panda, "MINT: Multiplier-less INTeger Quantization for
 Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
@@ -33,25 +34,33 @@ __all__ = ["SharedScale"]
 
 
 class SharedScale(nnx.Module):
-    """A synapse and its LIF neurons with weights and membrane on one scale, learned.
+    """A synapse and its LIF neurons, with weights and membrane on one learned scale.
+
+        K[t] = synapse with codes k(w) on spikes x[t],   s[t] = LIF of integers, in steps beta / n
 
         nn.SharedScale(nn.Conv(16, 32, rngs=rngs), bits=4)
 
-    Inputs are spikes: of real numbers a current would be no whole number. The released code leaves
-    the first convolution and the last linear map in full precision, where inputs are real numbers
-    and outputs are no spikes. There is no room for a normalisation between the two.
+    Inputs `[T, B, ...]` and outputs `[T, B, ...]` are spikes; with real-valued inputs currents
+    would not be integers. The released code keeps the first convolution and the last linear map,
+    with real inputs or outputs, in full precision. A normalisation between synapse and neurons is
+    not possible.
 
     Args:
         synapse: `nn.Conv` or `nn.Linear` without a bias.
-        bits: of weights and membrane, 2 to 8.
-        decay: of the membrane per timestep; a power of two (1, 1/2, 1/4, ...) has an integer form.
+        bits: bits of weights and membrane, 2 to 8.
+        decay: fraction of the membrane kept per timestep; a power of two (1, 1/2, 1/4, ...) has an
+            integer form.
         threshold: membrane potential at which a neuron fires.
-        spike: the spike function; the default's slope is `max(0, 1 - |v - threshold|)`.
-        scan: the memory strategy over time; the rounding has no inverse, so none that reverses.
+        spike: spike function; the default has the slope `max(0, 1 - |v - threshold|)`.
+        scan: memory strategy over time; a reversing one is refused, since rounding has no inverse.
 
     Raises:
-        ValueError: the synapse holds more than its weights; another number of bits; a scan that
-            reverses.
+        ValueError: the synapse has more than one array; an unsupported number of bits; a reversing
+            scan.
+
+    Reference:
+        Yin, Moitra, Bhattacharjee, Kim, Panda, "MINT: Multiplier-less INTeger Quantization for
+        Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
     """
 
     def __init__(
@@ -67,26 +76,28 @@ class SharedScale(nnx.Module):
         weights = jax.tree.leaves(synapse)
         if len(weights) != 1:
             raise ValueError(
-                f"a shared scale is for weights alone, and this synapse holds {len(weights)} "
-                "arrays: nn.Conv(...) or nn.Linear(..., use_bias=False)"
+                f"a shared scale needs a synapse with weights only, not with {len(weights)} "
+                "arrays: use nn.Conv(...) or nn.Linear(..., use_bias=False)"
             )
         self.synapse, self.bits, self.name = synapse, bits, "shared_scale"
         self.decay, self.threshold = float(decay), float(threshold)
         self.step = bind(rule.shared_scale_lif, bits=bits, spike=spike)
         self.scan = _refuse_reversal(scan)
+        # One scale for weights and membrane is what makes the step integer.
         self.beta = nnx.Param(initial_beta(weights[0], bits=bits))
 
     def params(self) -> rule.SharedScaleParams:
-        """The parameters of the neurons' step; the sign of the learned scale does not matter."""
+        """Parameters of the neurons' step; the scale is the absolute value of `beta`."""
+        # A negative scale would swap the signs of all codes.
         return rule.SharedScaleParams(jnp.abs(self.beta[...]), self.decay, self.threshold)
 
     def codes(self) -> Array:
-        """Codes of the weights, whole numbers in float32, in the shape of the weights."""
+        """Integer codes of the weights, in float32 and in the shape of the weights."""
         (weights,) = jax.tree.leaves(self.synapse)
         return rule.shared_codes(weights, self.params().beta, bits=self.bits)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """Neurons at rest, for spikes whose timesteps have this shape."""
+        """Neurons at rest; `shape` is that of one timestep of spikes, `(B, ...)`."""
         spikes = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         run = lambda synapse, spikes: synapse(spikes, State(), Call(training=False))[0]  # noqa: E731
         currents = jax.eval_shape(run, self.synapse, spikes)
@@ -96,10 +107,13 @@ class SharedScale(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes `[T, B, ...]` to spikes `[T, B, ...]`.
 
-        Taps of membranes and currents are in steps, `beta / n`; that of the threshold is not.
+        Taps of membranes and currents are in units of `beta / n`, the tap of the threshold in units
+        of the membrane potential.
         """
-        inputs = widen(inputs)  # sums of codes are whole numbers, and would not be in bfloat16
+        # Sums of codes are integers, which bfloat16 would round above 256.
+        inputs = widen(inputs)
         structure = jax.tree.structure(self.synapse)
+        # The synapse computes with codes; its own array stays the learned weights.
         synapse = jax.tree.unflatten(structure, [self.codes()])
         currents, below = synapse(inputs, State(), call)
         _, own = state.neurons
@@ -107,32 +121,33 @@ class SharedScale(nnx.Module):
         return spikes, gather([("synapse", below), ("lif", aux)])
 
     def with_precision(self, precision: Precision) -> SharedScale:
-        """The layer itself: its whole numbers are exact in float32 only."""
+        """The layer itself: its integers are exact in float32 only."""
         del precision
         return self
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the neurons by the strategy over time, and packs the inputs of the synapse.
+        """Applies the strategy over time to the neurons, and packing to the synapse.
 
         Raises:
-            ValueError: the strategy over time reverses.
+            ValueError: a reversing strategy over time.
         """
-        synapse = place(self.synapse, request.inside(request.spiking))
+        synapse = place(self.synapse, request.child(request.spiking))
         changed, scan = replace(self, synapse=synapse.layer), request.strategy.time
         if scan is None:
             return Placed(changed, True, synapse.taken)
         return Placed(replace(changed, scan=_refuse_reversal(scan)), True, synapse.taken | {"time"})
 
     def packed_codes(self) -> Packed:
-        """The codes of the weights at `bits` bits each."""
+        """Codes of the weights at `bits` bits each."""
         return Packed.from_values(self.codes(), QFormat(self.bits - 1, 0, signed=True))
 
     def integer_params(self) -> rule.IntegerParams:
         """Integer form of the neurons, for `quantization.shared_scale_lif.integer_lif`.
 
         Raises:
-            ValueError: the decay is no power of two.
+            ValueError: the decay is not a power of two.
         """
+        # The largest possible current decides the width of the integer accumulator.
         sums = jnp.abs(self.codes()).reshape(-1, self.codes().shape[-1]).sum(0)
         return rule.integer_form(self.params(), bits=self.bits, largest=int(sums.max()))
 
@@ -140,7 +155,7 @@ class SharedScale(nnx.Module):
 def _refuse_reversal(scan: Any) -> Any:
     if isinstance(scan, memory.Reverse):
         raise ValueError(
-            "neurons on a shared scale round their membrane, which has no inverse: use "
+            "neurons on a shared scale round their membrane, and rounding has no inverse: use "
             "memory.recompute(every)"
         )
     return scan

@@ -1,9 +1,12 @@
-"""Depth as a scan: equal blocks, stacked, with the memory strategy over depth as an argument.
+"""Stacks: equal blocks, scanned over depth by a memory strategy; their states at rest.
 
     x <- block_i(x),  i = 1..n      as      scan(step, (), x, stacked blocks)
 
-Scanned blocks compile once whatever the depth, and only scanned blocks let XLA:CPU save memory: it
-undoes recomputation in code unrolled by a Python loop.
+A scanned block compiles once, whatever the depth. On a CPU only scanned blocks save memory: XLA
+undoes recomputation in code that a Python loop unrolls.
+
+At rest all blocks have the same state. `Repeated` holds it once, since XLA would write `[depth,
+...]` zeros to memory before the loop over depth. After a call each block has its own state.
 """
 
 from __future__ import annotations
@@ -23,10 +26,10 @@ from snnjax.nn.contract import (
     Placed,
     Repeated,
     State,
-    largest,
-    named,
+    max_over_steps,
     output_shape,
     place,
+    prefix_names,
     repeat_state,
     replace,
 )
@@ -36,25 +39,27 @@ from snnjax.typing import Array, PyTree, Scan
 
 __all__ = [
     "Stacked",
-    "split",
+    "split_repeated",
 ]
 
 
-def split(state: PyTree) -> tuple[PyTree, PyTree]:
-    """The state that all blocks share, and the state of each block: one of the two is None."""
+def split_repeated(state: PyTree) -> tuple[PyTree, PyTree]:
+    """`(state, None)` if all blocks share the state at rest, else `(None, state)`."""
     return (state.block, None) if isinstance(state, Repeated) else (None, state)
 
 
 class Stacked(nnx.Module):
-    """`depth` equal blocks with parameters of their own, scanned over depth.
+    """`depth` equal blocks, each with its own parameters, scanned over depth.
 
-    What passes from block to block is at least float32.
+        x_0 = inputs,   x_i = block_i(x_{i-1}),   outputs = x_depth        [T, B, ...]
+
+    Activations between blocks are at least float32.
 
     Args:
         block: `(rngs) -> layer`; makes one block, whose outputs have the shape of its inputs.
         depth: number of blocks.
-        scan: the memory strategy over depth.
-        rngs: for the blocks' parameters.
+        scan: memory strategy over depth.
+        rngs: random streams of the blocks' parameters.
 
     Raises:
         ValueError: `depth` is not positive; a block changes the shape (on `initial_state`).
@@ -72,31 +77,35 @@ class Stacked(nnx.Module):
             raise ValueError(f"a stack has at least one block, got depth={depth}")
         self.depth, self.scan, self.name = depth, scan, "stack"
         keys = jax.random.split(rngs.params(), depth)
+        # `vmap` over keys draws all blocks at once, with leaves `[depth, ...]`, ready for a scan.
         self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Scans the blocks by the strategy over depth, one that reverses without an inverse aside.
+        """Scans the blocks by the strategy over depth, unless it reverses without an inverse.
 
-        Inputs count as spikes if those of every block are.
+        Inputs count as spikes only if every block maps spikes to spikes.
         """
-        blocks = place(self.blocks, request.inside(request.spiking))
+        # The stacked blocks are placed as one layer: their leaves have an extra axis `[depth]`.
+        blocks = place(self.blocks, request.child(request.spiking))
         spiking = request.spiking and blocks.spiking
-        if request.spiking and not spiking:  # from the second block on the inputs are no spikes
-            blocks = place(self.blocks, request.inside(False))
+        # All blocks share one setting, and the inputs of later ones are real numbers.
+        if request.spiking and not spiking:
+            blocks = place(self.blocks, request.child(False))
         changed, scan = replace(self, blocks=blocks.layer), request.strategy.depth
         if scan is None or (isinstance(scan, memory.Reverse) and scan.inverse is None):
             return Placed(changed, spiking, blocks.taken, "loop")
         return Placed(replace(changed, scan=scan), spiking, blocks.taken | {"depth"}, "loop")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The blocks' neurons at rest, and their statistics, stacked: `[depth, ...]` leaves."""
+        """Neurons at rest as a `Repeated`, and statistics with `[depth, ...]` leaves."""
+        # All blocks have one shape: the first stands for all.
         block = jax.tree.map(lambda leaf: leaf[0], self.blocks)
         state = block.initial_state(shape)
         after = output_shape(block, state, shape)
         if after != tuple(shape):
             raise ValueError(
                 f"stacked blocks keep the shape, but {shape} became {after}: put the layer that "
-                "changes it before the stack"
+                "changes the shape before the stack"
             )
         return State(
             Repeated(state.neurons, self.depth),
@@ -105,24 +114,31 @@ class Stacked(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every block."""
-        rest, neurons = split(state.neurons)
+        resting, neurons = split_repeated(state.neurons)
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
+        # The carry of a scan keeps its dtype, and a residual stream is float32.
         inputs = widen(inputs)
-        outputs, aux = self.scan(_block, rest, inputs, blocks)
-        seen = {}
+        outputs, aux = self.scan(_block, resting, inputs, blocks)
+        taps = {}
+        # Scanned taps have an axis over depth; each block gets its own name.
         for i in range(self.depth):
-            seen |= named(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
-        seen |= reconstruction("", self.scan, _block, rest, inputs, blocks, call.taps)
-        return outputs, Aux(aux.state, aux.statistics, seen, largest(aux.diagnostics))
+            taps |= prefix_names(f"block{i}", jax.tree.map(lambda leaf, i=i: leaf[i], aux.taps))
+        taps |= reconstruction("", self.scan, _block, resting, inputs, blocks, call.taps)
+        return outputs, Aux(aux.state, aux.statistics, taps, max_over_steps(aux.diagnostics))
 
 
-def _block(rest: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
-    """One block as a Step over depth: the state is the activations `[T, B, ...]`.
+def _block(resting: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
+    """One block as a Step over depth.
 
-    The params are the neurons at rest, for blocks without a state of their own; the output is the
-    block's aux.
+    Args:
+        resting: neurons at rest, shared by all blocks, as params; None if blocks have own states.
+        activations: `[T, B, ...]`, the carried state.
+        x: block, its neurons or None, its statistics and its call.
+
+    Returns:
+        Activations and the block's `Aux`.
     """
     block, neurons, statistics, call = x
-    state = State(rest if neurons is None else neurons, statistics)
+    state = State(resting if neurons is None else neurons, statistics)
     outputs, aux = block(activations, state, call)
     return widen(outputs), aux

@@ -2,9 +2,9 @@
 
     y[t] = f(x[0])      for every t
 
-A convolution and its normalisation give the same currents at every timestep if they see the same
-image at each; `StaticInput` computes them for the first and repeats them, at the memory and time of
-one timestep. `nn.Shared` takes such a layer out of its loop over time.
+A convolution and its normalisation map an image that is repeated over time to the same currents at
+every timestep. `StaticInput` computes them once, at the memory and time of one timestep, and
+broadcasts them. `nn.Shared` computes such a layer before its loop over time.
 
 Reference: the first layer of the released code of Kim et al., 2023, arXiv:2305.18360.
 """
@@ -24,25 +24,25 @@ __all__ = ["StaticInput"]
 
 
 class StaticInput(nnx.Module):
-    """Runs a layer on the first timestep and repeats its outputs at every timestep.
+    """Applies a layer to the first timestep and repeats its outputs, `y[t] = layer(x[0])`.
 
-    For inputs that are the same at every timestep (`encoding.direct`): it is the layer itself then,
-    in training too if its batch statistics are those of a timestep. Of other inputs it sees the
-    first frame only.
+    For inputs that are equal at every timestep (`encoding.direct`), this equals the layer itself;
+    in training only if the layer's batch statistics are taken per timestep. Later frames of other
+    inputs are ignored.
 
     Args:
         layer: a layer without neurons.
 
     Raises:
-        ValueError: the layer has neurons, which would be different at every timestep (on
-            `initial_state`).
+        ValueError: the layer has neurons, whose outputs change over time (on `initial_state`).
     """
 
     def __init__(self, layer: Any):
+        # The name is part of tap names in saved records.
         self.layer, self.name = layer, "once"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The layer's statistics."""
+        """Statistics of the layer."""
         state = self.layer.initial_state(shape)
         if jax.tree.leaves(state.neurons):
             raise ValueError(

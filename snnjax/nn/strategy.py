@@ -1,15 +1,15 @@
-"""Memory strategies for networks: `nn.with_memory` puts one into a network.
+"""Memory strategies for networks: `nn.with_memory` applies one to all layers.
 
     network = nn.with_memory(network, memory.Strategy(depth=memory.recompute(1), pack=True))
 
-Parameters and values stay the same; only the residuals of a gradient change. Layers that take each
-part of the strategy:
+Parameters and values stay the same; only the residuals of a gradient change. Layers that use each
+field of the strategy:
 
-    time    in order="layer" every neuron, in order="time" the network as a whole
-    depth   nn.Stacked and nn.Reversible, as the scan of their blocks; the outermost Sequential, cut
-            between neurons and the next synapse into blocks (store and recompute only, since the
-            blocks differ)
-    pack    synapses and max pools whose inputs are spikes, and the cuts
+    time    in order="layer" each layer of neurons, in order="time" the network itself
+    depth   nn.Stacked and nn.Reversible, as the scan of their blocks; the outermost Sequential,
+            split into blocks between neurons and the next synapse (store and recompute only, since
+            those blocks differ)
+    pack    synapses and max pools whose inputs are spikes, and boundaries between blocks
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from snnjax.nn.network import Network
 __all__ = ["saves_memory", "with_memory"]
 
 _CURES = {
-    "time": "there are no neurons in it",
+    "time": "it has no neurons to scan: leave time out",
     "depth": "it has no nn.Reversible or nn.Stacked blocks to reverse or scan: use "
     "memory.recompute(every)",
-    "pack": "no synapse in it takes spikes; pack='bfloat16' narrows real-valued inputs",
+    "pack": "no synapse in it has spikes as inputs; pack='bfloat16' narrows real-valued inputs",
 }
 
 
@@ -36,32 +36,35 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
     """A copy of a network under a memory strategy.
 
     A layer of your own takes part by a method `with_memory(request: nn.contract.MemoryRequest) ->
-    nn.contract.Placed`. Without it the layer stays as it is and its outputs do not count as spikes.
+    nn.contract.Placed`. A layer without the method stays unchanged and its outputs count as real
+    numbers.
 
     Args:
-        network: stays as it is; the result shares its parameters.
-        strategy: parts that are None leave the network as written.
+        network: network to copy; it stays unchanged and shares its parameters.
+        strategy: memory strategy; fields that are None leave the network unchanged.
 
     Raises:
-        memory.StrategyError: a part of the strategy that no layer takes, or that a layer cannot
-            take; the message says why. It is a ValueError.
+        memory.StrategyError: no layer uses a field of the strategy, or a layer refuses it; the
+            message gives the reason. A subclass of ValueError.
     """
     try:
         placed = place(network, MemoryRequest(strategy))
     except ValueError as error:
         raise StrategyError(str(error)) from error
+    # A strategy that no layer uses would pass silently, and the user would measure no saving.
     for part, cure in _CURES.items():
         if getattr(strategy, part) not in (None, False) and part not in placed.taken:
-            raise StrategyError(f"nothing in this network takes {part} ({strategy}): {cure}")
+            raise StrategyError(f"no layer of this network uses {part} ({strategy}): {cure}")
     return placed.layer
 
 
 def saves_memory(network: Network) -> bool:
     """True if any scan in a network recomputes or reverses.
 
-    On a CPU such a network wants XLA's memory-optimised scheduler; another is slower under it. The
-    scheduler orders the operations between loops: an MS-ResNet-18 cut by `depth=recompute(1)` fell
-    from 66 to 39 MB, while a single scanned stack with nothing around it rose by 4 to 20 %.
+    On a CPU such a network should be compiled with XLA's memory-optimised scheduler, which makes
+    other networks slower. The scheduler orders operations between loops: the temporaries of an
+    MS-ResNet-18 under `depth=recompute(1)` fell from 66 to 39 MB, those of a single scanned stack
+    rose by 4 to 20 %.
     """
     return any(
         isinstance(scan, Recompute | Reverse)
@@ -71,6 +74,6 @@ def saves_memory(network: Network) -> bool:
 
 
 def _scans(module: Any) -> list[Any]:
-    """Attributes that may be scans: the module's own, and those of its joints."""
+    """Attribute values that may be scans: those of the module and of its `joints`."""
     values = list(vars(module).values())
     return values + [getattr(value, "scan", None) for value in values]

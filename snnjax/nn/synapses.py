@@ -1,9 +1,9 @@
 """Synapses: linear and convolutional maps from spikes to currents, the same at every timestep.
 
-Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`: one large product instead of T small
-ones. `Fold` does that for any function or Flax module of your own. `pack=True` keeps the input
-spikes for the backward pass at one bit each, `pack="bfloat16"` and `"int8"` narrow real-valued
-inputs (`memory.packing.packed`).
+Time is folded into the batch, `[T, B, ...] -> [T * B, ...]`, for one large product instead of T
+small ones. `Fold` does this for any function or Flax module. For the backward pass, `pack=True`
+keeps input spikes at one bit each, and `pack="bfloat16"` or `"int8"` rounds real-valued inputs
+(`memory.packing.packed`).
 
 Initializers of kernels are compiled at a low optimization level on a CPU, in a quarter of the time:
 a draw runs once and takes milliseconds, its compilation a second for each shape of a kernel.
@@ -23,7 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.taps import convolution_operations, operations_of
+from snnjax.nn.taps import convolution_operations, operations_tap
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
@@ -66,20 +66,19 @@ fan_in_uniform = compile_fast(nnx.initializers.variance_scaling(1 / 3, "fan_in",
 
 
 class Fold(nnx.Module):
-    """Applies a map of `[N, ...]` to every timestep of `[T, B, ...]`.
+    """Applies a map of `[N, ...]` to every timestep, `y[t] = function(x[t])`, with N = T * B.
 
-    A module with weights of its own kind counts their operations by a method `operations`, which
-    takes `[T, B, ...]` and gives `metrics.operations.Operations`, as `nn.Linear` and the
-    convolutions do. One that computes in the dtype of its inputs, bfloat16 and float16 too,
-    declares `follows_inputs = True` and then takes part in `nn.with_precision`; others get inputs
-    in float32 and their outputs are rounded to the dtype of the inputs. A plain function gets the
-    inputs as they are.
+    A module with weights may count its operations by a method `operations`, from `[T, B, ...]` to
+    `metrics.operations.Operations`, as `nn.Linear` and the convolutions do. A module that computes
+    in the dtype of its inputs, also bfloat16 and float16, declares `follows_inputs = True` and
+    takes part in `nn.with_precision`. Other modules get inputs in float32, and their outputs are
+    rounded to the dtype of the inputs. A plain function gets the inputs unchanged.
 
     Args:
         function: a Flax module that holds parameters only, or a comparable function (a plain one,
             or one made by `typing.bind`; not a lambda).
-        name: of the layer in error messages, taps and listings.
-        pack: how to keep the inputs for the backward pass: True for spikes (0 or 1 exactly) at one
+        name: name of the layer in error messages, taps and listings.
+        pack: storage of the inputs for the backward pass: True for spikes (exactly 0 or 1) at one
             bit each, or a storage of `memory.packing.packed`.
         keeps_spikes: True if the function maps spikes to spikes, as a maximum does.
 
@@ -97,20 +96,20 @@ class Fold(nnx.Module):
     ):
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
-        self.compute: str | None = None  # of inputs and outputs; None keeps the dtype of the input
+        self.compute: str | None = None  # dtype of inputs and outputs; None for that of the input
         if self.pack:
             memory.packing.packed(_call, storage=self.pack)  # raises on an unknown storage
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Keeps spikes at one bit each, and real inputs of weights as narrow as the strategy says.
+        """Stores spikes at one bit each, and real inputs of weights in the strategy's storage.
 
-        Inputs that no derivative needs are left alone.
+        Inputs that no derivative needs stay unchanged.
         """
         pack, spiking = request.strategy.pack, request.spiking and self.keeps_spikes
         weighs = isinstance(self.function, Kernel | nnx.Linear)
         role = "synapse" if weighs else None
         storage = "spikes" if request.spiking else pack if weighs and pack is not True else None
-        # A reshape keeps nothing for its derivative.
+        # The derivative of a reshape needs no inputs.
         needs_inputs = weighs or (self.keeps_spikes and self.function is not flatten)
         if not (pack and storage and needs_inputs):
             return Placed(self, spiking, role=role)
@@ -125,6 +124,7 @@ class Fold(nnx.Module):
         """`[T, B, ...]` to `[T, B, ...]`."""
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
+        # Inputs are rounded before packing, so that the residual is narrow, too.
         if self.compute is not None:
             folded = narrow(folded, self.compute)
         if not self.pack:
@@ -132,15 +132,17 @@ class Fold(nnx.Module):
         elif isinstance(self.function, nnx.Module):
             outputs = memory.packing.packed(_call, storage=self.pack)(self.function, folded)
         else:
+            # `packed` takes (params, inputs); a plain function has no params to differentiate.
             pure = bind(_ignore_params, function=self.function)
             outputs = memory.packing.packed(pure, storage=self.pack)((), folded)
+        # Strategies name this residual: memory.recompute(keep=("currents",)).
         outputs = checkpoint_name(outputs, "currents")
-        seen = operations_of(self.function, inputs, call.taps)
-        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=seen)
+        taps = operations_tap(self.function, inputs, call.taps)
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def with_precision(self, precision: Precision) -> Fold:
-        """The same synapse, its inputs, outputs and kernel in other number formats."""
-        if not _follows(self.function):
+        """A copy with inputs, outputs and kernel in other dtypes."""
+        if not _keeps_dtype(self.function):
             return self
         compute = None if precision.compute == "float32" else precision.compute
         function: Any = self.function
@@ -151,16 +153,17 @@ class Fold(nnx.Module):
 
 
 def _call(module: Callable[..., Any], inputs: Array) -> Array:
-    """A map of `[N, ...]`; of narrow inputs, outputs of their dtype."""
+    """Applies a map to `[N, ...]`; outputs of a module on narrow inputs have their dtype."""
     if isinstance(module, nnx.Linear) and module.dtype is None:
         return _linear(module, inputs)
-    if isinstance(module, nnx.Module) and is_narrow(inputs) and not _follows(module):
+    if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
     return module(inputs)
 
 
 def _linear(module: nnx.Linear, inputs: Array) -> Array:
-    """A linear map. `nnx.Linear` would cast its own kernel, and a replay might not round alike."""
+    """A linear map, in the dtype of the inputs."""
+    # `nnx.Linear` casts its own kernel by astype, which a recomputation may round differently.
     kernel = module.kernel[...]
     if not is_narrow(inputs) and inputs.dtype == kernel.dtype:
         return module(inputs)
@@ -168,7 +171,7 @@ def _linear(module: nnx.Linear, inputs: Array) -> Array:
     return add_bias(product(inputs, promote(kernel, inputs.dtype)), bias, inputs.dtype)
 
 
-def _follows(module: Any) -> bool:
+def _keeps_dtype(module: Any) -> bool:
     """True if a module computes in the dtype of its inputs."""
     return getattr(module, "follows_inputs", isinstance(module, nnx.Linear))
 
@@ -179,12 +182,13 @@ def _ignore_params(params: tuple[()], inputs: Array, *, function: Callable[..., 
 
 
 class Kernel(nnx.Module):
-    """A convolution `[N, *space, C] -> [N, *space', C']` with its kernel; `Conv` folds time."""
+    """Convolution `[N, *space, C] -> [N, *space', C']` with its kernel, for `Conv`."""
 
     follows_inputs: ClassVar[bool] = True
 
     def __init__(self, shape, *, strides, padding, groups, use_bias, kernel_init, rngs):
         self.strides, self.padding, self.groups = strides, padding, groups
+        # Parameters are float32; nn.with_precision narrows them.
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape, jnp.float32))
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
@@ -196,7 +200,7 @@ class Kernel(nnx.Module):
         return outputs if self.bias is None else add_bias(outputs, self.bias[...], inputs.dtype)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:
-        """Synaptic operations on `[T, B, *space, C]`."""
+        """Synaptic operations of inputs `[T, B, *space, C]`."""
         options = {"strides": self.strides, "padding": self.padding, "groups": self.groups}
         return convolution_operations(inputs, self.kernel[...], **options)
 
@@ -210,15 +214,17 @@ def Linear(
     kernel_init: Callable[..., Array] = lecun_normal,
     pack: bool | memory.packing.Storage = False,
 ) -> Fold:
-    """All to all: `[T, B, inputs] -> [T, B, outputs]`, a `flax.nnx.Linear` at every timestep.
+    """Fully connected synapses, `y[t] = x[t] W + b`, a `flax.nnx.Linear` at every timestep.
+
+    Inputs `[T, B, inputs]`, outputs `[T, B, outputs]`.
 
     Args:
-        inputs: features in.
-        outputs: features out.
-        rngs: for the weights.
-        use_bias: add a bias.
+        inputs: number of input features.
+        outputs: number of output features.
+        rngs: random streams of the weights.
+        use_bias: add a bias b, which starts at 0.
         kernel_init: `(key, shape, dtype) -> weights`.
-        pack: how to keep the inputs for the backward pass, see `Fold`.
+        pack: storage of the inputs for the backward pass, see `Fold`.
     """
     module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
     return Fold(module, name="linear", pack=pack)
@@ -237,31 +243,33 @@ def Conv(
     kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.packing.Storage = False,
 ) -> Fold:
-    """Convolution, `[T, B, *space, inputs] -> [T, B, *space', outputs]`, 1D or 2D by its kernel.
+    """Convolution at every timestep, `[T, B, *space, inputs] -> [T, B, *space', outputs]`.
 
-    Its derivative is written by hand in the form that XLA runs fast inside loops, see
-    `ops.convolution`.
+    The kernel size selects 1D or 2D. The derivative is written by hand in the form that XLA runs
+    fast inside loops, see `ops.convolution`.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
+        inputs: number of input channels.
+        outputs: number of output channels.
         kernel: size per spatial axis; one number means a square 2D kernel, `(k,)` is 1D.
-        rngs: for the kernel.
-        strides: step per spatial axis.
+        rngs: random streams of the kernel.
+        strides: stride per spatial axis.
         padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
-        groups: channel groups that do not mix; `groups=inputs` is depthwise.
-        use_bias: add one bias per output channel; off, since a normalisation usually follows.
+        groups: number of separate channel groups; `groups=inputs` is depthwise.
+        use_bias: add one bias per output channel; False by default, since a normalisation usually
+            follows.
         kernel_init: `(key, shape, dtype) -> kernel`.
-        pack: how to keep the inputs for the backward pass, see `Fold`.
+        pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
         ValueError: `inputs` or `outputs` is not divisible by `groups`.
     """
+    # Tuples, since static attributes must be hashable.
     size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
     if inputs % groups or outputs % groups:
         raise ValueError(
-            f"{inputs} channels in and {outputs} out cannot be cut in {groups} groups: choose "
-            "groups that divide both"
+            f"{inputs} input and {outputs} output channels cannot be divided into {groups} groups: "
+            "choose a number of groups that divides both"
         )
     shape = (*size, inputs // groups, outputs)
     module = Kernel(
@@ -277,7 +285,7 @@ def Conv(
 
 
 def Flatten() -> Fold:
-    """`[T, B, ...] -> [T, B, N]`."""
+    """Flattens all features, `[T, B, ...] -> [T, B, N]`."""
     return Fold(flatten, name="flatten", keeps_spikes=True)
 
 

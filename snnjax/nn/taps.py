@@ -1,26 +1,26 @@
-"""Taps: arrays inside a layer that a caller asks for, `net(..., taps=("spikes", "rates"))`.
+"""Taps: internal arrays of layers, returned on request, `net(..., taps=("spikes", "rates"))`.
 
-Of neurons:
+Neurons:
 
     spikes      [T, B, ...]             outputs
     membrane    [T, B, ...]             membrane potential after the reset
-    currents    [T, B, ...]             inputs: behind norm and attention, before any feedback and
+    currents    [T, B, ...]             inputs, after norm and attention, before any feedback and
                                         before the scaling of `scale_input`
-    threshold   [T, 1, .., 1 or C]      threshold of the membranes, to broadcast; a leaky integrator
-                                        has none
-    rates       [T, B]                  share of the neurons that fire, float32; it comes with
-    analog      [T, B]                  True where an output is neither 0 nor 1: there is no rate
+    threshold   [T, 1, .., 1 or C]      firing threshold, broadcastable; leaky integrators have none
+    rates       [T, B]                  fraction of the neurons that fire, float32
+    analog      [T, B]                  returned with `rates`; True where an output is neither 0 nor
+                                        1, so that the rate is meaningless
 
-Rates are summed inside the scans over blocks, so that they cost no memory that grows with depth.
+Rates are reduced inside the scans over blocks, so their memory does not grow with feature maps.
 
-Of connections, `[T, B]` each, summed up by `snnjax.cost`:
+Connections, `[T, B]` each, totalled by `snnjax.cost`:
 
-    operations   of a layer with weights, `metrics.operations.Operations`
-    products     of activations with each other, `metrics.operations.Products`
+    operations   multiplications of inputs by weights, `metrics.operations.Operations`
+    products     multiplications of activations by each other, `metrics.operations.Products`
 
-Of reversing scans, `[1]`:
+Reversing scans, `[1]`:
 
-    reconstruction   largest difference between the rebuilt states and those of the forward pass
+    reconstruction   largest difference between rebuilt states and those of the forward pass
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ from snnjax.typing import Array, Scan, Step
 
 __all__ = [
     "convolution_operations",
-    "counted",
+    "lazy_taps",
     "counts",
     "in_order",
-    "operations_of",
+    "operations_tap",
     "reconstruction",
-    "tapped",
+    "neuron_taps",
 ]
 
-Seen = TypeVar("Seen")
+Entry = TypeVar("Entry")
 
 
-def tapped(
+def neuron_taps(
     taps: tuple[str, ...],
     spikes: Array,
     *,
@@ -58,52 +58,60 @@ def tapped(
     params: Any,
     membrane: Array | None = None,
 ) -> dict[str, Array]:
-    """Taps of a layer of neurons, of the kinds above that are in `taps`.
+    """Taps of a layer of neurons, by kind.
 
     Args:
-        taps: kinds asked for.
+        taps: requested kinds; kinds of other layers are ignored.
         spikes: outputs, `[T, B, ..., C]`.
-        currents: inputs, of the same shape.
-        params: of the neurons; theirs, or those of the neurons inside of a recurrent one.
-        membrane: potentials, of the same shape; None where they were not asked for.
+        currents: inputs, `[T, B, ..., C]`.
+        params: parameters of the neurons; for a recurrent layer, a tuple with a field `neuron`.
+        membrane: membrane potentials, `[T, B, ..., C]`; None if not requested.
     """
-    spikes, currents = widen(spikes), widen(currents)  # callers sum them up
+    # Callers sum taps, and bfloat16 sums saturate at 256.
+    spikes, currents = widen(spikes), widen(currents)
     kinds = {"spikes": spikes, "membrane": membrane, "currents": currents}
-    seen = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
+    arrays = {kind: kinds[kind] for kind in kinds if kind in taps and kinds[kind] is not None}
     if "threshold" in taps and (threshold := _threshold(params)) is not None:
-        seen["threshold"] = _wide(jnp.asarray(threshold), spikes.shape)
+        arrays["threshold"] = _threshold_rows(jnp.asarray(threshold), spikes.shape)
     if "rates" in taps:
         axes = tuple(range(2, spikes.ndim))
-        # A mean of zeros and ones is exact up to its last division, whatever the order.
-        seen["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
-        seen["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
-    return seen
+        # Sums of zeros and ones are exact, so the rate does not depend on the summation order.
+        arrays["rates"] = jnp.mean(spikes, axis=axes, dtype=jnp.float32)
+        # A rate of real-valued outputs would be read as a firing rate.
+        arrays["analog"] = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
+    return arrays
 
 
-def in_order(layers: Mapping[str, Seen]) -> dict[str, Seen]:
-    """Sorts by the places of the layers, which are the numbers in their names.
+def in_order(layers: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Sorts a mapping by the positions of the layers, the numbers in their names.
 
-    A jitted function returns dictionaries sorted by letters, `lif14` before `lif3`.
+    A jitted function returns dictionaries in alphabetical order, `lif14` before `lif3`.
 
     Args:
-        layers: name, as taps have it, to anything.
+        layers: layer name, such as `block0/lif3`, to any value.
     """
 
-    def places(name: str) -> list[tuple[int, str]]:
+    def sort_key(name: str) -> list[tuple[int, str]]:
+        # Positions compare as numbers; names without a number come first.
         parts = [re.fullmatch(r"(.*?)(\d*)", part) for part in name.split("/")]
         return [(int(part[2] or -1), part[1]) for part in parts if part]
 
-    return {name: layers[name] for name in sorted(layers, key=places)}
+    return {name: layers[name] for name in sorted(layers, key=sort_key)}
 
 
 def _threshold(params: Any) -> Any:
+    # Parameters of recurrent neurons nest those of the inner neuron.
     while hasattr(params, "neuron"):
         params = params.neuron
     return getattr(params, "threshold", None)
 
 
-def _wide(threshold: Array, shape: tuple[int, ...]) -> Array:
-    """One row per timestep; thresholds of one channel group (or half) stand for all of them."""
+def _threshold_rows(threshold: Array, shape: tuple[int, ...]) -> Array:
+    """The threshold with one row per timestep, `[T, 1, .., 1 or C]`.
+
+    Channel groups that share a membrane also share its thresholds, which are repeated here.
+    """
+    # One channel means a scalar threshold, which already broadcasts.
     if threshold.ndim and 1 < threshold.shape[-1] < shape[-1]:
         copies = (1,) * (threshold.ndim - 1) + (shape[-1] // threshold.shape[-1],)
         threshold = jnp.tile(threshold, copies)
@@ -120,37 +128,40 @@ def reconstruction(
     xs: Any,
     taps: tuple[str, ...],
 ) -> dict[str, dict[str, Array]]:
-    """`{name: {"reconstruction": [1]}}` where asked for and `scan` reverses, else nothing.
+    """Reconstruction error of a reversing scan, `{name: {"reconstruction": [1]}}`.
+
+    The mapping is empty if the tap is not requested or the scan does not reverse.
 
     Args:
-        name: of the layer.
-        scan: the layer's scan, with its inverse.
-        step: its scanned step.
-        params: of the step.
-        state: before the first step.
-        xs: the scanned inputs.
-        taps: kinds asked for.
+        name: name of the layer.
+        scan: scan of the layer, with its inverse.
+        step: scanned step.
+        params: parameters of the step.
+        state: state before the first step.
+        xs: scanned inputs.
+        taps: requested kinds.
     """
+    # The error costs a second forward pass and a backward sweep, so only a request pays for it.
     if "reconstruction" not in taps or not isinstance(scan, memory.Reverse):
         return {}
     return {name: {"reconstruction": scan.error(step, params, state, xs)[None]}}
 
 
-def operations_of(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[str, Any]:
-    """The tap of a function that is applied at every timestep; nothing where it has no weights.
+def operations_tap(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[str, Any]:
+    """Tap `"operations"` of a function applied at every timestep; empty if it has no weights.
 
     Args:
-        function: one with a method `operations(inputs)`, or a `flax.nnx.Linear`.
-        inputs: `[T, B, ...]`.
-        taps: kinds asked for.
+        function: a `flax.nnx.Linear`, or a module with a method `operations(inputs)`.
+        inputs: inputs of the function, `[T, B, ...]`.
+        taps: requested kinds.
     """
     if not counts(function):
         return {}
-    return counted(taps, operations=lambda: _operations(function, inputs))
+    return lazy_taps(taps, operations=lambda: _operations(function, inputs))
 
 
 def counts(function: Any) -> bool:
-    """True if a function is a connection whose operations can be counted."""
+    """True if `function` has weights whose operations can be counted."""
     return isinstance(function, nnx.Linear) or hasattr(function, "operations")
 
 
@@ -163,7 +174,14 @@ def _operations(function: Any, inputs: Array) -> metrics.operations.Operations:
 def convolution_operations(
     inputs: Array, kernel: Array, **options: Any
 ) -> metrics.operations.Operations:
-    """Operations of `ops.convolution` with these options, on `[T, B, *space, C]`."""
+    """Operations of `ops.convolution`.
+
+    Args:
+        inputs: `[T, B, *space, C]`.
+        kernel: `[*kernel size, C / groups, D]`.
+        options: `strides`, `padding` and `groups` of the convolution.
+    """
+    # The geometry of one timestep suffices; XLA wants one dtype for both operands.
     geometry = convolution_geometry(inputs[0].astype(kernel.dtype), kernel, **options)
     return metrics.operations.synaptic_operations(
         inputs,
@@ -174,7 +192,12 @@ def convolution_operations(
     )
 
 
-def counted(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
-    """A layer's taps: those of the kinds that are asked for; each is made by a call."""
-    found = {kind: make() for kind, make in kinds.items() if kind in taps}
-    return {"": found} if found else {}
+def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
+    """Taps of a layer, `{"": {kind: value}}`; empty if none is requested.
+
+    Args:
+        taps: requested kinds.
+        kinds: functions without arguments by kind; only those of requested kinds are called.
+    """
+    arrays = {kind: make() for kind, make in kinds.items() if kind in taps}
+    return {"": arrays} if arrays else {}

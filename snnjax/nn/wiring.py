@@ -1,4 +1,4 @@
-"""Wiring: layers one after the other, and around a shortcut."""
+"""Wiring: layers in sequence, and residual connections."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from snnjax.nn.contract import (
     State,
     gather,
     output_shape,
+    parts_taken,
     place,
+    prefix_names,
     replace,
-    taken_by,
 )
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
@@ -32,13 +33,13 @@ __all__ = ["Joints", "Residual", "Sequential", "layer_name"]
 
 @dataclasses.dataclass(frozen=True)
 class Joints:
-    """The cuts of a `Sequential` into parts that are scanned over depth.
+    """Cuts of a `Sequential` into parts that a memory strategy scans over depth.
 
     Attributes:
-        scan: the strategy over depth.
-        starts: number of the first layer of each part.
-        spikes: per part, True if its input is spikes, kept at one bit each.
-        alone: per part, True if it has a strategy of its own.
+        scan: memory strategy over depth.
+        starts: index of the first layer of each part.
+        spikes: per part, True if its inputs are spikes, kept at one bit each.
+        alone: per part, True if it is one layer with its own strategy over depth.
     """
 
     scan: Scan
@@ -48,13 +49,13 @@ class Joints:
 
 
 class Sequential(nnx.Module):
-    """Layers one after the other; each one's outputs are the next one's inputs.
+    """Layers in sequence, `x_i = layer_i(x_{i-1})`; without layers it is the identity.
 
-    Outputs of a layer are named as its taps are (`conv0`, `lif1`), for `memory.recompute(keep=)`;
-    those of a stack between two cuts of a strategy over depth are not.
+    Outputs of a layer carry the name of its taps (`conv0`, `lif1`), for `memory.recompute(keep=)`,
+    except those of a stack that has its own strategy over depth.
 
     Args:
-        layers: any layers of the contract `nn.contract.Layer`.
+        layers: layers of the contract `nn.contract.Layer`.
     """
 
     def __init__(self, *layers: Any):
@@ -62,44 +63,50 @@ class Sequential(nnx.Module):
         self.joints: Joints | None = None
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in every layer, and cuts the sequence where the request says so."""
+        """Applies the strategy to every layer, and cuts the sequence by `request.cut`."""
         parts, spiking = [], request.spiking
         for layer in self.layers:
-            parts.append(place(layer, request.inside(spiking)))
+            parts.append(place(layer, request.child(spiking)))
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
-        taken, scan = taken_by(parts), request.cut
-        if isinstance(scan, memory.Reverse):  # it undoes stacks; the layers between them recompute
+        taken, scan = parts_taken(parts), request.cut
+        # Reversal inverts stacks only; the layers between them are recomputed.
+        if isinstance(scan, memory.Reverse):
             scan = (scan.inner or memory.recompute(1)) if "depth" in taken else None
         if scan is memory.store:
             changed, taken = replace(changed, joints=None), taken | {"depth"}
         elif isinstance(scan, memory.Recompute):
-            joints = _joints(parts, scan, packs=bool(request.strategy.pack))
+            # Cuts are static: the same network always has the same parts.
+            joints = _find_joints(parts, scan, packs=bool(request.strategy.pack))
             changed = replace(changed, joints=joints)
+            # Packed boundaries count as use of `pack`, even if no synapse packs.
             taken |= {"depth", "pack"} if any(joints.spikes) else {"depth"}
         return Placed(changed, spiking, taken, "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
-        """The layers' states at rest, in order."""
+        """States of the layers at rest, in order."""
         states = []
         for layer in self.layers:
             states.append(layer.initial_state(shape))
+            # Shapes are inferred, so that layers need no input size.
             shape = output_shape(layer, states[-1], shape)
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through every layer."""
-        owns = [
+        # The key of a layer depends on its position only, so cuts do not change random numbers.
+        entries = [
             (layer, State(*own), call.child(i))
             for i, (layer, *own) in enumerate(zip(self.layers, *state, strict=True))
         ]
+        # Positions make names unique within the sequence.
         names = tuple(layer_name(layer, i) for i, layer in enumerate(self.layers))
         if self.joints is None:
-            outputs, auxes = _run(owns, inputs, names=names)
+            outputs, auxes = _run(entries, inputs, names=names)
         else:
             starts, marks = self.joints.starts, (self.joints.spikes, self.joints.alone)
-            pairs = list(itertools.pairwise((*starts, len(owns))))
-            cut = [owns[a:b] for a, b in pairs]
+            pairs = list(itertools.pairwise((*starts, len(entries))))
+            cut = [entries[a:b] for a, b in pairs]
             runs = [
                 _run_alone if alone else bind(_run, names=names[a:b])
                 for (a, b), alone in zip(pairs, self.joints.alone, strict=True)
@@ -107,15 +114,25 @@ class Sequential(nnx.Module):
             outputs, parts = memory.chain(
                 runs, cut, inputs, scan=self.joints.scan, spikes=marks[0], alone=marks[1]
             )
-            outputs = _joined(outputs)
+            # A reversible stack at the end returns two streams.
+            outputs = _join_streams(outputs)
             auxes = list(itertools.chain.from_iterable(parts))
         return outputs, gather(list(zip(names, auxes, strict=True)))
 
 
-def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
-    """Cuts around blocks, and between neurons and the next synapse: where spikes can be packed."""
+def _find_joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
+    """Places cuts around blocks, and between neurons and the next synapse.
+
+    A cut keeps its activations, which cost least where they are spikes, at one bit each. If other
+    layers stand between neurons and the next synapse, the cut moves back to the last spikes.
+
+    Args:
+        parts: layers under the strategy.
+        scan: memory strategy over depth.
+        packs: True if spikes are kept at one bit each.
+    """
     starts, marks = [0], [False]
-    # `due`: neurons or a block passed since the last cut; `last`: where spikes were last to be had.
+    # `due`: neurons or a block since the last cut; `last`: index of the last layer with spikes in.
     spikes, due, last = False, False, 0
     for number, part in enumerate(parts):
         last = number if spikes else last
@@ -128,40 +145,42 @@ def _joints(parts: list[Placed], scan: Scan, *, packs: bool) -> Joints:
             due = False
         fires = part.role == "neurons" or part.spiking > spikes
         spikes, due = part.spiking, due or block or fires
+    # A stack scans its own blocks; recomputing it as one part would hold all of them.
     alone = tuple(parts[start].role == "loop" for start in starts)
     return Joints(scan, tuple(starts), tuple(marks), alone)
 
 
-def _run(owns: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
-    """Runs layers one after the other; `owns` holds a layer, its state and its call each."""
-    x, auxes = _joined(x), []
-    for (layer, *own), name in zip(owns, names, strict=True):
+def _run(entries: Any, x: Any, *, names: tuple[str, ...]) -> tuple[Array, list[Aux]]:
+    """Runs layers in sequence; an entry is a layer, its state and its call."""
+    x, auxes = _join_streams(x), []
+    for (layer, *own), name in zip(entries, names, strict=True):
         x, aux = layer(x, *own)
         x = checkpoint_name(x, name)
         auxes.append(aux)
     return x, auxes
 
 
-def _run_alone(owns: Any, x: Any) -> tuple[Any, list[Aux]]:
-    """One layer with a strategy of its own; two streams leave it as they are kept, unjoined."""
-    ((layer, *own),) = owns
-    outputs, aux = getattr(layer, "streams", layer)(_joined(x), *own)
+def _run_alone(entries: Any, x: Any) -> tuple[Any, list[Aux]]:
+    """Runs one layer with its own strategy; a reversible stack returns two separate streams."""
+    # The streams are residuals already; their concatenation would be kept a second time.
+    ((layer, *own),) = entries
+    outputs, aux = getattr(layer, "streams", layer)(_join_streams(x), *own)
     return outputs, [aux]
 
 
-def _joined(x: Any) -> Array:
+def _join_streams(x: Any) -> Array:
     return jnp.concatenate(x, axis=-1) if isinstance(x, tuple) else x
 
 
 class Residual(nnx.Module):
-    """`y = shortcut(x) + branch(x)`, in at least float32.
+    """Residual connection, `y = shortcut(x) + branch(x)`; the sum is at least float32.
 
     Args:
-        branch: a layer.
-        shortcut: a layer; None is the identity.
+        branch: layer on `[T, B, ...]`.
+        shortcut: layer on the same inputs; None is the identity.
 
     Raises:
-        ValueError: branch and shortcut give different shapes (on a call).
+        ValueError: branch and shortcut have outputs of different shapes (on a call).
     """
 
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
@@ -169,12 +188,12 @@ class Residual(nnx.Module):
         self.shortcut = Sequential() if shortcut is None else shortcut
 
     def with_memory(self, request: MemoryRequest) -> Placed:
-        """Places the strategy in branch and shortcut; their sum is no spikes."""
+        """Applies the strategy to branch and shortcut; sums count as real numbers."""
         parts = [
-            place(part, request.inside(request.spiking)) for part in (self.branch, self.shortcut)
+            place(part, request.child(request.spiking)) for part in (self.branch, self.shortcut)
         ]
         changed = replace(self, branch=parts[0].layer, shortcut=parts[1].layer)
-        return Placed(changed, False, taken_by(parts), "block")
+        return Placed(changed, False, parts_taken(parts), "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The states of branch and shortcut at rest."""
@@ -182,7 +201,7 @@ class Residual(nnx.Module):
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through branch and shortcut, then their sum."""
+        """Sum of shortcut and branch on `[T, B, ...]`."""
         outputs, parts = [], []
         for i, (name, layer) in enumerate((("branch", self.branch), ("shortcut", self.shortcut))):
             own = State(state.neurons[i], state.statistics[i])
@@ -190,7 +209,8 @@ class Residual(nnx.Module):
             outputs.append(y)
             parts.append((name, aux))
         y, x = outputs
-        if x.shape != y.shape:  # a sum would broadcast one of them without a word
+        # A sum would broadcast one of the two silently.
+        if x.shape != y.shape:
             raise ValueError(
                 f"the branch gives {list(y.shape)} and the shortcut {list(x.shape)}: give a "
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
@@ -199,5 +219,5 @@ class Residual(nnx.Module):
 
 
 def layer_name(layer: Any, number: int) -> str:
-    """Name of a layer in taps: its kind and its place, such as `lif1`."""
+    """Name of a layer in taps, its kind and position, such as `lif1`."""
     return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"

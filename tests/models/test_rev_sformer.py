@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
-from snnjax.models.rev_sformer import twice
+from snnjax.models.rev_sformer import duplicate_tokens
 from tests.compare import assert_close, assert_equal
 from tests.models.transformers import (
     CLASSES,
@@ -72,7 +72,7 @@ def test_it_is_written_to_be_reversed():
 @pytest.mark.fast
 def test_both_streams_begin_with_the_tokens():
     tokens = jax.random.normal(jax.random.key(0), (2, 3, 4))
-    for half in jnp.split(twice(tokens), 2, axis=-1):
+    for half in jnp.split(duplicate_tokens(tokens), 2, axis=-1):
         np.testing.assert_array_equal(half, tokens)
 
 

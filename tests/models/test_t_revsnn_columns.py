@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
-from snnjax.models.t_revsnn import ColumnLevel, nearest, packing, shared_tail
+from snnjax.models.t_revsnn import ColumnLevel, pack_columns, shared_tail, upsample_nearest
 from tests.compare import assert_equal
 
 SMALL = (96, 192, 384, 512)
@@ -52,7 +52,7 @@ def test_blocks_of_small_with_what_is_shared():
 @pytest.mark.fast
 def test_up_repeats_each_pixel():
     x = jnp.arange(8.0).reshape(1, 2, 2, 2)
-    np.testing.assert_array_equal(nearest(x, factor=2), x.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(upsample_nearest(x, factor=2), x.repeat(2, 1).repeat(2, 2))
 
 
 def slim():
@@ -65,13 +65,13 @@ def slim():
 @pytest.mark.fast
 def test_packing_keeps_spikes_at_one_bit():
     columns = jax.eval_shape(slim).body.columns
-    packed = packing(columns, True)
+    packed = pack_columns(columns, True)
     folds = [m for _, m in nnx.iter_modules(packed) if isinstance(m, nn.Fold)]
     # Per level two depthwise and one narrowing convolution of its own and one that is shared, and
     # those of down (not at level 0) and up (not at the last level, nor in the first column).
     first, later, shared = 4 * 3 + 3, 4 * 3 + 3 + 3, 4
     assert sum(f.pack == "spikes" for f in folds) == first + later + shared
-    assert packing(columns, False) is columns
+    assert pack_columns(columns, False) is columns
 
 
 @pytest.mark.slow

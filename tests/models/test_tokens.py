@@ -96,8 +96,8 @@ def test_every_joint_of_it_is_spikes():
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (lambda: make((8, 8, 2), 12, 2), "an eighth"),
-        (lambda: make((8, 8, 2), 0, 2), "an eighth"),
+        (lambda: make((8, 8, 2), 12, 2), "divisible by 8"),
+        (lambda: make((8, 8, 2), 0, 2), "divisible by 8"),
         (lambda: make((8, 8, 2), 8, 5), "0 to 4 pools"),
         (functools.partial(tau_lif, tau=1.0), "above 1"),
     ],

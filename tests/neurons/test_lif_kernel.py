@@ -15,7 +15,7 @@ from snnjax import memory, neurons, surrogate
 from snnjax.neurons import LIFParams, lif_kernel, lif_scan
 from snnjax.neurons.lif import LIFState, lif_state
 from snnjax.neurons.lif_kernel import lif_kernel_packed
-from snnjax.nn.mixed_precision import mixed
+from snnjax.nn.mixed_precision import mixed_step
 from snnjax.typing import bind
 from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.neurons.test_lif_scan import (
@@ -198,7 +198,7 @@ def test_the_bits_are_the_spikes(shape, how):
 )
 def test_currents_of_two_bytes_are_those_of_a_layer_between_narrow_arrays(dtype, how):
     made = few((4, 3, 43), dtype)
-    step, _ = mixed(neurons.lif_model(), None, spiking=True)
+    step, _ = mixed_step(neurons.lif_model(), None, spiking=True)
     expected = evaluate(step.sequence, *made)
     actual = evaluate(bind(lif_kernel, **how), *made)
     assert_same(actual, expected)

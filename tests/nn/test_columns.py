@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.columns import nothing
+from snnjax.nn.columns import read_nothing
 from tests.compare import assert_close, assert_equal
 
 H, C = 4, (3, 5)
@@ -42,9 +42,9 @@ class OneLevel(nnx.Module):
         moved = ()
         if self.up:
             own = nn.State(rest, state.statistics[1])
-            more, up = self.up(upper[None], own, call.tapping())
+            more, up = self.up(upper[None], own, call.with_taps())
             y, moved = y + more, up.statistics
-        y = y + tail(y, nn.State(), call.tapping())[0]
+        y = y + tail(y, nn.State(), call.with_taps())[0]
         return y[0], nn.Aux((), (aux.statistics, moved), aux.taps)
 
 
@@ -167,4 +167,4 @@ def test_the_bound_is_watched_and_counts_the_columns():
     _, aux = layer(x, state_of(layer, x), nn.Call(training=True))
     assert aux.diagnostics[""].bound == 2.0 ** (24 - 12 - 4)
     assert aux.diagnostics[""].peak >= max(jnp.abs(c).max() for c in aux.state)
-    assert nothing(x) == ()
+    assert read_nothing(x) == ()

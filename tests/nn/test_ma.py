@@ -175,7 +175,7 @@ def test_it_is_a_pytree_under_jit_and_vmap():
 
 @pytest.mark.parametrize("kind", ["TA", "CA", "SA"])
 def test_it_has_no_streaming_form(kind):
-    with pytest.raises(ValueError, match=r'MA looks at its whole window of 5 .*order="layer"'):
+    with pytest.raises(ValueError, match=r'MA needs its whole window of 5 .*order="layer"'):
         nn.Network(body(kind), (4, 4, 2), order="time")
     net = nn.Network(body(kind), (4, 4, 2))
     state = net.initial_state(B)

@@ -194,9 +194,9 @@ def test_what_does_not_fit_is_refused():
         nn.PSN(0, rngs=rngs())
     with pytest.raises(ValueError, match="looks at 1 to 4 of its 4 timesteps, got order=5"):
         nn.PSN(T, order=5, rngs=rngs())
-    with pytest.raises(ValueError, match="masking goes from 0.*got 1.5"):
+    with pytest.raises(ValueError, match="masking must lie in.*got 1.5"):
         nn.PSN(T, order=2, masking=1.5, rngs=rngs())
-    with pytest.raises(ValueError, match="masking goes from 0"):
+    with pytest.raises(ValueError, match="masking must lie in"):
         nn.with_masking(LAYERS["masked_psn"](), -0.1)
     with pytest.raises(ValueError, match="at least, got order=0"):
         nn.SlidingPSN(order=0)

@@ -107,7 +107,7 @@ def test_strategies_reach_the_layers_inside(name):
 @pytest.mark.fast
 def test_a_strategy_that_nothing_inside_takes_is_refused():
     for network in (flat(), wrapped(flat())):
-        with pytest.raises(memory.StrategyError, match="nothing in this network takes depth"):
+        with pytest.raises(memory.StrategyError, match="no layer of this network uses depth"):
             nn.with_memory(network, memory.Strategy(depth=memory.reversal()))
     assert nn.candidates(wrapped(flat())) == nn.candidates(flat())
     synapse = nn.Sequential(nn.Quantized(nn.Linear(5, 6, rngs=nnx.Rngs(0)), PLAN), nn.LIF())

@@ -6,7 +6,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.contract import StreamPeak, largest, mean_over_steps
+from snnjax.nn.contract import StreamPeak, max_over_steps, mean_over_steps
 from tests.compare import assert_close, assert_equal
 
 T, B, HW, C, DEPTH = 3, 2, 4, 8, 6
@@ -93,7 +93,7 @@ def test_the_peak_is_a_diagnostic():
 
 def test_a_peak_over_steps_is_the_largest_and_statistics_are_means():
     peaks = {"a": StreamPeak(jnp.asarray([1.0, 5.0, 2.0]), jnp.full(3, 8.0))}
-    assert_equal(largest(peaks), {"a": StreamPeak(jnp.asarray(5.0), jnp.asarray(8.0))})
+    assert_equal(max_over_steps(peaks), {"a": StreamPeak(jnp.asarray(5.0), jnp.asarray(8.0))})
     assert_equal(mean_over_steps(jnp.asarray([1.0, 2.0, 3.0])), jnp.asarray(2.0))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from snnjax import memory, neurons
 from snnjax.neurons.lif import LIFState, lif_inverse, lif_state
-from snnjax.nn.mixed_precision import MixedStep, mixed
+from snnjax.nn.mixed_precision import MixedStep, mixed_step
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, narrow, product, promote, widen
 from tests.compare import assert_equal
@@ -95,10 +95,10 @@ def test_a_neuron_between_narrow_arrays_is_that_of_float32():
 
 def test_its_inverse_goes_with_it():
     scan = memory.reverse(lif_inverse(decay=0.5))
-    step, undone = mixed(neurons.lif, scan, spiking=True)
+    step, undone = mixed_step(neurons.lif, scan, spiking=True)
     assert undone.inverse.steps == scan.inverse.steps
     params, state = neurons.LIFParams(0.5, 1.0), LIFState(jnp.full(3, 0.25))
     current = jnp.full(3, 1.5, jnp.bfloat16)
     after, spikes = step(params, state, current)
     assert_equal(undone.inverse(params, after, current, spikes), state)
-    assert mixed(neurons.lif, None, spiking=False)[1] is None
+    assert mixed_step(neurons.lif, None, spiking=False)[1] is None

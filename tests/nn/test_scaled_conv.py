@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from snnjax import nn
-from snnjax.nn.scaled_conv import standardized
+from snnjax.nn.scaled_conv import standardize
 from tests.compare import assert_close
 
 W = jax.random.normal(jax.random.key(0), (3, 3, 4, 5)) * 2 + 1
@@ -20,11 +20,11 @@ def test_the_kernel_is_that_of_the_equation():
     for d in range(5):
         one = w[..., d]
         columns.append(float(GAIN[d]) * (one - one.mean()) / np.sqrt(one.var() + 1e-6) / 6.0)
-    assert_close(standardized(W, GAIN), np.stack(columns, -1), 1e-6)
+    assert_close(standardize(W, GAIN), np.stack(columns, -1), 1e-6)
 
 
 def test_shift_and_scale_of_the_weights_do_not_matter():
-    assert_close(standardized(3 * W - 2, GAIN), standardized(W, GAIN), 1e-5)
+    assert_close(standardize(3 * W - 2, GAIN), standardize(W, GAIN), 1e-5)
 
 
 @pytest.mark.parametrize(("kernel", "strides"), [(1, 1), (3, 2), (7, 2)])

@@ -92,7 +92,7 @@ def test_groups_are_tapped_side_by_side():
 
 def test_groups_that_do_not_divide_the_channels_are_an_error():
     for groups in (5, 0):
-        with pytest.raises(ValueError, match=f"12 channels cannot be cut in {groups} groups"):
+        with pytest.raises(ValueError, match=f"12 channels cannot be divided into {groups} groups"):
             nn.Grouped(nn.LIF(), groups).initial_state(SHAPE)
 
 
@@ -206,9 +206,9 @@ def test_shortcuts_are_those_of_residual_blocks():
 def test_shortcuts_that_cannot_be_are_an_error():
     r = rngs()
     linear = [nn.Linear(6, 6, rngs=r) for _ in range(2)]
-    with pytest.raises(ValueError, match="one shortcut per layer"):
+    with pytest.raises(ValueError, match="one shortcut or None per layer"):
         nn.Shared(linear, nn.LIF(), shortcuts=[None])
-    with pytest.raises(ValueError, match="before the first layer"):
+    with pytest.raises(ValueError, match="None for the first layer"):
         nn.Shared(linear, nn.LIF(), shortcuts=[nn.Sequential(), None])
     wrong = nn.Shared(linear, nn.LIF(), shortcuts=[None, nn.Linear(6, 1, rngs=r)])
     with pytest.raises(ValueError, match=r"\[2, 6\] and the shortcut \[2, 1\]"):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.contract import stateless
+from snnjax.nn.contract import stateless_result
 from tests.compare import assert_close, assert_equal
 from tests.nn.networks import NETWORKS, T, half, run
 
@@ -148,7 +148,7 @@ class Doubling(nnx.Module):
 
     def __call__(self, inputs, state, call):
         linear = nn.replace(self.linear, pack="spikes" if self.packs else None)
-        outputs, aux = linear(inputs, state, call.tapping())
+        outputs, aux = linear(inputs, state, call.with_taps())
         return 2 * outputs, aux
 
     def with_memory(self, request):
@@ -162,7 +162,7 @@ class Keeping(Doubling):
     """Says that what it gives out are spikes if they came in: it passes them on."""
 
     def __call__(self, inputs, state, call):
-        return stateless(inputs)
+        return stateless_result(inputs)
 
     def with_memory(self, request):
         return nn.contract.Placed(self, request.spiking)

@@ -234,10 +234,10 @@ REFUSALS = {
         lambda: of(nn.Neuron(neurons.Model(neurons.lif, neurons.LIFParams(0.5, 1.0), lif_state))),
         "time=reverse", r"neuron neurons offer no inverse.*recompute\(every\)",
     ),
-    "no spikes": (lambda: of(linear(), nn.LI()), "pack=True", "takes spikes; pack='bfloat16'"),
+    "no spikes": (lambda: of(linear(), nn.LI()), "pack=True", "as inputs; pack='bfloat16'"),
     "no synapses": (lambda: of(nn.LIF()), "pack=int8", "no synapse"),
-    "no neurons": (lambda: of(linear()), "time=recompute(2)", "there are no neurons"),
-    "no neurons for store": (lambda: of(linear()), "time=store", "there are no neurons"),
+    "no neurons": (lambda: of(linear()), "time=recompute(2)", "it has no neurons"),
+    "no neurons for store": (lambda: of(linear()), "time=store", "it has no neurons"),
 }  # fmt: skip
 
 
