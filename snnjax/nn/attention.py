@@ -30,7 +30,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.synapses import Linear, he_normal
-from snnjax.nn.taps import counted, lazy_taps
+from snnjax.nn.taps import lazy_taps
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind

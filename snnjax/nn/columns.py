@@ -38,7 +38,16 @@ from snnjax.memory.columns import (
     column_bound,
     round_to_power_of_two,
 )
-from snnjax.nn.contract import Aux, Call, Repeated, State, StreamPeak, named, repeat_state, replace, prefix_names
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Repeated,
+    State,
+    StreamPeak,
+    prefix_names,
+    repeat_state,
+    replace,
+)
 from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen

@@ -346,8 +346,8 @@ def gather(parts: list[tuple[str, Aux]]) -> Aux:
     """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
     taps, diagnostics = {}, {}
     for name, aux in parts:
-        taps |= named(name, aux.taps)
-        diagnostics |= named(name, aux.diagnostics)
+        taps |= prefix_names(name, aux.taps)
+        diagnostics |= prefix_names(name, aux.diagnostics)
     auxes = [aux for _, aux in parts]
     states, statistics = tuple(a.state for a in auxes), tuple(a.statistics for a in auxes)
     return Aux(states, statistics, taps, diagnostics)

@@ -18,7 +18,7 @@ from snnjax import neurons, surrogate
 from snnjax.neurons import Model
 from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.neuron import Neuron
-from snnjax.nn.taps import tapped
+from snnjax.nn.taps import neuron_taps
 from snnjax.typing import Array, Scan
 
 __all__ = ["ALIF", "CoupledLIF", "CubaLIF", "Disabled", "IF", "LI", "LIF", "PLIF"]
@@ -111,5 +111,5 @@ class Disabled(nnx.Module):
         """Spikes, 0 or 1 in the dtype of the inputs."""
         spikes = self.spike(inputs - self.threshold)
         # Without a memory the membrane is the input; the layer itself has the field `threshold`.
-        seen = tapped(call.taps, spikes, currents=inputs, params=self, membrane=inputs)
+        seen = neuron_taps(call.taps, spikes, currents=inputs, params=self, membrane=inputs)
         return spikes, Aux(taps={"": seen} if seen else {})

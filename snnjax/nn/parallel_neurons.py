@@ -25,7 +25,7 @@ from snnjax.memory import Strategy
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import fan_in_uniform
-from snnjax.nn.taps import counted, tapped, lazy_taps, neuron_taps
+from snnjax.nn.taps import lazy_taps, neuron_taps
 from snnjax.ops.rounding import widen
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array

@@ -51,7 +51,7 @@ from snnjax.nn.contract import (
 from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
-from snnjax.nn.taps import reconstruction, tapped, neuron_taps
+from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback

@@ -22,7 +22,6 @@ from snnjax.nn.contract import (
     output_shape,
     parts_taken,
     place,
-    prefix_names,
     replace,
 )
 from snnjax.ops.rounding import widen
