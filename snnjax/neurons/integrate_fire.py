@@ -98,6 +98,8 @@ def integrate_fire_model(
         bind(integrate_fire, **options),
         IFParams(threshold),
         lif_state,
+        # No name is `fixed`: the decay is 1 whatever is learned, so the number of steps stays
+        # unlimited.
         bound and LIFFunction(_lif_params, bound),
         inverse if isinstance(inverse, Refusal) else LIFFunction(_lif_params, inverse),
         name="if",
@@ -105,4 +107,5 @@ def integrate_fire_model(
 
 
 def _lif_params(params: IFParams, current: Array) -> LIFParams:
+    # In the dtype of the current: a float32 one would widen bfloat16 currents.
     return LIFParams(jnp.ones((), current.dtype), params.threshold)
