@@ -102,8 +102,8 @@ def alif(
         Bellec et al., "A solution to the learning dilemma for recurrent networks of spiking
         neurons", Nature Communications 11, 2020.
     """
-    # The state has no place for the spikes of the last step, and recomputing them needs its
-    # threshold.
+    # A delayed reset recomputes the last spikes from the state, which no longer holds the threshold
+    # they were compared with.
     if reset.delay:
         raise ValueError("an ALIF has no delayed reset: use subtract, zero, to(value) or none")
     h = charge(params.decay, state.v, current, scale_input=scale_input)

@@ -208,7 +208,7 @@ def halves(array: Array) -> tuple[Array, Array]:
     return array[..., :half], array[..., half:]
 
 
-# Detached: the inverse recomputes the reset from known spikes, with the same derivative.
+# Detached: the hand-written derivative of `coupled_lif_scan` has no term through these spikes.
 _RESET = detached(zero)
 
 

@@ -352,7 +352,7 @@ class LIFInverse:
     fixed: tuple[str, ...] = ("decay",)
 
     def __call__(self, params: Any, after: LIFState, current: Array, outputs: Array) -> LIFState:
-        """The state before a step, `[B, ...]`, from its current, its outputs and the state after."""
+        """The state before a step, `[B, ...]`, from the state after it, its current and outputs."""
         return LIFState(membrane_before(self, params, after.v, current, outputs))
 
 

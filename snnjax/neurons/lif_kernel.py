@@ -204,13 +204,13 @@ def _sequence_backward(dynamics, writes, launch, residuals, cotangents):
     del writes
     params, v, hs, learned = residuals
     g_last, (g_spikes, *_) = cotangents
-    g_last, g_spikes = _instantiated(g_last), _instantiated(g_spikes)
+    g_last, g_spikes = _instantiate(g_last), _instantiate(g_spikes)
     kernel = functools.partial(_backward_kernel, dynamics, learned is not None)
     plain = functools.partial(_backward_scan, dynamics)
     return _by_device(launch, kernel, plain, params, v, hs, g_last, g_spikes)
 
 
-def _instantiated(cotangent: Any) -> Array:
+def _instantiate(cotangent: Any) -> Array:
     if not isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return cotangent
     like: Any = cotangent.aval

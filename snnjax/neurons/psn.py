@@ -115,7 +115,7 @@ def psn_membranes(params: PSNParams, xs: Array) -> Array:
             "a PSN has one row per timestep, and sliding_psn_scan takes any number of them"
         )
     weights = jnp.asarray(params.weights, xs.dtype)
-    # Full float32 precision: a GPU's or TPU's default product of 10 bits could flip spikes.
+    # By default GPUs and TPUs round the factors of a product, which could flip spikes.
     return jnp.einsum("ts,s...->t...", weights, xs, precision="highest")
 
 
@@ -238,7 +238,7 @@ def _slide(weights: Array, currents: Array) -> Array:
     return h
 
 
-# By hand: autodiff would pad one copy of the cotangent for every shift.
+# Derivative by hand: one sum over shifts that XLA fuses, see `_backward`.
 @jax.custom_vjp
 def _slide_sequence(weights: Array, currents: Array) -> Array:
     return _slide(weights, currents)

@@ -169,7 +169,9 @@ class Columns(nnx.Module):
         states, auxes = (*below, top), [jax.tree.map(lambda leaf: leaf[None], aux)]
         seen = {}
         if self.columns > 1:
-            scan = self.scan.by(step) if isinstance(self.scan, memory.Reverse) else self.scan
+            scan = (
+                self.scan.with_inverse(step) if isinstance(self.scan, memory.Reverse) else self.scan
+            )
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
             own = tuple((*pair, call) for pair in zip(self.later, statistics_later, strict=True))
             xs = Column(each, own, tuple(alpha[1:] for alpha in alphas))

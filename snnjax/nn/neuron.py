@@ -107,7 +107,7 @@ class Neuron(nnx.Module):
         """
         if not isinstance(scan, memory.Reverse) or scan.inverse is not None:
             return scan
-        return scan.by(self.inverse())
+        return scan.with_inverse(self.inverse())
 
     def params(self) -> Any:
         """The parameters of the step, with the learned and the constant arrays."""

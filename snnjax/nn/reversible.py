@@ -128,7 +128,9 @@ class Reversible(nnx.Module):
         """The same, its outputs as two arrays: they are kept, and joined would be kept twice."""
         f, g = (bind(_branch, which=which) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
-        scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
+        scan = (
+            self.scan.with_inverse(couple) if isinstance(self.scan, memory.Reverse) else self.scan
+        )
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
         entered, peak = memory.grid.with_stream_peak(
             couple.enter(*jnp.split(widen(inputs), 2, axis=-1))

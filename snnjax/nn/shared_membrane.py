@@ -435,7 +435,7 @@ class Shared(nnx.Module):
         step, scan, start = SharedStep(groups), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
-            scan = scan.by(SharedInverse(back, *self.inverse()))
+            scan = scan.with_inverse(SharedInverse(back, *self.inverse()))
             quiet = dataclasses.replace(parts, call=call.tapping())
             seen_back = reconstruction("", scan, back, quiet, start, inputs, call.taps)
             # What is looked at is all kept: under a strategy it would have to be rebuilt as well.

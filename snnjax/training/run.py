@@ -1,6 +1,6 @@
-"""Run directories: everything needed to inspect, evaluate and resume a run.
+"""Run directories, which hold all that is needed to inspect, evaluate and resume a run.
 
-Of several processes that train together only process 0 writes; all of them read.
+If several processes train together, process 0 writes and all of them read.
 
     experiment.py     the experiment's file
     config.json       values of its plain fields
@@ -8,9 +8,9 @@ Of several processes that train together only process 0 writes; all of them read
     metrics.jsonl     one record per line, see below
     checkpoints/      see `training.checkpoints`
     tensorboard/      the same records as events, if tensorboardX is installed
-    profile/          traces of some steps, made by `snnjax train --profile`
+    profile/          traces of some steps, from `snnjax train --profile`
     export/           artifacts of `snnjax export`
-    pictures/         made by `snnjax show` and `snnjax redundancy`
+    pictures/         pictures of `snnjax show` and `snnjax redundancy`
     result.json       JSON object of `snnjax train --json`
 
 Records of metrics.jsonl:
@@ -22,13 +22,13 @@ Records of metrics.jsonl:
     {"kind": "rollback", "step", "epoch", "failed", "position", "seconds"}
 
 `accuracy` is the metric of a classification; other tasks record their own by name. `step` counts
-updates, `epoch` is `step` in passes over the training set, a fraction, and `seconds` is the time
-spent in training loops so far, with evaluations and checkpoints. `memory_bytes` is the peak of this
-session: on the device that needs most, as its allocator counts (`peak_bytes_in_use`); on a CPU,
-whose allocator does not count, the largest resident set of the process (`getrusage`), Python,
-compiler and data included; absent if neither is known. `skipped` counts updates left out as not
-finite (`--not-finite skip`), absent if 0. A rollback returned to `step` since the update after step
-`failed` was not finite; training continues with the loader's batch `position`.
+updates, `epoch` is `step` in passes over the training set, possibly fractional, and `seconds` is
+the time in training loops so far, with evaluations and checkpoints. `memory_bytes` is the peak of
+this session: of the device with the highest `peak_bytes_in_use`, or on a CPU, which does not count
+them, the largest resident set of the process (`getrusage`) with Python, compiler and data; absent
+if neither is known. `skipped` counts skipped updates (`--not-finite skip`), absent if 0. A rollback
+returns to `step` because the update after step `failed` was not finite, and continues with the
+loader's batch `position`.
 """
 
 from __future__ import annotations
@@ -54,10 +54,10 @@ _PACKAGES = ("snnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 class Run:
-    """An existing run directory; made by `Run.create`, read by `Run.open`.
+    """Existing run directory, from `Run.create` or `Run.open`.
 
     Attributes:
-        path: The directory.
+        path: Path of the directory.
     """
 
     def __init__(self, path: Path):
@@ -68,8 +68,8 @@ class Run:
         """Makes a new run directory.
 
         Args:
-            path: The directory; it must not exist yet, or be empty.
-            experiment: Its plain fields become config.json.
+            path: Path of the directory, which must not exist or be empty.
+            experiment: Experiment, whose plain fields become config.json.
             source: Text of the experiment's file.
 
         Raises:
@@ -88,13 +88,14 @@ class Run:
             # Written last: a directory is a run once it has its configuration.
             run.write_config(experiment)
         except OSError:
+            # A full disk: a directory without config.json would be in the way of the next attempt.
             shutil.rmtree(path, ignore_errors=True)
             raise
         return str(path)
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises `RunError` if a run directory cannot be made at a path, since it is taken."""
+        """Raises `RunError` if a path is already taken."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cure = f"--resume {path} goes on with it, " if (path / "config.json").exists() else ""
             raise RunError(
@@ -107,7 +108,7 @@ class Run:
         """Opens an existing run directory.
 
         Raises:
-            RunError: The path is no run directory.
+            RunError: The path is not a run directory.
         """
         path = Path(path)
         if not (path / "config.json").is_file():
@@ -135,11 +136,11 @@ class Run:
         return self.path / "profile"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Locks the directory against other training processes inside the block.
 
         Raises:
-            RunError: Another process trains in it already.
+            RunError: Another process already trains in it.
         """
         try:
             import fcntl
@@ -148,7 +149,8 @@ class Run:
             return
         with (self.path / ".lock").open("a") as file:
 
-            def lock() -> str:
+            def take() -> str:
+                # The system releases the lock when the process ends, however it ends.
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
@@ -157,11 +159,11 @@ class Run:
                     ) from error
                 return ""
 
-            broadcast(lock)
+            broadcast(take)
             yield
 
     def experiment(self) -> BaseExperiment:
-        """The experiment, with the values it was trained with.
+        """Loads the experiment with the values of config.json.
 
         Raises:
             ExperimentError: The copy of the experiment's file cannot be loaded.
@@ -173,7 +175,7 @@ class Run:
             raise ExperimentError(f"{error}{self._version_note()}") from error.__cause__
 
     def config(self) -> dict[str, Any]:
-        """Values of the plain fields.
+        """Values of the plain fields, in the notation of this version.
 
         Raises:
             RunError: config.json is damaged.
@@ -188,29 +190,29 @@ class Run:
         self.write_json("config.json", plain_values(experiment))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a file of the directory; an existing one is replaced atomically."""
+        """Writes a JSON file into the directory and replaces an existing one atomically."""
         if is_leader():
             _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Records of metrics.jsonl; a truncated last line is left out."""
+        """Records of metrics.jsonl, without a truncated last line."""
         try:
             lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        records = []
         for line in lines:
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                records.append(json.loads(line))
+            except ValueError:  # the last line of a killed process
                 break
-        return found
+        return records
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drops the records after a step, which will be made again, and returns the others."""
-        found = self.records()
-        kept = [record for record in found if record["step"] <= step]
-        if is_leader() and (found or (self.path / "metrics.jsonl").exists()):
+        """Drops the records after a step, which training repeats, and returns the others."""
+        records = self.records()
+        kept = [record for record in records if record["step"] <= step]
+        if is_leader() and (records or (self.path / "metrics.jsonl").exists()):
             _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
         return kept
 
@@ -222,7 +224,7 @@ class Run:
             file.write(_line(record))
 
     def _version_note(self) -> str:
-        """Advice on a run of another version; empty for this version's."""
+        """Advice on a run of another version; empty for this version."""
         try:
             text = (self.path / "versions.json").read_text(encoding="utf-8")
             made = json.loads(text)["packages"]["snnjax"]
@@ -256,6 +258,7 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
+    # Renaming is atomic: a process killed while writing leaves the old file.
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

@@ -86,7 +86,7 @@ def spikingjelly_plif(
     """
     options = _fire_options(v_threshold, v_reset, detach_reset, spike, dtype)
     model = plif_model(decay=euler_decay(init_tau), scale_input=decay_input, **options)
-    # `plif_model` computes w in float64.
+    # `plif_model` returns w as a Python number, without a dtype.
     params = model.params._replace(w=jnp.asarray(model.params.w, dtype))
     return _with_rest(v_reset, dataclasses.replace(model, params=params))
 
