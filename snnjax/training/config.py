@@ -208,7 +208,7 @@ def check(experiment: BaseExperiment) -> None:
         value = getattr(experiment, name, None)
         if value is not None and value <= 0:
             raise ExperimentError(f"{name} must be above 0, got {value}")
-    # A key takes 32 bits of its seed; larger seeds would repeat smaller ones.
+    # Without 64-bit mode a key takes 32 bits of its seed.
     if experiment.seed >= 2**32:
         raise ExperimentError(f"seed must be below 2**32, got {experiment.seed}")
     smoothing = getattr(experiment, "label_smoothing", 0.0)

@@ -41,8 +41,8 @@ __all__ = [
     "with_clipping",
 ]
 
-# Parameters that never decay, by name as well as by shape, since a vector stacked over depth has two
-# axes. "learned" holds the parameters of neurons.
+# Parameters that never decay, by name as well as by shape, since a vector stacked over depth has
+# two axes. "learned" holds the parameters of neurons.
 _EXEMPT = {"bias", "scale", "learned"}
 
 

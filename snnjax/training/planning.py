@@ -1,4 +1,4 @@
-"""Memory of an experiment's training step: under each strategy, for a budget, for the largest batch.
+"""Planning of memory: bytes of the training step by strategy, a strategy for a budget.
 
 Strategies are measured on the training step itself, compiled as training compiles it:
 

@@ -37,6 +37,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
@@ -181,9 +182,16 @@ class Run:
             RunError: config.json is damaged.
         """
         try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no fields")
         except ValueError as error:
             raise RunError(f"{self.path / 'config.json'} is damaged: {error}") from error
+        # Version 0.1 had the word `whole` for `memory.sequence`. Later versions have no such word,
+        # but a user may have registered a scan of that name.
+        if isinstance(text := values.get("memory"), str) and self._minor_version() in (None, "0.1"):
+            values["memory"] = re.sub(r"\bwhole\b", "sequence", text)
+        return values
 
     def write_config(self, experiment: BaseExperiment) -> None:
         """Writes config.json."""
@@ -225,18 +233,26 @@ class Run:
 
     def _version_note(self) -> str:
         """Advice on a run of another version; empty for this version."""
-        try:
-            text = (self.path / "versions.json").read_text(encoding="utf-8")
-            made = json.loads(text)["packages"]["snnjax"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-        here = metadata.version("snnjax")
-        if made.split(".")[:2] == here.split(".")[:2]:
+        made, here = self._version(), metadata.version("snnjax")
+        if made is None or self._minor_version() == _minor(here):
             return ""
         return (
             f". The run was made by snnjax {made} and this is {here}: adapt its experiment.py to "
             f"the names of this version (CHANGELOG), or use it under pip install snnjax=={made}"
         )
+
+    def _version(self) -> str | None:
+        """Version of snnjax that made the run; None if it is not recorded."""
+        try:
+            text = (self.path / "versions.json").read_text(encoding="utf-8")
+            return str(json.loads(text)["packages"]["snnjax"])
+        # A run without its note, or with a damaged one, can still be trained.
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _minor_version(self) -> str | None:
+        made = self._version()
+        return made and _minor(made)
 
     @staticmethod
     def versions() -> dict[str, Any]:
@@ -251,6 +267,11 @@ class Run:
             "devices": [device.device_kind for device in jax.devices()],
             "cores": os.cpu_count(),
         }
+
+
+def _minor(version: str) -> str:
+    """Major and minor number of a version, such as "0.1"."""
+    return ".".join(version.split(".")[:2])
 
 
 def _line(record: dict[str, Any]) -> str:
