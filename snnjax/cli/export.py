@@ -1,11 +1,10 @@
-"""`snnjax export RUN [--out FOLDER]`: an artifact that runs without this network's code.
+"""`snnjax export RUN [--out FOLDER]`: an artifact that runs without the network's code.
 
-A window maps inputs as the data set stores them to predictions, after a fixed number of timesteps;
+A window maps inputs, as stored in the data set, to predictions after a fixed number of timesteps;
 with --streaming the artifact maps one encoded frame and the neurons' state to the next state and
-the outputs. It takes batches of any size and runs on CPUs, NVIDIA GPUs and TPUs, since batch size
-and machine of a deployment are seldom those of training; for a network that does not admit this,
-the message names the option that asks for less. Before the artifact gets its name it is loaded and
-compared with the network on test examples.
+the outputs. By default it takes batches of any size and runs on CPUs, NVIDIA GPUs and TPUs; if a
+network does not admit this, the message names the option to restrict it. Before the artifact gets
+its name, it is loaded and compared with the network on test examples.
 
 Fields of its JSON object:
 
@@ -17,7 +16,7 @@ Fields of its JSON object:
     platforms       supported platforms
     parameters      number of parameters, with running statistics and constants
     bytes           size of all its files
-    examples        number of test examples of the comparison; null if it does not run here
+    examples        number of compared test examples; null if the artifact does not run here
     difference      largest difference of a prediction from the network's; 0.0 is bit-equal
     seconds         duration of the command
 """
@@ -58,7 +57,7 @@ _OPTIONS = [
 
 @dataclasses.dataclass
 class _Comparison:
-    """Comparison of the artifact with the network, on the first test examples."""
+    """Comparison of an artifact with its network on the first test examples."""
 
     session: Any
     state: training.TrainState
@@ -69,7 +68,7 @@ class _Comparison:
     largest: float = 0.0
 
     def __call__(self, path: Path) -> None:
-        """Looks at an artifact that has no name yet."""
+        """Compares an artifact under its temporary path."""
         backend = jax.default_backend()
         # jax.export distinguishes the two kinds of GPU, the backend does not.
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(self.platforms):

@@ -1,10 +1,10 @@
 """`snnjax fspinn search EXPERIMENT.py --grid "neurons=100,400 bits=8,32" [--max-bytes 1MB] ...`.
 
-Every combination of the grid is a candidate. Its bytes are known exactly before anything runs; if
-they are within the budget, its energy is estimated from a few training examples. Candidates over a
-budget are discarded before any training. The others are trained, each in a run directory of its own
-under --out; after an interruption the same command resumes. The reward selects one of them
-(`cost.selection`), and a picture shows the Pareto front.
+Every combination of the grid is a candidate. Its bytes are known in advance; if they fit the
+budget, its energy is estimated on a few training examples. Candidates over a budget are discarded
+without training. The others are trained, each in its own run directory under --out; after an
+interruption the same command resumes. The reward selects a candidate (`cost.selection`), and a
+picture shows the Pareto front.
 
 Fields of its JSON object:
 
@@ -58,7 +58,7 @@ _OPTIONS = [
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Searches."""
+    """Searches the grid and trains its candidates."""
     began = time.perf_counter()
     if not arguments or arguments[0] != "search":
         raise Failure(
@@ -97,7 +97,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
-    """Every combination of the values, as fields."""
+    """Fields of every combination of the values."""
     known, axes = training.config.plain_fields(experiment), {}
     for part in text.split():
         name, _, values = part.partition("=")
@@ -112,7 +112,7 @@ def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
 
 
 def _value(text: str, name: str, experiment: Any) -> Any:
-    """A value parsed as JSON, or else the text."""
+    """Parses a value as JSON, or else takes the text."""
     try:
         value = json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
@@ -125,7 +125,7 @@ def _value(text: str, name: str, experiment: Any) -> Any:
 
 
 def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any]]:
-    """A row per candidate: bytes, energy of a few examples, and the reason if it is discarded."""
+    """Row of each candidate: bytes, energy on a few examples, reason if discarded."""
     if examples < 1:
         raise Failure(f"--examples must be at least 1, got {examples}")
     dataset = training.config.load_dataset(experiment)
@@ -134,20 +134,21 @@ def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []
     for fields in grid:
-        made = training.config.override(experiment, fields)
+        candidate = training.config.override(experiment, fields)
         name = " ".join(f"{k}={v}" for k, v in fields.items())
-        row = _candidate(name, made, batch, dataset.classes, budgets)
-        rows.append({**row, "fields": fields, "experiment": made})
+        row = _candidate(name, candidate, batch, dataset.classes, budgets)
+        rows.append({**row, "fields": fields, "experiment": candidate})
         screen.say(_line(row))
     return rows
 
 
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
-    """Bytes of a candidate, its energies if those are in budget, and the reason if discarded."""
+    """Bytes of a candidate, its energies if the bytes fit, and the reason if discarded."""
     program, state = training.unsupervised.initialize(experiment, classes=classes)
     found = cost.selection.Candidate(
         name, cost.unsupervised.synapse_bytes(program.network), 0.0, 0.0
     )
+    # Bytes need no simulation: candidates over that budget cost nothing.
     if why := cost.selection.check_budgets(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
     inference, trained = _energies(program, state, batch)
@@ -156,7 +157,7 @@ def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
 
 
 def _line(row) -> str:
-    """A line about a candidate before training."""
+    """Line about a candidate before training."""
     parts = [spell_size(row["bytes"])]
     if row["inference"] is not None:
         parts += [f"{row[kind]:,.0f} nJ in {kind}" for kind in ("inference", "training")]
@@ -185,6 +186,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
     """Trains a candidate, or resumes its run, and returns its test accuracy."""
     experiment = row["experiment"]
     folder = out / row["name"].replace(" ", "-").replace("/", "-")
+    # Loading and compiling end at once on a signal; training polls it and saves.
     listener.patient = False
     session = training.prepare(experiment)
     if (folder / "config.json").is_file():
@@ -208,7 +210,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
 
 
 def _conclude(rows, budgets, options, screen: Screen) -> str | None:
-    """Marks the front and the choice in the rows, and draws them."""
+    """Marks the Pareto front and the choice in the rows, and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
     measured = [
         cost.selection.Candidate(*(row[k] for k in cost.selection.Candidate._fields))
