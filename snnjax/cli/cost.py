@@ -247,6 +247,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     """Tally of evenly spread test examples, and the batch size."""
     test, experiment = dataset.test, program.experiment
     number = min(examples, len(test))
+    # Spread: test sets are often sorted by class.
     places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
     size = min(_BATCH, len(places))
     trained = source == "run"
@@ -287,6 +288,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
 def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
     """Prints the reports and returns their fields."""
     figures, estimate = cost.neurobench(network, found), cost.energy(found)
+    # Tallies are sums over examples.
     each = lambda number: number / found.examples  # noqa: E731
     layers = [
         {

@@ -40,6 +40,7 @@ def connect(options: Any, screen: Screen) -> None:
     )
     screen.several = options.coordinator is not None
     if screen.several and not training.multihost.is_leader():
+        # Every process runs the same command; one line per event is enough.
         screen.silence(f"process {jax.process_index()}")
 
 

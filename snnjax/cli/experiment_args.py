@@ -51,9 +51,11 @@ def parse_fields(
         Failure: An argument is wrong, or a field has the name of an option.
         training.errors.ExperimentError: A field of the file is not of its declared type.
     """
+    # Before the options are made of them: a wrong default would fail inside tyro.
     training.config.check_types(experiment)
     texts, kinds = attribute_help(type(experiment)), training.config.plain_fields(experiment)
     kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
+    # A field would silently take the value of the command's option of the same name.
     taken = sorted({option.name for option in options} & set(kinds))
     if taken:
         raise Failure(

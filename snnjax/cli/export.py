@@ -80,6 +80,7 @@ class _Comparison:
         expected = np.asarray(_network_predictions(self.session, self.state, inputs))
         predictions = np.asarray(_artifact_predictions(artifact, self.source, inputs))
         self.examples, self.largest = size, float(np.abs(expected).max())
+        # Equal bits first: the difference of two infinities would be NaN.
         same = np.array_equal(predictions, expected, equal_nan=True)
         self.difference = 0.0 if same else float(np.abs(predictions - expected).max())
 
@@ -103,6 +104,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             out, source,
             streaming=options.streaming, batch=batch, platforms=platforms, verify=compared,
         )  # fmt: skip
+    # Its message names the option that asks for less.
     except export.ArtifactError as error:
         raise Failure(str(error)) from error
     size = sum(file.stat().st_size for file in out.iterdir())
@@ -176,6 +178,7 @@ def _artifact_predictions(artifact: Any, source: export.Source, inputs: Any) -> 
     if artifact.manifest["kind"] == "window":
         return artifact(inputs)
     state, outputs = artifact.initial_state(len(inputs)), []
+    # Frame by frame, as a stream arrives, from the state at rest.
     for frame in jax.jit(source.encode)(inputs):
         state, one = artifact(state, frame)
         outputs.append(one)

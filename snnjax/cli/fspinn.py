@@ -79,6 +79,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
     cache.enable(on=not options.no_cache)
     rows = _estimate(experiment, grid, budgets, options.examples, screen)
+    # Each run keeps a copy of the file, so that it can be resumed without the original.
     source = path.read_text(encoding="utf-8")
     with listening() as listener:
         for row in rows:
@@ -116,6 +117,7 @@ def _value(text: str, name: str, experiment: Any) -> Any:
     try:
         value = json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
+        # Text that is no JSON is the value of a field of type str.
         value = None if text == "None" else text
     try:
         training.config.check(training.config.override(experiment, {name: value}))
@@ -191,6 +193,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
     session = training.prepare(experiment)
     if (folder / "config.json").is_file():
         run = training.Run.open(folder)
+        # A folder is found by the name of its candidate, which holds the fields of the grid only.
         if run.config() != training.config.plain_values(experiment):
             raise Failure(
                 f"{folder} was trained with other fields: give another --out, or the same ones"

@@ -256,14 +256,17 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     options, case = parse_case(arguments, _OPTIONS)
     strategies = _strategies(options.strategies)
+    # Before the measurements, which take minutes.
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
     cache.enable(on=not options.no_cache)
     device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.description}, on {device}")
     with listening() as listener:
         rows, stopped = _measure_all(case, strategies, screen)
+        # Drawing and saving take a second: a signal does not interrupt them.
         listener.patient = True
         if all(row["refused"] for row in rows):
+            # Without any bytes there is nothing to draw.
             raise stopped or _all_refused(case, rows)
         _summarise(rows, screen)
         folder = Path(options.out) if options.out else _free(Path("runs") / f"memory-{case.name}")
@@ -361,6 +364,7 @@ def _summarise(rows: list[dict[str, Any]], screen: Screen) -> None:
         costs = []
         for strategy in dict.fromkeys(row["strategy"] for row in rows):
             own = [r for r in rows if r["strategy"] == strategy and not r["refused"]]
+            # The slope at the largest other size: there it matters most.
             largest = max((row[other] or 0 for row in own), default=0)
             points = sorted(
                 (r[axis] or 0, r["temp_bytes"]) for r in own if (r[other] or 0) == largest

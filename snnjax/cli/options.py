@@ -112,6 +112,7 @@ def attribute_help(kind: type) -> dict[str, str]:
 def _plain_text(box: str) -> str:
     """Text of a framed message of tyro, on one line."""
     parts, part = [], []
+    # tyro draws a box around its messages, one section per error.
     for line in box.splitlines():
         inner = line.strip().strip("│").strip()
         if line.lstrip().startswith("╭"):

@@ -106,6 +106,7 @@ def parse_strategies(text: str | None) -> list[memory.Strategy] | None:
 def _device_budget(device: Any) -> int:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if not limit:
+        # A CPU shares its memory with all other processes.
         raise Failure(f"{device.device_kind} does not say how much memory it has: --budget 8GiB")
     return limit
 
@@ -132,6 +133,7 @@ def _conclude(
         f"chosen: {chosen.strategy} with {spell_size(chosen.measured.total_bytes)} and about "
         f"{passes:.2f} extra forward passes"
     )
+    # The network as written needs no option.
     if chosen.strategy != memory.Strategy():
         screen.say(f'train with it: --memory "{chosen.strategy}"')
 

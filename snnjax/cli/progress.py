@@ -32,6 +32,7 @@ def progress(screen: Screen, session: Any) -> Iterator[Report]:
         with _bar(screen, session.steps, session.task) as report:
             yield report
     else:
+        # A bar would fill a log file with control characters.
         yield _lines(screen, session.steps, session.experiment.epochs, session.task)
 
 

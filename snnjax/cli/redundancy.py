@@ -294,6 +294,7 @@ def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Ana
 def _measure(session: Any, state: training.TrainState, options, screen: Screen):
     """Sums of every layer over the test examples, and metrics on these examples."""
     test, experiment, task = session.dataset.test, session.experiment, session.task
+    # The accuracy of clips is that of whole recordings.
     unit = task.evaluation_unit
     split = test.take(_example_numbers(len(test), options.examples, unit))
     size = max(min(options.batch, len(split)) // unit, 1) * unit
@@ -321,6 +322,7 @@ def _measure(session: Any, state: training.TrainState, options, screen: Screen):
 
 def _example_numbers(total: int, wanted: int | None, unit: int) -> np.ndarray:
     """Numbers of evenly spread test examples, in whole recordings of `unit` clips."""
+    # Spread: test sets are often sorted by class.
     recordings = total // unit
     count = recordings if wanted is None else min(math.ceil(wanted / unit), recordings)
     chosen = np.linspace(0, recordings - 1, count).round().astype(int)

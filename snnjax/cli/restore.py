@@ -50,6 +50,7 @@ def restore(
     if gradients:
         training.config.gradient_experiment(experiment)
     if options.data_dir is not None:
+        # A run may be inspected on another machine than the one it was trained on.
         experiment = training.config.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
     session = training.prepare(experiment, training=False, rates=rates)

@@ -114,6 +114,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
 def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and targets `[N, D]` of the first test examples, timesteps as examples."""
     experiment, task, test = session.experiment, session.task, session.dataset.test
+    # More points would cover each other.
     chosen = test.take(np.arange(min(_PREDICTIONS, len(test))))
 
     @jax.jit
@@ -138,6 +139,7 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
     del example
     network = session.program.network
     sections = _learning_section(run, session)
+    # Only inputs that are images have a field to draw.
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == network.inputs:
         weights = network.float_weights(state.params["weights"])

@@ -107,6 +107,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
         result = _fit(session, run, listener, screen, profile=plan.options.profile)
     evaluation, task = result.evaluation, session.task
+    # A stopped run reports null for its deciding metric, the one name that is known.
     metrics = evaluation.metrics if evaluation else {task.best: None}
     fields = {
         "name": plan.experiment.name,
@@ -168,6 +169,7 @@ def _plan(arguments: list[str]) -> _Plan:
     """Parses the arguments to experiment, source and options; writes nothing."""
     path, rest = experiment_path(arguments)
     resumed = None
+    # The options depend on the experiment, and the experiment on --resume: read it first.
     if resume := peek(rest, "--resume"):
         if path:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
@@ -188,6 +190,7 @@ def _plan(arguments: list[str]) -> _Plan:
         )
     experiment = training.config.override(experiment, changed)
     training.config.check(experiment)
+    # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
     cache.enable(on=not options.no_cache)
     return _Plan(experiment, source, options, resumed)

@@ -104,6 +104,7 @@ def coupled_lif_scan(
     # The limit is that of float32: float64 can undo far more steps.
     if dtype == jnp.float32:
         _check_growth(params, every)
+    # One dtype, so that the inverse repeats the step's arithmetic bit for bit.
     params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
     outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype))
     return outputs
@@ -128,6 +129,7 @@ def _sequence(spike, every, params, state, xs):
 
 
 def _sequence_forward(spike, every, params, state, xs):
+    # One slot per segment, the last one possibly short.
     slots = max(1, -(-len(xs) // every))
     kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)
 
@@ -166,6 +168,7 @@ def _sequence_backward(spike, every, residuals, cotangents):
             after,
         )
         spikes = jnp.unpackbits(packed, axis=-1, count=y.shape[-1]).astype(y.dtype)
+        # Inverse and pullback share the membranes m1 and m2.
         before, more, g_before, g_x = _pull(spike, params, after, y, spikes, g_after, g_y)
         return (before, g_before, jax.tree.map(jnp.add, g_params, more)), g_x
 

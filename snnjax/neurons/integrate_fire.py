@@ -93,6 +93,7 @@ def integrate_fire_model(
     """
     options: dict[str, Any] = {"spike": spike, "reset": reset}
     bound = bind_sequence(sequence, **options)
+    # A hard reset has no inverse, without a leak either.
     inverse = inverse_or_refusal(lif_inverse, decay=1.0, reset=reset)
     return Model(
         bind(integrate_fire, **options),

@@ -269,7 +269,9 @@ def sequence_backward(spike, reset, scale_input, residuals, cotangents):
     g_last, g_spikes = cotangents
     gain = input_gain(params.decay, scale_input)
     fire = functools.partial(fire_and_reset, spike, reset)
+    # The decay may be an array: its gradient sums over the axes it broadcasts along.
     decay_gradient = functools.partial(_decay_gradient, params.decay, scale_input)
+    # A loop over no step has no last membrane to start from.
     if not len(hs):
         return LIFParams(*(jnp.zeros_like(p) for p in params)), g_last, g_spikes
     # XLA inlines a loop of one step; without isolation it would fuse it into its surroundings.

@@ -133,6 +133,7 @@ def plif_model(
     """
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     bound = bind_sequence(sequence, **options)
+    # For the decay at the start; `with_learned` withdraws it where `w` is learned.
     inverse = inverse_or_refusal(lif_inverse, decay=decay, reset=reset, scale_input=scale_input)
     return Model(
         bind(plif, **options),

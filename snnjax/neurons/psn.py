@@ -220,9 +220,11 @@ def sliding_psn_scan(
             f"a sliding PSN of order {order} has the last {order - 1} currents in its state, got "
             f"{len(state.inputs)}: make it with sliding_psn_state(shape, order={order})"
         )
+    # The state of an empty sequence has no new membrane.
     if not len(xs):
         return state, xs
     weights, threshold = (jnp.asarray(p, xs.dtype) for p in params)
+    # The past currents in front: every window then has `order` entries.
     currents = jnp.concatenate([state.inputs, xs])
     # One timestep is the step inside a scan: plain autodiff, so forward mode works there.
     h = (_slide if len(xs) == 1 else _slide_sequence)(weights, currents)

@@ -101,5 +101,7 @@ def _silent_state(
     shape: tuple[int, ...], *, neuron: Callable[..., PyTree], **options: Any
 ) -> RecurrentState:
     return RecurrentState(
-        neuron(shape, **options), jnp.zeros(shape, options.get("dtype", jnp.float32))
+        # Silent: no spikes return at the first timestep.
+        neuron(shape, **options),
+        jnp.zeros(shape, options.get("dtype", jnp.float32)),
     )

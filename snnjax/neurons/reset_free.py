@@ -135,6 +135,7 @@ def _sequence_backward(spike, scale_input, residuals, cotangents):
     _, pull = jax.vjp(functools.partial(_fire, spike), params.threshold, hs)
     g_threshold, g_hs = pull(g_spikes)
     end = g_hs[-1] + g_last
+    # The cotangent of the last membrane enters at the end, as the first one enters the start.
     g_hs = _recur(params.decay, jnp.concatenate([g_hs[:-1], end[None]]), reverse=True)
     slope = jnp.concatenate([first[None], hs[:-1]])
     if scale_input:  # dh/d(decay) = v - x, where h - v = (1 - decay) (x - v) gives x

@@ -69,6 +69,7 @@ def evaluate(
     numbers = range(loader.steps_per_epoch)
     # Fetched after the last batch: the devices never wait for the host in between.
     parts = jax.device_get([step(state, feed(loader, number, mesh)) for number in numbers])
+    # Padding of the last batch has weight 0.
     weight = sum(float(part.weight) for part in parts)
     names = parts[0].metrics
     means = {name: sum(float(part.metrics[name]) for part in parts) / weight for name in names}

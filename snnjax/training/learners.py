@@ -221,6 +221,7 @@ class PlasticityLearner:
         def settle(state: TrainState) -> TrainState:
             numbers = range(assigning.steps_per_epoch)
             parts = [respond(state, feed(assigning, number, mesh)) for number in numbers]
+            # Responses are sums, so batches may be added.
             return state._replace(statistics=jax.tree.map(lambda *sums: sum(sums), *parts))
 
         return Steps(program, state, train, evaluate, seconds, settle)

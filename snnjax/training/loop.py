@@ -221,6 +221,7 @@ class _Loop:
 
     def _save(self, score: float = -math.inf) -> None:
         known = score if math.isfinite(score) else None  # JSON has no infinity
+        # A new checkpoint is progress: the count of rollbacks starts anew.
         if self.saver.save(self.state, score=known, spare=self._best()[1]):
             self.guard.notice_checkpoint()
         self.journal.restart_window()

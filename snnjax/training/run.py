@@ -228,6 +228,7 @@ class Run:
         """Adds a record to metrics.jsonl."""
         if not is_leader():
             return
+        # Appended and closed at once: a killed process loses no record but the last.
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(record))
 

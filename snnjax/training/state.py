@@ -108,6 +108,7 @@ def initialize(
         MeshError: The devices cannot share the groups of batch norm.
     """
     check_learning(experiment, "gradients")
+    # Two keys: the initial weights do not depend on the number of draws in training.
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     task = make_task(experiment)
     with user_code("network(experiment, rngs)"):

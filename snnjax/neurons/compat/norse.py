@@ -15,6 +15,7 @@ from snnjax.surrogate import Surrogate
 
 __all__ = ["norse_lif_box"]
 
+# Derivative of norse's method "super".
 _SUPER = surrogate.fast_sigmoid(alpha=1.0)
 
 
