@@ -51,15 +51,18 @@ class Scan(Protocol):
 class Bound:
     """A function with bound options; equal functions with equal options are equal.
 
-    `bind` makes it. `functools.partial` compares by identity, so that two modules with equal
-    partials would be different pytrees and retrace.
+    Made by `bind`.
     """
 
+    # `functools.partial` compares by identity: two modules with equal partials would be different
+    # pytrees, and `jax.jit` would trace both.
+
     function: Callable[..., Any]
+    # A tuple of pairs, not a dict: static fields of a module must be hashable.
     options: tuple[tuple[str, Any], ...] = ()
 
     def __call__(self, *args: Any, **more: Any) -> Any:
-        """Calls the function with its options, and with more of them."""
+        """Calls the function with the bound options and further keyword arguments."""
         return self.function(*args, **dict(self.options), **more)
 
 

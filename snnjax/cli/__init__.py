@@ -3,26 +3,26 @@
     snnjax train [EXPERIMENT.py] [--field value ...]     train; without a file the embedded digits
     snnjax eval RUN                                      metrics of a run on the test examples
     snnjax show RUN                                      pictures of a run
-    snnjax redundancy RUN [--against OTHER_RUN]          wasted activity, and its change
-    snnjax plan [EXPERIMENT.py] --budget 8GiB            a memory strategy that fits
+    snnjax redundancy RUN [--against OTHER_RUN]          wasted activity of a run, or of two
+    snnjax plan [EXPERIMENT.py] --budget 8GiB            memory strategy for a budget
     snnjax memory [EXPERIMENT.py] --depths 4,8,16,32     bytes against depth and timesteps
     snnjax check [EXPERIMENT.py]                         equal gradients under every strategy
     snnjax cost [EXPERIMENT.py | RUN]                    operations and energy, or of every model
-    snnjax fspinn search EXPERIMENT.py --grid "..."      networks without labels within budgets
-    snnjax export RUN [--streaming]                      an artifact that runs without this code
+    snnjax fspinn search EXPERIMENT.py --grid "..."      search of STDP networks within budgets
+    snnjax export RUN [--streaming]                      artifact that runs without this code
     snnjax info                                          versions, devices, memory
 
 With `--json` on any command the last line of stdout is one JSON object, and text for people goes to
 stderr; an error is the object `{"command", "error", "exit_code"}`.
 
 Exit codes: 0 done; 1 negative result: the loss is not finite (the state was saved), nothing fits
-the budget, a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
+the budget, or a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
 defect of this program; 75 another process of the run was lost (resume all of them); 130 and 143
-stopped by SIGINT and SIGTERM (the state was saved once training had begun). Tracebacks are shown
-under `--debug` only.
+stopped by SIGINT and SIGTERM (the state was saved if training had begun). Only `--debug` shows
+tracebacks.
 
 A command is a module of this package with a function `command(arguments, screen)` that returns the
-fields of its JSON object and its exit code. Commands are imported on use, so that help is quick.
+fields of its JSON object and its exit code.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from snnjax.cli.output import Screen, silence_libraries
 
 __all__ = ["main"]
 
+# Modules by name, imported on use, so that help is quick.
 _COMMANDS = {
     "train": ("snnjax.cli.train", "train a network; without an argument on the embedded digits"),
     "eval": ("snnjax.cli.evaluate", "metrics, loss and firing rates of a run"),
@@ -74,6 +75,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
 
         print(f"snnjax {__version__}")
         return 0
+    # Before any parsing, so that errors of parsing are JSON as well.
     screen = Screen(json="--json" in arguments)
     try:
         if name not in _COMMANDS:
@@ -84,6 +86,8 @@ def main(*, argv: Sequence[str] | None = None) -> int:
         fields, code = module.command(arguments, screen)
         screen.finish({"command": name, **fields, "exit_code": code})
         return code
+    # Every error becomes one message and an exit code; `Interrupted` is no Exception, so that no
+    # handler of an experiment swallows it.
     except (Exception, KeyboardInterrupt, Interrupted) as error:
         if "--debug" in arguments and not isinstance(error, KeyboardInterrupt | Interrupted):
             import traceback

@@ -1,4 +1,4 @@
-"""The persistent cache of compiled programs, in a folder of the user's."""
+"""Persistent cache of compiled programs, in a folder of the user."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snnjax.cli.options import Option
 
 __all__ = ["OPTION", "directory", "enable"]
 
-OPTION = Option("no_cache", bool, False, "Compile everything again instead of using the cache.")
+OPTION = Option("no_cache", bool, False, "Compile without the cache of compiled programs.")
 
 
 def directory() -> Path:
@@ -27,11 +27,11 @@ def directory() -> Path:
 
 
 def enable(*, on: bool) -> None:
-    """Sets the folder of the cache, or turns the cache off for this process.
+    """Turns the cache on or off for this process.
 
     Args:
-        on: True to read and write the cache; the environment variable
-            JAX_ENABLE_COMPILATION_CACHE=0 turns it off as well.
+        on: True to use the cache; the environment variable JAX_ENABLE_COMPILATION_CACHE=0 also
+            turns it off.
     """
     import jax
 
@@ -39,4 +39,5 @@ def enable(*, on: bool) -> None:
         jax.config.update("jax_enable_compilation_cache", False)
     else:
         jax.config.update("jax_compilation_cache_dir", str(directory()))
+        # JAX's default, 1 s, would leave out most programs of small networks.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -7,7 +7,7 @@ Fields of its JSON object:
                             statistics_equal, gradient_relative (largest), gradient_cosine
                             (smallest), worst (array of the largest), gradients (per array:
                             relative, cosine), reconstruction, bits_left, temp_bytes, total_bytes,
-                            seconds, chosen (always false: a check chooses nothing)
+                            seconds, chosen (always false)
     device_peak_bytes       peak over all strategies if the device reports it, else null
     ok                      true if every row is ok
     seconds                 duration of the command
@@ -86,6 +86,7 @@ def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
         f"{max(0.0, 1 - finding.cosine):>10.1e} {rebuilt:>8} "
         f"{spell_size(finding.measured.total_bytes):>9} {1000 * finding.seconds:>7.1f}"
     )
+    # Below the row: a fault is a sentence, too long for a column.
     for fault in finding.faults:
         screen.say(f"    FAULT {fault}")
 
@@ -109,5 +110,6 @@ def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
         "temp_bytes": finding.measured.temp_bytes,
         "total_bytes": finding.measured.total_bytes,
         "seconds": finding.seconds,
+        # The rows have the form of `snnjax plan`, so that one reader serves both.
         "chosen": False,
     }

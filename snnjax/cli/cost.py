@@ -1,16 +1,16 @@
-"""`snnjax cost [EXPERIMENT.py | RUN]`; without an argument every model of the zoo in one table.
+"""`snnjax cost [EXPERIMENT.py | RUN]`: operations, energy and memory traffic of a network.
 
 A run is measured with its trained checkpoint on test examples, evenly spread over the test set; an
-experiment with fresh weights, its normalisation settled on the first batch. The two reports stand
-side by side and do not mix: NeuroBench's figures (`cost.neurobench`), and the energy at 45 nm of
-papers (`cost.energy`).
+experiment with fresh weights and the normalisation statistics of its first batch; without an
+argument all models of the zoo, in one table. There are two separate reports: NeuroBench's figures
+(`cost.neurobench`), and the energy estimate at 45 nm used in papers (`cost.energy`).
 
 Fields of its JSON object, for a run or an experiment:
 
     name, source    name of the experiment; "run" (with run and step) or "experiment"
-    examples, timesteps, batch      a batch is a call in NeuroBench's sense
-    neurobench      fields of `Any`, counts per example; null if not defined
-    energy          fields of `Any`, per example
+    examples, timesteps, batch      a batch is one call in NeuroBench's sense
+    neurobench      figures of `cost.neurobench`, counts per example; null if not defined
+    energy          figures of `cost.energy`, per example
     layers          per connection: name, runs, rate (of its inputs), kind ("AC", "MAC"), static,
                     effective, dense, padded, per example
     attention       per product of activations: name, kind, effective, dense, per example
@@ -18,10 +18,12 @@ Fields of its JSON object, for a run or an experiment:
     uncounted       layers with weights that do not report their operations
     firing_rate     spikes per neuron and timestep
     break_even      reference value for the comparison with a conventional network
-    device, jax, seconds
+    device, jax     kind of device, version of jax
+    seconds         duration of the command
 
-and for the zoo: rows, one per model with model, told, slim, timesteps, batch, parameters_published,
-neurobench, energy, firing_rate and seconds; seconds and interrupted as for `snnjax memory`.
+and for the zoo: rows, one per model with model, told (its description), slim, timesteps, batch,
+parameters_published, neurobench, energy, firing_rate and seconds; seconds and interrupted as for
+`snnjax memory`.
 """
 
 from __future__ import annotations
@@ -191,7 +193,7 @@ def _columns(cells: tuple[Any, ...]) -> str:
 
 
 _DESCRIPTION = "Synaptic operations, energy at 45 nm and memory traffic, from a forward pass."
-_BATCH = 16  # largest batch: recorded activity stays in memory until it is counted
+_BATCH = 16  # at most: recorded activity stays in memory until it is counted
 _EXAMPLES = Option("examples", int, 64, "Number of test examples.")
 _MODELS = Option("models", str | None, None, "Models, such as vgg,mlp; None is the whole zoo.")
 
@@ -241,9 +243,10 @@ def _check(examples: int) -> None:
 
 
 def _measure(program, state, dataset, examples: int, screen: Screen, source: str):
-    """Tally over evenly spread test examples, and the batch size."""
+    """Tally of evenly spread test examples, and the batch size."""
     test, experiment = dataset.test, program.experiment
     number = min(examples, len(test))
+    # Spread: test sets are often sorted by class.
     places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
     size = min(_BATCH, len(places))
     trained = source == "run"
@@ -271,10 +274,12 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
             real = np.arange(size) < len(places) - start
             inputs = test.take(chosen).inputs
             if total is None and not trained:
+                # Fresh statistics, mean 0 and variance 1, would give rates of no trained network.
                 state = state._replace(statistics=settle(state, inputs))
             counts = count(state, inputs)
             part = cost.counting.tally(program.network(state), counts, weights=real)
             total = part if total is None else total + part
+    # There is at least one example, as `_check` and the data set's own check assure.
     assert total is not None
     return total, size
 
@@ -282,6 +287,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
 def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
     """Prints the reports and returns their fields."""
     figures, estimate = cost.neurobench(network, found), cost.energy(found)
+    # Tallies are sums over examples.
     each = lambda number: number / found.examples  # noqa: E731
     layers = [
         {
@@ -333,6 +339,7 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
             for name in names:
                 rows.append(_row(name, cost.ZOO[name]))
                 screen.say(row_line(rows[-1]))
+        # A stop keeps the rows measured so far.
         except Interrupted as error:
             if not rows:
                 raise

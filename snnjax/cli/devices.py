@@ -34,23 +34,26 @@ HOSTS = [
 
 
 def connect(options: Any, screen: Screen) -> None:
-    """Joins the other processes, if any; afterwards only process 0 reports."""
+    """Joins the other processes, if there are any, and silences all but process 0."""
     training.multihost.connect(
         options.coordinator, processes=options.processes, process=options.process
     )
     screen.several = options.coordinator is not None
     if screen.several and not training.multihost.is_leader():
+        # Every process runs the same command; one line per event is enough.
         screen.silence(f"process {jax.process_index()}")
 
 
 def check_same_fields(values: dict[str, Any]) -> None:
-    """Checks that this process was given the fields of process 0.
+    """Checks that this process has the fields of process 0.
 
     Raises:
-        Failure: A field differs; only `data_dir` may, from machine to machine.
+        Failure: A field other than `data_dir` differs.
     """
+    # Data may be in another folder on each machine.
     own = {name: value for name, value in values.items() if name != "data_dir"}
     first = json.loads(training.multihost.broadcast(lambda: json.dumps(own)))
+    # Through JSON too: tuples of this process are lists in the text of process 0.
     own = json.loads(json.dumps(own))
     if differing := [name for name in own if own[name] != first.get(name)]:
         name = differing[0]
@@ -61,7 +64,7 @@ def check_same_fields(values: dict[str, Any]) -> None:
 
 
 def parse_mesh(text: str | None) -> Mesh:
-    """The mesh of the option `--mesh`."""
+    """Makes the mesh of the option `--mesh`."""
     sizes = training.sharding.parse_mesh(text or "")
     return training.sharding.make_mesh(
         data=sizes.get("data"), fsdp=sizes.get("fsdp", 1), model=sizes.get("model", 1)
@@ -69,7 +72,7 @@ def parse_mesh(text: str | None) -> Mesh:
 
 
 def describe_mesh(mesh: Mesh) -> str:
-    """Text about the devices of a mesh."""
+    """Describes the devices of a mesh for people."""
     kind = next(iter(mesh.devices.flat)).device_kind
     if mesh.size == 1:
         spare = jax.device_count() - 1

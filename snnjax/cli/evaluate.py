@@ -7,7 +7,7 @@ Fields of its JSON object:
                         test_NAME for each of their metrics
     test_loss           mean loss
     examples            number of test examples
-    firing_rates        layer to spikes per neuron and timestep; without layers that do not spike
+    firing_rates        layer to spikes per neuron and timestep, for layers that spike
     neurons             layer to number of neurons, for the same layers
     nasfr               spikes per neuron and timestep of the network: mean of the rates over all
                         neurons; null if nothing spikes
@@ -29,7 +29,7 @@ _DESCRIPTION = "Metrics, loss and firing rates of a run on its test examples."
 
 
 def spell_metrics(task: Any, evaluation: Any) -> str:
-    """Metrics of an evaluation for people, each with a comma behind."""
+    """Formats the metrics of an evaluation, each followed by a comma."""
     texts = (f"{name} {task.format(name, value)}, " for name, value in evaluation.metrics.items())
     return "".join(texts)
 
@@ -38,6 +38,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Evaluates a run on the test examples."""
     began = time.perf_counter()
     options = parse("snnjax eval", _DESCRIPTION, OPTIONS, arguments)
+    # Plasticity has metrics and rates as well.
     run, session, state = restore(options, warn=screen.warn, rates=True, gradients=False)
     evaluation = session.evaluate(state)
     screen.say(

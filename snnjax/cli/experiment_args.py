@@ -1,4 +1,4 @@
-"""The experiment of a command: a file or the embedded one, with overridden fields.
+"""Experiment of a command: a file or the embedded experiment, with overridden fields.
 
 snnjax COMMAND [EXPERIMENT.py] [--field value ...] [--option value ...]
 """
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def experiment_path(arguments: list[str]) -> tuple[Path | None, list[str]]:
-    """The file before the options, or None, and the options."""
+    """Splits off the file in front of the options; None without a file."""
     path = arguments[0] if arguments and not arguments[0].startswith("-") else None
     return (Path(path), arguments[1:]) if path else (None, arguments)
 
@@ -37,23 +37,25 @@ def parse_fields(
     *,
     leave_out: Sequence[str] = (),
 ) -> tuple[Any, dict[str, Any]]:
-    """Options of a command, and the experiment's fields that differ from its file.
+    """Parses the options of a command and the fields that differ from the experiment's file.
 
     Args:
         command: Name of the command, such as "train".
         description: Description of the command, for its help.
-        experiment: Its plain fields become options.
+        experiment: Experiment, whose plain fields become options.
         options: Options of the command itself.
         arguments: Arguments after the file.
-        leave_out: Fields that are no options, since the command sets them.
+        leave_out: Fields set by the command, which are not options.
 
     Raises:
         Failure: An argument is wrong, or a field has the name of an option.
         training.errors.ExperimentError: A field of the file is not of its declared type.
     """
+    # Before the options are made of them: a wrong default would fail inside tyro.
     training.config.check_types(experiment)
     texts, kinds = attribute_help(type(experiment)), training.config.plain_fields(experiment)
     kinds = {name: kind for name, kind in kinds.items() if name not in leave_out}
+    # A field would silently take the value of the command's option of the same name.
     taken = sorted({option.name for option in options} & set(kinds))
     if taken:
         raise Failure(
@@ -74,6 +76,7 @@ def parse_fields(
     prog = f"snnjax {command} [EXPERIMENT.py]"
     parsed = parse(prog, description, [*fields, *options], arguments)
     values = {name: getattr(parsed, name) for name in kinds}
+    # Only the changes: a resumed run keeps every other field of its config.json.
     return parsed, {k: v for k, v in values.items() if v != before[k]}
 
 
@@ -84,10 +87,10 @@ def check_order(command: str, arguments: Sequence[str]) -> None:
 
 
 def load_gradient_experiment(path: Path | None) -> training.Experiment:
-    """The experiment of a file, or the embedded one, that learns by gradients.
+    """Loads the experiment of a file, or the embedded one, for a command about gradients.
 
     Raises:
-        training.errors.ExperimentError: It learns in another way.
+        training.errors.ExperimentError: The experiment learns in another way.
     """
     experiment = training.config.load_experiment(path or Path(default_experiment.__file__))
     return training.config.gradient_experiment(experiment)
@@ -96,7 +99,7 @@ def load_gradient_experiment(path: Path | None) -> training.Experiment:
 def parse_experiment(
     command: str, description: str, options: Sequence[Option], arguments: list[str]
 ) -> tuple[Any, training.Experiment]:
-    """Options and checked experiment of a command about gradients."""
+    """Parses the options and loads the checked experiment of a command about gradients."""
     path, rest = experiment_path(arguments)
     experiment = load_gradient_experiment(path)
     parsed, changed = parse_fields(command, description, experiment, options, rest)

@@ -1,11 +1,10 @@
-"""`snnjax export RUN [--out FOLDER]`: an artifact that runs without this network's code.
+"""`snnjax export RUN [--out FOLDER]`: an artifact that runs without the network's code.
 
-A window maps inputs as the data set stores them to predictions, after a fixed number of timesteps;
+A window maps inputs, as stored in the data set, to predictions after a fixed number of timesteps;
 with --streaming the artifact maps one encoded frame and the neurons' state to the next state and
-the outputs. It takes batches of any size and runs on CPUs, NVIDIA GPUs and TPUs, since batch size
-and machine of a deployment are seldom those of training; for a network that does not admit this,
-the message names the option that asks for less. Before the artifact gets its name it is loaded and
-compared with the network on test examples.
+the outputs. By default it takes batches of any size and runs on CPUs, NVIDIA GPUs and TPUs; if a
+network does not admit this, the message names the option to restrict it. Before the artifact gets
+its name, it is loaded and compared with the network on test examples.
 
 Fields of its JSON object:
 
@@ -17,7 +16,7 @@ Fields of its JSON object:
     platforms       supported platforms
     parameters      number of parameters, with running statistics and constants
     bytes           size of all its files
-    examples        number of test examples of the comparison; null if it does not run here
+    examples        number of compared test examples; null if the artifact does not run here
     difference      largest difference of a prediction from the network's; 0.0 is bit-equal
     seconds         duration of the command
 """
@@ -57,7 +56,7 @@ _OPTIONS = [
 
 @dataclasses.dataclass
 class _Comparison:
-    """Comparison of the artifact with the network, on the first test examples."""
+    """Comparison of an artifact with its network on the first test examples."""
 
     session: Any
     state: training.TrainState
@@ -68,7 +67,7 @@ class _Comparison:
     largest: float = 0.0
 
     def __call__(self, path: Path) -> None:
-        """Looks at an artifact that has no name yet."""
+        """Compares an artifact under its temporary path."""
         backend = jax.default_backend()
         # jax.export distinguishes the two kinds of GPU, the backend does not.
         if not {"gpu": {"cuda", "rocm"}}.get(backend, {backend}) & set(self.platforms):
@@ -80,6 +79,7 @@ class _Comparison:
         expected = np.asarray(_network_predictions(self.session, self.state, inputs))
         predictions = np.asarray(_artifact_predictions(artifact, self.source, inputs))
         self.examples, self.largest = size, float(np.abs(expected).max())
+        # Equal bits first: the difference of two infinities would be NaN.
         same = np.array_equal(predictions, expected, equal_nan=True)
         self.difference = 0.0 if same else float(np.abs(predictions - expected).max())
 
@@ -103,6 +103,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             out, source,
             streaming=options.streaming, batch=batch, platforms=platforms, verify=compared,
         )  # fmt: skip
+    # Its message names the option that asks for less.
     except export.ArtifactError as error:
         raise Failure(str(error)) from error
     size = sum(file.stat().st_size for file in out.iterdir())
@@ -176,6 +177,7 @@ def _artifact_predictions(artifact: Any, source: export.Source, inputs: Any) -> 
     if artifact.manifest["kind"] == "window":
         return artifact(inputs)
     state, outputs = artifact.initial_state(len(inputs)), []
+    # Frame by frame, as a stream arrives, from the state at rest.
     for frame in jax.jit(source.encode)(inputs):
         state, one = artifact(state, frame)
         outputs.append(one)

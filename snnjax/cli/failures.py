@@ -1,8 +1,4 @@
-"""Errors as one message and an exit code.
-
-Errors of the library are recognised through the modules that are loaded already, so that this
-module imports nothing heavy.
-"""
+"""Conversion of errors to one message and an exit code."""
 
 from __future__ import annotations
 
@@ -15,17 +11,18 @@ __all__ = ["Failure", "Interrupted", "describe"]
 
 _DEFECT = 70  # EX_SOFTWARE of sysexits.h
 _LOST_PROCESS = 75  # EX_TEMPFAIL
+# JAX's runtime has no class of errors for a lost process.
 _LOST_WORDS = ("Gloo", "NCCL operation", "coordination service", "CoordinationService")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 
 
 class Failure(Exception):
-    """Bad input that the command line itself detects; the message names the cure."""
+    """Bad input detected by the command line; the message names the cure."""
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM before there was anything to save.
+    """SIGINT or SIGTERM before training began.
 
     Attributes:
         number: Number of the signal.
@@ -74,6 +71,8 @@ def describe(error: BaseException) -> tuple[str, int]:
 
 
 def _is(module: str, name: str, error: BaseException) -> bool:
+    # Through the loaded modules: an error of the library means that its module is loaded, and this
+    # module imports nothing heavy.
     kind = getattr(sys.modules.get(module), name, None)
     return kind is not None and isinstance(error, kind)
 
@@ -87,6 +86,7 @@ def _is_full(error: BaseException) -> bool:
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    # Causes may form a cycle.
     seen = 0
     while error is not None and seen < 20:
         yield error

@@ -1,10 +1,10 @@
 """`snnjax fspinn search EXPERIMENT.py --grid "neurons=100,400 bits=8,32" [--max-bytes 1MB] ...`.
 
-Every combination of the grid is a candidate. Its bytes are known exactly before anything runs; if
-they are within the budget, its energy is estimated from a few training examples. Candidates over a
-budget are discarded before any training. The others are trained, each in a run directory of its own
-under --out; after an interruption the same command resumes. The reward selects one of them
-(`cost.selection`), and a picture shows the Pareto front.
+Every combination of the grid is a candidate. Its bytes are known in advance; if they fit the
+budget, its energy is estimated on a few training examples. Candidates over a budget are discarded
+without training. The others are trained, each in its own run directory under --out; after an
+interruption the same command resumes. The reward selects a candidate (`cost.selection`), and a
+picture shows the Pareto front.
 
 Fields of its JSON object:
 
@@ -57,7 +57,7 @@ _OPTIONS = [
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Searches."""
+    """Searches the grid and trains its candidates."""
     began = time.perf_counter()
     if not arguments or arguments[0] != "search":
         raise Failure(
@@ -78,6 +78,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
     cache.enable(on=not options.no_cache)
     rows = _estimate(experiment, grid, budgets, options.examples, screen)
+    # Each run keeps a copy of the file, so that it can be resumed without the original.
     source = path.read_text(encoding="utf-8")
     with listening() as listener:
         for row in rows:
@@ -96,7 +97,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
-    """Every combination of the values, as fields."""
+    """Fields of every combination of the values."""
     known, axes = training.config.plain_fields(experiment), {}
     for part in text.split():
         name, _, values = part.partition("=")
@@ -111,10 +112,11 @@ def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
 
 
 def _value(text: str, name: str, experiment: Any) -> Any:
-    """A value parsed as JSON, or else the text."""
+    """Parses a value as JSON, or else takes the text."""
     try:
         value = json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
+        # Text that is no JSON is the value of a field of type str.
         value = None if text == "None" else text
     try:
         training.config.check(training.config.override(experiment, {name: value}))
@@ -124,7 +126,7 @@ def _value(text: str, name: str, experiment: Any) -> Any:
 
 
 def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any]]:
-    """A row per candidate: bytes, energy of a few examples, and the reason if it is discarded."""
+    """Row of each candidate: bytes, energy on a few examples, reason if discarded."""
     if examples < 1:
         raise Failure(f"--examples must be at least 1, got {examples}")
     dataset = training.config.load_dataset(experiment)
@@ -133,20 +135,21 @@ def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []
     for fields in grid:
-        made = training.config.override(experiment, fields)
+        candidate = training.config.override(experiment, fields)
         name = " ".join(f"{k}={v}" for k, v in fields.items())
-        row = _candidate(name, made, batch, dataset.classes, budgets)
-        rows.append({**row, "fields": fields, "experiment": made})
+        row = _candidate(name, candidate, batch, dataset.classes, budgets)
+        rows.append({**row, "fields": fields, "experiment": candidate})
         screen.say(_line(row))
     return rows
 
 
 def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
-    """Bytes of a candidate, its energies if those are in budget, and the reason if discarded."""
+    """Bytes of a candidate, its energies if the bytes fit, and the reason if discarded."""
     program, state = training.unsupervised.initialize(experiment, classes=classes)
     found = cost.selection.Candidate(
         name, cost.unsupervised.synapse_bytes(program.network), 0.0, 0.0
     )
+    # Bytes need no simulation: candidates over that budget cost nothing.
     if why := cost.selection.check_budgets(found, budgets):
         return {**found._asdict(), "inference": None, "training": None, "discarded": why}
     inference, trained = _energies(program, state, batch)
@@ -155,7 +158,7 @@ def _candidate(name, experiment, batch, classes, budgets) -> dict[str, Any]:
 
 
 def _line(row) -> str:
-    """A line about a candidate before training."""
+    """Line about a candidate before training."""
     parts = [spell_size(row["bytes"])]
     if row["inference"] is not None:
         parts += [f"{row[kind]:,.0f} nJ in {kind}" for kind in ("inference", "training")]
@@ -184,10 +187,12 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
     """Trains a candidate, or resumes its run, and returns its test accuracy."""
     experiment = row["experiment"]
     folder = out / row["name"].replace(" ", "-").replace("/", "-")
+    # Loading and compiling end at once on a signal; training polls it and saves.
     listener.patient = False
     session = training.prepare(experiment)
     if (folder / "config.json").is_file():
         run = training.Run.open(folder)
+        # A folder is found by the name of its candidate, which holds the fields of the grid only.
         if run.config() != training.config.plain_values(experiment):
             raise Failure(
                 f"{folder} was trained with other fields: give another --out, or the same ones"
@@ -207,7 +212,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
 
 
 def _conclude(rows, budgets, options, screen: Screen) -> str | None:
-    """Marks the front and the choice in the rows, and draws them."""
+    """Marks the Pareto front and the choice in the rows, and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
     measured = [
         cost.selection.Candidate(*(row[k] for k in cost.selection.Candidate._fields))

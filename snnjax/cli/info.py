@@ -28,26 +28,27 @@ _EXTRAS = ("tensorflow-datasets", "grain", "pillow", "tensorboardX", "scikit-lea
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Reports the versions, devices and memory of this installation."""
     parse("snnjax info", "Versions, devices and memory.", [], arguments)
+    # After parsing, so that --help does not wait for JAX.
     import jax
 
-    found: dict[str, Any] = training.Run.versions()
-    found["extras"] = {name: v for name in _EXTRAS if (v := _version(name))}
-    found["memory"] = [_memory(device) for device in jax.devices()]
-    found["host_memory_bytes"] = _host_memory()
-    found["cache"] = str(cache.directory())
-    found["data_dir"] = os.environ.get("SNNJAX_DATA")
-    screen.say(f"Python {found['python']} on {found['platform']}, {found['cores']} cores")
-    for name, version in {**found["packages"], **found["extras"]}.items():
+    facts: dict[str, Any] = training.Run.versions()
+    facts["extras"] = {name: v for name in _EXTRAS if (v := _version(name))}
+    facts["memory"] = [_memory(device) for device in jax.devices()]
+    facts["host_memory_bytes"] = _host_memory()
+    facts["cache"] = str(cache.directory())
+    facts["data_dir"] = os.environ.get("SNNJAX_DATA")
+    screen.say(f"Python {facts['python']} on {facts['platform']}, {facts['cores']} cores")
+    for name, version in {**facts["packages"], **facts["extras"]}.items():
         screen.say(f"  {name:<20} {version}")
-    for device, memory in zip(jax.devices(), found["memory"], strict=True):
+    for device, memory in zip(jax.devices(), facts["memory"], strict=True):
         limit = memory["bytes_limit"]
         size = f"{limit / 2**30:.1f} GiB" if limit else "memory of the host"
         screen.say(f"{device}: {device.device_kind}, {size}")
-    if found["host_memory_bytes"]:
-        screen.say(f"host memory: {found['host_memory_bytes'] / 2**30:.1f} GiB")
-    screen.say(f"compiled programs: {found['cache']}")
-    screen.say(f"data sets: {found['data_dir'] or 'SNNJAX_DATA is not set'}")
-    return found, 0
+    if facts["host_memory_bytes"]:
+        screen.say(f"host memory: {facts['host_memory_bytes'] / 2**30:.1f} GiB")
+    screen.say(f"compiled programs: {facts['cache']}")
+    screen.say(f"data sets: {facts['data_dir'] or 'SNNJAX_DATA is not set'}")
+    return facts, 0
 
 
 def _version(name: str) -> str | None:
@@ -69,5 +70,6 @@ def _memory(device: Any) -> dict[str, Any]:
 def _host_memory() -> int | None:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    # Windows has no sysconf, and some systems lack these names.
     except (AttributeError, ValueError, OSError):
         return None

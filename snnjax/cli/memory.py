@@ -1,13 +1,13 @@
 """`snnjax memory [EXPERIMENT.py] [--depths 4,8,16,32] [--timesteps 4,8] [--strategies "...; ..."]`.
 
-With an experiment its training step is compiled as training would compile it; `--depths` sets its
-field `depth`. Without one it is the gradient of a stack of `depth` reversible blocks, with half the
-channels in each stream,
+Measures bytes of training against depth and timesteps. The training step of an experiment is
+compiled as training would compile it; `--depths` sets its field `depth`. Without an experiment the
+gradient of a stack of `depth` reversible blocks is compiled, with half the channels per stream:
 
     y1 = x1 + q(F(x2)),   y2 = x2 + q(G(y1)),      F, G: LIF - conv 3x3 - batch norm
 
-with respect to the parameters and the input sequence; the loss is the mean square of the outputs,
-and on a CPU all strategies are compiled alike. Nothing runs.
+It is the gradient of the mean square of the outputs with respect to parameters and inputs. Nothing
+runs.
 
 Fields of its JSON object, which is also saved in the folder as memory.json:
 
@@ -16,8 +16,7 @@ Fields of its JSON object, which is also saved in the folder as memory.json:
     rows            per depth, timesteps and strategy, in the order of measurement:
         strategy, depth, timesteps, batch       depth is null for an experiment without that field
         argument_bytes, output_bytes            parameters, optimizer, batch; results
-        temp_bytes                              peak of everything in between: the target of memory
-                                                strategies
+        temp_bytes                              peak of temporaries, which strategies reduce
         total_bytes                             all three, with overwritten buffers counted once
         bytes_per_sample                        total_bytes / batch
         compile_seconds                         tracing and compiling; short on a cache hit
@@ -26,8 +25,8 @@ Fields of its JSON object, which is also saved in the folder as memory.json:
     device          kind of device
     jax             version of jax
     seconds         duration of the command
-    interrupted     "SIGINT" or "SIGTERM" if it was stopped, else null; rows and picture hold the
-                    measurements before
+    interrupted     "SIGINT" or "SIGTERM" if stopped, else null; rows and picture then hold the
+                    earlier measurements
 """
 
 from __future__ import annotations
@@ -74,13 +73,13 @@ _DESCRIPTION = (
 
 
 class Case(NamedTuple):
-    """A program to measure.
+    """Program to measure.
 
     Attributes:
         name: Name of the experiment, or "couplings".
-        description: Text for people.
+        description: Description for people.
         batch: Batch size.
-        depths: Depths; `[None]` if there is no choice.
+        depths: Depths; `[None]` without a field `depth`.
         timesteps: Values of T.
         build: `(depth, timesteps, strategy)` to a jitted function and the shapes of its arguments;
             raises a StrategyError if the network does not admit the strategy.
@@ -95,7 +94,7 @@ class Case(NamedTuple):
 
 
 def parse_case(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
-    """Options of the command, and the program to measure.
+    """Parses the options of the command and makes the program to measure.
 
     Raises:
         Failure: An argument is wrong.
@@ -118,15 +117,17 @@ def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tupl
     depths: Sequence[int | None] = _numbers("--depths", options.depths, getattr(base, "depth", 1))
     depths = depths if deep else [None]
     timesteps = _numbers("--timesteps", options.timesteps, base.timesteps)
+    # All sizes are checked before the first is compiled.
     for pair in itertools.product(depths, timesteps):
-        training.config.check(_at(experiment, *pair))
+        training.config.check(_with_size(experiment, *pair))
 
+    # Of `dataset(experiment)` only the timesteps matter here, and data may take minutes to load.
     @functools.cache
     def dataset(timesteps: int) -> Any:
-        return training.config.load_dataset(_at(experiment, depths[0], timesteps))
+        return training.config.load_dataset(_with_size(experiment, depths[0], timesteps))
 
     def build(depth: int | None, timesteps: int, strategy: memory.Strategy):
-        changed = _at(experiment, depth, timesteps)
+        changed = _with_size(experiment, depth, timesteps)
         return training.planning.training_step(changed, strategy, dataset=dataset(timesteps))
 
     text = f"batch {experiment.batch}: the training step, compiled as training would compile it"
@@ -146,13 +147,15 @@ def _couplings(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
     return options, Case("couplings", text, stack.batch, depths, timesteps, stack.gradient)
 
 
-def _at(experiment: training.Experiment, depth: int | None, timesteps: int) -> training.Experiment:
+def _with_size(
+    experiment: training.Experiment, depth: int | None, timesteps: int
+) -> training.Experiment:
     values = {"timesteps": timesteps} | ({} if depth is None else {"depth": depth})
     return training.config.override(experiment, values)
 
 
 def _numbers(option: str, text: str | None, *default: int) -> list[int]:
-    """Whole numbers from 1, separated by commas, each once."""
+    """Parses positive integers separated by commas, without repetitions."""
     if text is None:
         return list(default)
     parts = [part.strip() for part in text.split(",")]
@@ -163,7 +166,7 @@ def _numbers(option: str, text: str | None, *default: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Couplings:
-    """A stack of reversible blocks and its gradient.
+    """Gradient of a stack of reversible blocks.
 
     Attributes:
         batch: Batch size.
@@ -190,7 +193,7 @@ class Couplings:
     def gradient(
         self, depth: int, timesteps: int, strategy: memory.Strategy
     ) -> tuple[Any, tuple[Any, ...]]:
-        """The jitted gradient and the shapes of its arguments; nothing is compiled.
+        """Jitted gradient and the shapes of its arguments; nothing is compiled.
 
         Raises:
             ValueError: The stack does not admit the strategy.
@@ -248,18 +251,21 @@ _OPTIONS = [
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Measures the bytes, and draws them."""
+    """Measures bytes and draws them."""
     began = time.perf_counter()
     options, case = parse_case(arguments, _OPTIONS)
     strategies = _strategies(options.strategies)
+    # Before the measurements, which take minutes.
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
     cache.enable(on=not options.no_cache)
     device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.description}, on {device}")
     with listening() as listener:
         rows, stopped = _measure_all(case, strategies, screen)
+        # Drawing and saving take a second: a signal does not interrupt them.
         listener.patient = True
         if all(row["refused"] for row in rows):
+            # Without any bytes there is nothing to draw.
             raise stopped or _all_refused(case, rows)
         _summarise(rows, screen)
         folder = Path(options.out) if options.out else _free(Path("runs") / f"memory-{case.name}")
@@ -285,17 +291,18 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def _strategies(text: str) -> list[memory.Strategy]:
-    """The strategies, each once, the baseline first."""
+    """Strategies without repetitions, the baseline first."""
     found = parse_strategies(text)
     if not found:
         raise Failure(f'--strategies names none, got {text!r}: write "{_STRATEGIES}"')
+    # The share of store's bytes is printed with each row, so store is measured first.
     return sorted(dict.fromkeys(found), key=lambda strategy: strategy != _BASELINE)
 
 
 def _measure_all(
     case: Case, strategies: list[memory.Strategy], screen: Screen
 ) -> tuple[list[dict[str, Any]], Interrupted | None]:
-    """Every row, each printed when it is measured, up to a signal."""
+    """Measures and prints the rows, up to a signal."""
     width = max(len("strategy"), *(len(str(strategy)) for strategy in strategies))
     screen.say(_HEADER.format("strategy", width=width))
     rows: list[dict[str, Any]] = []
@@ -308,6 +315,7 @@ def _measure_all(
                 rows.append(row)
                 stored = row["temp_bytes"] if strategy == _BASELINE else stored
                 reason = (row["strategy"], row["refused"])
+                # A refusal does not depend on depth or timesteps: one line says it all.
                 if reason not in printed:
                     screen.say(_line(row, stored, width))
                 printed |= {reason} if row["refused"] else set()
@@ -319,7 +327,7 @@ def _measure_all(
 def _measure(
     case: Case, strategy: memory.Strategy, depth: int | None, timesteps: int
 ) -> dict[str, Any]:
-    """One row."""
+    """Measures one row."""
     row = {"strategy": str(strategy), "depth": depth, "timesteps": timesteps, "batch": case.batch}
     found: dict[str, Any] = dict.fromkeys((*_BYTES, "compile_seconds", "refused"))
     try:
@@ -338,7 +346,7 @@ def _measure(
 
 
 def _line(row: dict[str, Any], stored: int | None, width: int) -> str:
-    """A row of the table; `stored` are the bytes of the baseline."""
+    """Row of the table; `stored` are the bytes of the baseline."""
     depth = "-" if row["depth"] is None else row["depth"]
     place = f"{row['strategy']:<{width}}  {depth:>5}  {row['timesteps']:>4}"
     if row["refused"]:
@@ -355,6 +363,7 @@ def _summarise(rows: list[dict[str, Any]], screen: Screen) -> None:
         costs = []
         for strategy in dict.fromkeys(row["strategy"] for row in rows):
             own = [r for r in rows if r["strategy"] == strategy and not r["refused"]]
+            # The slope at the largest other size: there it matters most.
             largest = max((row[other] or 0 for row in own), default=0)
             points = sorted(
                 (r[axis] or 0, r["temp_bytes"]) for r in own if (r[other] or 0) == largest
@@ -384,6 +393,6 @@ def _check_folder(folder: Path, out: str | None) -> None:
 
 
 def _free(base: Path) -> Path:
-    """The folder, or its first numbered variant that does not exist."""
+    """The folder, or its first unused numbered variant."""
     numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([base], numbered) if not path.exists())

@@ -1,4 +1,4 @@
-"""Options of a command: declared as a list, parsed by tyro, with one message for an error."""
+"""Options of a command, declared as a list and parsed by tyro; an error is one message."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ REQUIRED: Any = dataclasses.MISSING
 
 
 class Option(NamedTuple):
-    """One option, or one positional argument.
+    """Option or positional argument.
 
     Attributes:
         name: Python name; `learning_rate` is `--learning-rate`.
         type: Type of the parsed value.
-        default: Value without the option.
+        default: Default value.
         help: One line of help.
-        positional: True if it is given without its name.
+        positional: True for an argument without a name.
         metavar: Placeholder of the value in the help; None derives it from the type.
     """
 
@@ -66,10 +66,12 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
         kind = Annotated[(option.type, *marks)]  # type: ignore[valid-type]
         default = dataclasses.field(default=option.default)
         fields.append((option.name, kind, default))
+    # Dataclasses want required fields first.
     fields.sort(key=lambda field: field[2].default is not REQUIRED)
     form = dataclasses.make_dataclass("Options", fields)
     output = io.StringIO()
     try:
+        # tyro prints a framed message and exits; here an error is one line, and JSON under --json.
         with contextlib.redirect_stderr(output):
             return tyro.cli(
                 form,
@@ -85,7 +87,7 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
 
 
 def peek(arguments: Sequence[str], name: str) -> str | None:
-    """Value of an option before the others can be parsed; None without the option."""
+    """Reads the value of an option before the others can be parsed; None without the option."""
     for i, argument in enumerate(arguments):
         if argument == name:
             if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):
@@ -97,18 +99,20 @@ def peek(arguments: Sequence[str], name: str) -> str | None:
 
 
 def attribute_help(kind: type) -> dict[str, str]:
-    """Help of each attribute, from the docstrings of a class and its bases, on one line."""
-    found: dict[str, str] = {}
+    """Help of each attribute on one line, from the docstrings of a class and its bases."""
+    texts: dict[str, str] = {}
+    # Bases first, so that a subclass may document an inherited field anew.
     for base in reversed(kind.__mro__):
         _, _, section = (base.__dict__.get("__doc__") or "").partition("Attributes:\n")
         for match in re.finditer(r"^ {8}(\w+): (.*(?:\n {12}.*)*)", section, re.MULTILINE):
-            found[match[1]] = " ".join(match[2].split())
-    return found
+            texts[match[1]] = " ".join(match[2].split())
+    return texts
 
 
 def _plain_text(box: str) -> str:
     """Text of a framed message of tyro, on one line."""
     parts, part = [], []
+    # tyro draws a box around its messages, one section per error.
     for line in box.splitlines():
         inner = line.strip().strip("│").strip()
         if line.lstrip().startswith("╭"):

@@ -1,4 +1,4 @@
-"""Output: text for people on stdout, or on stderr if a machine reads stdout; sizes in bytes."""
+"""Output for people, on stdout or, if a machine reads stdout, on stderr; sizes in bytes."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class Screen:
         self.null: TextIO | None = None
 
     def silence(self, name: str) -> None:
-        """Discards all but warnings and failures, which get a name: process 0 reports the rest."""
+        """Discards all but warnings and failures, which are marked with a name."""
         self.name, self.null = name, open(os.devnull, "w")  # noqa: SIM115
 
     @property
     def stream(self) -> TextIO:
-        """Stream for people."""
+        """Stream of the text for people."""
         if self.null:
             return self.null
         return sys.stderr if self.json else sys.stdout
@@ -66,13 +66,15 @@ class Screen:
             print(json_format.dumps(_strict(fields), allow_nan=False), flush=True)
 
     def _complain(self, text: str) -> None:
+        # In order: stdout is buffered where it is no terminal.
         sys.stdout.flush()
         name = f" ({self.name})" if self.name else ""
         print(f"snnjax{name}: {text}", file=sys.stderr, flush=True)
 
 
 def _strict(value: Any) -> Any:
-    """A value for JSON: numbers that are not finite become null."""
+    """Converts a value to strict JSON: numbers that are not finite become null."""
+    # Python would write NaN and Infinity, which are no JSON.
     if isinstance(value, dict):
         return {name: _strict(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -81,7 +83,7 @@ def _strict(value: Any) -> Any:
 
 
 def silence_libraries() -> None:
-    """Silences Orbax' logs about errors that reach the user as one message."""
+    """Silences logs of Orbax about errors that the user gets as one message."""
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.FATAL)

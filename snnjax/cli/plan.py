@@ -4,11 +4,11 @@ Fields of its JSON object:
 
     name, device, budget    name of the experiment, kind of device, budget in bytes
     rows                    per strategy: strategy, argument_bytes, output_bytes, temp_bytes,
-                            total_bytes, bytes_per_sample, operations, extra_passes (an estimate, in
-                            forward passes), ok (it fits), chosen, refused (reason, with null
-                            numbers; or null)
-    chosen                  strategy that fits with the fewest operations, or null
-    missing_bytes           bytes of the leanest strategy over the budget, 0 if it fits
+                            total_bytes, bytes_per_sample, operations, extra_passes (estimate, in
+                            forward passes), ok (it fits), chosen, refused (reason, or null; the
+                            numbers are null if refused)
+    chosen                  fitting strategy with the fewest operations, or null
+    missing_bytes           excess of the leanest strategy over the budget, 0 if it fits
     largest                 {"field", "value", "strategy"} with --largest, else null
     seconds                 duration of the command
 """
@@ -41,13 +41,14 @@ _OPTIONS = [
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Measures the strategies, and chooses one."""
+    """Measures the strategies and chooses one."""
     began = time.perf_counter()
     options, experiment = parse_experiment("plan", _DESCRIPTION, _OPTIONS, arguments)
     mesh = parse_mesh(options.mesh)
     device = next(iter(mesh.devices.flat))
     budget = read_size(options.budget) if options.budget else _device_budget(device)
     strategies = parse_strategies(options.strategies)
+    # Before minutes of compilation.
     if options.largest:
         training.planning.integer_field(experiment, options.largest)
     cache.enable(on=not options.no_cache)
@@ -88,10 +89,10 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def parse_strategies(text: str | None) -> list[memory.Strategy] | None:
-    """Parses strategies separated by semicolons; None if there are none.
+    """Parses strategies separated by semicolons; None for an empty list.
 
     Raises:
-        Failure: One cannot be parsed.
+        Failure: A strategy cannot be parsed.
     """
     if text is None:
         return None
@@ -104,6 +105,7 @@ def parse_strategies(text: str | None) -> list[memory.Strategy] | None:
 def _device_budget(device: Any) -> int:
     limit = (device.memory_stats() or {}).get("bytes_limit")
     if not limit:
+        # A CPU shares its memory with all other processes.
         raise Failure(f"{device.device_kind} does not say how much memory it has: --budget 8GiB")
     return limit
 
@@ -130,6 +132,7 @@ def _conclude(
         f"chosen: {chosen.strategy} with {spell_size(chosen.measured.total_bytes)} and about "
         f"{passes:.2f} extra forward passes"
     )
+    # The network as written needs no option.
     if chosen.strategy != memory.Strategy():
         screen.say(f'train with it: --memory "{chosen.strategy}"')
 

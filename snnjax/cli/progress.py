@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, plain lines elsewhere."""
+"""Progress of a run, as a bar on a terminal and as plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ Report = Callable[[dict[str, Any]], None]
 
 @contextlib.contextmanager
 def progress(screen: Screen, session: Any) -> Iterator[Report]:
-    """Shows records as `training.fit` reports them.
+    """Shows the records reported by `training.fit`.
 
     Args:
         screen: Output.
-        session: Its steps, epochs and task are used.
+        session: Session with the number of steps and epochs and the task.
 
     Yields:
-        The function that takes a record.
+        Function that takes a record.
     """
     if screen.stream.isatty():
         with _bar(screen, session.steps, session.task) as report:
             yield report
     else:
+        # A bar would fill a log file with control characters.
         yield _lines(screen, session.steps, session.experiment.epochs, session.task)
 
 
@@ -42,8 +43,10 @@ class Speed:
         self.first: tuple[int, float] | None = None
 
     def __call__(self, step: int) -> tuple[float, float]:
-        """Steps per second, and remaining seconds; both 0 until there are two steps."""
+        """Steps per second and remaining seconds; both 0 before the second step."""
         now = time.perf_counter()
+        # From the first step of this session, so that compilation and earlier sessions do not
+        # count.
         self.first = self.first or (step, now)
         done, seconds = step - self.first[0], now - self.first[1]
         if not done or seconds <= 0:
@@ -62,6 +65,7 @@ def _lines(screen: Screen, steps: int, epochs: int, task: Any) -> Report:
             latest.update(record)
         rate, remaining = speed(record["step"])
         evaluated = record["kind"] == "eval"
+        # Lines in a log file are seldom; an evaluation always gets one.
         quiet = time.perf_counter() - printed[0] < _QUIET_SECONDS
         if not evaluated and (quiet or record["kind"] == "step"):
             return
@@ -113,12 +117,12 @@ def _bar(screen: Screen, steps: int, task: Any) -> Iterator[Report]:
 
 
 def _metric(task: Any, values: dict[str, Any]) -> str:
-    """Text of the task's deciding metric."""
+    """Formats the task's deciding metric."""
     return task.format(task.best, values.get(task.best, 0.0))
 
 
 def _memory(record: dict[str, Any]) -> str:
-    """Memory of a train record, after two spaces; empty if it is not known."""
+    """Formats the memory of a train record, after two spaces; empty if unknown."""
     return f"  {spell_size(record['memory_bytes'])}" if "memory_bytes" in record else ""
 
 

@@ -1,11 +1,13 @@
-"""`snnjax redundancy RUN [--against OTHER_RUN]`: wasted activity of a network, and its change.
+"""`snnjax redundancy RUN [--against OTHER_RUN]`: wasted activity of a run, or of two.
+
+Draws the pictures and HTML pages of one run, or of a comparison before and after a change.
 
 Fields of its JSON object:
 
     run, step           run directory, and step of the checkpoint
     examples            number of test examples measured
-    accuracy            share of right answers on them, in [0, 1], over recordings for clips, as in
-                        `snnjax eval`; other tasks have their own metrics by name
+    accuracy            share of right answers on these examples, in [0, 1], over recordings for
+                        clips, as in `snnjax eval`; other tasks have their own metrics by name
     nasfr               spikes per neuron and timestep of the network, see `metrics.nasfr`
     layers              spiking layers by name: neurons; rate and rates_over_time, spikes per neuron
                         and timestep; features and channels, shares of null, normal and noise among
@@ -14,10 +16,10 @@ Fields of its JSON object:
                         share of input currents (after attention) at or above it
     left_out            names of the layers that do not spike
     thresholds          thresholds of the classes, see `redundancy.Thresholds`
-    pictures, page      paths of the PNG files by content, and of one HTML page of them all
-    against             with --against: the same fields, up to left_out, of the other run
+    pictures, page      paths of the PNG files by content, and of an HTML page with all of them
+    against             with --against: the fields up to left_out, of the other run
     nasfr_change_percent   with --against: change of NASFR from the other run to this one
-    comparison          with --against: path of the HTML page of before and after
+    comparison          with --against: path of the HTML page about both runs
     seconds             duration of the command
 """
 
@@ -65,7 +67,7 @@ _TEXTS = {
 
 
 def table(report: redundancy.Report) -> list[str]:
-    """Lines for the screen: one per layer, and the layers left out."""
+    """Lines of the table of layers, and of the layers left out."""
     lines = [
         f"  {'layer':<28} {'neurons':>9} {'rate':>7} {'null':>6} {'normal':>7} {'noise':>6} "
         f"{'current >= threshold':>21}"
@@ -85,10 +87,10 @@ def table(report: redundancy.Report) -> list[str]:
 def write_page(
     run: training.Run, report: redundancy.Report, *, title: str
 ) -> tuple[Path, dict[str, str]]:
-    """Writes pictures and page of one run into its folder of pictures.
+    """Writes the pictures and the page of one run into its folder of pictures.
 
     Returns:
-        The page, and paths of the pictures by content.
+        Path of the page, and paths of the pictures by content.
     """
     sections = {
         "rates": ("Firing rates", _TEXTS["rates"], viz.firing_rates(report.rates)),
@@ -110,7 +112,7 @@ def write_page(
             ),
         ),
     }
-    for name in _spread(list(report.layers)):
+    for name in _select_layers(list(report.layers)):
         figure = _features(report, name, name)
         sections[f"features {name}"] = (f"Spike features of {name}", _TEXTS["features"], figure)
     text = "\n".join(table(report)[-1:]).strip() if report.analog_layers else ""
@@ -124,12 +126,12 @@ def write_comparison(
     reports: Sequence[tuple[str, redundancy.Report]],
     compared: Any,
 ) -> Path:
-    """Writes the page of before and after into the run's folder of pictures.
+    """Writes the page about two runs into the folder of pictures of the later one.
 
     Args:
         run: Run after the change.
         other: Run before the change.
-        reports: Title and report before, and after.
+        reports: Title and report of the runs before and after the change.
         compared: Comparison of the reports.
     """
     (first, before), (second, after) = reports
@@ -142,7 +144,7 @@ def write_comparison(
     for word, report in (("before", before), ("after", after)):
         figure = viz.redundancy.class_shares(_shares(report), title=word)
         sections[f"classes {word}"] = (f"Null, normal, noise: {word}", _TEXTS["classes"], figure)
-    for row in _spread(list(range(min(len(before.layers), len(after.layers))))):
+    for row in _select_layers(list(range(min(len(before.layers), len(after.layers))))):
         for word, report in (("before", before), ("after", after)):
             name = list(report.layers)[row]
             figure = _features(report, name, f"{word}: {name}")
@@ -198,8 +200,8 @@ def _features(report: redundancy.Report, name: str, title: str):
     return viz.redundancy.spike_features(features, classes=layer.classes, title=title)
 
 
-def _spread(layers: list[Any]) -> list[Any]:
-    """Some of the layers, evenly spread."""
+def _select_layers(layers: list[Any]) -> list[Any]:
+    """Selects some layers, evenly spread."""
     places = np.linspace(0, len(layers) - 1, min(_LAYERS, len(layers))).round().astype(int)
     return [layers[i] for i in np.unique(places)]
 
@@ -227,7 +229,7 @@ class _Analysis(NamedTuple):
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Analyses a run, or two."""
+    """Analyses a run, or compares two."""
     began = time.perf_counter()
     options = parse("snnjax redundancy", _DESCRIPTION, _OPTIONS, arguments)
     thresholds = _thresholds(options)
@@ -290,10 +292,11 @@ def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Ana
 
 
 def _measure(session: Any, state: training.TrainState, options, screen: Screen):
-    """Sums of every layer over the test examples, and the metrics on them."""
+    """Sums of every layer over the test examples, and metrics on these examples."""
     test, experiment, task = session.dataset.test, session.experiment, session.task
+    # The accuracy of clips is that of whole recordings.
     unit = task.evaluation_unit
-    split = test.take(_places(len(test), options.examples, unit))
+    split = test.take(_example_numbers(len(test), options.examples, unit))
     size = max(min(options.batch, len(split)) // unit, 1) * unit
 
     def run(state, batch):
@@ -303,6 +306,7 @@ def _measure(session: Any, state: training.TrainState, options, screen: Screen):
         outputs, aux = network(frames, start, training=False, taps=redundancy.TAPS)
         weights, predictions = batch.weights, task.predict(outputs)
         values = task.evaluation_metrics(predictions, batch.labels)
+        # A NaN of a padded example times its weight of 0 would still be NaN.
         values = {n: jnp.sum(jnp.where(weights == 0, 0, v) * weights) for n, v in values.items()}
         return redundancy.measure(aux.taps, weights=weights), values
 
@@ -316,8 +320,9 @@ def _measure(session: Any, state: training.TrainState, options, screen: Screen):
     return sums, task.summary({name: total / len(split) for name, total in totals.items()})
 
 
-def _places(total: int, wanted: int | None, unit: int) -> np.ndarray:
-    """Numbers of the test examples, evenly spread; of a recording's `unit` clips all or none."""
+def _example_numbers(total: int, wanted: int | None, unit: int) -> np.ndarray:
+    """Numbers of evenly spread test examples, in whole recordings of `unit` clips."""
+    # Spread: test sets are often sorted by class.
     recordings = total // unit
     count = recordings if wanted is None else min(math.ceil(wanted / unit), recordings)
     chosen = np.linspace(0, recordings - 1, count).round().astype(int)
@@ -325,7 +330,7 @@ def _places(total: int, wanted: int | None, unit: int) -> np.ndarray:
 
 
 def _batches(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batch]:
-    """Batches of a split, with a line of progress every few seconds."""
+    """Iterates over the batches of a split, and prints progress every few seconds."""
     printed = time.perf_counter()
     for number, batch in enumerate(data.evaluation_batches(split, batch_size=size)):
         yield batch
@@ -340,7 +345,7 @@ def _title(analysis: _Analysis) -> str:
 
 
 def _metric(analysis: _Analysis) -> str:
-    """Text of the deciding metric."""
+    """Formats the deciding metric."""
     task = analysis.task
     return f"{task.best} {task.format(task.best, analysis.metrics.get(task.best, math.nan))}"
 

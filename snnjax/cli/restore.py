@@ -1,4 +1,4 @@
-"""Sessions of runs, with the state of a checkpoint, for commands that inspect runs."""
+"""Restoring of a run with the state of a checkpoint, for commands that inspect runs."""
 
 from __future__ import annotations
 
@@ -28,24 +28,29 @@ def restore(
     rates: bool = False,
     gradients: bool = True,
 ) -> tuple[training.Run, Any, training.TrainState]:
-    """Opens a run: its directory, its session without a training step, and a checkpoint's state.
+    """Opens a run directory and prepares its session, without a training step, and a state.
 
     Args:
-        options: Parsed from `OPTIONS`.
-        warn: Called with a sentence about each damaged checkpoint that is skipped.
-        rates: True to measure firing rates in evaluation.
-        gradients: True if the command needs a network that learned by gradients.
+        options: Options parsed from `OPTIONS`.
+        warn: Called with a sentence about each skipped damaged checkpoint.
+        rates: Measures firing rates in evaluation.
+        gradients: True if the command requires a network that learned by gradients.
+
+    Returns:
+        The run, the session, and the state of the checkpoint.
 
     Raises:
         Failure: The run has no such checkpoint.
         training.errors.ExperimentError: The run learned in another way.
     """
     run = training.Run.open(options.run)
+    # Before the data are loaded and the network is compiled.
     path = _checkpoint(run, options.checkpoint)
     experiment = run.experiment()
     if gradients:
         training.config.gradient_experiment(experiment)
     if options.data_dir is not None:
+        # A run may be inspected on another machine than the one it was trained on.
         experiment = training.config.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
     session = training.prepare(experiment, training=False, rates=rates)

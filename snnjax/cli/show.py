@@ -1,14 +1,14 @@
-"""`snnjax show RUN`: pictures of one test example in the network, and of the training.
+"""`snnjax show RUN`: pictures of the training, and of the network's activity on a test example.
 
-For a network that learned by plasticity, the receptive fields of its neurons instead; for a
+A network that learned by plasticity shows receptive fields of its neurons instead of activity, a
 regression also its predictions against the targets.
 
 Fields of its JSON object:
 
     run, step       run directory, and step of the checkpoint
     pictures        paths of the PNG files, by content
-    page            path of one self-contained HTML page with all of them
-    firing_rates    layer to spikes per neuron and timestep over the examples shown; null for
+    page            path of a self-contained HTML page with all pictures
+    firing_rates    layer to spikes per neuron and timestep over some test examples; null for
                     plasticity
     seconds         duration of the command
 """
@@ -48,7 +48,7 @@ _TEXTS = {
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Draws a run."""
+    """Draws the pictures of a run."""
     began = time.perf_counter()
     options = parse("snnjax show", _DESCRIPTION, _OPTIONS, arguments)
     run, session, state = restore(options, warn=screen.warn, gradients=False)
@@ -94,6 +94,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
     test = session.dataset.test
     # The example comes first, then its successors; numbers past the end wrap around.
     places = (np.arange(min(_EXAMPLES, len(test))) + example) % len(test)
+    # Rates of one example would be noisy; the pictures show the first.
     batch = test.take(places)
 
     def run(state, inputs):
@@ -105,6 +106,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
         return one, metrics.firing_rates({k: v["spikes"] for k, v in aux.taps.items()})
 
     taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
+    # Real-valued outputs, as of a readout, have no firing rate.
     spiking = {name for name, kinds in taps.items() if np.isin(kinds["spikes"], (0, 1)).all()}
     return taps, {k: float(v) for k, v in rates.items() if k in spiking}
 
@@ -112,6 +114,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
 def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:
     """Predictions and targets `[N, D]` of the first test examples, timesteps as examples."""
     experiment, task, test = session.experiment, session.task, session.dataset.test
+    # More points would cover each other.
     chosen = test.take(np.arange(min(_PREDICTIONS, len(test))))
 
     @jax.jit
@@ -136,6 +139,7 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
     del example
     network = session.program.network
     sections = _learning_section(run, session)
+    # Only inputs that are images have a field to draw.
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == network.inputs:
         weights = network.float_weights(state.params["weights"])
@@ -146,7 +150,7 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
 
 
 def _learning_section(run: training.Run, session: Any) -> dict[str, tuple[str, str, Any]]:
-    """The learning curve, if there are records."""
+    """Section of the learning curve; empty without records."""
     if not (records := run.records()):
         return {}
     task = session.task
@@ -155,11 +159,12 @@ def _learning_section(run: training.Run, session: Any) -> dict[str, tuple[str, s
 
 
 def _layer_sections(taps, rates, label: str) -> dict[str, tuple[str, str, Any]]:
-    """Firing rates, and spikes and membranes of some layers."""
+    """Sections of firing rates, and of spikes and membranes of some layers."""
     sections = {}
     if rates:
         figure = viz.firing_rates(rates)
         sections["firing_rates"] = ("Firing rates", _TEXTS["firing_rates"], figure)
+    # A deep network would fill a page with hundreds of rasters.
     names = list(taps)
     chosen = np.unique(np.linspace(0, len(names) - 1, min(_LAYERS, len(names))).round().astype(int))
     for name in (names[i] for i in chosen):

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first requests a stop, a second ends the process at once."""
+"""Handling of SIGINT and SIGTERM: the first requests a stop, the second kills the process."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Listener:
     """Receiver of the signals.
 
     Attributes:
-        number: Number of the received signal; None before.
-        patient: True if the work polls `number`; until then a signal raises.
+        number: Number of the received signal, or None.
+        patient: True if the work polls `number`; otherwise a signal raises `Interrupted`.
     """
 
     def __init__(self) -> None:
@@ -31,6 +31,7 @@ class Listener:
         del frame
         self.number = number
         for each in _SIGNALS:
+            # A second signal ends a process that does not come to its next poll.
             signal.signal(each, signal.SIG_DFL)
         if not self.patient:
             raise Interrupted(number)
@@ -38,7 +39,7 @@ class Listener:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Listener]:
-    """Listens inside the block, and restores the handlers afterwards."""
+    """Handles the signals inside the block, and restores the handlers afterwards."""
     listener = Listener()
     if threading.current_thread() is not threading.main_thread():
         yield listener  # only the main thread may set handlers

@@ -7,11 +7,11 @@ Fields of its JSON object:
                             [0, 1]; other tasks have test_NAME for each of their metrics
     test_loss               mean loss on the test examples
     firing_rates            layer to spikes per neuron and timestep on the test examples, after the
-                            last step; without layers that do not spike
+                            last step, for layers that spike
     nasfr                   mean of these rates over all neurons, see `metrics.nasfr`; null if
                             nothing spikes
-    best_test_accuracy      best of all evaluations (selected on the test set, so optimistic); of
-                            another task best_test_NAME of its deciding metric
+    best_test_accuracy      best of all evaluations (selected on the test set, so optimistic); other
+                            tasks have best_test_NAME for their deciding metric
     best_step               step of that evaluation
     steps, epochs           updates, and passes over the training examples
     parameters              number of learned parameters
@@ -23,9 +23,8 @@ Fields of its JSON object:
     bytes_per_device        bytes of the state and of the temporary arrays of a training step
     mesh, processes         sizes of the axes, and number of processes
     profile                 folder of the trace of --profile, else null
-    interrupted             "SIGINT" or "SIGTERM" if it was stopped, else null; the metrics,
-                            test_loss, firing_rates and nasfr are null then, unless that step was
-                            evaluated
+    interrupted             "SIGINT" or "SIGTERM" if stopped, else null; metrics, test_loss,
+                            firing_rates and nasfr are then null, unless this step was evaluated
 """
 
 from __future__ import annotations
@@ -61,12 +60,14 @@ _OPTIONS = [
     Option(
         "out", str | None, None, "Run directory; None is runs/NAME-SEED, numbered if it exists."
     ),
-    Option("resume", str | None, None, "Run directory to resume, in place."),
-    Option("profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard, Perfetto."),
+    Option("resume", str | None, None, "Run directory to resume."),
+    Option(
+        "profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard or Perfetto."
+    ),
     MESH,
     *HOSTS,
     cache.OPTION,
-    Option("keep_pages", bool, False, "Keep freed memory for the next step: faster on a CPU."),
+    Option("keep_pages", bool, False, "Keep freed memory for the next step (faster on a CPU)."),
 ]
 
 
@@ -78,7 +79,7 @@ class _Plan(NamedTuple):
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
-    """Trains, or resumes training."""
+    """Trains a network, or resumes training."""
     began = time.perf_counter()
     with listening() as listener:
         plan = _plan(arguments)
@@ -86,6 +87,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
         connect(plan.options, screen)
         check_same_fields(training.config.plain_values(plan.experiment))
+        # Process 0 chooses: a number free on one process may be taken a moment later.
         out = Path(
             training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment)))
         )
@@ -99,10 +101,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             f"{spell_size(sum(device_bytes.values()))} on each, "
             f"compiled in {session.compile_seconds:.1f} s"
         )
+        # From here on a signal saves the state; before there is nothing to save.
         listener.patient = True
         run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
         result = _fit(session, run, listener, screen, profile=plan.options.profile)
     evaluation, task = result.evaluation, session.task
+    # A stopped run reports null for its deciding metric, the one name that is known.
     metrics = evaluation.metrics if evaluation else {task.best: None}
     fields = {
         "name": plan.experiment.name,
@@ -143,6 +147,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"{clock(result.train_seconds)} ({session.compile_seconds:.1f} s to compile)"
     )
     screen.say(f"run: {run.path}    pictures: snnjax show {run.path}")
+    # For tools that read finished runs without their output.
     run.write_json("result.json", {"command": "train", **fields, "exit_code": 0})
     return fields, 0
 
@@ -160,9 +165,10 @@ def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> 
 
 
 def _plan(arguments: list[str]) -> _Plan:
-    """Experiment, source and options of the arguments; nothing is written."""
+    """Parses the arguments to experiment, source and options; writes nothing."""
     path, rest = experiment_path(arguments)
     resumed = None
+    # The options depend on the experiment, and the experiment on --resume: read it first.
     if resume := peek(rest, "--resume"):
         if path:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
@@ -183,13 +189,14 @@ def _plan(arguments: list[str]) -> _Plan:
         )
     experiment = training.config.override(experiment, changed)
     training.config.check(experiment)
+    # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
     cache.enable(on=not options.no_cache)
     return _Plan(experiment, source, options, resumed)
 
 
 def _directory(out: str | None, experiment: Any) -> Path:
-    """The run directory of `--out`, or the first free one under runs/."""
+    """Run directory of `--out`, or the first unused one under runs/."""
     if out is not None:
         path = Path(out)
         training.Run.check_free(path)

@@ -4,7 +4,7 @@
     dot product, convolution     2 operations per multiply-add
     any other operation          1 per element of its output
 
-Nothing is run. The bytes are XLA's own memory analysis, deterministic for one version and device.
+Nothing runs. The bytes are XLA's own memory analysis, deterministic for one version and device.
 Operations are counted from the trace, without compilation: XLA's own count visits the body of a
 loop once, this one multiplies by the length of every scan. The count compares strategies, it is not
 a time: a replayed forward pass appears as its operations.
@@ -69,7 +69,7 @@ class MemoryUse:
 
 @dataclasses.dataclass(frozen=True)
 class Residual:
-    """Array that the forward pass keeps for the backward pass.
+    """Array kept by the forward pass for the backward pass.
 
     Attributes:
         nbytes: Size in bytes.
@@ -108,6 +108,7 @@ def measure(
     Example:
         stored = memory.measure(jax.grad(loss), params, batch)
     """
+    # A second jit around a jitted function would drop its donation and its compiler options.
     jitted = function if hasattr(function, "lower") else jax.jit(function)
     return compiled_memory(jitted.lower(*args).compile(compiler_options=compiler_options), samples)
 
@@ -146,6 +147,7 @@ def device_peak(*, device: Any = None) -> int | None:
     Args:
         device: Device; None is the first one.
     """
+    # `memory_stats` is None on a CPU.
     stats = (jax.devices()[0] if device is None else device).memory_stats() or {}
     return stats.get("peak_bytes_in_use")
 
@@ -156,12 +158,11 @@ def residuals(function: Callable[..., Any], *args: Any, largest: int = 10) -> li
     Args:
         function: Function of pytrees with inexact leaves.
         *args: Arguments, arrays or `jax.ShapeDtypeStruct`s.
-        largest: Number of residuals to list, largest first.
+        largest: Number of residuals to list.
 
     Returns:
-        The largest residuals with their operation and source line, as
-        `jax.ad_checkpoint.print_saved_residuals` reports them. Arguments of the function and
-        literals are left out: they exist anyway.
+        The largest residuals in descending order, with the operation and source line reported by
+        `jax.ad_checkpoint.print_saved_residuals`; without arguments of the function and literals.
     """
     # JAX has no public function that returns this list; the printed form is the public one.
     out = io.StringIO()
@@ -169,12 +170,14 @@ def residuals(function: Callable[..., Any], *args: Any, largest: int = 10) -> li
         jax.ad_checkpoint.print_saved_residuals(function, *args)
     matches = (_LINE.match(line.strip()) for line in out.getvalue().splitlines())
     listed = [_residual(*match.groups()) for match in matches if match]
-    listed = [r for r in listed if not r.source.startswith("from ")]  # "from the argument x"
+    # "from the argument x", "from a literal": these arrays exist anyway.
+    listed = [r for r in listed if not r.source.startswith("from ")]
     return sorted(listed, key=lambda r: -r.nbytes)[:largest]
 
 
 # "f32[4,8]{V:data} output of mul from file.py:12:3 (function)"
 _LINE = re.compile(r"([a-z]+[a-z0-9_]*)\[([0-9,]*)\]\S*\s+(.*)")
+# Short names of `print_saved_residuals`, without their number of bits.
 _KINDS = {"f": "float", "bf": "bfloat", "i": "int", "u": "uint", "c": "complex"}
 
 

@@ -2,9 +2,9 @@
 
     sum_i f(i, part_i),      part_i the examples i, i + k, i + 2k, ... of k parts
 
-If f is the loss and gradient of a part, this is the gradient of the batch in the memory of one
-part, and nothing is computed twice. On a CPU it can even be the fastest form, because the working
-set of a part stays in the cache.
+If f is the loss and gradient of a part, the sum is the gradient of the batch in the memory of one
+part, and nothing is computed twice. On a CPU it can also be the fastest form, because the working
+set of a part fits the cache.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def accumulate(
 
     Args:
         function: Function `(number, *part) -> (addend, row)`; the number of the part is traced.
-        parts: Number of parts; 1 calls the function once, without a loop.
+        parts: Number of parts.
         batch: Pytrees of arrays.
         axes: Axis of the examples in each pytree of `batch`: 1 for frames `[T, B, ...]`, 0 for
             labels `[B]`.
@@ -76,6 +76,7 @@ def accumulate(
         addend, row = function(number, *part)
         return jax.tree.map(_to_float32, addend), row
 
+    # No loop: XLA:CPU compiles convolutions inside loops to slower code.
     if parts == 1:
         total, row = call(jnp.int32(0))
         return total, jax.tree.map(lambda leaf: leaf[None], row)
@@ -84,6 +85,7 @@ def accumulate(
         addend, row = call(number)
         return jax.tree.map(jnp.add, total, addend), row
 
+    # Shapes only: a first part outside the loop would be compiled twice.
     shapes = jax.eval_shape(call, jnp.int32(0))[0]
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
     return lax.scan(add, zero, jnp.arange(parts, dtype=jnp.int32))

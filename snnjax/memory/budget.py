@@ -2,9 +2,9 @@
 
     choice = argmin operations(strategy)   over   { strategy : total_bytes(strategy) <= budget }
 
-The bytes are those of the compiled step and the operations are counted from its trace; nothing is
-estimated and nothing runs. Chunking can raise the peak where parameters dominate, and XLA's buffer
-assignment cannot be predicted.
+The bytes are those of the compiled step, the operations are counted in its trace; nothing runs.
+Estimates would not do: shorter segments can raise the peak if parameters dominate, and the buffer
+assignment of XLA cannot be predicted.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Build = Callable[[Strategy], tuple[Any, tuple[Any, ...]]]
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Strategy with its measured cost.
+    """Strategy and its measured cost.
 
     Attributes:
         strategy: Memory strategy.
         measured: Bytes of the compiled step; None if the model refuses the strategy.
         operations: Floating-point operations of a step.
-        refused: Reason why the model refuses the strategy, or None.
+        refused: Reason of the model's refusal, or None.
     """
 
     strategy: Strategy
@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Measured strategies, to choose from for any budget.
+    """Measured strategies, the choice for any budget.
 
     Attributes:
         candidates: Candidates in the order of the strategies.
@@ -69,6 +69,7 @@ class Plan:
             budget: Budget in bytes.
         """
         fits = [c for c in self.admitted if _bytes(c) <= budget]
+        # Operations stand for time: measuring it would take a run of each candidate.
         return min(fits, key=lambda c: (c.operations, _bytes(c)), default=None)
 
     def missing(self, budget: float) -> int:
@@ -101,7 +102,7 @@ def plan(
         forward: Floating-point operations of one forward pass, for `extra_passes`.
         samples: Number of examples in a batch, for the bytes per sample.
         workers: Number of concurrent compilations; None is one per core.
-        report: Callback that gets each candidate as it is measured or refused.
+        report: Callback for each candidate, once measured or refused.
 
     Returns:
         The plan; `plan.choose(budget)` picks a candidate.
@@ -152,11 +153,11 @@ def largest_fit(
 ) -> int:
     """Searches the largest number (batch, timesteps, depth) whose bytes fit a budget.
 
-    Secant search with bisection as its safeguard. A linear relation takes four measurements from a
-    start nearby.
+    Secant search, safeguarded by bisection; four measurements if the bytes are linear and `start`
+    is near the answer.
 
     Args:
-        measure_bytes: Measures the bytes of a number; must not fall as the number grows.
+        measure_bytes: Function from the number to its bytes, not decreasing.
         budget: Budget in bytes.
         start: First number to measure.
         limit: Upper limit of the search.

@@ -1,10 +1,9 @@
-"""Chain: unequal functions in sequence under a strategy over depth.
+"""Chain of unequal functions under a strategy over depth.
 
     x_i = f_i(operands_i, x_{i-1}),   i = 1..n
 
-Equal blocks are stacked and scanned. Unequal functions cannot be, so a chain is a Python loop, and
-the strategy decides which joints x_i are kept. With A_i the bytes of x_i and R_i the residuals of
-f_i:
+Equal blocks can be stacked and scanned, unequal functions cannot: a chain is a Python loop, and its
+strategy selects the joints x_i to keep. With A_i the bytes of x_i and R_i the residuals of f_i:
 
     store                 sum R_i
     recompute(every=k)    sum of every k-th A_i + max over segments (sum of R_i inside)
@@ -42,9 +41,9 @@ def chain(
 ) -> tuple[Array, list[Any]]:
     """Runs unequal functions in sequence with the residuals of a strategy.
 
-    Segments run under `memory.replay`, isolated from each other; on a CPU XLA's memory-optimised
-    scheduler (`training.compiler_options`) saves further memory between them. With `keep` segments
-    run under `jax.checkpoint`, which saves nothing on a CPU without that scheduler.
+    Segments run under `memory.replay`, isolated from each other, or under `jax.checkpoint` if the
+    strategy has `keep`. On a CPU the memory-optimised scheduler of XLA
+    (`training.compiler_options`) lowers the peak further; without it `keep` saves nothing.
 
     Args:
         links: Pure functions `(operands, x) -> (x, by-products)`.
@@ -54,8 +53,8 @@ def chain(
             every `every`-th joint and replays the functions between, `inner` and `keep` included.
         spikes: Marks of functions whose input is spikes, kept at one bit each if it is a joint;
             none by default.
-        alone: Marks of functions with a strategy of their own, which run unchanged between joints;
-            none by default.
+        alone: Marks of functions with a strategy of their own, run unchanged between joints; none
+            by default.
 
     Returns:
         The last output, and the by-products of every function.
@@ -71,6 +70,7 @@ def chain(
             "memory.recompute(every) over them, or stack equal blocks (nn.Stacked, nn.Reversible)"
         )
     spikes, alone = (list(marks) or [False] * len(links) for marks in (spikes, alone))
+    # A function alone is a segment by itself, so the root is that of the number of the others.
     count = alone.count(False)
     every = math.isqrt(max(count - 1, 0)) + 1 if scan.every == "sqrt" else scan.every
     extras: list[Any] = []
@@ -102,14 +102,15 @@ class _Segment:
 
 
 def _checkpoint(segment: _Segment, keep: tuple[str, ...]) -> Link:
-    """Replays a segment, except for the values of the given names."""
+    """Replays a segment, except for the named values."""
 
-    # `replay` cannot keep named values; `jax.checkpoint` can.
+    # `replay` cannot keep named values, `jax.checkpoint` can.
     def run(operands, bits, x):
         return segment(operands, x if bits is None else unpack_straight_through(bits, x))
 
     policy = jax.checkpoint_policies.save_only_these_names(*keep)
     checkpointed = jax.checkpoint(run, policy=policy)
+    # Packed outside: `jax.checkpoint` keeps its arguments, so these must be the bits.
     return lambda operands, x: checkpointed(operands, pack(x) if segment.spikes[0] else None, x)
 
 

@@ -2,8 +2,8 @@
 
     relative = max|g - g_store| / max|g_store|,    cosine = <g, g_store> / (|g| |g_store|)
 
-It takes any scan and any step, on any device. Outputs must be bit-equal, which for a strategy that
-replays a step requires deterministic kernels of the device.
+The check takes any scan and any step, on any device. Outputs must be bit-equal; for a strategy that
+replays a step this requires deterministic kernels.
 """
 
 from __future__ import annotations
@@ -61,12 +61,11 @@ class CheckResult:
         faults: Faults, one sentence each; empty if there are none.
         outputs_equal: True if outputs and last state are bit-equal to those of `store`.
         gradients: Difference of each array's gradient, by path.
-        reconstruction: Largest error of a reconstructed state; None if the strategy reconstructs
-            none.
+        reconstruction: Largest error of a reconstructed state; None if no state is reconstructed.
         measured: Bytes of the compiled gradient.
         seconds: Median time of a gradient, s.
-        statistics_equal: True if normalisation statistics are those of `store`; None if there are
-            none.
+        statistics_equal: True if normalisation statistics are those of `store`; None without
+            statistics.
         bits_left: Binary places between the reversible streams and the bound of their grid.
     """
 
@@ -82,7 +81,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """True if there are no faults."""
+        """True if no fault was found."""
         return not self.faults
 
     @property
@@ -110,8 +109,8 @@ def check(
 ) -> list[CheckResult]:
     """Compares scans with `store`: outputs, gradients, reconstruction, bytes and time.
 
-    The result names each fault: an inverse that does not undo the step, wrong by-products (such as
-    statistics), random keys that a replay drops, or any other difference.
+    The result names each fault: a wrong inverse, wrong by-products (such as statistics), random
+    keys dropped in a replay, or any other difference.
 
     Args:
         scans: Scans by name, such as your own.
@@ -122,8 +121,7 @@ def check(
         bound: Largest accepted relative difference of gradients, in float32.
         tolerance: Largest accepted error of a reconstructed state.
         repeats: Number of timed runs.
-        compiler_options: Options of `jax.jit`, those of the program to check: bits depend on them,
-            since XLA fuses some products with sums.
+        compiler_options: Options of `jax.jit`; take those of the training program.
 
     Returns:
         One result per scan, in their order.
@@ -132,6 +130,8 @@ def check(
         result, = memory.check({"mine": my_scan}, neurons.lif, params, state, currents)
         assert result.ok, result.faults
     """
+    # Bits depend on the compiler options, since XLA fuses some products with sums: both gradients
+    # are compiled alike.
     arguments = (params, state, xs)
     expected, _ = time_call(_gradient(store, step, compiler_options), arguments, repeats=1)
     results = []
@@ -173,9 +173,9 @@ def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]
         expected: Gradients of `store`.
 
     Returns:
-        Differences by path. An array with a gradient of rounding errors only (largest entry below
-        1e-5 of the largest of all arrays, such as a bias before a batch norm) is compared relative
-        to the largest entry of all arrays.
+        Differences by path. A gradient of rounding errors only (largest entry below 1e-5 of that of
+        all arrays, such as of a bias before a batch norm) is compared relative to the largest entry
+        of all arrays.
     """
     pairs = list(zip(_named(actual), _named(expected), strict=True))
     largest = max((np.abs(b).max(initial=0.0) for _, (_, b) in pairs), default=0.0)
@@ -207,7 +207,7 @@ def time_call(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats
         repeats: Number of timed calls after the first one.
 
     Returns:
-        The result on the host, and the median time of the repeated calls, s (NaN without any).
+        The result on the host, and the median time of the repeated calls, s (NaN for 0 repeats).
     """
     # The first call compiles and is not timed.
     result = jax.block_until_ready(jitted(*arguments))
@@ -216,6 +216,7 @@ def time_call(jitted: Callable[..., Any], arguments: tuple[Any, ...], *, repeats
         start = time.perf_counter()
         jax.block_until_ready(jitted(*arguments))
         times.append(time.perf_counter() - start)
+    # The median: one call delayed by another process does not count.
     return jax.device_get(result), statistics.median(times or [math.nan])
 
 
@@ -242,11 +243,12 @@ def _weighted_sum(leaf: jax.Array) -> jax.Array:
 
 
 def _agrees_without_keys(scan: Scan, step: Step, arguments: tuple[Any, ...], bound: float) -> bool:
-    """True if the gradient is right once all random keys are equal; False without keys."""
+    """True if the gradient is right with all random keys equal; False without keys."""
     is_key = lambda leaf: jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)  # noqa: E731
     keys = [leaf for leaf in jax.tree.leaves(arguments) if is_key(jnp.asarray(leaf))]
     if not keys:
         return False
+    # With equal keys a replay that draws by the wrong one still draws the same numbers.
     one = keys[0].reshape(-1)[0]
     same = jax.tree.map(
         lambda leaf: jnp.broadcast_to(one, leaf.shape) if is_key(jnp.asarray(leaf)) else leaf,
@@ -267,6 +269,7 @@ def _plain(leaf: Any) -> np.ndarray:
 
 
 def _difference(actual: np.ndarray, expected: np.ndarray, largest: float) -> Difference:
+    # In float64: the norms of large float32 gradients would overflow or round.
     a, b = (x.astype(np.float64).ravel() for x in (actual, expected))
     scale, gap = np.abs(b).max(initial=0.0), np.abs(a - b).max(initial=0.0)
     # Relative to its own size a gradient of pure rounding noise would always look wrong.

@@ -1,11 +1,11 @@
-"""Replay of a function: its arguments are kept instead of its residuals.
+"""Replay of a function that keeps its arguments instead of its residuals.
 
     forward    y = f(operands, x),   kept: operands and x
     backward   f again with its residuals, then at once its derivative
 
 This is `jax.checkpoint` in a form that XLA:CPU cannot undo: replay and derivative run in one
-`ops.isolate`, so no two replays hold their working sets at the same time, in scanned and unrolled
-code and under every scheduler.
+`ops.isolate`, so the working sets of two replays never exist at the same time, in scanned or
+unrolled code and under any scheduler.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ Link = Callable[[PyTree, Array], tuple[Array, PyTree]]
 
 
 def replay(function: Link, *, spikes: bool = False) -> Replay:
-    """Wraps a function so that it keeps its arguments and replays itself for its derivative.
+    """Wraps a function so that its derivative keeps the arguments and replays the function.
 
         forward    y = f(operands, x),   kept: operands and x
         backward   f again with its residuals, then at once its derivative
 
     Values are those of the function and gradients those of its `jax.checkpoint`. With X the bytes
-    of its input and R its residuals, it keeps X (X / 32 for spikes), and needs R only while its
-    derivative is computed; one extra forward pass. Do not use it for forward-mode differentiation.
+    of its input and R those of its residuals, it keeps X (X / 32 for spikes) and needs R only while
+    its derivative is computed, for one extra forward pass. Do not use it for forward-mode
+    differentiation.
 
     Args:
         function: Pure function `(operands, x) -> (y, by-products)`; the operands are parameters,
             states and keys, `x` is one array or a tuple of arrays.
-        spikes: Keeps `x`, which must be 0 or 1 everywhere, at one bit each.
+        spikes: Keeps each entry of `x`, which must be 0 or 1, at one bit.
 
     Returns:
-        A function of the same arguments; equal arguments of `replay` give equal functions.
+        A function of the same arguments; equal arguments of `replay` give equal results.
     """
     return Replay(function, spikes)
 
 
 @dataclasses.dataclass(frozen=True)
 class Replay:
-    """Function that is replayed for its derivative, made by `replay`."""
+    """Function with a replaying derivative, made by `replay`."""
 
     function: Link
     spikes: bool = False
@@ -68,6 +69,7 @@ def _run(replay, inexact, others):
 
 
 def _run_forward(replay, inexact, others):
+    # Arguments whose gradient nobody asks for get none: their buffers stay out of the carry.
     mask = symbolic_zeros.gradient_mask(inexact)
     operands, x = combine(*symbolic_zeros.primal_values((inexact, others)))
     outputs = replay.function(operands, x)
@@ -78,6 +80,7 @@ def _run_forward(replay, inexact, others):
 def _run_backward(replay, residuals, cotangents):
     operands, kept, spec, mask = residuals
     x = unpack(kept, spec.shape, spec.dtype) if replay.spikes else kept
+    # Shapes only; the replay itself runs inside `isolate`.
     y, aux = jax.eval_shape(replay.function, operands, x)
     d_y, d_aux = inexact_cotangents((y, aux), cotangents)
     d_y, d_aux = symbolic_zeros.materialize(d_y), symbolic_zeros.drop(d_aux)

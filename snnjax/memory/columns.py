@@ -5,13 +5,13 @@
     inverse, from the last level to the first:
     c_l[t-1] = (c_l[t] - q(B_l(c_{l-1}[t], c_{l+1}[t-1]))) / alpha_l[t]
 
-Level 0 reads the input in place of `c_{-1}`, and the last level has no `c_L`. Every column `t` has
-its own `B_l` and `alpha_l`; all columns may share parts of `B_l`.
+Level 0 reads the input in place of `c_{-1}`, and the last level has no `c_L`. Each column `t` has
+its own `B_l` and `alpha_l`; the columns may share parts of `B_l`.
 
-Dividing by alpha multiplies a rounding error by `1 / |alpha|` per column, so floating states are
-undone over at most `FLOATING_STEPS` columns in a row. On the grid (`q` rounds to multiples of
-`2^-bits`, alpha is a power of two, at least `2^-places`) both directions are exact while every
-state fits the mantissa of float32: column `t` holds multiples of `2^-(bits + places * t)`, hence
+Dividing by alpha multiplies a rounding error by `1 / |alpha|` per column, so at most
+`FLOATING_STEPS` columns in a row are undone in floating point. On the grid (`q` rounds to multiples
+of `2^-bits`, alpha is a power of two, at least `2^-places`) both directions are exact as long as
+each state fits the mantissa of float32: column `t` holds multiples of `2^-(bits + places * t)`, so
 
     bits + places * columns + log2(magnitude) <= 24
 
@@ -101,13 +101,15 @@ class MultiLevel:
         level: Pure function `B_l`, `(shared, own, lower, upper) -> (y, by-products)`, of the
             parameters shared by all columns, those of this column, `c_{l-1}[t]` and `c_{l+1}[t-1]`
             (None at the last level, and in a column without an upper input).
-        read: Function of the last level's state for the head of the network. A reversing scan keeps
-            its result, so it should be small.
+        read: Function from the last level's state to the input of the head. A reversing scan keeps
+            its result: make it small.
         scale: Map of the unconstrained parameter to alpha: `clip_magnitude` or
             `round_to_power_of_two` with their options bound.
         bits: Binary places of the grid; None is floating point.
     """
 
+    # Functions are fields: a `MultiLevel` is a static argument of `custom_vjp` and compares by
+    # value.
     level: Callable[..., tuple[Array, PyTree]]
     read: Callable[[Array], PyTree]
     scale: Callable[[Array], Array]
@@ -116,6 +118,7 @@ class MultiLevel:
     @property
     def steps(self) -> int | None:
         """Number of columns that may be undone in a row; None is unlimited."""
+        # On the grid the bound is one of magnitude, not of steps: see `column_bound`.
         return FLOATING_STEPS if self.bits is None else None
 
     def step(
@@ -172,10 +175,12 @@ class MultiLevel:
         """
         del y
         (g_after, d_aux), top = cotangents, len(after) - 1
+        # h starts as a list to fill: every entry is overwritten by `_undo`.
         g, h = list(g_after), list(g_after)
         before: list[Any] = [*after, None]  # the last level has nothing above it
         gradients: list[Any] = list(after)
         lowers = [_input(params, column), *after[:-1]]
+        # The head reads the last level's state: its cotangent adds to that of the level.
         read = value_and_pullback(self.read, after[top], cotangents=d_aux.read)
         g[top] = g[top] + read[1][0]
         d_x = None
@@ -201,6 +206,7 @@ class MultiLevel:
         (b, _), gradients = value_and_pullback(self._branch, *states, cotangents=cotangents)
         d_shared, d_own, d_lower, d_upper = gradients
         before = (after - b) / self.scale(alpha)
+        # At the reconstructed state: the same product as in the forward pass.
         _, carry = jax.vjp(lambda alpha, state: _leak(self.scale(alpha), state), alpha, before)
         d_alpha, h = carry(cotangents[0])
         return before, h, d_lower, d_upper, (d_shared, d_own, d_alpha)

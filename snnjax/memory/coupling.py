@@ -1,18 +1,18 @@
-"""Additive couplings: blocks with an exact inverse for any functions of their branches.
+"""Additive couplings: blocks with an exact inverse for any branch functions.
 
     y1 = x1 + q(F(x2))          x2 = y2 - q(G(y1))
     y2 = x2 + q(G(y1))          x1 = y1 - q(F(x2))
 
-`q` rounds to a dyadic grid (`memory.grid`), on which the inverse is exact and every replay has the
-bits of the forward pass. The gradient is then that of `memory.store`, up to different rounding
-where XLA fuses the two programs differently (float32, relative to the largest entry: 0 for the
-conv-BN-IF stacks of tests/memory/test_coupling.py on a CPU, below 2e-6 elsewhere). Off the grid a
-rounding error can flip a spike: at 16 blocks, gradients of the first block had a cosine to those of
-`store` down to 0.72, once 0.07.
+`q` rounds to a dyadic grid (`memory.grid`), on which the inverse is exact and a replay reproduces
+the bits of the forward pass. The gradient then equals that of `memory.store`, up to rounding if XLA
+fuses the two programs differently (float32, relative to the largest entry: 0 for the conv-BN-IF
+stacks of tests/memory/test_coupling.py on a CPU, below 2e-6 elsewhere). Off the grid a rounding
+error can flip a spike: at 16 blocks the cosine between gradients of the first block and those of
+`store` fell to 0.72, once to 0.07.
 
 The branches are any pure functions. Their by-products, such as normalisation statistics, are
-outputs of the forward pass only. With `swap=True` the streams change places in between: the
-parallel form, in which G of one block and F of the next can run concurrently:
+outputs of the forward pass only. `swap=True` exchanges the streams between blocks, the parallel
+form, in which G of one block and F of the next can run concurrently:
 
     y1 = x2 + q(F(x1))          y2 = x1 + q(G(y1))
 
@@ -113,12 +113,14 @@ class Coupling:
         fx, f_aux = self._branch(self.f, params, block, x2)
         y1 = x1 + fx
         gy, g_aux = self._branch(self.g, params, block, y1)
+        # The peak is an output of every block: the training loop refuses a stream beyond the grid.
         after, peak = with_stream_peak(Streams(y1, x2 + gy))
         return after, CouplingAux(f_aux, g_aux, peak)
 
     def __call__(self, params: PyTree, after: Streams, block: PyTree, y: Any) -> Streams:
         """Reconstructs the streams before a block from those after it."""
         del y
+        # The branches in reverse order: G reads y1, which is known, and F the x2 that G gives.
         x2 = after.x2 - self._branch(self.g, params, block, after.x1)[0]
         x1 = after.x1 - self._branch(self.f, params, block, x2)[0]
         return self._order(Streams(x1, x2))
@@ -126,13 +128,12 @@ class Coupling:
     def pull(
         self, params: PyTree, after: Streams, block: PyTree, y: Any, cotangents: Any
     ) -> tuple[Streams, tuple[PyTree, Streams, PyTree]]:
-        """Computes inverse and pullback together: each branch runs forward once, under `jax.vjp`.
-
-        The branches run in turn (`ops.isolate`), so the working set is that of one branch.
-        """
+        """Computes inverse and pullback together; each branch runs forward once, by `jax.vjp`."""
+        # The branches run in turn (`ops.isolate`), so the working set is that of one branch.
         del y
         (d1, d2), d_aux = cotangents
         operands = (params, block)
+        # G first, as in the inverse; its cotangent e of y1 joins d1 before F is differentiated.
         by_g, y1, x2, d1, d2 = self._undo(self.g, operands, d_aux.g, *after, d1, d2)
         by_f, x2, x1, d2, d1 = self._undo(self.f, operands, d_aux.f, x2, y1, d2, d1)
         before, g_before = self._order(Streams(x1, x2)), self._order(Streams(d1, d2))

@@ -1,12 +1,12 @@
-"""Dyadic grid, on which addition and subtraction of float32 numbers are exact.
+"""Dyadic grid with exact addition and subtraction of float32 numbers.
 
     q(x) = round(x * 2^bits) / 2^bits,      dq/dx := 1   (straight through)
 
 Multiples of `2^-bits` below `2^(24 - bits)` in magnitude fit the 24 bits of float32's mantissa, and
 so do their sums: `(x + q(f)) - q(f) == x`, bit for bit. A reversible stream on the grid is
 reconstructed without error, so no spike can flip between the forward pass and its replay. Off the
-grid a last-bit error that crosses a threshold flips a spike, and the flip spreads through batch
-norm and every earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, streams
+grid an error of the last bit can flip a spike, and the flip spreads through batch norm and every
+earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, streams
 [4, 8, 16, 16, 32] float32, a CPU, jax 0.10.2, seeds 0, 1, 2
 (`experiments/benchmarks/floating_stream.py`):
 

@@ -1,13 +1,11 @@
-"""A memory strategy as one value, and its text form.
+"""Memory strategy as one value, and its text form.
 
     Strategy(time=recompute("sqrt"), depth=recompute(1), pack=True)
     "time=recompute(sqrt), depth=recompute(1), pack=True"
 
-`str` writes a strategy as the arguments of the call, `parse_strategy` reads them. Programs pass the
-value; the text is for the command line and for the config.json of a run.
-
-A scan of the user's own has a text form too: `mymodule:keep4` where a module can be imported, or
-the name under which `register_scan` knows it.
+`str` writes the arguments of the call, and `parse_strategy` reads them. Programs pass the value;
+the text is for the command line and for the config.json of a run. The text form of a user's own
+scan is `mymodule:keep4` if another process can import the module, or its name in `register_scan`.
 """
 
 from __future__ import annotations
@@ -31,9 +29,9 @@ _WORDS: dict[str, Any] = {"store": store, "sequence": sequence, "reverse": rever
 _MAKERS: dict[str, Callable[..., Any]] = {"recompute": recompute, "reverse": reversal}
 _REGISTERED: dict[str, Any] = {}
 
-# One text gives one scan, also where a maker returns a new closure on each call: strategies are
+# One text gives one scan, even if a maker returns a new closure on each call: strategies are
 # compared by ==, and a network under an unequal strategy is compiled again.
-_MADE: dict[tuple[Any, str], Scan] = {}
+_SCANS: dict[tuple[Any, str], Scan] = {}
 _TEXTS: dict[Any, str] = {}
 
 # A colon between two names, outside of quotes.
@@ -41,25 +39,25 @@ _COLON = re.compile(r"""('(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*")|(?<=\w):(?=[^\W\d]
 
 
 class StrategyError(ValueError):
-    """A strategy that a model does not admit; the message says why, and what it does admit."""
+    """A model refuses a strategy; the message states the reason and the strategies it admits."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Strategy:
     """Memory strategy of a network: the argument `memory` of a model and of an experiment.
 
-    `nn.with_memory` puts it into a network that exists already. The three parts are independent.
+    `nn.with_memory` sets it in an existing network. The three parts are independent.
 
     Attributes:
-        time: the scan over time: of each neuron in `order="layer"`, of the whole network in
-            `order="time"`; None is the network's own.
-        depth: the scan over blocks and layers; None is the network's own.
-        pack: True (or `"spikes"`) keeps spikes that a derivative needs at one bit each;
-            `"bfloat16"` and `"int8"` narrow the real-valued inputs of synapses as well, at the
-            error `memory.packed` states.
+        time: Scan over time, of each neuron in `order="layer"` and of the whole network in
+            `order="time"`; None keeps the network's own.
+        depth: Scan over blocks and layers; None keeps the network's own.
+        pack: True (or `"spikes"`) keeps spikes for the derivative at one bit each; `"bfloat16"` and
+            `"int8"` also narrow the real-valued inputs of synapses, with the errors of
+            `memory.packing.packed`.
 
     Raises:
-        ValueError: a scan that is none, or an unknown storage.
+        ValueError: `time` or `depth` is not a scan, or the storage is unknown.
     """
 
     time: Scan | None = None
@@ -74,13 +72,14 @@ class Strategy:
                 raise ValueError(f"{scan!r} is no scan")
         if not isinstance(self.pack, bool) and self.pack not in ("spikes", "bfloat16", "int8"):
             raise ValueError(f"pack is True, False, 'bfloat16' or 'int8', not {self.pack!r}")
+        # One spelling, so that equal strategies compare equal.
         if self.pack == "spikes":
             object.__setattr__(self, "pack", True)
 
     def __str__(self) -> str:
-        """The arguments, such as `depth=recompute(1), pack=True`; "as written" without any.
+        """The arguments, such as `depth=recompute(1), pack=True`; "as written" if all are None.
 
-        A scan that another process could not look up (a local function, one of a notebook) is
+        A scan that another process cannot import, such as a local function or one of a notebook, is
         written by its bare name, which `parse_strategy` refuses.
         """
         parts = [f"{name}={_text(getattr(self, name))}" for name in ("time", "depth")
@@ -91,20 +90,21 @@ class Strategy:
 
 
 def register_scan(name: str, scan: Any) -> None:
-    """Gives a scan of your own a name for the text form.
+    """Registers a scan of your own under a name of the text form.
 
         memory.register_scan("keep4", Keep(4))      # --memory "time=keep4"
         memory.register_scan("keep", Keep)          # --memory "time=keep(4)"
 
-    For scans that cannot be imported, such as those in an experiment's file: the file is executed
-    again when its run is resumed, and so registers them again.
+    Use it for scans that cannot be imported, such as those of an experiment file; resuming a run
+    executes this file again and so repeats the registration.
 
     Args:
-        name: a word, other than those of the library's scans; registering it again replaces it.
-        scan: a scan, or a function or class that makes one from literal arguments.
+        name: Identifier other than the names of the library's scans; a second registration replaces
+            the first.
+        scan: Scan, or a function or class that makes one from literal arguments.
 
     Raises:
-        ValueError: the name is no word, or taken by the library; `scan` cannot be called.
+        ValueError: `name` is not an identifier or is a name of the library; `scan` is not callable.
     """
     if not name.isidentifier() or name in {*_WORDS, *_MAKERS}:
         raise ValueError(
@@ -116,33 +116,35 @@ def register_scan(name: str, scan: Any) -> None:
 
 
 def parse_strategy(text: str) -> Strategy:
-    """Reads a strategy from its arguments, as `str` writes them.
+    """Parses the text form of a strategy, as written by `str`.
 
-    Only literals are evaluated. `module:name` imports the module, which executes it: read texts
-    from a command line or a run directory you trust, as you would execute their source.
+    Arguments are literals; nothing else is evaluated. `module:name` imports and thereby executes
+    the module, so parse only texts that you trust as you would trust source code.
 
     Args:
-        text: such as `"time=recompute(8, inner=recompute(1)), depth=reverse, pack=True"` or
-            `"depth=mymodule:Keep(4)"`. Words may stand without quotes; `reverse` is `reversal()`,
-            and a class of your own by itself is made without arguments. `""` and `"as written"`
-            change nothing.
+        text: Such as `"time=recompute(8, inner=recompute(1)), depth=reverse, pack=True"` or
+            `"depth=mymodule:Keep(4)"`. Words need no quotes; `reverse` means `reversal()`, and the
+            bare name of a class calls it without arguments. `""` and `"as written"` give
+            `Strategy()`.
 
     Raises:
-        ValueError: the text is no strategy, or a module of it cannot be imported; the message has
-            an example and the cure.
+        ValueError: the text is not a strategy, or its module cannot be imported; the message has an
+            example and names the cure.
     """
     if text.strip() in ("", "as written"):
         return Strategy()
     try:
-        # `module:name` is no expression of Python, `module @ name` is; a comment ends with its line
-        source = _COLON.sub(lambda found: found[1] or "@", text)
+        # `module:name` is not an expression of Python, `module @ name` is. The line break ends a
+        # comment in the text, which would otherwise hide the parenthesis.
+        source = _COLON.sub(lambda match: match[1] or "@", text)
         call = ast.parse(f"strategy({source}\n)", mode="eval").body
         if not isinstance(call, ast.Call) or call.args:
             raise ValueError("every part has a name: time=, depth=, pack=")
-        given = {keyword.arg: _read(keyword.value) for keyword in call.keywords}
-        if len(given) < len(call.keywords):
+        parts = {keyword.arg: _read(keyword.value) for keyword in call.keywords}
+        if len(parts) < len(call.keywords):
             raise ValueError("a part is given twice")
-        return Strategy(**given)  # type: ignore[arg-type]
+        return Strategy(**parts)  # type: ignore[arg-type]
+    # Deeply nested text exhausts Python's own parser: MemoryError or RecursionError.
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError) as error:
         own = f", {', '.join(_REGISTERED)}" if _REGISTERED else ""
         raise ValueError(
@@ -157,14 +159,15 @@ def _read(node: ast.expr) -> Any:
     """Value of one argument: a scan, a constant, a tuple of constants, or a bare word."""
     match node:
         case ast.BinOp(op=ast.MatMult(), right=ast.Call() as call):
-            return _made(_imported(node.left, call.func), call, f"{_path(node.left)}:")
+            maker = _import_attribute(node.left, call.func)
+            return _call_maker(maker, call, f"{_dotted_name(node.left)}:")
         case ast.BinOp(op=ast.MatMult()):
-            found = _imported(node.left, node.right)
-            return _named(found, f"{_path(node.left)}:{_path(node.right)}")
+            value = _import_attribute(node.left, node.right)
+            return _scan_or_class(value, f"{_dotted_name(node.left)}:{_dotted_name(node.right)}")
         case ast.Call(func=ast.Name(id=name)) if name in _MAKERS:
             return _MAKERS[name](*map(_read, node.args), **_options(node))
         case ast.Call(func=ast.Name(id=name)) if name in _REGISTERED:
-            return _made(_REGISTERED[name], node, "")
+            return _call_maker(_REGISTERED[name], node, "")
         case ast.Call():
             raise ValueError(f"{ast.unparse(node)} is no scan")
         case ast.Tuple():
@@ -172,7 +175,7 @@ def _read(node: ast.expr) -> Any:
         case ast.Name(id="recompute"):
             raise ValueError("recompute needs its number of steps, recompute(every)")
         case ast.Name(id=name) if name in _REGISTERED:
-            return _named(_REGISTERED[name], name)
+            return _scan_or_class(_REGISTERED[name], name)
         case ast.Name(id=name):
             return _WORDS.get(name, name)
         case ast.Constant():
@@ -186,57 +189,59 @@ def _options(call: ast.Call) -> dict[str, Any]:
     return {str(keyword.arg): _read(keyword.value) for keyword in call.keywords}
 
 
-def _path(node: ast.expr) -> str:
-    """Dotted name that a node spells."""
+def _dotted_name(node: ast.expr) -> str:
+    """Source of a name or of a chain of attributes."""
     names = list(ast.walk(node))
     if not all(isinstance(part, ast.Name | ast.Attribute | ast.Load) for part in names):
         raise ValueError(f"{ast.unparse(node)} is no name: write module:name")
     return ast.unparse(node)
 
 
-def _imported(module: ast.expr, name: ast.expr) -> Any:
-    """Attribute of a module, both by dotted name."""
-    where, what = _path(module), _path(name)
+def _import_attribute(module: ast.expr, attribute: ast.expr) -> Any:
+    """Imports an attribute of a module, both by dotted name."""
+    path, name = _dotted_name(module), _dotted_name(attribute)
     try:
-        found: Any = importlib.import_module(where)
+        value: Any = importlib.import_module(path)
+    # An import executes the module, which may raise anything.
     except Exception as error:
         raise ValueError(
-            f"importing {where} failed, {type(error).__name__}: {error}; install it, or put its "
+            f"importing {path} failed, {type(error).__name__}: {error}; install it, or put its "
             "folder on PYTHONPATH"
         ) from None
-    for part in what.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{where} has no {what}")
-        found = getattr(found, part)
-    return found
+    for part in name.split("."):
+        if not hasattr(value, part):
+            raise ValueError(f"{path} has no {name}")
+        value = getattr(value, part)
+    return value
 
 
-def _named(found: Any, text: str) -> Any:
-    """A scan by its name alone, or made by a class without arguments."""
-    if isinstance(found, type):
-        return _remembered(found, f"{text}()", found)
-    return _remembered(found, text, lambda: found)
+def _scan_or_class(value: Any, text: str) -> Any:
+    """A scan itself, or the scan that a class makes without arguments."""
+    if isinstance(value, type):
+        return _cached_scan(value, f"{text}()", value)
+    return _cached_scan(value, text, lambda: value)
 
 
-def _made(maker: Any, call: ast.Call, prefix: str) -> Any:
+def _call_maker(maker: Any, call: ast.Call, prefix: str) -> Any:
     args, options = list(map(_read, call.args)), _options(call)
     if not callable(maker):
         raise ValueError(f"{ast.unparse(call.func)} makes no scan: it cannot be called")
-    return _remembered(maker, prefix + ast.unparse(call), lambda: maker(*args, **options))
+    return _cached_scan(maker, prefix + ast.unparse(call), lambda: maker(*args, **options))
 
 
-def _remembered(source: Any, text: str, make: Callable[[], Any]) -> Any:
-    """The scan that a text stands for, which `str` writes as that text from now on."""
+def _cached_scan(source: Any, text: str, make: Callable[[], Any]) -> Any:
+    """The scan of a text, made once; `str` of this scan returns the text."""
     try:
-        made = _MADE.setdefault((source, text), make())
-        _TEXTS[made] = text
+        scan = _SCANS.setdefault((source, text), make())
+        _TEXTS[scan] = text
+    # A maker of the user's may raise anything, and a scan with lists in it cannot be hashed.
     except Exception as error:
         raise ValueError(f"{text} failed, {type(error).__name__}: {error}") from None
-    return made
+    return scan
 
 
 def _text(value: Any) -> str:
-    """A scan, or an option of one, as `_read` reads it."""
+    """Text of a scan or of an option, the inverse of `_read`."""
     if isinstance(value, Recompute):
         inner = "" if value.inner is store else f", inner={_text(value.inner)}"
         keep = f", keep={value.keep!r}" if value.keep else ""
@@ -252,9 +257,11 @@ def _text(value: Any) -> str:
     for name, scan in (*_WORDS.items(), *_REGISTERED.items()):
         if value is scan:
             return name
+    # Before its class and name: a scan made by a call is written as this call.
     if isinstance(value, Hashable) and (text := _TEXTS.get(value)) is not None:
         return text
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        # A dataclass of the user's is written as the call that makes an equal one.
         fields = [field.name for field in dataclasses.fields(value) if field.init]
         options = [f"{name}={_text(getattr(value, name))}" for name in fields]
         return f"{_text(type(value))}({', '.join(options)})"
@@ -265,7 +272,7 @@ def _text(value: Any) -> str:
 
 
 def _importable(module: str) -> bool:
-    """True if another process could import a module: no script, notebook or experiment file."""
+    """True if another process can import a module: not a script, notebook or experiment file."""
     # `importlib.util.find_spec` would find those as well, since they are in `sys.modules`.
     top = module.partition(".")[0]
     return any(finder.find_spec(top, None) is not None for finder in sys.meta_path)

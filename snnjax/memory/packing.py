@@ -5,8 +5,8 @@
     "int8"        1 byte and one scale     |error| <= max|x| / 254
 
 The derivative of a synapse with respect to its weights needs its inputs. `packed` keeps them in few
-bits and unpacks them in the backward pass. All other residuals of the function are recomputed, so
-wrap synapses one at a time: a linear map has none, since its derivative does not read its output.
+bits and unpacks them in the backward pass. It recomputes all other residuals of the function, so
+wrap one synapse at a time: a linear map has no other residuals.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ _STORAGES = ("spikes", "bfloat16", "int8")
 
 def pack(spikes: Array) -> Array:
     """Packs spikes of any shape to bits, uint8 `[ceil(N / 8)]`; every nonzero value is a spike."""
+    # Flat: packing along one axis would pad each row to a multiple of 8.
     return jnp.packbits(spikes.reshape(-1) != 0)
 
 
@@ -74,21 +75,21 @@ unpack_straight_through.defvjp(
 def packed(
     function: Callable[[PyTree, Array], Array], *, storage: Storage = "spikes"
 ) -> PackedFunction:
-    """Wraps a function so that it keeps its inputs in few bits for the backward pass.
+    """Wraps a function so that its derivative keeps the inputs in few bits.
 
         "spikes"      ceil(N / 8) bytes of N inputs instead of 4 N; exact
         "bfloat16"    2 N bytes, |error| <= 2^-8 |x|
         "int8"        N + 4 bytes, |error| <= max|x| / 254
 
-    With `"spikes"` values and gradients are bit-equal to those of the function, if all inputs are 0
-    or 1. With `"bfloat16"` and `"int8"` the values are exact and the derivative is taken at the
-    rounded inputs: for a linear map the gradient of the inputs is exact, and that of the weights
-    has the error above, weighted as it weights the inputs.
+    With `"spikes"` and inputs of 0 and 1, values and gradients are bit-equal to those of the
+    function. With `"bfloat16"` and `"int8"` the values are exact and the derivative is taken at the
+    rounded inputs: for a linear map the gradient of the inputs is exact, and that of the weights is
+    the weighted sum of inputs with the error above.
 
-    It works inside `lax.scan` and under every strategy of `snnjax.memory`. The cost is the packing
-    and the recomputation of the function's other residuals. Do not use it for forward-mode
-    differentiation, nor with real-valued storage around a threshold: a replay at a rounded input
-    flips spikes.
+    It works inside `lax.scan` and under every strategy of `snnjax.memory`, at the cost of packing
+    and of recomputing the function's other residuals. Do not use it for forward-mode
+    differentiation, nor real-valued storage around a threshold: a replay at a rounded input flips
+    spikes.
 
     Args:
         function: Pure function `(params, inputs) -> outputs`: convolution, linear map, attention,
@@ -114,7 +115,7 @@ def packed(
 
 @dataclasses.dataclass(frozen=True)
 class PackedFunction:
-    """Function that keeps its inputs in few bits, made by `packed`."""
+    """Function whose derivative keeps the inputs in few bits, made by `packed`."""
 
     function: Callable[[PyTree, Array], Array]
     storage: Storage = "spikes"
@@ -133,6 +134,7 @@ def _apply(function, storage, inexact, others, inputs):
 
 def _apply_forward(function, storage, inexact, others, inputs):
     outputs = function(combine(inexact, others), inputs)
+    # The code holds neither the number of spikes nor the dtype of the inputs.
     spec = ArraySpec.from_array(inputs)
     return outputs, (inexact, others, _encode(inputs, storage), spec)
 
@@ -140,6 +142,8 @@ def _apply_forward(function, storage, inexact, others, inputs):
 def _apply_backward(function, storage, residuals, cotangents):
     inexact, others, code, spec = residuals
     inputs = _decode(code, storage, spec)
+    # The whole function is differentiated at the decoded inputs: its other residuals are recomputed
+    # here.
     args = combine(inexact, others), inputs
     _, (g_params, g_inputs) = value_and_pullback(function, *args, cotangents=cotangents)
     return g_params, None, g_inputs

@@ -1,4 +1,4 @@
-"""Reversing scan: keeps the last state and reconstructs the others by the inverse of the step.
+"""Reversing scan, which keeps the last state and reconstructs the others by the step's inverse.
 
     forward    state[n] = step(params, state[n-1], x[n]),   only the last state is kept
     backward   state[n-1] = inverse(params, state[n], x[n], y[n]), then the derivative there
@@ -7,7 +7,7 @@ With S the bytes of one state, X and Y those of all inputs and outputs, R the re
 
     kept   S + X + Y + R          (N / refresh) S + X + Y + R with a refresh
 
-Y counts only if the inverse reads it. Over depth X are the stacked blocks, parameters that exist
+Y counts only if the inverse reads it. Over depth X are the stacked blocks, whose parameters exist
 anyway, and Y their statistics: the bytes do not grow with depth.
 """
 
@@ -49,14 +49,14 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
 
         S + X + Y + R,    or    (N / refresh) S + X + Y + R with a refresh
 
-    instead of the N R of `store`. The cost is one extra forward pass if the inverse brings its own
-    pullback (couplings do), two otherwise: the inverse, and the step again for its derivative. The
-    gradient equals that of `store` if the inverse is exact (couplings on the grid). Otherwise it
-    has the rounding error of the inverse, which a contracting step multiplies by `1 / decay` at
-    each step back.
+    instead of the N R of `store`. The cost is one extra forward pass if the inverse has its own
+    pullback, as couplings have, and two otherwise: the inverse, and the step again for its
+    derivative. The gradient equals that of `store` if the inverse is exact, as for couplings on the
+    grid. Otherwise it has the rounding error of the inverse, which a contracting step multiplies by
+    `1 / decay` at each step back.
 
-    Do not use it for a hard reset (it has no inverse), for a step whose state decays faster than
-    the refresh, or where the inputs dominate the memory: they are kept.
+    Do not use it for a hard reset, which has no inverse, for a state that decays within the refresh
+    interval, or if the inputs, which are kept, dominate the memory.
 
     Args:
         inverse: Inverse of the step, `(params, state_after, x, y) -> state_before`. It may have an
@@ -83,15 +83,15 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
 
 
 def reversal(*, refresh: int | None = None, inner: Scan | None = None) -> Reverse:
-    """Scan `reverse` with the inverse of the layer that gets it, such as `nn.Reversible`.
+    """Scan `reverse` with the inverse of its layer, such as `nn.Reversible`.
 
     Memory and cost are those of `reverse`: `(N / refresh) S + X + Y + R` instead of `N R`.
 
     Args:
         refresh: Interval of kept states, in steps; None is the interval that the layer's inverse
             needs.
-        inner: Strategy within one branch while it is differentiated, for layers with branches; None
-            leaves it to `nn.with_memory`, which takes `recompute(1)`.
+        inner: Strategy within one branch during its derivative, for layers with branches; None lets
+            `nn.with_memory` use `recompute(1)`.
 
     Returns:
         A scan for a layer; called without one it raises a ValueError.
@@ -117,16 +117,18 @@ class Reverse:
     inner: Scan | None = None
 
     def __post_init__(self):
+        # `True` is an int, but no number of steps.
         integer = isinstance(self.refresh, int) and not isinstance(self.refresh, bool)
         if self.refresh is not None and (not integer or self.refresh < 1):
             raise ValueError(
                 f"refresh must be a positive number of steps or None, got {self.refresh!r}"
             )
 
-    def by(self, inverse: Inverse) -> Reverse:
-        """Supplies the inverse of a layer, unless the scan has its own."""
+    def with_inverse(self, inverse: Inverse) -> Reverse:
+        """The scan with the inverse of a layer, unless it has its own."""
         if self.inverse is not None:
             return self
+        # Without an interval of the user's, the longest that the layer's inverse allows.
         steps = getattr(inverse, "steps", None)
         return Reverse(inverse, steps if self.refresh is None else self.refresh, self.inner)
 
@@ -206,6 +208,7 @@ def _forward(step, every, inexact, others):
 
 def _run_forward(step, inverse, every, inexact, others):
     del inverse
+    # The gradient of the state is always needed: it is the carry of the backward pass.
     mask = symbolic_zeros.gradient_mask((inexact[0], inexact[2]))
     outputs, kept = _forward(step, every, *symbolic_zeros.primal_values((inexact, others)))
     return outputs, (*kept, mask)
@@ -216,6 +219,8 @@ def _run_backward(step, inverse, every, residuals, cotangents):
     g_state = symbolic_zeros.materialize(inexact_cotangents(last, cotangents[0]))
     # Symbolic zeros are dropped: XLA would write explicit ones for every step of the scan.
     g_ys = symbolic_zeros.drop(inexact_cotangents(ys, cotangents[1]))
+    # An inverse that evaluates the step anyway can return its pullback too, and save a forward
+    # pass.
     pull = getattr(inverse, "pull", None) or functools.partial(_pull, step, inverse)
 
     def undo(carry, inputs):

@@ -1,7 +1,7 @@
-"""Memory strategies as scans: equal values, different residuals for the backward pass.
+"""Memory strategies as scans of equal values and different residuals.
 
-They serve time (a neuron or a whole cell as the step) and depth (a block as the step, stacked
-blocks as `xs`). With S the bytes of one state, R those of one step's residuals, N the length:
+A strategy scans time (the step is a neuron or a whole cell) or depth (the step is a block, `xs` the
+stacked blocks). With S the bytes of one state, R those of one step's residuals, N the length:
 
     strategy                 kept for the backward pass    forward passes
     store                    N R                           1
@@ -9,12 +9,10 @@ blocks as `xs`). With S the bytes of one state, R those of one step's residuals,
     recompute(every=k, inner=recompute(every=m))
                              (N / k) S + (k / m) S + m R   3
 
-`recompute(every=k, inner=sequence)` replays k steps at once, if the step has such a function. The
-`keep` of `recompute` refers to names given by `jax.ad_checkpoint.checkpoint_name`.
+`recompute(every=k, inner=sequence)` replays k steps at once, if the step has a function for a whole
+sequence. The `keep` of `recompute` refers to names set by `jax.ad_checkpoint.checkpoint_name`.
 
-Sequences are processed in segments of `every` steps, the last one possibly short. Slicing or
-reshaping a sequence before a scan copies it, whereas a slice taken inside the loop does not: a loop
-over segments therefore runs over their numbers.
+Sequences are processed in segments of `every` steps; the last one may be short.
 """
 
 from __future__ import annotations
@@ -51,8 +49,8 @@ def refuse_unknown(names: tuple[str, ...], function: Callable[..., Any], *args: 
     Raises:
         ValueError: No value in `function(*args)` has one of the names.
     """
-    # A misspelt name would keep nothing without a word. The forward pass of the derivative is
-    # traced, because rules written by hand may name values there.
+    # A misspelt name would silently keep nothing. The forward pass of the derivative is traced,
+    # because hand-written rules may name values there.
     traced = jax.make_jaxpr(lambda *args: jax.vjp(function, *args)[0])(*args)
     known = set(_value_names(traced.jaxpr))
     missing = sorted(set(names) - known)
@@ -118,6 +116,8 @@ def scan_segments(
     """
     full, short = divmod(length, every)
 
+    # Over the numbers of the segments: slicing or reshaping a sequence before a scan copies it, a
+    # slice inside the loop does not.
     def run_segment(carry, x):
         carry, ys, end = segment(carry, x[0] * every, x[1], every)
         return carry, (ys, end)
@@ -157,21 +157,21 @@ def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree
 
 
 def sequence(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
-    """The step's whole-sequence function, `step.sequence(params, state, xs)`; else `store`.
+    """Scan by the step's whole-sequence function, `step.sequence(params, state, xs)`, or `store`.
 
     A network in `order="time"` runs a sequence layer by layer, each synapse as one product over all
-    frames. `recompute(k, inner=sequence)` of such a network keeps as many bytes as `recompute(k)`,
-    with products k times as large: faster on a CPU where the products of one timestep are small. A
-    large product may round differently from k small ones, as in `order="layer"`. The sequence of a
-    neuron is a hand-written derivative, whose values are those of `store`, bit for bit. The step's
-    function determines the kept bytes.
+    frames. `recompute(k, inner=sequence)` of such a network keeps as many bytes as `recompute(k)`
+    and computes products k times as large: faster on a CPU if the products of one timestep are
+    small. A large product may round differently from k small ones, as in `order="layer"`. The
+    sequence of a neuron has a hand-written derivative and the values of `store`, bit for bit. The
+    step's function determines the kept bytes.
 
     Args:
-        step: `(params, state, x) -> (state, y)`; its attribute `sequence`, if not None, is
-            `(params, state, xs) -> (state, ys)`, equal in value to scanning the step.
-        params: parameters shared by all steps; differentiable.
-        state: the state before the first step.
-        xs: the inputs, `[N, ...]`.
+        step: Step `(params, state, x) -> (state, y)`; its attribute `sequence`, if not None, is a
+            function `(params, state, xs) -> (state, ys)`, equal in value to scanning the step.
+        params: Parameters shared by all steps; differentiable.
+        state: State before the first step.
+        xs: Inputs, `[N, ...]`.
 
     Returns:
         The state after the last step, and the outputs `[N, ...]`.
@@ -194,8 +194,8 @@ def recompute(
 
         (N / every) S + every R
 
-    instead of the N R of `store`, for one extra forward pass; with another `inner`, its bytes for
-    one segment take the place of `every R`. An interval near `sqrt(N)` balances both terms;
+    instead of the N R of `store`, for one extra forward pass; another `inner` replaces `every R` by
+    its own bytes of one segment. An interval near `sqrt(N)` balances both terms;
     `every=1` recomputes each step from its own state (`N S + R`). Levels nest, each for one extra
     pass: `recompute(every=64, inner=recompute(every=8))` keeps `(N / 64) S + 8 S + 8 R`. Any length
     works: the last segment may be short, and only its outputs are copied.
@@ -209,9 +209,9 @@ def recompute(
 
     Args:
         every: Length of a segment, in steps; `"sqrt"` is the root of the length, rounded up.
-        inner: Strategy within a segment during its replay; `whole` if the step has a function of a
-            segment that is faster than step by step.
-        keep: Names of values to keep at every step instead of recomputing them, as given by
+        inner: Strategy within a segment during its replay; `sequence` if the step's whole-sequence
+            function is faster than step by step.
+        keep: Names of values to keep at every step instead of recomputing them, as set by
             `jax.ad_checkpoint.checkpoint_name`. The layers of `snnjax.nn` name the outputs of
             neurons `"spikes"` and those of synapses `"currents"`, and `nn.Sequential` names the
             output of a layer after the layer, such as `"linear0"`. Keeping currents avoids the
@@ -228,6 +228,7 @@ def recompute(
         Chen, Xu, Zhang, Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016,
         arXiv:1604.06174.
     """
+    # `True` is an int, but no number of steps.
     number = isinstance(every, int) and not isinstance(every, bool) and every >= 1
     if not number and every != "sqrt":
         raise ValueError(
@@ -262,6 +263,7 @@ class Recompute:
         length = scan_length(xs)
         if length == 0:
             return store(step, params, state, xs)
+        # The root rounded up, in integers: a float root of a large square may round down.
         every = math.isqrt(length - 1) + 1 if self.every == "sqrt" else self.every
 
         def segment(params, state, xs, start, size):

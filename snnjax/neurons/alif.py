@@ -102,9 +102,12 @@ def alif(
         Bellec et al., "A solution to the learning dilemma for recurrent networks of spiking
         neurons", Nature Communications 11, 2020.
     """
+    # A delayed reset recomputes the last spikes from the state, which no longer holds the threshold
+    # they were compared with.
     if reset.delay:
         raise ValueError("an ALIF has no delayed reset: use subtract, zero, to(value) or none")
     h = charge(params.decay, state.v, current, scale_input=scale_input)
+    # The threshold rises by the adaptation before this spike: a spike raises that of the next step.
     spikes = spike(h - (params.threshold + params.strength * state.a))
     v = reset(h, spikes, params.threshold)
     return ALIFState(v, params.adaptation_decay * state.a + spikes), spikes
@@ -144,10 +147,7 @@ def alif_inverse(
     scale_input: bool = False,
     tolerance: float = 1e-2,
 ) -> ALIFInverse:
-    """The inverse of `alif`, for as many steps as the smaller of its decays allows.
-
-    A spike subtracts the baseline threshold from the membrane potential and adds 1 to the
-    adaptation, so the known spike undoes the two independently.
+    """Makes the inverse of `alif`, for as many steps as the smaller of its decays allows.
 
     Args:
         decay: smallest decay of the membrane potential.
@@ -163,6 +163,7 @@ def alif_inverse(
         ValueError: the reset has no inverse, or a decay is outside (0, 1].
     """
     check_invertible(reset, decay=decay, adaptation_decay=adaptation_decay)
+    # Diagonal: given the spikes, the two parts are undone independently.
     growth = [[1 / decay, 0], [0, 1 / adaptation_decay]]
     return ALIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
 

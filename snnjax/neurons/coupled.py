@@ -1,7 +1,7 @@
-"""The coupled LIF node: two groups of membranes, each carrying along what the other's reset drops.
+"""The coupled LIF node: two groups of membranes, each of which also holds a share of the other's.
 
-The halves of the channel axis are the groups, `x = [x1, x2]` and `v = [v1, v2]`. The first group
-drives while the second is carried along, then the other way round:
+The groups are the halves of the channel axis, `x = [x1, x2]` and `v = [v1, v2]`. First group 1
+charges and fires and adds a share of group 2, then the roles change:
 
     m1 = decay * v1 + (1 - decay) * x1      s1 = [m1 >= threshold]
     y1 = s1 + beta * x2                     w1 = (1 - s1) * m1 + alpha * v2
@@ -15,9 +15,9 @@ inverse, which recovers even its inputs:
     m2 from (y1, w1)        x1 = (y2 - s2) / beta       v1 = (w2 - (1 - s2) * m2) / alpha
     m1 from (x1, v1)        x2 = (y1 - s1) / beta       v2 = (w1 - (1 - s1) * m1) / alpha
 
-This is OUR RECONSTRUCTION of a node without published code; it agrees with the paper's text and is
-not claimed to be the authors' node. They claim 58.65 times less memory than a usual spiking node;
-that number is not reproduced here. The membranes stay bounded where `decay + alpha < 1`.
+This is OUR RECONSTRUCTION of a node without published code; it agrees with the paper's text and may
+differ from the authors' node. Their claim of 58.65 times less memory than a usual spiking node is
+not reproduced here. The membranes stay bounded if `decay + alpha < 1`.
 
 Reference: after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
 arXiv:2308.08649.
@@ -117,15 +117,15 @@ def coupled_lif(
 def coupled_lif_inverse(
     *, decay: float, alpha: float, tolerance: float = 1e-2
 ) -> CoupledLIFInverse:
-    """The inverse of `coupled_lif` for known inputs, for as many steps as float32 allows.
+    """Makes the inverse of `coupled_lif` for known inputs, for as many steps as float32 allows.
 
     The errors e of the membranes after a step bound those before it by
 
         e1' = (e2 + decay * e1) / alpha             e2' = (e1 + decay * e1') / alpha
 
-    with equality where no neuron fires: a factor of 4 per step at `decay = alpha = 0.5` (8 steps),
-    of 1.62 at `alpha = 1` (23 steps, but there the membranes themselves grow). Backwards it is
-    `alpha` that amplifies errors, and a larger decay amplifies them further.
+    with equality if no neuron fires: a factor of 4 per step at `decay = alpha = 0.5` (8 steps), of
+    1.62 at `alpha = 1` (23 steps, but the membranes themselves then grow). A smaller `alpha` and a
+    larger `decay` amplify errors.
 
     Args:
         decay: largest decay of the parameters.
@@ -143,6 +143,7 @@ def coupled_lif_inverse(
         raise ValueError(
             f"a coupled LIF is undone with decay in [0, 1] and alpha > 0, got {decay} and {alpha}"
         )
+    # Rows e1' and e2' of the docstring, each in terms of e1 and e2.
     first = [decay / alpha, 1 / alpha]
     second = [(1 + decay * first[0]) / alpha, decay * first[1] / alpha]
     return CoupledLIFInverse(undoable_steps([first, second], tolerance))
@@ -167,6 +168,7 @@ class CoupledLIFInverse:
     ) -> CoupledLIFState:
         """The state before a step, each `[B, ..., C/2]`."""
         (x1, x2), (y1, _) = halves(current), halves(outputs)
+        # Without the other group's input the output is the spike, 0 or 1.
         carried = jnp.concatenate([params.beta * x2, params.beta * x1], -1)
         spikes = (outputs - carried > 0.5).astype(outputs.dtype)
         return undo(params, after, y1, x1, spikes)[0]
@@ -185,11 +187,9 @@ def advance(
 def undo(
     params: CoupledLIFParams, after: CoupledLIFState, y1: Array, x1: Array, spikes: Array
 ) -> tuple[CoupledLIFState, Array, Array]:
-    """The state before a step, and its membranes `m1`, `m2` before the reset.
-
-    Charge and reset are the step's own expressions, so the membranes of the last kept step are
-    reproduced bit for bit, and steps further back propagate only the errors of `after`.
-    """
+    """The state before a step, and the membranes `m1`, `m2` before its reset."""
+    # Charge and reset are the step's own expressions: the membranes of the last kept step are
+    # reproduced bit for bit, and steps further back propagate only the errors of `after`.
     (w1, w2), (s1, s2) = after, halves(spikes)
     m2 = charge(params.decay, w1, y1, scale_input=True)
     v1 = (w2 - _RESET(m2, s2, params.threshold)) / params.alpha
@@ -208,11 +208,12 @@ def halves(array: Array) -> tuple[Array, Array]:
     return array[..., :half], array[..., half:]
 
 
+# Detached: the hand-written derivative of `coupled_lif_scan` has no term through these spikes.
 _RESET = detached(zero)
 
 
 def _drive(spike, params, x, v, carried_x, carried_v):
-    """Charges and fires one group, and carries the other along."""
+    """Charges and fires one group, and adds a share of the other."""
     m = charge(params.decay, v, x, scale_input=True)
     s = spike(m - params.threshold)
     w = _RESET(m, s, params.threshold) + params.alpha * carried_v
@@ -237,7 +238,7 @@ def coupled_lif_model(
     spike: Surrogate = arctan(),
     sequence: Sequence | None = None,
 ) -> Model:
-    """Model of coupled LIF neurons: pairs that can be undone through a hard reset.
+    """Model of coupled LIF neurons: pairs with an inverse in spite of their hard reset.
 
         m1 = decay * v1 + (1 - decay) * x1      s1 = [m1 >= threshold]
         y1 = s1 + beta * x2                     w1 = (1 - s1) * m1 + alpha * v2

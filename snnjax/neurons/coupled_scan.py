@@ -1,22 +1,18 @@
-"""A whole sequence of `coupled_lif` whose derivative recovers even the inputs from the outputs.
+"""A whole sequence of `coupled_lif`; its derivative recovers inputs and membranes from the outputs.
 
     kept   T C outputs of 4 bytes, T C spikes of 1 bit, (T / refresh) C membranes of 4 bytes
 
-Neither inputs nor membranes of each step are kept, the authors' way to zero memory. The outputs
-exist anyway where the next layer keeps its input; beyond them the node keeps `1/8 + 4 / refresh`
-bytes per neuron and step, where `memory.store` keeps 8 (20 with differentiated parameters) and
-`lif_scan` of a plain LIF keeps 4. The outputs are real numbers, though: behind a LIF the synapse
-can keep its input at one bit per spike (`memory.packed`), so neuron and synapse together need no
-more with a plain LIF than with this node.
+As in the paper, the inputs and membranes of each step are not kept. The outputs exist anyway if the
+next layer keeps its input; beyond them the node keeps `1/8 + 4 / refresh` bytes per neuron and
+step, against 8 of `memory.store` (20 with differentiated parameters) and 4 of `lif_scan` for a
+plain LIF. The outputs are real numbers, though: after a plain LIF a synapse can keep its input at
+one bit per spike (`memory.packed`), and then a plain LIF and its synapse together need no more
+memory than this node and its synapse.
 
 The paper claims 58.65 times less memory per node, against a node whose bytes it does not state.
-Beyond its outputs this function keeps 8 / (1/8 + 4/4) = 7.1 times less than the same node under
-`memory.store` with a refresh every 4 steps (17.8 times with differentiated parameters, 3.6 times
-less than `lif_scan`), 64 times less (160, 32) without counting the refreshed membranes.
-
-Keeping the spikes at one bit each is our addition. Without them, a rebuilt membrane that rounding
-moves across the threshold gives a wrong spike, and a wrong state as far back as the next refresh
-(in float32 at `decay = alpha = beta = 0.5`: none of 262,144 neurons after 5 steps, 19 after 8).
+Beyond its outputs, and with a refresh every 4 steps, this function keeps 8 / (1/8 + 4/4) = 7.1
+times less than the same node under `memory.store` (17.8 times with differentiated parameters) and
+3.6 times less than `lif_scan`; not counting the refreshed membranes, 64, 160 and 32 times less.
 """
 
 from __future__ import annotations
@@ -52,7 +48,7 @@ def coupled_lif_scan(
     spike: Surrogate = arctan(),
     refresh: int | None = 4,
 ) -> tuple[CoupledLIFState, Array]:
-    """A whole sequence of `coupled_lif`, inverted and differentiated in one pass from its end.
+    """Whole sequence of `coupled_lif`, inverted and differentiated in one pass from its end.
 
     Equal in value to `memory.store(coupled_lif, params, state, xs)`. With `a1, a2` the cotangents
     of the outputs, `b1, b2` those of the membranes after a step, `p = s'(m - threshold)` and
@@ -65,10 +61,10 @@ def coupled_lif_scan(
         G_decay     += g1 (v1 - x1) + g2 (w1 - y1)        G_alpha += b1 v2 + b2 v1
         G_threshold -= a1 p1 + a2 p2                      G_beta  += a1 x2 + a2 x1
 
-    where the inverse recovers `m`, `v` and `x` on the way: no step runs a second time. Outputs are
-    exact; the gradient carries the rounding errors of the membranes, which grow by the factor of
-    `coupled_lif_inverse` per step back until the next refresh, and at every step those of the
-    inputs, about `2^-23 |y| / beta`.
+    The inverse recovers `m`, `v` and `x` on the way, so no step runs a second time. Outputs are
+    exact. The gradient has the rounding errors of the recovered membranes, which grow by the factor
+    of `coupled_lif_inverse` per step back until the next refresh, and those of the recovered
+    inputs, about `2^-23 |y| / beta` at every step.
 
     Do not use it for forward-mode differentiation or second derivatives: use
     `memory.store(coupled_lif, ...)`. For a float32 gradient as exact as that of `store`, use
@@ -80,8 +76,8 @@ def coupled_lif_scan(
         xs: currents, `[T, B, ..., C]`, C even, in units of the membrane potential per timestep.
         spike: as for `coupled_lif`.
         refresh: largest number of steps undone in a row; every `refresh`-th state is kept. In
-            float32 at most `coupled_lif_inverse(decay=..., alpha=...).steps`. None keeps the last
-            state only.
+            float32 at most `coupled_lif_inverse(decay=..., alpha=...).steps`. None keeps only the
+            last state.
 
     Returns:
         The state after the last step and the outputs, `[T, B, ..., C]`.
@@ -90,7 +86,7 @@ def coupled_lif_scan(
         ValueError: the number of channels is odd; `refresh` is not a positive number of steps, or
             more than float32 can undo (known only where decay and alpha are plain numbers).
         AssertionError: the membranes have another shape than half of a step's currents.
-        TypeError: forward-mode differentiation was asked for (raised by JAX).
+        TypeError: forward-mode differentiation was requested (raised by JAX).
 
     Reference:
         After Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
@@ -105,14 +101,17 @@ def coupled_lif_scan(
     chex.assert_shape(list(state), half, custom_message=message)
     every = max(1, len(xs) if refresh is None else min(refresh, len(xs)))
     dtype = jnp.result_type(state.v1, xs)
+    # The limit is that of float32: float64 can undo far more steps.
     if dtype == jnp.float32:
         _check_growth(params, every)
+    # One dtype, so that the inverse repeats the step's arithmetic bit for bit.
     params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
     outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype))
     return outputs
 
 
 def _check_growth(params, every):
+    # Values of arrays may be traced; the check is for the usual plain numbers.
     if not (isinstance(params.decay, float | int) and isinstance(params.alpha, float | int)):
         return
     steps = coupled_lif_inverse(decay=params.decay, alpha=params.alpha).steps
@@ -130,6 +129,7 @@ def _sequence(spike, every, params, state, xs):
 
 
 def _sequence_forward(spike, every, params, state, xs):
+    # One slot per segment, the last one possibly short.
     slots = max(1, -(-len(xs) // every))
     kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)
 
@@ -140,6 +140,9 @@ def _sequence_forward(spike, every, params, state, xs):
         kept = jax.tree.map(
             lambda slot, v: lax.dynamic_update_index_in_dim(slot, v, t // every, 0), kept, state
         )
+        # The paper keeps no spikes. A membrane that rounding moves across the threshold would then
+        # give a wrong spike, and a wrong state as far back as the next refresh (float32, decay =
+        # alpha = beta = 0.5: none of 262,144 neurons after 5 steps, 19 after 8).
         return (state, kept), (y, jnp.packbits(spikes > 0, axis=-1))
 
     (last, kept), (ys, bits) = lax.scan(step, (state, kept), (jnp.arange(len(xs)), xs))
@@ -154,6 +157,7 @@ def _sequence_backward(spike, every, residuals, cotangents):
     def step(carry, inputs):
         after, g_after, g_params = carry
         t, y, packed, g_y = inputs
+        # At the end of a segment the walk restarts from the kept state, free of rounding errors.
         after = jax.tree.map(
             lambda slots, v: jnp.where(
                 (t + 1) % every == 0,
@@ -164,6 +168,7 @@ def _sequence_backward(spike, every, residuals, cotangents):
             after,
         )
         spikes = jnp.unpackbits(packed, axis=-1, count=y.shape[-1]).astype(y.dtype)
+        # Inverse and pullback share the membranes m1 and m2.
         before, more, g_before, g_x = _pull(spike, params, after, y, spikes, g_after, g_y)
         return (before, g_before, jax.tree.map(jnp.add, g_params, more)), g_x
 
@@ -180,6 +185,7 @@ _sequence.defvjp(_sequence_forward, _sequence_backward)
 def _pull(spike, params, after, outputs, spikes, g_after, g_outputs):
     """One step back: the state before it, and the cotangents of params, state and input."""
     (y1, y2), (s1, s2), (a1, a2) = halves(outputs), halves(spikes), halves(g_outputs)
+    # Each output carries the other group's input, scaled by beta.
     x1, x2 = (y2 - s2) / params.beta, (y1 - s1) / params.beta
     before, m1, m2 = undo(params, after, y1, x1, spikes)
     p1, p2 = (spike.derivative(m - params.threshold) for m in (m1, m2))

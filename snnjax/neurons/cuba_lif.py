@@ -121,6 +121,8 @@ class CubaLIFInverse:
         self, params: CubaLIFParams, after: CubaLIFState, current: Array, spikes: Array
     ) -> CubaLIFState:
         """The state before a step, each `[B, ...]`."""
+        # The membrane was charged by the filtered current of this step, which is the state after
+        # it.
         v = membrane_before(self, params, after.v, after.i, spikes)
         return CubaLIFState(v, (after.i - current) / params.synaptic_decay)
 
@@ -133,9 +135,10 @@ def cuba_lif_inverse(
     scale_input: bool = False,
     tolerance: float = 1e-2,
 ) -> CubaLIFInverse:
-    """The inverse of `cuba_lif`, for slightly fewer steps than the smaller of its decays allows.
+    """Makes the inverse of `cuba_lif`, for slightly fewer steps than its smaller decay allows.
 
-    The error of the synaptic current enters the membrane potential, `e_v <- (e_v + g e_i) / decay`.
+    The error of the synaptic current adds to that of the membrane potential,
+    `e_v <- (e_v + g e_i) / decay`.
 
     Args:
         decay: smallest decay of the membrane potential.
@@ -148,11 +151,12 @@ def cuba_lif_inverse(
         The inverse, for `memory.reverse(inverse, refresh=inverse.steps)`.
 
     Raises:
-        ValueError: the reset has no inverse, or a decay is outside (0, 1]; at a synaptic decay of
-            0 the neuron is a `lif`, which has one.
+        ValueError: the reset has no inverse, or a decay is outside (0, 1]; with a synaptic decay of
+            0 use `lif`, which has an inverse.
     """
     check_invertible(reset, decay=decay, synaptic_decay=synaptic_decay)
     gain = input_gain(decay, scale_input)
+    # Rows: errors of v and i. Undoing v subtracts the current, whose error enters the first row.
     growth = [[1 / decay, gain / decay], [0, 1 / synaptic_decay]]
     return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
 

@@ -53,6 +53,7 @@ def euler_decay(tau: float, *, dt: float = 1.0) -> float:
 
 def _check(tau: float, dt: float) -> None:
     for name, value in (("tau", tau), ("dt", dt)):
+        # Negated, so that NaN is refused too.
         if not value > 0:
             raise ValueError(f"{name} must be positive, got {value}")
 
@@ -60,6 +61,7 @@ def _check(tau: float, dt: float) -> None:
 def sum_to(array: Array, shape: tuple[int, ...]) -> Array:
     """Sums a broadcast array over its broadcast axes, to `shape`: the gradient of a broadcast."""
     extra = array.ndim - len(shape)
+    # Leading axes that broadcasting added, and axes of length 1 that it stretched.
     axes = tuple(range(extra)) + tuple(
         extra + i for i, n in enumerate(shape) if n == 1 and array.shape[extra + i] != 1
     )

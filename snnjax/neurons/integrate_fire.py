@@ -93,11 +93,14 @@ def integrate_fire_model(
     """
     options: dict[str, Any] = {"spike": spike, "reset": reset}
     bound = bind_sequence(sequence, **options)
+    # A hard reset has no inverse, without a leak either.
     inverse = inverse_or_refusal(lif_inverse, decay=1.0, reset=reset)
     return Model(
         bind(integrate_fire, **options),
         IFParams(threshold),
         lif_state,
+        # No name is `fixed`: the decay is 1 whatever is learned, so the number of steps stays
+        # unlimited.
         bound and LIFFunction(_lif_params, bound),
         inverse if isinstance(inverse, Refusal) else LIFFunction(_lif_params, inverse),
         name="if",
@@ -105,4 +108,5 @@ def integrate_fire_model(
 
 
 def _lif_params(params: IFParams, current: Array) -> LIFParams:
+    # In the dtype of the current: a float32 one would widen bfloat16 currents.
     return LIFParams(jnp.ones((), current.dtype), params.threshold)

@@ -1,16 +1,16 @@
 """Bounds on the inverse of a neuron's step: the number of steps that float32 can undo in a row.
 
-Undoing a leak multiplies a rounding error by `1 / decay`. After k steps an error `2^-23` of the
-state has become at most
+Undoing a leak multiplies a rounding error by `1 / decay`. After k steps an error of `2^-23` of the
+state has grown to at most
 
     2^-23 |growth^k|        growth [parts, parts]: error of each part of the state, one step back
 
-and an inverse serves the largest k that keeps this below a tolerance. `memory.reverse` refuses
-longer stretches. Without a leak (growth 1) the number of steps is unbounded.
+and `undoable_steps` gives the largest k that keeps this below a tolerance; `memory.reverse` refuses
+to undo more steps in a row. Without a leak (growth 1) their number is unlimited.
 
-A hard or a delayed reset discards the membrane potential and has no inverse. `coupled_lif` carries
-the discarded part along and has one. A neuron with feedback (`recurrent_model`) has none either:
-its input contains the spikes of the step before, which neither state nor outputs hold afterwards.
+A hard or a delayed reset discards the membrane potential and has no inverse; `coupled_lif` keeps
+the discarded part in its other group and has one. A neuron with feedback (`recurrent_model`) has no
+inverse: its input contains the spikes of the step before, which neither state nor outputs hold.
 """
 
 from __future__ import annotations
@@ -33,15 +33,19 @@ __all__ = [
     "undoable_steps",
 ]
 
+# Relative rounding error of float32, the dtype of membranes.
 _EPSILON = 2.0**-23
+# Longer than any sequence: an inverse that reaches it has no limit.
 _UNBOUNDED = 2**31
 
 
 def inverse_or_refusal(maker: Callable[..., Inverse], **options: Any) -> Inverse | Refusal:
-    """The inverse that `maker(**options)` gives, or a refusal with the text of its ValueError.
+    """Makes an inverse by `maker(**options)`; its ValueError becomes a `Refusal`.
 
-    An option of None is a bound that is unknown, see `smallest`.
+    An option of None is a bound of unknown value, see `smallest`.
     """
+    # A model without an inverse is of use under every other strategy, so the error waits until a
+    # reversing scan asks for the inverse.
     for name, value in options.items():
         if value is None:
             return unknown_parameter(name)
@@ -64,31 +68,35 @@ def largest(parameter: Parameter) -> float | None:
 def _extreme(function: Callable[..., Any], parameter: Parameter) -> float | None:
     try:
         return float(function(np.asarray(parameter)))
+    # A model may be made inside `jax.jit`, with traced parameters.
     except jax.errors.TracerArrayConversionError:
         return None
 
 
 def undoable_steps(growth: Sequence[Sequence[float]], tolerance: float) -> int | None:
-    """Number of steps that can be undone: the largest k with `2^-23 |growth^k| <= tolerance`.
+    """Number of undoable steps, the largest k with `2^-23 |growth^k| <= tolerance`.
 
     Args:
         growth: upper bound of the errors of the state's parts after one step back, `[parts,
-            parts]`; the norm is the largest sum of a row.
+            parts]`; its norm is the largest row sum.
         tolerance: largest error of the state, as a share of its magnitude.
 
     Returns:
-        The number of steps; None is any number.
+        The number of steps; None is unlimited.
 
     Raises:
-        ValueError: the first step back already exceeds the tolerance.
+        ValueError: one step back already exceeds the tolerance.
     """
     matrix = np.asarray(growth, np.float64)
 
     def exceeds(k):
+        # A high power of a growth above 1 overflows to infinity, which exceeds every tolerance.
         with np.errstate(over="ignore", invalid="ignore"):
             error = _EPSILON * np.linalg.matrix_power(matrix, k).sum(1).max()
+        # Negated, so that NaN (infinity times 0) exceeds the tolerance as well.
         return not error <= tolerance
 
+    # Doubling finds an upper bound, bisection the exact number below it.
     bound = 1
     while bound < _UNBOUNDED and not exceeds(bound):
         bound *= 2
@@ -103,7 +111,7 @@ def undoable_steps(growth: Sequence[Sequence[float]], tolerance: float) -> int |
 
 
 def check_invertible(reset: Reset, **decays: float) -> None:
-    """Refuses a reset or a decay that no step can be undone with.
+    """Checks that a step with this reset and these decays can be undone.
 
     Raises:
         ValueError: the reset is hard or delayed, or a decay is outside (0, 1].
@@ -111,6 +119,7 @@ def check_invertible(reset: Reset, **decays: float) -> None:
     for name, decay in decays.items():
         if not 0 < decay <= 1:
             raise ValueError(f"{name} lies in (0, 1] where a step is to be undone, got {decay}")
+    # Rules are compared, since a detached reset has the same inverse.
     if reset.delay or reset.rule not in (subtract.rule, none.rule):
         raise ValueError(
             "a hard or delayed reset forgets the membrane and cannot be undone: reset by "

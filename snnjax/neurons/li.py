@@ -67,7 +67,11 @@ def li_model(*, decay: Parameter = 0.9, scale_input: bool = False) -> Model:
         LIParams(decay),
         lif_state,
         inverse=inverse_or_refusal(
-            lif_inverse, decay=smallest(decay), reset=none, scale_input=scale_input
+            # A LI is a LIF that never fires: its step is undone without a reset.
+            lif_inverse,
+            decay=smallest(decay),
+            reset=none,
+            scale_input=scale_input,
         ),
         spiking=False,
         name="li",

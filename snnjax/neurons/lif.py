@@ -6,9 +6,9 @@
     inverse  v[t-1] = (v[t] + s[t] * threshold - g * x[t]) / decay
 
 `lif` is one timestep, `lif_scan` a whole sequence with a hand-written derivative that keeps only
-`h`, `LIFInverse` the step backwards, and `lif_model` all three with their parameters. The
-integrate-and-fire and the parametric LIF are LIFs whose decay is 1 or computed: `LIFFunction`
-hands their parameters on to the functions of this module.
+`h`, `LIFInverse` undoes a step, and `lif_model` combines the three with their parameters. The
+integrate-and-fire neuron is a LIF of decay 1 and the parametric LIF one of a computed decay:
+`LIFFunction` converts their parameters for the functions of this module.
 
 Reference: Lapicque 1907; the discrete form after Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal
 Backpropagation for Training High-Performance Spiking Neural Networks", 2018, arXiv:1706.02609.
@@ -115,6 +115,8 @@ def lif(
     """
     before = state.v
     if reset.delay:
+        # The state is the membrane before the reset: the spikes of the last step are recomputed
+        # from it, and the reset applies to the decayed membrane, as in snntorch.
         before = reset(params.decay * before, spike(before - params.threshold), params.threshold)
         h = before + input_gain(params.decay, scale_input) * current
         return LIFState(h), spike(h - params.threshold)
@@ -124,11 +126,9 @@ def lif(
 
 
 def charge(decay: Parameter, v: Array, current: Array, *, scale_input: bool = False) -> Array:
-    """The membrane potential before the reset, `h = decay * v + g * current`.
-
-    Every pass charges by this one expression. Two spellings of it differ in the last bit, which is
-    enough to flip a spike.
-    """
+    """The membrane potential before the reset, `h = decay * v + g * current`."""
+    # Every pass charges by this one expression: two spellings of it differ in the last bit, which
+    # is enough to flip a spike.
     if scale_input:
         # One product: of a sum of two, the compiler may fuse either with the sum.
         return current + decay * (v - current)
@@ -144,7 +144,7 @@ def lif_scan(
     reset: Reset = subtract,
     scale_input: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of `lif` whose derivative keeps only the membrane before the reset.
+    """Whole sequence of `lif`; its derivative keeps only the membrane before the reset.
 
         h[t] = decay * v[t-1] + g * x[t],    s[t] = [h[t] >= threshold],    v[t] = reset(h[t], s[t])
 
@@ -155,10 +155,10 @@ def lif_scan(
         G_x[t]   = g * G_h[t]              G_v[t-1] += decay * G_h[t]
         G_decay += (v[t-1] - x[t] if scale_input else v[t-1]) * G_h[t]
 
-    where spikes, `v` and `x` are recomputed from `h`. Kept: `T` membranes (4 bytes per neuron and
-    step in float32) for every choice of differentiated arguments; no extra forward pass.
-    `memory.store` keeps one membrane per step where the reset subtracts and decay and threshold
-    are not differentiated, two for a detached hard reset, three for a full one or for
+    where spikes, `v` and `x` are recomputed from `h`. It keeps `T` membranes (4 bytes per neuron
+    and step in float32), whichever arguments are differentiated, and needs no extra forward pass.
+    `memory.store` keeps one membrane per step if the reset subtracts and neither decay nor
+    threshold is differentiated, two for a detached hard reset, three for a full one or for
     differentiated parameters, four for both. Do not use it for forward-mode differentiation or
     second derivatives: use `memory.store(lif, ...)`.
 
@@ -177,7 +177,7 @@ def lif_scan(
     Raises:
         ValueError: the reset is delayed.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was asked for (raised by JAX).
+        TypeError: forward-mode differentiation was requested (raised by JAX).
 
     Reference:
         Backpropagation through time. The kernels of spikingjelly 2.0 keep `h` alone, too: Huang,
@@ -195,6 +195,7 @@ def lif_scan(
     # The dtype of `v + x`: in the dtype of integer currents a decay would be 0.
     dtype = jnp.result_type(state.v, xs)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
+    # Cast to one dtype: the loop overwrites the buffer of the currents with spikes or membranes.
     outputs: Any = _sequence(spike, reset, scale_input, params, state.v, xs.astype(dtype))
     v, spikes = outputs
     return LIFState(v), spikes
@@ -216,7 +217,8 @@ def decay_slope(decay: Array, v: Array, h: Array, *, scale_input: bool) -> Array
 def fire_and_reset(
     spike: Surrogate, reset: Reset, threshold: Parameter, h: Array
 ) -> tuple[Array, Array]:
-    """Membrane potential after the reset, and spikes; every pass uses this one expression."""
+    """Membrane potential after the reset, and spikes."""
+    # One expression for every pass, as for `charge`.
     spikes = spike(h - threshold)
     return reset(h, spikes, threshold), spikes
 
@@ -225,23 +227,24 @@ def fire_and_reset(
 def _sequence(spike, reset, scale_input, params, v, xs):
     if not len(xs):
         return v, xs
-    return _in_place(spike, reset, scale_input, params, v, xs, spikes=True)
+    # Without a derivative no membrane is needed: the buffer holds the spikes at once.
+    return _scan_in_place(spike, reset, scale_input, params, v, xs, spikes=True)
 
 
 def sequence_forward(spike, reset, scale_input, params, v, xs):
     """Forward pass: `(last membrane, spikes)` and the residuals `(params, v, hs)`."""
     if not len(xs):
         return (v, xs), (params, v, xs)
-    last, hs = _in_place(spike, reset, scale_input, params, v, xs, spikes=False)
+    last, hs = _scan_in_place(spike, reset, scale_input, params, v, xs, spikes=False)
+    # The spikes follow from the membranes in one elementwise operation, cheaper than a second
+    # buffer that the loop writes.
     return (last, spike(hs - params.threshold)), (params, v, hs)
 
 
-def _in_place(spike, reset, scale_input, params, v, xs, *, spikes):
-    """Last membrane, and the spikes or the membranes before the reset.
-
-    Overwrites the buffer of the currents one step behind the read, which XLA updates in place; a
-    loop that fills an array of its own would first write zeros to it.
-    """
+def _scan_in_place(spike, reset, scale_input, params, v, xs, *, spikes):
+    """Last membrane, and the spikes or the membranes before the reset."""
+    # The results overwrite the buffer of the currents one step behind the read, which XLA updates
+    # in place; a loop that fills an array of its own would first write zeros to it.
     charged = functools.partial(charge, params.decay, scale_input=scale_input)
     fire = functools.partial(fire_and_reset, spike, reset, params.threshold)
 
@@ -253,7 +256,8 @@ def _in_place(spike, reset, scale_input, params, v, xs, *, spikes):
         x = lax.dynamic_index_in_dim(seq, t, keepdims=False)
         return (charged(after, x), seq), None
 
-    start = (charged(v, xs[0]), _in_context_mesh(xs))
+    start = (charged(v, xs[0]), _move_to_context_mesh(xs))
+    # Unsigned: XLA adds no code for negative indices.
     (h, seq), _ = lax.scan(step, start, jnp.arange(1, len(xs), dtype=jnp.uint32))
     last, fired = fire(h)
     return last, seq.at[-1].set(fired if spikes else h)
@@ -265,16 +269,19 @@ def sequence_backward(spike, reset, scale_input, residuals, cotangents):
     g_last, g_spikes = cotangents
     gain = input_gain(params.decay, scale_input)
     fire = functools.partial(fire_and_reset, spike, reset)
+    # The decay may be an array: its gradient sums over the axes it broadcasts along.
     decay_gradient = functools.partial(_decay_gradient, params.decay, scale_input)
+    # A loop over no step has no last membrane to start from.
     if not len(hs):
         return LIFParams(*(jnp.zeros_like(p) for p in params)), g_last, g_spikes
+    # XLA inlines a loop of one step; without isolation it would fuse it into its surroundings.
     if len(hs) == 1:
         start = (jnp.zeros_like(params.threshold), g_spikes[0])
         g_threshold, g_h = _isolated_pull(fire, start, params.threshold, hs[0], g_last)
         g_params = LIFParams(decay_gradient(first, hs[0], g_h), g_threshold)
         return g_params, params.decay * g_h, (gain * g_h)[None]
 
-    g_spikes = _in_context_mesh(g_spikes)
+    g_spikes = _move_to_context_mesh(g_spikes)
 
     def undo(h, g_v, g_s):
         (v, _), pull = jax.vjp(fire, params.threshold, h)
@@ -285,6 +292,7 @@ def sequence_backward(spike, reset, scale_input, residuals, cotangents):
         # Cotangents of currents overwrite those of spikes, in place as in the forward pass.
         g_seq = lax.dynamic_update_index_in_dim(g_seq, gain * g_h, t + 1, 0)
         h, g_s = (lax.dynamic_index_in_dim(a, t, keepdims=False) for a in (hs, g_seq))
+        # One `jax.vjp` gives the membrane after the reset and its pullback: nothing runs twice.
         v, g_threshold, g_before = undo(h, params.decay * g_h, g_s)
         # dh/d(decay) at t+1 needs the membrane after step t, recomputed only here.
         g_decay = decay_gradient(v, later, g_h)
@@ -304,11 +312,9 @@ def sequence_backward(spike, reset, scale_input, residuals, cotangents):
 _sequence.defvjp(sequence_forward, sequence_backward)
 
 
-def _in_context_mesh(sequence):
-    """The same array, placed in the mesh of the context if there is one.
-
-    An in-place update needs both arrays in one mesh, and only arithmetic moves an array into it.
-    """
+def _move_to_context_mesh(sequence):
+    """The same array, placed in the mesh of the context if there is one."""
+    # An in-place update needs both arrays in one mesh, and only arithmetic moves an array into it.
     return sequence * jnp.ones((), sequence.dtype)
 
 
@@ -318,11 +324,9 @@ def _decay_gradient(decay, scale_input, v_before, h, g_h):
 
 
 def _isolated_pull(fire, carry, threshold, h, g_v):
-    """Pullback of one step, `(carry, g_spikes)` to `(g_threshold, g_h)`, in `ops.isolate`.
-
-    XLA:CPU would otherwise duplicate the expression, and the step's forward pass, into each of its
-    readers, and copy `g_v`.
-    """
+    """Isolated pullback of one step, `(carry, g_spikes)` to `(g_threshold, g_h)`."""
+    # XLA:CPU would otherwise duplicate the expression, and the step's forward pass, into each of
+    # its readers, and copy `g_v`.
 
     def pulled(carry, threshold, h, g_v):
         _, pull = jax.vjp(fire, threshold, h)
@@ -350,7 +354,7 @@ class LIFInverse:
     fixed: tuple[str, ...] = ("decay",)
 
     def __call__(self, params: Any, after: LIFState, current: Array, outputs: Array) -> LIFState:
-        """The state before a step, `[B, ...]`, from the state, current and outputs of it."""
+        """The state before a step, `[B, ...]`, from the state after it, its current and outputs."""
         return LIFState(membrane_before(self, params, after.v, current, outputs))
 
 
@@ -358,12 +362,13 @@ def membrane_before(inverse: Any, params: Any, v: Array, current: Array, spikes:
     """Membrane potential before a step that charges and resets as `lif` does.
 
     Args:
-        inverse: has `reset` and `scale_input`.
-        params: has `decay`, and `threshold` where the reset subtracts it.
+        inverse: any object with `reset` and `scale_input`.
+        params: any object with `decay`, and with `threshold` if the reset subtracts it.
         v: membrane potential after the step, `[B, ...]`.
         current: current of the step that charged the membrane.
         spikes: spikes of the step.
     """
+    # Rules are compared, not resets: a detached reset has the same inverse.
     h = v + spikes * params.threshold if inverse.reset.rule == subtract.rule else v
     return (h - input_gain(params.decay, inverse.scale_input) * current) / params.decay
 
@@ -375,10 +380,10 @@ def lif_inverse(
     scale_input: bool = False,
     tolerance: float = 1e-2,
 ) -> LIFInverse:
-    """The inverse of `lif`, for as many steps as float32 allows.
+    """Makes the inverse of `lif`, for as many steps as float32 allows.
 
     Args:
-        decay: smallest decay of the parameters; it bounds the number of steps,
+        decay: smallest decay of the parameters, which bounds the number of steps,
             `steps = log(tolerance / 2^-23) / log(1 / decay)`: 8 at decay 0.25, 16 at 0.5.
         reset: the step's reset: `subtract` or `none`, detached or not.
         scale_input: as in the step.
@@ -396,12 +401,12 @@ def lif_inverse(
 
 @dataclasses.dataclass(frozen=True)
 class LIFFunction:
-    """A whole-sequence function or an inverse of a LIF, for a neuron with other parameters.
+    """Adapts a whole-sequence function or an inverse of a LIF to a neuron of other parameters.
 
     Attributes:
         convert: `(params, currents) -> LIFParams`.
-        function: of `(LIFParams, state, currents, ...)`.
-        fixed: as for `Model.inverse`, in the neuron's own parameters.
+        function: function of `(LIFParams, state, currents, ...)`.
+        fixed: as for `Model.inverse`, named by the neuron's own parameters.
     """
 
     convert: Callable[[Any, Array], LIFParams]
@@ -414,7 +419,7 @@ class LIFFunction:
         return getattr(self.function, "steps", None)
 
     def __call__(self, params: Any, state: LIFState, current: Array, *outputs: Array) -> Any:
-        """The function at the converted parameters."""
+        """Calls the function with converted parameters."""
         return self.function(self.convert(params, current), state, current, *outputs)
 
 

@@ -7,7 +7,7 @@ bits. In a layer (`nn.IF` and `nn.PLIF` take it, too):
     nn.LIF(sequence=neurons.lif_kernel)
 
 **Opt-in and unmeasured.** Tests compare the kernels with the scan in interpret mode and lower them
-for TPUs and GPUs; they have run on neither yet. Measure before you rely on them:
+for TPUs and GPUs, but they have not run on either. Measure before you rely on them, with
 `experiments/benchmarks/lif_kernel.py`.
 
 On GPUs the kernels use Pallas' Triton backend, which JAX 0.11 and later deprecate with a warning;
@@ -54,24 +54,24 @@ def lif_kernel(
     block: int = 1024,
     interpret: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of `lif` in one kernel; equations and kept bytes are those of `lif_scan`.
+    """Whole sequence of `lif` in one kernel; equations and kept bytes are those of `lif_scan`.
 
         h[t] = decay * v[t-1] + g * x[t],    s[t] = [h[t] >= threshold],    v[t] = reset(h[t], s[t])
 
     In interpret mode spikes and membranes equal those of `lif_scan` bit for bit. Gradients of
-    currents and initial membrane are equal as well where every operation rounds by itself; XLA:CPU
-    fuses some `a * b + c`, and the last bit of a gradient, also of `lif_scan`, depends on which
-    other gradients the program computes. Gradients of decay and threshold are summed over time in
-    the kernel and over neurons afterwards, in `lif_scan` in the opposite order: they agree to
-    rounding. On a GPU or TPU `decay * v + x` may round once instead of twice, which changes the
-    last bit of the membrane and can flip a spike at the threshold.
+    currents and initial membrane are equal too if every operation rounds by itself; XLA:CPU fuses
+    some `a * b + c`, so the last bit of a gradient, also of `lif_scan`, depends on the other
+    gradients of the program. Gradients of decay and threshold agree to rounding: the kernel sums
+    them over time first, `lif_scan` over neurons first. On a GPU or TPU `decay * v + x` may round
+    once instead of twice, which changes the last bit of the membrane and can flip a spike at the
+    threshold.
 
     The kernel reads bfloat16 and float16 currents without a float32 copy, keeps membranes in the
     state's dtype, and writes spikes and gradients in the currents' dtype: the values of `nn` layers
     in mixed precision, with fewer bytes moved (`lif_scan` alone returns float32 spikes).
 
-    Blocks partition the flattened neurons. A number of neurons that the block does not divide costs
-    a padded copy of each array. Array parameters are broadcast over the batch once per sequence;
+    Blocks partition the flattened neurons. If the block does not divide their number, each array is
+    copied to a padded one. Array parameters are broadcast over the batch once per sequence;
     gradients of parameters, where requested, are written once per neuron. A TPU holds a block of
     all T timesteps in vector memory: 4 KiB per timestep and array for 1024 neurons, enough for some
     hundreds of timesteps.
@@ -92,7 +92,7 @@ def lif_kernel(
     Raises:
         ValueError: the reset is delayed; `block` is not a power of two from 128.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was asked for (raised by JAX).
+        TypeError: forward-mode differentiation was requested (raised by JAX).
 
     Reference:
         As for `lif_scan`. The multi-step neurons of spikingjelly loop over time in one CUDA kernel,
@@ -115,10 +115,10 @@ def lif_kernel_packed(
     block: int = 1024,
     interpret: bool = False,
 ) -> tuple[LIFState, tuple[Array, Array]]:
-    """`lif_kernel` that also returns the spikes as bits, one per neuron and timestep.
+    """Variant of `lif_kernel` that also returns the spikes as bits, one per neuron and timestep.
 
-    A synapse can keep the bits in place of its inputs, see `memory.unpacked`. The GPU kernel writes
-    them with the spikes; elsewhere XLA packs the spikes afterwards.
+    A synapse can keep the bits in place of its inputs (`memory.packing.unpack_straight_through`).
+    The GPU kernel writes them with the spikes; elsewhere XLA packs the spikes afterwards.
 
     Arguments and errors are those of `lif_kernel`.
 
@@ -161,7 +161,7 @@ class _Dynamics:
         return decay_slope(decay, v, h, scale_input=self.scale_input)
 
 
-def _run(dynamics, writes, how, params, state, xs) -> Any:
+def _run(dynamics, writes, launch, params, state, xs) -> Any:
     import chex
 
     if dynamics.reset.delay:
@@ -169,12 +169,14 @@ def _run(dynamics, writes, how, params, state, xs) -> Any:
             "lif_kernel keeps one membrane per step and a delayed reset needs two: scan the step "
             "instead, memory.store(lif, ...) or memory.recompute(every)(lif, ...)"
         )
-    pallas.check_block(how[0])
+    pallas.check_block(launch[0])
     chex.assert_shape(state.v, xs.shape[1:], custom_message="one membrane per current of a step")
+    # Narrow currents stay narrow, half the bytes to read; the kernel widens them in registers.
     dtype = state.v.dtype if _narrower(xs, state.v) else jnp.result_type(state.v, xs)
+    # Any other dtype becomes that of `v + x`: in the dtype of integer currents a decay would be 0.
     xs = xs if _narrower(xs, state.v) else xs.astype(dtype)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
-    outputs: Any = _sequence(dynamics, writes, how, params, state.v, xs)
+    outputs: Any = _sequence(dynamics, writes, launch, params, state.v, xs)
     return outputs
 
 
@@ -185,30 +187,30 @@ def _narrower(xs: Array, v: Array) -> bool:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _sequence(dynamics, writes, how, params, v, xs):
-    last, *outputs = _forward(dynamics, writes, how, params, v, xs)
+def _sequence(dynamics, writes, launch, params, v, xs):
+    last, *outputs = _forward(dynamics, writes, launch, params, v, xs)
     return last, tuple(outputs)
 
 
-def _sequence_forward(dynamics, writes, how, params, v, xs):
+def _sequence_forward(dynamics, writes, launch, params, v, xs):
     # Symbolic zeros: the kernel writes gradients of parameters only if one is differentiated.
     learned = () if any(p.perturbed for p in params) else None
     params, v, xs = LIFParams(*(p.value for p in params)), v.value, xs.value
-    last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), how, params, v, xs)
+    last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), launch, params, v, xs)
     return (last, tuple(outputs)), (params, v, hs, learned)
 
 
-def _sequence_backward(dynamics, writes, how, residuals, cotangents):
+def _sequence_backward(dynamics, writes, launch, residuals, cotangents):
     del writes
     params, v, hs, learned = residuals
     g_last, (g_spikes, *_) = cotangents
-    g_last, g_spikes = _instantiated(g_last), _instantiated(g_spikes)
+    g_last, g_spikes = _instantiate(g_last), _instantiate(g_spikes)
     kernel = functools.partial(_backward_kernel, dynamics, learned is not None)
     plain = functools.partial(_backward_scan, dynamics)
-    return _by_device(how, kernel, plain, params, v, hs, g_last, g_spikes)
+    return _by_device(launch, kernel, plain, params, v, hs, g_last, g_spikes)
 
 
-def _instantiated(cotangent: Any) -> Array:
+def _instantiate(cotangent: Any) -> Array:
     if not isinstance(cotangent, jax.custom_derivatives.SymbolicZero):
         return cotangent
     like: Any = cotangent.aval
@@ -218,33 +220,33 @@ def _instantiated(cotangent: Any) -> Array:
 _sequence.defvjp(_sequence_forward, _sequence_backward, symbolic_zeros=True)
 
 
-def _forward(dynamics, writes, how, params, v, xs):
+def _forward(dynamics, writes, launch, params, v, xs):
     kernel = functools.partial(_forward_kernel, dynamics, writes)
     plain = functools.partial(_forward_scan, dynamics, writes)
-    return _by_device(how, kernel, plain, params, v, xs)
+    return _by_device(launch, kernel, plain, params, v, xs)
 
 
-def _by_device(how, kernel, plain, params, v, sequence, *more):
-    if not sequence.size:  # no timestep or no neuron
+def _by_device(launch, kernel, plain, params, v, sequence, *more):
+    if not sequence.size:  # no timestep or no neuron: Pallas has no empty grid
         return plain(params, v, sequence, *more)
-    block, interpret = how
+    block, interpret = launch
     operands = (params, v, sequence, *more)
     return pallas.by_device(kernel, plain, *operands, block=block, interpret=interpret)
 
 
 def _forward_kernel(dynamics, writes, params, v, xs, **options):
     # Packing moves single lanes, which a TPU kernel cannot: there XLA packs the spikes afterwards.
-    by_kernel: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
-    last, *made = pallas_lif.forward(
+    kernel_writes: list[Any] = [w for w in writes if w != "bits" or options["options"] is not None]
+    last, *outputs = pallas_lif.forward(
         dynamics, _flat(params.decay, v), _flat(params.threshold, v), v.reshape(-1),
-        xs.reshape(len(xs), -1), writes=tuple(by_kernel), **options,
+        xs.reshape(len(xs), -1), writes=tuple(kernel_writes), **options,
     )  # fmt: skip
-    found: dict[str, Any] = dict(zip(by_kernel, made, strict=True))
-    bits = found.pop("bits", None)
+    arrays: dict[str, Any] = dict(zip(kernel_writes, outputs, strict=True))
+    bits = arrays.pop("bits", None)
     if "bits" in writes and bits is None:
-        bits = _pack(found["spikes"])
-    found = {name: a.reshape(xs.shape) for name, a in found.items()} | {"bits": bits}
-    return last.reshape(v.shape), *(found[w] for w in writes)
+        bits = _pack(arrays["spikes"])
+    arrays = {name: a.reshape(xs.shape) for name, a in arrays.items()} | {"bits": bits}
+    return last.reshape(v.shape), *(arrays[w] for w in writes)
 
 
 def _forward_scan(dynamics, writes, params, v, xs):
@@ -252,13 +254,14 @@ def _forward_scan(dynamics, writes, params, v, xs):
     (last, spikes), (*_, hs) = sequence_forward(
         spike, reset, scale_input, params, v, xs.astype(v.dtype)
     )
-    found = {"spikes": spikes.astype(xs.dtype), "membranes": hs}
+    arrays = {"spikes": spikes.astype(xs.dtype), "membranes": hs}
     if "bits" in writes:
-        found["bits"] = _pack(spikes.reshape(len(xs), -1))
-    return last, *(found[w] for w in writes)
+        arrays["bits"] = _pack(spikes.reshape(len(xs), -1))
+    return last, *(arrays[w] for w in writes)
 
 
 def _pack(spikes: Array) -> Array:
+    # One row of bytes per timestep: the bits of a timestep can be sliced out.
     return jnp.packbits(spikes != 0, axis=1)
 
 
@@ -269,6 +272,7 @@ def _backward_kernel(dynamics, learned, params, v, hs, g_last, g_spikes, **optio
         parameters=learned, **options,
     )  # fmt: skip
     g_params = jax.tree.map(jnp.zeros_like, params)
+    # Gradients of parameters cost one extra array each, so the kernel writes them on request.
     if learned:
         pairs = zip(each, params, strict=True)
         g_params = LIFParams(*(sum_to(g.reshape(v.shape), p.shape) for g, p in pairs))

@@ -1,4 +1,4 @@
-"""A neuron model: a step with its parameters, its state at rest and what else is known of it.
+"""A neuron model: step, parameters, resting state, whole-sequence function and inverse.
 
 `lif_model` and its siblings make the models of this package, `neurons.compat` those of other
 libraries. `nn.Neuron` makes a layer of a model, and `nn.check_model` tests one.
@@ -32,7 +32,7 @@ class Refusal:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A neuron: dynamics, parameters and state at rest, compared with `==`.
+    """A neuron: dynamics, parameters and resting state, compared with `==`.
 
         step       (params, state, current) -> (state, outputs)       one timestep, [B, ...]
         sequence   (params, state, currents) -> (state, outputs)      all timesteps, [T, B, ...]
@@ -41,16 +41,15 @@ class Model:
     A model is itself a `Step`, so every scan of `snnjax.memory` takes it in place of its step.
 
     Args:
-        step: pure function of one timestep; fill in its options with `typing.bind`, which
-            compares with `==`.
+        step: pure function of one timestep, its options bound by `typing.bind`.
         params: NamedTuple of numbers and arrays that broadcast against one timestep.
         initial_state: `(shape) -> state` at rest, for currents of shape `(B, ...)`.
         sequence: equal in value to scanning `step`, with a derivative of its own; None scans the
             step.
-        inverse: undoes one step. May have `steps`, the number of steps it can undo in a row (None
-            is any number), and `fixed`, the names of parameters whose values that number rests
-            on. A `Refusal` gives the reason why there is no inverse; None gives none.
-        spiking: True if every output is exactly 0 or 1; such outputs can be kept as bits.
+        inverse: undoes one step. Its optional attribute `steps` is the number of steps it can undo
+            in a row (None: unlimited), and `fixed` names the parameters that determine this
+            number. A `Refusal` states why no inverse exists; None states no reason.
+        spiking: True if every output is exactly 0 or 1, so that one bit can keep it.
         rest: offset of the membrane potential in another library's model, theirs = ours + `rest`.
         name: name of the layer in taps.
 
@@ -63,6 +62,8 @@ class Model:
         layer = nn.Neuron(own, scan=memory.recompute(8), learn=("decay",))
     """
 
+    # A bound step (`typing.bind`) compares with `==`; a lambda or a partial would make equal models
+    # unequal, and every new network would compile again.
     step: Step
     params: Any
     initial_state: Callable[..., PyTree]
@@ -73,14 +74,14 @@ class Model:
     name: str = "neuron"
 
     def __call__(self, params: PyTree, state: PyTree, current: Array) -> tuple[PyTree, Array]:
-        """One timestep of `step`."""
+        """Runs one timestep of `step`."""
         return self.step(params, state, current)
 
     def require_inverse(self) -> Inverse:
-        """The inverse, where the model has one.
+        """Returns the inverse.
 
         Raises:
-            ValueError: the model has no inverse; the message gives the reason and the cure.
+            ValueError: the model has no inverse; the message names the reason and the cure.
         """
         if self.inverse is None:
             raise ValueError(f"{self.name} neurons offer no inverse: use memory.recompute(every)")
@@ -89,11 +90,11 @@ class Model:
         return self.inverse
 
     def with_learned(self, names: tuple[str, ...]) -> Model:
-        """The same model for training these parameters.
+        """Returns the model for training the named parameters.
 
-        Training moves a learned parameter away from the value that bounds the inverse's number of
-        steps, so an inverse that rests on one of `names` becomes a `Refusal`.
+        An inverse whose number of steps depends on one of them becomes a `Refusal`.
         """
+        # Training moves a learned parameter away from the value that bounds the number of steps.
         learned = [name for name in getattr(self.inverse, "fixed", ()) if name in names]
         if not learned:
             return self
@@ -101,7 +102,7 @@ class Model:
 
 
 def unknown_parameter(name: str) -> Refusal:
-    """The refusal of an inverse whose number of steps depends on a parameter without a value."""
+    """Refusal of an inverse whose number of steps depends on a parameter of unknown value."""
     return Refusal(
         f"the {name} is not known beforehand (it is learned or traced), so neither is the number "
         "of steps that can be undone: use memory.recompute(every)"
@@ -109,19 +110,20 @@ def unknown_parameter(name: str) -> Refusal:
 
 
 def bind_sequence(function: Sequence, *, reset: Any, **options: Any) -> Sequence | None:
-    """A whole-sequence function with the options of the step.
+    """Binds the options of a step to its whole-sequence function.
 
     Args:
         function: such as `lif_scan`, or `bind(lif_kernel, block=256)`, which keeps its options.
-        reset: of the step.
-        options: the step's other options.
+        reset: reset of the step.
+        options: other options of the step.
 
     Returns:
-        The bound function; None for a delayed reset, which the hand-written derivatives do not
-        serve.
+        The bound function; None for a delayed reset.
     """
+    # The hand-written derivatives keep one membrane per step, a delayed reset needs two.
     if reset.delay:
         return None
     if isinstance(function, Bound):
+        # Flattened, so that equal options give equal functions however often they were bound.
         function, options = function.function, {**dict(function.options), **options}
     return bind(function, reset=reset, **options)

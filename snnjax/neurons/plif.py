@@ -1,6 +1,6 @@
 """The parametric leaky integrate-and-fire neuron (PLIF): a LIF that learns its decay.
 
-    decay = 1 - sigmoid(w)           so that 1 / tau = sigmoid(w) lies in (0, 1) for every w
+    decay = 1 - sigmoid(w)           1 / tau = sigmoid(w) lies in (0, 1) for every w
     h[t]  = decay * v[t-1] + (1 - decay) * x[t]      (`scale_input=False` drops the factor)
 
 Reference: Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant
@@ -52,6 +52,7 @@ def plif_weight(decay: float) -> float:
     """
     if not 0 < decay < 1:
         raise ValueError(f"a learned decay starts inside (0, 1), got {decay}")
+    # By `math`, not `jnp`: the parameter stays a plain number until a layer makes an array of it.
     return math.log((1 - decay) / decay)
 
 
@@ -132,12 +133,14 @@ def plif_model(
     """
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     bound = bind_sequence(sequence, **options)
+    # For the decay at the start; `with_learned` withdraws it where `w` is learned.
     inverse = inverse_or_refusal(lif_inverse, decay=decay, reset=reset, scale_input=scale_input)
     return Model(
         bind(plif, **options),
         PLIFParams(plif_weight(decay), threshold),
         lif_state,
         bound and LIFFunction(_lif_params, bound),
+        # `w` sets the decay that bounds the number of steps.
         inverse if isinstance(inverse, Refusal) else LIFFunction(_lif_params, inverse, ("w",)),
         name="plif",
     )

@@ -7,9 +7,9 @@ Without a reset the membrane potential is a weighted sum of the currents, with l
     sliding   H[t] = sum over i < k of w[i] X[t-k+1+i]    w [k], the same at all timesteps
     fire      S[t] = [H[t] >= B[t]]                       B [T]; a scalar for the sliding PSN
 
-with X `[T, B, ...]` the currents, a product over time for each neuron. The PSN sees its whole
-window, past and future. The masked PSN with `lambda = 1` and the sliding PSN see the last `k`
-timesteps only; currents before the first timestep are zero.
+with X `[T, B, ...]` the currents: a product over time for each neuron. The PSN depends on its whole
+window, past and future; the masked PSN with `lambda = 1` and the sliding PSN on the last `k`
+timesteps only. Currents before the first timestep are zero.
 
 Reference: Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
 Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
@@ -78,7 +78,7 @@ class SlidingPSNState(NamedTuple):
 
 
 def psn(params: PSNParams, xs: Array, *, spike: Surrogate = arctan()) -> Array:
-    """Spikes of a whole window of parallel spiking neurons, without a state.
+    """Stateless spikes of a whole window of parallel spiking neurons.
 
         H = W X,    S[t] = [H[t] >= B[t]]
 
@@ -115,6 +115,7 @@ def psn_membranes(params: PSNParams, xs: Array) -> Array:
             "a PSN has one row per timestep, and sliding_psn_scan takes any number of them"
         )
     weights = jnp.asarray(params.weights, xs.dtype)
+    # By default GPUs and TPUs round the factors of a product, which could flip spikes.
     return jnp.einsum("ts,s...->t...", weights, xs, precision="highest")
 
 
@@ -177,6 +178,7 @@ def sliding_psn(
     Returns:
         The new state and the spikes, 0 or 1, `[B, ...]`.
     """
+    # The sequence function on one timestep, so step and sequence have one order of summation.
     state, spikes = sliding_psn_scan(params, state, current[None], spike=spike)
     return state, spikes[0]
 
@@ -188,13 +190,12 @@ def sliding_psn_scan(
     *,
     spike: Surrogate = arctan(),
 ) -> tuple[SlidingPSNState, Array]:
-    """A whole sequence of `sliding_psn`, of any length, in `k` products with shifted currents.
+    """Whole sequence of `sliding_psn`, of any length, as `k` products with shifted currents.
 
         H[t] = sum over i < k of w[i] X[t-k+1+i],    S[t] = [H[t] >= B]
 
-    Equal in value to scanning the step. A derivative keeps as many bytes as that of `psn`. The
-    derivative of the sum is written by hand, with `G` the cotangent of the membranes, 0 before and
-    after the sequence:
+    Equal in value to scanning the step. Its derivative keeps as many bytes as that of `psn`. With
+    `G` the cotangent of the membranes, 0 before and after the sequence, it is:
 
         G_X[s] = sum over i < k of w[i] G[s+k-1-i],     G_w[i] = sum over t of G[t] X[t-k+1+i]
 
@@ -210,8 +211,8 @@ def sliding_psn_scan(
         The state after the last timestep and the spikes, `[T, B, ...]`.
 
     Raises:
-        ValueError: the state holds another number of currents than `k - 1`.
-        TypeError: forward-mode differentiation was asked for (raised by JAX).
+        ValueError: the state does not hold `k - 1` currents.
+        TypeError: forward-mode differentiation was requested (raised by JAX).
     """
     order = len(params.weights)
     if len(state.inputs) != order - 1:
@@ -219,10 +220,13 @@ def sliding_psn_scan(
             f"a sliding PSN of order {order} has the last {order - 1} currents in its state, got "
             f"{len(state.inputs)}: make it with sliding_psn_state(shape, order={order})"
         )
+    # The state of an empty sequence has no new membrane.
     if not len(xs):
         return state, xs
     weights, threshold = (jnp.asarray(p, xs.dtype) for p in params)
+    # The past currents in front: every window then has `order` entries.
     currents = jnp.concatenate([state.inputs, xs])
+    # One timestep is the step inside a scan: plain autodiff, so forward mode works there.
     h = (_slide if len(xs) == 1 else _slide_sequence)(weights, currents)
     return SlidingPSNState(h[-1], currents[len(xs) :]), spike(h - threshold)
 
@@ -236,6 +240,7 @@ def _slide(weights: Array, currents: Array) -> Array:
     return h
 
 
+# Derivative by hand: one sum over shifts that XLA fuses, see `_backward`.
 @jax.custom_vjp
 def _slide_sequence(weights: Array, currents: Array) -> Array:
     return _slide(weights, currents)

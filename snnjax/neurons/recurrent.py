@@ -2,7 +2,7 @@
 
     x'[t] = x[t] + connection(weights, s[t-1]),    then the neuron's own step on x'[t]
 
-The feedback is a Step around a Step, so every memory strategy serves it.
+The feedback wraps one Step in another, so every memory strategy applies.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Recurrent", "RecurrentParams", "RecurrentState", "dense", "recurrent
 
 
 class RecurrentParams(NamedTuple):
-    """Parameters of the `neuron`, and the `weights` of its feedback connection."""
+    """Parameters of the `neuron`, and `weights` of its feedback connection."""
 
     neuron: PyTree
     weights: PyTree
@@ -62,29 +62,31 @@ class Recurrent:
 def recurrent_model(
     model: Model, weights: PyTree, *, connection: Callable[[PyTree, Array], Array] = dense
 ) -> Model:
-    """The same neuron with feedback.
+    """Adds feedback to a neuron.
 
         x'[t] = x[t] + connection(weights, s[t-1]),    then the neuron's own step on x'[t]
 
-    It has no inverse: the spikes of the step before are part of its input, and neither the state
-    nor the outputs hold them afterwards.
-
     Args:
         model: any neuron.
-        weights: of the connection; `[N, N]`, from row to column, for N neurons all to all.
+        weights: weights of the connection; `[N, N]`, from row to column, for all-to-all feedback
+            of N neurons.
         connection: `(weights, outputs) -> current`; the default is `outputs @ weights`.
 
     Returns:
-        A model with `params.neuron`, `params.weights`, `state.neuron` and `state.outputs`.
+        A model with `params.neuron`, `params.weights`, `state.neuron` and `state.outputs`, and
+        without an inverse.
 
     Example:
         model = recurrent_model(lif_model(decay=0.9), weights)
         memory.store(model.step, model.params, model.initial_state((B, N)), currents)
     """
     return Model(
+        # No whole-sequence function: the feedback makes every current depend on the step before.
         Recurrent(model.step, connection),
         RecurrentParams(model.params, weights),
         bind(_silent_state, neuron=model.initial_state),
+        # The spikes of the step before are part of its input, and neither the state nor the outputs
+        # hold them afterwards.
         inverse=Refusal(
             "neurons with feedback have no inverse, since the spikes that were fed back are not "
             "known backwards: use memory.recompute(every)"
@@ -99,5 +101,7 @@ def _silent_state(
     shape: tuple[int, ...], *, neuron: Callable[..., PyTree], **options: Any
 ) -> RecurrentState:
     return RecurrentState(
-        neuron(shape, **options), jnp.zeros(shape, options.get("dtype", jnp.float32))
+        # Silent: no spikes return at the first timestep.
+        neuron(shape, **options),
+        jnp.zeros(shape, options.get("dtype", jnp.float32)),
     )

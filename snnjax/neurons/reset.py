@@ -7,8 +7,8 @@
 
 `h` is the membrane potential after charging, `s` the spike. `detached(reset)` blocks the gradient
 through `s` in the reset, not through the output spikes. `delayed(reset)` applies the rule one step
-later, to the decayed membrane, so the returned state is the membrane before the reset (snntorch's
-default).
+later, to the decayed membrane (snntorch's default); the state is then the membrane before the
+reset.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ def _none(h, spikes, threshold, value):
 
 
 subtract = Reset(_subtract)
+# `zero` and `to(0)` are equal resets.
 zero = Reset(_to)
 none = Reset(_none)
 

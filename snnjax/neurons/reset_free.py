@@ -5,11 +5,11 @@
 
 Without a reset the recurrence is linear, so timesteps compose associatively:
 
-    (a, b) then (a', b')   =   (a a', a' b + b')     each (a, b) stands for h <- a h + b
+    (a, b) then (a', b')   =   (a a', a' b + b')     (a, b) is the map h <- a h + b
 
-A prefix sum over them takes `log2 T` rounds, each parallel over time, instead of `T`. The neuron is
-`lif` with `reset=none`; its sums are grouped differently, so membranes agree to rounding, and a
-spike can differ where the membrane is within rounding of the threshold.
+A prefix sum takes `log2 T` rounds, each parallel over time, instead of `T` steps. The neuron is
+`lif` with `reset=none`, but the sums are grouped differently: membranes agree to rounding, and a
+spike can differ if its membrane is within rounding of the threshold.
 
 References: Martin, Cundy, "Parallelizing Linear Recurrent Neural Nets Over Sequence Length", 2018,
 arXiv:1709.04057 (the prefix sum and its derivative); Fang et al., "Parallel Spiking Neurons with
@@ -50,6 +50,7 @@ def linear_recurrence(decay: Array, first: Array, xs: Array) -> Array:
     if not len(xs):
         return xs
     decay = jnp.asarray(decay, xs.dtype)
+    # The initial state enters the first element, so the prefix sum needs no extra one.
     start = decay * first + xs[0]
     return _recur(decay, jnp.concatenate([start[None], xs[1:]]), reverse=False)
 
@@ -62,7 +63,7 @@ def reset_free_lif_scan(
     spike: Surrogate = arctan(),
     scale_input: bool = False,
 ) -> tuple[LIFState, Array]:
-    """A whole sequence of LIF neurons without a reset, parallel over time.
+    """Whole sequence of LIF neurons without a reset, parallel over time.
 
         h[t] = decay * h[t-1] + g * x[t],    s[t] = [h[t] >= threshold]
 
@@ -73,10 +74,10 @@ def reset_free_lif_scan(
         G_x[t]   = g * G_h[t]
         G_decay  = sum over t of (h[t-1] - x[t] if scale_input else h[t-1]) * G_h[t]
 
-    which is the same recurrence backwards. Kept: `T` membranes, 4 bytes per neuron and step in
-    float32, as in `lif_scan`. A prefix sum does more arithmetic than a loop in fewer rounds; on a
-    device with few parallel lanes, measure it against `lif_scan` with `reset=none`. Do not use it
-    for forward-mode or second derivatives: use `memory.store(lif, ...)`.
+    the same recurrence backwards. It keeps `T` membranes, 4 bytes per neuron and step in float32,
+    as `lif_scan` does. A prefix sum does more arithmetic than a loop in fewer rounds: on a device
+    with few parallel lanes, measure it against `lif_scan` with `reset=none`. Do not use it for
+    forward-mode or second derivatives: use `memory.store(lif, ...)`.
 
     Args:
         params: `decay` (fraction kept per timestep) and `threshold` (membrane potential).
@@ -89,7 +90,7 @@ def reset_free_lif_scan(
         The state after the last step and the spikes, `[T, B, ...]`.
 
     Raises:
-        TypeError: forward-mode differentiation was asked for (raised by JAX).
+        TypeError: forward-mode differentiation was requested (raised by JAX).
     """
     if not len(xs):
         return state, xs
@@ -104,10 +105,11 @@ def _compose(earlier, later):
     return earlier[0] * later[0], later[0] * earlier[1] + later[1]
 
 
-# Jitted, or every operation of the prefix sum would compile by itself outside of a jit.
+# Jitted: outside a jit, each operation of the prefix sum would compile by itself.
 @functools.partial(jax.jit, static_argnames="reverse")
 def _recur(decay: Array, xs: Array, *, reverse: bool) -> Array:
     shape = (1,) * (xs.ndim - 1 - decay.ndim) + decay.shape
+    # Broadcast over time only: a scalar decay costs T numbers, not an array of the size of `xs`.
     decays = jnp.broadcast_to(decay.reshape(shape), (len(xs), *shape))
     return lax.associative_scan(_compose, (decays, xs), reverse=reverse)[1]
 
@@ -129,9 +131,11 @@ def _sequence_forward(spike, scale_input, params, v, xs):
 def _sequence_backward(spike, scale_input, residuals, cotangents):
     params, first, hs = residuals
     g_last, g_spikes = cotangents
+    # Spikes follow from the kept membranes; their slope is recomputed instead of kept.
     _, pull = jax.vjp(functools.partial(_fire, spike), params.threshold, hs)
     g_threshold, g_hs = pull(g_spikes)
     end = g_hs[-1] + g_last
+    # The cotangent of the last membrane enters at the end, as the first one enters the start.
     g_hs = _recur(params.decay, jnp.concatenate([g_hs[:-1], end[None]]), reverse=True)
     slope = jnp.concatenate([first[None], hs[:-1]])
     if scale_input:  # dh/d(decay) = v - x, where h - v = (1 - decay) (x - v) gives x

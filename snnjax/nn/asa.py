@@ -27,7 +27,7 @@ from flax import nnx
 
 from snnjax import metrics
 from snnjax.nn.contract import Aux, Call, State
-from snnjax.nn.ma import check_window, fan_in_uniform, place_map, place_products
+from snnjax.nn.ma import check_window, place_map, place_products
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps
 from snnjax.ops.rounding import narrow, widen

@@ -48,7 +48,6 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.stack import Repeated, repeat_state
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan, bind
@@ -194,7 +193,9 @@ class Columns(nnx.Module):
         taps = {}
         if self.columns > 1:
             # The step is its own inverse: `MultiLevel` has both directions.
-            scan = self.scan.by(step) if isinstance(self.scan, memory.Reverse) else self.scan
+            scan = (
+                self.scan.with_inverse(step) if isinstance(self.scan, memory.Reverse) else self.scan
+            )
             each, all_ = (inputs[1:], None) if self.own_inputs else (None, inputs[0])
             # Leaves `[T - 1, ...]`: the scan hands each column its own parameters.
             own = tuple((*pair, call) for pair in zip(self.later, statistics_later, strict=True))

@@ -115,7 +115,7 @@ class Neuron(nnx.Module):
         if not isinstance(scan, memory.Reverse) or scan.inverse is not None:
             return scan
         # `memory.reversal()` names no inverse: each layer supplies that of its model.
-        return scan.by(self.inverse())
+        return scan.with_inverse(self.inverse())
 
     def params(self) -> Any:
         """Parameters of the step: numbers, learned arrays, and constants without a gradient."""

@@ -148,8 +148,10 @@ class Reversible(nnx.Module):
         """
         f, g = (bind(_branch, which=which) for which in (0, 1))
         couple = memory.coupling(f, g, bits=self.bits, swap=self.swap)
-        # The coupling is the inverse: only here are the branches' options known.
-        scan = self.scan.by(couple) if isinstance(self.scan, memory.Reverse) else self.scan
+        # The coupling is the inverse: only here are the options of the branches known.
+        scan = (
+            self.scan.with_inverse(couple) if isinstance(self.scan, memory.Reverse) else self.scan
+        )
         # Each branch makes its state at rest inside of the loop, see `_branch`.
         neurons = None if isinstance(state.neurons, Repeated) else state.neurons
         start, peak = memory.grid.with_stream_peak(

@@ -52,7 +52,6 @@ from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
-from snnjax.nn.wiring import gather
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
@@ -483,7 +482,7 @@ class Shared(nnx.Module):
         step, scan, start = SharedStep(groups), self.scan, state.neurons
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
-            scan = scan.by(SharedInverse(back, *self.inverse()))
+            scan = scan.with_inverse(SharedInverse(back, *self.inverse()))
             # The error is measured without taps, which would be computed twice.
             quiet = dataclasses.replace(parts, call=call.with_taps())
             reconstruction_taps = reconstruction("", scan, back, quiet, start, inputs, call.taps)

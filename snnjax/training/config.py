@@ -1,10 +1,10 @@
-"""Experiments from files: their plain fields, which can be saved and overridden, and their data.
+"""Configuration of experiments: experiment files, plain fields, their checks, and data sets.
 
-Plain types are int, float, str, bool, `memory.Strategy`, tuples of one of the first four, and each
-of these or None. A strategy is a value everywhere but here: config.json and the command line hold
-its text.
+A plain field can be saved in config.json and overridden on the command line. Its type is int,
+float, str, bool, a tuple of one of these, or `memory.Strategy`, optionally with None. A strategy is
+written as text there, and is a value everywhere else.
 
-An experiment file is a program, and loading runs it: load only files you would run.
+Loading an experiment file executes it: load only files that you would run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 FIXED = ("name", "seed", "batch")
-"""Fields that a resumed run cannot change: they decide the examples of the next steps."""
+"""Fields that a resumed run cannot change: they determine the examples of the next steps."""
 
 _FILE_FORM = (
     "an experiment is a Python file with a function config() that returns a training.Experiment"
@@ -51,6 +51,8 @@ _FILE_FORM = (
 Kind = typing.TypeVar("Kind", bound=BaseExperiment)
 
 _SCALARS = (int, float, str, bool)
+# Bounds stand in a table, so that every message has one form; fields that a kind of experiment
+# lacks are passed over.
 _AT_LEAST = {
     "timesteps": 1, "batch": 1, "accumulate": 1, "norm_groups": 1, "eval_batch": 1, "clips": 1,
     "epochs": 1, "warmup_epochs": 0, "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0,
@@ -69,7 +71,7 @@ def load_experiment(path: str | Path) -> BaseExperiment:
     """Runs an experiment file and calls its `config()`.
 
     Raises:
-        ExperimentError: There is no such file, it is no experiment, or it failed.
+        ExperimentError: The file does not exist, is not an experiment, or failed.
     """
     path = Path(path)
     if not path.is_file():
@@ -92,27 +94,28 @@ def load_experiment(path: str | Path) -> BaseExperiment:
 
 
 def gradient_experiment(experiment: BaseExperiment) -> Experiment:
-    """The experiment itself, if it learns by gradients.
+    """Narrows the type of an experiment that learns by gradients.
 
     Raises:
-        ExperimentError: It learns in another way.
+        ExperimentError: The experiment learns in another way.
     """
     check_learning(experiment, "gradients")
     return typing.cast(Experiment, experiment)
 
 
 def load_dataset(experiment: BaseExperiment) -> data.Dataset:
-    """Data of an experiment, checked against its task.
+    """Loads the data of an experiment and checks them against its task.
 
     Raises:
-        ExperimentError: `dataset(experiment)` failed, returned something else or nothing, or its
-            targets do not suit the task.
-        snnjax.data.MissingDataError: The data are not there.
+        ExperimentError: `dataset(experiment)` failed or did not return a non-empty `data.Dataset`,
+            or its targets do not suit the task.
+        snnjax.data.MissingDataError: The data were not found.
     """
     try:
         with user_code("dataset(experiment)"):
             dataset = experiment.dataset(experiment)
     except ExperimentError as error:
+        # Their messages already name the cure, and the command line recognises them by their class.
         if isinstance(error.__cause__, data.MissingDataError | data.CorruptDataError):
             raise error.__cause__ from None
         raise
@@ -136,13 +139,13 @@ def plain_fields(experiment: BaseExperiment) -> dict[str, Any]:
 
 
 def plain_values(experiment: BaseExperiment) -> dict[str, Any]:
-    """Values of the plain fields by name, as config.json holds them.
+    """Values of the plain fields by name, in the form of config.json.
 
     Raises:
-        ExperimentError: A memory strategy has no text that another process could read.
+        ExperimentError: A memory strategy has no text form that another process can read.
     """
     values = {name: getattr(experiment, name) for name in plain_fields(experiment)}
-    return {name: _written(name, value) for name, value in values.items()}
+    return {name: _to_plain(name, value) for name, value in values.items()}
 
 
 def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
@@ -150,11 +153,11 @@ def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
 
     Args:
         experiment: The experiment.
-        values: New values by the name of the field, as `plain_values` gives them: text for a memory
-            strategy, a list for a tuple. Text that names a scan of the user imports its module.
+        values: New values by field name, in the form of `plain_values`: text for a memory strategy,
+            a list for a tuple. The text of a user's own scan imports its module.
 
     Raises:
-        ExperimentError: A field is unknown, or not of a plain type; a strategy cannot be read.
+        ExperimentError: A field is unknown or not of a plain type, or a strategy cannot be read.
     """
     known = plain_fields(experiment)
     unknown = sorted(set(values) - set(known))
@@ -162,7 +165,7 @@ def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
         raise ExperimentError(
             f"{experiment.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
         )
-    changed = {name: _read(name, value, known[name]) for name, value in values.items()}
+    changed = {name: _from_plain(name, value, known[name]) for name, value in values.items()}
     return dataclasses.replace(experiment, **changed)
 
 
@@ -172,7 +175,7 @@ def is_strategy(hint: Any) -> bool:
 
 
 def check_types(experiment: BaseExperiment) -> None:
-    """Checks that every plain field is of its type, and finite.
+    """Checks the type and the finiteness of every plain field.
 
     Raises:
         ExperimentError: The message names the field and its type.
@@ -190,7 +193,7 @@ def check_types(experiment: BaseExperiment) -> None:
 
 
 def check(experiment: BaseExperiment) -> None:
-    """Checks the type and the range of every plain field, before any work is done.
+    """Checks the type and the range of every plain field.
 
     Raises:
         ExperimentError: The message names the field, its value and its range.
@@ -205,6 +208,7 @@ def check(experiment: BaseExperiment) -> None:
         value = getattr(experiment, name, None)
         if value is not None and value <= 0:
             raise ExperimentError(f"{name} must be above 0, got {value}")
+    # Without 64-bit mode a key takes 32 bits of its seed.
     if experiment.seed >= 2**32:
         raise ExperimentError(f"seed must be below 2**32, got {experiment.seed}")
     smoothing = getattr(experiment, "label_smoothing", 0.0)
@@ -227,17 +231,19 @@ def check(experiment: BaseExperiment) -> None:
         parse_precision(getattr(experiment, "precision", ""))
     except ValueError as error:
         raise ExperimentError(f"precision: {error}") from None
+    # The name becomes the folder `runs/NAME-SEED`.
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(
             f"name must be usable as the name of a folder, got {experiment.name!r}"
         )
 
 
-def _written(name: str, value: Any) -> Any:
+def _to_plain(name: str, value: Any) -> Any:
     if not isinstance(value, Strategy):
         return value
     text = str(value)
     try:
+        # Read back now: at the next resume it would be too late.
         readable = parse_strategy(text) == value
     except ValueError:
         readable = False
@@ -249,7 +255,7 @@ def _written(name: str, value: Any) -> Any:
     return text
 
 
-def _read(name: str, value: Any, hint: Any) -> Any:
+def _from_plain(name: str, value: Any, hint: Any) -> Any:
     if isinstance(value, str) and is_strategy(hint):
         try:
             return parse_strategy(value)
@@ -276,7 +282,7 @@ def _is_plain(hint: Any) -> bool:
 
 
 def _without_none(hint: Any) -> Any:
-    """`X` of `X | None`; any other hint as it is."""
+    """`X` of `X | None`; any other hint unchanged."""
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return hint
     rest = [part for part in typing.get_args(hint) if part is not type(None)]
@@ -292,13 +298,15 @@ def _fits(value: Any, hint: Any) -> bool:
         kind = parts[0]
         size = ... in parts or (isinstance(value, tuple) and len(value) == len(parts))
         return isinstance(value, tuple) and size and all(_fits(item, kind) for item in value)
+    # In Python True is an int, in a field of numbers it is a mistake.
     if isinstance(value, bool):
         return inner is bool
+    # An int is a valid float: `learning_rate=1`.
     return isinstance(value, (int, float) if inner is float else inner)
 
 
 def _type_name(hint: Any) -> str:
-    """A type as users read it: `int or None`."""
+    """Name of a type in messages, such as `int or None`."""
     inner = _without_none(hint)
     name = inner.__name__ if inner in (*_SCALARS, Strategy) else str(inner)
     return name if inner is hint else f"{name} or None"
@@ -311,6 +319,7 @@ def _run_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None, "the suffix is .py"
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    # A folder of experiments stays without __pycache__.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         spec.loader.exec_module(module)

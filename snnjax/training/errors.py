@@ -19,30 +19,30 @@ __all__ = [
 
 
 class TrainingError(Exception):
-    """An error that a user can put right; the message says how."""
+    """Error that the user can correct; the message says how."""
 
 
 class ExperimentError(TrainingError, ValueError):
-    """An experiment that cannot be trained: a wrong field, a file that is no experiment."""
+    """Experiment that cannot be trained: a wrong field, or a file without an experiment."""
 
 
 class MeshError(TrainingError, ValueError):
-    """Missing devices or processes, or a run that cannot be laid out on them."""
+    """Missing devices or processes, or a run that cannot be distributed over them."""
 
 
 class RunError(TrainingError, ValueError):
-    """A path that is no run directory, or is in the way of one."""
+    """Path that is not a run directory, or is taken where one is to be created."""
 
 
 class CheckpointError(TrainingError, ValueError):
-    """A checkpoint that cannot be read, or belongs to another model."""
+    """Checkpoint that cannot be read, or belongs to another model."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint with files that are missing, truncated or wrong.
+    """Checkpoint with missing, truncated or wrong files.
 
     Attributes:
-        damage: The checkpoint, and what is wrong with it.
+        damage: Path of the checkpoint and its fault.
     """
 
     def __init__(self, damage: str):
@@ -51,10 +51,10 @@ class DamagedCheckpointError(CheckpointError):
 
 
 class NotFiniteError(TrainingError, ArithmeticError):
-    """A loss or gradient that is not finite; the last good state was saved.
+    """Loss or gradient that is not finite; the last good state was saved.
 
     Attributes:
-        step: Steps done before the one that failed.
+        step: Number of steps before the failed one.
     """
 
     def __init__(self, message: str, *, step: int):
@@ -63,18 +63,16 @@ class NotFiniteError(TrainingError, ArithmeticError):
 
 
 class StreamBoundError(NotFiniteError):
-    """A reversible stream at the bound of its grid; the last good state was saved."""
+    """Reversible stream at the bound of its grid; the last good state was saved."""
 
 
 @contextlib.contextmanager
 def user_code(name: str) -> Iterator[None]:
-    """Turns any exception of a user's function into an `ExperimentError` that names the function.
-
-    The original becomes the cause, so that a debugger or `--debug` shows it.
-    """
+    """Converts any exception of a user's function to an `ExperimentError` that names it."""
     try:
         yield
     except TrainingError:
-        raise
+        raise  # its message already names the cure
+    # The original stays the cause, so that a debugger or `--debug` shows it.
     except Exception as error:
         raise ExperimentError(f"{name} failed: {type(error).__name__}: {error}") from error

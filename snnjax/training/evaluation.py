@@ -24,8 +24,8 @@ class Evaluation(NamedTuple):
     Attributes:
         loss: Mean loss.
         metrics: Metrics of the task by name.
-        rates: Layer name to firing rate, spikes per neuron and timestep; layers whose outputs are
-            no spikes are left out, and all layers unless rates were asked for.
+        rates: Layer name to firing rate, spikes per neuron and timestep, of the layers that spike;
+            empty unless rates were requested.
         neurons: Layer name to number of neurons, for the same layers.
     """
 
@@ -36,7 +36,7 @@ class Evaluation(NamedTuple):
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers, of a classification."""
+        """Share of right answers of a classification."""
         return self.metrics["accuracy"]
 
     @property
@@ -61,15 +61,19 @@ def evaluate(
     Args:
         step: `eval_step` bound to its program, compiled.
         state: State to evaluate.
-        loader: Every example once: `data.Loader(split, ..., shuffle=False, drop_last=False)`.
+        loader: Loader of every example once, `data.Loader(split, ..., shuffle=False,
+            drop_last=False)`.
         mesh: Devices of `step`.
-        task: Its `summary` turns means into metrics.
+        task: Task whose `summary` turns means into metrics.
     """
     numbers = range(loader.steps_per_epoch)
+    # Fetched after the last batch: the devices never wait for the host in between.
     parts = jax.device_get([step(state, feed(loader, number, mesh)) for number in numbers])
+    # Padding of the last batch has weight 0.
     weight = sum(float(part.weight) for part in parts)
     names = parts[0].metrics
     means = {name: sum(float(part.metrics[name]) for part in parts) / weight for name in names}
+    # A layer of real values may give only zeros and ones in one batch: one other batch decides.
     analog = {name for part in parts for name, yes in part.analog.items() if yes}
     spiking = [name for name in in_order(parts[0].rates) if name not in analog]
     return Evaluation(

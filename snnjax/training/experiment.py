@@ -1,4 +1,4 @@
-"""Experiments: everything that defines a training run, as one frozen value.
+"""Experiments: the complete definition of a training run, as one frozen value.
 
     frames      = encode(experiment, inputs, key)          [B, ...] -> [T, B, *input_shape]
     outputs     = network(frames)                          -> [T, B, K]
@@ -7,8 +7,8 @@
 
 An experiment file is a Python file with a docstring (paper, hardware, time, expected number,
 command) and a function `config()` that returns an experiment. Every function of an experiment takes
-the experiment itself, so that fields overridden on the command line take effect. Subclass it to add
-fields, with plain types and defaults:
+the experiment as an argument, so that fields overridden on the command line take effect. A subclass
+adds fields of plain types with defaults:
 
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class Wide(training.Experiment):
@@ -37,33 +37,34 @@ __all__ = ["BaseExperiment", "Experiment", "check_learning"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BaseExperiment:
-    """Fields of every run, however it learns. Fields of plain types are options of `snnjax train`.
+    """Fields of every run, with any way of learning; plain fields are options of `snnjax train`.
 
     Attributes:
         name: Name of the experiment and of its run directories.
         dataset: `(experiment) -> data.Dataset`.
-        encode: `(experiment, inputs, key) -> frames`: a batch of inputs as the data set stores
-            them, `[B, ...]`, to `[T, B, *input_shape]`. Scaling and augmentation belong here. It is
-            jitted; `key` is None in evaluation, where a random code such as `encoding.poisson`
-            takes a fixed key, `jax.random.key(0)`.
+        encode: `(experiment, inputs, key) -> frames`, from a batch of stored inputs `[B, ...]` to
+            `[T, B, *input_shape]`; scaling and augmentation belong here. It is jitted. In
+            evaluation `key` is None; a random code such as `encoding.poisson` then uses a fixed
+            key, `jax.random.key(0)`.
         data_dir: Folder of data sets; None is $SNNJAX_DATA, else the directory of TFDS.
         batch: Batch size.
         eval_batch: Batch size of evaluation; None is `batch`.
         epochs: Passes over the training examples.
         seed: Seed of the weights, the order of the examples, augmentation and dropout.
-        log_every: Steps per line of metrics.jsonl; an evaluation always ends one.
+        log_every: Steps per line of metrics.jsonl; an evaluation also ends a line.
         eval_every: Epochs between evaluations.
-        checkpoint_every: Steps between checkpoints; None is once per epoch.
-        keep: Number of newest checkpoints to keep; the best one is kept as well.
-        patience: Evaluations without improvement after which training stops; None never stops
-            early. Evaluations use the test examples, so the metric at the stop is slightly
+        checkpoint_every: Steps between checkpoints; None is one epoch.
+        keep: Number of newest checkpoints to keep, in addition to the best one.
+        patience: Evaluations without improvement after which training stops; None disables early
+            stopping. Evaluations use the test examples, so the metric at the stop is slightly
             optimistic.
         not_finite: Reaction to a loss or gradient that is not finite: "stop" training, "skip" the
-            update, or "rollback" to the newest checkpoint and continue behind that batch.
-        deterministic: On GPUs, kernels with one order of summation: the same bits every time, as a
-            reversed gradient needs them, but slower. CPUs and TPUs are deterministic anyway.
+            update, or "rollback" to the newest checkpoint and continue after that batch.
+        deterministic: On GPUs, use kernels with a fixed order of summation: bit-reproducible, as
+            reversed gradients require, but slower. CPUs and TPUs are deterministic anyway.
     """
 
+    # A class attribute instead of isinstance: the learners import the experiments, not the reverse.
     learns_by: ClassVar[str]
     """Key of the learner in `training.learners`."""
 
@@ -96,37 +97,36 @@ class Experiment(BaseExperiment):
         readout: `(outputs [T, B, K]) -> predictions [B, K]`, such as the functions of
             `snnjax.readout`.
         schedule: `(experiment, steps) -> optax.Schedule` over the steps of the whole run.
-        optimizer: `(experiment, schedule) -> optax.GradientTransformation`; gradients are clipped
-            before it.
+        optimizer: `(experiment, schedule) -> optax.GradientTransformation`, of clipped gradients.
         layout: `(path, shape, mesh) -> PartitionSpec`: the part of each parameter that a device of
             a mesh holds, see `training.sharding`.
         timesteps: T, for `encode`.
-        accumulate: Parts of the batch that are differentiated one after the other, their gradients
-            summed: the memory of a part; see `training.train_step`.
-        norm_groups: Parts of the batch with batch norm statistics of their own (`nn.BatchNorm`); as
-            many as devices share the batch, and no statistics cross devices.
-        clips: Neighbouring test examples that are clips of one recording (`data.clips`); the test
-            accuracy is then `metrics.clip_accuracy`.
+        accumulate: Number of parts of the batch that are differentiated in turn, which takes the
+            memory of one part; their gradients are summed.
+        norm_groups: Number of parts of the batch with batch norm statistics of their own
+            (`nn.BatchNorm`). With one part per device no statistics cross devices.
+        clips: Number of consecutive test examples that are clips of one recording (`data.clips`);
+            the test accuracy is then `metrics.clip_accuracy`.
         learning_rate: Peak learning rate.
         warmup_epochs: Epochs (possibly fractional) of linear warm-up to the peak.
-        weight_decay: Decoupled weight decay, of kernels only, not of biases, norm scales and neuron
-            parameters (under `adamw`; `sgd` couples it).
-        clip_norm: Largest global norm of the gradient; None does not clip.
+        weight_decay: Weight decay of kernels, but not of biases, norm scales and neuron parameters;
+            decoupled under `adamw`, coupled under `sgd`.
+        clip_norm: Largest global norm of the gradient; None disables clipping.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
-        mixup: Blends each batch with itself reversed, by a share drawn from Beta(mixup, mixup), see
-            `training.mixup`; 0 turns it off.
-        mixup_epochs: Epochs after which blending stops; None never stops.
+        mixup: Blends each batch with itself in reverse order, by a share drawn from Beta(mixup,
+            mixup); 0 turns it off.
+        mixup_epochs: Number of epochs with blending; None is all.
         mixup_probability: Share of the batches that are blended.
         precision: Number formats of computation and parameters: "float32", "bfloat16", "float16"
             (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see
             `nn.mixed_precision.Precision`.
             Membranes, sums, statistics and streams stay float32.
-        memory: Memory strategy, a `memory.Strategy`; as text, on the command line and in
-            config.json, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
-            `memory.parse_strategy`. None is the network as it was written.
-        memory_scheduler: On a CPU, compile for the least memory instead of the most concurrency;
-            strategies that recompute or reverse save nothing there without it, unless they scan.
-            None does so if the network holds such a strategy.
+        memory: Memory strategy, a `memory.Strategy`; on the command line and in config.json its
+            text, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
+            `memory.parse_strategy`. None keeps the network as written.
+        memory_scheduler: On a CPU, compile for least memory instead of most concurrency. Without it
+            strategies that recompute or reverse save nothing there, unless they scan. None enables
+            it if the network has such a strategy.
     """
 
     learns_by: ClassVar[str] = "gradients"
@@ -161,7 +161,7 @@ _KINDS = {
 
 
 def check_learning(experiment: BaseExperiment, learns_by: str) -> None:
-    """Raises `ExperimentError` if an experiment learns in another way than "gradients", say."""
+    """Raises `ExperimentError` unless an experiment learns by "gradients" or "plasticity"."""
     if experiment.learns_by != learns_by:
         raise ExperimentError(
             f"{experiment.name} learns by {experiment.learns_by}, and this needs "

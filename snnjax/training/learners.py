@@ -1,8 +1,8 @@
-"""Learners: what a session does for each kind of experiment.
+"""Learners: the compiled steps, the task and the messages of each kind of experiment.
 
     learner(experiment).prepare(experiment, dataset, ...) -> Steps
 
-An experiment names its learner by its class attribute `learns_by`; everything else treats the kinds
+The class attribute `learns_by` of an experiment names its learner; all other code treats the kinds
 alike.
 """
 
@@ -37,21 +37,21 @@ from snnjax.training.unsupervised import Unsupervised
 __all__ = ["Learner", "Steps", "learner"]
 
 
-def _unchanged(state: TrainState) -> TrainState:
+def _keep_state(state: TrainState) -> TrainState:
     return state
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Steps:
-    """The compiled steps of an experiment, and its state before the first one.
+    """Compiled steps of an experiment, and its initial state.
 
     Attributes:
         program: Static arguments of the steps.
-        state: State before the first step, on the devices.
-        train: `(state, batch) -> (state, metrics)`; None unless asked for.
+        state: Initial state, on the devices.
+        train: `(state, batch) -> (state, metrics)`; None unless requested.
         evaluate: `(state, batch) -> EvalMetrics`.
         compile_seconds: Time spent on compiling.
-        settle: Prepares a state for evaluation: classes for neurons that have none.
+        settle: Prepares a state for evaluation, by assigning classes to neurons without one.
     """
 
     program: Any
@@ -59,27 +59,27 @@ class Steps:
     train: Any
     evaluate: Any
     compile_seconds: float
-    settle: Callable[[TrainState], TrainState] = _unchanged
+    settle: Callable[[TrainState], TrainState] = _keep_state
 
 
 class Learner(Protocol):
-    """Protocol of a learner: preparation of the steps of one kind of experiment.
+    """Way of learning of a kind of experiment.
 
     Attributes:
-        quantity: The numbers that must be finite, for messages.
+        quantity: Noun of the numbers that must be finite, for messages.
     """
 
     quantity: ClassVar[str]
 
     def task(self, experiment: Any) -> Task:
-        """The task of an experiment."""
+        """Task of an experiment."""
         ...
 
     def batch_unit(self, experiment: Any, mesh: Mesh) -> int:
-        """The number that must divide a training batch.
+        """Divisor of the training batch.
 
         Raises:
-            MeshError: The kind cannot learn on these devices.
+            MeshError: This kind of experiment cannot learn on these devices.
         """
         ...
 
@@ -102,8 +102,8 @@ class Learner(Protocol):
             loader: Batches of the training examples.
             evaluation: Batches of the test examples.
             mesh: The devices.
-            training: True to compile the training step as well.
-            rates: True to measure firing rates in evaluation.
+            training: Compiles the training step as well.
+            rates: Measures firing rates in evaluation.
         """
         ...
 
@@ -118,11 +118,11 @@ class GradientLearner:
     quantity: ClassVar[str] = "the loss or its gradient"
 
     def task(self, experiment: Experiment) -> Task:
-        """The experiment's own."""
+        """Task of the experiment's field `task`."""
         return make_task(experiment)
 
     def batch_unit(self, experiment: Experiment, mesh: Mesh) -> int:
-        """Parts of the batch that are accumulated, on every device."""
+        """Number of accumulated parts, times the devices that share the batch."""
         return experiment.accumulate * batch_shares(mesh)
 
     def prepare(
@@ -143,21 +143,22 @@ class GradientLearner:
         state = place(state, mesh, layout=layout)
         _check_outputs(program, state, loader.batch(0), dataset)
         scheduler = wants_memory_scheduler(program, state)
-        compiling = functools.partial(
+        # Compiled before training starts: the time is reported, and a fault costs no epoch.
+        compile_one = functools.partial(
             compile_step, mesh=mesh, layout=layout, memory_scheduler=scheduler,
             deterministic=experiment.deterministic,
         )  # fmt: skip
         start, train = time.perf_counter(), None
         with user_code(f"compiling the steps of {experiment.name}"):
-            evaluate = compiling(functools.partial(eval_step, program, rates=rates), donate=False)
+            evaluate = compile_one(functools.partial(eval_step, program, rates=rates), donate=False)
             evaluate = evaluate.lower(state, feed(evaluation, 0, mesh)).compile()
             if training:
-                train = compiling(functools.partial(train_step, program))
+                train = compile_one(functools.partial(train_step, program))
                 train = train.lower(state, feed(loader, 0, mesh)).compile()
         return Steps(program, state, train, evaluate, time.perf_counter() - start)
 
     def divergence_cure(self, experiment: Experiment) -> str:
-        """A lower learning rate, or clipping."""
+        """Advice to lower the learning rate or to clip the gradient."""
         lower = f"--learning-rate {experiment.learning_rate / 4:.2g}"
         return f"Lower the learning rate ({lower}) or bound the gradient (--clip-norm 1)"
 
@@ -168,12 +169,12 @@ class PlasticityLearner:
     quantity: ClassVar[str] = "a threshold or a count of spikes"
 
     def task(self, experiment: Unsupervised) -> Task:
-        """Classification: neurons stand for classes."""
+        """Classification by the classes assigned to neurons."""
         del experiment
         return Classification()
 
     def batch_unit(self, experiment: Unsupervised, mesh: Mesh) -> int:
-        """One: examples are presented one after the other, which needs a single device."""
+        """1; examples are presented one after the other, on a single device."""
         if mesh.size > 1:
             raise MeshError(
                 f"{experiment.name} learns by plasticity, from one example after the other, which "
@@ -192,25 +193,26 @@ class PlasticityLearner:
         training: bool,
         rates: bool,
     ) -> Steps:
-        """Initialises the network and compiles its steps; firing rates are always measured."""
+        """Initialises the network and compiles its steps, which always measure firing rates."""
         del rates
         program, state = unsupervised.initialize(experiment, classes=dataset.classes)
         unsupervised.check_rates(program, dataset.train)
         state = place(state, mesh)
         start, batch, train = time.perf_counter(), feed(evaluation, 0, mesh), None
 
-        def compiled(step: Any, batch: data.Batch, *, donate: bool) -> Any:
+        def compile_one(step: Any, batch: data.Batch, *, donate: bool) -> Any:
             step = functools.partial(step, program)
             deterministic = experiment.deterministic
             jitted = compile_step(step, mesh, donate=donate, deterministic=deterministic)
             return jitted.lower(state, batch).compile()
 
         with user_code(f"compiling the steps of {experiment.name}"):
-            evaluate = compiled(unsupervised.eval_step, batch, donate=False)
-            respond = compiled(unsupervised.measure_responses, batch, donate=False)
+            evaluate = compile_one(unsupervised.eval_step, batch, donate=False)
+            respond = compile_one(unsupervised.measure_responses, batch, donate=False)
             if training:
-                train = compiled(unsupervised.train_step, feed(loader, 0, mesh), donate=True)
+                train = compile_one(unsupervised.train_step, feed(loader, 0, mesh), donate=True)
         seconds = time.perf_counter() - start
+        # Training examples: test labels must not enter the assignment of classes.
         chosen = dataset.train.take(np.arange(min(experiment.assign, len(dataset.train))))
         assigning = data.Loader(
             chosen, batch_size=len(batch.labels), shuffle=False, drop_last=False
@@ -219,12 +221,13 @@ class PlasticityLearner:
         def settle(state: TrainState) -> TrainState:
             numbers = range(assigning.steps_per_epoch)
             parts = [respond(state, feed(assigning, number, mesh)) for number in numbers]
+            # Responses are sums, so batches may be added.
             return state._replace(statistics=jax.tree.map(lambda *sums: sum(sums), *parts))
 
         return Steps(program, state, train, evaluate, seconds, settle)
 
     def divergence_cure(self, experiment: Unsupervised) -> str:
-        """Other rates, or another rule."""
+        """Advice to check the rates and the rule."""
         del experiment
         return (
             "Look at the rates that encode gives, and at the rule of plasticity and the bounds "
@@ -241,19 +244,19 @@ def learner(experiment: BaseExperiment) -> Learner:
     Raises:
         ExperimentError: Its class derives from neither `Experiment` nor `Unsupervised`.
     """
-    found = _LEARNERS.get(getattr(experiment, "learns_by", ""))
-    if found is None:
+    entry = _LEARNERS.get(getattr(experiment, "learns_by", ""))
+    if entry is None:
         raise ExperimentError(
             f"{type(experiment).__name__} does not say how it learns: derive it from "
             "training.Experiment or training.unsupervised.Unsupervised"
         )
-    return found
+    return entry
 
 
 def _check_outputs(
     program: Program, state: TrainState, batch: data.Batch, dataset: data.Dataset
 ) -> None:
-    """Traces encoding and network once, so that a wrong shape is named early."""
+    """Checks the shape of the outputs by tracing encoding and network."""
     experiment = program.experiment
 
     def run(state, inputs):
@@ -261,7 +264,10 @@ def _check_outputs(
             frames = experiment.encode(experiment, inputs, state.key)
         with user_code("the network"):
             network = program.network(state)
-            return network(frames, network.initial_state(experiment.batch), training=False)[0]
+            # With traced statistics: fresh ones would warn that they were never updated.
+            start = network.initial_state(experiment.batch)._replace(statistics=state.statistics)
+            return network(frames, start, training=False)[0]
 
+    # Tracing takes a second, compiling may take minutes: a wrong shape is named before.
     outputs = jax.eval_shape(run, state, batch.inputs)
     program.task.check_outputs(outputs, dataset)

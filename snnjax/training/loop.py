@@ -1,9 +1,9 @@
-"""The training loop: steps, records, evaluations, checkpoints; it can be stopped and resumed.
+"""Training loop with records, evaluations and checkpoints, which can be stopped and resumed.
 
-A run that was stopped or killed and then resumed ends with the same bits as an uninterrupted one:
-the state is restored as a whole, the keys of a step depend on its number and the batch on the
-loader's position alone, and the compiled functions are the same. (The target of a rollback depends
-on the existing checkpoints, and stopping makes one more.)
+A stopped or killed run, once resumed, ends with the bits of an uninterrupted one: the whole state
+is restored, the keys of a step depend only on its number and a batch only on the loader's position,
+and the compiled functions are the same. Rollbacks are the exception: their target depends on the
+existing checkpoints, and stopping adds one.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ class Result:
     """Outcome of a run.
 
     Attributes:
-        state: The last state.
-        step: Steps done.
-        interrupted: True if it was asked to stop; there is a checkpoint then.
-        evaluation: Evaluation of the last state on the test examples; None if it was interrupted
-            before one was due.
-        best: Best value of the task's deciding metric over all evaluations. It was selected on the
-            test examples, so it is optimistic: report `evaluation.metrics`.
+        state: Last state.
+        step: Number of steps.
+        interrupted: True if the run was stopped; it then has a checkpoint of this step.
+        evaluation: Evaluation of the last state on the test examples; None if the run was stopped
+            at a step without one.
+        best: Best value of the task's deciding metric over all evaluations. It is selected on the
+            test examples and therefore optimistic: report `evaluation.metrics`.
         best_step: First step with that value.
-        train_seconds: Time in training loops, with evaluations and checkpoints, without
-            compilation; over all sessions of the run.
+        train_seconds: Time in training loops over all sessions of the run, s, with evaluations and
+            checkpoints, without compilation.
     """
 
     state: TrainState
@@ -68,31 +68,31 @@ def fit(
     warn: Callable[[str], None] = lambda text: None,
     profile: bool = False,
 ) -> Result:
-    """Trains from the newest checkpoint of a run, or from the start, to the end.
+    """Trains to the end, from the newest checkpoint of a run or from the start.
+
+    A resumed run may change plain fields, such as the number of epochs or the learning rate;
+    config.json is then rewritten.
 
     Args:
-        session: From `prepare`; its state is consumed.
+        session: Session from `prepare`; its state is consumed.
         run: Directory of records and checkpoints.
-        stop: Called after every step; a true result saves the state and ends training. One of
-            several processes suffices; all of them then stop at the same step.
-        report: Called with every record of metrics.jsonl, with `{"kind": "start", "step"}` in a
-            resumed run, and with `{"kind": "step", "step", "loss", ...}` and the task's metrics for
-            every step; for progress on a screen.
-        warn: Called with a sentence about every tolerated fault: a damaged checkpoint that was
-            skipped, a rollback.
-        profile: True to trace some steps into `run.profile`, see `profiling.window`.
-
-    A resumed run may have other plain fields than before (more epochs, another learning rate);
-    config.json is rewritten once its checkpoint is known to fit.
+        stop: Called after every step; a true result saves the state and ends training. If it is
+            true in one of several processes, all of them stop at the same step.
+        report: Called with every record of metrics.jsonl; for progress on a screen also with
+            `{"kind": "start", "step"}` in a resumed run, and for every step with `{"kind": "step",
+            "step", "loss", ...}` and the task's metrics.
+        warn: Called with a sentence about every tolerated fault, such as a skipped damaged
+            checkpoint or a rollback.
+        profile: Traces some steps into `run.profile`, see `profiling.window`.
 
     Raises:
-        NotFiniteError: Loss or gradient is not finite, and `not_finite` of the experiment does not
-            go on (see `training.nonfinite`); the last good state was saved.
+        NotFiniteError: Loss or gradient is not finite, and the experiment's `not_finite` does not
+            tolerate it; the last good state was saved.
         RunError: Another process is training in this run directory.
         CheckpointError: The newest checkpoint is of another model, or none can be read.
-        OSError: The disk is full; what was saved before can be resumed.
+        OSError: The disk is full; earlier checkpoints can be resumed.
     """
-    with run.locked():
+    with run.lock():
         state = checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
         if state is None:
             state = session.state
@@ -101,6 +101,7 @@ def fit(
             # A run that diverged may be resumed, say with a lower learning rate.
             state = state._replace(finite=_scalar(True, session))
             jax.tree.map(lambda x: x.delete(), session.state)  # frees its memory for the steps
+        # After the load: the config of a run must stay that of its checkpoints if they do not fit.
         run.write_config(session.experiment)
         loop = _Loop(session, run, state, report, warn, profile)
         with loop.saver:
@@ -113,8 +114,8 @@ def _scalar(value: int, session: Session) -> Array:
     return place(number, session.mesh)
 
 
-class _Scored(NamedTuple):
-    """An evaluation as checkpoints are compared: its score, the metric's value, and the step."""
+class _Score(NamedTuple):
+    """Score of an evaluation, by which checkpoints are compared; value of its metric; step."""
 
     score: float
     value: float | None
@@ -134,12 +135,13 @@ class _Loop:
         self._begin(state, seconds=None)
 
     def _begin(self, state: TrainState, *, seconds: float | None) -> None:
-        """Starts from a state; records of later steps are dropped."""
+        """Starts from a state and drops the records of later steps."""
         self.state = state
         self.step, self.position = int(state.step), int(state.position)
         records = self.run.rewind(self.step)
-        self.evaluations = [self._scored(r, r["step"]) for r in records if r["kind"] == "eval"]
+        self.evaluations = [self._score(r, r["step"]) for r in records if r["kind"] == "eval"]
         self.evaluation: Evaluation | None = None
+        # A rollback keeps its time: the steps were done, if in vain.
         recorded = records[-1]["seconds"] if records else 0.0
         self.journal = Journal(
             self.run,
@@ -157,15 +159,18 @@ class _Loop:
         try:
             if self.guard.rolling_back:
                 self._save()  # the target of a first rollback
-            while self.step < self.session.steps and not self._exhausted():
+            while self.step < self.session.steps and not self._out_of_patience():
                 try:
                     self._advance()
+                    # A stop on any process is a stop on all, or the others would wait in a
+                    # collective.
                     if self.any_process(bool(stop())):
                         self.journal.flush(self.step)
                         self._save()
                         return self._result(interrupted=True)
                 except NotFiniteError as error:
                     self._roll_back(error)
+            # A run resumed after its last step has not evaluated yet.
             if self.evaluation is None:
                 self.evaluation = self.session.evaluate(self.state)
             return self._result(interrupted=False)
@@ -174,12 +179,12 @@ class _Loop:
             self.journal.close()
 
     def _advance(self) -> None:
-        """One step, and the record, evaluation and checkpoint due after it."""
-        self.evaluation = None  # it belongs to the state before
+        """Runs one step, then the record, evaluation and checkpoint that are due."""
+        self.evaluation = None  # that of the state before
         with self.trace.step(self.step):
             batch = feed(self.session.loader, self.position, self.session.mesh)
             self.state, metrics = self.session.train(self.state, batch)
-        self.trace.after(self.step, self.state)
+        self.trace.end_step(self.step, self.state)
         self.step, self.position = self.step + 1, self.position + 1
         self.journal.add(self.step, metrics)
         last = self.step == self.session.steps
@@ -189,22 +194,25 @@ class _Loop:
         saving = last or (self.step % every == 0 if every else rest == 0)
         if evaluating or saving or self.step % self.experiment.log_every == 0:
             self.journal.flush(self.step)
+            # An error of the writing thread, such as a full disk, ends training early, not at the
+            # next save.
             self.saver.check()
+        # Also a checkpoint of an improvement, or the best state could not be kept.
         improved = self._evaluate() if evaluating else False
-        if saving or improved or self._exhausted():
+        if saving or improved or self._out_of_patience():
             self._save(self.evaluations[-1].score if evaluating else -math.inf)
 
     def _evaluate(self) -> bool:
-        """Evaluates; True if the deciding metric was never as good before."""
+        """Evaluates; True if the deciding metric is better than in all earlier evaluations."""
         before = max((evaluation.score for evaluation in self.evaluations), default=-math.inf)
         self.evaluation = self.session.evaluate(self.state)
         values = {"loss": self.evaluation.loss, **self.evaluation.metrics}
         self.journal.record("eval", self.step, **values)
-        self.evaluations.append(self._scored(values, self.step))
+        self.evaluations.append(self._score(values, self.step))
         return self.evaluations[-1].score > before
 
-    def _exhausted(self) -> bool:
-        """True if the last `patience` evaluations brought no improvement."""
+    def _out_of_patience(self) -> bool:
+        """True if the last `patience` evaluations were no improvement."""
         patience = self.experiment.patience
         if patience is None or not self.evaluations:
             return False
@@ -212,17 +220,19 @@ class _Loop:
         return len(scores) - 1 - scores.index(max(scores)) >= patience
 
     def _save(self, score: float = -math.inf) -> None:
-        known = score if math.isfinite(score) else None
+        known = score if math.isfinite(score) else None  # JSON has no infinity
+        # A new checkpoint is progress: the count of rollbacks starts anew.
         if self.saver.save(self.state, score=known, spare=self._best()[1]):
             self.guard.notice_checkpoint()
         self.journal.restart_window()
 
     def _roll_back(self, error: NotFiniteError) -> None:
-        """Returns to the newest checkpoint, behind the batch that failed; or ends the run."""
+        """Returns to the newest checkpoint and skips the failed batch, or ends the run."""
         if not self.guard.allows_rollback(error):
             raise self._final_error(error) from None
-        # Since the step that failed, as many batches were drawn as steps were dispatched.
+        # Each step dispatched since the failed one has drawn a batch; the next is the one after it.
         position = self.position - (self.step - error.step) + 1
+        # The newest checkpoint may still be in the writing thread.
         self.saver.wait()
         self.journal.close()
         state = checkpoints.load_newest(self.run.checkpoints, self.state, warn=self.warn)
@@ -239,6 +249,7 @@ class _Loop:
 
     def _final_error(self, error: NotFiniteError) -> NotFiniteError:
         """Saves the last good state and returns the error that ends the run."""
+        # The state did not advance past the failed step, whatever was dispatched after it.
         self.step = int(self.state.step)
         self._save()
         self.saver.wait()
@@ -255,13 +266,13 @@ class _Loop:
         return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
 
     def _best(self) -> tuple[float | None, int | None]:
-        """Best value of the deciding metric so far, and the first step that had it."""
+        """Best value of the deciding metric so far, and its first step."""
         if not self.evaluations:
             return None, None
         best = max(self.evaluations, key=lambda e: (e.score, -e.step))
         return best.value, best.step
 
-    def _scored(self, values: Mapping[str, Any], step: int) -> _Scored:
-        """The deciding metric among recorded values."""
+    def _score(self, values: Mapping[str, Any], step: int) -> _Score:
+        """Score of recorded values, by the deciding metric."""
         task = self.session.task
-        return _Scored(task.score(values), values.get(task.best), step)
+        return _Score(task.score(values), values.get(task.best), step)

@@ -1,16 +1,16 @@
-"""Loss scaling: gradients that float16 would flush to zero are lifted above it.
+"""Loss scaling, which keeps small gradients above the underflow of float16.
 
     g = grad(scale * loss) / scale
     all finite      scale <- 2 scale after 2000 steps in a row, at most 2^24
-    otherwise       scale <- scale / 2, at least 1, and the update of this step is left out
+    otherwise       scale <- scale / 2, at least 1, and the update of this step is skipped
 
-The range of float16 is 6e-8 to 65504, that of bfloat16 is float32's: only float16 needs a scale. A
-scale is a power of two, so scaling rounds nothing. Overflows find the scale and are no fault,
-unless the scale is at its floor: then the loss itself overflows.
+The range of float16 is 6e-8 to 65504, that of bfloat16 equals float32's: only float16 needs a
+scale. A scale is a power of two, so scaling rounds nothing. An overflow is part of the search for
+the scale and no fault, except at the lowest scale: there the loss itself overflows.
 
 Reference: Micikevicius, Narang, Alben, Diamos, Elsen, Garcia, Ginsburg, Houston, Kuchaiev,
-Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (the scale and its purpose; the
-dynamic scale is common practice, with the constants of the libraries).
+Venkatesh, Wu, "Mixed Precision Training", 2017, arXiv:1710.03740 (purpose of the scale; dynamic
+scales, with these constants, are common practice in libraries).
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ __all__ = [
 ]
 
 FLOOR = 1.0
-"""The smallest scale: an overflow at the floor is the loss' own."""
+"""Lowest scale; below it the loss itself overflows."""
 
+# Start: high enough for small gradients; a few skipped steps bring it down. Patience: rare enough
+# that an overflow per raise costs nothing.
 _START, _CEILING, _PATIENCE = 2.0**15, 2.0**24, 2000
 
 
@@ -45,7 +47,7 @@ class LossScale(NamedTuple):
 
     Attributes:
         scale: float32, factor of the loss.
-        finite_steps: int32, finite steps in a row since the scale moved.
+        finite_steps: int32, consecutive finite steps at this scale.
     """
 
     scale: Array
@@ -53,19 +55,20 @@ class LossScale(NamedTuple):
 
 
 def initial_scale(precision: Precision) -> LossScale | tuple[()]:
-    """The scale `2^15` for float16; `()` for formats that need none."""
+    """Initial scale, `2^15` for float16 and `()` for formats without one."""
     if not precision.scales_loss:
         return ()
     return LossScale(jnp.asarray(_START, jnp.float32), jnp.zeros((), jnp.int32))
 
 
 def scale_loss(loss: Array, scale: LossScale | tuple[()]) -> Array:
-    """Scales the loss that is differentiated."""
+    """Multiplies the differentiated loss by the scale."""
     return loss * scale.scale if isinstance(scale, LossScale) else loss
 
 
 def unscale_gradients(gradients: PyTree, scale: LossScale | tuple[()]) -> PyTree:
     """Gradients of the unscaled loss, in at least float32."""
+    # Widened first: the quotient may lie below the range of float16.
     gradients = jax.tree.map(widen, gradients)
     if not isinstance(scale, LossScale):
         return gradients
@@ -73,7 +76,7 @@ def unscale_gradients(gradients: PyTree, scale: LossScale | tuple[()]) -> PyTree
 
 
 def is_overflow(scale: LossScale | tuple[()], finite: Array) -> Array:
-    """True if a step that is not finite may be mended by a smaller scale."""
+    """True if a smaller scale may correct a step that is not finite."""
     if not isinstance(scale, LossScale):
         return jnp.zeros((), bool)
     return ~finite & (scale.scale > FLOOR)
@@ -84,7 +87,7 @@ def next_scale(scale: Any, finite: Array) -> Any:
 
     Args:
         scale: Scale of this step.
-        finite: True if loss and gradient of this step were finite.
+        finite: True if loss and gradient of this step are finite.
     """
     if not isinstance(scale, LossScale):
         return scale

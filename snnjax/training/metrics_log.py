@@ -1,7 +1,4 @@
-"""Metrics on their way from the devices to the run directory.
-
-The metrics of a step are fetched once later steps have been dispatched, so that reading every step
-never makes the device wait.
+"""Log of metrics: fetching from the devices, averaging, records in the run directory.
 
 TensorBoard events are written if tensorboardX is installed (the extra `tensorboard`), by the
 training thread and not through tensorboardX's own queue and thread, so that an error such as a full
@@ -26,22 +23,24 @@ from snnjax.training.task import Task
 
 __all__ = ["Events", "Journal"]
 
+# Metrics of a step are fetched once this many later steps are dispatched, so that reading every
+# step never makes the devices wait.
 _IN_FLIGHT = 2
 
 
 class Journal:
-    """Fetches metrics, averages them, writes records and reports both.
+    """Fetches and averages metrics, writes records, and reports steps and records.
 
     Args:
         run: Directory of the records.
         report: Called with each record, and with `{"kind": "step", ...}` for every step.
-        guard: Decides which steps count, and raises if training must not go on.
-        task: Its `summary` turns means into metrics.
+        guard: Guard that excludes skipped steps, and raises where training must end.
+        task: Task whose `summary` turns means into metrics.
         devices: Devices whose memory is recorded.
         steps_per_epoch: Steps in a pass over the training examples, for the field `epoch`.
         batch: Examples per step.
-        start: Steps done before.
-        seconds: Time spent in training loops of this run before this one.
+        start: Number of earlier steps.
+        seconds: Time in earlier training loops of this run, s.
     """
 
     def __init__(
@@ -69,26 +68,26 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """Time spent in training loops of this run so far."""
+        """Time in training loops of this run so far, s."""
         return time.perf_counter() - self.zero
 
     def add(self, step: int, metrics: StepMetrics) -> None:
-        """Queues the metrics of a step that was just dispatched.
+        """Queues the metrics of a dispatched step.
 
         Raises:
-            NotFiniteError: An earlier step was not finite, and may not be skipped.
+            NotFiniteError: An earlier step was not finite and cannot be skipped.
         """
         self.waiting.append((step, metrics))
         while len(self.waiting) > _IN_FLIGHT:
             self._fetch()
 
     def flush(self, step: int) -> None:
-        """Waits for every step so far and writes the record of the window that ends here.
+        """Waits for all steps so far and writes the record of the window that ends here.
 
-        Skipped steps are in no mean. A window of skipped steps only joins the next one.
+        Means exclude skipped steps. A window of skipped steps only is merged into the next one.
 
         Raises:
-            NotFiniteError: One of the steps was not finite, and may not be skipped.
+            NotFiniteError: One of the steps was not finite and cannot be skipped.
         """
         while self.waiting:
             self._fetch()
@@ -99,6 +98,7 @@ class Journal:
         values = {name: sum(float(step[name]) for step in steps) / count for name in steps[0]}
         values |= self._summary(values)
         values |= {name: float(value) for name, value in self.window[-1].latest().items()}
+        # Skipped steps took as long as the others.
         speed = (count + self.skipped) * self.batch / max(now - self.window_start, 1e-9)
         values["examples_per_second"] = round(speed, 1)
         if (memory := memory_bytes(self.devices)) is not None:
@@ -120,6 +120,7 @@ class Journal:
 
     def restart_window(self) -> None:
         """Excludes work other than steps from the rate of the next record."""
+        # Within a window the clock runs on: its steps are already counted.
         if not self.window:
             self.window_start = time.perf_counter()
 
@@ -128,7 +129,7 @@ class Journal:
         self.events.close()
 
     def _summary(self, means: dict[str, float]) -> dict[str, float]:
-        """Reported metrics of means over steps."""
+        """Reported metrics from means over steps."""
         return self.task.summary({name: means[name] for name in self.window[-1].metrics})
 
     def _fetch(self) -> None:

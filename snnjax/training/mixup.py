@@ -1,12 +1,12 @@
-"""Mixup: training on blends of two examples, with the blend of their losses.
+"""Mixup: training on blends of two examples and of their losses.
 
     x <- lam x + (1 - lam) reversed(x),      lam ~ Beta(mixup, mixup), one per batch
     L  = lam L(target) + (1 - lam) L(reversed(target))
 
-`reversed` is the batch back to front. For class labels the loss is the cross entropy of the mixed
-targets, in which it is linear. Frames are mixed, after `encode`: where the code is linear (direct
-coding, standardising, event counts) this equals mixing images; where it draws spikes, the spikes
-are mixed. Mixing precedes the network, so every memory strategy sees the same mixture.
+`reversed` is the batch in reverse order. For class labels the blended loss is the cross entropy of
+the blended targets, in which cross entropy is linear. Frames are blended after `encode`: for linear
+codes (direct coding, standardisation, event counts) this equals blending images; random spike codes
+blend the spikes. Blending precedes the network, so it is the same under every memory strategy.
 
 Reference: H. Zhang, M. Cisse, Y. N. Dauphin, D. Lopez-Paz, "mixup: Beyond Empirical Risk
 Minimization", 2017, arXiv:1710.09412.
@@ -25,12 +25,14 @@ __all__ = ["blend_frames", "blend_losses", "draw_share"]
 
 
 def draw_share(key: Key, experiment: Experiment, step: Array, steps: int) -> Array:
-    """Draws lam, each example's own share of its blend: a scalar in [0, 1]; 1 without blending.
+    """Draws lam, the share of the first example in each blend, a scalar in [0, 1].
+
+    It is 1 for batches without blending.
 
     Args:
         key: Key of the step.
-        experiment: Its `mixup`, `mixup_probability`, `mixup_epochs` and `epochs` are used.
-        step: Updates done, int32.
+        experiment: Experiment with `mixup`, `mixup_probability`, `mixup_epochs` and `epochs`.
+        step: Number of updates so far, int32.
         steps: Steps of the whole run.
     """
     draw, toss = jax.random.split(key)
@@ -38,6 +40,7 @@ def draw_share(key: Key, experiment: Experiment, step: Array, steps: int) -> Arr
     mixing = jax.random.bernoulli(toss, experiment.mixup_probability)
     if experiment.mixup_epochs is not None:
         mixing &= step < round(experiment.mixup_epochs / experiment.epochs * steps)
+    # float32 by name: the default would follow `jax_enable_x64`.
     return jnp.where(mixing, jax.random.beta(draw, alpha, alpha, dtype=jnp.float32), 1.0)
 
 
@@ -57,16 +60,20 @@ def blend_frames(frames: Array, lam: Array) -> Array:
             "frames.astype('float32'), or set mixup to 0"
         )
     lam = lam.astype(frames.dtype)
+    # Reversal instead of a permutation: XLA reads the batch backwards, without a gather.
     return lam * frames + (1 - lam) * frames[:, ::-1]
 
 
 def blend_losses(lam: Array, own: Array, partners: Array) -> Array:
-    """Blends the losses `[B]` of the targets and of those reversed: `lam own + (1 - lam) partners`.
+    """Blends losses `[B]` of the targets and of the reversed targets.
+
+        lam own + (1 - lam) partners
+
 
     Args:
         lam: From `draw_share`.
-        own: Losses of each example's own target.
-        partners: Losses of the targets of the examples blended in.
+        own: Losses for each example's own target.
+        partners: Losses for the target of the other example in each blend.
     """
     lam = lam.astype(own.dtype)
     return lam * own + (1 - lam) * partners

@@ -1,9 +1,8 @@
-"""Several processes that train one network: JAX's distributed runtime, and agreement among them.
+"""Training by several processes: JAX's distributed runtime, and common decisions.
 
-Every process runs the same command and the same loop. Every decision for a step, a save or the end
-must be the same on all of them, or one waits in a collective that another never enters: process 0
-takes single decisions (`broadcast`), and a flag raised by any process reaches all at the same step
-(`AnyProcess`).
+All processes run the same command and the same loop. They must agree on every step, save and stop,
+or one waits in a collective that another never enters. `broadcast` distributes a decision of
+process 0, and `AnyProcess` a flag raised by any process, to all of them at the same step.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from snnjax.training.errors import MeshError, TrainingError
 
 __all__ = ["AnyProcess", "broadcast", "connect", "is_leader"]
 
+# Calls before the answer is read, so that no device waits for it.
 _IN_FLIGHT = 2
 
 
@@ -33,19 +33,19 @@ def connect(
     process: int | None = None,
     timeout: int = 300,
 ) -> None:
-    """Joins the other processes; call it before anything asks for a device.
+    """Joins the other processes; call it before any use of a device.
 
     Args:
         coordinator: `HOST:PORT` of process 0; "auto" under Slurm, Open MPI, GKE or on a TPU pod,
-            which assign the processes (see `jax.distributed.initialize`); None is a run of one
+            which assign the processes (see `jax.distributed.initialize`); None is a run of a single
             process.
         processes: Number of processes.
         process: Index of this process, from 0.
-        timeout: Seconds to wait for the others.
+        timeout: Time to wait for the others, s.
 
     Raises:
         MeshError: Arguments are missing or wrong, or process 0 did not answer in time. (If another
-            one is missing, JAX's runtime ends the waiting processes by SIGABRT.)
+            process is missing, JAX's runtime aborts the waiting ones by SIGABRT.)
     """
     if coordinator is None:
         if processes is not None or process is not None:
@@ -64,6 +64,8 @@ def connect(
         )
         return
     _check(coordinator, processes, process)
+    # JAX's runtime ends a process that cannot reach process 0 without a message: probe the port
+    # first.
     if process:
         _reach(coordinator, timeout)
     named = {
@@ -75,21 +77,22 @@ def connect(
 
 
 def is_leader() -> bool:
-    """True on process 0, the one that writes files and reports."""
+    """True on process 0, which writes files and reports."""
     return jax.process_index() == 0
 
 
 def broadcast(make: Callable[[], str]) -> str:
-    """Text made by process 0, on every process; its errors are raised on every process.
+    """Distributes a text from process 0; its errors are raised on every process.
 
     Args:
-        make: Called on process 0 only.
+        make: Function that returns the text, called on process 0 only.
 
     Raises:
         TrainingError: `make` failed.
     """
     if jax.process_count() == 1:
         return make()
+    # An error travels as a message: raised on process 0 alone, the others would wait for its text.
     message = {"text": "", "error": None}
     if is_leader():
         try:
@@ -103,9 +106,7 @@ def broadcast(make: Callable[[], str]) -> str:
 
 
 class AnyProcess:
-    """A flag that any process may raise, seen by all at the same step.
-
-    The answer is that of a few calls before, so that no device waits for it.
+    """Flag that any process may raise, known to all at the same step, a few calls later.
 
     Args:
         mesh: Mesh with devices of all processes.
@@ -119,10 +120,10 @@ class AnyProcess:
         self.pending: collections.deque[jax.Array] = collections.deque()
 
     def __call__(self, flag: bool) -> bool:
-        """Sends this process' flag; every process calls this equally often.
+        """Sends the flag of this process; all processes must call this equally often.
 
         Returns:
-            True if any process had raised its flag a few calls before.
+            True if any process raised its flag a few calls before.
         """
         if jax.process_count() == 1:
             return flag
@@ -152,7 +153,7 @@ def _check(coordinator: str, processes: int | None, process: int | None) -> None
 
 
 def _reach(coordinator: str, timeout: int) -> None:
-    """Waits for process 0 to listen; JAX's runtime would end this process without a message."""
+    """Waits until process 0 listens."""
     host, _, port = coordinator.rpartition(":")
     until = time.monotonic() + timeout
     while True:
@@ -181,6 +182,7 @@ def _join(named: dict, timeout: int, failure: str) -> None:
 def _broadcast_json(value: dict) -> dict:
     from jax.experimental.multihost_utils import broadcast_one_to_all
 
+    # A broadcast needs equal shapes on every process: first the length, then the bytes.
     words = np.frombuffer(json.dumps(value).encode(), np.uint8)
     length = int(broadcast_one_to_all(np.int32(len(words))))
     words = words if is_leader() else np.zeros(length, np.uint8)

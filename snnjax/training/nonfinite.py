@@ -1,15 +1,14 @@
 """Reaction to a loss or gradient that is not finite: `BaseExperiment.not_finite`.
 
     "stop"       the run ends; the state before that step is saved
-    "skip"       that update is left out and training goes on; 20 in a row end the run
-    "rollback"   training goes on from the newest checkpoint (or the start) with the batch behind
-                 the one that failed; the fourth without a new checkpoint in between ends the run,
-                 and so does the eleventh of a session
+    "skip"       the update is skipped and training continues; 20 in a row end the run
+    "rollback"   training continues from the newest checkpoint (or the start) with the batch after
+                 the failed one; the fourth rollback without a new checkpoint, or the eleventh of a
+                 session, ends the run
 
-In float16 an update that overflowed under the loss scale is left out under each of them, as
-overflows find the scale; but not at the floor of the scale, where the loss itself overflows.
-
-A stream past the bound of its grid always ends the run: its gradients were wrong without notice.
+In float16 an update that overflowed under the loss scale is skipped under any of them, except at
+the lowest scale, where the loss itself overflows. A reversible stream beyond the bound of its grid
+always ends the run: its gradients are inexact without being NaN.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ __all__ = ["Guard", "StepMetrics"]
 
 StepMetrics = TrainMetrics | PlasticityMetrics
 
+# A bad batch costs one skip or one rollback; beyond these numbers the run diverges again and again.
 _SKIPS_IN_A_ROW = 20
 _ROLLBACKS_IN_A_ROW = 3
 _ROLLBACKS = 10
@@ -36,11 +36,11 @@ class Guard:
     """Checks every step of a session.
 
     Args:
-        experiment: Its `not_finite` decides.
+        experiment: Experiment with the reaction, `not_finite`.
 
     Attributes:
-        skipping: True if updates that are not finite are left out.
-        rolling_back: True if training goes back after one.
+        skipping: True if updates that are not finite are skipped.
+        rolling_back: True if they are answered by a rollback.
     """
 
     def __init__(self, experiment: BaseExperiment):
@@ -50,21 +50,23 @@ class Guard:
         self.skips = self.rollbacks = self.rollbacks_here = 0
 
     def admits(self, step: int, metrics: StepMetrics) -> bool:
-        """True if a step counts, False if its update was left out.
+        """True if a step counts, False if its update was skipped.
 
         Args:
-            step: Steps done, this one included.
+            step: Number of steps, this one included.
             metrics: Metrics of the step, on the host.
 
         Raises:
             StreamBoundError: A reversible stream reached its bound.
-            NotFiniteError: The step was not finite, and may not be skipped.
+            NotFiniteError: The step was not finite and cannot be skipped.
         """
+        # First: a NaN loss makes the stream NaN, which this comparison leaves to the cases below.
         if metrics.stream >= 1 and (metrics.finite or self.experiment.not_finite != "stop"):
             raise StreamBoundError(_stream_message(step, metrics), step=step - 1)
         if metrics.finite:
             self.skips = 0
             return True
+        # Not counted as a skip: the search for the scale may overflow many times in a row.
         if _is_overflow(metrics):
             return False
         self.skips += 1
@@ -73,7 +75,7 @@ class Guard:
         return False
 
     def allows_rollback(self, error: NotFiniteError) -> bool:
-        """True if training may go back once more; the rollback is counted."""
+        """Counts a rollback; False if there were too many."""
         if not self.rolling_back or isinstance(error, StreamBoundError):
             return False
         if self.rollbacks == _ROLLBACKS or self.rollbacks_here == _ROLLBACKS_IN_A_ROW:
@@ -87,7 +89,7 @@ class Guard:
         self.rollbacks_here = 0
 
     def cure(self) -> str:
-        """Remedies that were tried, and what a user may do."""
+        """Sentence about the remedies, with the number of failed rollbacks."""
         tried = f"{self.rollbacks} rollbacks did not help. " if self.rollbacks else ""
         return tried + learner(self.experiment).divergence_cure(self.experiment)
 
@@ -100,7 +102,7 @@ class Guard:
 
 
 def _is_overflow(metrics: StepMetrics) -> bool:
-    """True if a smaller loss scale mends the step: it halved the scale and left its update out."""
+    """True if the step overflowed above the lowest scale and was skipped with half the scale."""
     scale: Any = getattr(metrics, "loss_scale", ())
     return not isinstance(scale, tuple) and bool(scale > FLOOR)
 

@@ -1,15 +1,14 @@
-"""The differentiated function of a step, and its gradient: in parts, and over devices.
+"""The differentiated function of a training step, and its gradient over parts and devices.
 
     g = sum_i w_i g_i,      w_i the share of the example weights in part i
 
-A batch may be cut into `accumulate` parts that are differentiated one after the other: the gradient
-of the whole batch in the memory of a part (`memory.accumulate`). Each part has its own batch norm
-statistics, as under `norm_groups`, and the running statistics move once, towards their mean.
+A batch may be cut into `accumulate` parts that are differentiated in turn, in the memory of one
+part (`memory.accumulate`). Each part has its own batch norm statistics, as under `norm_groups`; the
+running statistics are updated once, towards their mean.
 
 On a mesh whose devices share a batch, each device differentiates its own examples under
-`jax.shard_map`: the program of one device, under any memory strategy. GSPMD alone would gather the
-batch on every device, since it cannot keep `[T, B, ...] -> [T B, ...]` cut over B. Devices exchange
-the sum above, and whatever layers exchange themselves (`nn.data_parallel.with_data_axes`).
+`jax.shard_map`: the program of one device, under any memory strategy. Devices exchange the sum
+above and the statistics of layers (`nn.data_parallel.with_data_axes`).
 """
 
 from __future__ import annotations
@@ -48,9 +47,8 @@ class NetworkInputs(NamedTuple):
 
     Attributes:
         frames: Encoded inputs, `[T, B, *input_shape]`, blended under mixup.
-        share: Share of an example's own target in its loss, a scalar, see `training.mixup`; None
-            without mixup.
-        partners: Targets `[B, ...]` of the examples blended in; None without mixup.
+        share: Share of an example's own target in its loss, a scalar; None without mixup.
+        partners: Targets `[B, ...]` of the other examples of the blends; None without mixup.
         key: Key of dropout.
     """
 
@@ -67,29 +65,32 @@ class Gradient(NamedTuple):
     loss: Array
     metrics: dict[str, Array]
     statistics: PyTree
-    stream: Any  # share of its bound that a reversible stream used
+    stream: Any  # peak of the reversible streams, as a share of their bound
 
 
 def gradient(program: Program, state: TrainState, batch: Batch) -> Gradient:
     """Gradient of a batch, in the parts and on the devices of the program."""
     inputs = encode_batch(program, state, batch)
+    # Slots are not needed here, and under `shard_map` they would be replicated.
     state = state._replace(optimizer=())
     if not program.axes:
         if program.experiment.accumulate == 1:
             return _part_gradient(program, state, inputs, batch, 1.0)
         return _accumulate(program, state, inputs, batch)
+    # By hand: the compiler (GSPMD) would gather the batch on every device, since it cannot keep
+    # `[T, B, ...] -> [T B, ...]` cut over B.
     cut, whole = PartitionSpec(program.axes), PartitionSpec()
     specs: Any = NetworkInputs(PartitionSpec(None, program.axes), whole, cut, whole)  # type: ignore[arg-type]
     return shard_over_batch(program, _accumulate, (whole, specs, cut))(state, inputs, batch)
 
 
 def shard_over_batch(program: Program, function: Any, specs: Any) -> Any:
-    """Maps `function(program, ...)` over the devices; each sees its own examples.
+    """Maps `function(program, ...)` over the devices, each with its own examples.
 
     Args:
         program: Program of a mesh whose devices share a batch.
-        function: Takes the program, then the arguments; its results are the same on every device.
-        specs: A `PartitionSpec` per argument, or trees of them.
+        function: Function of the program and the arguments, with equal results on every device.
+        specs: `PartitionSpec` per argument, or trees of them.
     """
     mesh = program.mesh
     assert mesh is not None, "a program with axes has a mesh"
@@ -104,15 +105,18 @@ def shard_over_batch(program: Program, function: Any, specs: Any) -> Any:
 def _accumulate(
     program: Program, state: TrainState, inputs: NetworkInputs, batch: Batch
 ) -> Gradient:
-    """Gradient of a batch as the sum over its parts, on this device and on all."""
+    """Gradient of a batch as the sum over its parts, on this device and over all devices."""
     axes, parts = program.axes, program.experiment.accumulate
+    # Of the whole batch: parts and devices may hold different weights of padding.
     weight = _psum(batch.weights.sum(), axes)
 
     def part(number: Any, frames: Array, partners: Any, batch: Batch) -> tuple[Gradient, PyTree]:
+        # The key of the whole batch for a single part, so that accumulation off changes no number.
         key = inputs.key if parts == 1 else jax.random.fold_in(inputs.key, number)
         own, share = NetworkInputs(frames, inputs.share, partners, key), batch.weights.sum()
-        found = _part_gradient(program, state, own, batch, share / weight)
-        return found._replace(statistics=(), stream=()), (found.statistics, found.stream)
+        grads = _part_gradient(program, state, own, batch, share / weight)
+        # Rows, not addends: statistics are averaged over the parts, and of streams the peak counts.
+        return grads._replace(statistics=(), stream=()), (grads.statistics, grads.stream)
 
     arguments = (inputs.frames, inputs.partners, batch)
     sums, (statistics, stream) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
@@ -124,7 +128,7 @@ def _accumulate(
 def _part_gradient(
     program: Program, state: TrainState, inputs: NetworkInputs, batch: Batch, share: Any
 ) -> Gradient:
-    """Contribution of a part to the gradient of the batch; `share` is its part of the weights."""
+    """Contribution of a part with this share of the weights to the gradient of the batch."""
 
     def weighted(params: PyTree):
         loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
@@ -133,8 +137,10 @@ def _part_gradient(
         stream = nn.contract.stream_use(aux.diagnostics)
         return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream)
 
-    found, (loss, *rest) = jax.grad(weighted, has_aux=True)(state.params)
-    return Gradient(unscale_gradients(found, state.loss_scale), loss, *rest)
+    # The gradient of the parameters, not of the module, whose structure holds the memory strategy:
+    # optimizer slots and checkpoints do not depend on it.
+    grads, (loss, *rest) = jax.grad(weighted, has_aux=True)(state.params)
+    return Gradient(unscale_gradients(grads, state.loss_scale), loss, *rest)
 
 
 def _psum(tree: PyTree, axes: tuple[str, ...]) -> PyTree:
@@ -145,12 +151,12 @@ def encode_batch(program: Program, state: TrainState, batch: Batch) -> NetworkIn
     """Encodes a batch for the next step, and blends it under mixup.
 
     Args:
-        program: Static.
-        state: Its key and its number of steps decide every draw.
-        batch: The loader's batch.
+        program: Static arguments of the step.
+        state: State whose key and number of steps determine every draw.
+        batch: Batch of the loader.
 
     Raises:
-        ExperimentError: Mixup of sequences of different lengths.
+        ExperimentError: Mixup is on and the sequences have different lengths.
     """
     experiment, key = program.experiment, jax.random.fold_in(state.key, state.step)
     encode_key, network_key = jax.random.split(key)
@@ -177,19 +183,19 @@ def objective(
     *,
     taps: tuple[str, ...] = (),
 ) -> tuple[Array, tuple[dict[str, Array], Array, nn.Aux]]:
-    """The function that a step differentiates.
+    """Loss of a batch as a function of the parameters.
 
     Args:
-        params: Differentiated, in place of those of the state.
-        program: Static.
-        state: Its constants and running statistics are used.
-        inputs: From `encode_batch`.
-        batch: Its targets, lengths and weights are used.
+        params: Parameters to differentiate by, in place of those of the state.
+        program: Static arguments of the step.
+        state: State with the constants and running statistics.
+        inputs: Inputs of the network, from `encode_batch`.
+        batch: Batch with targets, lengths and weights.
         taps: Values to record, see `nn.Network`.
 
     Returns:
-        The loss, and the metrics (means over the batch), the outputs `[T, B, K]` and the `Aux` of
-        the network.
+        The loss; and the metrics (means over the batch), outputs `[T, B, K]` and `Aux` of the
+        network.
     """
     network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics continue from the step before.
@@ -200,6 +206,7 @@ def objective(
     if inputs.partners is not None and inputs.share is not None:
         partner_values = per_example(task, "loss", outputs, inputs.partners, batch.lengths)
         values = mixup.blend_losses(inputs.share, values, partner_values)
+        # Metrics need one target: that of the larger share.
         targets = jnp.where(inputs.share >= 0.5, targets, inputs.partners)
     predictions = task.predict(outputs, lengths=batch.lengths)
     metrics = per_example(task, "metrics", predictions, targets, batch.lengths)
@@ -208,12 +215,13 @@ def objective(
 
 
 def per_example(task: Task, method: str, first: Array, targets: Array, lengths: Any) -> Any:
-    """Loss or metrics of a task, checked to be one number per example.
+    """Loss or metrics of a task, with a check of their shape `[B]`.
 
     Raises:
-        ExperimentError: They have another shape.
+        ExperimentError: The shape is another one.
     """
     values = getattr(task, method)(first, targets, lengths=lengths)
+    # A mean over the batch would broadcast silently, with wrong weights for padding.
     for name, value in values.items() if isinstance(values, dict) else [("the loss", values)]:
         if value.shape != targets.shape[:1]:
             raise ExperimentError(

@@ -8,7 +8,7 @@
     lamb    u  = adam(g) + weight_decay p                   (decoupled decay, on kernels only)
             p <- p - lr(n) |p| / |u| u                      (norms of each array of parameters)
 
-Options of a rule or a schedule are bound: `schedule=functools.partial(training.optimizer.multistep,
+Bind options of a rule or a schedule: `schedule=functools.partial(training.optimizer.multistep,
 milestones=(100, 150))`.
 
 References: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980;
@@ -41,8 +41,8 @@ __all__ = [
     "with_clipping",
 ]
 
-# Parameters that never decay, by name, since a vector stacked over depth has two axes. "learned"
-# holds the parameters of neurons.
+# Parameters that never decay, by name as well as by shape, since a vector stacked over depth has
+# two axes. "learned" holds the parameters of neurons.
 _EXEMPT = {"bias", "scale", "learned"}
 
 
@@ -54,17 +54,17 @@ def warmup_cosine(
     floor: float = 0.0,
     cooldown_epochs: float = 0.0,
 ) -> optax.Schedule:
-    """Linear warm-up over `warmup_epochs`, half a cosine of decay, then constant.
+    """Linear warm-up over `warmup_epochs`, then half a cosine of decay, then a constant.
 
     Args:
-        experiment: Its `learning_rate`, `warmup_epochs` and `epochs` are used.
+        experiment: Experiment with `learning_rate`, `warmup_epochs` and `epochs`.
         steps: Steps of the whole run.
         start: Learning rate at the start of the warm-up.
         floor: Learning rate at the end of the decay.
-        cooldown_epochs: Epochs at the floor, the last ones of `epochs`.
+        cooldown_epochs: Number of last epochs at the floor.
 
     Returns:
-        Step number to learning rate.
+        Function from the step number to the learning rate.
 
     Raises:
         ValueError: The cool-down leaves no step for a warm-up or a decay.
@@ -80,6 +80,7 @@ def warmup_cosine(
             f"{cooldown_epochs} epochs of cool-down leave nothing of {experiment.epochs}: more "
             "epochs, or fewer of cool-down"
         )
+    # A run of fewer epochs than its warm-up, such as a smoke test, has no decay.
     if warmup >= falling:
         return optax.linear_schedule(start, peak, warmup)
     if warmup == 0:
@@ -93,13 +94,13 @@ def multistep(
     """Multiplies the learning rate by a factor at each milestone.
 
     Args:
-        experiment: Its `learning_rate` and `epochs` are used.
+        experiment: Experiment with `learning_rate` and `epochs`.
         steps: Steps of the whole run.
         milestones: Epochs after which to multiply, such as `(100, 150)`.
         factor: Factor at each milestone.
 
     Returns:
-        Step number to learning rate.
+        Function from the step number to the learning rate.
     """
     share = steps / experiment.epochs
     scales: dict[int, float] = {}
@@ -125,16 +126,16 @@ def sgd(
 ) -> optax.GradientTransformation:
     """Stochastic gradient descent with momentum and coupled weight decay.
 
-    The decay joins the gradient before the momentum: an L2 penalty, `weight_decay |p|^2 / 2`, as in
-    PyTorch's SGD, with which papers tune their recipes. `adamw` decouples it.
+    The decay is added to the gradient before the momentum: an L2 penalty, `weight_decay |p|^2 / 2`,
+    as in PyTorch's SGD, for which most recipes are tuned. `adamw` decouples it.
 
     Args:
-        experiment: Its `weight_decay` is used.
-        schedule: Step number to learning rate.
+        experiment: Experiment with `weight_decay`.
+        schedule: Function from the step number to the learning rate.
         momentum: Factor of the previous update.
-        nesterov: True for Nesterov's look-ahead.
+        nesterov: Uses Nesterov's look-ahead.
         decays: Mask of the decayed parameters, a bool per array; None is `decay_mask`, kernels
-            only. Recipes with one `weight_decay` for all parameters mean `lambda params: True`.
+            only. Use `lambda params: True` for recipes that decay all parameters.
     """
     mask = decay_mask if decays is None else decays
     return optax.chain(
@@ -144,10 +145,10 @@ def sgd(
 
 
 def lamb(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """LAMB: Adam steps scaled to the norm of the parameters they move, array by array.
+    """LAMB: Adam updates scaled to the norm of the parameters, array by array.
 
-    Decoupled weight decay of the parameters in `decay_mask`. A stack over depth or over columns is
-    one array.
+    Weight decay is decoupled and applies to `decay_mask`. A stack over depth or over columns counts
+    as one array.
     """
     return optax.lamb(schedule, weight_decay=experiment.weight_decay, mask=decay_mask)
 
@@ -157,27 +158,30 @@ def adaptive_clip(clipping: float, *, least: float = 1e-3) -> optax.GradientTran
 
         g <- g * min(1, clipping max(|p|, least) / |g|)
 
-    A unit is the fan-in of one output: norms run over all axes but the last, and over the whole of
-    a vector. A stack over depth or over columns counts as one layer.
+    A unit is the fan-in of one output: norms are over all axes but the last, and over all of a
+    vector. A stack over depth or over columns counts as one layer.
 
     Args:
         clipping: Largest ratio `|g| / |p|`; 0.01 to 0.16 in the paper.
-        least: Lower bound of `|p|`, so that parameters at zero can move.
+        least: Lower bound of `|p|`, so that parameters at zero can change.
 
     Returns:
-        A transformation to chain before a rule: `optax.chain(adaptive_clip(0.02), lamb(...))`.
+        A transformation to chain before an update rule: `optax.chain(adaptive_clip(0.02),
+        lamb(...))`.
     """
 
     def clip(gradient: Array, parameter: Array) -> Array:
         most = clipping * jnp.maximum(_unit_norm(parameter), least)
         norm = _unit_norm(gradient)
+        # The inner maximum keeps the unused branch of a zero gradient from dividing by zero.
         return jnp.where(norm > most, gradient * (most / jnp.maximum(norm, most)), gradient)
 
     return optax.stateless(lambda gradients, params: jax.tree.map(clip, gradients, params))
 
 
 def with_clipping(rule: optax.GradientTransformation, norm: float | None):
-    """A rule after clipping by global norm; the optimizer's state has one form with or without."""
+    """Update rule after clipping by the global norm."""
+    # The identity, so that the state has one form and a resumed run may turn clipping on or off.
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
     return optax.chain(clip, rule)
 
@@ -185,14 +189,13 @@ def with_clipping(rule: optax.GradientTransformation, norm: float | None):
 def decay_mask(params: PyTree) -> PyTree:
     """Mask of the parameters under weight decay: kernels, arrays of two axes or more.
 
-    Biases, norm scales and neuron parameters set an operating point and do not decay; they are
-    recognised by name too, since a stack over depth gives them a second axis.
+    Biases, norm scales and neuron parameters set an operating point and do not decay.
 
     Args:
-        params: Parameters, as `nn.split(network)` gives them.
+        params: Parameters, from `nn.split(network)`.
 
     Returns:
-        A bool in place of every array.
+        A tree of bools in place of the arrays.
     """
 
     def kernel(path, leaf) -> bool:

@@ -1,6 +1,6 @@
-"""Memory strategies of an experiment: bytes under each, the one for a budget, the largest fit.
+"""Planning of memory: bytes of the training step by strategy, a strategy for a budget.
 
-Every strategy is measured on the training step itself, compiled as training compiles it:
+Strategies are measured on the training step itself, compiled as training compiles it:
 
     step, arguments = training_step(experiment, strategy, dataset=dataset)
     memory.measure(step, *arguments)
@@ -43,12 +43,12 @@ def training_step(
     dataset: data.Dataset,
     mesh: Mesh | None = None,
 ) -> tuple[Any, tuple[Any, Any]]:
-    """The jitted training step and the shapes of its arguments; nothing is compiled.
+    """Jitted training step and the shapes of its arguments; nothing is compiled.
 
     Args:
-        experiment: Only shapes count: its batch may be larger than the data set.
-        strategy: Memory strategy in place of the experiment's own.
-        dataset: From `config.load_dataset(experiment)`.
+        experiment: Experiment; its batch may be larger than the data set.
+        strategy: Memory strategy that replaces the experiment's own.
+        dataset: Data set from `config.load_dataset(experiment)`.
         mesh: Devices; None is the first one.
 
     Raises:
@@ -58,13 +58,16 @@ def training_step(
     mesh = make_mesh() if mesh is None else mesh
     experiment = with_strategy(experiment, strategy)
     try:
+        # Only the schedule depends on the number of steps, and no shape depends on the schedule.
         program, state = initialize(experiment, steps=1000, mesh=mesh)
     except ExperimentError as error:
+        # `memory.plan` records a refusal and goes on, where any other error ends it.
         if isinstance(error.__cause__, memory.StrategyError):
             raise error.__cause__ from None
         raise
     scheduler = wants_memory_scheduler(program, state)
     step = functools.partial(train_step, program)
+    # The shapes of any batch follow from those of one example.
     one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((experiment.batch, *x.shape[1:]), x.dtype), one
@@ -90,10 +93,10 @@ def plan(
 
     Args:
         experiment: The experiment.
-        dataset: From `config.load_dataset(experiment)`.
+        dataset: Data set from `config.load_dataset(experiment)`.
         strategies: Strategies to measure; None is `network_strategies(experiment)`.
         mesh: Devices; None is the first one.
-        report: Called with each candidate as it is measured.
+        report: Callback for each candidate, once measured.
 
     Raises:
         memory.StrategyError: The network admits none of them.
@@ -118,19 +121,19 @@ def largest(
 ) -> tuple[memory.Strategy, int]:
     """Finds the largest value of a field (`batch`, `timesteps`, a depth) that fits a budget.
 
-    Every candidate is measured at twice the field's value; the line through both measurements
-    predicts the one that reaches furthest, which is then measured until its largest value is known.
+    The strategy is the one that reaches furthest on the line through the bytes at the field's value
+    and at twice this value; its largest value is then measured.
 
     Args:
         experiment: The experiment.
-        field: An integer field of the experiment.
-        budget: Bytes per device.
+        field: Integer field of the experiment.
+        budget: Budget per device, bytes.
         planned: Plan of this experiment.
-        dataset: From `config.load_dataset(experiment)`.
+        dataset: Data set from `config.load_dataset(experiment)`.
         mesh: Devices; None is the first one.
 
     Returns:
-        The strategy, and the value; 0 if not even 1 fits.
+        The strategy and the value; 0 if not even 1 fits.
 
     Raises:
         ExperimentError: The experiment has no such field, or it is not an integer.
@@ -150,9 +153,11 @@ def largest(
     for one, two in zip(planned.admitted, doubled.admitted, strict=True):
         assert one.measured is not None and two.measured is not None
         slope = (two.measured.total_bytes - one.measured.total_bytes) / now
+        # A field that costs no bytes reaches to infinity; the bound keeps it finite.
         reach = now + (budget - one.measured.total_bytes) / max(slope, 1e-9)
         if reach > furthest:
             furthest, strategy = reach, one.strategy
+    # 2**24 is the limit of `largest_fit`.
     start = int(min(max(furthest, 1), 2**24))
     return strategy, memory.budget.largest_fit(
         functools.partial(total_bytes, strategy), budget, start=start

@@ -1,7 +1,7 @@
-"""Resources of a run: bytes of memory, and on request a trace of some steps.
+"""Resources of a run: peak memory, and traces of some steps.
 
-A trace shows the work of host and devices by the microsecond. TensorBoard with its profile plugin
-opens the folder, and ui.perfetto.dev the `perfetto_trace.json.gz` in it.
+A trace shows the work of host and devices at a resolution of microseconds. TensorBoard with its
+profile plugin opens its folder, and ui.perfetto.dev the `perfetto_trace.json.gz` in it.
 """
 
 from __future__ import annotations
@@ -18,25 +18,24 @@ from snnjax.typing import PyTree
 
 __all__ = ["Trace", "memory_bytes", "window"]
 
+# The first steps after compilation differ: they fill caches and allocate memory.
 _WARM_UP = 5
+# A trace of more steps is slow to open.
 _TRACED = 10
 
 
 def window(start: int, stop: int) -> range:
-    """Steps to trace between `start` and `stop`: 10, after 5 of warm-up if there are so many.
-
-    The first steps after compilation differ: they fill caches and allocate memory.
-    """
+    """Steps to trace between `start` and `stop`: 10, after 5 steps of warm-up if possible."""
     first = min(start + _WARM_UP, max(stop - 1, start))
     return range(first, min(first + _TRACED, stop))
 
 
 class Trace:
-    """A trace of the steps of a window, written into a folder.
+    """Trace of some steps, written into a folder.
 
     Args:
-        folder: Parent folder; each trace gets a folder named after the time in it.
-        steps: Steps to trace, see `window`; an empty range traces none.
+        folder: Parent folder; a trace is written to a folder in it, named by date and time.
+        steps: Steps to trace, see `window`; an empty range disables tracing.
     """
 
     def __init__(self, folder: Path, *, steps: range):
@@ -55,9 +54,10 @@ class Trace:
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
 
-    def after(self, number: int, state: PyTree) -> None:
-        """Ends the trace after its last step, once the devices have finished it."""
+    def end_step(self, number: int, state: PyTree) -> None:
+        """Ends the trace after its last step."""
         if self.running and number == self.steps[-1]:
+            # A step is dispatched, not done, when it returns: the trace waits for the devices.
             jax.block_until_ready(state)
             self.close()
 
@@ -77,9 +77,9 @@ def memory_bytes(devices: Iterable[Any]) -> int | None:
         devices: Devices of this process.
 
     Returns:
-        Peak bytes in use on the device that needed most, as the backend counts them; without such
-        counts, as on a CPU, the largest resident set of the process, Python and data included. None
-        if neither is known.
+        Peak bytes in use of the largest device, as counted by the backend. A CPU does not count
+        them: there the largest resident set of the process, Python and data included. None if
+        neither is known.
     """
     stats = [device.memory_stats() or {} for device in devices]
     peaks = [each["peak_bytes_in_use"] for each in stats if "peak_bytes_in_use" in each]
@@ -92,4 +92,5 @@ def _resident_bytes() -> int | None:
     except ImportError:  # not on this platform
         return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # macOS reports bytes, Linux kibibytes.
     return most if sys.platform == "darwin" else most * 1024

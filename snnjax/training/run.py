@@ -1,6 +1,6 @@
-"""Run directories: everything needed to inspect, evaluate and resume a run.
+"""Run directories, which hold all that is needed to inspect, evaluate and resume a run.
 
-Of several processes that train together only process 0 writes; all of them read.
+If several processes train together, process 0 writes and all of them read.
 
     experiment.py     the experiment's file
     config.json       values of its plain fields
@@ -8,9 +8,9 @@ Of several processes that train together only process 0 writes; all of them read
     metrics.jsonl     one record per line, see below
     checkpoints/      see `training.checkpoints`
     tensorboard/      the same records as events, if tensorboardX is installed
-    profile/          traces of some steps, made by `snnjax train --profile`
+    profile/          traces of some steps, from `snnjax train --profile`
     export/           artifacts of `snnjax export`
-    pictures/         made by `snnjax show` and `snnjax redundancy`
+    pictures/         pictures of `snnjax show` and `snnjax redundancy`
     result.json       JSON object of `snnjax train --json`
 
 Records of metrics.jsonl:
@@ -22,13 +22,13 @@ Records of metrics.jsonl:
     {"kind": "rollback", "step", "epoch", "failed", "position", "seconds"}
 
 `accuracy` is the metric of a classification; other tasks record their own by name. `step` counts
-updates, `epoch` is `step` in passes over the training set, a fraction, and `seconds` is the time
-spent in training loops so far, with evaluations and checkpoints. `memory_bytes` is the peak of this
-session: on the device that needs most, as its allocator counts (`peak_bytes_in_use`); on a CPU,
-whose allocator does not count, the largest resident set of the process (`getrusage`), Python,
-compiler and data included; absent if neither is known. `skipped` counts updates left out as not
-finite (`--not-finite skip`), absent if 0. A rollback returned to `step` since the update after step
-`failed` was not finite; training continues with the loader's batch `position`.
+updates, `epoch` is `step` in passes over the training set, possibly fractional, and `seconds` is
+the time in training loops so far, with evaluations and checkpoints. `memory_bytes` is the peak of
+this session: of the device with the highest `peak_bytes_in_use`, or on a CPU, which does not count
+them, the largest resident set of the process (`getrusage`) with Python, compiler and data; absent
+if neither is known. `skipped` counts skipped updates (`--not-finite skip`), absent if 0. A rollback
+returns to `step` because the update after step `failed` was not finite, and continues with the
+loader's batch `position`.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import contextlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator
 from importlib import metadata
@@ -54,10 +55,10 @@ _PACKAGES = ("snnjax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "nu
 
 
 class Run:
-    """An existing run directory; made by `Run.create`, read by `Run.open`.
+    """Existing run directory, from `Run.create` or `Run.open`.
 
     Attributes:
-        path: The directory.
+        path: Path of the directory.
     """
 
     def __init__(self, path: Path):
@@ -68,8 +69,8 @@ class Run:
         """Makes a new run directory.
 
         Args:
-            path: The directory; it must not exist yet, or be empty.
-            experiment: Its plain fields become config.json.
+            path: Path of the directory, which must not exist or be empty.
+            experiment: Experiment, whose plain fields become config.json.
             source: Text of the experiment's file.
 
         Raises:
@@ -88,13 +89,14 @@ class Run:
             # Written last: a directory is a run once it has its configuration.
             run.write_config(experiment)
         except OSError:
+            # A full disk: a directory without config.json would be in the way of the next attempt.
             shutil.rmtree(path, ignore_errors=True)
             raise
         return str(path)
 
     @staticmethod
     def check_free(path: Path) -> None:
-        """Raises `RunError` if a run directory cannot be made at a path, since it is taken."""
+        """Raises `RunError` if a path is already taken."""
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             cure = f"--resume {path} goes on with it, " if (path / "config.json").exists() else ""
             raise RunError(
@@ -107,7 +109,7 @@ class Run:
         """Opens an existing run directory.
 
         Raises:
-            RunError: The path is no run directory.
+            RunError: The path is not a run directory.
         """
         path = Path(path)
         if not (path / "config.json").is_file():
@@ -135,11 +137,11 @@ class Run:
         return self.path / "profile"
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Locks the directory against other training processes inside the block.
 
         Raises:
-            RunError: Another process trains in it already.
+            RunError: Another process already trains in it.
         """
         try:
             import fcntl
@@ -148,7 +150,8 @@ class Run:
             return
         with (self.path / ".lock").open("a") as file:
 
-            def lock() -> str:
+            def take() -> str:
+                # The system releases the lock when the process ends, however it ends.
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError as error:
@@ -157,11 +160,11 @@ class Run:
                     ) from error
                 return ""
 
-            broadcast(lock)
+            broadcast(take)
             yield
 
     def experiment(self) -> BaseExperiment:
-        """The experiment, with the values it was trained with.
+        """Loads the experiment with the values of config.json.
 
         Raises:
             ExperimentError: The copy of the experiment's file cannot be loaded.
@@ -173,44 +176,51 @@ class Run:
             raise ExperimentError(f"{error}{self._version_note()}") from error.__cause__
 
     def config(self) -> dict[str, Any]:
-        """Values of the plain fields.
+        """Values of the plain fields, in the notation of this version.
 
         Raises:
             RunError: config.json is damaged.
         """
         try:
-            return json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no fields")
         except ValueError as error:
             raise RunError(f"{self.path / 'config.json'} is damaged: {error}") from error
+        # Version 0.1 had the word `whole` for `memory.sequence`. Later versions have no such word,
+        # but a user may have registered a scan of that name.
+        if isinstance(text := values.get("memory"), str) and self._minor_version() in (None, "0.1"):
+            values["memory"] = re.sub(r"\bwhole\b", "sequence", text)
+        return values
 
     def write_config(self, experiment: BaseExperiment) -> None:
         """Writes config.json."""
         self.write_json("config.json", plain_values(experiment))
 
     def write_json(self, name: str, value: Any) -> None:
-        """Writes a file of the directory; an existing one is replaced atomically."""
+        """Writes a JSON file into the directory and replaces an existing one atomically."""
         if is_leader():
             _replace(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def records(self) -> list[dict[str, Any]]:
-        """Records of metrics.jsonl; a truncated last line is left out."""
+        """Records of metrics.jsonl, without a truncated last line."""
         try:
             lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return []
-        found = []
+        records = []
         for line in lines:
             try:
-                found.append(json.loads(line))
-            except ValueError:
+                records.append(json.loads(line))
+            except ValueError:  # the last line of a killed process
                 break
-        return found
+        return records
 
     def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Drops the records after a step, which will be made again, and returns the others."""
-        found = self.records()
-        kept = [record for record in found if record["step"] <= step]
-        if is_leader() and (found or (self.path / "metrics.jsonl").exists()):
+        """Drops the records after a step, which training repeats, and returns the others."""
+        records = self.records()
+        kept = [record for record in records if record["step"] <= step]
+        if is_leader() and (records or (self.path / "metrics.jsonl").exists()):
             _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
         return kept
 
@@ -218,23 +228,32 @@ class Run:
         """Adds a record to metrics.jsonl."""
         if not is_leader():
             return
+        # Appended and closed at once: a killed process loses no record but the last.
         with (self.path / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(_line(record))
 
     def _version_note(self) -> str:
-        """Advice on a run of another version; empty for this version's."""
-        try:
-            text = (self.path / "versions.json").read_text(encoding="utf-8")
-            made = json.loads(text)["packages"]["snnjax"]
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
-        here = metadata.version("snnjax")
-        if made.split(".")[:2] == here.split(".")[:2]:
+        """Advice on a run of another version; empty for this version."""
+        made, here = self._version(), metadata.version("snnjax")
+        if made is None or self._minor_version() == _minor(here):
             return ""
         return (
             f". The run was made by snnjax {made} and this is {here}: adapt its experiment.py to "
             f"the names of this version (CHANGELOG), or use it under pip install snnjax=={made}"
         )
+
+    def _version(self) -> str | None:
+        """Version of snnjax that made the run; None if it is not recorded."""
+        try:
+            text = (self.path / "versions.json").read_text(encoding="utf-8")
+            return str(json.loads(text)["packages"]["snnjax"])
+        # A run without its note, or with a damaged one, can still be trained.
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _minor_version(self) -> str | None:
+        made = self._version()
+        return made and _minor(made)
 
     @staticmethod
     def versions() -> dict[str, Any]:
@@ -251,11 +270,17 @@ class Run:
         }
 
 
+def _minor(version: str) -> str:
+    """Major and minor number of a version, such as "0.1"."""
+    return ".".join(version.split(".")[:2])
+
+
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
 
 
 def _replace(path: Path, text: str) -> None:
+    # Renaming is atomic: a process killed while writing leaves the old file.
     beside = path.with_name(path.name + ".part")
     beside.write_text(text, encoding="utf-8")
     beside.replace(path)

@@ -1,6 +1,6 @@
-"""Everything before the first step: data, network, compiled functions, and every check.
+"""Preparation of a run: checks, data, network and compiled functions.
 
-Nothing is written here, so that a refused experiment leaves nothing behind.
+Nothing is written here, so that a refused experiment leaves no files behind.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Session", "prepare"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Session:
-    """An experiment ready to run on some devices.
+    """Experiment prepared to run on some devices.
 
     Attributes:
         experiment: The experiment.
@@ -36,11 +36,11 @@ class Session:
         evaluation_loader: Batches of the test examples.
         mesh: The devices.
         program: Static arguments of the steps.
-        state: State before the first step; the first training step consumes it.
+        state: Initial state, consumed by the first training step.
         train: `(state, batch) -> (state, metrics)`, compiled; None in a session for evaluation.
         eval: `(state, batch) -> EvalMetrics`, compiled.
-        compile_seconds: Time spent on compiling.
-        settle: Prepares a state for evaluation: classes for neurons that have none.
+        compile_seconds: Time of compilation, s.
+        settle: Prepares a state for evaluation, by assigning classes to neurons without one.
     """
 
     experiment: BaseExperiment
@@ -57,7 +57,7 @@ class Session:
 
     @property
     def task(self) -> Task:
-        """Loss, metrics, and the metric of the best checkpoint."""
+        """Task of the experiment: loss, metrics, and the metric of the best checkpoint."""
         return self.program.task
 
     @property
@@ -71,14 +71,15 @@ class Session:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def bytes_per_device(self) -> dict[str, int]:
-        """Bytes of a training step on each device: its `state`, and `temporary` arrays.
+        """Bytes of a training step on each device, as `state` and `temporary` arrays.
 
-        Empty if no training step was compiled, or the backend does not report it.
+        Empty if no training step was compiled or the backend does not report its memory.
         """
         analysis = self.train and self.train.memory_analysis()
         if not analysis:
             return {}
         leaves = jax.tree.leaves(self.state)
+        # The first shard stands for all: a layout gives each device equal parts.
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
         return {"state": held, "temporary": analysis.temp_size_in_bytes}
 
@@ -95,19 +96,20 @@ def prepare(
     training: bool = True,
     rates: bool = False,
 ) -> Session:
-    """Checks an experiment, loads its data, makes its network and compiles its steps.
+    """Checks an experiment, loads its data, initialises its network and compiles its steps.
 
     Args:
         experiment: The experiment.
         mesh: The devices; None is the first one.
-        training: True to compile the training step as well.
-        rates: True to measure firing rates in evaluation.
+        training: Compiles the training step as well.
+        rates: Measures firing rates in evaluation.
 
     Raises:
-        ExperimentError: Anything about the experiment is wrong; the message says what.
+        ExperimentError: The experiment has a fault, named by the message.
         MeshError: The devices cannot share its batches.
-        snnjax.data.MissingDataError: The data are not there.
+        snnjax.data.MissingDataError: The data were not found.
     """
+    # The quick checks first: data may take minutes to load, and programs to compile.
     config.check(experiment)
     mesh = make_mesh() if mesh is None else mesh
     kind = learner(experiment)
@@ -147,10 +149,8 @@ def _training_loader(
 def _evaluation_loader(
     experiment: BaseExperiment, task: Task, dataset: data.Dataset, mesh: Mesh
 ) -> data.Loader:
-    """The test examples in batches of whole recordings, and of as many examples on every device.
-
-    Batches are no larger than the number of examples, if possible.
-    """
+    """Test examples in batches of whole recordings, with equally many examples on every device."""
+    # Not more than there are examples, where the unit allows it: the rest would be padding.
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
     unit = batch_shares(mesh) * task.evaluation_unit
     return data.Loader(

@@ -1,31 +1,26 @@
-"""Meshes of devices, batches cut over them, and states laid out on them.
+"""Sharding: meshes of devices, and the distribution of batches, states and steps over them.
 
-A mesh has three axes:
+    mesh   = make_mesh(data=4, fsdp=2)            eight devices; the batch is cut into eight parts,
+    layout = state_shardings(state, mesh, rule)   parameters into two
+    step   = compile_step(step, mesh, layout=layout)
 
-    data     each device has its part of the batch and all parameters
-    fsdp     each device has its part of the batch and of the parameters, and fetches the other
-             parameters as it needs them ("fully sharded data parallel", ZeRO stage 3)
-    model    each device has all of the batch and its part of the channels
+The axes of a mesh:
 
-    data=4, fsdp=2      eight devices; the batch is cut into eight, parameters into two
+    data     each device holds a part of the batch and all parameters
+    fsdp     each device holds a part of the batch and of the parameters, and fetches the other
+             parameters on demand ("fully sharded data parallel", ZeRO stage 3)
+    model    each device holds the whole batch and a part of the channels
 
-Loss, gradients and batch statistics are those of the whole batch, equal to those of one device up
-to the order of sums over devices, see docs/scale.md. Of several processes each reads only the
-examples of its own devices.
-
-A layout assigns parts of arrays to devices: a rule on the tree of parameters,
-
-    rule(path, shape, mesh) -> PartitionSpec           path such as ".body.layers[1].kernel"
-
-which an experiment gives as its `layout`. Optimizer slots lie as their parameters do; statistics,
-constants, counters and keys are on every device. The default, `by_shape`, cuts arrays that are
-large enough:
+A rule `(path, shape, mesh) -> PartitionSpec`, the `layout` of an experiment, cuts each parameter.
+Optimizer slots are laid out as their parameters; statistics, constants, counters and keys are on
+every device. The default rule, `by_shape`, cuts large arrays:
 
     model    along the last axis, output channels, if the size divides it; else the one before it
     fsdp     along the longest other axis that the size divides
 
-An array without such an axis stays whole on every device. A layout changes the place of numbers,
-never their values.
+Sharding changes the place of numbers, not their values: loss, gradients and batch statistics are
+those of the whole batch, equal to those of one device up to the order of sums over devices, see
+docs/scale.md. Each of several processes reads only the examples of its own devices.
 
 Reference: Rajbhandari, Rasley, Ruwase, He, "ZeRO: Memory Optimizations Toward Training Trillion
 Parameter Models", 2019, arXiv:1910.02054.
@@ -67,6 +62,7 @@ __all__ = [
 
 AXES = ("data", "fsdp", "model")
 _BATCH = ("data", "fsdp")
+# Size of an axis that takes all remaining devices.
 _REST = -1
 
 
@@ -77,7 +73,7 @@ def make_mesh(
     model: int = 1,
     devices: Sequence[Any] | None = None,
 ) -> Mesh:
-    """A mesh of the first available devices.
+    """Makes a mesh of the first available devices.
 
     Args:
         data: Size of the axis; -1 takes all remaining devices. None is -1 if `devices` are given or
@@ -87,7 +83,7 @@ def make_mesh(
         devices: Devices to choose from; None is all, of all processes.
 
     Raises:
-        MeshError: There are too few devices, or some process would have none.
+        MeshError: There are too few devices, or a process would have none.
     """
     several = jax.process_count() > 1
     if data is None:
@@ -96,11 +92,13 @@ def make_mesh(
     sizes = _resolve_sizes((data, fsdp, model), len(devices))
     chosen = devices[: math.prod(sizes)]
     without = set(range(jax.process_count())) - {device.process_index for device in chosen}
+    # A process without a device could not enter the collectives of the others.
     if without:
         raise MeshError(
             f"a mesh of {len(chosen)} of {len(devices)} devices leaves process "
             f"{min(without)} without any: data=-1 takes all that are left"
         )
+    # Auto: the compiler propagates the shardings of batch and state through the network.
     return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=chosen)
 
 
@@ -108,7 +106,7 @@ def parse_mesh(text: str) -> dict[str, int]:
     """Parses sizes of axes such as "data=4, fsdp=2", for `make_mesh`.
 
     Raises:
-        MeshError: The text is not of that form.
+        MeshError: The text has another form.
     """
     sizes: dict[str, int] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -137,7 +135,7 @@ def batch_shares(mesh: Mesh) -> int:
 
 
 def shared_axes(mesh: Mesh | None) -> tuple[str, ...]:
-    """Axes along which several devices share a batch; none if one device has all of it."""
+    """Axes along which several devices share a batch; empty if each device has all of it."""
     return batch_axes(mesh) if mesh is not None and batch_shares(mesh) > 1 else ()
 
 
@@ -158,20 +156,20 @@ def _resolve_sizes(sizes: tuple[int, ...], devices: int) -> tuple[int, ...]:
 
 Rule: TypeAlias = Callable[[str, tuple[int, ...], Mesh], PartitionSpec]
 
+# Fetching the parts of a smaller array costs more time than it saves memory.
 _SMALLEST = 256
 
 
 def by_shape(
     path: str, shape: tuple[int, ...], mesh: Mesh, *, smallest: int = _SMALLEST
 ) -> PartitionSpec:
-    """The default rule.
+    """Default rule: cuts large arrays along the axes of the mesh, see the module's docstring.
 
     Args:
-        path: Not used.
+        path: Unused.
         shape: Shape of the array.
         mesh: Mesh with the axes `fsdp` and `model`.
-        smallest: Size below which arrays stay whole: fetching their parts would cost more time than
-            it saves memory.
+        smallest: Number of entries below which an array stays whole.
     """
     del path
     places: list[str | None] = [None] * len(shape)
@@ -187,15 +185,17 @@ def by_shape(
     if (fsdp := mesh.shape.get("fsdp", 1)) > 1:
         free = [axis for axis in range(len(shape)) if not places[axis] and not shape[axis] % fsdp]
         if free:
+            # Of equally long axes the last, so that every process and version chooses alike.
             places[max(free, key=lambda axis: (shape[axis], axis))] = "fsdp"
     return PartitionSpec(*places)
 
 
 def by_name(rules: Mapping[str, PartitionSpec], *, otherwise: Rule = by_shape) -> Rule:
-    """A rule on the path: the first pattern that matches in it decides.
+    """Makes a rule on paths, by the first matching pattern.
 
     Args:
-        rules: Regular expression to spec: `{"head.*kernel": PartitionSpec(None, "model")}`.
+        rules: Regular expressions to specs: `{"head.*kernel": PartitionSpec(None, "model")}`; a
+            pattern may match any part of a path such as ".body.layers[1].kernel".
         otherwise: Rule for paths without a match.
     """
 
@@ -212,9 +212,9 @@ def state_shardings(state: Any, mesh: Mesh, rule: Rule) -> Any:
     """Shardings of the arrays of a `TrainState`, as a tree of `NamedSharding`.
 
     Args:
-        state: Arrays or their shapes; `params` and `optimizer` are laid out.
-        mesh: From `make_mesh`.
-        rule: A layout, such as an experiment's.
+        state: State of arrays or their shapes; `params` and `optimizer` are cut.
+        mesh: Mesh from `make_mesh`.
+        rule: Rule, such as the `layout` of an experiment.
 
     Raises:
         MeshError: The rule does not fit an array or the mesh.
@@ -227,11 +227,12 @@ def state_shardings(state: Any, mesh: Mesh, rule: Rule) -> Any:
     specs = {path: (leaf.shape, _spec(path, leaf, mesh, rule)) for path, leaf in leaves}
 
     def parameter_sharding(path, leaf) -> NamedSharding:
-        # Trees of slots are like the tree of parameters, so their paths end alike.
+        # Trees of slots are like the tree of parameters, so their paths end alike. The shape is
+        # compared as well: factored slots have the path of a parameter and another shape.
         for start in range(len(path)):
-            found = specs.get(path[start:])
-            if found and found[0] == leaf.shape:
-                return NamedSharding(mesh, found[1])
+            entry = specs.get(path[start:])
+            if entry and entry[0] == leaf.shape:
+                return NamedSharding(mesh, entry[1])
         return replicated
 
     def lay_out(tree: PyTree) -> PyTree:
@@ -244,6 +245,7 @@ def _spec(path: Any, leaf: Any, mesh: Mesh, rule: Rule) -> PartitionSpec:
     name = jax.tree_util.keystr(path)
     spec = rule(name, leaf.shape, mesh)
     try:
+        # Raises here, with the name of the array, instead of in the middle of compilation.
         NamedSharding(mesh, spec).shard_shape(leaf.shape)
     except ValueError as error:
         raise MeshError(
@@ -254,12 +256,12 @@ def _spec(path: Any, leaf: Any, mesh: Mesh, rule: Rule) -> PartitionSpec:
 
 
 def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
-    """Copies a state to the devices of a mesh, in buffers of its own that can be donated.
+    """Copies a state to the devices of a mesh, into buffers that can be donated.
 
     Args:
-        state: Arrays, the same on every process.
-        mesh: From `make_mesh`.
-        layout: Shardings, from `state_shardings`; None is whole on every device.
+        state: Tree of arrays, equal on every process.
+        mesh: Mesh from `make_mesh`.
+        layout: Shardings from `state_shardings`; None replicates the arrays on every device.
     """
     if layout is None:
         layout = jax.tree.map(lambda leaf: _replicated(mesh), state)
@@ -268,20 +270,21 @@ def place(state: PyTree, mesh: Mesh, *, layout: PyTree = None) -> PyTree:
         return jax.jit(lambda tree: tree, out_shardings=layout)(state)
 
     def put(x: Any, sharding: NamedSharding) -> Any:
+        # A donated alias would take the buffer away from the caller's array.
         return jax.device_put(x, sharding, may_alias=False)
 
     return jax.tree.map(put, state, layout)
 
 
 def shard_batch(batch: PyTree, mesh: Mesh) -> PyTree:
-    """Cuts a batch along its leading axis over the devices; this process has all of it."""
+    """Distributes a batch of a single process over the devices, along its leading axis."""
     return jax.device_put(batch, _batch_sharding(mesh))
 
 
 def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
-    """The batch of a step on the devices of the mesh; of several processes each reads its part.
+    """Loads the batch of a step onto the devices; each of several processes reads its part.
 
-    The examples of the batch depend on the step alone, see `data.Loader`.
+    The examples depend only on the number of the step, see `data.Loader`.
     """
     if jax.process_count() == 1:
         return shard_batch(loader.batch(step), mesh)
@@ -292,23 +295,26 @@ def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
 
 
 def device_rows(devices: Iterable[Any], size: int, mesh: Mesh) -> np.ndarray:
-    """Rows of a batch of `size` that some devices of a mesh hold, in rising order."""
+    """Rows of a batch of `size` on some devices of a mesh, in ascending order."""
     places = _batch_sharding(mesh).devices_indices_map((size,))
+    # Devices along "model" hold the same rows.
     return np.unique(np.concatenate([np.arange(size)[places[device]] for device in devices]))
 
 
 def compiler_options(
     mesh: Mesh, *, memory_scheduler: bool, deterministic: bool = False
 ) -> dict[str, Any] | None:
-    """Options of an outermost `jax.jit`; None if the platform offers no choice.
+    """XLA options of an outermost `jax.jit`; None keeps the defaults.
 
     Args:
         mesh: Devices of the program.
-        memory_scheduler: On a CPU, schedule for the least memory. The default scheduler trades
-            memory for concurrency and undoes recomputation in code that is not scanned.
-        deterministic: On GPUs, kernels that give the same bits every time.
+        memory_scheduler: On a CPU, schedule for least memory.
+        deterministic: On GPUs, use bit-reproducible kernels.
     """
+    # Of the mesh, not `jax.default_backend()`: an unknown option is an error on another platform.
     platforms = {device.platform for device in mesh.devices.flat}
+    # The default scheduler trades memory for concurrency and undoes recomputation in code that is
+    # not scanned.
     if platforms == {"cpu"} and memory_scheduler:
         return {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
     if platforms & {"gpu", "cuda", "rocm"} and deterministic:
@@ -325,19 +331,20 @@ def compile_step(
     memory_scheduler: bool = False,
     deterministic: bool = False,
 ) -> Any:
-    """Jits `(state, batch) -> ...` over a mesh.
+    """Jits a function `(state, batch) -> ...` over a mesh.
 
     Args:
-        step: `functools.partial(train_step, program)`, or any function of a state and a batch.
-        mesh: From `make_mesh`; its `batch_shares` divide the batch.
-        layout: Shardings of the state, from `state_shardings`; None is whole on every device.
-        donate: True if the step returns a new state first, `(state, batch) -> (state, metrics)`:
-            the state passed in is overwritten and cannot be used afterwards.
+        step: Step, such as `functools.partial(train_step, program)`.
+        mesh: Mesh from `make_mesh`; its `batch_shares` divide the batch.
+        layout: Shardings of the state, from `state_shardings`; None replicates it on every device.
+        donate: True for a step `(state, batch) -> (state, metrics)`: the new state overwrites the
+            old one, which cannot be used afterwards.
         memory_scheduler: See `compiler_options`.
         deterministic: See `compiler_options`.
 
     Returns:
-        The jitted function; a new state lies as the old one, other results are on every device.
+        The jitted function; a new state has the layout of the old one, other results are on every
+        device.
 
     Example:
         step = compile_step(functools.partial(train_step, program), mesh)

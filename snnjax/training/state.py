@@ -1,7 +1,8 @@
-"""The state of training as one pytree: saving it forgets nothing.
+"""State of training as one pytree, and its initialisation.
 
-Batch `n` is a pure function of the seed and `n`, and the keys of step `n` are folded out of one
-root key, so two numbers, `step` and `position`, replace generators and iterators.
+A checkpoint of the state is complete: batch `n` is a pure function of the seed and `n`, and the
+keys of step `n` are folded from one root key, so the numbers `step` and `position` take the place
+of generators and iterators.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ __all__ = ["Program", "TrainState", "initialize", "make_task", "wants_memory_sch
 
 
 class TrainState(NamedTuple):
-    """The state of training between two steps.
+    """State of training between two steps.
 
     Attributes:
-        step: int32, updates done.
-        position: int32, batches drawn from the loader: the number of the next one.
-        params: Differentiated and optimised arrays, the network's `nnx.Param`s.
+        step: int32, number of updates.
+        position: int32, number of batches drawn, which is the number of the next one.
+        params: Trained arrays, the network's `nnx.Param`s.
         constants: Other arrays of the network, such as fixed decays.
         optimizer: State of the optimizer.
         statistics: Running normalisation statistics, replaced exactly once per step.
-        key: Root of all randomness of the run; step `n` uses `fold_in(key, n)`.
-        finite: bool, True while every loss and gradient was finite; once it is False no step
-            changes anything, so that the last good state is saved.
+        key: Root key of the run; step `n` uses `fold_in(key, n)`.
+        finite: bool, False from the first loss or gradient that is not finite; the state then no
+            longer changes.
         loss_scale: `LossScale` in float16, else `()`.
     """
 
@@ -51,22 +52,24 @@ class TrainState(NamedTuple):
     optimizer: PyTree
     statistics: PyTree
     key: Key
+    # In the state, not on the host: steps are dispatched ahead, and the state to save is the last
+    # good one.
     finite: Array
     loss_scale: Any = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Program:
-    """Static arguments of `train_step`: all that stays fixed while training.
+    """Static arguments of `train_step`.
 
     Attributes:
-        experiment: Its functions encode the inputs.
+        experiment: Experiment, which encodes the inputs.
         task: Loss and metrics.
-        graphdef: The network without its arrays.
+        graphdef: Network without its arrays.
         optimizer: Clipping and update rule.
-        schedule: Step number to learning rate, for the metrics.
-        steps: Steps of the whole run.
-        mesh: Devices; None is one device, or the compiler's choice.
+        schedule: Function from the step number to the learning rate, for the metrics.
+        steps: Number of steps of the whole run.
+        mesh: Devices that share the batch; None is one device, or the compiler's choice.
     """
 
     experiment: Experiment
@@ -83,19 +86,19 @@ class Program:
         return shared_axes(self.mesh)
 
     def network(self, state: TrainState) -> nn.Network:
-        """The network with the parameters of a state."""
+        """Network with the parameters of a state."""
         return nn.merge(self.graphdef, state.params, state.constants)
 
 
 def initialize(
     experiment: Experiment, *, steps: int, mesh: Mesh | None = None
 ) -> tuple[Program, TrainState]:
-    """Makes the network, the optimizer and the state before the first step.
+    """Makes the network, the optimizer and the initial state.
 
     Args:
-        experiment: Its `seed` decides every number.
-        steps: Steps of the whole run, for the schedule.
-        mesh: Devices that will share its batches; the state is the same on any.
+        experiment: Experiment, whose `seed` determines every number.
+        steps: Number of steps of the whole run, for the schedule.
+        mesh: Devices that share the batches; the state does not depend on them.
 
     Returns:
         The program and the state.
@@ -105,6 +108,7 @@ def initialize(
         MeshError: The devices cannot share the groups of batch norm.
     """
     check_learning(experiment, "gradients")
+    # Two keys: the initial weights do not depend on the number of draws in training.
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     task = make_task(experiment)
     with user_code("network(experiment, rngs)"):
@@ -125,12 +129,16 @@ def initialize(
         groups = _device_groups(experiment, batch_shares(mesh) if mesh is not None else 1)
         network = nn.data_parallel.with_data_axes(network, axes, norm_groups=groups)
     with user_code("the network"):
+        # The memory strategy is in the graphdef alone: gradients, slots and checkpoints are the
+        # same under any.
         graphdef, params, constants = nn.split(network)
-        statistics = network.initial_state(1).statistics
+        # Those of a fresh state are NumPy arrays, without the sharding that checkpoints read.
+        statistics = jax.tree.map(jnp.asarray, network.initial_state(1).statistics)
     with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)
     with user_code("optimizer(experiment, schedule)"):
         rule = with_clipping(experiment.optimizer(experiment, schedule), experiment.clip_norm)
+        # Slots of narrow parameters are kept in float32, or small updates would round to nothing.
         slots = rule.init(jax.tree.map(widen, params))
     state = TrainState(
         step=jnp.zeros((), jnp.int32),
@@ -150,7 +158,7 @@ def make_task(experiment: Experiment) -> Task:
     """Task of an experiment.
 
     Raises:
-        ExperimentError: `task(experiment)` failed, or returned something else.
+        ExperimentError: `task(experiment)` failed or did not return a `Task`.
     """
     with user_code("task(experiment)"):
         task = experiment.task(experiment)
@@ -176,9 +184,9 @@ def _device_groups(experiment: Experiment, devices: int) -> int | None:
 
 
 def wants_memory_scheduler(program: Program, state: TrainState) -> bool:
-    """True if a step should be compiled for the least memory.
+    """True if a step should be compiled for least memory.
 
-    An explicit `memory_scheduler` decides; else the network, if its strategy saves memory so.
+    The field `memory_scheduler` decides, or if None the network's memory strategy.
     """
     choice = program.experiment.memory_scheduler
     return nn.saves_memory(program.network(state)) if choice is None else choice

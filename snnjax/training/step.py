@@ -1,9 +1,9 @@
-"""One update and one evaluation, as pure functions that are not jitted here.
+"""Training step and evaluation step as pure functions, not yet jitted.
 
     (program, state, batch) -> (state, metrics)
 
-Everything a step needs is an argument: replaying it gives the same bits. Statistics leave the
-forward pass as outputs and enter the state once, here, whatever a memory strategy recomputed.
+All inputs of a step are arguments, so a replay gives the same bits. Statistics are outputs of the
+forward pass and enter the state exactly once, under any memory strategy.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class TrainMetrics(NamedTuple):
 
     Attributes:
         loss: Mean over the batch.
-        metrics: Means over the batch of the task's metrics, before the update, by name; under
-            mixup against the target that has the larger share.
+        metrics: Means of the task's metrics over the batch by name, before the update; under mixup
+            with respect to the target of the larger share.
         gradient_norm: Global norm, before clipping.
         learning_rate: Learning rate of this step.
-        finite: True if loss and gradient are; if not, the state was left as it was.
-        stream: Share of its bound that a reversible stream used, 0 without one; from 1 on its
-            gradient is not exact, and the state was left as it was.
+        finite: True if loss and gradient are finite; otherwise the state was left unchanged.
+        stream: Peak of the reversible streams as a share of their bound, 0 without streams; from 1
+            on the gradient is not exact, and the state was left unchanged.
         loss_scale: Factor of this step's loss, in float16; `()` elsewhere.
     """
 
@@ -53,25 +53,25 @@ class TrainMetrics(NamedTuple):
     loss_scale: Any = ()
 
     def means(self) -> dict[str, Any]:
-        """Values that are averaged over the steps of a record."""
+        """Values to average over the steps of a record."""
         return {"loss": self.loss, **self.metrics, "gradient_norm": self.gradient_norm}
 
     def latest(self) -> dict[str, Any]:
-        """Values of which a record holds those of its last step."""
+        """Values that a record takes from its last step."""
         scale = {} if isinstance(self.loss_scale, tuple) else {"loss_scale": self.loss_scale}
         return {"learning_rate": self.learning_rate, **scale}
 
 
 class EvalMetrics(NamedTuple):
-    """Sums over a batch, to be added up over batches and divided by `weight`.
+    """Sums over a batch, to add over batches and to divide by `weight`.
 
     Attributes:
         loss: Sum of the losses.
-        metrics: Sums of the task's metrics by name; for clips, each counts as its recording.
-        weight: Number of examples; padding counts 0.
-        rates: Layer name to firing rate times `weight`; empty unless asked for.
+        metrics: Sums of the task's metrics by name; each clip counts as its recording.
+        weight: Number of examples without padding.
+        rates: Layer name to firing rate times `weight`; empty unless requested.
         analog: Layer name to True if its outputs are not all 0 or 1, so that it has no rate.
-        neurons: Layer name to its number of neurons: no sum, every batch gives the same.
+        neurons: Layer name to number of neurons, equal in every batch and not a sum.
     """
 
     loss: Array
@@ -85,24 +85,26 @@ class EvalMetrics(NamedTuple):
 def train_step(
     program: Program, state: TrainState, batch: Batch
 ) -> tuple[TrainState, TrainMetrics]:
-    """One update.
+    """Updates the parameters once.
 
     Args:
-        program: Static: bind it, then compile by `sharding.compile_step`.
-        state: From `initialize`, or from the step before.
-        batch: The loader's batch of number `state.position`.
+        program: Static arguments; bind them, then compile by `sharding.compile_step`.
+        state: State from `initialize` or from the previous step.
+        batch: Batch number `state.position` of the loader.
 
     Returns:
         The state after the update, and metrics. If the loss or the gradient is not finite, the
-        state is returned as it was but for `finite`; under `not_finite="skip"`, or if a smaller
-        loss scale may mend it, only the update is left out. A stream past its bound is never
+        state is unchanged except for `finite`; under `not_finite="skip"`, or if a smaller loss
+        scale may correct it, only the update is skipped. A stream beyond its bound is never
         skipped.
     """
     grads, loss, values, statistics, stream = gradient(program, state, batch)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
-    # Optax counts steps in integers and raises floats to them: strict promotion forbids that.
+    # Optax raises floats to the integer number of steps, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
         rate = jnp.asarray(program.schedule(state.step), jnp.float32)
+        # Updates are added in float32: bfloat16 parameters would lose the small ones in the sum
+        # itself.
         wide = jax.tree.map(widen, state.params)
         updates, slots = program.optimizer.update(grads, state.optimizer, wide)
         params = optax.apply_updates(wide, updates)
@@ -111,6 +113,7 @@ def train_step(
     scale = next_scale(state.loss_scale, finite)
     counted = state._replace(step=state.step + 1, position=state.position + 1, loss_scale=scale)
     after = counted._replace(params=params, optimizer=slots, statistics=statistics)
+    # Selected by `where` on the device, since the host learns of the fault some steps later.
     good = state.finite & finite & (stream < 1)
     kept = _where(good, after, state)
     skips = program.experiment.not_finite == "skip"
@@ -135,10 +138,10 @@ def eval_step(
     """Sums of the loss, the metrics and, on request, the firing rates over a batch.
 
     Args:
-        program: Static.
-        state: Its parameters and running statistics are used.
+        program: Static arguments.
+        state: State with the parameters and running statistics.
         batch: Batch of a loader; padding has weight 0.
-        rates: True to measure the firing rate of every layer.
+        rates: Measures the firing rate of every layer.
     """
     frames = program.experiment.encode(program.experiment, batch.inputs, None)
     state, evaluate = state._replace(optimizer=()), functools.partial(_evaluate, rates=rates)
@@ -164,6 +167,7 @@ def _evaluate(
     firing = metrics.firing_rates(spikes, weights=weights)
     sums = EvalMetrics(
         losses.mean(values, weights=weights) * weight,
+        # A NaN of a padded example times its weight of 0 would still be NaN.
         {name: jnp.sum(jnp.where(weights == 0, 0, v) * weights) for name, v in scores.items()},
         weight,
         {name: rate * weight for name, rate in firing.items()},
@@ -171,6 +175,7 @@ def _evaluate(
         {},
     )
     if program.axes:
+        # Booleans have no sum: `analog` is counted here and compared below.
         sums = lax.psum(sums, program.axes)
     return sums._replace(
         analog={name: count > 0 for name, count in sums.analog.items()},
@@ -184,6 +189,7 @@ def _neurons(network: nn.Network, frames: Array, start: nn.State) -> dict[str, A
     def spikes(network, frames, state):
         return network(frames, state, training=False, taps=("spikes",))[1].taps
 
+    # Without computing anything: only the shapes of the spikes count.
     taps = jax.eval_shape(spikes, network, frames, start)
     counts = {name: math.prod(kinds["spikes"].shape[2:]) for name, kinds in taps.items()}
     return {name: jnp.asarray(count, jnp.int32) for name, count in counts.items()}

@@ -1,8 +1,8 @@
-"""Check of memory strategies: values and gradients against plain `store`.
+"""Check of memory strategies: values and gradients compared with those of `store`.
 
-The gradient is that of the experiment's own loss on its own first batch. Three further runs
-distinguish the faults: the inverse by itself, the statistics of one update and of two, and the
-gradient without dropout.
+The gradient is that of the experiment's loss on its first batch. Three further runs tell faults
+apart: the inverse alone, the statistics after one and after two updates, and the gradient without
+dropout.
 """
 
 from __future__ import annotations
@@ -31,8 +31,9 @@ _IN_TIME = (
     memory.Strategy(time=memory.recompute("sqrt")),
     memory.Strategy(time=memory.reversal()),
 )
+# Tolerance of a running mean: XLA may fuse its product and sum in one program, not in another.
 _ROUNDING = 1e-6
-"""Tolerance of a running mean: XLA may fuse its product and sum in one program, not in another."""
+# References, the first that the network admits: some networks have no time or no depth to scan.
 _STORE = (
     memory.Strategy(time=memory.store, depth=memory.store),
     memory.Strategy(time=memory.store),
@@ -51,14 +52,14 @@ class _Outcome(NamedTuple):
 
 
 def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
-    """An experiment with another memory strategy; the empty one keeps the experiment's own."""
+    """Replaces the memory strategy of an experiment; an empty strategy keeps it."""
     if strategy == memory.Strategy():
         return experiment
     return config.override(experiment, {"memory": str(strategy)})
 
 
 def network_strategies(experiment: Experiment) -> list[memory.Strategy]:
-    """Strategies worth measuring on an experiment's network."""
+    """Candidate strategies for an experiment's network."""
     check_learning(experiment, "gradients")
     with user_code("network(experiment, rngs)"):
         return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
@@ -78,18 +79,18 @@ def check_strategies(
     """Compares outputs, statistics and gradients under each strategy with those under `store`.
 
     Args:
-        experiment: The experiment; its network as written is checked as well.
-        dataset: From `config.load_dataset(experiment)`.
-        strategies: Strategies to check; None is `network_strategies`, and two over time.
+        experiment: Experiment, whose network as written is checked as well.
+        dataset: Data set from `config.load_dataset(experiment)`.
+        strategies: Strategies to check; None is `network_strategies` and two strategies over time.
         mesh: Device; None is the first one.
-        bound: Largest relative difference of a gradient; `tolerance` instead for leaky neurons that
-            are reversed in time.
-        tolerance: Largest error of a rebuilt state.
-        repeats: Timed runs.
-        report: Called with each finding as it is made.
+        bound: Largest relative difference of a gradient; for leaky neurons reversed in time
+            `tolerance` takes its place.
+        tolerance: Largest error of a reconstructed state.
+        repeats: Number of timed runs.
+        report: Callback for each finding.
 
     Returns:
-        One finding per strategy that the network admits; the first is `store` against itself.
+        One finding per admitted strategy; the first is `store` compared with itself.
 
     Raises:
         ExperimentError: The network admits none of the strategies.
@@ -115,7 +116,7 @@ def check_strategies(
 
 
 class _Case:
-    """An experiment with its first batch, to be run under each strategy."""
+    """Experiment and its first batch, to run under each strategy."""
 
     def __init__(self, experiment: Experiment, dataset: data.Dataset, mesh: Mesh):
         self.experiment, self.dataset, self.mesh = experiment, dataset, mesh
@@ -124,7 +125,7 @@ class _Case:
         self.batch = jax.tree.map(jax.numpy.asarray, loader.batch(0))
 
     def refusal(self, strategy: memory.Strategy) -> str | None:
-        """Reason for which the network does not admit a strategy, or None."""
+        """Reason of the network's refusal of a strategy, or None."""
         try:
             initialize(with_strategy(self.experiment, strategy), steps=1)
         except ExperimentError as error:
@@ -138,11 +139,12 @@ class _Case:
         return self.refusal(strategy) is None
 
     def run(self, strategy: memory.Strategy, *, repeats: int, updates: int = 1) -> tuple[Any, ...]:
-        """Outcome, bytes and seconds of the gradient; the statistics after `updates` steps."""
+        """Outcome, bytes and seconds of the gradient, with the statistics after `updates` steps."""
         program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
         scheduler = wants_memory_scheduler(program, state)
         gradient = jax.jit(
             functools.partial(_outcome, program),
+            # As in training: bits depend on the options of the compiler.
             compiler_options=compiler_options(self.mesh, memory_scheduler=scheduler),
         )
         compiled = gradient.lower(state, self.batch).compile()
@@ -152,7 +154,7 @@ class _Case:
         return outcome, memory.accounting.compiled_memory(compiled, len(self.batch.labels)), seconds
 
     def reconstructions(self, strategy: memory.Strategy) -> dict[str, float]:
-        """Error of the rebuilt states, by layer."""
+        """Error of the reconstructed states by layer."""
         program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
 
         def reconstruct(state: TrainState, batch: data.Batch):
@@ -164,17 +166,17 @@ class _Case:
         return {name: float(kinds["reconstruction"].max()) for name, kinds in taps.items()}
 
     def without_dropout(self) -> _Case | None:
-        """The same case with dropout turned off; None if the network has none."""
+        """The same case without dropout; None if the network has no dropout."""
         original = self.experiment.network
         probe = list(_dropouts(original(self.experiment, nnx.Rngs(0))))
         if not any(layer.rate for layer in probe):
             return None
 
         def network(experiment, rngs):
-            made = original(experiment, rngs)
-            for layer in _dropouts(made):
+            result = original(experiment, rngs)
+            for layer in _dropouts(result):
                 layer.rate = 0.0
-            return made
+            return result
 
         silent = dataclasses.replace(self.experiment, network=network)
         return _Case(silent, self.dataset, self.mesh)
@@ -197,8 +199,11 @@ def _compare(
         faults.append(_statistics_fault(case, reference, actual.statistics, moved))
     equal = not memory.checking.unequal_leaves(actual.outputs, expected.outputs)
     worst = max(gradients, key=lambda name: gradients[name].relative, default="")
+    # A rebuilt state with an error, as of a leak, has a gradient with an error; an exact one has
+    # not.
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
+    # A wrong inverse or wrong statistics make the gradient wrong as well: only the cause is named.
     if not faults and (off or not equal):
         what = f"the gradient of {worst} is off by {gradients[worst].relative:.2g}"
         faults.append(
@@ -217,6 +222,7 @@ def _compare(
 
 
 def _statistics_fault(case, reference, statistics, moved) -> str:
+    # A replay that writes statistics again leaves them where two updates of `store` do.
     twice = case.run(reference, repeats=0, updates=2)[0].statistics
     gaps = memory.checking.compare_gradients(statistics, twice)
     if max(gap.relative for gap in gaps.values()) <= 1e-5:

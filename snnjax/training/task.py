@@ -4,17 +4,17 @@
     values      = task.loss(outputs, targets, lengths=...)        -> [B]
     metrics     = task.metrics(predictions, targets, lengths=...) -> name: [B]
 
-Values stay per example: the batch may be padded, cut over devices or accumulated in parts, and the
-trainer takes the weighted means. `summary` turns the means over all examples into the metrics that
-are reported, for those that are no means themselves (the root of a mean squared error).
+Values stay per example: a batch may be padded, cut over devices or accumulated in parts, and the
+training loop computes the weighted means. `summary` converts means over all examples to reported
+metrics, such as the root of a mean squared error.
 
     classification    cross entropy of class labels, or another loss; accuracy, highest is best
     regression        mean squared error of real targets; MAE and RMSE, lowest RMSE is best
 
 Targets are `[B]` (classes) or `[B, D]` (real numbers); with `per_timestep=True` they have the
 timesteps as second axis, `[B, T]` or `[B, T, D]`, and the loss is the mean over the timesteps.
-`lengths` `[B]` are the valid timesteps of padded sequences, None where all are: the readout, the
-loss and the metrics ignore the others.
+`lengths` `[B]` are the numbers of valid timesteps of padded sequences, None if all are valid:
+readout, loss and metrics ignore the others.
 
 A task of your own is a subclass with a loss:
 
@@ -50,10 +50,10 @@ class Task:
     """Loss and metrics of an experiment; a subclass defines at least `loss`.
 
     Attributes:
-        readout: `(outputs [T, B, K]) -> predictions [B, K]`; called with `lengths=` for padded
-            sequences, as the functions of `snnjax.readout` take it.
-        best: Name of the metric that selects the best checkpoint; "loss" is always there.
-        lowest: True if the lowest value of that metric is the best one.
+        readout: `(outputs [T, B, K]) -> predictions [B, K]`, as the functions of `snnjax.readout`;
+            called with `lengths=` for padded sequences.
+        best: Name of the metric that selects the best checkpoint; "loss" is always available.
+        lowest: True if the lowest value of this metric is the best one.
     """
 
     best: ClassVar[str] = "loss"
@@ -63,11 +63,11 @@ class Task:
 
     @property
     def evaluation_unit(self) -> int:
-        """Number of neighbouring test examples that are evaluated in one batch."""
+        """Number of consecutive test examples that must be evaluated in one batch."""
         return 1
 
     def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
-        """Predictions of outputs `[T, B, K]`: the readout."""
+        """Predictions from outputs `[T, B, K]`, by the readout."""
         return self.readout(outputs) if lengths is None else self.readout(outputs, lengths=lengths)
 
     def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
@@ -99,26 +99,26 @@ class Task:
     def evaluation_metrics(
         self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
-        """Metrics of each example in evaluation, where neighbours stay together."""
+        """Metrics of each example in evaluation, where batches hold whole evaluation units."""
         return self.metrics(predictions, targets, lengths=lengths)
 
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
-        """Reported metrics of the means over all examples."""
+        """Reported metrics from the means over all examples."""
         return dict(means)
 
     def format(self, name: str, value: float) -> str:
-        """Text of a metric for people."""
+        """Formats a metric for people."""
         del name
         return f"{value:.4g}"
 
     def score(self, values: Mapping[str, Any]) -> float:
-        """Number by which checkpoints are compared, higher is better.
+        """Score of a checkpoint, higher is better.
 
         Args:
             values: Loss and metrics by name.
 
         Returns:
-            Minus infinity if the deciding metric is missing or not a number.
+            The score; minus infinity if the deciding metric is missing or NaN.
         """
         value = values.get(self.best)
         if value is None or math.isnan(value):
@@ -126,11 +126,11 @@ class Task:
         return -float(value) if self.lowest else float(value)
 
     def check_dataset(self, dataset: data.Dataset) -> None:
-        """Raises `ExperimentError` if the targets of a data set do not suit the task."""
+        """Raises `ExperimentError` if the targets of a data set do not fit the task."""
         del dataset
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
-        """Raises `ExperimentError` if the network's outputs `[T, B, ...]` do not suit the task."""
+        """Raises `ExperimentError` if the network's outputs `[T, B, ...]` do not fit the task."""
         del outputs, dataset
 
 
@@ -140,7 +140,7 @@ class Classification(Task):
 
     Attributes:
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
-        clips: Neighbouring test examples that are clips of one recording.
+        clips: Number of consecutive test examples that are clips of one recording.
         per_timestep: True if every timestep has a label, `[B, T]`.
         objective: `(outputs, labels) -> [B]`, also with `lengths=` for padded sequences; None is
             the cross entropy of the predictions.
@@ -156,7 +156,7 @@ class Classification(Task):
 
     @property
     def evaluation_unit(self) -> int:
-        """The clips of a recording."""
+        """Number of clips of a recording."""
         return self.clips
 
     def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
@@ -178,7 +178,7 @@ class Classification(Task):
     def metrics(
         self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
-        """`accuracy`: 1 or 0, or the share of the timesteps that are right."""
+        """Metric `accuracy`: 1 or 0, or the share of correct timesteps."""
         if not self.per_timestep:
             return {"accuracy": metrics.correct(predictions, targets)}
         correct = jax.vmap(metrics.correct)(predictions, _time_major(targets))
@@ -187,20 +187,21 @@ class Classification(Task):
     def evaluation_metrics(
         self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
-        """The same; all `clips` of a recording are right if more than half of them are."""
+        """Metric `accuracy`; all clips of a recording count as correct if the majority is."""
         values = self.metrics(predictions, targets, lengths=lengths)
         if self.clips == 1:
             return values
         right = values["accuracy"].reshape(-1, self.clips).sum(-1)
         majority = (2 * right > self.clips).astype(jnp.float32)
+        # One value per example, so that the mean over examples is that over recordings.
         return {"accuracy": jnp.repeat(majority, self.clips)}
 
     def format(self, name: str, value: float) -> str:
-        """Percentage of the accuracy."""
+        """Formats the accuracy as a percentage."""
         return f"{value:.2%}" if name == "accuracy" else super().format(name, value)
 
     def check_dataset(self, dataset: data.Dataset) -> None:
-        """Refuses real targets, and a test split that is not made of whole recordings."""
+        """Refuses real targets, and a test split with incomplete recordings."""
         if not dataset.classes:
             raise ExperimentError(
                 f"{dataset.name} has real targets, and classification needs integer labels: set "
@@ -216,7 +217,7 @@ class Classification(Task):
             )
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
-        """Refuses outputs other than one per class."""
+        """Refuses a number of outputs other than that of classes."""
         if outputs.ndim != 3 or outputs.shape[-1] != dataset.classes:
             raise ExperimentError(
                 f"the network must give outputs [T, B, {dataset.classes}], one per class of the "
@@ -259,14 +260,15 @@ class Regression(Task):
     def metrics(
         self, predictions: Array, targets: Array, *, lengths: Array | None = None
     ) -> dict[str, Array]:
-        """`mae`, the mean absolute error, and `rmse`, squared until `summary` takes the root."""
+        """Metrics `mae`, the mean absolute error, and `rmse`, still without its root."""
+        # The root of the mean over all examples is not the mean of roots: `summary` takes it.
         error = functools.partial(
             self._mean, predictions=predictions, targets=targets, lengths=lengths
         )
         return {"mae": error(jnp.abs), "rmse": error(jnp.square)}
 
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
-        """Root of the mean squared error over all examples."""
+        """Metrics with the root of the mean squared error over all examples."""
         return {**means, "rmse": math.sqrt(means["rmse"])}
 
     def check_dataset(self, dataset: data.Dataset) -> None:
@@ -281,7 +283,7 @@ class Regression(Task):
         _check_targets(dataset, axes, "[N, T, D]" if self.per_timestep else "[N, D]")
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
-        """Refuses outputs other than one per target."""
+        """Refuses a number of outputs other than that of targets."""
         size = dataset.train.labels.shape[-1]
         if outputs.ndim != 3 or outputs.shape[-1] != size:
             raise ExperimentError(
@@ -298,6 +300,7 @@ class Regression(Task):
         lengths: Array | None,
     ) -> Array:
         """Mean over D, and over time if there is a target per timestep, `[B]`."""
+        # In float32: a mean in the network's bfloat16 would lose digits.
         predictions = widen(predictions)
         if not self.per_timestep:
             return jnp.mean(function(predictions - targets), axis=-1)
@@ -316,10 +319,10 @@ def classification(
         L = CE(readout(outputs), label),      accuracy = share of argmax(readout(outputs)) = label
 
     Args:
-        experiment: Its `readout`, `label_smoothing` and `clips` are used.
-        loss: `(experiment, outputs [T, B, K], labels) -> [B]` in place of the cross entropy; for
-            padded sequences it is called with `lengths=` as well.
-        per_timestep: True if every timestep has a label, `[B, T]`; the readout is not used then.
+        experiment: Experiment with `readout`, `label_smoothing` and `clips`.
+        loss: `(experiment, outputs [T, B, K], labels) -> [B]` in place of the cross entropy; called
+            with `lengths=` for padded sequences.
+        per_timestep: True if every timestep has a label, `[B, T]`; the readout is then unused.
 
     Example:
         task=functools.partial(training.task.classification, loss=tet)
@@ -344,14 +347,13 @@ def regression(
         L = 1/D sum_d (readout(outputs)[d] - target[d])^2
 
     Args:
-        experiment: Its `readout` is used.
-        loss: `(experiment, outputs [T, B, D], targets) -> [B]` in place of the squared error; for
-            padded sequences it is called with `lengths=` as well.
-        per_timestep: True if every timestep has a target, `[B, T, D]`; the readout is not used
-            then.
+        experiment: Experiment with `readout`.
+        loss: `(experiment, outputs [T, B, D], targets) -> [B]` in place of the squared error;
+            called with `lengths=` for padded sequences.
+        per_timestep: True if every timestep has a target, `[B, T, D]`; the readout is then unused.
 
     Raises:
-        ExperimentError: The experiment sets fields that belong to classification.
+        ExperimentError: The experiment sets fields of classification.
     """
     for name, neutral in (("label_smoothing", 0.0), ("clips", 1)):
         if getattr(experiment, name) != neutral:
@@ -368,7 +370,9 @@ def regression(
 
 @dataclasses.dataclass(frozen=True)
 class _BoundLoss:
-    """A loss of an experiment; unlike `functools.partial`, two of equal parts are equal."""
+    """Loss bound to an experiment, comparable with `==`."""
+
+    # `functools.partial` compares by identity, and a task is a static argument of compiled steps.
 
     loss: Callable[..., Array]
     experiment: Any
@@ -380,18 +384,19 @@ class _BoundLoss:
 def _with_lengths(
     function: Callable[..., Array], outputs: Array, targets: Array, lengths: Array | None
 ) -> Array:
+    # A function without `lengths` serves all data sets but padded ones.
     if lengths is None:
         return function(outputs, targets)
     return function(outputs, targets, lengths=lengths)
 
 
 def _time_major(targets: Array) -> Array:
-    """`[B, T, ...]` of a batch to `[T, B, ...]`."""
+    """Transposes targets `[B, T, ...]` to `[T, B, ...]`."""
     return jnp.swapaxes(targets, 0, 1)
 
 
 def _time_mean(values: Array, lengths: Array | None) -> Array:
-    """Mean over the valid timesteps of `[T, B]`."""
+    """Mean over the valid timesteps, `[T, B] -> [B]`."""
     return readout.rate(values[..., None], lengths=lengths)[..., 0]
 
 

@@ -4,13 +4,13 @@
     counts = present(network, ...)                        one example after the other -> [B, N]
     scores = score(counts, responses)                     -> [B, K]
 
-A training step presents a batch of examples, each at the weights that the one before left. Its
-accuracy uses the responses before the batch, so the batch's own labels do not count; its loss is
-the share of wrong answers. Before the test examples are evaluated, responses are measured again, on
-training examples and with learning off.
+A training step presents the examples of a batch in turn; each presentation changes the weights for
+the next. Its accuracy uses the responses before the batch, which do not contain the batch's own
+labels; its loss is the share of wrong answers. Before the test examples are evaluated, responses
+are measured again, on training examples and with learning off.
 
 The state is a `TrainState`: `params` are weights and thresholds, `constants` stored connections,
-`optimizer` the activity left by the last presentation, `statistics` the responses.
+`optimizer` the activity after the last presentation, `statistics` the responses.
 """
 
 from __future__ import annotations
@@ -42,21 +42,20 @@ __all__ = [
     "train_step",
 ]
 
-_RATE_EXAMPLES = 2_000  # examples whose rates are checked against the network's slots
+# Examples whose rates are checked against the network's slots: enough to meet a bright one.
+_RATE_EXAMPLES = 2_000
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unsupervised(BaseExperiment):
-    """An experiment whose network learns by plasticity.
-
-    The length of a presentation is the network's.
+    """Experiment whose network learns by plasticity.
 
     Attributes:
-        learner: `(experiment) -> plasticity.Network`.
+        learner: `(experiment) -> plasticity.Network`, which sets the length of a presentation.
         encode: `(experiment, inputs, key) -> rates [B, n]`, spikes per timestep of its `cell.dt`.
         score: `(counts [B, N], responses) -> scores [B, K]`: `plasticity.labels.all_activity` or
             `plasticity.labels.proportion`.
-        assign: Number of training examples, from the first on, that assign classes to neurons.
+        assign: Number of first training examples that assign classes to neurons.
     """
 
     learns_by: ClassVar[str] = "plasticity"
@@ -71,12 +70,12 @@ class Unsupervised(BaseExperiment):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlasticityProgram:
-    """Static arguments of the steps; the counterpart of `Program`.
+    """Static arguments of the steps, the counterpart of `Program`.
 
     Attributes:
-        experiment: Its functions encode and score.
-        network: The simulated network.
-        task: Name and direction of the metric: the accuracy.
+        experiment: Experiment, which encodes and scores.
+        network: Simulated network.
+        task: Classification, for the name and direction of the metric.
     """
 
     experiment: Unsupervised
@@ -85,16 +84,16 @@ class PlasticityProgram:
 
 
 class PlasticityMetrics(NamedTuple):
-    """Metrics of a step of learning, scalars.
+    """Metrics of a step, scalars.
 
     Attributes:
         loss: Share of wrong answers.
-        metrics: `accuracy`, the share of right answers, by the responses before the batch.
-        spikes: Spikes of all neurons, per example.
+        metrics: `accuracy`, the share of right answers by the responses before the batch.
+        spikes: Spikes of all neurons per example.
         weight_updates: Weight updates per example.
         showings: Presentations per example.
-        finite: True if thresholds and counts are.
-        stream: 0; there is no reversible stream.
+        finite: True if thresholds and counts are finite.
+        stream: 0, since there is no reversible stream.
     """
 
     loss: Array
@@ -106,24 +105,24 @@ class PlasticityMetrics(NamedTuple):
     stream: Array
 
     def means(self) -> dict[str, Any]:
-        """Values that are averaged over the steps of a record."""
+        """Values to average over the steps of a record."""
         counts = {name: getattr(self, name) for name in ("spikes", "weight_updates", "showings")}
         return {"loss": self.loss, **self.metrics, **counts}
 
     def latest(self) -> dict[str, Any]:
-        """Values of which a record holds those of its last step: none."""
+        """Values that a record takes from its last step: none."""
         return {}
 
 
 def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityProgram, TrainState]:
-    """Makes the network and its state before the first example.
+    """Makes the network and its initial state.
 
     Args:
-        experiment: Its `seed` decides every number.
+        experiment: Experiment, whose `seed` determines every number.
         classes: Number of classes of the data set.
 
     Raises:
-        ExperimentError: `learner(experiment)` failed, or returned something else.
+        ExperimentError: `learner(experiment)` failed or did not return a `plasticity.Network`.
     """
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     with user_code("learner(experiment)"):
@@ -148,10 +147,10 @@ def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityPro
 
 
 def check_rates(program: PlasticityProgram, split: data.Split) -> None:
-    """Checks the rates of some examples, so that a wrong shape or capacity is named early.
+    """Checks the rates of some examples: shape, sign and capacity of the network.
 
     Raises:
-        ExperimentError: Rates of another shape, negative ones, or more than the network can hold.
+        ExperimentError: The rates have another shape, are negative, or exceed the capacity.
     """
     experiment, network = program.experiment, program.network
     size = min(_RATE_EXAMPLES, len(split))
@@ -176,7 +175,7 @@ def check_rates(program: PlasticityProgram, split: data.Split) -> None:
 def train_step(
     program: PlasticityProgram, state: TrainState, batch: data.Batch
 ) -> tuple[TrainState, PlasticityMetrics]:
-    """Presents a batch, one example after the other, learning."""
+    """Presents the examples of a batch in turn, with learning on."""
     experiment = program.experiment
     key = jax.random.fold_in(state.key, state.step)
     encode_key, present_key = jax.random.split(key)
@@ -184,6 +183,7 @@ def train_step(
     after, shown = _present(program, state, rates, present_key, learning=True)
     right = jnp.argmax(experiment.score(shown.counts, state.statistics), -1) == batch.labels
     accuracy = right.astype(jnp.float32).mean()
+    # Responses fade over about `assign` examples: older ones were given by other weights.
     kept = max(0.0, 1 - experiment.batch / experiment.assign)
     responses = plasticity.labels.add_examples(
         state.statistics, shown.counts, batch.labels, retention=kept
@@ -207,7 +207,7 @@ def train_step(
 
 
 def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> EvalMetrics:
-    """Sums over a batch of examples, presented with learning off; the same spikes every time."""
+    """Sums over a batch, presented with learning off and a fixed key."""
     experiment, network = program.experiment, program.network
     counts = _spike_counts(program, state, batch)
     right = jnp.argmax(experiment.score(counts, state.statistics), -1) == batch.labels
@@ -227,7 +227,7 @@ def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) 
 def measure_responses(
     program: PlasticityProgram, state: TrainState, batch: data.Batch
 ) -> plasticity.labels.Responses:
-    """Responses to one batch, with learning off."""
+    """Measures responses to one batch with learning off."""
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
     counts = _spike_counts(program, state, batch)
     return plasticity.labels.add_examples(nothing, counts, batch.labels, weight=batch.weights)
@@ -242,7 +242,7 @@ def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Bat
 def _present(
     program: PlasticityProgram, state: TrainState, rates: Array, key: Key, *, learning: bool
 ) -> tuple[TrainState, plasticity.network.Presentation]:
-    """Presents examples with rates `[B, n]` in their order."""
+    """Presents examples with rates `[B, n]` in turn."""
 
     def one(carry, x):
         return plasticity.present(program.network, carry, *x, learning=learning)

@@ -217,7 +217,7 @@ def test_one_text_is_one_scan_even_of_a_maker_without_equality():
 
 
 def test_an_inverse_is_written_with_its_options():
-    strategy = Strategy(depth=memory.reverse(neurons.lif_model(decay=0.5).inverse))
+    strategy = Strategy(depth=memory.reverse(neurons.lif_model(decay=0.5).require_inverse()))
     assert parse_strategy(str(strategy)) == strategy
 
 

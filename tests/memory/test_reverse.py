@@ -148,7 +148,7 @@ def test_a_scan_without_an_inverse_takes_the_layers_own_or_says_what_is_missing(
     step, params, state, inverse = lif_case(0.5)
     with pytest.raises(ValueError, match="brings an inverse"):
         memory.reversal()(step, params, state, currents())
-    assert memory.reversal().by(inverse) == memory.reverse(inverse, refresh=inverse.steps)
-    assert memory.reversal(refresh=3).by(inverse) == memory.reverse(inverse, refresh=3)
+    assert memory.reversal().with_inverse(inverse) == memory.reverse(inverse, refresh=inverse.steps)
+    assert memory.reversal(refresh=3).with_inverse(inverse) == memory.reverse(inverse, refresh=3)
     own = memory.reverse(lif_inverse(decay=0.9))
-    assert own.by(inverse) == own
+    assert own.with_inverse(inverse) == own

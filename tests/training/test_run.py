@@ -59,12 +59,12 @@ def test_records_are_rewound_and_a_cut_line_is_dropped(run):
 
 def test_two_processes_do_not_train_in_one_directory(run):
     with (
-        run.locked(),
+        run.lock(),
         pytest.raises(training.errors.RunError, match="another process"),
-        training.Run.open(run.path).locked(),
+        training.Run.open(run.path).lock(),
     ):
         pass
-    with run.locked():
+    with run.lock():
         pass
 
 

@@ -6,7 +6,9 @@ import tarfile
 
 import pytest
 
-from snnjax import training
+from snnjax import memory, training
+from snnjax.memory import notation
+from tests.training.conftest import make
 
 FIXTURES = pathlib.Path(__file__).with_name("fixtures")
 
@@ -54,3 +56,27 @@ def test_an_experiment_of_0_1_that_fails_names_the_version(tmp_path):
         training.errors.ExperimentError, match=r"'loss'.*made by snnjax 0\.0\.9.*pip"
     ):
         run.experiment()
+
+
+MEMORY = "time=recompute(8, inner=whole), depth=recompute(1)"
+
+
+@pytest.mark.parametrize("version", ["0.1.0", None])
+def test_the_word_whole_of_0_1_is_the_scan_sequence(run, version):
+    """`memory.whole` of version 0.1 is `memory.sequence`, also in a run without its version."""
+    written = run.config()
+    run.write_json("config.json", {**written, "memory": MEMORY})
+    versions = {"packages": {"snnjax": version}} if version else {}
+    run.write_json("versions.json", versions)
+    strategy = training.config.override(make(), run.config()).memory
+    assert strategy is not None
+    assert strategy.time == memory.recompute(8, inner=memory.sequence)
+    assert run.config() == {**written, "memory": MEMORY.replace("whole", "sequence")}
+
+
+def test_a_scan_registered_as_whole_keeps_its_name_since_0_2(run, monkeypatch):
+    monkeypatch.setattr(notation, "_REGISTERED", {})
+    memory.register_scan("whole", memory.recompute(2))
+    run.write_json("config.json", {**run.config(), "memory": "time=whole"})
+    run.write_json("versions.json", {"packages": {"snnjax": "0.2.0"}})
+    assert run.config()["memory"] == "time=whole"

@@ -1,4 +1,4 @@
-"""Tasks: loss, metrics, the best checkpoint, padded sequences, and a user's own task."""
+"""Tasks: loss, metrics, the best checkpoint and padded sequences."""
 
 import dataclasses
 import functools
@@ -234,38 +234,10 @@ def config():
     )
 """
 
-# A task of one's own: the loss is required, the rest has defaults.
-OWN = """
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Absolute(training.task.Task):
-    best = "within"
-    lowest = False
-
-    def loss(self, outputs, targets, *, lengths=None):
-        return jnp.abs(self.predict(outputs, lengths=lengths) - targets).sum(-1)
-
-    def metrics(self, predictions, targets, *, lengths=None):
-        return {"within": jnp.all(jnp.abs(predictions - targets) < 0.5, -1).astype("float32")}
-
-def task(experiment):
-    return Absolute(readout=experiment.readout)
-"""
-
 
 def command(capsys, *arguments, code=0):
     assert cli.main(argv=[*map(str, arguments), "--json"]) == code
     return json.loads(capsys.readouterr().out.splitlines()[-1])
-
-
-def test_a_task_of_ones_own_trains_from_the_command_line(tmp_path, capsys):
-    path, run = tmp_path / "own.py", tmp_path / "run"
-    path.write_text(SERIES + OWN)
-    trained = command(capsys, "train", path, "--out", run)
-    assert 0 <= trained["test_within"] <= trained["best_test_within"] <= 1
-    assert "test_accuracy" not in trained
-    assert command(capsys, "eval", run)["test_within"] == trained["test_within"]
-    records = training.Run.open(run).records()
-    assert {"loss", "within"} <= set(records[0]) and "accuracy" not in records[0]
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from snnjax.surrogate import Surrogate
 
 __all__ = ["norse_lif_box"]
 
+# Derivative of norse's method "super".
 _SUPER = surrogate.fast_sigmoid(alpha=1.0)
 
 
@@ -30,9 +31,9 @@ def norse_lif_box(
 ) -> Model:
     """Model of `norse.torch.functional.lif_box.lif_box_feed_forward_step` with `LIFBoxParameters`.
 
-    Theirs: `h = v + dt * tau_mem_inv * (x + v_leak - v)`, fires at `h > v_th`, hard reset to
-    `v_reset`, differentiated. Ours: `lif` with `decay = 1 - dt * tau_mem_inv`, `scale_input`,
-    membrane minus `v_leak`, reset `to(v_reset - v_leak)`. The state at rest is their `v = v_leak`.
+    Theirs: `h = v + dt * tau_mem_inv * (x + v_leak - v)`, fires at `h > v_th`, differentiable hard
+    reset to `v_reset`. Ours: `lif` with `decay = 1 - dt * tau_mem_inv`, `scale_input`, membrane
+    minus `v_leak`, reset `to(v_reset - v_leak)`. The resting state is their `v = v_leak`.
 
     Args:
         tau_mem_inv: inverse time constant, in the inverse unit of `dt`.
@@ -50,6 +51,7 @@ def norse_lif_box(
     model = lif_model(
         decay=jnp.asarray(euler_decay(1 / tau_mem_inv, dt=dt), dtype),
         threshold=jnp.asarray(v_th - v_leak, dtype),
+        # norse fires above the threshold, our surrogates fire at it as well.
         spike=surrogate.strict(spike),
         reset=to(v_reset - v_leak),
         scale_input=True,

@@ -13,6 +13,7 @@ from snnjax.surrogate import Surrogate
 
 __all__ = ["snntorch_leaky", "snntorch_synaptic"]
 
+# Their default surrogate, `surrogate.atan(alpha=2)`.
 _ARCTAN = surrogate.arctan(alpha=2.0)
 _MECHANISMS = {"subtract": subtract, "zero": zero, "none": none}
 
@@ -31,10 +32,10 @@ def snntorch_leaky(
     Theirs: `mem = beta * mem + x - rst * threshold` with `rst = [mem > threshold]` of the previous
     step, never differentiated ("zero": `beta * (1 - rst) * mem + x`); fires at `mem > threshold`.
     Ours: `lif` with `delayed(detached(rule))`, whose state is the membrane before the reset. With
-    `reset_delay=False` theirs resets in the same step and differentiates the reset: ours is the
-    plain rule. That is exact for "zero" and "none"; for "subtract" it is exact as long as every
-    membrane charges below twice the threshold. Above, their own reset leaves the membrane over the
-    threshold, and they subtract once more before the next spike.
+    `reset_delay=False` theirs resets in the same step and differentiates the reset; ours is then
+    the plain rule. It is exact for "zero" and "none", and for "subtract" as long as every membrane
+    charges below twice the threshold: above it their reset leaves the membrane over the threshold,
+    and they subtract once more before the next spike.
 
     Args:
         beta: decay per timestep, clipped to [0, 1] as theirs is.
@@ -48,7 +49,7 @@ def snntorch_leaky(
         ValueError: an unknown `reset_mechanism`.
     """
     return lif_model(
-        decay=_clipped(beta, dtype),
+        decay=_clip(beta, dtype),
         threshold=jnp.asarray(threshold, dtype),
         spike=surrogate.strict(spike),
         reset=_reset(reset_mechanism, reset_delay),
@@ -80,15 +81,15 @@ def snntorch_synaptic(
         ValueError: an unknown `reset_mechanism`.
     """
     return cuba_lif_model(
-        decay=_clipped(beta, dtype),
-        synaptic_decay=_clipped(alpha, dtype),
+        decay=_clip(beta, dtype),
+        synaptic_decay=_clip(alpha, dtype),
         threshold=jnp.asarray(threshold, dtype),
         spike=surrogate.strict(spike),
         reset=_reset(reset_mechanism, reset_delay),
     )
 
 
-def _clipped(decay: float, dtype):
+def _clip(decay: float, dtype):
     return jnp.asarray(min(max(decay, 0.0), 1.0), dtype)
 
 
@@ -98,4 +99,5 @@ def _reset(mechanism: str, delay: bool) -> Reset:
             f"reset_mechanism must be one of {', '.join(_MECHANISMS)}, got {mechanism!r}"
         )
     reset = _MECHANISMS[mechanism]
+    # They detach the delayed reset only.
     return delayed(detached(reset)) if delay else reset

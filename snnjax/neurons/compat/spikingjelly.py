@@ -18,6 +18,7 @@ from snnjax.surrogate import Surrogate
 
 __all__ = ["spikingjelly_if", "spikingjelly_lif", "spikingjelly_plif"]
 
+# Their default surrogate, `Sigmoid(alpha=4)`.
 _SIGMOID = surrogate.sigmoid(alpha=4.0)
 
 
@@ -53,7 +54,7 @@ def spikingjelly_lif(
     """
     decay = jnp.asarray(euler_decay(tau), dtype)
     options = _fire_options(v_threshold, v_reset, detach_reset, spike, dtype)
-    return _at_rest(v_reset, lif_model(decay=decay, scale_input=decay_input, **options))
+    return _with_rest(v_reset, lif_model(decay=decay, scale_input=decay_input, **options))
 
 
 def spikingjelly_plif(
@@ -85,8 +86,9 @@ def spikingjelly_plif(
     """
     options = _fire_options(v_threshold, v_reset, detach_reset, spike, dtype)
     model = plif_model(decay=euler_decay(init_tau), scale_input=decay_input, **options)
+    # `plif_model` returns w as a Python number, without a dtype.
     params = model.params._replace(w=jnp.asarray(model.params.w, dtype))
-    return _at_rest(v_reset, dataclasses.replace(model, params=params))
+    return _with_rest(v_reset, dataclasses.replace(model, params=params))
 
 
 def spikingjelly_if(
@@ -102,7 +104,7 @@ def spikingjelly_if(
     `h = v + x`; fires and resets as `LIFNode`. Arguments as for `spikingjelly_lif`.
     """
     options = _fire_options(v_threshold, v_reset, detach_reset, spike, dtype)
-    return _at_rest(v_reset, integrate_fire_model(**options))
+    return _with_rest(v_reset, integrate_fire_model(**options))
 
 
 def _fire_options(
@@ -110,6 +112,7 @@ def _fire_options(
 ) -> dict[str, Any]:
     reset = subtract if v_reset is None else zero
     return {
+        # Our membrane is theirs minus the resting potential, and so is the threshold.
         "threshold": jnp.asarray(v_threshold - _rest(v_reset), dtype),
         "reset": detached(reset) if detach_reset else reset,
         "spike": spike,
@@ -120,5 +123,5 @@ def _rest(v_reset: float | None) -> float:
     return 0.0 if v_reset is None else float(v_reset)
 
 
-def _at_rest(v_reset: float | None, model: Model) -> Model:
+def _with_rest(v_reset: float | None, model: Model) -> Model:
     return dataclasses.replace(model, rest=_rest(v_reset))

@@ -13,6 +13,7 @@ from snnjax.typing import Array, bind
 
 __all__ = ["spyx_lif"]
 
+# Their default surrogate, `axn.superspike(k=25)`.
 _SUPERSPIKE = surrogate.fast_sigmoid(alpha=25.0)
 
 
@@ -28,8 +29,8 @@ def spyx_lif(
     Theirs: `s = [V > threshold]` of the previous step, then `V = beta * V + x - s * threshold`,
     differentiated through `s`. The spike trains are those of `bind(lif, spike=strict(spike),
     reset=delayed(subtract))` one step late: the first output belongs to the initial state, and the
-    spikes of the last membrane never leave. Train with `lif` and that reset; use this model for
-    equal outputs.
+    spikes of the last membrane are never returned. Train with `lif` and that reset; use this model
+    to reproduce outputs of spyx.
 
     Args:
         beta: decay per timestep, clipped to [0, 1] as theirs is.
@@ -48,6 +49,7 @@ def spyx_lif(
 
 
 def _late_lif(params: LIFParams, state: LIFState, current: Array, *, spike: Surrogate):
+    # The membrane before the input: `lif` would fire after the charge.
     spikes = spike(state.v - params.threshold)
     v = subtract(params.decay * state.v, spikes, params.threshold) + current
     return LIFState(v), spikes

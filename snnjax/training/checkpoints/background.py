@@ -2,10 +2,10 @@
 
     with Saver(folder, keep=2, step=start) as saver:
         saver.save(state)           waits for the previous save, copies the state and returns
-        saver.wait()                until the checkpoint is complete and old ones are deleted
+        saver.wait()                waits for the checkpoint and the deletion of old ones
 
-One checkpoint is written at a time. An error of the writing thread, such as a full disk, is raised
-by the next call in the training thread.
+One checkpoint is written at a time. The next call raises an error of the writing thread, such as a
+full disk, in the training thread.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ class Saver:
     Args:
         folder: Folder of the checkpoints.
         keep: Number of newest checkpoints to keep.
-        step: Steps done before; a checkpoint of that step may exist already.
+        step: Number of earlier steps; a checkpoint of this step may already exist.
     """
 
     def __init__(self, folder: Path, *, keep: int, step: int):
         self.folder, self.keep = folder, keep
         self.saved = {step} & set(store.steps(folder))
         self.writing: Future[None] | None = None
+        # One thread: a second checkpoint would double the copy of the state on the host.
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         if is_leader():
             store.delete_partial(folder)
@@ -41,18 +42,18 @@ class Saver:
     def save(
         self, state: TrainState, *, score: float | None = None, spare: int | None = None
     ) -> bool:
-        """Starts to write a checkpoint, unless this step has one.
+        """Starts writing a checkpoint, unless one of this step exists.
 
         Args:
-            state: State to save; it may be donated to the next step at once.
+            state: State to save; the next step may overwrite it at once.
             score: Score of the evaluation at this step.
-            spare: Step of the best checkpoint, which is kept at any age.
+            spare: Step of the best checkpoint, kept at any age.
 
         Returns:
             True if a checkpoint is being written.
 
         Raises:
-            Exception: Any error of writing the previous checkpoint.
+            Exception: An error of writing the previous checkpoint.
         """
         self.wait()
         step = int(state.step)
@@ -67,19 +68,20 @@ class Saver:
         """Waits until the checkpoint being written is complete.
 
         Raises:
-            Exception: Any error of writing it.
+            Exception: An error of writing it.
         """
+        # Cleared first, so that an error is raised once.
         writing, self.writing = self.writing, None
         if writing is not None:
             writing.result()
 
     def check(self) -> None:
-        """Raises an error of writing that has already occurred; does not wait."""
+        """Raises an error of the writing thread, if there is one, without waiting."""
         if self.writing is not None and self.writing.done():
             self.wait()
 
     def rewind(self, step: int) -> None:
-        """Forgets the checkpoints after a step, which will be made again."""
+        """Forgets the checkpoints after a step, which training repeats."""
         self.saved = {saved for saved in self.saved if saved <= step}
 
     def __enter__(self) -> Saver:
@@ -91,7 +93,7 @@ class Saver:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Waits; an error from inside the block takes precedence over the writing thread's."""
+        """Waits for the last checkpoint and raises its error, unless the block raised one."""
         del kind, trace
         try:
             self.wait()
@@ -110,4 +112,5 @@ class Saver:
                 store.delete_partial(self.folder)
             raise
         if is_leader():
+            # After the new one is complete: there is never less than one good checkpoint.
             store.prune(self.folder, keep=self.keep, spare=spare, last=step)

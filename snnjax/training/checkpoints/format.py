@@ -1,14 +1,14 @@
-"""Format of checkpoints: the note beside the arrays, and migrations from older forms.
+"""Format of checkpoints: a note beside the arrays, and migrations from older forms.
 
     {"schema": 4, "leaves": {".params['w']": "float32[3, 4]", ...}, "score": 0.91}
 
-A checkpoint without a schema is of form 1. A `Migration` leads from a form to the next; several are
-applied one after the other:
+A checkpoint without a schema has form 1. A `Migration` converts one form to the next, and a
+sequence of them to the present form:
 
-    form 1 -> 2     the note holds its schema, and sizes.json always exists; the same arrays
-    form 2 -> 3     the state holds the scale of a float16 loss
-    form 3 -> 4     the note holds a score, higher is better, instead of the accuracy; statistics
-                    are means and variances only, without the peaks of streams
+    form 1 -> 2     the note has a schema, and sizes.json always exists; the same arrays
+    form 2 -> 3     the state has the scale of a float16 loss
+    form 3 -> 4     the note has a score, higher is better, instead of the accuracy; statistics are
+                    means and variances only, without the peaks of streams
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = [
 
 
 class Migration(NamedTuple):
-    """Between one form and the next.
+    """Conversion between one form and the next.
 
     Attributes:
-        older: `(tree, names) -> tree`: shapes of the arrays in the newer form to those in the older
-            form; `names` are the saved leaves, as in the note.
-        newer: `(tree, state) -> tree`: arrays in the older form to those in the newer form; arrays
-            that the older form lacks are taken from the state before the first step.
+        older: `(tree, names) -> tree`, from shapes in the newer form to shapes in the older one;
+            `names` are the saved leaves of the note.
+        newer: `(tree, state) -> tree`, from arrays in the older form to arrays in the newer one,
+            which takes additional arrays from the initial state.
     """
 
     older: Callable[[PyTree, Mapping[str, str]], PyTree]
@@ -53,7 +53,7 @@ class Migration(NamedTuple):
 
 
 class Unscaled(NamedTuple):
-    """A state of form 2, without a loss scale."""
+    """State of form 2, without a loss scale."""
 
     step: Any
     position: Any
@@ -66,7 +66,7 @@ class Unscaled(NamedTuple):
 
 
 class StreamPeak(NamedTuple):
-    """Last item of the statistics of a reversible stack or of columns, up to form 3."""
+    """Last entry of the statistics of a reversible stack or of columns, up to form 3."""
 
     peak: Any
     bound: Any
@@ -76,9 +76,9 @@ _PEAK = re.compile(r"(\.statistics(?:\[\d+\])*)\[(\d+)\]\.peak")
 
 
 def _with_peaks(tree: TrainState, names: Mapping[str, str]) -> TrainState:
-    """The shapes of a state with the peaks that a checkpoint of form 3 has, by its leaves."""
+    """Shapes of a state of form 3, with peaks of streams as named by its leaves."""
     statistics, step = tree.statistics, tree.step
-    # A stack inside of another has the longer path, which counts the outer peak as an item.
+    # The path of an inner stack is longer and counts the peak of the outer stack as an entry.
     for name in sorted(filter(_PEAK.fullmatch, names), key=len):
         node, place = _PEAK.fullmatch(name).groups()  # type: ignore[union-attr]
         shapes = (names[f"{node}[{place}].{field}"] for field in StreamPeak._fields)
@@ -86,7 +86,7 @@ def _with_peaks(tree: TrainState, names: Mapping[str, str]) -> TrainState:
         parents = [int(number) for number in re.findall(r"\d+", node)]
         try:
             statistics = _insert(statistics, parents, int(place), peak)
-        except (IndexError, TypeError):  # of another model: the leaves that differ are told later
+        except (IndexError, TypeError):  # another model: `check_model` names the difference
             return tree
     return tree._replace(statistics=statistics)
 
@@ -110,6 +110,7 @@ def _without_peaks(node: Any) -> Any:
     if type(node) is not tuple:
         return node
     kept = tuple(_without_peaks(item) for item in node if not isinstance(item, StreamPeak))
+    # A stack's statistics were a pair with the peak and are now the first item itself.
     return kept[0] if len(kept) == 1 < len(node) else kept
 
 
@@ -124,18 +125,18 @@ MIGRATIONS: Sequence[Migration] = (
         newer=lambda tree, _: tree._replace(statistics=_without_peaks(tree.statistics)),
     ),
 )
-"""From form 1 to 2, from 2 to 3, and so on."""
+"""Migrations from form 1 to 2, from 2 to 3, and so on."""
 
 SCHEMA = len(MIGRATIONS) + 1
-"""The form of new checkpoints."""
+"""Form of new checkpoints."""
 
 
 def note(state: TrainState, *, score: float | None) -> dict[str, Any]:
     """Note of a checkpoint.
 
     Args:
-        state: The saved state.
-        score: `Task.score` of the evaluation at this step; None if there was none.
+        state: Saved state.
+        score: `Task.score` of the evaluation at this step; None without an evaluation.
     """
     return {"schema": SCHEMA, "leaves": leaves(state), "score": score}
 
@@ -146,9 +147,9 @@ def saved_score(note: Mapping[str, Any]) -> float | None:
 
 
 def leaves(state: PyTree) -> dict[str, str]:
-    """Identity of a model: the path, type and shape of every array."""
-    found = jax.tree_util.tree_leaves_with_path(state)
-    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in found}
+    """Identity of a model: path, dtype and shape of every array."""
+    pairs = jax.tree_util.tree_leaves_with_path(state)
+    return {jax.tree_util.keystr(path): f"{x.dtype}{list(x.shape)}" for path, x in pairs}
 
 
 def saved_form(
@@ -158,17 +159,18 @@ def saved_form(
     *,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> PyTree:
-    """Shapes, types and shardings of a state in a checkpoint of some form.
+    """Shapes, dtypes and shardings of a state in a checkpoint of some form.
 
     Args:
-        state: State of the model at hand.
+        state: State of the present model.
         schema: Form of the checkpoint.
-        names: Its leaves, as in its note.
+        names: Leaves in the note of the checkpoint.
         migrations: Migrations between all forms.
     """
     tree: PyTree = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )
+    # Backwards: Orbax reads into the shapes that were saved, not those of today.
     for migration in reversed(migrations[schema - 1 :]):
         tree = migration.older(tree, names)
     return tree
@@ -181,22 +183,22 @@ def migrate(
     *,
     migrations: Sequence[Migration] = MIGRATIONS,
 ) -> TrainState:
-    """Content of a checkpoint of some form, in the present form."""
+    """Converts the content of a checkpoint of some form to the present form."""
     for migration in migrations[schema - 1 :]:
         tree = migration.newer(tree, state)
     return tree
 
 
 def check_model(path: Path, note: Mapping[str, Any], form: PyTree) -> None:
-    """Checks that a checkpoint belongs to the model at hand.
+    """Checks that a checkpoint belongs to the present model.
 
     Args:
-        path: The checkpoint.
-        note: Its note.
-        form: From `saved_form`.
+        path: Path of the checkpoint.
+        note: Note of the checkpoint.
+        form: Shapes from `saved_form`.
 
     Raises:
-        CheckpointError: It belongs to another model; the message names the difference.
+        CheckpointError: The checkpoint is of another model; the message names the difference.
     """
     saved, here = note.get("leaves", {}), leaves(form)
     differing = [name for name in {**saved, **here} if saved.get(name) != here.get(name)]

@@ -1,7 +1,7 @@
-"""Integrity of checkpoints: the size of each file, recorded when the checkpoint was made.
+"""Integrity of checkpoints, by recorded sizes of their files.
 
-A full disk, an aborted copy or a power failure leave files that are missing or truncated. Orbax
-detects most of that as well, but only on reading everything, and reports it at length.
+A full disk, an aborted copy or a power failure leaves missing or truncated files. Orbax detects
+most of them only after reading everything, and with a long error.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ def write_sizes(path: Path) -> None:
 
 
 def checked_note(path: Path) -> dict[str, Any]:
-    """Note of a checkpoint (`format.note`) whose files have their recorded sizes.
+    """Note of a checkpoint (`format.note`), after a check of its files.
 
     Raises:
         DamagedCheckpointError: Files are missing, truncated or unreadable.
-        CheckpointError: It was made by a newer snnjax.
+        CheckpointError: The checkpoint was made by a newer snnjax.
     """
     recorded = _recorded_sizes(path)
     for name, size in (recorded or {}).items():
@@ -52,10 +52,10 @@ def checked_note(path: Path) -> dict[str, Any]:
 
 
 def is_complete(path: Path) -> bool:
-    """True if a checkpoint exists with all its files; its arrays are not read.
+    """True if a checkpoint exists with all its files; reads no arrays.
 
     Raises:
-        CheckpointError: It was made by a newer snnjax.
+        CheckpointError: The checkpoint was made by a newer snnjax.
     """
     try:
         return path.is_dir() and bool(checked_note(path))
@@ -64,9 +64,9 @@ def is_complete(path: Path) -> bool:
 
 
 def damage(path: Path, error: Exception) -> DamagedCheckpointError:
-    """Error about an unreadable checkpoint, in one sentence."""
+    """Makes the error about an unreadable checkpoint, in one sentence."""
     reason = " ".join(str(error).split())
-    # TensorStore appends its settings at length.
+    # TensorStore appends all its settings to a message.
     short = reason if len(reason) <= 160 else reason[:160] + "..."
     return DamagedCheckpointError(
         f"the checkpoint {path} cannot be read ({type(error).__name__}: {short})"
@@ -85,7 +85,7 @@ def _note(path: Path) -> dict[str, Any]:
 
 
 def _recorded_sizes(path: Path) -> dict[str, int] | None:
-    """Recorded sizes; None if there are none."""
+    """Recorded sizes; None without a record."""
     try:
         return dict(json.loads((path / _SIZES).read_text()))
     except FileNotFoundError:

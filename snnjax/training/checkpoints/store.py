@@ -2,12 +2,12 @@
 
     FOLDER/00000440/        the state after 440 steps
         sizes.json          size of every other file, to detect damage
-        ...                 Orbax' files, with the note of `training.checkpoints.format`
+        ...                 files of Orbax, with the note of `training.checkpoints.format`
 
-A checkpoint gets its name only when it is complete, and loses it before it is deleted, so that a
-process killed at any moment leaves complete checkpoints only. One that is damaged later is skipped
-for the one before. Loading reads arrays and JSON; it runs no code. Arrays may lie on several
-devices, and on other devices in reading than in writing.
+A checkpoint gets its name once it is complete and loses it before it is deleted, so a process
+killed at any time leaves only complete checkpoints. A checkpoint damaged later is skipped in favour
+of the previous one. Loading reads arrays and JSON and executes no code. Arrays may be on several
+devices, and loaded onto other devices than they were saved from.
 """
 
 from __future__ import annotations
@@ -53,17 +53,18 @@ __all__ = [
     "steps",
 ]
 
+# Names sort by step in a listing of the folder.
 _DIGITS = 8
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Writing:
-    """A checkpoint that is being written.
+    """Checkpoint in the course of writing.
 
     Attributes:
         path: Path of the complete checkpoint.
-        part: Path until then.
-        response: Orbax' handle of the writing threads.
+        part: Path of the partial checkpoint.
+        response: Handle of Orbax' writing threads.
     """
 
     path: Path
@@ -71,29 +72,30 @@ class Writing:
     response: Any
 
     def finish(self) -> Path:
-        """Waits until everything is written and gives the checkpoint its name.
+        """Waits until everything is written, and gives the checkpoint its name.
 
         Raises:
-            Exception: Any error of writing; the name is then unchanged.
+            Exception: An error of writing; the checkpoint then keeps its partial name.
         """
         self.response.result()
         if is_leader():
             write_sizes(self.part)
             _take_name(self.path)
+            # Last, and atomic: only a complete checkpoint has a name of digits.
             self.part.rename(self.path)
         return self.path
 
 
 def begin(folder: Path, state: TrainState, *, score: float | None = None) -> Writing:
-    """Starts to write a checkpoint named after the step of the state, and returns early.
+    """Starts writing a checkpoint named by the step of the state, and returns early.
 
     Args:
         folder: Folder of the checkpoints.
-        state: State to save; it may be donated to the next step at once.
+        state: State to save; the next step may overwrite it at once.
         score: `Task.score` of the evaluation at this step, by which `best` chooses.
 
     Returns:
-        The checkpoint being written. On `finish` it replaces one of the same name.
+        The checkpoint being written; its `finish` replaces an existing one of the same name.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -101,13 +103,13 @@ def begin(folder: Path, state: TrainState, *, score: float | None = None) -> Wri
     part = path.with_name(f"{path.name}.part")
     metadata = note(state, score=score)
     response = ocp.save_async(
-        str(part.resolve()), _undonated(state), custom_metadata=metadata, overwrite=True
+        str(part.resolve()), _copy_if_aliased(state), custom_metadata=metadata, overwrite=True
     )
     return Writing(path, part, response)
 
 
 def save(folder: Path, state: TrainState, *, score: float | None = None) -> Path:
-    """Writes a checkpoint and waits for it; an existing complete one is kept.
+    """Writes a checkpoint and waits for it, unless a complete one exists.
 
     Args:
         folder: Folder of the checkpoints.
@@ -115,23 +117,23 @@ def save(folder: Path, state: TrainState, *, score: float | None = None) -> Path
         score: `Task.score` of the evaluation at this step, by which `best` chooses.
 
     Returns:
-        The checkpoint.
+        Path of the checkpoint.
     """
     path = step_path(folder, int(state.step))
     return path if is_complete(path) else begin(folder, state, score=score).finish()
 
 
 def load(path: Path, state: TrainState) -> TrainState:
-    """Reads a checkpoint into the shapes, types and devices of another state.
+    """Reads a checkpoint with the shapes, dtypes and devices of another state.
 
     Args:
-        path: The checkpoint.
-        state: A state of the same model, such as the one before the first step. Its devices and
-            shardings may differ from those of the saved state.
+        path: Path of the checkpoint.
+        state: State of the same model, such as the initial one; its devices and shardings may
+            differ from those of the saved state.
 
     Raises:
-        DamagedCheckpointError: It cannot be read.
-        CheckpointError: It belongs to another model, or was made by a newer snnjax.
+        DamagedCheckpointError: The checkpoint cannot be read.
+        CheckpointError: The checkpoint is of another model, or was made by a newer snnjax.
     """
     from orbax.checkpoint import v1 as ocp
 
@@ -142,6 +144,7 @@ def load(path: Path, state: TrainState) -> TrainState:
         tree = _with_shardings(ocp.load(str(path.resolve()), form), form)
     except (MemoryError, PermissionError, jax.errors.JaxRuntimeError):
         raise  # no fault of the checkpoint
+    # Orbax and TensorStore raise errors of many classes for files that are damaged.
     except Exception as error:
         raise damage(path, error) from error
     return migrate(tree, note["schema"], state)
@@ -154,52 +157,53 @@ def load_newest(
 
     Args:
         folder: Folder of the checkpoints.
-        state: As in `load`.
-        warn: Called with a sentence about each damaged checkpoint that is skipped.
+        state: State as in `load`.
+        warn: Called with a sentence about each skipped damaged checkpoint.
 
     Returns:
-        Its state; None if there is no checkpoint.
+        The state; None without checkpoints.
 
     Raises:
-        CheckpointError: All of them are damaged; or one belongs to another model, or was made by a
+        CheckpointError: All checkpoints are damaged, or one is of another model or was made by a
             newer snnjax.
     """
-    found = steps(folder)
+    numbers = steps(folder)
     if jax.process_count() > 1:
-        found = _common_newest(folder, found, warn)
-    for step in reversed(found):
+        numbers = _common_newest(folder, numbers, warn)
+    for step in reversed(numbers):
         try:
             return load(step_path(folder, step), state)
         except DamagedCheckpointError as error:
             if jax.process_count() > 1:
                 raise  # other processes may have read theirs
             warn(f"{error.damage}: passed over for the one before it")
-    if not found:
+    if not numbers:
         return None
     raise CheckpointError(
-        f"none of the {len(found)} checkpoints in {folder} can be read: bring them back from a "
+        f"none of the {len(numbers)} checkpoints in {folder} can be read: bring them back from a "
         "copy, or delete that folder to train from the first step again"
     )
 
 
-def _common_newest(folder: Path, found: list[int], warn: Callable[[str], None]) -> list[int]:
-    """The newest checkpoint that process 0 finds complete, on every process."""
+def _common_newest(folder: Path, numbers: list[int], warn: Callable[[str], None]) -> list[int]:
+    """Step of the newest complete checkpoint as seen by process 0, on every process."""
+    # Views of a shared folder may differ for a moment, and all processes must load the same step.
 
     def choose() -> str:
-        for step in reversed(found):
+        for step in reversed(numbers):
             try:
                 checked_note(step_path(folder, step))
                 return str(step)
             except DamagedCheckpointError as error:
                 warn(f"{error.damage}: passed over for the one before it")
-        return str(found[-1]) if found else ""
+        return str(numbers[-1]) if numbers else ""
 
     chosen = broadcast(choose)
     return [int(chosen)] if chosen else []
 
 
 def steps(folder: Path) -> list[int]:
-    """Steps that have a checkpoint, possibly damaged, in rising order."""
+    """Steps with a checkpoint, possibly damaged, in ascending order."""
     if not folder.is_dir():
         return []
     names = [path.name for path in folder.iterdir() if path.is_dir()]
@@ -207,13 +211,13 @@ def steps(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest complete checkpoint, or None."""
+    """Path of the newest complete checkpoint, or None."""
     paths = (step_path(folder, step) for step in reversed(steps(folder)))
     return next(filter(is_complete, paths), None)
 
 
 def best(folder: Path) -> Path | None:
-    """The complete checkpoint with the highest score; of equal ones the first."""
+    """Path of the complete checkpoint with the highest score; the first of equal ones."""
     paths = [path for step in steps(folder) if is_complete(path := step_path(folder, step))]
     scored = [(saved_score(checked_note(path)), path) for path in paths]
     scored = [(score, path) for score, path in scored if score is not None]
@@ -226,9 +230,9 @@ def prune(folder: Path, *, keep: int, spare: int | None = None, last: int | None
     Args:
         folder: Folder of the checkpoints.
         keep: Number of newest complete checkpoints to keep.
-        spare: Step of one more to keep, the best one.
-        last: Step that training has reached. Checkpoints of later steps were skipped as damaged:
-            they stay until their step is reached again.
+        spare: Step of the best checkpoint, which is kept as well.
+        last: Step that training has reached; later checkpoints, which were skipped as damaged, stay
+            until their step is reached again.
     """
     reached = [step for step in steps(folder) if last is None or step <= last]
     good = [step for step in reached if is_complete(step_path(folder, step))]
@@ -239,7 +243,7 @@ def prune(folder: Path, *, keep: int, spare: int | None = None, last: int | None
 
 
 def delete_partial(folder: Path) -> None:
-    """Deletes partial checkpoints: unfinished ones, and those whose name was taken."""
+    """Deletes partial checkpoints: unfinished ones, and those renamed for deletion."""
     if folder.is_dir():
         for path in folder.iterdir():
             if not path.name.isdecimal():
@@ -247,10 +251,8 @@ def delete_partial(folder: Path) -> None:
 
 
 def _take_name(path: Path) -> None:
-    """Renames a checkpoint, so that the next `delete_partial` deletes it.
-
-    Renaming is one operation and deleting many: the name never refers to a partial checkpoint.
-    """
+    """Renames a checkpoint for deletion by the next `delete_partial`."""
+    # Renaming is one operation and deleting many: the name never refers to a partial checkpoint.
     if path.exists():
         away = path.with_name(f"{path.name}.deleted")
         shutil.rmtree(away, ignore_errors=True)
@@ -258,20 +260,21 @@ def _take_name(path: Path) -> None:
 
 
 @jax.jit
-def _copied(state: PyTree) -> PyTree:
+def _copy(state: PyTree) -> PyTree:
     return jax.tree.map(jnp.copy, state)
 
 
-def _undonated(state: TrainState) -> TrainState:
-    """A state whose buffers no training step overwrites while they are written to disk."""
-    # Orbax copies arrays to the host before it returns. On a CPU it copies nothing and keeps views
-    # of buffers that are donated to the next training step.
+def _copy_if_aliased(state: TrainState) -> TrainState:
+    """State in buffers that no training step overwrites while they are written to disk."""
+    # Orbax copies arrays to the host before it returns, except on a CPU: there it keeps views of
+    # buffers that are donated to the next training step.
     platforms = {device.platform for device in state.step.sharding.device_set}
-    return _copied(state) if platforms == {"cpu"} else state
+    return _copy(state) if platforms == {"cpu"} else state
 
 
 def _with_shardings(tree: PyTree, form: PyTree) -> PyTree:
-    """Arrays with the requested shardings: Orbax gives keys that of their raw words, of rank 1."""
+    """Arrays with the requested shardings."""
+    # Orbax returns keys with the sharding of their raw words, of rank 1.
     return jax.tree.map(
         lambda x, like: x if x.sharding == like.sharding else jax.device_put(x, like.sharding),
         tree,
