@@ -99,7 +99,7 @@ def compiled(experiment: training.Experiment, strategy: str, dataset: data.Datas
     step, shapes = training.planning.training_step(experiment, parsed, dataset=dataset)
     made = step.lower(*shapes).compile()
     seen = {"strategy": strategy, "compile_seconds": time.perf_counter() - began}
-    seen["temp_bytes"] = memory.analysed(made, experiment.batch).temp_bytes
+    seen["temp_bytes"] = memory.accounting.compiled_memory(made, experiment.batch).temp_bytes
     return Case(training.planning.with_strategy(experiment, parsed), made, seen)
 
 

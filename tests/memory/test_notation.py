@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory, neurons
+from snnjax import memory
 from snnjax.memory import Strategy, notation, parse_strategy
+from snnjax.neurons.lif import lif_inverse
 
 pytestmark = pytest.mark.fast
 
@@ -217,7 +218,7 @@ def test_one_text_is_one_scan_even_of_a_maker_without_equality():
 
 
 def test_an_inverse_is_written_with_its_options():
-    strategy = Strategy(depth=memory.reverse(neurons.lif_inverse(decay=0.5)))
+    strategy = Strategy(depth=memory.reverse(lif_inverse(decay=0.5)))
     assert parse_strategy(str(strategy)) == strategy
 
 

@@ -63,7 +63,7 @@ def test_no_leak_reverses_over_any_length():
 def test_no_leak_on_the_grid_is_exact():
     """Currents on a dyadic grid: every sum is exact, so the difference is exactly zero."""
     step, params = neurons.integrate_fire, IFParams(jnp.asarray(1.0))
-    xs = memory.on_grid(currents(timesteps=64))
+    xs = memory.grid.on_grid(currents(timesteps=64))
     state = lif_state(SHAPE)
     scan = memory.reverse(neurons.integrate_fire_model().inverse)
     got, want = (gradient(s, step, params, state, xs)[0] for s in (scan, memory.store))
@@ -131,7 +131,7 @@ def test_integers_and_keys_pass_through():
 @pytest.mark.fast
 def test_the_error_of_a_reversal_is_what_the_backward_pass_meets():
     """Zero without a leak on the grid; with one, larger the longer the way; at once if wrong."""
-    xs, state = memory.on_grid(currents()), lif_state(SHAPE)
+    xs, state = memory.grid.on_grid(currents()), lif_state(SHAPE)
     exact = memory.reverse(neurons.integrate_fire_model().inverse)
     params = IFParams(jnp.asarray(1.0))
     assert exact.error(neurons.integrate_fire, params, state, xs) == 0
