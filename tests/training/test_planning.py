@@ -114,7 +114,10 @@ def test_what_is_chosen_needs_what_was_planned():
     plan, _ = plan_of("vgg")
     chosen = plan.choose(plan.admitted[0].measured.total_bytes / 10)
     session = training.prepare(training.planning.with_strategy(long(vgg), chosen.strategy))
-    assert memory.accounting.compiled_memory(session.train, session.experiment.batch) == chosen.measured
+    assert (
+        memory.accounting.compiled_memory(session.train, session.experiment.batch)
+        == chosen.measured
+    )
 
 
 def perceptron(experiment, rngs):
