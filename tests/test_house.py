@@ -51,7 +51,7 @@ FILES = sorted(p for p in PACKAGE.rglob("*.py"))
 LIMIT = 600
 
 
-# Modules that are public beside the names of their package.
+# Public beside the submodules that a package names in its `__all__`.
 PUBLIC_MODULES = {"ops", "neurons.compat", "training.checkpoints"}
 QUESTION = re.compile(r"(What|Whether|Which|How|Who|When)\b")
 
@@ -97,24 +97,41 @@ def test_a_package_imports_only_lower_layers(path):
 
 @pytest.mark.parametrize("path", FILES, ids=names)
 def test_other_packages_are_imported_by_their_public_names(path):
-    """Across packages, `from snnjax.nn import name` with `name` in `nn.__all__`; no deep import."""
+    """Across packages, a name or a submodule of `__all__`, or a name of such a submodule."""
     here, faces = package_of(path), structure.exports(PACKAGE)
     deep = []
     for package, inner in own_imports(path):
-        public = any(f"{package}.{inner}".startswith(f"{name}.") for name in PUBLIC_MODULES)
-        if package == here or package not in faces or not inner or public:
+        if package == here or package not in faces or not inner:
             continue
-        if inner not in faces[package] and f"{package}.{inner}" not in PUBLIC_MODULES:
-            deep.append(f"{package}.{inner}")
+        first, _, rest = inner.partition(".")
+        # A function may bear the name of its module: only a module named for itself is public.
+        named = first in faces[package] and (not rest or first in submodules(package))
+        dotted = f"{package}.{inner}"
+        listed = any(dotted == name or dotted.startswith(f"{name}.") for name in PUBLIC_MODULES)
+        if not named and not listed:
+            deep.append(dotted)
     assert not deep, f"not in the public face of its package: {deep}"
 
 
 def exported_names(package):
-    """Module of a package to the names its `__init__` takes from it."""
+    """Module of a package to the names its `__init__` takes from it; a submodule to its own."""
     tree = ast.parse((package / "__init__.py").read_text())
-    for node in tree.body:
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.rpartition(".")[2], {alias.name for alias in node.names}
+            taken = {alias.name for alias in node.names}
+            module = node.module.rpartition(".")[2]
+            if module == package.name:
+                yield from ((name, {name}) for name in taken)
+            else:
+                yield module, taken
+
+
+def submodules(package):
+    """Submodules that the `__init__` of a package imports under their own names."""
+    tree = ast.parse((PACKAGE / package / "__init__.py").read_text())
+    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    own = [node for node in nodes if node.module == f"snnjax.{package}"]
+    return {alias.name for node in own for alias in node.names}
 
 
 @pytest.mark.parametrize(

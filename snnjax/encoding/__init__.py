@@ -1,10 +1,13 @@
 """Encoding: conversion of images, series and events to time-major input `[T, B, ...]`.
 
-    values.py       constant numbers: direct current, rate and latency code, receptive fields
-    signals.py      arrays with a time axis: windows and frames to time-major, level crossings
-    spike_lists.py  Poisson trains as lists of indices, for event-driven simulation
-    events.py       event recordings to frames, in NumPy on the host, one recording at a time
-    slices.py       parts of event recordings: random slices, clips, dropped events; on the host
+    direct, poisson, latency, population    codes of constant numbers
+    series, frames, delta                   arrays with a time axis, to time-major
+
+Public modules hold the rest:
+
+    spike_lists    Poisson trains as lists of indices, for event-driven simulation
+    events         event recordings to frames, in NumPy on the host, one recording at a time
+    slices         parts of event recordings: random slices, clips, dropped events; on the host
 
 Encoders run before the first synapse and carry no parameters; no other package adds the time axis.
 Results are time-major and channels-last. The functions of arrays can be jitted, with `timesteps` (a

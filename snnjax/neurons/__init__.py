@@ -4,9 +4,14 @@
     state = model.initial_state((B, N))
     state, spikes = memory.store(model.step, model.params, state, currents)
 
-One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_scan`, `lif_kernel`,
-`coupled_lif_scan` and `reset_free_lif_scan` are whole sequences with hand-written derivatives.
-`neurons.compat` has the neurons of other libraries.
+One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_scan` and
+`lif_kernel` are whole sequences with hand-written derivatives. Public modules hold the parts:
+
+    reset         rules of the reset: subtract, zero, to, none; detached and delayed
+    decay         decay per timestep from a time constant
+    psn           parallel spiking neurons
+    reset_free    LIF neurons without a reset, as a parallel scan
+    compat        neurons of other libraries
 """
 
 from snnjax.neurons import compat as compat

@@ -1,6 +1,13 @@
 """Flax NNX layers: parameters only; state goes in and comes out, time is the first axis.
 
-Every layer follows the contract of `nn.contract.Layer`; `Network` is the outermost one.
+Every layer follows the contract of `nn.contract.Layer`; `Network` is the outermost one. Public
+modules hold the parts of layers of your own:
+
+    contract           requests of memory strategies, states, shapes and statistics of layers
+    taps               operations and order of the layers that a forward pass reports
+    synapses           initializers of kernels
+    mixed_precision    formats of numbers, and their text form
+    data_parallel      statistics over devices
 """
 
 from snnjax.nn import contract, data_parallel, mixed_precision, synapses, taps

@@ -6,6 +6,8 @@
 
 Parts of networks and rules are in the public modules of this package:
 
+    presets                            networks of publications
+    network                            states and records of a network
     cells, inhibition, homeostasis     neurons, competition, adaptive thresholds
     pair, triplet, windowed            STDP: dense steps, and the same rules on spike lists
     reward                             STDP modulated by a reward

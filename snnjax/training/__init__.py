@@ -17,9 +17,11 @@ Modules:
     config          experiments from files, their fields and data
     errors          errors whose messages name the cure
     multihost       several processes that train together
+    optimizer       rules of optimization and learning rates
     planning        memory strategies for a budget, and their check
     sharding        meshes, layouts and compiled steps
-    unsupervised    steps of learning by plasticity
+    task            loss and metrics: classification, regression
+    unsupervised    experiments and steps of learning by plasticity
 """
 
 from snnjax.training import (

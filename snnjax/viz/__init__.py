@@ -1,9 +1,8 @@
 """Pictures of activity, training and memory, and one HTML page to hold them.
 
 Every function returns a `matplotlib.figure.Figure` and leaves matplotlib's global state alone;
-matplotlib is imported when the first picture is made. Three submodules are public: `redundancy` and
-`plasticity` draw the results of these packages, `style` is the common look, for pictures of your
-own.
+matplotlib is imported when the first picture is made. Two submodules are public: `redundancy` and
+`plasticity` draw the results of these packages.
 """
 
 from snnjax.viz import plasticity, redundancy

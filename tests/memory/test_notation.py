@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory, neurons
+from snnjax import memory
 from snnjax.memory import Strategy, notation, parse_strategy
+from snnjax.neurons.lif import lif_inverse
 
 pytestmark = pytest.mark.fast
 

@@ -28,7 +28,7 @@ def inputs(dtype=jnp.float64):
 def test_equals_the_loops(x64, rule):
     xs, threshold = inputs(), jnp.asarray([0.5, 0.8, 1.1])
     state, spikes = memory.store(
-        bind(neurons.integrate_fire, reset=getattr(neurons, rule)),
+        bind(neurons.integrate_fire, reset=getattr(neurons.reset, rule)),
         IFParams(threshold),
         lif_state((B, N), dtype=jnp.float64),
         xs,

@@ -165,7 +165,7 @@ def test_the_faster_leak_decides():
 )
 def test_what_forgets_has_no_inverse(name, reset):
     row = LEAKY.get(name, STEADY)
-    with pytest.raises(ValueError, match=r"neurons\.subtract.*memory\.recompute"):
+    with pytest.raises(ValueError, match=r"neurons\.reset\.subtract.*memory\.recompute"):
         row.make(reset=reset)
 
 

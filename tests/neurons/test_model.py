@@ -57,7 +57,7 @@ def test_a_model_is_a_step_that_brings_its_sequence():
 @pytest.mark.parametrize(
     ("model", "reason"),
     [
-        (neurons.lif_model(reset=neurons.reset.zero), r"hard or delayed.*neurons\.subtract"),
+        (neurons.lif_model(reset=neurons.reset.zero), r"hard or delayed.*neurons\.reset\.subtract"),
         (neurons.lif_model(reset=neurons.reset.delayed(neurons.reset.subtract)), "hard or delayed"),
         (neurons.integrate_fire_model(reset=neurons.reset.zero), "hard or delayed"),
         (neurons.plif_model(reset=neurons.reset.to(0.1)), "hard or delayed"),
