@@ -216,7 +216,7 @@ REFUSALS = {
     ),
     "a shared membrane": (
         lambda: of(nn.Shared([linear() for _ in range(9)], nn.LIF(decay=0.25))), "time=reverse",
-        r"share a membrane call it 9 times per timestep.*undone 8 times.*recompute\(every\)",
+        r"update it 9 times per timestep.*accurate for 8 updates.*recompute\(every\)",
     ),
     "a hard reset": (
         lambda: of(nn.LIF(reset=neurons.reset.zero)),

@@ -97,7 +97,7 @@ def test_pooling_and_flattening_over_space_only():
 
 def test_channels_that_cannot_be_grouped_are_an_error():
     for inputs, outputs in ((3, 4), (4, 3)):
-        with pytest.raises(ValueError, match="cut in 2 groups"):
+        with pytest.raises(ValueError, match="divided into 2 groups"):
             nn.Conv(inputs, outputs, groups=2, rngs=rngs())
 
 
