@@ -62,7 +62,7 @@ def step_by_step(step, params, state, xs):
 
 # A task is a loss per example; metrics, and the metric of the best checkpoint, are optional.
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Absolute(training.Task):
+class Absolute(training.task.Task):
     best = "within"
     lowest = False
 

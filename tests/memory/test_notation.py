@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from snnjax import memory
 from snnjax.memory import Strategy, notation, parse_strategy
-from snnjax.neurons.lif import lif_inverse
 
 pytestmark = pytest.mark.fast
 
