@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory
+from snnjax import memory, neurons
 from snnjax.memory import Strategy, notation, parse_strategy
 
 pytestmark = pytest.mark.fast
