@@ -112,17 +112,17 @@ def format_row(row):
 
 def picture(table, path):
     """Draws accuracy against updates, one point per row."""
-    figure, axes = viz.style.subplots(height=4.0)
+    figure, axes = viz._style.subplots(height=4.0)
     axis = axes[0, 0]
     for row in table:
-        colour = viz.style.VERMILION if row["name"] in ("none", "all") else viz.style.BLUE
+        colour = viz._style.VERMILION if row["name"] in ("none", "all") else viz._style.BLUE
         place = (row["updates"], 100 * row["accuracy"])
         axis.plot(*place, "o", color=colour, markersize=5)
         axis.annotate(row["name"], place, (5, -3), textcoords="offset points", fontsize=7)
     axis.set_xscale("log")
     axis.margins(0.2, 0.1)
-    viz.style.polish(axis)
-    viz.style.write(
+    viz._style.polish(axis)
+    viz._style.write(
         axis, title="FSpiNN's techniques", x="weights updated per image", y="test accuracy (%)"
     )
     figure.set_label(f"Test accuracy against weight updates of {len(table)} networks")

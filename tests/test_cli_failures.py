@@ -10,7 +10,7 @@ import pytest
 
 from snnjax import training
 from snnjax.cli import main
-from snnjax.cli.failures import describe
+from snnjax.cli._failures import describe
 from tests.training import micro
 
 

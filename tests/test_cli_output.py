@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snnjax.cli.failures import Failure
-from snnjax.cli.output import read_size, spell_size
+from snnjax.cli._failures import Failure
+from snnjax.cli._output import read_size, spell_size
 
 pytestmark = pytest.mark.fast
 

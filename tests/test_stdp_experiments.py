@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from snnjax import plasticity, training
-from snnjax.cli import experiment_args
-from snnjax.cli.options import Option
+from snnjax.cli import _experiment_args as experiment_args
+from snnjax.cli._options import Option
 from tests.programs import EXPERIMENTS, loaded
 
 ABLATION = loaded("stdp_ablation.py")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snnjax import viz
-from snnjax.viz import style
+from snnjax.viz import _style as style
 from snnjax.viz.activity import frames
 
 NAMES = ["encoder/lif1", "sequential2/stack0/block3/residual3/branch/grouped_plif2", "lif$7$"]

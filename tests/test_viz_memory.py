@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from snnjax import viz
-from snnjax.viz import style
+from snnjax.viz import _style as style
 from tests.test_viz import words
 
 SLOPES = {"depth=store": 9e6, "depth=recompute(1)": 3e6, "depth=reverse": 0}

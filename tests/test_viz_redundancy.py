@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from snnjax import viz
+from snnjax.redundancy._histogram import Bins, Histogram
 from snnjax.redundancy.classes import classify
-from snnjax.redundancy.histogram import Bins, Histogram
 from tests.test_viz import words
 
 T, H, W, C = 3, 4, 5, 20

@@ -104,19 +104,19 @@ def spikes(program, state, batch):
     """Spikes of every layer, on each device for its own examples."""
 
     def own(state, shown, batch):
-        seen = training.objective.objective(
+        seen = training._objective.objective(
             state.params, program, state, shown, batch, taps=("spikes",)
         )
         return seen[1][2].taps
 
     shown, state = (
-        training.objective.encode_batch(program, state, batch),
+        training._objective.encode_batch(program, state, batch),
         state._replace(optimizer=()),
     )
     if not program.axes:
         return own(state, shown, batch)
     whole, cut, spread = P(), P(program.axes), P(None, program.axes)
-    given = training.objective.NetworkInputs(spread, whole, cut, whole)
+    given = training._objective.NetworkInputs(spread, whole, cut, whole)
     manual = set(program.axes) if program.mesh.shape["model"] > 1 else set(program.mesh.axis_names)
     return jax.shard_map(own, mesh=program.mesh, in_specs=(whole, given, cut), out_specs=spread,
                          axis_names=manual, check_vma=False)(state, shown, batch)  # fmt: skip
@@ -130,7 +130,7 @@ def measure(experiment, mesh):
         training.sharding.compile_step, mesh=mesh, layout=layout, donate=False
     )
     batch = training.sharding.feed(session.loader, 0, mesh)
-    grading = compiling(functools.partial(training.objective.gradient, session.program))
+    grading = compiling(functools.partial(training._objective.gradient, session.program))
     looking = compiling(functools.partial(spikes, session.program))
     gradient = jax.device_get(grading(session.state, batch).gradient)
     taps = jax.device_get(looking(session.state, batch))

@@ -176,14 +176,14 @@ def picture(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
     names = list(dict.fromkeys(row["workload"] for row in rows))
     columns = min(2, len(names))
     lines = -(-len(names) // columns)
-    figure, axes = viz.style.subplots(rows=lines, columns=columns, height=0.5 + 2.6 * lines)
+    figure, axes = viz._style.subplots(rows=lines, columns=columns, height=0.5 + 2.6 * lines)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, names, strict=False):
         found = [r for r in rows if r["workload"] == name and r["program"] != "products"]
         for row in found:
             mine = row["program"].startswith("snnjax")
-            colour = viz.style.BLUE if mine else viz.style.VERMILION
+            colour = viz._style.BLUE if mine else viz._style.VERMILION
             place = (1e3 * row["cpu"], row["resident"])
             axis.plot(*place, "o", color=colour, markersize=4)
             if mine and any(_better(other, row) for other in found if other is not row):
@@ -192,8 +192,8 @@ def picture(rows: list[dict], path: pathlib.Path) -> pathlib.Path:
             axis.annotate(label, place, (4, -2), textcoords="offset points", fontsize=6)
         axis.set_xlim(0, 1.35e3 * max(row["cpu"] for row in found))
         axis.set_ylim(0, 1.1 * max(row["resident"] for row in found))
-        viz.style.polish(axis)
-        viz.style.write(axis, title=name, x="CPU time of a step (ms)", y="resident (MiB)")
+        viz._style.polish(axis)
+        viz._style.write(axis, title=name, x="CPU time of a step (ms)", y="resident (MiB)")
     figure.set_label("CPU time and memory of a training step, by program")
     return viz.save(figure, path)
 

@@ -32,8 +32,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from snnjax.cli.failures import Failure, Interrupted, describe
-from snnjax.cli.output import Screen, silence_libraries
+from snnjax.cli._failures import Failure, Interrupted, describe
+from snnjax.cli._output import Screen, silence_libraries
 
 __all__ = ["main"]
 

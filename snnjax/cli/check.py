@@ -19,10 +19,10 @@ import time
 from typing import Any
 
 from snnjax import memory, training
-from snnjax.cli import cache
-from snnjax.cli.experiment_args import parse_experiment
-from snnjax.cli.options import Option
-from snnjax.cli.output import Screen, spell_size
+from snnjax.cli import _cache as cache
+from snnjax.cli._experiment_args import parse_experiment
+from snnjax.cli._options import Option
+from snnjax.cli._output import Screen, spell_size
 from snnjax.cli.plan import parse_strategies
 
 __all__ = ["command"]

@@ -37,13 +37,13 @@ import jax
 import numpy as np
 
 from snnjax import cost, training
-from snnjax.cli import cache
-from snnjax.cli.experiment_args import experiment_path, parse_experiment
-from snnjax.cli.failures import Failure, Interrupted
-from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen, spell_size
-from snnjax.cli.restore import OPTIONS, restore
-from snnjax.cli.signals import listening
+from snnjax.cli import _cache as cache
+from snnjax.cli._experiment_args import experiment_path, parse_experiment
+from snnjax.cli._failures import Failure, Interrupted
+from snnjax.cli._options import Option, parse
+from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._restore import OPTIONS, restore
+from snnjax.cli._signals import listening
 
 __all__ = [
     "command",

@@ -19,9 +19,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from snnjax.cli.options import parse
-from snnjax.cli.output import Screen
-from snnjax.cli.restore import OPTIONS, restore
+from snnjax.cli._options import parse
+from snnjax.cli._output import Screen
+from snnjax.cli._restore import OPTIONS, restore
 
 __all__ = ["command", "spell_metrics"]
 

@@ -30,13 +30,13 @@ import jax
 import numpy as np
 
 from snnjax import cost, data, training, viz
-from snnjax.cli import cache
-from snnjax.cli.experiment_args import experiment_path, parse_fields
-from snnjax.cli.failures import Failure, Interrupted
-from snnjax.cli.options import REQUIRED, Option, parse
-from snnjax.cli.output import Screen, read_size, spell_size
-from snnjax.cli.progress import progress
-from snnjax.cli.signals import listening
+from snnjax.cli import _cache as cache
+from snnjax.cli._experiment_args import experiment_path, parse_fields
+from snnjax.cli._failures import Failure, Interrupted
+from snnjax.cli._options import REQUIRED, Option, parse
+from snnjax.cli._output import Screen, read_size, spell_size
+from snnjax.cli._progress import progress
+from snnjax.cli._signals import listening
 
 __all__ = ["command"]
 

@@ -16,9 +16,9 @@ from importlib import metadata
 from typing import Any
 
 from snnjax import training
-from snnjax.cli import cache
-from snnjax.cli.options import parse
-from snnjax.cli.output import Screen
+from snnjax.cli import _cache as cache
+from snnjax.cli._options import parse
+from snnjax.cli._output import Screen
 
 __all__ = ["command"]
 

@@ -47,18 +47,18 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, nn, training, viz
-from snnjax.cli import cache
-from snnjax.cli.experiment_args import (
+from snnjax.cli import _cache as cache
+from snnjax.cli._experiment_args import (
     check_order,
     experiment_path,
     load_gradient_experiment,
     parse_fields,
 )
-from snnjax.cli.failures import Failure, Interrupted
-from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen, spell_size
+from snnjax.cli._failures import Failure, Interrupted
+from snnjax.cli._options import Option, parse
+from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._signals import listening
 from snnjax.cli.plan import parse_strategies
-from snnjax.cli.signals import listening
 
 __all__ = [
     "Case",

@@ -19,12 +19,12 @@ import time
 from typing import Any
 
 from snnjax import memory, training
-from snnjax.cli import cache
-from snnjax.cli.devices import MESH, describe_mesh, parse_mesh
-from snnjax.cli.experiment_args import parse_experiment
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option
-from snnjax.cli.output import Screen, read_size, spell_size
+from snnjax.cli import _cache as cache
+from snnjax.cli._devices import MESH, describe_mesh, parse_mesh
+from snnjax.cli._experiment_args import parse_experiment
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import Option
+from snnjax.cli._output import Screen, read_size, spell_size
 
 __all__ = ["command", "parse_strategies"]
 

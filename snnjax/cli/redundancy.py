@@ -37,10 +37,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax import data, redundancy, training, viz
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
-from snnjax.cli.restore import OPTIONS, restore
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import Option, parse
+from snnjax.cli._output import Screen
+from snnjax.cli._restore import OPTIONS, restore
 
 __all__ = [
     "command",

@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 from snnjax import data, metrics, training, viz
-from snnjax.cli.options import Option, parse
-from snnjax.cli.output import Screen
-from snnjax.cli.restore import OPTIONS, restore
+from snnjax.cli._options import Option, parse
+from snnjax.cli._output import Screen
+from snnjax.cli._restore import OPTIONS, restore
 from snnjax.nn.taps import in_order
 
 __all__ = ["command"]

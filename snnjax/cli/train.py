@@ -37,8 +37,8 @@ from typing import Any, NamedTuple
 import jax
 
 from snnjax import default_experiment, training
-from snnjax.cli import cache
-from snnjax.cli.devices import (
+from snnjax.cli import _cache as cache
+from snnjax.cli._devices import (
     HOSTS,
     MESH,
     check_same_fields,
@@ -46,13 +46,13 @@ from snnjax.cli.devices import (
     describe_mesh,
     parse_mesh,
 )
+from snnjax.cli._experiment_args import experiment_path, parse_fields
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import Option, peek
+from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._progress import clock, progress
+from snnjax.cli._signals import Listener, listening
 from snnjax.cli.evaluate import spell_metrics
-from snnjax.cli.experiment_args import experiment_path, parse_fields
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option, peek
-from snnjax.cli.output import Screen, spell_size
-from snnjax.cli.progress import clock, progress
-from snnjax.cli.signals import Listener, listening
 
 __all__ = ["command"]
 

@@ -15,7 +15,7 @@ import numpy as np
 from flax import nnx
 
 from snnjax import metrics, nn
-from snnjax.cost.tally import Connection, Neurons, Product, Tally
+from snnjax.cost._tally import Connection, Neurons, Product, Tally
 from snnjax.metrics.operations import checksum
 from snnjax.nn.taps import counts as reports_operations
 from snnjax.nn.taps import in_order

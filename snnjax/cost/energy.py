@@ -35,8 +35,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from snnjax.cost._tally import Connection, Tally
 from snnjax.cost.counting import is_temporal
-from snnjax.cost.tally import Connection, Tally
 
 __all__ = ["AC_PICOJOULES", "BREAK_EVEN", "MAC_PICOJOULES", "Energy", "energy", "millijoules"]
 

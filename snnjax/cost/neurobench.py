@@ -34,8 +34,8 @@ import jax
 from flax import nnx
 
 from snnjax import metrics, nn
+from snnjax.cost._tally import Tally
 from snnjax.cost.counting import layer_kind
-from snnjax.cost.tally import Tally
 from snnjax.nn.taps import counts
 from snnjax.typing import Array
 

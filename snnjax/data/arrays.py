@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, Inputs, MissingDataError, Split
-from snnjax.data.recordings import Recordings
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 
-from snnjax.data import image_ops as ops
+from snnjax.data import _image_ops as ops
 from snnjax.typing import Key
 
 __all__ = [

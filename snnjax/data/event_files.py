@@ -51,8 +51,8 @@ from typing import Any
 
 import numpy as np
 
+from snnjax.data._recordings import as_events
 from snnjax.data.dataset import CorruptDataError, MissingDataError
-from snnjax.data.recordings import as_events
 
 __all__ = ["parse_aedat2", "parse_aedat3", "parse_atis", "parse_dat", "read_aedat4"]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import Dataset, Split
-from snnjax.data.recordings import Recordings
 
 
 def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:

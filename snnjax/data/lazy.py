@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from snnjax import encoding
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import Dataset, Events, Inputs, Split, take
-from snnjax.data.recordings import Recordings
 
 __all__ = ["LazyInputs", "clips", "map_inputs"]
 

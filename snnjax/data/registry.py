@@ -14,18 +14,18 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snnjax.data import tfds
+from snnjax.data._cifar import read_cifar10_jpeg, read_cifar_files
+from snnjax.data._cifar10_dvs import read_cifar10_dvs
+from snnjax.data._digits import load_digits
+from snnjax.data._dvs128_gait import read_dvs128_gait
+from snnjax.data._dvs128_gesture import read_dvs128_gesture
+from snnjax.data._hapt import read_hapt
+from snnjax.data._idx import read_idx_files
+from snnjax.data._ncars import read_ncars
+from snnjax.data._nmnist import read_nmnist
 from snnjax.data.arrays import from_npz
-from snnjax.data.cifar import read_cifar10_jpeg, read_cifar_files
-from snnjax.data.cifar10_dvs import read_cifar10_dvs
 from snnjax.data.dataset import Dataset, MissingDataError
-from snnjax.data.digits import load_digits
-from snnjax.data.dvs128_gait import read_dvs128_gait
-from snnjax.data.dvs128_gesture import read_dvs128_gesture
-from snnjax.data.hapt import read_hapt
-from snnjax.data.idx import read_idx_files
 from snnjax.data.image_folder import read_imagenet
-from snnjax.data.ncars import read_ncars
-from snnjax.data.nmnist import read_nmnist
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from snnjax.data import idx
-from snnjax.data.cifar import NOTE as CIFAR_NOTE
-from snnjax.data.cifar import check_balance
+from snnjax.data import _idx as idx
+from snnjax.data._cifar import NOTE as CIFAR_NOTE
+from snnjax.data._cifar import check_balance
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 __all__ = ["load", "open_split", "prepare"]

@@ -19,7 +19,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from snnjax.encoding import checks
+from snnjax.encoding import _checks as checks
 
 
 def frames_by_time(

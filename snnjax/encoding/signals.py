@@ -14,7 +14,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from snnjax.encoding import checks
+from snnjax.encoding import _checks as checks
 from snnjax.typing import Array
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from snnjax.encoding import checks
+from snnjax.encoding import _checks as checks
 
 __all__ = ["clips", "event_drop", "random_slice", "slice_by_time"]
 

@@ -21,7 +21,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from snnjax.encoding import checks
+from snnjax.encoding import _checks as checks
 from snnjax.typing import Array, Key
 
 __all__ = ["poisson_lists", "spike_slots"]

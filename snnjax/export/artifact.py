@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.export import manifest as manifests
+from snnjax.export import _manifest as manifests
 from snnjax.export.tensors import ArtifactError, check_match, read_bytes, unpack
 from snnjax.typing import Array
 

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from snnjax.export import functions, manifest
+from snnjax.export import _manifest as manifest
+from snnjax.export import functions
 from snnjax.export.functions import Source
 from snnjax.export.tensors import ArtifactError, pack
 

@@ -24,7 +24,7 @@ from flax import nnx
 
 from snnjax import neurons, nn, surrogate
 from snnjax.memory import Strategy
-from snnjax.models.assembly import finish
+from snnjax.models._assembly import finish
 from snnjax.typing import Array, bind
 
 __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]

@@ -12,7 +12,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish
 
 __all__ = ["conv_net"]
 

@@ -52,9 +52,9 @@ from flax import nnx
 
 from snnjax import neurons, nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import finish
-from snnjax.models.shared_stages import first_stage_unshared, resnet_layers, vgg_layers
-from snnjax.models.shared_stages import sharing as shared_by
+from snnjax.models._assembly import finish
+from snnjax.models._shared_stages import first_stage_unshared, resnet_layers, vgg_layers
+from snnjax.models._shared_stages import sharing as shared_by
 
 __all__ = [
     "EFFICIENT_RESNET19",

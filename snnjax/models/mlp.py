@@ -11,7 +11,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import finish
+from snnjax.models._assembly import finish
 
 __all__ = ["mlp"]
 

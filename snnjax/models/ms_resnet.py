@@ -22,7 +22,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import conv_norm, event_stem, finish
+from snnjax.models._assembly import conv_norm, event_stem, finish
 
 __all__ = ["BLOCKS", "ms_resnet"]
 

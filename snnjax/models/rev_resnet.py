@@ -29,9 +29,9 @@ from flax import nnx
 from snnjax import neurons, nn
 from snnjax.memory import Strategy
 from snnjax.memory.grid import DEFAULT_BITS
-from snnjax.models.assembly import conv_norm, event_stem, finish
-from snnjax.models.shared_stages import Share
-from snnjax.models.shared_stages import sharing as shared_by
+from snnjax.models._assembly import conv_norm, event_stem, finish
+from snnjax.models._shared_stages import Share
+from snnjax.models._shared_stages import sharing as shared_by
 
 __all__ = ["STAGES", "rev_resnet"]
 

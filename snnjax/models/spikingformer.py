@@ -20,7 +20,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import finish
+from snnjax.models._assembly import finish
 from snnjax.models.tokens import mlp_branch, tau_lif, tokenizer
 
 __all__ = ["spikingformer"]

@@ -20,7 +20,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax import nn, surrogate
-from snnjax.models.assembly import conv_norm
+from snnjax.models._assembly import conv_norm
 from snnjax.neurons import reset
 from snnjax.typing import Array
 

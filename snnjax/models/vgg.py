@@ -15,7 +15,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models.assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish
 
 __all__ = ["VGG11", "VGG16", "vgg"]
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from snnjax.neurons.inverses import (
+from snnjax.neurons._inverses import (
     check_invertible,
     inverse_or_refusal,
     smallest,

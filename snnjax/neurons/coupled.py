@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from snnjax.neurons.inverses import inverse_or_refusal, largest, smallest, undoable_steps
+from snnjax.neurons._inverses import inverse_or_refusal, largest, smallest, undoable_steps
 from snnjax.neurons.lif import charge
 from snnjax.neurons.model import Model, Parameter, Sequence
 from snnjax.neurons.reset import detached, zero

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from snnjax.neurons.inverses import inverse_or_refusal
+from snnjax.neurons._inverses import inverse_or_refusal
 from snnjax.neurons.lif import (
     LIFFunction,
     LIFParams,

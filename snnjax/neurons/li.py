@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from snnjax.neurons.inverses import inverse_or_refusal, smallest
+from snnjax.neurons._inverses import inverse_or_refusal, smallest
 from snnjax.neurons.lif import LIFState, charge, lif_inverse, lif_state
 from snnjax.neurons.model import Model, Parameter
 from snnjax.neurons.reset import none

@@ -25,13 +25,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.neurons.decay import sum_to
-from snnjax.neurons.inverses import (
+from snnjax.neurons._inverses import (
     check_invertible,
     inverse_or_refusal,
     smallest,
     undoable_steps,
 )
+from snnjax.neurons.decay import sum_to
 from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops.isolate import isolate

@@ -20,11 +20,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.encoding.spike_lists import poisson_lists
+from snnjax.plasticity._synapses import Format, decode, drive, encode, update_columns
 from snnjax.plasticity.cells import ConductanceCell, CurrentCell
 from snnjax.plasticity.homeostasis import AdaptiveThreshold, normalize_column, normalize_columns
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
 from snnjax.plasticity.pair import PairSTDP
-from snnjax.plasticity.synapses import Format, decode, drive, encode, update_columns
 from snnjax.plasticity.triplet import TripletSTDP
 from snnjax.plasticity.windowed import WindowedSTDP
 from snnjax.typing import Array, Key, PyTree

@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.plasticity.synapses import Format, count_updates, update_columns, update_rows
+from snnjax.plasticity._synapses import Format, count_updates, update_columns, update_rows
 from snnjax.plasticity.traces import Trace, nearest_neighbour, nearest_neighbour_list
 from snnjax.plasticity.weight_dependence import Additive, WeightDependence
 from snnjax.typing import Array, Key

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 
+from snnjax.plasticity._synapses import Format
 from snnjax.plasticity.cells import (
     ConductanceCell,
     CurrentCell,
@@ -31,7 +32,6 @@ from snnjax.plasticity.cells import (
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
 from snnjax.plasticity.network import Network
 from snnjax.plasticity.pair import PairParams, PairSTDP
-from snnjax.plasticity.synapses import Format
 from snnjax.plasticity.triplet import TripletParams, TripletSTDP
 from snnjax.plasticity.windowed import WindowedParams, WindowedSTDP
 

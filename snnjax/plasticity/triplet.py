@@ -23,8 +23,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from snnjax.plasticity._synapses import Format, count_updates, update_columns, update_rows
 from snnjax.plasticity.pair import outer
-from snnjax.plasticity.synapses import Format, count_updates, update_columns, update_rows
 from snnjax.plasticity.traces import nearest_neighbour, nearest_neighbour_list
 from snnjax.typing import Array, Key
 

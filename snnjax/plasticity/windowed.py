@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from snnjax.plasticity.synapses import Format, count_updates, update_columns
+from snnjax.plasticity._synapses import Format, count_updates, update_columns
 from snnjax.plasticity.traces import nearest_neighbour, nearest_neighbour_list
 from snnjax.plasticity.weight_dependence import Power, WeightDependence
 from snnjax.typing import Array, Key

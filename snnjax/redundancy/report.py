@@ -12,8 +12,8 @@ import numpy as np
 
 from snnjax import metrics
 from snnjax.nn.taps import in_order
+from snnjax.redundancy._histogram import Bins, Histogram
 from snnjax.redundancy.classes import Thresholds, classify, shares
-from snnjax.redundancy.histogram import Bins, Histogram
 from snnjax.redundancy.sums import Sums
 
 __all__ = ["Comparison", "Layer", "Report", "compare", "report"]

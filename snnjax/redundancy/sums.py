@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.redundancy.histogram import Bins, count
+from snnjax.redundancy._histogram import Bins, count
 from snnjax.typing import Array
 
 __all__ = ["TAPS", "Sums", "add", "measure"]

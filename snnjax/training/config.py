@@ -23,9 +23,9 @@ from typing import Any
 from snnjax import data
 from snnjax.memory import Strategy, parse_strategy
 from snnjax.nn.mixed_precision import parse_precision
+from snnjax.training._learners import learner
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment, check_learning
-from snnjax.training.learners import learner
 
 __all__ = [
     "FIXED",

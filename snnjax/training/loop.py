@@ -17,13 +17,13 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.training import checkpoints
+from snnjax.training._evaluation import Evaluation
+from snnjax.training._metrics_log import Journal
+from snnjax.training._nonfinite import Guard
+from snnjax.training._profiling import Trace, window
 from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
-from snnjax.training.evaluation import Evaluation
-from snnjax.training.metrics_log import Journal
 from snnjax.training.multihost import AnyProcess, is_leader
-from snnjax.training.nonfinite import Guard
-from snnjax.training.profiling import Trace, window
 from snnjax.training.run import Run
 from snnjax.training.session import Session
 from snnjax.training.sharding import feed, place

@@ -14,10 +14,10 @@ from jax.sharding import Mesh
 
 from snnjax import data
 from snnjax.training import config
+from snnjax.training._evaluation import Evaluation, evaluate
+from snnjax.training._learners import learner
 from snnjax.training.errors import ExperimentError, MeshError, user_code
-from snnjax.training.evaluation import Evaluation, evaluate
 from snnjax.training.experiment import BaseExperiment
-from snnjax.training.learners import learner
 from snnjax.training.sharding import batch_shares, make_mesh
 from snnjax.training.state import TrainState
 from snnjax.training.task import Task

@@ -18,9 +18,9 @@ from jax.sharding import Mesh
 
 from snnjax import nn
 from snnjax.ops.rounding import widen
+from snnjax.training._loss_scaling import initial_scale
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import Experiment, check_learning
-from snnjax.training.loss_scaling import initial_scale
 from snnjax.training.optimizer import with_clipping
 from snnjax.training.sharding import batch_shares, shared_axes
 from snnjax.training.task import Task

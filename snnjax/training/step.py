@@ -21,8 +21,8 @@ from jax.sharding import PartitionSpec
 from snnjax import losses, metrics, nn
 from snnjax.data import Batch
 from snnjax.ops.rounding import narrow, widen
-from snnjax.training.loss_scaling import is_overflow, next_scale
-from snnjax.training.objective import gradient, per_example, shard_over_batch
+from snnjax.training._loss_scaling import is_overflow, next_scale
+from snnjax.training._objective import gradient, per_example, shard_over_batch
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, PyTree
 

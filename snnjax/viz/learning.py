@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snnjax.viz import style
+from snnjax.viz import _style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from snnjax.viz import style
+from snnjax.viz import _style as style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ import pytest
 from flax import nnx
 
 from snnjax import cost, nn
+from snnjax.cost._tally import Connection, Product, Tally
 from snnjax.cost.energy import millijoules
-from snnjax.cost.tally import Connection, Product, Tally
 
 LAYER = Connection(
     runs=4, effective_macs=0, effective_acs=70, dense=400, padded=480, active=20, inputs=80,

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from snnjax.cost.tally import Connection, Neurons, Product, Tally
+from snnjax.cost._tally import Connection, Neurons, Product, Tally
 from snnjax.metrics.operations import Operations, Products
 
 LARGE = 4_000_000_000

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from snnjax.data.archive import list_files, read_files
+from snnjax.data._archive import list_files, read_files
 from snnjax.data.dataset import CorruptDataError, MissingDataError
 
 CONTENT = {"a/1.bin": b"one", "a/._1.bin": b"a Mac's", "b/2.bin": b"two", "b/note.txt": b"no"}

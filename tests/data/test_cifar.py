@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import cifar
+from snnjax.data import _cifar as cifar
 
 
 @pytest.fixture(scope="module")

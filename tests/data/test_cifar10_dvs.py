@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data.cifar import CIFAR10_CLASSES
-from snnjax.data.cifar10_dvs import read_cifar10_dvs
+from snnjax.data._cifar import CIFAR10_CLASSES
+from snnjax.data._cifar10_dvs import read_cifar10_dvs
 from tests.data import event_files as files
 
 

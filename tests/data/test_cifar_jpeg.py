@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import cifar
-from snnjax.data.cifar import CIFAR10_CLASSES
+from snnjax.data import _cifar as cifar
+from snnjax.data._cifar import CIFAR10_CLASSES
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -8,7 +8,7 @@ import pytest
 from sklearn import datasets, model_selection
 
 from snnjax import data
-from snnjax.data import digits as digits_file
+from snnjax.data import _digits as digits_file
 
 pytestmark = pytest.mark.fast
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import strategies as st
 
 from snnjax import data
-from snnjax.data.dvs128_gait import parse_gait
+from snnjax.data._dvs128_gait import parse_gait
 
 pytestmark = pytest.mark.fast
 EVENTS = st.lists(

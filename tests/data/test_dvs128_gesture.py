@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, encoding
-from snnjax.data.dvs128_gesture import GESTURES, read_dvs128_gesture
+from snnjax.data._dvs128_gesture import GESTURES, read_dvs128_gesture
 from tests.data import event_files as files
 
 STEP = 1000  # microseconds between events of the written recordings

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data import hapt
+from snnjax.data import _hapt as hapt
 
 
 @functools.cache

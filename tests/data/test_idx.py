@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from snnjax import data
-from snnjax.data.idx import parse_idx
+from snnjax.data._idx import parse_idx
 
 # The sha256 of the gz files as TensorFlow Datasets records them.
 PUBLISHED = {

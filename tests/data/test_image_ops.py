@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.data import image_ops as ops
+from snnjax.data import _image_ops as ops
 
 Image = pytest.importorskip("PIL.Image")
 

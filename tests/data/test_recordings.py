@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, encoding
-from snnjax.data.recordings import Recordings, as_events
+from snnjax.data._recordings import Recordings, as_events
 
 
 class Disk:

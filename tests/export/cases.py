@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from snnjax import encoding, export, nn, readout
-from snnjax.export.manifest import digest
+from snnjax.export._manifest import digest
 
 SHAPE, T, K = (4, 4, 1), 3, 5
 NAMES = ("ant", "bee", "cat", "dog", "eel")

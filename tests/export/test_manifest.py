@@ -5,7 +5,7 @@ import json
 import pytest
 
 from snnjax import export
-from snnjax.export import manifest
+from snnjax.export import _manifest as manifest
 from tests.export import cases
 
 pytestmark = pytest.mark.fast

@@ -13,7 +13,7 @@ import numpy as np
 
 from snnjax import neurons
 from snnjax.neurons import Model
-from snnjax.neurons.coupled_scan import coupled_lif_scan
+from snnjax.neurons._coupled_scan import coupled_lif_scan
 
 SPREAD = 0.1  # largest distance of a parameter from the value in its row
 

@@ -9,8 +9,8 @@ import pytest
 
 from snnjax import memory, neurons, surrogate
 from snnjax.neurons import coupled_lif, lif, lif_scan
+from snnjax.neurons._coupled_scan import coupled_lif_scan
 from snnjax.neurons.coupled import CoupledLIFParams, CoupledLIFState, coupled_lif_state
-from snnjax.neurons.coupled_scan import coupled_lif_scan
 from snnjax.neurons.lif import lif_state
 from snnjax.typing import bind
 from tests.compare import assert_close, assert_equal, largest_error

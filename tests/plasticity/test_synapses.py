@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import plasticity
-from snnjax.plasticity import synapses
+from snnjax.plasticity import _synapses as synapses
 from snnjax.quantization import QFormat
 from snnjax.quantization.fixed_point import stochastic
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax.redundancy.histogram import Bins, Histogram, count
+from snnjax.redundancy._histogram import Bins, Histogram, count
 
 T, B, C = 3, 4, 5
 

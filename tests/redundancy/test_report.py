@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from snnjax import data, models, redundancy, training
-from snnjax.redundancy.histogram import Bins
+from snnjax.redundancy._histogram import Bins
 from snnjax.redundancy.sums import Sums
 from tests.models.test_t_revsnn import slim
 from tests.models.transformers import TINY

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import nn, redundancy
-from snnjax.redundancy.histogram import Bins
+from snnjax.redundancy._histogram import Bins
 from tests.nn import networks
 
 EXAMPLES = 5

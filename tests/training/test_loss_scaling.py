@@ -9,7 +9,7 @@ import pytest
 
 from snnjax import data, training
 from snnjax.nn.mixed_precision import Precision
-from snnjax.training import loss_scaling as scaling
+from snnjax.training import _loss_scaling as scaling
 from tests.compare import assert_close
 from tests.training.conftest import assert_same_bits, make
 

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from snnjax import data, memory, training
-from snnjax.training import mixup
+from snnjax.training import _mixup as mixup
 from tests.training.conftest import assert_same_bits, make
 
 
@@ -25,12 +25,12 @@ def begun(**fields):
 
 
 def given(program):
-    return jax.jit(functools.partial(training.objective.encode_batch, program))
+    return jax.jit(functools.partial(training._objective.encode_batch, program))
 
 
 def judge(program):
     def of(state, shown):
-        return training.objective.objective(state.params, program, state, shown, batch())
+        return training._objective.objective(state.params, program, state, shown, batch())
 
     return jax.jit(of)
 
@@ -105,8 +105,8 @@ def test_every_memory_strategy_sees_the_same_mixture():
     replayed = memory.Strategy(time=memory.recompute(1))
     (program, state), (other, same) = begun(mixup=0.5), begun(mixup=0.5, memory=replayed)
     assert_same_bits(
-        training.objective.encode_batch(program, state, batch()),
-        training.objective.encode_batch(other, same, batch()),
+        training._objective.encode_batch(program, state, batch()),
+        training._objective.encode_batch(other, same, batch()),
     )
     step = lambda program: jax.jit(functools.partial(training.train_step, program))  # noqa: E731
     (_, first), (_, second) = step(program)(state, batch()), step(other)(same, batch())
@@ -121,4 +121,4 @@ def test_frames_that_cannot_be_blended_are_refused():
     experiment = dataclasses.replace(make(mixup=0.5), encode=encode)
     program, state = training.initialize(experiment, steps=10)
     with pytest.raises(training.errors.ExperimentError, match="these are int32"):
-        training.objective.encode_batch(program, state, batch())
+        training._objective.encode_batch(program, state, batch())

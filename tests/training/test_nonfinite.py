@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snnjax import training
-from snnjax.training.nonfinite import Guard
+from snnjax.training._nonfinite import Guard
 from tests.training.conftest import make
 
 pytestmark = pytest.mark.fast

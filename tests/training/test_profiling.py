@@ -11,7 +11,7 @@ import pytest
 
 from snnjax import training
 from snnjax.cli import main
-from snnjax.training import profiling
+from snnjax.training import _profiling as profiling
 from tests.training import micro
 from tests.training.test_loop import fresh
 
@@ -45,7 +45,7 @@ def test_devices_are_asked_before_the_process():
 def test_a_process_holds_what_it_allocates():
     program = """
 import numpy as np
-from snnjax.training import profiling
+from snnjax.training import _profiling as profiling
 
 class Device:
     def memory_stats(self):

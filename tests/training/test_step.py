@@ -84,7 +84,7 @@ def test_padding_does_not_count(session):
 def test_evaluation_measures_rates_of_layers_that_spike(session):
     judge = functools.partial(training.eval_step, session.program, rates=True)
     loader = data.Loader(session.dataset.test, batch_size=180, shuffle=False, drop_last=False)
-    found = training.evaluation.evaluate(
+    found = training._evaluation.evaluate(
         judge, session.state, loader, session.mesh, task=session.task
     )
     assert list(found.rates) == ["lif3"]

@@ -198,13 +198,13 @@ def test_a_training_step_hands_lengths_to_the_task():
     lengths = np.array([1, 3, 2, 3], np.int32)
     losses_of = [float(step(state, batch._replace(lengths=n))[1].loss) for n in (lengths, None)]
     assert losses_of[0] != losses_of[1]
-    inputs = training.objective.encode_batch(program, state, batch)
-    _, (_, outputs, _) = training.objective.objective(state.params, program, state, inputs, batch)
+    inputs = training._objective.encode_batch(program, state, batch)
+    _, (_, outputs, _) = training._objective.objective(state.params, program, state, inputs, batch)
     by_hand = program.task.loss(outputs, batch.labels, lengths=jnp.asarray(lengths)).mean()
     assert losses_of[0] == pytest.approx(float(by_hand), rel=1e-5)
     with pytest.raises(training.errors.ExperimentError, match="equally long"):
         mixing, state = training.initialize(make(batch=4, mixup=0.5), steps=1)
-        training.objective.encode_batch(mixing, state, batch._replace(lengths=lengths))
+        training._objective.encode_batch(mixing, state, batch._replace(lengths=lengths))
 
 
 SERIES = """

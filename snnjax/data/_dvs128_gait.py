@@ -19,9 +19,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import list_files
+from snnjax.data._archive import list_files
+from snnjax.data._recordings import Recordings, as_events
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
-from snnjax.data.recordings import Recordings, as_events
 
 HEIGHT, WIDTH = 128, 128
 

@@ -19,9 +19,9 @@ from jax.sharding import Mesh
 
 from snnjax import data, memory, nn
 from snnjax.training import config
+from snnjax.training._objective import encode_batch, objective
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
-from snnjax.training.objective import encode_batch, objective
 from snnjax.training.sharding import compiler_options, make_mesh
 from snnjax.training.state import TrainState, initialize, wants_memory_scheduler
 

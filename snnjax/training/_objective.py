@@ -23,9 +23,9 @@ from jax.sharding import PartitionSpec
 
 from snnjax import losses, memory, nn
 from snnjax.data import Batch
-from snnjax.training import mixup
+from snnjax.training import _mixup as mixup
+from snnjax.training._loss_scaling import scale_loss, unscale_gradients
 from snnjax.training.errors import ExperimentError
-from snnjax.training.loss_scaling import scale_loss, unscale_gradients
 from snnjax.training.sharding import batch_shares
 from snnjax.training.state import Program, TrainState
 from snnjax.training.task import Task

@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from snnjax.training._learners import learner
+from snnjax.training._loss_scaling import FLOOR
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.experiment import BaseExperiment
-from snnjax.training.learners import learner
-from snnjax.training.loss_scaling import FLOOR
 from snnjax.training.step import TrainMetrics
 from snnjax.training.unsupervised import PlasticityMetrics
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from snnjax.cli.options import Option
+from snnjax.cli._options import Option
 
 __all__ = ["OPTION", "directory", "enable"]
 

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import list_files
+from snnjax.data._archive import list_files
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import Dataset, MissingDataError, Split
 from snnjax.data.event_files import parse_dat
-from snnjax.data.recordings import Recordings
 
 HEIGHT, WIDTH = 100, 120
 

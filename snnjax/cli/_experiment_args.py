@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from snnjax import default_experiment, memory, training
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option, attribute_help, parse
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import Option, attribute_help, parse
 
 __all__ = [
     "check_order",

@@ -12,9 +12,9 @@ import jax
 from jax.sharding import Mesh
 
 from snnjax import training
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import Option
-from snnjax.cli.output import Screen
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import Option
+from snnjax.cli._output import Screen
 
 __all__ = ["HOSTS", "MESH", "check_same_fields", "connect", "describe_mesh", "parse_mesh"]
 

@@ -19,11 +19,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import list_files
-from snnjax.data.cifar import CIFAR10_CLASSES
+from snnjax.data._archive import list_files
+from snnjax.data._cifar import CIFAR10_CLASSES
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat2
-from snnjax.data.recordings import Recordings
 
 
 def read_cifar10_dvs(folder: Path, *, per_class: int = 1000) -> Dataset:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import read_files
+from snnjax.data._archive import read_files
 from snnjax.data.dataset import CorruptDataError, Dataset, Events, MissingDataError, Split
 from snnjax.data.event_files import parse_atis
 

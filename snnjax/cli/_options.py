@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from snnjax.cli.failures import Failure
+from snnjax.cli._failures import Failure
 
 __all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
 

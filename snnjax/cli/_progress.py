@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from snnjax.cli.output import Screen, spell_size
+from snnjax.cli._output import Screen, spell_size
 
 __all__ = ["Speed", "clock", "progress"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from snnjax import training
-from snnjax.cli import cache
-from snnjax.cli.failures import Failure
-from snnjax.cli.options import REQUIRED, Option
+from snnjax.cli import _cache as cache
+from snnjax.cli._failures import Failure
+from snnjax.cli._options import REQUIRED, Option
 
 __all__ = ["OPTIONS", "restore"]
 

@@ -13,7 +13,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax import nn
-from snnjax.models.assembly import conv_norm
+from snnjax.models._assembly import conv_norm
 
 __all__ = ["Share", "first_stage_unshared", "resnet_layers", "sharing", "vgg_layers"]
 

@@ -12,7 +12,7 @@ import warnings
 from decimal import Decimal
 from typing import Any, TextIO
 
-from snnjax.cli.failures import Failure
+from snnjax.cli._failures import Failure
 
 __all__ = ["Screen", "read_size", "silence_libraries", "spell_size"]
 

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data.archive import read_files
+from snnjax.data._archive import read_files
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 WINDOW = 128

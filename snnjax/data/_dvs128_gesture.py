@@ -22,10 +22,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snnjax.data.archive import list_files
+from snnjax.data._archive import list_files
+from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat3
-from snnjax.data.recordings import Recordings
 
 GESTURES = (
     "hand_clapping",

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 
-from snnjax.cli.failures import Interrupted
+from snnjax.cli._failures import Interrupted
 
 __all__ = ["Listener", "listening"]
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import jax
 
+from snnjax.training._nonfinite import Guard, StepMetrics
+from snnjax.training._profiling import memory_bytes
 from snnjax.training.multihost import is_leader
-from snnjax.training.nonfinite import Guard, StepMetrics
-from snnjax.training.profiling import memory_bytes
 from snnjax.training.run import Run
 from snnjax.training.task import Task
 
