@@ -149,7 +149,7 @@ def test_a_strategy_that_no_layer_takes_is_refused(middle):
     with pytest.raises(memory.StrategyError) as error:
         nn.with_memory(net, strategy)
     assert str(error.value) == (
-        "nothing in this network takes depth (depth=reverse): it has no nn.Reversible or "
+        "no layer of this network uses depth (depth=reverse): it has no nn.Reversible or "
         "nn.Stacked blocks to reverse or scan: use memory.recompute(every)"
     )
 

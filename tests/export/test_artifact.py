@@ -59,10 +59,10 @@ def test_it_runs_where_nothing_of_the_training_code_can_be_imported(
     assert found.returncode == 0, found.stderr
     rooms = {name.split(".")[1] for name in found.stdout.split()}
     assert rooms == {"export", "typing"}
-    out = np.load(paths[2])
-    np.testing.assert_array_equal(out["logits"], cases.answer(source, given))
     here = cases.stream(export.load(streaming), given)
-    np.testing.assert_array_equal(readout.rate(out["outputs"]), here)
+    with np.load(paths[2]) as out:
+        np.testing.assert_array_equal(out["logits"], cases.answer(source, given))
+        np.testing.assert_array_equal(readout.rate(out["outputs"]), here)
 
 
 def test_one_artifact_takes_batches_of_any_size(source, window):
