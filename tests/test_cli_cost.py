@@ -100,4 +100,4 @@ def test_what_was_measured_before_a_signal_is_kept(capsys, monkeypatch):
     monkeypatch.setattr(module, "row_line", interrupted)
     code, found, err = call(capsys, "--models", "mlp")
     assert code == 130 == found["exit_code"] and found["interrupted"] == "SIGINT"
-    assert len(found["rows"]) == 1 and "what was measured before is kept" in err
+    assert len(found["rows"]) == 1 and "earlier measurements are kept" in err

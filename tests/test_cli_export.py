@@ -188,4 +188,4 @@ def test_a_network_that_learned_by_plasticity_is_refused_by_name(capsys, monkeyp
     shutil.copy(experiment, run / "experiment.py")
     (run / "config.json").write_text("{}")
     code, said, _ = call(capsys, "export", run)
-    assert code == 2 and "learned by plasticity" in said["error"]
+    assert code == 2 and "learns by plasticity" in said["error"]

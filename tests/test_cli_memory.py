@@ -183,7 +183,7 @@ def test_people_get_a_table(capsys, here):
 REFUSALS = {
     "no strategy": (["--strategies", "depth=magic"], "cannot read the strategy 'depth=magic'"),
     "no strategies": (["--strategies", " ; "], "names none"),
-    "half a strategy": (["--strategies", "depth=store; depth=recompute(0)"], "positive whole"),
+    "half a strategy": (["--strategies", "depth=store; depth=recompute(0)"], "positive integer"),
     "letters": (["--depths", "a,b"], "--depths takes whole numbers from 1"),
     "empty": (["--depths", ""], "--depths takes whole numbers from 1"),
     "gap": (["--depths", "2,,3"], "--depths takes whole numbers"),
@@ -233,4 +233,4 @@ def test_what_was_measured_before_a_signal_is_kept(capsys, here, monkeypatch, af
         return
     assert said["interrupted"] == "SIGINT" and len(said["rows"]) == 2
     assert json.loads((here / said["folder"] / "memory.json").read_text()) == said
-    assert "what was measured before is kept" in err
+    assert "earlier measurements are kept" in err

@@ -169,7 +169,8 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_bad_input_is_refused_before_any_work(capsys, monkeypatch, name):
-    monkeypatch.setattr(training, "load_dataset", lambda experiment: pytest.fail("data loaded"))
+    refuse = lambda experiment: pytest.fail("data loaded")  # noqa: E731
+    monkeypatch.setattr(training.config, "load_dataset", refuse)
     arguments, needle = REFUSALS[name]
     code, said, err = call(capsys, *arguments)
     assert code == 2 == said["exit_code"] and needle in said["error"]
@@ -180,7 +181,10 @@ def test_bad_input_is_refused_before_any_work(capsys, monkeypatch, name):
 def test_strategies_that_no_network_admits_are_refused_before_compiling(
     capsys, monkeypatch, command
 ):
-    monkeypatch.setattr(memory, "timed", lambda *a, **options: pytest.fail("run"))
-    monkeypatch.setattr(memory, "analysed", lambda *a, **options: pytest.fail("compiled"))
+    monkeypatch.setattr(memory.checking, "time_call", lambda *a, **options: pytest.fail("run"))
+    for module in (memory.accounting, memory.budget):
+        monkeypatch.setattr(
+            module, "compiled_memory", lambda *a, **options: pytest.fail("compiled")
+        )
     code, said, _ = call(capsys, *command, *TINY, "--strategies", REFUSED)
     assert code == 2 and "no nn.Reversible" in said["error"]

@@ -97,7 +97,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing(runs, capsys, tmp_path, a
 
 @pytest.mark.fast
 def test_recordings_are_looked_at_as_a_whole():
-    places = functools.partial(redundancy_command._places, 12)
+    places = functools.partial(redundancy_command._example_numbers, 12)
     np.testing.assert_array_equal(places(None, 1), np.arange(12))
     np.testing.assert_array_equal(places(3, 1), [0, 6, 11])
     np.testing.assert_array_equal(places(5, 3), [0, 1, 2, 9, 10, 11])
