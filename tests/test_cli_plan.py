@@ -157,7 +157,7 @@ REFUSALS = {
     "a strategy to check": (["check", MICRO, "--strategies", "speed=2"], "cannot read the strat"),
     "a field": (["plan", MICRO, "--budget", "1GB", "--largest", "depth"], "field 'depth'"),
     "a field of fractions": (
-        ["plan", MICRO, "--budget", "1GB", "--largest", "learning_rate"], "it has timesteps, batch",
+        ["plan", MICRO, "--budget", "1GB", "--largest", "learning_rate"], "it has batch, epochs",
     ),
     "an option": (["plan", MICRO, "--budgets", "1GB"], "--budget"),
     "a value": (["check", MICRO, "--timesteps", "0"], "timesteps must be at least 1"),
