@@ -20,7 +20,7 @@ def distribution(mean, threshold=0.5):
     edges = Histogram(np.zeros(len(bins)), bins, threshold).edges
     values = np.random.default_rng(0).normal(mean, 0.3, 1000)
     found = Histogram(np.histogram(values, edges)[0], bins, threshold)
-    return viz.redundancy.Distribution(found.edges, found.counts, threshold, found.above)
+    return viz.redundancy.Distribution(found.edges, found.counts, threshold, found.share_above)
 
 
 def pictures():

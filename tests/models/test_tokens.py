@@ -68,10 +68,10 @@ def test_the_neuron_of_the_papers(tau):
         v = 0.0 if h >= 1 else h
     assert outputs[:, 0].tolist() == expected
     assert 0 < sum(expected) < 5
-    options = dict(layer.step.options)
+    options = dict(layer.model.step.options)
     assert options["reset"] == neurons.reset.detached(neurons.reset.zero)
     assert options["spike"] == surrogate.sigmoid(alpha=4.0)
-    assert dict(tau_lif(threshold=0.5).numbers)["threshold"] == 0.5
+    assert tau_lif(threshold=0.5).model.params.threshold == 0.5
 
 
 @pytest.mark.fast

@@ -30,11 +30,11 @@ def mesh(text):
 
 @functools.cache
 def measured(kind, memory, text):
-    return table().measured(table().experiment(kind, memory), mesh(text))
+    return table().measure(table().experiment(kind, memory), mesh(text))
 
 
 def differences(kind, memory, text):
-    return table().compared(measured(kind, memory, text), measured(kind, memory, ""))
+    return table().compare(measured(kind, memory, text), measured(kind, memory, ""))
 
 
 @pytest.mark.fast
