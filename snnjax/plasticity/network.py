@@ -252,7 +252,6 @@ def _scale_weights(network, weights, counts, key):
         return normalize_column(column, total)
 
     # Only these columns: the weights of a silent neuron keep their sum, up to its depression.
-
     return update_columns(weights, counts > 0, scale, form=network.form, key=key)
 
 
