@@ -89,6 +89,7 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
             f"rates of {sorted(rates)} and neurons of {sorted(neurons)}: give the same layers in "
             "both, those that spike, and at least one"
         )
+    # By neurons: a mean of the layers' rates would weigh small layers like large ones.
     return sum(rates[name] * float(neurons[name]) for name in rates) / float(sum(neurons.values()))
 
 

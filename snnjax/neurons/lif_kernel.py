@@ -254,14 +254,9 @@ def _forward_kernel(dynamics, writes, params, v, xs, **options):
 
 def _forward_scan(dynamics, writes, params, v, xs):
     spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
+    # The scan computes in one dtype; the kernel widens its currents in registers.
     (last, spikes), (*_, hs) = sequence_forward(
-        spike,
-        reset,
-        scale_input,
-        params,
-        v,
-        xs.astype(v.dtype),
-        # The scan computes in one dtype; the kernel widens its currents in registers.
+        spike, reset, scale_input, params, v, xs.astype(v.dtype)
     )
     arrays = {"spikes": spikes.astype(xs.dtype), "membranes": hs}
     if "bits" in writes:
