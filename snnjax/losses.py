@@ -137,6 +137,7 @@ def temporal_cross_entropy(
         raise ValueError(f"regularization must lie in [0, 1], got {regularization}: 0.05 is usual")
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
+    # Mapped over timesteps, because all of them share the labels.
     losses = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
     distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
     return (1 - regularization) * jnp.mean(losses, axis=0) + regularization * jnp.mean(
@@ -171,6 +172,7 @@ def rate_mse(
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
     rates = jnp.mean(outputs, axis=0)
+    # In the dtype of the rates, so that the difference is not widened.
     target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
     target = incorrect + (correct - incorrect) * target
     return jnp.mean(optax.squared_error(rates, target), axis=-1)
@@ -234,6 +236,7 @@ def _validate(name: str, array: Array, *, rank: int | None, letters: str) -> Arr
 
 def _labels(labels: Array, outputs: Array) -> Array:
     labels = jnp.asarray(labels)
+    # Batch and classes are the last two axes of logits and of outputs alike.
     batch, classes = outputs.shape[-2:]
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(

@@ -82,6 +82,7 @@ def weighted_rate(
     if lengths is not None:
         weights = weights.astype(outputs.dtype)
         weighted = outputs * weights.reshape(-1, *[1] * (outputs.ndim - 1))
+        # Each sequence is divided by the sum of its own valid weights.
         sums = jnp.sum(jnp.where(mask(lengths, len(outputs)), weights[:, None], 0), axis=0)
         return _ratio(_valid_sum(weighted, lengths), sums)
     # Normalised in the dtype of the weights, so that 16-bit outputs do not round the shares twice.
@@ -136,6 +137,7 @@ def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
     """
     outputs = _time_major(outputs)
     if lengths is not None:
+        # -inf is never the maximum, because a sequence has at least one valid timestep.
         outputs = jnp.where(_like(mask(lengths, len(outputs)), outputs), outputs, -jnp.inf)
     return jnp.max(outputs, axis=0)
 
@@ -159,6 +161,7 @@ def last(outputs: Array, *, lengths: Array | None = None) -> Array:
     outputs = _time_major(outputs)
     if lengths is None:
         return outputs[-1]
+    # Every sequence has a last timestep of its own.
     return outputs[lengths - 1, jnp.arange(outputs.shape[1])]
 
 
@@ -180,6 +183,7 @@ def mask(lengths: Array, timesteps: int) -> Array:
 def _valid_sum(outputs: Array, lengths: Array) -> Array:
     """Sum over the valid timesteps; padding may hold anything, not-a-number too."""
     valid = _like(mask(lengths, len(outputs)), outputs)
+    # `where` and not a product: NaN times 0 is NaN.
     return jnp.sum(jnp.where(valid, outputs, 0), axis=0)
 
 
@@ -195,6 +199,7 @@ def _like(valid: Array, outputs: Array) -> Array:
 
 def _time_major(outputs: Array) -> Array:
     outputs = jnp.asarray(outputs)
+    # A single timestep `[B, K]` is refused: its batch axis would be taken for time.
     if outputs.ndim < 3 or outputs.shape[0] < 1:
         raise ValueError(
             f"outputs must be [T, B, K] with T >= 1, got {list(outputs.shape)}: a readout comes "

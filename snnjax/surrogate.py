@@ -61,6 +61,7 @@ class Surrogate:
 
     def derivative(self, u: Array) -> Array:
         """Surrogate derivative at `u`, with the same shape and dtype."""
+        # A slope may return a wider dtype; a tangent must have the dtype of its primal.
         return self.slope(u, *self.parameters).astype(u.dtype)
 
 
@@ -195,6 +196,7 @@ def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
 def _positive(name: str, value: float) -> float:
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"a surrogate's {name} must be a positive number, got {value}")
+    # Plain floats: an array is neither hashable nor comparable by `==`.
     return float(value)
 
 

@@ -72,8 +72,12 @@ class Connection:
             frames: Checksums of the network's frames, `[T, B]`.
         """
         counts = type(counts)(*(np.asarray(part)[:, real] for part in counts))
+        # The counts of an example are uint32; their sum over a batch may exceed 32 bits.
         total = lambda part: int(part.sum(dtype=np.int64))  # noqa: E731
+        # NeuroBench decides per call, a timestep of the whole batch: one other value makes it all
+        # MAC.
         accumulating = counts.ternary.all(1)
+        # A connection that runs once is not compared: one checksum would broadcast over T frames.
         same_length = len(counts.checksum) == len(frames)
         return cls(
             runs=len(counts.effective),
@@ -163,6 +167,7 @@ class Tally:
             set(getattr(self, kind)) != set(getattr(other, kind)) for kind in layers
         ):
             raise ValueError("only tallies of one network and one window length add up")
+        # Bytes are those of the network or of one example, so they do not add over examples.
         return dataclasses.replace(
             self,
             examples=self.examples + other.examples,
@@ -173,6 +178,7 @@ class Tally:
     def rate(self) -> float:
         """Spikes per spiking neuron and timestep; 0 without neurons."""
         spiking = [layer for layer in self.neurons.values() if layer.spiking]
+        # Over all neurons: a mean of the layers' rates would weigh small layers like large ones.
         outputs = sum(layer.outputs for layer in spiking)
         return sum(layer.active for layer in spiking) / outputs if outputs else 0.0
 

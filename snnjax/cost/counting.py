@@ -32,6 +32,7 @@ __all__ = [
     "uncounted_layers",
 ]
 
+# The membrane is last, so that `_TAPS[:3]` leaves it out.
 _TAPS = ("operations", "products", "spikes", "membrane")
 _TEMPORAL = ("psn", "masked_psn", "sliding_psn")
 
@@ -51,6 +52,7 @@ def count_operations(
     Returns:
         Small arrays by `"operations"`, `"products"`, `"neurons"` and `"frames"`, for `tally`.
     """
+    # Only the norms keep their trained statistics; the neurons start from rest.
     start = network.initial_state(frames.shape[1])._replace(statistics=statistics)
     # Updates of a shared membrane belong to no layer, so the membrane is not tapped.
     taps = _TAPS[:3] if shares_membranes(network) else _TAPS
@@ -128,6 +130,7 @@ def measure(
     """
     if statistics is None:
         statistics = network.initial_state(1).statistics
+    # `training` selects Python branches of the layers, so it must be static.
     run = jax.jit(count_operations, static_argnames="training")
     return tally(network, run(network, statistics, frames, training=training), weights=weights)
 
@@ -143,6 +146,7 @@ def tally(network: nn.Network, counts: Mapping[str, Any], *, weights: Any = None
     Raises:
         ValueError: No example has weight 1.
     """
+    # One transfer of the whole tree; the sums below are NumPy's, exact in int64.
     counts = jax.device_get(counts)
     timesteps, batch = counts["frames"].shape
     real = np.ones(batch, bool) if weights is None else np.asarray(weights) > 0
@@ -159,6 +163,7 @@ def tally(network: nn.Network, counts: Mapping[str, Any], *, weights: Any = None
         products=in_order({n: Product.from_products(f, real) for n, f in products.items()}),
         neurons=in_order({n: _sum_neurons(n, f, real, shared) for n, f in neurons.items()}),
         parameter_bytes=_bytes(nnx.state(network, nnx.Param)),
+        # Only sizes are needed: eval_shape allocates no state.
         membrane_bytes=_bytes(jax.eval_shape(lambda: _states(network))),
     )
 

@@ -107,10 +107,12 @@ def connection_weights(network: nn.Network) -> list[Array]:
     """Weights of the connections that report their operations; stacked weights as one array."""
     weights = []
     for _, module in nnx.iter_modules(network):
+        # Its matrix is named `weights`, so the search for a kernel below would miss it.
         if isinstance(module, nn.Recurrent):
             weights.append(module.weights[...])
             continue
         kernel = getattr(module, "kernel", None)
+        # Scales of norms are parameters but no connections: those layers report no operations.
         if counts(module) and isinstance(kernel, nnx.Param):
             weights.append(kernel[...])
     return weights
@@ -132,8 +134,10 @@ def _footprint(network: nn.Network) -> int:
 def _neuron_operations(tally: Tally) -> tuple[Any, Any, Any]:
     """Membrane updates, effective and dense operations; None where undefined."""
     layers = {name: layer for name, layer in tally.neurons.items() if layer.stateful}
+    # An undefined layer makes the sum undefined: leaving it out would understate the network.
     if not layers or any(layer.updates is None for layer in layers.values()):
         return None, None, None
+    # `or 0` only narrows the type; None was excluded above.
     updates = sum(layer.updates or 0 for layer in layers.values()) / tally.examples
     if any(layer_kind(name) not in _LEAKY for name in layers):
         return updates, None, None

@@ -95,10 +95,12 @@ def choose(
         raise ValueError("nothing was measured: no candidate has an accuracy, train one first")
     if bytes_weight < 0 or energy_weight < 0:
         raise ValueError("weights are the accuracy that a budget is worth, at least 0")
+    # Without a budget the largest candidate is the unit, so that weights keep their meaning.
     byte_unit = budgets.bytes or max(c.bytes for c in measured)
     energy_unit = budgets.inference or max(c.inference for c in measured)
 
     def reward(c: Candidate):
+        # Narrows the type: `measured` holds only candidates with an accuracy.
         assert c.accuracy is not None
         cost = bytes_weight * c.bytes / byte_unit + energy_weight * c.inference / energy_unit
         # Bytes and energy break ties; without them an equal but dominated candidate could win.
@@ -109,7 +111,9 @@ def choose(
 
 def _dominates(one: Candidate, other: Candidate) -> bool:
     pairs = [
+        # An untrained candidate ranks below every trained one.
         (one.accuracy or 0.0, other.accuracy or 0.0),
+        # Negated, because fewer bytes and less energy are better.
         (-one.bytes, -other.bytes),
         (-one.inference, -other.inference),
     ]

@@ -74,7 +74,9 @@ class PlasticityOperations(NamedTuple):
     def nanojoules(self) -> float:
         """Energy estimate at 45 nm for float32, nJ."""
         additions = self.input_additions + self.inhibition_additions
+        # Each of these updates counts as one multiplication with its addition.
         multiplications = self.neuron_updates + self.weight_updates + self.trace_decays
+        # pJ to nJ.
         return (AC_PICOJOULES * additions + MAC_PICOJOULES * multiplications) * 1e-3
 
 
@@ -113,11 +115,13 @@ def plasticity_cost(
         showings: Mean number of showings of an example in training.
     """
     neurons = network.neurons
+    # Membranes are updated during the silence, too.
     steps = network.timesteps + network.silence
     layer = isinstance(network.inhibition, plasticity.inhibition.InhibitoryLayer)
     # Each excitatory spike also excites its inhibitory neuron: one addition more.
     excitations = spikes if layer else 0.0
     inference = PlasticityOperations(
+        # `layer` is a bool: an inhibitory layer is a second population.
         neuron_updates=(1 + layer) * neurons * steps,
         input_additions=input_spikes * neurons,
         inhibition_additions=excitations + spikes * (neurons - 1),
@@ -125,7 +129,9 @@ def plasticity_cost(
         trace_decays=0.0,
     )
     traces = _count_traces(network)
+    # Every further showing of an example runs the whole network again.
     repeated = PlasticityOperations(*(showings * value for value in inference))
+    # Weight updates are counted over all showings already; the decays of traces are not.
     training = repeated._replace(
         weight_updates=weight_updates, trace_decays=showings * traces * steps
     )

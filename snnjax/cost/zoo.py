@@ -24,6 +24,7 @@ __all__ = ["ZOO", "Case", "event_counts", "sensor_data", "static_images"]
 
 def static_images(key: Key, timesteps: int, batch: int, shape: tuple[int, ...]) -> Array:
     """Draws pixels in [0, 1], `[T, B, *shape]`, equal at every timestep."""
+    # Equal values at every timestep, by which `Connection.static` recognises a static input.
     return jnp.broadcast_to(jax.random.uniform(key, (batch, *shape)), (timesteps, batch, *shape))
 
 
@@ -114,6 +115,7 @@ ZOO = {
     "efficient_lif_compat": Case(
         partial(models.efficient_lif_compat, "vgg16"), 5, 1, "released VGG16, both shared, 32x32"
     ),
+    # No dropout: norms use the batch (training mode), where its scaling would make spikes real.
     "asa_snn": Case(
         partial(models.asa_snn, dropout=(0.0,) * 5), 60, 1, "A, 32x32x2, without dropout",
         inputs=event_counts,

@@ -35,6 +35,7 @@ SCHEMA = 1
 MANIFEST, PROGRAM = "manifest.json", "program.jax_export"
 WEIGHTS, STATE = "weights.safetensors", "state.safetensors"
 _FILES = {"window": {PROGRAM, WEIGHTS}, "streaming": {PROGRAM, WEIGHTS, STATE}}
+# The rest of the package reads these fields unchecked: `_check` refuses other types.
 _FIELDS = {
     "name": str, "step": int, "versions": dict, "platforms": list, "timesteps": int,
     "batch": int | str, "input": dict, "output": dict, "class_names": list, "encode": dict,
@@ -93,6 +94,7 @@ def read_file(path: Path, manifest: dict[str, Any], name: str) -> bytes:
         ArtifactError: If the file is missing or was changed.
     """
     data, expected = read_bytes(path / name), manifest["files"][name]
+    # Digests detect damage only: whoever changes a file can change the manifest, too.
     if (actual := digest(data)) != expected:
         raise _damaged(
             path / name,
@@ -107,6 +109,7 @@ def _check(path: Path, fields: dict[str, Any]) -> None:
     wrong = [name for name, types in _FIELDS.items() if not isinstance(fields.get(name), types)]
     if not isinstance(kind, str) or kind not in _FILES:
         wrong.append("kind")
+    # The set of files depends on the kind: only streaming has a resting state.
     elif not isinstance(files, dict) or set(files) != _FILES[kind] or not _all_dicts(files):
         wrong.append("files")
     elif kind == "streaming" and not _is_state(fields.get("state")):

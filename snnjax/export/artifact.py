@@ -184,6 +184,7 @@ def load(path: str | Path, *, weights: str | Path | None = None) -> Artifact:
     arguments = _arguments(path, exported, manifest)
     check_match(arrays, arguments[0], f"the weights {source} do not fit the program of {path}")
     on_device = {name: _put(name, array) for name, array in arrays.items()}
+    # Jitted once per artifact: XLA then compiles on the first call of each batch size.
     run = jax.jit(exported.call)
     if manifest["kind"] == "window":
         return WindowArtifact(manifest, on_device, exported, run)

@@ -67,6 +67,7 @@ def named_weights(source: Source) -> dict[str, Array]:
 
 def frame_shape(source: Source) -> jax.ShapeDtypeStruct:
     """Shape and dtype of the frames of one example, `[T, *input_shape]`, by abstract evaluation."""
+    # One example with a batch axis of 1, which the result leaves out.
     inputs = jax.ShapeDtypeStruct((1, *source.example.shape), source.example.dtype)
     frames = jax.eval_shape(source.encode, inputs)
     return jax.ShapeDtypeStruct((frames.shape[0], *frames.shape[2:]), frames.dtype)
@@ -87,6 +88,7 @@ def export_window(source: Source, *, batch: int | None, platforms: tuple[str, ..
         ArtifactError: If the network does not admit a batch of any size.
     """
     example = source.example
+    # A function of the size: after a failure with a symbolic one, `_export` tries it with 1.
     arguments = lambda size: (_inputs(size, example.shape, example.dtype),)  # noqa: E731
     return _export(source, _window(source), arguments, batch, platforms)
 
@@ -133,6 +135,7 @@ def resting_state(source: Source) -> tuple[dict[str, Array], dict[str, int | Non
     axes = {
         name: _differing_axis(leaf.shape, shapes[1][name].shape) for name, leaf in shapes[0].items()
     }
+    # By value, for two batch sizes: the file holds the state of one example only.
     one, two = (_by_name(network.initial_state(size).neurons) for size in (1, 2))
     for name, axis in axes.items():
         repeated = one[name] if axis is None else jnp.repeat(one[name], 2, axis=axis)
@@ -143,6 +146,7 @@ def resting_state(source: Source) -> tuple[dict[str, Array], dict[str, int | Non
 
 def _window(source: Source) -> Callable[..., Any]:
     def window(weights: dict[str, Array], inputs: Array) -> Array:
+        # Rebuilt from the argument: weights closed over would become constants of the program.
         network, statistics = _rebuild(_parts(source), weights)
         start = network.initial_state(inputs.shape[0])._replace(**statistics)
         outputs, _ = network(source.encode(inputs), start, training=False)
@@ -160,6 +164,7 @@ def _streaming(source: Source, network: nn.Network) -> Callable[..., Any]:
         names = list(_state_shapes(network, frame.shape[0]))
         neurons = jax.tree.unflatten(tree, [state[name] for name in names])
         start = nn.State(neurons, **statistics)
+        # A window of one frame; its time axis is dropped from the output again.
         outputs, aux = cell(frame[None], start, training=False)
         return _by_name(aux.state), outputs[0]
 
@@ -168,6 +173,7 @@ def _streaming(source: Source, network: nn.Network) -> Callable[..., Any]:
 
 def _export(source, function, arguments, batch, platforms) -> Any:
     """Exports a function of weights and `arguments(batch)`, for one batch size or for any."""
+    # Shapes only: exporting traces the function and needs no values.
     weights = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), named_weights(source))
     export = jax_export.export(jax.jit(function), platforms=platforms)
     if batch is not None:
@@ -202,6 +208,7 @@ def _streaming_network(source: Source) -> nn.Network:
     """The network in time order, which collects its outputs at every timestep."""
     refusal = f"{source.name} cannot run one frame at a time: "
     try:
+        # In time order all layers advance by one timestep after the other.
         network = nn.Network(source.network.body, source.network.input_shape, order="time")
         counts = [
             (n, _output_count(source.network, source, n)) for n in {1, frame_shape(source).shape[0]}

@@ -75,6 +75,7 @@ def unpack(data: bytes, path: Path) -> dict[str, np.ndarray]:
     import safetensors
 
     try:
+        # Sorted by name: a file may hold its arrays in any order.
         return {name: _array(view) for name, view in sorted(safetensors.deserialize(data))}
     except Exception as error:
         raise ArtifactError(
@@ -118,6 +119,7 @@ def check_match(saved: dict[str, Any], expected: dict[str, Any], subject: str) -
     differing = [name for name in sorted({**there, **here}) if there.get(name) != here.get(name)]
     if not differing:
         return
+    # A few names only: another network may differ in every array.
     shown = "; ".join(
         f"{name} is {there.get(name, 'absent')} there and {here.get(name, 'absent')} here"
         for name in differing[:_SHOWN]

@@ -83,6 +83,7 @@ def _check_platforms(platforms: tuple[str, ...]) -> None:
 
 def describe(function: Any) -> dict[str, Any]:
     """Name and source text of a function, or of the function it wraps, for the manifest."""
+    # An encoding is often a wrapper, whose own text would say nothing about the frames.
     function = inspect.unwrap(function)
     name = getattr(function, "__name__", None) or type(function).__name__
     try:
@@ -109,6 +110,7 @@ def _contents(
         "kind": "streaming" if streaming else "window",
         "name": source.name,
         "step": source.step,
+        # A reader that cannot deserialize the program names the jax that wrote it.
         "versions": {name: metadata.version(name) for name in ("snnjax", "jax", "jaxlib")},
         "platforms": list(platforms),
         "timesteps": frames.shape[0],

@@ -38,6 +38,7 @@ def accuracy(logits: Array, labels: Array, *, weights: Array | None = None) -> A
         ValueError: If the shapes do not fit.
     """
     logits, labels = _validate(logits, labels)
+    # A rank and not an argmax, so that a NaN logit of the label counts as wrong.
     return weighted_mean(_rank(logits, labels) < 1, weights)
 
 
@@ -147,6 +148,7 @@ def confusion_matrix(logits: Array, labels: Array, *, weights: Array | None = No
     classes = jnp.arange(logits.shape[-1])
     answers = jax.nn.one_hot(jnp.argmax(logits, axis=-1), len(classes), dtype=jnp.float32)
     truths = jax.nn.one_hot(labels, len(classes), dtype=jnp.float32)
+    # Weights enter one factor only: the product counts them once.
     truths = truths * example_weights(weights, labels.shape)[:, None]
     # Counts must be exact: by default an accelerator multiplies float32 with fewer bits.
     return jnp.matmul(truths.T, answers, precision=jax.lax.Precision.HIGHEST)
@@ -156,6 +158,7 @@ def _rank(logits: Array, labels: Array) -> Array:
     """Number of classes ranked before the label, `[B]`; K if the label's logit is NaN."""
     classes = jnp.arange(logits.shape[-1], dtype=jnp.int32)
     labels = labels.astype(jnp.int32)[:, None]
+    # By a mask and not by a gather: a label outside [0, K) has -inf and counts as wrong.
     own = jnp.max(jnp.where(classes == labels, logits, -jnp.inf), axis=-1, keepdims=True)
     # Not `logits > own`, which is False for NaN: a NaN must count against the label.
     before = ~(logits <= own) | ((logits == own) & (classes < labels))
@@ -193,8 +196,8 @@ def weighted_mean(values: Array, weights: Array | None) -> Array:
     """
     weights = example_weights(weights, values.shape)
     norm = jnp.sum(weights)
-    summed = jnp.sum(jnp.where(weights == 0, 0, values.astype(jnp.float32)) * weights)
     # where before the product: 0 * NaN would be NaN.
+    summed = jnp.sum(jnp.where(weights == 0, 0, values.astype(jnp.float32)) * weights)
     return summed / jnp.where(norm == 0, 1, norm)
 
 

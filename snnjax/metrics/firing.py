@@ -89,6 +89,7 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
             f"rates of {sorted(rates)} and neurons of {sorted(neurons)}: give the same layers in "
             "both, those that spike, and at least one"
         )
+    # By neurons: a mean of the layers' rates would weigh small layers like large ones.
     return sum(rates[name] * float(neurons[name]) for name in rates) / float(sum(neurons.values()))
 
 
@@ -98,6 +99,7 @@ def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
         raise ValueError(f"spikes of {name!r} must be [T, B, ...], got {list(spikes.shape)}")
     # Per example first: the mean over the batch is weighted.
     axes = (0, *range(2, spikes.ndim))
+    # In float32: a 16-bit mean over many neurons would lose single spikes.
     return weighted_mean(jnp.mean(spikes, axis=axes, dtype=jnp.float32), weights)
 
 
@@ -116,6 +118,7 @@ def connection_sparsity(weights: Iterable[Array]) -> float:
     Raises:
         ValueError: If there are no weights.
     """
+    # Counted by NumPy on the host, exact for any number of weights.
     arrays = [np.asarray(array) for array in weights]
     total = sum(array.size for array in arrays)
     if not total:

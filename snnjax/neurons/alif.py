@@ -136,6 +136,7 @@ class ALIFInverse:
     ) -> ALIFState:
         """The state before a step, each `[B, ...]`."""
         v = membrane_before(self, params, after.v, current, spikes)
+        # With the spikes given, the effective threshold is not needed.
         return ALIFState(v, (after.a - spikes) / params.adaptation_decay)
 
 
@@ -202,8 +203,10 @@ def alif_model(
         dilemma for recurrent networks of spiking neurons", Nature Communications 11, 2020.
     """
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
+    # The inverse depends on reset and scaling, not on the spike function.
     inverse = inverse_or_refusal(
         alif_inverse,
+        # The smallest decay amplifies errors most, so it bounds the number of steps.
         decay=smallest(decay),
         adaptation_decay=smallest(adaptation_decay),
         **options,

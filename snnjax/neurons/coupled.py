@@ -180,6 +180,7 @@ def advance(
     """One timestep of `coupled_lif`: new state, outputs and spikes `[s1, s2]`, `[B, ..., C]`."""
     (x1, x2), (v1, v2) = halves(current), state
     w1, y1, s1 = _drive(spike, params, x1, v1, x2, v2)
+    # After the first: group 2 is driven by the new output and membrane of group 1.
     w2, y2, s2 = _drive(spike, params, y1, w1, x1, v1)
     return CoupledLIFState(w1, w2), jnp.concatenate([y1, y2], -1), jnp.concatenate([s1, s2], -1)
 
@@ -191,6 +192,7 @@ def undo(
     # Charge and reset are the step's own expressions: the membranes of the last kept step are
     # reproduced bit for bit, and steps further back propagate only the errors of `after`.
     (w1, w2), (s1, s2) = after, halves(spikes)
+    # In reverse order: `m1` needs `v1`, which follows from `m2`.
     m2 = charge(params.decay, w1, y1, scale_input=True)
     v1 = (w2 - _RESET(m2, s2, params.threshold)) / params.alpha
     m1 = charge(params.decay, v1, x1, scale_input=True)
@@ -261,6 +263,7 @@ def coupled_lif_model(
         A reconstruction, after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network
         Training", 2023, arXiv:2308.08649.
     """
+    # Errors grow with the decay and with 1 / alpha.
     options: dict[str, Any] = {"decay": largest(decay), "alpha": smallest(alpha)}
     return Model(
         bind(coupled_lif, spike=spike),

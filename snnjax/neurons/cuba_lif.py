@@ -154,6 +154,7 @@ def cuba_lif_inverse(
         ValueError: the reset has no inverse, or a decay is outside (0, 1]; with a synaptic decay of
             0 use `lif`, which has an inverse.
     """
+    # A decay of 0 has no inverse: the step forgets the synaptic current.
     check_invertible(reset, decay=decay, synaptic_decay=synaptic_decay)
     gain = input_gain(decay, scale_input)
     # Rows: errors of v and i. Undoing v subtracts the current, whose error enters the first row.
@@ -192,6 +193,7 @@ def cuba_lif_model(
         Gerstner, Kistler, Naud, Paninski, "Neuronal Dynamics", 2014, chapter 1; discrete form as
         in Zenke and Ganguli, "SuperSpike", 2018, arXiv:1705.11146.
     """
+    # The inverse depends on reset and scaling, not on the spike function.
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
     inverse = inverse_or_refusal(
         cuba_lif_inverse,

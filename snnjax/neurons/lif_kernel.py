@@ -162,6 +162,7 @@ class _Dynamics:
 
 
 def _run(dynamics, writes, launch, params, state, xs) -> Any:
+    # Imported here: chex takes long to import, and only this check needs it.
     import chex
 
     if dynamics.reset.delay:
@@ -203,7 +204,9 @@ def _sequence_forward(dynamics, writes, launch, params, v, xs):
 def _sequence_backward(dynamics, writes, launch, residuals, cotangents):
     del writes
     params, v, hs, learned = residuals
+    # No gradient flows through the bits.
     g_last, (g_spikes, *_) = cotangents
+    # The kernel reads arrays, so symbolic zeros must become zeros.
     g_last, g_spikes = _instantiate(g_last), _instantiate(g_spikes)
     kernel = functools.partial(_backward_kernel, dynamics, learned is not None)
     plain = functools.partial(_backward_scan, dynamics)
@@ -251,6 +254,7 @@ def _forward_kernel(dynamics, writes, params, v, xs, **options):
 
 def _forward_scan(dynamics, writes, params, v, xs):
     spike, reset, scale_input = dynamics.spike, dynamics.reset, dynamics.scale_input
+    # The scan computes in one dtype; the kernel widens its currents in registers.
     (last, spikes), (*_, hs) = sequence_forward(
         spike, reset, scale_input, params, v, xs.astype(v.dtype)
     )
@@ -271,6 +275,7 @@ def _backward_kernel(dynamics, learned, params, v, hs, g_last, g_spikes, **optio
         hs.reshape(len(hs), -1), g_last.reshape(-1), g_spikes.reshape(len(hs), -1),
         parameters=learned, **options,
     )  # fmt: skip
+    # A custom rule returns a cotangent for every argument, also for constant parameters.
     g_params = jax.tree.map(jnp.zeros_like, params)
     # Gradients of parameters cost one extra array each, so the kernel writes them on request.
     if learned:

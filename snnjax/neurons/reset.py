@@ -42,6 +42,7 @@ class Reset:
 
     def __call__(self, h: Array, spikes: Array, threshold: Parameter) -> Array:
         """The membrane potential after the reset, in the shape of `h`."""
+        # Only the reset loses the gradient; the output spikes keep theirs.
         if self.detach:
             spikes = jax.lax.stop_gradient(spikes)
         return self.rule(h, spikes, threshold, self.value)

@@ -165,7 +165,9 @@ class ASA(nnx.Module):
             scores = jax.lax.stop_gradient(scores)
         top = [_top(scores, count, axis) for count, axis in zip(counts, (2, 0), strict=True)]
         if self.mode == "official_batch_union":
+            # Defect 2 of the released module, reproduced: the union over the batch.
             top = [jnp.broadcast_to(mask.any(1, keepdims=True), mask.shape) for mask in top]
+        # By xor, as in the released code; equal rankings leave no important map (defect 4).
         hard = (top[0] ^ top[1]).astype(scores.dtype)
         if self.gate == "hard":
             return hard
@@ -226,6 +228,7 @@ def _maps(shares, kernels, inputs: Array, important: Array) -> tuple[Array, Arra
     currents, maps = widen(inputs), []
     for group, share, kernel in zip((important, 1 - important), shares, kernels, strict=True):
         chosen = currents * group[:, :, None, None]
+        # Divided by the nominal share, as released; the true fraction is mostly smaller (defect 5).
         mean, largest = chosen.mean((0, 4)) / share, chosen.max((0, 4))
         maps.append(place_map(mean, largest, kernel))
     return maps[0], maps[1]

@@ -122,6 +122,7 @@ class Attention(nnx.Module):
         # A comparable function: equal layers compile once.
         product = bind(_product, heads=self.heads, scale=self.scale)
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
+        # The name of the residuals of synapses: recompute(keep=("currents",)) keeps this one, too.
         outputs = checkpoint_name(outputs, "currents")
         taps = lazy_taps(call.taps, products=lambda: self._products(inputs))
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)

@@ -130,6 +130,7 @@ class Columns(nnx.Module):
         self.shared = nnx.List([tail(n, rngs) for n in numbers])
         self.first = nnx.List([level(n, True, rngs) for n in numbers])
         keys = jax.random.split(rngs.params(), (len(channels), max(columns - 1, 1)))
+        # Stacked by vmap, one row per column, as the scan over columns takes them.
         self.later = nnx.List(
             [jax.vmap(lambda key, n=n: level(n, False, nnx.Rngs(key)))(keys[n]) for n in numbers]
             if columns > 1
@@ -141,6 +142,7 @@ class Columns(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """States zero and initial statistics; `shape` is that of an input, `(B, H, W, C)`."""
         shapes = self.shapes(shape)
+        # The last level has no level above it.
         lowers, uppers = [shape, *shapes[:-1]], [*shapes[1:], None]
         first = [
             m.initial_state(a, None).statistics for m, a in zip(self.first, lowers, strict=True)
@@ -177,9 +179,11 @@ class Columns(nnx.Module):
             Outputs of `read` with leaves `[T, ...]`, and an `nn.Aux` with the states after the last
             column.
         """
+        # Columns are computed in float32: a narrow stream has no exact inverse.
         inputs = widen(inputs)
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
         statistics_first, statistics_later = state.statistics
+        # The inverse is exact only for states on the grid, also for the first ones.
         start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in state.neurons)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
@@ -228,6 +232,7 @@ def _branch(shared: Any, own: Any, lower: Array, upper: Array | None) -> tuple[A
     """`B_l` and its `Aux`, in the signature of `memory.columns`."""
     level, statistics, call = own
     y, aux = level(shared, lower, upper, State((), statistics), call)
+    # A branch is added to a float32 state.
     return widen(y), aux
 
 

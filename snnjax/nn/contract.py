@@ -129,6 +129,7 @@ class Call:
 
     def child(self, number: int) -> Call:
         """The call for part `number` of a layer, with the key `fold_in(key, number)`."""
+        # Without a key nothing is random, in the parts neither.
         if self.key is None:
             return self
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
@@ -137,6 +138,7 @@ class Call:
         """One call for a scan over `number` equal blocks: its key leaf is `[number]` keys."""
         if self.key is None:
             return self
+        # An array of keys, which a scan over the blocks takes as its inputs.
         return dataclasses.replace(self, key=jax.random.split(self.key, number))
 
     def with_taps(self, *taps: str) -> Call:
@@ -339,6 +341,7 @@ def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
         name: name of the part.
         layers: entries by their names in the part; the empty name is the part itself.
     """
+    # The empty name is the part itself, without a slash.
     return {f"{name}/{inner}".rstrip("/"): found for inner, found in layers.items()}
 
 
@@ -380,6 +383,7 @@ def repeat_state(state: PyTree) -> PyTree:
     def expand(node: Any) -> Any:
         if not isinstance(node, Repeated):
             return node
+        # The block may hold repeated states of its own.
         return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))

@@ -43,6 +43,7 @@ __all__ = [
     "place_products",
 ]
 
+# The A stands for attention: `kind[:-1]` lists the axes.
 _KINDS = ("TA", "CA", "SA", "CSA", "TCA", "TSA", "TCSA")
 
 
@@ -123,6 +124,7 @@ class MA(nnx.Module):
         # Recomputed: the factors are cheap, and their intermediates are as large as the inputs.
         outputs, factor = jax.checkpoint(_weigh)(self, inputs)
         full_factor = lambda: jnp.broadcast_to(factor, inputs.shape)  # noqa: E731
+        # In one row, because the factors belong to the window and to no single timestep.
         products = lambda: metrics.operations.multiplications(  # noqa: E731
             self._multiplications(inputs.shape), (1, inputs.shape[1])
         )
@@ -165,6 +167,7 @@ def MALIF(
         Yao, Zhao, Zhang, Hu, Deng, Tian, Xu, Li, "Attention Spiking Neural Networks", 2023,
         arXiv:2209.13929.
     """
+    # `neurons.reset` acts before the decay, so this leaves decay * threshold.
     reset = neurons.reset.to(threshold) if reset_bug else neurons.reset.zero
     spike = surrogate.rectangular(width=width)
     return LIF(decay=decay, threshold=threshold, spike=spike, reset=reset, scan=scan)
@@ -238,6 +241,7 @@ def _weigh(layer: MA, inputs: Array) -> tuple[Array, Array]:
             own = jax.nn.sigmoid(_mlp(weights, means, along) + _mlp(weights, maxima, along))
         # Later factors see currents weighted by the earlier ones.
         factor = factor * own
+    # Rounded once, after all factors.
     outputs = narrow(currents * factor, inputs.dtype)
     return (jax.nn.relu(outputs) if layer.relu else outputs), factor
 

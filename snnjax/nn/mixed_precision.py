@@ -135,6 +135,7 @@ def parse_precision(text: str) -> Precision:
     try:
         return Precision(**fields_read)
     except ValueError as error:
+        # `from None`: this message already quotes the other one.
         raise ValueError(f"cannot read the precision {text!r} ({error}): {_EXAMPLE}") from None
 
 
@@ -184,6 +185,7 @@ class MixedStep:
 
     def cast_outputs(self, outputs: Array, currents: Array) -> Array:
         """The outputs; spikes are cast to the dtype of the currents."""
+        # 0 and 1 are exact in every dtype.
         return outputs.astype(currents.dtype) if self.spiking else outputs
 
     @property

@@ -100,6 +100,7 @@ class Disabled(nnx.Module):
         threshold: float = 0.5,
         spike: surrogate.Surrogate = surrogate.straight_through(),  # noqa: B008 (frozen)
     ):
+        # By this name `snnjax.cost` recognises a layer without a membrane.
         self.threshold, self.spike, self.name = threshold, spike, "turned_off"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:

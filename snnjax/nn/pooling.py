@@ -25,6 +25,7 @@ def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int =
             enter the mean as zeros.
     """
     step = window if strides is None else strides
+    # `bind` gives comparable functions, so that equal layers compile once.
     return Fold(bind(_avg_pool, window=window, strides=step, padding=padding), name="avgpool")
 
 

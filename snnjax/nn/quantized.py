@@ -61,6 +61,7 @@ class Quantized(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Inputs `[T, B, ...]` through the layer with rounded weights."""
+        # Rounded in every call, so that the gradient reaches the full-precision weights.
         rounded = quantize(self.layer, self.plan)
         return rounded(inputs, state, call)
 

@@ -52,6 +52,7 @@ class ScaledKernel(nnx.Module):
 
     def standardized_kernel(self) -> Array:
         """Standardised kernel; mean and variance are computed in float32."""
+        # Parameters may be stored in bfloat16, whose 8 bits are too few for a variance.
         return standardize(widen(self.kernel[...]), self.scale[...])
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:

@@ -119,6 +119,8 @@ class SharedStep:
                 replace the computed values: a membrane rebuilt with a rounding error could fire
                 where the original one did not.
         """
+        # Inputs of all layers: the last two are those of a layer (read by its synapse) and of its
+        # predecessor (read by its shortcut).
         carried, inner = state
         layer_inputs, found, taps = [None, frame], [], {}
         for number in range(len(parts.synapses)):
@@ -129,10 +131,12 @@ class SharedStep:
             layer_inputs.append(checkpoint_name(spikes, "spikes"))
             if kinds := self._layer_taps(parts, x, spikes, potentials):
                 taps[f"{parts.cell.name}{number}"] = kinds
+        # Packed for the inverse only: no other strategy needs the spikes of all calls.
         bits = tuple(memory.packing.pack(s) for s in layer_inputs[2:]) if self.packs_spikes else ()
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
+        # Not strict: without shortcuts their names are left over.
         aux = gather(list(zip(names, pairs, strict=False)))
         # Layers saw one timestep `[1, B, ...]`; the scan adds the axis over time.
         taps |= jax.tree.map(lambda leaf: leaf[0], aux.taps)
@@ -227,6 +231,7 @@ class SharedInverse:
         layer_inputs, replay = [None, frame], []
         potentials = membranes(carried)
         *front, channels = potentials.shape
+        # A membrane has the channels of one group, the spikes have those of all groups.
         shape = (*front, channels * self.step.groups)
         layer_inputs += [
             memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]
@@ -271,6 +276,7 @@ def _substitute(replay: PyTree, computed: PyTree) -> PyTree:
 
 _substitute.defvjp(
     lambda replay, computed: (replay, replay),
+    # The whole gradient takes the path of the recomputed calls.
     lambda replay, g: (jax.tree.map(jnp.zeros_like, replay), g),
 )
 
@@ -394,9 +400,11 @@ class Shared(nnx.Module):
                 "give one shortcut or None per layer, and None for the first layer, which has no "
                 "previous layer"
             )
+        # nnx.List, because Flax does not look for modules inside a plain list.
         self.synapses, self.neuron = nnx.List(synapses), neuron
         self.shortcuts = nnx.List(shortcuts)
         self.scan, self.name = scan, "shared"
+        # Refused at construction and not in the first step of a training run.
         if isinstance(scan, memory.Reverse):
             self.inverse()
 
@@ -459,6 +467,7 @@ class Shared(nnx.Module):
             if self.shortcuts:
                 way = self.shortcuts[number]
                 bypasses.append(State() if way is None else way.initial_state(further))
+            # A shortcut reads the input of the layer before, so that shape lives one layer longer.
             further, shape = shape, output_shape(synapse, states[-1], shape)
             if number and shape != first:
                 raise ValueError(
@@ -475,6 +484,7 @@ class Shared(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """`[T, B, ...]` through the group, timestep by timestep."""
         if call.training:
+            # The layers see one timestep at a time, so statistics over the window do not exist.
             refuse_window_statistics([*self.synapses, *self.shortcuts])
         cell, groups = self._cell()
         fixed, aux = self._static_currents(inputs, state, call)
@@ -510,5 +520,6 @@ class Shared(nnx.Module):
         if not isinstance(first, StaticInput):
             return None, Aux()
         own = State(state.neurons[1][0], state.statistics[0])
+        # Equal at every timestep, so the first frame stands for all.
         outputs, aux = first.layer(inputs[:1], own, call.child(0))
         return outputs[0], aux

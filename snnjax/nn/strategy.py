@@ -48,11 +48,13 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
             message gives the reason. A subclass of ValueError.
     """
     try:
+        # Layers refuse by ValueError; callers of a strategy catch one class for all refusals.
         placed = place(network, MemoryRequest(strategy))
     except ValueError as error:
         raise StrategyError(str(error)) from error
     # A strategy that no layer uses would pass silently, and the user would measure no saving.
     for part, cure in _CURES.items():
+        # `pack` is off as False, the other fields as None.
         if getattr(strategy, part) not in (None, False) and part not in placed.taken:
             raise StrategyError(f"no layer of this network uses {part} ({strategy}): {cure}")
     return placed.layer

@@ -50,6 +50,7 @@ class SubBitKernel(Kernel):
     computes in float32 in every precision, since its integer sums are not exact in bfloat16.
     """
 
+    # Integer counts above 256 are not exact in bfloat16.
     follows_inputs: ClassVar[bool] = False
 
     def __init__(self, inputs, outputs, *, bits_per_kernel, learn_codebook, rngs, **options):
@@ -199,6 +200,7 @@ def with_stored_kernels(layer: Any) -> Any:
     Args:
         layer: layer or network; it stays unchanged and shares its other parameters.
     """
+    # A kernel is replaced as a whole, so the traversal must not enter it.
     is_kernel = lambda node: isinstance(node, SubBitKernel)  # noqa: E731
     return jax.tree.map(
         lambda node: _store(node) if is_kernel(node) else node, layer, is_leaf=is_kernel

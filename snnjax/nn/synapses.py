@@ -51,6 +51,7 @@ def compile_fast(initializer: Callable[..., Array]) -> Callable[..., Array]:
         if jax.default_backend() != "cpu":
             return initializer(key, shape, dtype)
         try:
+            # Hashable, because shape and dtype are static.
             return compiled(key, tuple(shape), jnp.dtype(dtype))
         except ValueError:
             # An outer jit refuses compiler options; an outer vmap alone accepts them.
@@ -137,6 +138,7 @@ class Fold(nnx.Module):
             outputs = memory.packing.packed(pure, storage=self.pack)((), folded)
         # Strategies name this residual: memory.recompute(keep=("currents",)).
         outputs = checkpoint_name(outputs, "currents")
+        # On the unfolded inputs: operations are counted per timestep and example.
         taps = operations_tap(self.function, inputs, call.taps)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
@@ -156,6 +158,7 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
     """Applies a map to `[N, ...]`; outputs of a module on narrow inputs have their dtype."""
     if isinstance(module, nnx.Linear) and module.dtype is None:
         return _linear(module, inputs)
+    # A module that does not declare `follows_inputs` computes in float32.
     if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
     return module(inputs)

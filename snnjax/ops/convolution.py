@@ -211,6 +211,7 @@ def weight_gradient(
         Gradient with respect to the kernel, `[h, w, C / groups, D]`.
     """
     channels, features, groups = inputs.shape[-1], cotangent.shape[-1], geometry.groups
+    # The kernel may be wider than the inputs; its gradient keeps that precision.
     dtype = inputs.dtype if dtype is None else dtype
     if geometry.depthwise(channels, features):
         form = depthwise_weight_gradient
@@ -250,10 +251,12 @@ def depthwise(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
 
 def depthwise_input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
     """Input gradient `[N, H, W, C]` of a depthwise convolution for cotangents `[N, H', W', C]`."""
+    # All taps are summed in at least float32 and rounded once.
     dtype, wide = cotangent.dtype, accumulation_dtype(cotangent.dtype)
     dilated, kernel = dilate(cotangent.astype(wide), geometry), kernel.astype(wide)
     total = jnp.zeros((len(cotangent), *geometry.size, cotangent.shape[-1]), wide)
     for tap in geometry.taps:
+        # In the dilated cotangent tap `t` reads from `h - 1 - t`, see `dilate`.
         first = (k - 1 - t for k, t in zip(geometry.window, tap, strict=True))
         index = (slice(f, f + n) for f, n in zip(first, geometry.size, strict=True))
         total = total + dilated[(slice(None), *index)] * kernel[tap][0]
@@ -397,6 +400,7 @@ def _sum_over_images(
 
     def add_block(total: Array, index: Array) -> tuple[Array, None]:
         x, c = (lax.dynamic_index_in_dim(a, index, 1, keepdims=False) for a in pairs)
+        # Cast per block: a wide copy of all images would be held for the whole scan.
         return total + form(x.astype(dtype), c.astype(dtype), geometry), None
 
     zero, _ = match_varying(jnp.zeros(shape, dtype), inputs)
@@ -405,6 +409,7 @@ def _sum_over_images(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    # Rounded inside the custom rule, so that the gradient of a wider kernel is not rounded.
     kernel, cpu_form = narrow(kernel, inputs.dtype), convolve
     if geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
         cpu_form = depthwise
@@ -424,6 +429,7 @@ def _convolve_in_float32(inputs: Array, kernel: Array, geometry: Geometry) -> Ar
 
 
 def _forward(inputs: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
+    # The kernel is kept as it came: its gradient has its dtype.
     return _convolution(inputs, kernel, geometry), (inputs, kernel)
 
 

@@ -65,11 +65,14 @@ def patch_max(inputs: Array, patches: Patches) -> Array:
 def patch_max_and_winner(inputs: Array, patches: Patches) -> tuple[Array, Array]:
     """Maximum over each patch, and the first tap of each maximum, both `[N, H', W', C]`."""
     if any(sum(pad) for pad in patches.padding):
+        # No input is below -inf, and the first of equal maxima wins: padding wins only against
+        # -inf.
         lowest = jnp.asarray(-jnp.inf, inputs.dtype)
         inputs = jnp.pad(inputs, ((0, 0), *patches.padding, (0, 0)), constant_values=lowest)
     window, strides = patches.window, patches.strides
     number, _, _, channels = inputs.shape
     spans = [(n - 1) * strides + 1 for n in patches.outputs]
+    # One byte per patch for windows up to 15x15, whose `no_tap` is 225.
     small = jnp.uint8 if patches.no_tap < 256 else jnp.int32
     best = winner = None
     for tap in range(window**2):
@@ -89,6 +92,7 @@ def patch_max_and_winner(inputs: Array, patches: Patches) -> tuple[Array, Array]
 
 
 def _forward(inputs: Array, patches: Patches) -> tuple[Array, Array]:
+    # The residual is the winner alone; the inputs are not kept.
     return patch_max_and_winner(inputs, patches)
 
 
@@ -118,6 +122,7 @@ def _scatter(patches: Patches, zeros: Array, winner: Array, cotangent: Array) ->
         total += jnp.where(won == number, g, zero)
     images, height, _, width, _, channels = total.shape
     total = total.reshape(images, height * s, width * s, channels)
+    # Blocks reach beyond the inputs where the stride does not divide their size.
     return zeros + total[:, : patches.size[0], : patches.size[1]]
 
 

@@ -166,6 +166,7 @@ def _call(kernel, results, block, interpret, options, aliases):
         return pl.pallas_call(
             kernel,
             out_shape=results,
+            # One program per block; the first result holds one membrane per neuron.
             grid=(results[0].shape[0] * LANES // block,),
             in_specs=[block_spec(a, block) for a in operands],
             out_specs=[block_spec(a, block) for a in results],
@@ -181,6 +182,7 @@ def _forward_kernel(dynamics, writes, decay_ref, threshold_ref, v_ref, x_ref, la
     decay, threshold = decay_ref[...], threshold_ref[...]
 
     def step(t, v):
+        # Narrow currents are widened in registers, not in memory.
         h = dynamics.charge(decay, v, x_ref[t].astype(v.dtype))
         v, spikes = dynamics.fire(threshold, h)
         # Functions, so that the bits are computed only if they are written.
@@ -198,6 +200,7 @@ def _backward_kernel(
 ):  # fmt: skip
     first, timesteps = v_ref[...], h_ref.shape[0]
     decay = decay_ref[...]
+    # A scalar is broadcast first, so that `pull` returns one cotangent per neuron.
     threshold = jnp.broadcast_to(threshold_ref[...], first.shape)
     zeros = jnp.zeros_like(first)
 
@@ -222,6 +225,7 @@ def _backward_kernel(
     start = (g_last_ref[...], (zeros, zeros), (zeros,) * len(g_params_refs))
     g_v, next_step, g_params = lax.fori_loop(0, timesteps, step, start)
     g_v_ref[...] = g_v
+    # The first step's share, still missing by the lag, uses the initial membranes.
     for ref, g in zip(g_params_refs, accumulate(g_params, first, next_step, zeros), strict=True):
         ref[...] = g
 

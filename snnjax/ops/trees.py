@@ -120,6 +120,7 @@ def sum_partial(like: PyTree, *trees: PyTree) -> PyTree:
 
 
 def _is_inexact(leaf: Any) -> bool:
+    # `result_type` also takes plain numbers, which have no dtype.
     return jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
 
 

@@ -29,6 +29,7 @@ __all__ = ["InhibitoryLayer", "LateralInhibition", "competitor_spikes", "matrix_
 
 def competitor_spikes(spikes: Array) -> Array:
     """Spike count of all other neurons: `sum_i s[i] - s[j]`, `[..., N]`."""
+    # Sums of 0 and 1 are exact in float32: equal to the product with 1 - I bit for bit.
     return spikes.sum(-1, keepdims=True) - spikes
 
 
@@ -36,6 +37,7 @@ def matrix_product(spikes: Array, matrix: Array) -> Array:
     """`spikes @ matrix` for a matrix `[N, N]`; a step without spikes does not read the matrix."""
 
     def multiply(spikes):
+        # The cast is temporary: an 8-bit matrix stays one byte per entry in memory.
         return spikes @ matrix.astype(spikes.dtype)
 
     # Most timesteps have no spike: the condition saves reading N^2 entries.
@@ -74,6 +76,7 @@ class LateralInhibition:
             counts = matrix_product(spikes, matrices["lateral"])
         else:
             counts = competitor_spikes(spikes)
+        # The strength scales the counts, because 8-bit entries hold only 0 and 1.
         return state, self.strength * counts
 
 
@@ -114,11 +117,13 @@ class InhibitoryLayer:
         self, state: InhibitoryLayerState, spikes: Array, matrices: PyTree
     ) -> tuple[InhibitoryLayerState, Array]:
         """Maps the spikes of the previous timestep to the inhibition of this one, `[N]`."""
+        # Inhibitory neurons have fixed thresholds and receive no inhibition themselves.
         zeros = jnp.zeros_like(spikes)
         # The inhibitory spikes of the previous step act now: the layer is one step late.
         if self.stored:
             counts = matrix_product(state.spikes, matrices["lateral"])
             excited = matrix_product(spikes, matrices["to_inhibitory"])
+        # Excitation is one to one, so the spikes equal their product with the identity.
         else:
             counts, excited = competitor_spikes(state.spikes), spikes
         cell, inhibitory, _ = self.cell(state.cell, zeros, self.excitation * excited, zeros)

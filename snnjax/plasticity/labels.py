@@ -39,6 +39,7 @@ class Responses(NamedTuple):
     @property
     def mean(self) -> Array:
         """Mean spikes per example, `[K, N]`; 0 for a class without examples."""
+        # A class without examples has no spikes either: any divisor but 0 gives 0.
         return self.spikes / jnp.maximum(self.examples, 1)[:, None]
 
 
@@ -66,6 +67,7 @@ def add_examples(
     """
     classes = jax.nn.one_hot(labels, responses.examples.size)
     if weight is not None:
+        # Scales spikes and examples alike, so that weight 0 leaves the mean unchanged.
         classes = classes * weight[:, None]
     return Responses(
         retention * responses.spikes + classes.T @ counts,
@@ -105,5 +107,6 @@ def proportion(counts: Array, responses: Responses) -> Array:
         Scores, `[B, K]`.
     """
     mean = responses.mean
+    # A neuron that never fired has only zero responses: the divisor 1 gives it no vote.
     total = mean.sum(0)
     return counts @ (mean / jnp.where(total > 0, total, 1)).T

@@ -220,11 +220,13 @@ def _showing(network, state, rates, key, *, learning):
 def _timestep(network, matrices, key, carry, x, *, learning):
     """One timestep: inhibition by the previous spikes, membranes, thresholds, weights."""
     (weights, theta, activity, counts, updates), (active, t) = carry, x
+    # Inhibition by the previous spikes: a step has no loop from its own spikes to its membranes.
     inhibition, suppression = network.inhibition(activity.inhibition, activity.spikes, matrices)
     excitation = drive(weights, active, form=network.form)
     cell, spikes, crossed = network.cell(activity.cell, theta, excitation, suppression)
     traces = activity.traces
     if learning:
+        # `crossed` and not `spikes`: losers of `one_winner` raise their thresholds, too.
         theta = network.threshold.increase(theta, crossed)
         # float32 weights do not round, and drawing a key per timestep would be wasted.
         step_key = None if network.form is None else jax.random.fold_in(key, t)
@@ -250,7 +252,6 @@ def _scale_weights(network, weights, counts, key):
         return normalize_column(column, total)
 
     # Only these columns: the weights of a silent neuron keep their sum, up to its depression.
-
     return update_columns(weights, counts > 0, scale, form=network.form, key=key)
 
 

@@ -94,6 +94,7 @@ def pair_stdp(
         The new state and its weights, `[n, N]`.
     """
     pre_spikes, post_spikes = spikes
+    # Traces include this timestep before they are read: coincident spikes cause both changes.
     pre = trace(state.pre, pre_spikes, params.decay_pre)
     post = trace(state.post, post_spikes, params.decay_post)
     down = outer(pre_spikes, post) * dependence.down(state.weights, params.w_max)
@@ -106,6 +107,7 @@ def pair_stdp(
 
 def outer(pre: Array, post: Array) -> Array:
     """Outer product `pre[i] post[j]`, summed over the batch axes; `[n, N]`."""
+    # One contraction over the batch: no array `[B, n, N]` of changes per presentation.
     return jnp.tensordot(pre.reshape(-1, pre.shape[-1]), post.reshape(-1, post.shape[-1]), (0, 0))
 
 
@@ -162,6 +164,7 @@ class PairSTDP:
         params = self.params
         pre = nearest_neighbour_list(traces.pre, active, params.decay_pre)
         post = nearest_neighbour(traces.post, spikes, params.decay_post)
+        # Independent rounding noise: a weight may change in its row and in its column.
         rows_key, columns_key = (None, None) if key is None else jax.random.split(key)
         if self.depress:
 
@@ -176,6 +179,7 @@ class PairSTDP:
             up = pre * self.dependence.up(column, params.w_max)
             return jnp.clip(column + params.eta_post * up, 0, params.w_max)
 
+        # Columns after rows, as in `pair_stdp`: potentiation reads the depressed weights.
         weights = update_columns(weights, spikes > 0, strengthen, form=form, key=columns_key)
         updates = count_updates(weights, active if self.depress else None, spikes > 0)
         return PairTraces(pre, post), weights, updates

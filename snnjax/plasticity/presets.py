@@ -67,9 +67,11 @@ def diehl_cook(
     inhibitory = conductance_inhibitory(dt=dt, euler=euler)
     fields = {
         "cell": ConductanceCell(dt=dt, block=block, euler=euler),
+        # Conductances, in units of the leak.
         "inhibition": InhibitoryLayer(inhibitory, excitation=10.4, strength=17.0),
         "rule": TripletSTDP(
             TripletParams(
+                # Time constants of the original: 20, 20 and 40 ms, at any timestep.
                 decay_pre=math.exp(-dt / 20),
                 decay_post_1=math.exp(-dt / 20),
                 decay_post_2=math.exp(-dt / 40),
@@ -77,6 +79,7 @@ def diehl_cook(
         ),
         "timesteps": round(350 / dt),
         "silence": round(150 / dt),
+        # The original's sum; 78.4 is that of the current-based variant.
         "total": 78.0,
         # The original repeats an example that evokes fewer than 5 spikes.
         "min_spikes": 5,
@@ -158,6 +161,7 @@ def fspinn(
         ValueError: `window` is set and `post_triggered` is False.
     """
     if window is not None and not post_triggered:
+        # Refused and not ignored: a window has no updates by presynaptic spikes at all.
         raise ValueError("windowed updates are post-triggered: post_triggered=True, or window=None")
     rates = {"eta_pre": eta_pre, "eta_post": eta_post}
     decays = {"decay_pre": math.exp(-1 / 20), "decay_post": math.exp(-1 / 20)}
@@ -166,6 +170,7 @@ def fspinn(
     else:
         params = WindowedParams(**rates, **decays)
         rule = WindowedSTDP(params, window=window, spikes_per_factor=spikes_per_factor)
+    # `changes` last, so that a caller may replace any field.
     options = {"rule": rule, "form": form, **changes}
     return current_based(
         neurons, inputs=inputs, lateral=lateral, strength=strength, slots=slots, **options

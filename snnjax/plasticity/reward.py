@@ -72,7 +72,10 @@ def reward_stdp(
     rule = params.pair
     pre = trace(state.pre, pre_spikes, rule.decay_pre)
     post = trace(state.post, post_spikes, rule.decay_post)
+    # The change does not depend on the weights, so depression and potentiation need no order,
+    # unlike in `pair_stdp`.
     change = rule.eta_post * outer(pre, post_spikes) - rule.eta_pre * outer(pre_spikes, post)
     eligibility = params.decay_eligibility * state.eligibility + change
+    # The eligibility includes this timestep: a reward given at a spike counts that spike.
     weights = jnp.clip(state.weights + reward * eligibility, 0, rule.w_max)
     return RewardState(weights, eligibility, pre, post), weights

@@ -87,9 +87,11 @@ def triplet_stdp(
         The new state and its weights, `[n, N]`.
     """
     pre_spikes, post_spikes = spikes
+    # `pre` alone includes this timestep: a coincident input counts as firing just before.
     pre = nearest_neighbour(state.pre, pre_spikes, params.decay_pre)
     post_1, post_2 = params.decay_post_1 * state.post_1, params.decay_post_2 * state.post_2
     weights = state.weights - params.eta_pre * outer(pre_spikes, post_1)
+    # Clipped between the changes, as `TripletSTDP` clips rows and then columns.
     weights = jnp.clip(weights, 0, params.w_max)
     weights = weights + params.eta_post * outer(pre, post_spikes * post_2)
     weights = jnp.clip(weights, 0, params.w_max)
@@ -149,6 +151,7 @@ class TripletSTDP:
         params = self.params
         pre = nearest_neighbour_list(traces.pre, active, params.decay_pre)
         post_1, post_2 = params.decay_post_1 * traces.post_1, params.decay_post_2 * traces.post_2
+        # Independent rounding noise: a weight may change in its row and in its column.
         rows_key, columns_key = (None, None) if key is None else jax.random.split(key)
         if self.depress:
 
@@ -162,6 +165,7 @@ class TripletSTDP:
 
         weights = update_columns(weights, spikes > 0, strengthen, form=form, key=columns_key)
         fired = spikes > 0
+        # After both updates, as in `triplet_stdp`: the first spike after silence changes nothing.
         post_1, post_2 = jnp.where(fired, 1.0, post_1), jnp.where(fired, 1.0, post_2)
         updates = count_updates(weights, active if self.depress else None, fired)
         return TripletTraces(pre, post_1, post_2), weights, updates

@@ -80,6 +80,7 @@ class Multiplicative:
 
     def up(self, weights: Array, w_max: float) -> Array:
         """`(w_max - w) / w_max`."""
+        # As for `Power`: beyond its bound a negative factor would reverse the change.
         return jnp.maximum(w_max - weights, 0) / w_max
 
     def down(self, weights: Array, w_max: float) -> Array:

@@ -102,6 +102,7 @@ class WindowedSTDP:
     def __post_init__(self):
         if self.window < 1:
             raise ValueError(f"window is at least one timestep, got {self.window}")
+        # `not >` instead of `<=`: NaN fails, too.
         if self.spikes_per_factor is not None and not self.spikes_per_factor > 0:
             raise ValueError(
                 f"spikes_per_factor must be above 0, got {self.spikes_per_factor}: None is a "
@@ -144,6 +145,7 @@ class WindowedSTDP:
         params, (pre, post, fired, counts, step) = self.params, traces
         pre = nearest_neighbour_list(pre, active, params.decay_pre)
         post = nearest_neighbour(post, spikes, params.decay_post)
+        # Counts include this timestep, so the factor is at least 1 where a neuron fired.
         fired, counts = fired | (spikes > 0), counts + spikes
         ends = (step + 1) % self.window == 0
         factor = 1.0
@@ -160,4 +162,5 @@ class WindowedSTDP:
         mask = ends & (fired | ((post > 0) & (params.eta_pre > 0)))
         weights = update_columns(weights, mask, change, form=form, key=key)
         updates = count_updates(weights, None, mask)
+        # `fired` restarts with each window; traces and counts last for the presentation.
         return WindowedTraces(pre, post, fired & ~ends, counts, step + 1), weights, updates

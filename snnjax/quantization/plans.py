@@ -43,6 +43,7 @@ class Kernels:
 
     def __call__(self, name: str, leaf: Any) -> Quantizer | None:
         """Quantizer of a kernel; None for other arrays."""
+        # A vector has no output axis and so no scale per channel.
         kernel = name.rsplit("/", 1)[-1] == "kernel" and leaf.ndim >= 2 and _floating(leaf)
         return self.quantizer if kernel and not _matches(name, self.skip) else None
 
@@ -106,6 +107,7 @@ def quantize(model: PyTree, plan: Plan, *, key: Key | None = None) -> PyTree:
     named, tree = named_leaves(model)
     formats = [plan(name, leaf) for name, leaf in named]
     refuse_empty(plan, formats)
+    # By the number of each array, as in `store`, so that both round alike.
     keys = [None if key is None else jax.random.fold_in(key, n) for n in range(len(named))]
     triples = zip(named, formats, keys, strict=True)
     leaves = [_round_leaf(leaf, format, leaf_key) for (_, leaf), format, leaf_key in triples]

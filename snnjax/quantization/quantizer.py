@@ -92,8 +92,10 @@ class Quantizer:
         Returns:
             The scale, float32, `[C]` or `[]`, without a gradient; 1 where all weights are 0.
         """
+        # Per tensor there is one column, so that both cases reduce over axis 0.
         columns = values.reshape(-1, values.shape[-1] if self.per == "channel" else 1)
         columns = jax.lax.stop_gradient(columns).astype(jnp.float32)
+        # By the largest positive code: the negative range has one more, and +max|w| must not clip.
         largest = jnp.max(jnp.abs(columns), axis=0) / (2 ** (self.bits - 1) - 1)
         # A scale of 0 would make the codes of a dead channel NaN.
         largest = jnp.where(largest > 0, largest, 1.0)
@@ -110,6 +112,7 @@ class Quantizer:
             The rounded weights, of the same shape and dtype.
         """
         scale = self.scale(values)
+        # In float32: a 16-bit quotient would be rounded once before the code is.
         codes = straight_through(values.astype(jnp.float32) / scale, self.format)
         return (codes * scale).astype(values.dtype)
 
@@ -174,5 +177,6 @@ class Quantized:
         """Rounded weights, `scale * code`, in the dtype of the weights."""
         scale = self.scale
         if scale.dtype == jnp.int8:
+            # ldexp is exact, exp2 is not.
             scale = jnp.ldexp(jnp.ones(scale.shape, jnp.float32), scale.astype(jnp.int32))
         return (self.codes.values() * scale).astype(self.dtype)

@@ -45,6 +45,7 @@ class Footprint(NamedTuple):
         return self.weights + self.scales + self.unquantized
 
 
+# Only the packed arrays are traced; names and structure are part of the pytree's structure.
 @functools.partial(
     jax.tree_util.register_dataclass, data_fields=["arrays"], meta_fields=["names", "structure"]
 )
@@ -110,6 +111,7 @@ def restore(stored: Stored) -> PyTree:
 def _pack_leaf(leaf: Any, format: Quantizer | QFormat | None, key: Key | None) -> Any:
     if format is None:
         return leaf
+    # A `QFormat` has a fixed grid; a `Quantizer` stores its fitted scales, too.
     if isinstance(format, QFormat):
         return Packed.from_values(leaf, format, key=key)
     return format.store(leaf)

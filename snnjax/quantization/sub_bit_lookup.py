@@ -90,6 +90,7 @@ class SubBitKernels:
     def pattern_indices(self) -> Array:
         """Pattern index of each kernel, int32 `[D, C]`."""
         shape = (len(self.scale), self.channels)
+        # Stored as uint8 or uint16; indices need a dtype that does not overflow.
         return unpack(self.indices, self.bits_per_kernel, shape=shape).astype(jnp.int32)
 
     def patterns(self) -> Array:
@@ -113,6 +114,7 @@ def store_kernels(kernel: Array, patterns: Array) -> SubBitKernels:
         ValueError: The window is not 3x3, or the number of patterns is not `2^tau` with tau from 1
             to 9.
     """
+    # tau only if the length is a power of two, which is checked below.
     bits = len(patterns).bit_length() - 1
     check_bits(bits)
     if len(patterns) != 2**bits:
@@ -154,6 +156,7 @@ def product_table(patterns: Array) -> Array:
     # A spike on +1 counts 1 and a spike on -1 counts -1: twice the spikes on +1, less all spikes.
     spikes = jax.lax.population_count(patches)
     positive = jax.lax.population_count(patches & encode_patterns(patterns))
+    # int8 holds -9 to 9; sums over channels are widened to int32.
     return (2 * positive - spikes).astype(jnp.int8)
 
 
@@ -255,6 +258,7 @@ def bit_operations(layers: Sequence[tuple[int, int, int]], *, bits_per_kernel: i
         ValueError: `bits_per_kernel` is not an integer from 1 to 9.
     """
     check_bits(bits_per_kernel)
+    # float64 on the host: the counts of large layers exceed 32 bits.
     c, d, p = np.asarray(layers, np.float64).reshape(-1, 3).T
     patterns = 2**bits_per_kernel
     shared = FULL_BITS * c * patterns * p + c * d * p / 2

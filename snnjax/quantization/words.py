@@ -77,6 +77,7 @@ def unpack(data: Array, bits: int, *, shape: tuple[int, ...], signed: bool = Fal
             f"{count} codes of {bits} bits are {_bytes(bits, count)} bytes, got {list(data.shape)}:"
             " give the shape and bits that were packed"
         )
+    # The smallest dtype that holds a code: unpacked codes take one byte where they fit.
     wide = jnp.uint8 if bits <= 8 else jnp.uint16
     stream = jnp.unpackbits(data, count=bits * count, bitorder="little").reshape(count, bits)
     places = jnp.arange(bits, dtype=wide)
@@ -145,6 +146,7 @@ def _signed(codes: Array, bits: int) -> Array:
 
 
 def _bytes(bits: int, count: int) -> int:
+    # Rounded up to whole bytes.
     return -(-bits * count // 8)
 
 

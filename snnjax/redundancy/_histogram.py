@@ -78,6 +78,7 @@ class Histogram:
         """Fraction of values at or above the threshold of their neuron; None without one."""
         if self.threshold is None:
             return None
+        # Bins are relative to each neuron's threshold, so one edge separates all neurons.
         return float(self.counts[self.bins.below_threshold :].sum() / self.counts.sum())
 
 
@@ -97,6 +98,8 @@ def count(values: Array, threshold: Array, unit: Array, weights: Array, bins: Bi
     # The sign of a floating-point difference is exact, so a value at the threshold is never counted
     # below it, which subtracting after the division would not guarantee.
     steps = jnp.floor((values - threshold) * (bins.per_threshold / unit)) + bins.below_threshold
+    # Clipped before the conversion: float to int is undefined beyond the range of int32, and for
+    # NaN, which passes the clip.
     index = jnp.nan_to_num(jnp.clip(steps, 0, len(bins) - 1)).astype(jnp.int32)
     # Padding goes to an extra bin: a mask over all values would cost as much memory.
     padding = (weights == 0).reshape(-1, *(1,) * (values.ndim - 2))

@@ -81,6 +81,7 @@ def classify(
     maps = np.asarray(maps)
     null = maps.mean(-2) < thresholds.null_rate
     noise = (maps > thresholds.noise_rate).mean(-2) >= thresholds.noise_area
+    # `Thresholds` excludes that a map is null and noise at once, so the order does not matter.
     return np.where(null, 0, np.where(noise, 2, 1)).astype(np.int8)
 
 

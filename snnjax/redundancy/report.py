@@ -114,6 +114,7 @@ def report(
             f"no layer spikes (of {sorted(sums)}): redundancy is defined for neurons whose outputs "
             "are 0 or 1, use a network that has some"
         )
+    # All layers counted the same examples.
     examples = next(iter(spiking.values())).examples
     if not examples:
         raise ValueError("no example was counted: all had weight 0, give real examples weight 1")
@@ -125,6 +126,7 @@ def _layer(sums: Sums, thresholds: Thresholds, bins: Bins) -> Layer:
     timesteps, *_, channels = sums.spikes.shape
     counts = sums.spikes.reshape(timesteps, -1, channels)
     rates = counts / sums.examples
+    # Without a threshold the bins are in units of 1, and a share above it is undefined.
     threshold = float(sums.unit) if sums.threshold else None
     return Layer(
         features=(sums.spikes / sums.examples).astype(np.float32),

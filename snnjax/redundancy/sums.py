@@ -98,6 +98,7 @@ def _layer(kinds: Mapping[str, Array], weights: Array | None, bins: Bins) -> Sum
     counted = (weights != 0).reshape(-1, *(1,) * (spikes.ndim - 2))
     threshold = kinds.get("threshold", jnp.ones((1,) * spikes.ndim))
     unit = jnp.mean(jnp.abs(threshold.astype(jnp.float32)))
+    # The bins divide by the unit: thresholds of zero fall back on a unit of 1.
     unit = jnp.where(unit > 0, unit, 1)
     potentials = [kinds[kind].astype(jnp.float32) for kind in ("currents", "membrane")]
     # Coupled neurons share one membrane, so it has fewer channels than the thresholds: it is
@@ -107,6 +108,7 @@ def _layer(kinds: Mapping[str, Array], weights: Array | None, bins: Bins) -> Sum
     currents, membrane = (count(v, t, unit, weights, bins) for v, t in pairs)
     return Sums(
         examples=jnp.sum(weights != 0),
+        # Padding is masked before the sum, so that integer counts remain exact.
         spikes=jnp.sum((spikes != 0) & counted, axis=1, dtype=jnp.int32),
         analog=jnp.any((spikes != 0) & (spikes != 1) & counted),
         currents=currents,

@@ -51,6 +51,7 @@ def snntorch_leaky(
     return lif_model(
         decay=_clip(beta, dtype),
         threshold=jnp.asarray(threshold, dtype),
+        # Theirs fires strictly above the threshold, ours at it.
         spike=surrogate.strict(spike),
         reset=_reset(reset_mechanism, reset_delay),
     )
@@ -84,6 +85,7 @@ def snntorch_synaptic(
         decay=_clip(beta, dtype),
         synaptic_decay=_clip(alpha, dtype),
         threshold=jnp.asarray(threshold, dtype),
+        # As in `snntorch_leaky`: theirs fires strictly above the threshold.
         spike=surrogate.strict(spike),
         reset=_reset(reset_mechanism, reset_delay),
     )
