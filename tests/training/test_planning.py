@@ -156,9 +156,7 @@ def test_the_largest_value_is_none_where_nothing_fits():
 @pytest.mark.fast
 @pytest.mark.parametrize("field", ["depth", "learning_rate", "memory", "name", "patience"])
 def test_only_a_whole_number_can_be_enlarged(field):
-    with pytest.raises(
-        training.errors.ExperimentError, match=f"no whole-number field '{field}'.*batch"
-    ):
+    with pytest.raises(training.errors.ExperimentError, match=f"no integer field '{field}'.*batch"):
         training.planning.integer_field(SMALL, field)
     assert training.planning.integer_field(SMALL, "side") == SIDE
 
