@@ -151,7 +151,7 @@ def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     ("options", "message"),
     [
         ({"count": 0}, "at least one"),
-        ({"alpha": 0.0}, "forgets"),
+        ({"alpha": 0.0}, "discards the state"),
         ({"bits": 12, "alpha": 0.3}, "power of two"),
         ({"bits": 12, "alpha": 2.0}, "power of two"),
         ({"count": 16, "bits": 12}, "need 31 bits where float32 has 24"),
