@@ -35,7 +35,7 @@ def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarra
         start: Start of the interval, in microseconds of the recording's clock.
         duration: Length of the interval, in microseconds, at least 1.
 
-        `[m, 4]`, dtype and order of `events`.
+    Returns:
         `[m, 4]`, of the dtype of `events`, in their order.
 
     Raises:
