@@ -31,8 +31,6 @@ from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds
 from snnjax.data.lazy import clips, map_inputs
-
-# `Loader` is the default for arrays in memory; `grain_loader` serves data that do not fit.
 from snnjax.data.loader import Batch, Loader, evaluation_batches
 from snnjax.data.registry import load
 

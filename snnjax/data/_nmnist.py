@@ -102,10 +102,9 @@ def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: st
 
 
 def _from_folders(recordings: dict[PurePosixPath, Events], split: str) -> Split:
+    # By digit, then file name: independent of the order of an archive.
     paths = sorted(
-        # By digit, then number: independent of the order of an archive.
-        (p for p in recordings if p.parts[-3].lower() == split),
-        key=lambda p: p.parts[-2:],
+        (p for p in recordings if p.parts[-3].lower() == split), key=lambda p: p.parts[-2:]
     )
     if not paths:
         raise MissingDataError(

@@ -290,7 +290,6 @@ def _split(
 ) -> Split:
     counts = [len(paths.get(name, ())) for name in classes]
     sources = tuple(path for name in classes for path in paths.get(name, ()))
-    # Numbered by class, in the order of the sources.
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
     return Split(LazyInputs(sources, view, threads=threads), labels)
 

@@ -116,7 +116,7 @@ def delta(
         return level + crossed, crossed
 
     _, moves = jax.lax.scan(cross, jnp.zeros_like(signal[0]), signal)
-    # Two channels instead of a sign: spikes are 0 or 1, as every synapse expects them.
+    # Two channels instead of a sign: spikes are never negative.
     return jnp.concatenate([jnp.maximum(moves, 0), jnp.maximum(-moves, 0)], axis=-1)
 
 

@@ -195,7 +195,7 @@ def population(
         raise ValueError(f"high must be above low, got low={low}, high={high}: swap them")
     if not beta > 0.0:
         raise ValueError(f"beta must be above 0, got {beta}: 1.5 is usual")
-    # n - 2 intervals: half an interval of the outermost two fields lies outside on each side.
+    # n - 2 intervals span the range; the outermost two centres lie half an interval outside it.
     spacing = (high - low) / (neurons - 2)
     centres = low + spacing * (jnp.arange(neurons, dtype=values.dtype) - 0.5)
     distance = (values[..., None] - centres) * (beta / spacing)

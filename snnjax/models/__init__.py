@@ -14,8 +14,6 @@ from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
 from snnjax.models.t_revsnn import t_revsnn
-
-# A neuron among models: it is the default of both transformers, and event frames need its tau.
 from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import vgg
 

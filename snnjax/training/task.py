@@ -424,7 +424,6 @@ def _check_targets(dataset: data.Dataset, axes: int, letters: str) -> None:
 def _check_timesteps(
     per_timestep: bool, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset
 ) -> None:
-    # Targets and outputs are compared timestep by timestep.
     if per_timestep and outputs.shape[0] != dataset.train.labels.shape[1]:
         raise ExperimentError(
             f"the network gives {outputs.shape[0]} timesteps and {dataset.name} has targets of "

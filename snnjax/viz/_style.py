@@ -13,7 +13,6 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Colour carries a meaning in every picture, so all of them use these names.
 BLUE, VERMILION, ORANGE = "#0072b2", "#d55e00", "#e69f00"
 INK, FAINT, GRID = "#222222", "#666666", "#e3e3e3"
 
@@ -90,7 +89,7 @@ def array(value: Any, axes: str, name: str, **sizes: int) -> np.ndarray:
     Raises:
         ValueError: If the rank or a size differs, or an axis is empty.
     """
-    # float32: matplotlib does not draw bfloat16.
+    # One dtype whatever the precision of the network, so that means and limits keep their digits.
     result, letters = np.asarray(value).astype(np.float32), axes.split()
     here = dict(zip(letters, result.shape, strict=False))
     fits = result.ndim == len(letters) and all(here[k] == n for k, n in sizes.items())

@@ -87,7 +87,7 @@ def membranes(
     figure, axes = style.subplots(
         height=1.1 + 0.95 * len(neurons), rows=len(neurons), sharex=True, sharey=True
     )
-    # Beyond these lengths markers would touch.
+    # Beyond this length markers would touch.
     marker = "o" if timesteps <= 32 else None
     # Without a threshold marks stand at the highest potential that is drawn.
     top = float(np.nanmax(v[:, neurons])) if threshold is None else threshold
@@ -174,7 +174,6 @@ def frames(images: Any, *, title: str = "", limit: int = 8) -> Figure:
     Raises:
         ValueError: If `images` is not `[T, H, W, 2]`.
     """
-    # Absolute values: signed frames hold off events as negative counts.
     images = np.abs(style.array(images, "T H W P", "images", P=2))
     times = style.spread(len(images), limit)
     full, colours = _paint(images[times])
