@@ -135,7 +135,7 @@ def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any
         raise Failure(f"--examples must be at least 1, got {examples}")
     dataset = training.config.load_dataset(experiment)
     few = dataset.train.take(np.arange(min(examples, len(dataset.train))))
-    # One batch of all examples: a training step has no weights that would exclude padding.
+    # One batch of all examples: a step of plasticity ignores the weights of padding.
     batch = next(data.evaluation_batches(few, batch_size=len(few)))
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []

@@ -258,7 +258,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def _compare(options, thresholds, after: _Analysis, screen: Screen) -> dict[str, Any]:
-    # The same options: both runs are measured on the same examples, by one rule.
+    # The same options: both runs are measured on equally many examples, by one rule.
     before = _analyse(dataclasses.replace(options, run=options.against), thresholds, screen)
     _print(before, screen)
     compared = redundancy.compare(before.report, after.report)

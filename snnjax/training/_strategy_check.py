@@ -53,7 +53,7 @@ class _Outcome(NamedTuple):
 
 def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
     """Replaces the memory strategy of an experiment; an empty strategy keeps it."""
-    # The empty strategy stands for the network as written, whatever its field `memory` says.
+    # The empty strategy stands for the experiment as it is, its field `memory` included.
     if strategy == memory.Strategy():
         return experiment
     return config.override(experiment, {"memory": str(strategy)})

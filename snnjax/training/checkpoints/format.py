@@ -88,7 +88,6 @@ def _with_peaks(tree: TrainState, names: Mapping[str, str]) -> TrainState:
         parents = [int(number) for number in re.findall(r"\d+", node)]
         try:
             statistics = _insert(statistics, parents, int(place), peak)
-        # The paths of the note do not exist in this tree.
         except (IndexError, TypeError):  # another model: `check_model` names the difference
             return tree
     return tree._replace(statistics=statistics)
