@@ -65,6 +65,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    # A copy, since the name is popped off.
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments else "--help"
     if name in ("-h", "--help", "help"):
@@ -81,6 +82,7 @@ def main(*, argv: Sequence[str] | None = None) -> int:
         if name not in _COMMANDS:
             raise Failure(f"there is no command {name!r}: choose one of {', '.join(_COMMANDS)}")
         module = importlib.import_module(_COMMANDS[name][0])
+        # These logs repeat an error that the user gets as one message; --debug shows them.
         if "--debug" not in arguments:
             silence_libraries()
         fields, code = module.command(arguments, screen)

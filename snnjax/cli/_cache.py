@@ -15,6 +15,7 @@ OPTION = Option("no_cache", bool, False, "Compile without the cache of compiled 
 
 def directory() -> Path:
     """Folder of compiled programs: $JAX_COMPILATION_CACHE_DIR, or the platform's cache folder."""
+    # JAX's own variable takes precedence: it may name a cache shared with other programs.
     if folder := os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return Path(folder)
     if sys.platform == "win32":

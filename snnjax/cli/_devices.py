@@ -77,6 +77,7 @@ def describe_mesh(mesh: Mesh) -> str:
     if mesh.size == 1:
         spare = jax.device_count() - 1
         return f"{kind} (1 of {spare + 1}: --mesh data=-1 takes all)" if spare else kind
+    # Axes of size 1 cut nothing.
     axes = ", ".join(f"{axis}={size}" for axis, size in mesh.shape.items() if size > 1)
     hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
     return f"{mesh.size} x {kind} ({axes}){hosts}"

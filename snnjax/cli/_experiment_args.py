@@ -104,5 +104,6 @@ def parse_experiment(
     experiment = load_gradient_experiment(path)
     parsed, changed = parse_fields(command, description, experiment, options, rest)
     experiment = training.config.override(experiment, changed)
+    # After the overrides: only their result has to be in range.
     training.config.check(experiment)
     return parsed, experiment

@@ -39,6 +39,7 @@ class Screen:
 
     def silence(self, name: str) -> None:
         """Discards all but warnings and failures, which are marked with a name."""
+        # Not closed: the stream is used until the process ends.
         self.name, self.null = name, open(os.devnull, "w")  # noqa: SIM115
 
     @property
@@ -101,6 +102,7 @@ def read_size(text: str) -> int:
     match = re.fullmatch(r"\s*([0-9.]+(?:e\+?[0-9]+)?)\s*([a-z]*)\s*", text.lower())
     try:
         assert match is not None
+        # Decimal: a float holds 53 bits, fewer than a size may have.
         size = Decimal(match[1]) * _UNITS[match[2]]
     except (ArithmeticError, AssertionError, KeyError):
         size = 0

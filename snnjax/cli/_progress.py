@@ -55,6 +55,7 @@ class Speed:
 
 
 def _lines(screen: Screen, steps: int, epochs: int, task: Any) -> Report:
+    # A list, since the nested function assigns the time of its last line.
     speed, latest, printed = Speed(steps), {}, [time.perf_counter()]
 
     def report(record: dict[str, Any]) -> None:

@@ -53,10 +53,12 @@ def restore(
         # A run may be inspected on another machine than the one it was trained on.
         experiment = training.config.override(experiment, {"data_dir": options.data_dir})
     cache.enable(on=not options.no_cache)
+    # Inspection needs no training step, whose compilation would take time for nothing.
     session = training.prepare(experiment, training=False, rates=rates)
     if path is not None:
         return run, session, training.checkpoints.load(path, session.state)
     state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
+    # There is at least one step, and `load_newest` raises an error if none can be read.
     assert state is not None
     return run, session, state
 

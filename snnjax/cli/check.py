@@ -42,6 +42,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Checks the strategies."""
     began = time.perf_counter()
     options, experiment = parse_experiment("check", _DESCRIPTION, _OPTIONS, arguments)
+    # Before the data are loaded: a misspelt strategy costs no time.
     strategies = parse_strategies(options.strategies)
     mesh = training.sharding.make_mesh()
     device = next(iter(mesh.devices.flat)).device_kind
@@ -55,6 +56,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"  {'strategy':<52} {'outputs':>7} {'statist.':>8} {'gradient':>9} {'1 - cosine':>10} "
         f"{'rebuilt':>8} {'bytes':>9} {'ms':>7}"
     )
+    # Reported one by one: each strategy is compiled anew, which may take a minute.
     findings = training.planning.check_strategies(
         experiment, dataset=dataset, strategies=strategies, mesh=mesh, bound=options.bound,
         repeats=options.repeats, report=lambda finding: _print(finding, screen),
@@ -71,6 +73,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "device": device,
         "batch": experiment.batch,
         "rows": [_row(finding) for finding in findings],
+        # Devices count their peak since the start of the process, hence over all strategies.
         "device_peak_bytes": memory.accounting.device_peak(device=next(iter(mesh.devices.flat))),
         "ok": ok,
         "seconds": round(time.perf_counter() - began, 3),
@@ -79,10 +82,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
     mark = {True: "equal", False: "DIFFER", None: "-"}
+    # Only strategies that invert a step or a block rebuild a state.
     rebuilt = "-" if finding.reconstruction is None else f"{finding.reconstruction:.1e}"
     screen.say(
         f"  {finding.name:<52} {mark[finding.outputs_equal]:>7} "
         f"{mark[finding.statistics_equal]:>8} {finding.relative:>9.1e} "
+        # Rounding may bring a cosine above 1.
         f"{max(0.0, 1 - finding.cosine):>10.1e} {rebuilt:>8} "
         f"{spell_size(finding.measured.total_bytes):>9} {1000 * finding.seconds:>7.1f}"
     )

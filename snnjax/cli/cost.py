@@ -53,6 +53,7 @@ __all__ = [
     "row_line",
 ]
 
+# Fixed widths: rows are printed while later models are still to be measured.
 _WIDTHS = (21, 4, 3, 11, 6, 9, 9, 9, 9, 9, 9, 9, 8)
 _TITLES = (
     *("model", "T", "B", "parameters", "rate"),
@@ -145,6 +146,7 @@ def _layer_lines(layers: list[dict[str, Any]], products: dict[str, list]) -> lis
 
 def _neurobench_lines(figures: Any) -> list[str]:
     sparsity = figures.connection_sparsity
+    # NeuroBench counts operations of some neurons only; a 0 would claim a measurement.
     neurons = "not defined for these neurons"
     if figures.neuron_operations is not None:
         neurons = f"{spell(figures.neuron_operations)} of {spell(figures.neuron_dense or 0)}"
@@ -188,6 +190,7 @@ def _energy_lines(estimate: Any) -> list[str]:
 
 
 def _columns(cells: tuple[Any, ...]) -> str:
+    # Names stand at the left, numbers at the right, so that digits line up.
     first, *others = zip(cells, _WIDTHS, strict=True)
     return "  ".join([f"{first[0]:<{first[1]}}", *(f"{cell:>{width}}" for cell, width in others)])
 
@@ -204,8 +207,10 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     path, rest = experiment_path(arguments)
     if path is None:
         return _zoo(rest, screen, began)
+    # A run is a folder, an experiment a file.
     if path.is_dir():
         options = parse("snnjax cost RUN", _DESCRIPTION, [*OPTIONS, _EXAMPLES], arguments)
+        # Before the run is restored, which loads data and compiles a program.
         _check(options.examples)
         run, session, state = restore(options, warn=screen.warn)
         source = {"source": "run", "run": str(run.path), "step": int(state.step)}
@@ -222,6 +227,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         _check(options.examples)
         cache.enable(on=not options.no_cache)
         dataset = training.config.load_dataset(experiment)
+        # Only the schedule depends on the number of steps, and no step is trained.
         program, state = training.initialize(experiment, steps=1)
         source = {"source": "experiment"}
     found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
@@ -248,6 +254,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     number = min(examples, len(test))
     # Spread: test sets are often sorted by class.
     places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
+    # A batch larger than the examples would be padding.
     size = min(_BATCH, len(places))
     trained = source == "run"
     weights = "trained weights" if trained else "fresh weights, normalisation settled on them"
@@ -256,6 +263,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     @jax.jit
     def settle(state, inputs):
         frames = experiment.encode(experiment, inputs, None)
+        # A fixed key: the same experiment gives the same figures in every run.
         key = jax.random.key(0)
         return cost.counting.settle_statistics(
             program.network(state), state.statistics, frames, key
@@ -267,6 +275,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
         return cost.counting.count_operations(program.network(state), state.statistics, frames)
 
     total = None
+    # Layers and `encode` may be the user's: an error in them is bad input and no defect.
     with training.errors.user_code("measuring the network"):
         for start in range(0, len(places), size):
             # The last batch is padded, so that one shape is compiled.
@@ -277,6 +286,7 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
                 # Fresh statistics, mean 0 and variance 1, would give rates of no trained network.
                 state = state._replace(statistics=settle(state, inputs))
             counts = count(state, inputs)
+            # Weight 0 leaves the padding of the last batch out of the sums.
             part = cost.counting.tally(program.network(state), counts, weights=real)
             total = part if total is None else total + part
     # There is at least one example, as `_check` and the data set's own check assure.
@@ -302,6 +312,7 @@ def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
         }
         for name, layer in found.connections.items()
     ]
+    # Both keys even if empty, so that readers of the JSON object find the same fields.
     products = {"attention": [], "over_time": []}
     for name, layer in found.products.items():
         row = {
@@ -338,12 +349,15 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
         try:
             for name in names:
                 rows.append(_row(name, cost.ZOO[name]))
+                # At once, since a model takes seconds and the zoo has many.
                 screen.say(row_line(rows[-1]))
         # A stop keeps the rows measured so far.
         except Interrupted as error:
+            # Stopped before the first row: there is no result to keep.
             if not rows:
                 raise
             stopped = error
+        # From here on a signal must not cut off the report.
         listener.patient = True
     if stopped:
         screen.say(f"{stopped}: earlier measurements are kept")
@@ -370,12 +384,16 @@ def _model_names(text: str | None) -> list[str]:
     unknown = [name for name in names if name not in cost.ZOO]
     if unknown or not names:
         raise Failure(f"--models takes some of {', '.join(cost.ZOO)}, got {text!r}")
+    # A name given twice would be measured twice.
     return list(dict.fromkeys(names))
 
 
 def _row(name: str, case: Any) -> dict[str, Any]:
     began = time.perf_counter()
+    # A fixed seed, so that tables of different days can be compared.
     network, frames = case.draw(seed=0)
+    # In training, fresh weights are normalised by their own batch; fresh running statistics would
+    # give rates of no trained network.
     found = cost.measure(network, frames, training=True)
     return {
         "model": name,
@@ -383,6 +401,7 @@ def _row(name: str, case: Any) -> dict[str, Any]:
         "slim": case.slim,
         "timesteps": case.timesteps,
         "batch": case.batch,
+        # Some cases are slimmer than the published network, see `slim`.
         "parameters_published": case.parameters(),
         "neurobench": dataclasses.asdict(cost.neurobench(network, found)),
         "energy": dataclasses.asdict(cost.energy(found)),

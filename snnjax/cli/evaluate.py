@@ -40,6 +40,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     options = parse("snnjax eval", _DESCRIPTION, OPTIONS, arguments)
     # Plasticity has metrics and rates as well.
     run, session, state = restore(options, warn=screen.warn, rates=True, gradients=False)
+    # Settles the state as well: a run by plasticity first assigns classes to its neurons.
     evaluation = session.evaluate(state)
     screen.say(
         f"{run.path}, step {int(state.step)}: test {spell_metrics(session.task, evaluation)}"
@@ -47,6 +48,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     )
     for name, rate in evaluation.rates.items():
         screen.say(f"  {name:<24} {rate:.4f} spikes per neuron and timestep")
+    # Without a spiking layer there is no rate to report.
     if evaluation.nasfr is not None:
         neurons = sum(evaluation.neurons.values())
         screen.say(f"  {'NASFR':<24} {evaluation.nasfr:.4f}, the mean over all {neurons:,} neurons")

@@ -88,6 +88,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Writes an artifact."""
     began = time.perf_counter()
     options = parse("snnjax export", _DESCRIPTION, _OPTIONS, arguments)
+    # Options are read before the run is restored, which takes longer.
     batch = _batch(options.batch)
     platforms = _platforms(options.platforms)
     if options.out is not None and Path(options.out).exists():  # before minutes of work
@@ -141,6 +142,7 @@ def _platforms(text: str) -> tuple[str, ...]:
 
 def _source(session: Any, state: training.TrainState) -> export.Source:
     experiment, dataset = session.experiment, session.dataset
+    # One stored example tells the shape and dtype of the artifact's inputs.
     example = next(data.evaluation_batches(dataset.test, batch_size=1)).inputs
 
     @functools.wraps(experiment.encode)  # the manifest quotes the experiment's function

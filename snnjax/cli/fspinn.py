@@ -65,6 +65,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             + (f", not {arguments[0]!r}" if arguments else "")
         )
     path, rest = experiment_path(arguments[1:])
+    # Fields are options as well, but without an experiment none are known.
     if path is None and {"--help", "-h"} & set(rest):
         parse("snnjax fspinn search EXPERIMENT.py", _DESCRIPTION, _OPTIONS, ["--help"])
     if path is None:
@@ -73,6 +74,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     training.config.check_learning(experiment, "plasticity")
     options, changed = parse_fields("fspinn search", _DESCRIPTION, experiment, _OPTIONS, rest)
     experiment = training.config.override(experiment, changed)
+    # Checks every value, before the first candidate is simulated.
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
     budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
@@ -85,6 +87,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             if row["discarded"] is None:
                 row["accuracy"] = _train(row, Path(options.out), source, listener, screen)
     picture = _conclude(rows, budgets, options, screen)
+    # An experiment holds functions, which JSON cannot express.
     candidates = [{k: v for k, v in row.items() if k != "experiment"} for row in rows]
     return {
         "name": experiment.name,
@@ -114,6 +117,7 @@ def _grid(text: str, experiment: Any) -> list[dict[str, Any]]:
 def _value(text: str, name: str, experiment: Any) -> Any:
     """Parses a value as JSON, or else takes the text."""
     try:
+        # Python writes booleans with a capital, JSON does not: both are accepted.
         value = json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         # Text that is no JSON is the value of a field of type str.
@@ -131,6 +135,7 @@ def _estimate(experiment, grid, budgets, examples, screen) -> list[dict[str, Any
         raise Failure(f"--examples must be at least 1, got {examples}")
     dataset = training.config.load_dataset(experiment)
     few = dataset.train.take(np.arange(min(examples, len(dataset.train))))
+    # One batch of all examples: a step of plasticity ignores the weights of padding.
     batch = next(data.evaluation_batches(few, batch_size=len(few)))
     screen.say(f"{experiment.name}: {len(grid)} candidates")
     rows = []
@@ -171,7 +176,9 @@ def _energies(program, state, batch) -> tuple[float, float]:
     experiment = program.experiment
     rates = experiment.encode(experiment, batch.inputs, None)
     few = len(batch.labels)
+    # The training step: weight updates are a part of the energy of training.
     step = jax.jit(functools.partial(training.unsupervised.train_step, program))
+    # Without the new state: the training of a candidate starts from its initial one.
     metrics = jax.device_get(step(state, batch)[1])
     found = cost.unsupervised.plasticity_cost(
         program.network,
@@ -186,6 +193,7 @@ def _energies(program, state, batch) -> tuple[float, float]:
 def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
     """Trains a candidate, or resumes its run, and returns its test accuracy."""
     experiment = row["experiment"]
+    # A slash in a value would open a folder inside the folder.
     folder = out / row["name"].replace(" ", "-").replace("/", "-")
     # Loading and compiling end at once on a signal; training polls it and saves.
     listener.patient = False
@@ -205,6 +213,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
         result = training.fit(session, run, stop=lambda: listener.number, report=report)
     if result.interrupted:
         screen.say("the same command resumes")
+        # `fit` has saved this candidate; the next call resumes it and trains the others.
         raise Interrupted(listener.number)
     assert result.evaluation is not None
     screen.say(f"{row['name']}: test accuracy {result.evaluation.accuracy:.2%}")
@@ -214,6 +223,7 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
 def _conclude(rows, budgets, options, screen: Screen) -> str | None:
     """Marks the Pareto front and the choice in the rows, and draws them."""
     trained = [row for row in rows if row["accuracy"] is not None]
+    # Discarded candidates have no accuracy, so neither front nor choice can contain them.
     measured = [
         cost.selection.Candidate(*(row[k] for k in cost.selection.Candidate._fields))
         for row in trained

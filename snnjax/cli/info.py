@@ -53,12 +53,14 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 def _version(name: str) -> str | None:
     try:
+        # From the metadata: importing a large package may take seconds.
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
 def _memory(device: Any) -> dict[str, Any]:
+    # A CPU does not count its memory.
     stats = device.memory_stats() or {}
     return {
         "device": str(device),

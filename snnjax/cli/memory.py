@@ -105,7 +105,9 @@ def parse_case(arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
 
 def _experiment(path: Path, arguments: list[str], own: Sequence[Option]) -> tuple[Any, Case]:
     base = load_gradient_experiment(path)
+    # Not every experiment has a depth: a subclass adds the field.
     deep = training.config.plain_fields(base).get("depth") is int
+    # The command sets these fields itself, by options that take several values.
     hidden = ("timesteps", "depth") if deep else ("timesteps",)
     options, changed = parse_fields("memory", _DESCRIPTION, base, own, arguments, leave_out=hidden)
     if options.depths is not None and not deep:
@@ -204,14 +206,18 @@ class Couplings:
         body = nn.Reversible(self._branch, self._branch, depth, rngs=nnx.Rngs(0))
         network = nn.with_memory(nn.Network(body, shape), strategy)
         graphdef, params, constants = nn.split(network)
+        # Shapes suffice to compile: no array is allocated.
         frames = jax.ShapeDtypeStruct((timesteps, self.batch, *shape), jnp.float32)
 
         def loss(params, frames, constants, statistics):
             network = nn.merge(graphdef, params, constants)
             start = network.initial_state(self.batch)._replace(statistics=statistics)
             outputs, aux = network(frames, start, training=True)
+            # Statistics are outputs, as in training: XLA would remove the computation of unused
+            # ones.
             return jnp.mean(jnp.square(outputs)), aux.statistics
 
+        # Inputs too: within a network a stack has to pass their cotangent on.
         gradient = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
         return gradient, (params, frames, constants, network.initial_state(1).statistics)
 
@@ -283,6 +289,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         code = 128 + stopped.number if stopped else 0
         file = folder / "memory.json"
         kept = {"command": "memory", **fields, "exit_code": code}
+        # Saved with the picture in any case: --json only concerns stdout.
         file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if stopped:
         screen.say(f"{stopped}: earlier measurements are kept")
@@ -320,6 +327,7 @@ def _measure_all(
                     screen.say(_line(row, stored, width))
                 printed |= {reason} if row["refused"] else set()
     except Interrupted as error:
+        # The rows so far are the result of a stopped command.
         return rows, error
     return rows, None
 
@@ -351,6 +359,7 @@ def _line(row: dict[str, Any], stored: int | None, width: int) -> str:
     place = f"{row['strategy']:<{width}}  {depth:>5}  {row['timesteps']:>4}"
     if row["refused"]:
         return f"{place}  refused: {row['refused']}"
+    # The baseline may not be among the strategies, or be refused.
     share = f"{row['temp_bytes'] / stored:.0%}" if stored else ""
     numbers = "".join(f"  {row[name] / 1e6:>10,.2f}" for name in ("temp_bytes", "total_bytes"))
     each = spell_size(row["bytes_per_sample"])
@@ -387,6 +396,7 @@ def _check_folder(folder: Path, out: str | None) -> None:
     """Checks before any measurement that the results can be saved."""
     if out is not None:
         training.Run.check_free(folder)
+    # The nearest existing folder decides if the others can be made in it.
     parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise Failure(f"{folder} cannot be made in {parent}: choose another folder by --out")
@@ -394,5 +404,6 @@ def _check_folder(folder: Path, out: str | None) -> None:
 
 def _free(base: Path) -> Path:
     """The folder, or its first unused numbered variant."""
+    # Results are never overwritten.
     numbered = (base.with_name(f"{base.name}-{number}") for number in itertools.count(2))
     return next(path for path in itertools.chain([base], numbered) if not path.exists())

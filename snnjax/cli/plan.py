@@ -45,6 +45,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     options, experiment = parse_experiment("plan", _DESCRIPTION, _OPTIONS, arguments)
     mesh = parse_mesh(options.mesh)
+    # One device stands for all: bytes are per device, and all hold equal parts.
     device = next(iter(mesh.devices.flat))
     budget = read_size(options.budget) if options.budget else _device_budget(device)
     strategies = parse_strategies(options.strategies)
@@ -58,6 +59,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"on {describe_mesh(mesh)}, budget {spell_size(budget)} per device"
     )
 
+    # A line per strategy as it is measured, since each compilation takes a while.
     def report(candidate: memory.budget.Candidate) -> None:
         screen.say(f"  {_line(candidate)}")
 
@@ -65,6 +67,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         planned = training.planning.plan(
             experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
         )
+    # A network that admits none of the strategies is bad input and no defect.
     except memory.StrategyError as error:
         raise Failure(str(error)) from error
     chosen = planned.choose(budget)
@@ -97,6 +100,7 @@ def parse_strategies(text: str | None) -> list[memory.Strategy] | None:
     if text is None:
         return None
     try:
+        # Semicolons separate strategies, since commas separate the parts of one.
         return [memory.parse_strategy(part) for part in text.split(";") if part.strip()] or None
     except ValueError as error:
         raise Failure(str(error)) from None
@@ -145,8 +149,10 @@ def _row(
         "strategy": str(candidate.strategy),
         **{f"{size}_bytes": getattr(measured, f"{size}_bytes", None) for size in sizes},
         "bytes_per_sample": getattr(measured, "bytes_per_sample", None),
+        # Estimates of a program that cannot be built would mislead.
         "operations": candidate.operations if measured else None,
         "extra_passes": planned.extra_passes(candidate) if measured else None,
+        # A refused strategy fits no budget.
         "ok": measured is not None and measured.total_bytes <= budget,
         "chosen": chosen,
         "refused": candidate.refused,

@@ -115,6 +115,7 @@ def write_page(
     for name in _select_layers(list(report.layers)):
         figure = _features(report, name, name)
         sections[f"features {name}"] = (f"Spike features of {name}", _TEXTS["features"], figure)
+    # The last line of the table names the layers left out.
     text = "\n".join(table(report)[-1:]).strip() if report.analog_layers else ""
     head = ("Overview", text, None)
     return _save(run, "redundancy", title, sections, head)
@@ -136,6 +137,7 @@ def write_comparison(
     """
     (first, before), (second, after) = reports
     sections: dict[str, Any] = {"compared": _rates(before, after, compared)}
+    # Networks that are built differently have no distributions to lay over each other.
     if compared.pairs:
         own, old = (_distributions(report, "currents") for report in (after, before))
         reference = {name: old[partner] for partner, name in compared.pairs}
@@ -144,6 +146,7 @@ def write_comparison(
     for word, report in (("before", before), ("after", after)):
         figure = viz.redundancy.class_shares(_shares(report), title=word)
         sections[f"classes {word}"] = (f"Null, normal, noise: {word}", _TEXTS["classes"], figure)
+    # By number: the layers of two networks may have different names.
     for row in _select_layers(list(range(min(len(before.layers), len(after.layers))))):
         for word, report in (("before", before), ("after", after)):
             name = list(report.layers)[row]
@@ -154,6 +157,7 @@ def write_comparison(
     text = f"Before: {first}.\n\nAfter: {second}.\n\n" + (
         "" if change is None else f"NASFR: {change:+.1f} %."
     )
+    # The name of the other run keeps comparisons with several runs apart.
     name = f"redundancy-against-{other.path.name}"
     return _save(run, name, "Before and after", sections, ("Overview", text, None))[0]
 
@@ -162,6 +166,7 @@ def _save(run, name, title, sections, head) -> tuple[Path, dict[str, str]]:
     folder = run.path / "pictures"
     pictures = {}
     for content, (_, _, figure) in sections.items():
+        # Names of layers contain slashes, which would be folders.
         file = f"{name}-{content.replace('/', '-').replace(' ', '-')}.png"
         pictures[content] = str(viz.save(figure, folder / file))
     page = folder / f"{name}.html"
@@ -207,6 +212,7 @@ def _select_layers(layers: list[Any]) -> list[Any]:
 
 
 _DESCRIPTION = "Wasted activity: firing rates, spike features and input currents by layer."
+# The library's rule gives the defaults, so that they are stated once.
 _RULE = redundancy.Thresholds()
 _OPTIONS = [
     *OPTIONS,
@@ -236,6 +242,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     if options.against is not None:
         training.Run.open(options.against)  # fail before the work, not after it
     analysis = _analyse(options, thresholds, screen)
+    # The numbers come before the pictures, which take longer.
     _print(analysis, screen)
     page, pictures = write_page(analysis.run, analysis.report, title=_title(analysis))
     fields = {
@@ -251,6 +258,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
 
 def _compare(options, thresholds, after: _Analysis, screen: Screen) -> dict[str, Any]:
+    # The same options: both runs are measured on equally many examples, by one rule.
     before = _analyse(dataclasses.replace(options, run=options.against), thresholds, screen)
     _print(before, screen)
     compared = redundancy.compare(before.report, after.report)
@@ -297,6 +305,7 @@ def _measure(session: Any, state: training.TrainState, options, screen: Screen):
     # The accuracy of clips is that of whole recordings.
     unit = task.evaluation_unit
     split = test.take(_example_numbers(len(test), options.examples, unit))
+    # In whole recordings: a vote needs all clips of a recording in one batch.
     size = max(min(options.batch, len(split)) // unit, 1) * unit
 
     def run(state, batch):
@@ -311,12 +320,17 @@ def _measure(session: Any, state: training.TrainState, options, screen: Screen):
         return redundancy.measure(aux.taps, weights=weights), values
 
     screen.say(f"{options.run}: measuring {len(split):,} test examples")
+    # One shape of batches, the last one padded, so that the step is compiled once.
     step, sums, totals = jax.jit(run), None, {}
     for batch in _batches(split, size, screen):
         part, values = step(state, batch)
+        # Sums over batches, so that spikes of a single batch are in memory.
         sums = redundancy.add(sums, part)
+        # As Python floats of 64 bits: a float32 sum over many batches would lose digits.
         totals = {name: totals.get(name, 0.0) + float(value) for name, value in values.items()}
+    # `config.load_dataset` refuses a data set without test examples.
     assert sums is not None
+    # Summarised once, over all examples: roots of batch means cannot be averaged.
     return sums, task.summary({name: total / len(split) for name, total in totals.items()})
 
 
@@ -334,6 +348,7 @@ def _batches(split: data.Split, size: int, screen: Screen) -> Iterator[data.Batc
     printed = time.perf_counter()
     for number, batch in enumerate(data.evaluation_batches(split, batch_size=size)):
         yield batch
+        # Behind the yield: the caller has measured this batch.
         done = min((number + 1) * size, len(split))
         if time.perf_counter() - printed > _QUIET_SECONDS and done < len(split):
             printed = time.perf_counter()

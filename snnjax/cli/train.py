@@ -81,11 +81,15 @@ class _Plan(NamedTuple):
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Trains a network, or resumes training."""
     began = time.perf_counter()
+    # From the start: a signal while data are loaded gives one message instead of a traceback.
     with listening() as listener:
         plan = _plan(arguments)
+        # Before JAX computes anything: malloc takes the setting for later allocations only.
         if plan.options.keep_pages and not training.keep_pages():
             screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
+        # JAX's runtime has to know all processes before any of them uses a device.
         connect(plan.options, screen)
+        # Processes with other fields would compile other programs and wait for each other.
         check_same_fields(training.config.plain_values(plan.experiment))
         # Process 0 chooses: a number free on one process may be taken a moment later.
         out = Path(
@@ -93,6 +97,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         )
         mesh = parse_mesh(plan.options.mesh)
         session = training.prepare(plan.experiment, mesh=mesh, rates=True)
+        # Before `fit`, which consumes the state of the session.
         device_bytes = session.bytes_per_device()
         screen.say(
             f"{plan.experiment.name}: {session.parameters:,} parameters, "

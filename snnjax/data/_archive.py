@@ -74,6 +74,7 @@ def list_files(folder: Path, match: Callable[[PurePosixPath], bool]) -> list[Pat
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [PurePosixPath(path.relative_to(folder).as_posix()) for path in files]
     matches = [f for f, name in zip(files, names, strict=True) if _visible(name) and match(name)]
+    # Looked for only to give advice: nothing is unpacked here.
     archives = [f.name for f in files if f.name.endswith((*_TARS, ".zip"))]
     if archives and not matches:
         raise MissingDataError(

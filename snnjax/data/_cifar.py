@@ -36,6 +36,7 @@ CIFAR10_CLASSES = (
     "ship",
     "truck",
 )
+# Also the note of copies that are read through TFDS.
 NOTE = "A. Krizhevsky, 2009; the set states no licence."
 
 
@@ -90,10 +91,13 @@ def read_cifar_files(folder: Path, name: str) -> Dataset:
     """
     layout = LAYOUTS[name]
     names = {*layout.train, *layout.test, layout.names_file}
+    # Unpacked files are preferred to the archive, whose checksum then says nothing about them.
     unpacked = any(folder.rglob(layout.test[0]))
     if not unpacked and (folder / layout.archive).is_file():
         _check_archive(folder / layout.archive, layout.sha256)
+    # By name, since published archives have a folder around the files.
     files = {path.name: content for path, content in read_files(folder, lambda p: p.name in names)}
+    # Without the file of names, which only serves texts.
     missing = sorted({*layout.train, *layout.test} - files.keys())
     if missing:
         raise MissingDataError(
@@ -102,6 +106,7 @@ def read_cifar_files(folder: Path, name: str) -> Dataset:
         )
     train = parse_records([files[file] for file in layout.train], label_bytes=layout.label_bytes)
     test = parse_records([files[file] for file in layout.test], label_bytes=layout.label_bytes)
+    # A file of whole records may still be another one: class counts tell.
     check_balance(name, train, test, classes=layout.classes)
     return Dataset(
         name=name,
@@ -133,6 +138,7 @@ def read_cifar10_jpeg(folder: Path) -> Dataset:
     images: dict[tuple[str, int, int], np.ndarray] = {}
     for path, content in read_files(folder, _is_jpeg):
         split, name, number = path.parts[-3], path.parts[-2], int(path.stem)
+        # Keyed, not appended: the order within a tar is not that of a folder.
         images[split, CIFAR10_CLASSES.index(name), number] = decode_jpeg(content, path)
     if not images:
         raise MissingDataError(
@@ -167,6 +173,7 @@ def parse_records(files: list[bytes], *, label_bytes: int) -> Split:
         CorruptDataError: If a file does not hold a whole number of records.
     """
     length = label_bytes + 3 * 32 * 32
+    # A truncated download seldom ends at a record.
     if any(len(content) % length for content in files):
         raise CorruptDataError(
             f"a CIFAR file must be a multiple of {length} bytes, not "
@@ -176,6 +183,7 @@ def parse_records(files: list[bytes], *, label_bytes: int) -> Split:
     # Planar channels first on disk; channels last everywhere else.
     images = records[:, label_bytes:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = records[:, label_bytes - 1].astype(np.int32)
+    # The transpose is a view, whose rows a loader would gather with strides.
     return Split(np.ascontiguousarray(images), labels)
 
 
@@ -189,6 +197,7 @@ def decode_jpeg(content: bytes, path: PurePosixPath) -> np.ndarray:
         ) from error
     try:
         with Image.open(io.BytesIO(content)) as image:
+            # A grey JPEG would decode to two axes.
             pixels = np.asarray(image.convert("RGB"))
     except OSError as error:
         raise CorruptDataError(f"{path} is not a readable JPEG ({error})") from error
@@ -200,6 +209,7 @@ def decode_jpeg(content: bytes, path: PurePosixPath) -> np.ndarray:
 def check_balance(name: str, train: Split, test: Split, *, classes: int) -> None:
     """Raises `CorruptDataError` unless 50,000 and 10,000 examples are balanced over the classes."""
     for split, count in ((train, 50_000), (test, 10_000)):
+        # `minlength` counts absent classes as 0 instead of leaving them out.
         counts = np.bincount(split.labels, minlength=classes)
         if len(counts) != classes or (counts != count // classes).any():
             raise CorruptDataError(
@@ -211,6 +221,7 @@ def check_balance(name: str, train: Split, test: Split, *, classes: int) -> None
 
 def _check_archive(path: Path, expected: str) -> None:
     with path.open("rb") as file:
+        # In chunks: the archive need not be in memory.
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     if digest != expected:
         raise CorruptDataError(

@@ -32,6 +32,7 @@ def load_digits() -> Dataset:
         Inputs `[N, 8, 8, 1]` uint8 in 0..16; `scale` is 1/16.
     """
     images, labels = _read_file()
+    # The file holds whole numbers as text, which NumPy parses to float64: 8 bits suffice.
     images = images.astype(np.uint8).reshape(-1, 8, 8, 1)
     labels = labels.astype(np.int32)
     train, test = np.split(np.load(Path(__file__).with_name("digits_split.npy")), [_TRAIN])

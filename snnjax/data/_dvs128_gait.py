@@ -58,6 +58,7 @@ def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
             f"{folder} has {', '.join(alone)} in one of its splits only: files are missing; unpack "
             "it again"
         )
+    # As numbers: as text, person 10 would come before person 2.
     names = tuple(sorted(people["train"], key=_numeric_order))
     train, test = (_split(parts[name], names) for name in ("train", "test"))
     return Dataset(

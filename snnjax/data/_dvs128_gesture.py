@@ -70,10 +70,12 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
         MissingDataError: If the lists are missing, or only an archive of them exists.
         CorruptDataError: If a listed recording or its table is missing, or a table is damaged.
     """
+    # The published lists mark the folder of the recordings, at any depth.
     lists = list_files(folder, lambda path: path.name == _LISTS["train"])
     if not lists:
         raise MissingDataError(f"{folder} has no {_LISTS['train']} beside userXX_LIGHT.aedat")
     train, test = (_split(lists[0].parent, name, other) for name in _LISTS.values())
+    # The other gestures are the last class, so the numbers of the rest stay.
     classes = len(GESTURES) if other else len(GESTURES) - 1
     return Dataset(
         name="dvs128_gesture" if other else "dvs128_gesture_10",
@@ -93,12 +95,14 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
         raise MissingDataError(f"{folder / list_name} is missing")
     trials = (folder / list_name).read_text().split()
     gestures = [g for trial in trials for g in _read_table(folder, trial, list_name)]
+    # Filtered before any recording is read.
     gestures = [g for g in gestures if other or g.label < len(GESTURES) - 1]
     if not gestures:
         raise CorruptDataError(f"{folder / list_name} names no gestures; fetch it again")
     return Split(
         Recordings(tuple(gestures), _read),
         np.array([g.label for g in gestures], np.int32),
+        # People as groups: a further division must not put one person on both sides.
         np.array([g.user for g in gestures], np.int32),
     )
 
@@ -106,12 +110,14 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
 def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
     """Gestures of one trial, from the table beside its recording."""
     match = _TRIAL.fullmatch(trial)
+    # The name of the file alone tells the person.
     if match is None:
         raise CorruptDataError(
             f"{folder / list_name} names {trial!r}, not userXX_LIGHT.aedat; fetch it again"
         )
     path = folder / trial
     table = path.with_name(f"{path.stem}_labels.csv")
+    # Checked while listing: a missing recording would otherwise end an epoch.
     for file in (path, table):
         if not file.is_file():
             raise CorruptDataError(f"{file}, named in {list_name}, is missing; unpack it again")
@@ -127,6 +133,7 @@ def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
             f"{table} must have rows class,start,end of whole numbers ({error}); fetch it again"
         ) from error
     for gesture in gestures:
+        # A table with shifted columns parses without an error.
         if not 0 <= gesture.label < len(GESTURES) or not 0 <= gesture.start < gesture.stop:
             raise CorruptDataError(
                 f"{table} has class {gesture.label + 1} from {gesture.start} to {gesture.stop} us, "
@@ -137,7 +144,9 @@ def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
 
 def _read(gesture: _Gesture) -> np.ndarray:
     path, _, start, stop, _ = gesture
+    # Of a recording of many gestures only the packets of this interval are decoded.
     events = parse_aedat3(path.read_bytes(), name=str(path), start=start, stop=stop)
+    # Frames of no events are zeros, and no later step would notice.
     if len(events) == 0:
         raise CorruptDataError(
             f"{path} has no events from {start} to {stop} us, where its table has a gesture: it is "

@@ -64,10 +64,12 @@ def read_hapt(folder: Path) -> Dataset:
             "gyro_expXX_userYY.txt, nor an archive of them"
         )
     windows, labels, users = _windows(signals, rows)
+    # By person: windows of one person overlap and would appear on both sides.
     test = np.isin(users, TEST_USERS)
     # Training windows only: statistics of the test windows would leak into training.
     mean = windows[~test].mean(axis=(0, 1), dtype=np.float64)
     deviation = windows[~test].std(axis=(0, 1), dtype=np.float64)
+    # Sums of float32 windows are taken in float64 above; the result needs float32 only.
     windows = ((windows - mean) / deviation).astype(np.float32)
     return Dataset(
         name="hapt",
@@ -97,6 +99,7 @@ def parse_table(content: bytes, columns: int, path: PurePosixPath) -> np.ndarray
         CorruptDataError: If a row is incomplete or has something other than numbers.
     """
     try:
+        # All numbers at once: a truncated row shows in the number of entries.
         values = np.array(content.split(), np.float64)
         return values.reshape(-1, columns)
     except ValueError as error:
@@ -120,6 +123,7 @@ def _windows(
             acceleration, rotation = signals["acc", experiment], signals["gyro", experiment]
         except KeyError as error:
             raise MissingDataError(f"the signals of experiment {experiment} are missing") from error
+        # A slice beyond the end would be shorter without an error.
         if min(len(acceleration), len(rotation)) < last:
             raise CorruptDataError(
                 f"experiment {experiment} is labelled up to sample {last}, but its signals end at "
@@ -127,6 +131,7 @@ def _windows(
             )
         # Sample numbers count from 1, and the last one belongs to the interval.
         interval = np.concatenate([a[first - 1 : last] for a in (acceleration, rotation)], axis=1)
+        # Whole windows only: a rest shorter than a window is dropped.
         starts = range(0, len(interval) - WINDOW + 1, STRIDE)
         windows += [interval[start : start + WINDOW] for start in starts]
         labels += [activity - 1] * len(starts)

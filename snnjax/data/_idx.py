@@ -22,6 +22,7 @@ import numpy as np
 
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
+# Fashion-MNIST has taken over the names of MNIST.
 _FILES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -85,6 +86,7 @@ def read_idx_files(folder: Path, name: str) -> Dataset:
     arrays = []
     for file, sha256 in zip(_FILES, SHA256[name], strict=True):
         content = _content(folder, file)
+        # Of the content: each program that packs a file writes a header of its own.
         digest = hashlib.sha256(content).hexdigest()
         if digest != sha256:
             raise CorruptDataError(_mismatch(folder / file, name, sha256, digest))
@@ -92,6 +94,7 @@ def read_idx_files(folder: Path, name: str) -> Dataset:
     train_images, train_labels, test_images, test_labels = arrays
     return Dataset(
         name=name,
+        # idx files have no channel axis, and their labels are bytes.
         train=Split(train_images[..., None], train_labels.astype(np.int32)),
         test=Split(test_images[..., None], test_labels.astype(np.int32)),
         classes=10,
@@ -114,16 +117,19 @@ def parse_idx(content: bytes) -> np.ndarray:
     Raises:
         CorruptDataError: If the content is no idx file of unsigned bytes, or is truncated.
     """
+    # 0x08 is the type of unsigned bytes, the only one in these sets.
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise CorruptDataError("not an idx file of unsigned bytes: it must begin with 00 00 08")
     header = 4 + 4 * content[3]
     axes = content[4:header]
     shape = tuple(int.from_bytes(axes[i : i + 4], "big") for i in range(0, len(axes), 4))
+    # NumPy would refuse the reshape too, without naming the cure.
     if len(content) < header or len(content) - header != int(np.prod(shape)):
         raise CorruptDataError(
             f"an idx file of shape {shape} must have {int(np.prod(shape))} bytes after its header, "
             f"not {len(content) - header}: it is cut short or altered; fetch it again"
         )
+    # A view of the bytes: nothing is copied.
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
@@ -134,6 +140,7 @@ def _content(folder: Path, file: str) -> bytes:
     if not packed.is_file():
         raise MissingDataError(f"{packed} is missing; the four files are {', '.join(_FILES)}")
     try:
+        # gzip checks a CRC, so a damaged file fails here already.
         return gzip.decompress(packed.read_bytes())
     except (OSError, EOFError, zlib.error) as error:
         raise CorruptDataError(f"{packed} cannot be unpacked ({error}); fetch it again") from error

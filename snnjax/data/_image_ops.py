@@ -142,6 +142,7 @@ def brightness(image: jax.Array, factor: jax.Array) -> jax.Array:
 def sharpness(image: jax.Array, factor: jax.Array) -> jax.Array:
     """Sharpness: factor 0 is smoothed, 1 the image; border pixels stay unchanged."""
     height, width = image.shape[:2]
+    # Without an inner pixel there is nothing to smooth.
     if min(height, width) < 3:
         return image
     parts = [image[r : height - 2 + r, c : width - 2 + c] for r in range(3) for c in range(3)]

@@ -20,6 +20,7 @@ from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import Dataset, MissingDataError, Split
 from snnjax.data.event_files import parse_dat
 
+# The largest crop: smaller ones leave rows and columns empty, so that frames have one shape.
 HEIGHT, WIDTH = 100, 120
 
 _CLASSES = {"background": 0, "cars": 1}
@@ -59,6 +60,7 @@ def read_ncars(folder: Path) -> Dataset:
 def _split_name(path: PurePosixPath) -> str | None:
     if path.suffix != ".dat" or path.parent.name not in _CLASSES:
         return None
+    # `n-cars_train` ends like `train`: both published layouts are read.
     folder = path.parent.parent.name
     return next((split for split in ("train", "test") if folder.endswith(split)), None)
 
@@ -67,6 +69,7 @@ def _split(folder: Path, files: list[Path], name: str) -> Split:
     paths = [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
     if not paths:
         raise MissingDataError(f"no recordings {name}/cars/*.dat nor {name}/background/*.dat")
+    # From the folder: files do not hold their class.
     labels = np.array([_CLASSES[f.parent.name] for f in paths], np.int32)
     return Split(Recordings(tuple(paths), _read), labels)
 

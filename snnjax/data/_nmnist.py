@@ -43,12 +43,14 @@ def read_nmnist(folder: Path) -> Dataset:
         if path.suffix == ".txt":
             lists["train" if path.name.startswith("train") else "test"] = _parse_list(content, path)
         else:
+            # In memory, unlike larger sets: the whole set takes 4.7 GB.
             recordings[path] = parse_atis(content, name=str(path), height=SIZE, width=SIZE)
     if not recordings:
         raise MissingDataError(
             f"{folder} has no recordings: neither Train/<digit>/<number>.bin nor <number>.bs2 with "
             "train*.txt and test*.txt"
         )
+    # The subset has all recordings in one folder, and lists that divide them.
     if any(path.suffix == ".bs2" for path in recordings):
         by_number = {int(p.stem): events for p, events in recordings.items() if p.suffix == ".bs2"}
         train, test = (_from_lists(by_number, lists.get(split, {}), split) for split in _SPLITS)
@@ -87,6 +89,7 @@ def _parse_list(content: bytes, path: PurePosixPath) -> dict[int, int]:
 def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: str) -> Split:
     if not labels:
         raise MissingDataError(f"the list of labels {split}*.txt is missing beside the .bs2 files")
+    # Recordings without a label are ignored; a label without a recording is a loss.
     missing = sorted(labels.keys() - recordings.keys())
     if missing:
         raise CorruptDataError(
@@ -99,6 +102,7 @@ def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: st
 
 
 def _from_folders(recordings: dict[PurePosixPath, Events], split: str) -> Split:
+    # By digit, then file name: independent of the order of an archive.
     paths = sorted(
         (p for p in recordings if p.parts[-3].lower() == split), key=lambda p: p.parts[-2:]
     )

@@ -51,6 +51,7 @@ class Recordings(Sequence[np.ndarray]):
 
     def __getitem__(self, index: int | slice) -> np.ndarray | Recordings:
         if isinstance(index, slice):
+            # A slice stays lazy.
             return Recordings(self.sources[index], self.read)
         return self.read(self.sources[index])
 
@@ -97,8 +98,10 @@ def as_events(
             nor 1.
         ValueError: If a timestamp does not fit 32 bits.
     """
+    # An empty column has no maximum.
     if len(t):
         _check(t, x, y, p, height, width, name)
+    # Filled by column: np.stack would first widen all columns to a common dtype.
     events = np.empty((len(t), 4), np.int32)
     for column, values in enumerate((t, x, y, p)):
         events[:, column] = values

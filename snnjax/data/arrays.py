@@ -56,6 +56,7 @@ def from_arrays(
         3
     """
     train, test = _split(train_inputs, train_labels), _split(test_inputs, test_labels)
+    # A data set without examples would fail in a loader, far from here.
     for split in (train, test):
         if len(split) == 0:
             raise ValueError(f"{name}: both splits need at least one example")
@@ -67,6 +68,7 @@ def from_arrays(
                 f"{name}: training inputs have shape {train.inputs.shape[1:]}, test inputs "
                 f"{test.inputs.shape[1:]}"
             )
+    # Events do not tell the size of the camera: its last row may have been silent.
     elif input_shape is None:
         raise ValueError(f"{name}: recordings need input_shape=(H, W, 2)")
     if train.labels.shape[1:] != test.labels.shape[1:] or train.labels.dtype != test.labels.dtype:
@@ -75,6 +77,7 @@ def from_arrays(
             f"targets {test.labels.dtype} {test.labels.shape[1:]}"
         )
     real = train.labels.dtype.kind == "f"
+    # Both splits count: a rare class may be absent in one of them.
     classes = 0 if real else 1 + max(int(train.labels.max()), int(test.labels.max()))
     names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
     return Dataset(
@@ -114,6 +117,7 @@ def from_npz(path: str | Path) -> Dataset:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise CorruptDataError(f"{path} cannot be read: {error}") from error
+    # Named all at once, with the keys that are there, to show a misspelling.
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
         raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(arrays)}")
@@ -131,6 +135,7 @@ def _split(inputs: Inputs, labels: np.ndarray) -> Split:
         # A jax.Array would be gathered on the device, one transfer per batch.
         inputs = np.asarray(inputs)
     labels = np.asarray(labels)
+    # One-hot rows are classes in disguise: a regression to them would train, and mean nothing.
     if labels.dtype.kind == "f" and labels.ndim > 1 and not _is_one_hot(labels):
         return Split(inputs, labels.astype(np.float32))
     if labels.dtype.kind not in "iu" or labels.ndim != 1:

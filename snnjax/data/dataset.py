@@ -118,8 +118,10 @@ class Dataset:
                     "need classes=0, and class labels are integers: labels.astype('int32')"
                 )
             if real:
+                # One NaN among the targets would make every loss of its epoch NaN.
                 if not np.isfinite(labels).all():
                     raise CorruptDataError(f"{self.name}: some targets are not finite")
+            # An index out of range raises no error in a jitted loss.
             elif len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
                 raise CorruptDataError(
                     f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
@@ -142,6 +144,7 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
     Returns:
         `[...]` float32.
     """
+    # float32 by name: a NumPy scale of 64 bits would widen the result under `jax_enable_x64`.
     return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
 
 
@@ -167,6 +170,7 @@ def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
     if size < 1 or height % size or width % size:
         raise ValueError(f"patches of {size} do not fill images of {height}x{width}: pad them")
     blocks = images.reshape(batch, height // size, size, width // size, size, channels)
+    # Rows and columns of a patch become neighbours, then one axis with its channels.
     return blocks.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
 
 
@@ -205,6 +209,7 @@ def dense(
     """
     folder = None if directory is None else Path(directory)
     if folder is not None:
+        # Before the first recording is read, so that a wrong path costs no time.
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder and folder / f"{dataset.name}-{split}.npy" for split in ("train", "test")]
     train = _dense_split(dataset.train, to_frames, dataset.name, paths[0])
@@ -237,6 +242,7 @@ def _dense_split(
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
     if path is None:
         return np.empty(shape, dtype)
+    # An ordinary .npy file, which np.load can open again.
     return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
 
 
@@ -244,6 +250,7 @@ def take(examples: Any, indices: np.ndarray) -> Any:
     """Selects the examples at `indices` `[n]`, in that order; lazy sequences stay lazy."""
     if isinstance(examples, np.ndarray):
         return examples[indices]
+    # Lists of events have no `take`; lazy sequences define theirs.
     if hasattr(examples, "take"):
         return examples.take(indices)
     return tuple(examples[int(i)] for i in indices)

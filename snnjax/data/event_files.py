@@ -97,6 +97,7 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
             "is empty or cut short; fetch it again"
         )
     records = np.frombuffer(content, _AEDAT2_RECORD, offset=start)
+    # Signals first: their bits would look like addresses of another camera.
     records = records[records["address"] & _AEDAT2_SIGNAL == 0]
     address, time = records["address"].astype(np.uint32), records["time"].astype(np.int32)
     if (address >> 15).any():
@@ -334,6 +335,7 @@ def _polarity_packets(content: bytes, position: int, name: str) -> Iterator[tupl
             raise CorruptDataError(
                 f"{name} has a damaged packet header before byte {position}; fetch it again"
             )
+        # The capacity is on disk even if the packet is not full.
         if position + size * capacity > len(content):
             raise _truncated_packet(name, position)
         if kind == _AEDAT3_POLARITY and (size, offset) != (8, 4):
@@ -341,6 +343,7 @@ def _polarity_packets(content: bytes, position: int, name: str) -> Iterator[tupl
                 f"{name} has polarity events of {size} bytes, not 8, before byte {position}: "
                 "damaged; fetch it again"
             )
+        # An empty packet has no first and last timestamp.
         if kind == _AEDAT3_POLARITY and number:
             words = np.frombuffer(content, "<u4", count=2 * number, offset=position)
             yield words.reshape(-1, 2), overflows << 31
@@ -360,6 +363,7 @@ def _select_stream(
         raise CorruptDataError(
             f"{path} has no stream of events; record one, or choose another file"
         )
+    # Frames and inertial samples are streams too, so a single one of events is unambiguous.
     if stream is None and len(events) == 1:
         stream = next(iter(events))
     if stream is None or stream not in events:

@@ -46,6 +46,7 @@ def grain_loader(
         ValueError: If the shard of this process does not fill one batch.
     """
     try:
+        # Grain is an extra: only this function needs it.
         import grain
     except ImportError as error:
         raise ImportError(
@@ -55,6 +56,7 @@ def grain_loader(
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard must be (index, count) with 0 <= index < count, not {shard}")
+    # Dropping the remainder would leave no batch, and an endless loop over nothing.
     if len(range(index, len(source), count)) < batch_size:
         raise ValueError(
             f"{len(source)} examples over {count} processes do not fill one batch of {batch_size}: "

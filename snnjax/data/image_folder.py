@@ -99,6 +99,7 @@ def image_folder(
     folder = Path(folder)
     view = ImageView(size, resize or round(size * 8 / 7), area, aspect)
     paths = [_class_paths(folder, split) for split in (train, test)]
+    # The training folders define the classes, so that a class without test images keeps its number.
     classes = sorted(paths[0])
     if unknown := sorted(set(paths[1]) - set(classes)):
         raise CorruptDataError(
@@ -143,6 +144,7 @@ def with_image_view(dataset: Dataset, **view: Any) -> Dataset:
                 f"{dataset.name} holds no images that are decoded on access: with_image_view takes "
                 'what image_folder(...) or load("imagenet") gives'
             )
+        # Views are frozen values: the original data set keeps its own.
         changed = dataclasses.replace(inputs.transform, **view)
         splits.append(
             dataclasses.replace(split, inputs=dataclasses.replace(inputs, transform=changed))
@@ -192,7 +194,9 @@ class ImageView:
         """Resizes the shorter side of a Pillow image and crops its centre."""
         from PIL import Image
 
+        # By the shorter side: the crop then always lies within the image.
         scale = self.resize / min(image.size)
+        # Rounding may lose the last pixel of the shorter side.
         width, height = (max(self.resize, round(scale * side)) for side in image.size)
         left, top = ((side - self.size) // 2 for side in (width, height))
         resized = image.resize((width, height), Image.Resampling.BICUBIC)
@@ -202,6 +206,7 @@ class ImageView:
         """Resizes a random crop of a Pillow image."""
         from PIL import Image
 
+        # A box instead of a crop: `resize` reads it without an intermediate image.
         box = self.box(image.size, rng)
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
 
@@ -245,6 +250,7 @@ def decode_image(path: str | Path, view: Callable[[Any], Any]) -> np.ndarray:
         raise ImportError("images are decoded by Pillow: pip install 'snnjax[data]'") from error
     try:
         with Image.open(path) as image:
+            # Decoding happens here: errors of damaged files must fall into this block.
             pixels = image.convert("RGB")
     # Pillow raises SyntaxError for a broken PNG, and an error of its own for images too large.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

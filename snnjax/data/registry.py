@@ -37,7 +37,9 @@ class _Entry:
 
 
 _IDX = "its four idx files (train-images-idx3-ubyte.gz, ...)"
+# One entry under two names, see `load`.
 _HAPT = _Entry(("hapt", "HAPT"), read_hapt, "RawData/ of the UCI HAPT set, or an archive of it")
+# The advice recommends the first name; the published archive unpacks as the second.
 _GESTURE_FOLDERS = ("dvs128-gesture", "DvsGesture", "DVS128Gesture")
 _GESTURE = (
     "the unpacked folder DvsGesture (userXX_LIGHT.aedat, userXX_LIGHT_labels.csv, "
@@ -132,8 +134,10 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         >>> dataset.train.inputs.shape, dataset.classes
         ((1437, 8, 8, 1), 10)
     """
+    # Without a data directory: this set comes with scikit-learn.
     if name == "digits":
         return load_digits()
+    # A path: `data_dir` does not apply.
     if name.endswith(".npz"):
         return from_npz(name)
     if name not in _ENTRIES:
@@ -141,6 +145,7 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
             f"unknown data set {name!r}: choose one of {', '.join(NAMES)}, give the path of an "
             ".npz file, or make one of your arrays with snnjax.data.from_arrays"
         )
+    # The root is known before anything is read, since the advice names it.
     entry, root = _ENTRIES[name], tfds.data_root(data_dir)
     # A prepared set is verified by its fingerprint, whichever program downloaded it.
     if entry.in_tfds and (prepared := tfds.prepared_directory(root, name)):
@@ -159,6 +164,7 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
 
 
 def _advice(name: str, entry: _Entry, root: Path) -> str:
+    # The user may not know the layout: the advice names folder and option.
     advice = (
         f"Put {entry.contents} into DIR/{entry.folders[0]} and pass --data-dir DIR "
         "(data_dir=DIR in Python, or set SNNJAX_DATA=DIR)."

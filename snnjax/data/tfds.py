@@ -106,6 +106,7 @@ def open_split(directory: str | Path, split: str) -> Any:
         MissingDataError: If the directory holds no prepared set.
         ValueError: If its files are not array_record, the only format read without TensorFlow.
     """
+    # A data source has random access and needs no TensorFlow, unlike `as_dataset`.
     return _builder(Path(directory)).as_data_source(split=split)
 
 
@@ -134,6 +135,7 @@ def load(
     train, test = (
         _read(builder.as_data_source(split=split), inputs, labels) for split in ("train", "test")
     )
+    # After reading: only the content tells MNIST from Fashion-MNIST.
     verify(name, train, test)
     feature = builder.info.features[labels]
     return Dataset(
@@ -226,6 +228,7 @@ def _read(source: Any, inputs: str, labels: str) -> Split:
         for i, example in zip(numbers, source.__getitems__(list(numbers)), strict=True):
             image = np.asarray(example[inputs])
             if images is None:
+                # Allocated once the first image tells shape and dtype, as in `dense`.
                 images = np.empty((len(source), *image.shape), image.dtype)
             images[i] = image
             classes[i] = example[labels]

@@ -14,6 +14,7 @@ Results are time-major and channels-last. The functions of arrays can be jitted,
 shape) static.
 """
 
+# As modules: they run on the host or return lists, unlike the encoders of arrays below.
 from snnjax.encoding import events, slices, spike_lists
 from snnjax.encoding.signals import delta, frames, series
 from snnjax.encoding.values import direct, latency, poisson, population

@@ -66,6 +66,7 @@ def frames_by_time(
     events = _validate(events, height, width)
     if duration is not None:
         duration = checks.positive_integer("duration", duration)
+    # A random slice may be empty, and has no first timestamp.
     if len(events) == 0:
         return np.zeros(shape, dtype)
     elapsed = events[:, 0] - (events[:, 0].min() if start is None else start)
@@ -110,11 +111,13 @@ def frames_by_count(
     """
     shape = _shape(timesteps, height, width)
     events = _validate(events, height, width)
+    # Not sorted silently: unordered times are often a sign of exchanged columns.
     if np.any(np.diff(events[:, 0]) < 0):
         raise ValueError(
             "events must be ordered by time to be cut by count: give "
             "events[np.argsort(events[:, 0], kind='stable')]"
         )
+    # int64: k T may exceed 32 bits.
     order = np.arange(len(events), dtype=np.int64)
     return _count(events, order * shape[0] // max(len(events), 1), shape, dtype)
 

@@ -106,6 +106,7 @@ def delta(
             f"batch of one is signal[:, None, :], a single channel is signal[..., None]"
         )
     limit = checks.positive_integer("limit", limit)
+    # Checked before the scan, inside which every value is traced.
     step = _positive_step(threshold, signal)
 
     def cross(level: Array, x: Array) -> tuple[Array, Array]:
@@ -115,6 +116,7 @@ def delta(
         return level + crossed, crossed
 
     _, moves = jax.lax.scan(cross, jnp.zeros_like(signal[0]), signal)
+    # Two channels instead of a sign: spikes are never negative.
     return jnp.concatenate([jnp.maximum(moves, 0), jnp.maximum(-moves, 0)], axis=-1)
 
 

@@ -35,7 +35,7 @@ def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarra
         start: Start of the interval, in microseconds of the recording's clock.
         duration: Length of the interval, in microseconds, at least 1.
 
-        `[m, 4]`, dtype and order of `events`.
+    Returns:
         `[m, 4]`, of the dtype of `events`, in their order.
 
     Raises:
@@ -67,6 +67,7 @@ def random_slice(rng: np.random.Generator, events: np.ndarray, *, duration: int)
     """
     events = checks.recording(events)
     first, slack = _start_range(events, duration)
+    # The end is a valid start: there the slice ends with the last event.
     start = first + int(rng.integers(0, slack, endpoint=True))
     return slice_by_time(events, start=start, duration=duration)
 
@@ -91,6 +92,7 @@ def clips(events: np.ndarray, *, count: int, duration: int) -> list[np.ndarray]:
     """
     events, count = checks.recording(events), checks.positive_integer("count", count)
     first, slack = _start_range(events, duration)
+    # The maximum keeps a single clip from dividing by zero: it begins with the recording.
     starts = [first + k * slack // max(count - 1, 1) for k in range(count)]
     return [slice_by_time(events, start=start, duration=duration) for start in starts]
 
@@ -138,6 +140,7 @@ def event_drop(
         if not 0 <= bounds[0] <= bounds[1] <= 1:
             raise ValueError(f"{name} must be two shares in order, within 0 and 1, got {bounds}")
     kind = rng.integers(4)
+    # A copy in every case: callers may write into the result.
     if kind == 0 or len(events) == 0:
         return events.copy()
     t, x, y = events[:, 0], events[:, 1], events[:, 2]
@@ -166,4 +169,5 @@ def _start_range(events: np.ndarray, duration: int) -> tuple[int, int]:
     if len(events) == 0:
         return 0, 0
     first, last = int(events[:, 0].min()), int(events[:, 0].max())
+    # Not below 0: a recording shorter than a slice begins where it begins.
     return first, max(last + 1 - duration - first, 0)

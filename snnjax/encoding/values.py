@@ -74,6 +74,7 @@ def poisson(key: Key, rates: jax.typing.ArrayLike, *, timesteps: int) -> Array:
     def draw(t: Array) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, t), rates).astype(rates.dtype)
 
+    # A key per timestep, not one for the window: a longer window then repeats a shorter one.
     return jax.vmap(draw)(jnp.arange(timesteps))
 
 
@@ -129,6 +130,7 @@ def latency(
     if tau is None:
         times = (timesteps - 1) * (1 - inputs) / (1 - threshold)
     else:
+        # Only the logarithmic form has a time constant, so it is checked here.
         if tau <= 0.0:
             raise ValueError(f"tau is a time constant in timesteps, got {tau}: give tau > 0")
         if threshold == 0.0:
@@ -193,6 +195,7 @@ def population(
         raise ValueError(f"high must be above low, got low={low}, high={high}: swap them")
     if not beta > 0.0:
         raise ValueError(f"beta must be above 0, got {beta}: 1.5 is usual")
+    # n - 2 intervals span the range; the outermost two centres lie half an interval outside it.
     spacing = (high - low) / (neurons - 2)
     centres = low + spacing * (jnp.arange(neurons, dtype=values.dtype) - 0.5)
     distance = (values[..., None] - centres) * (beta / spacing)

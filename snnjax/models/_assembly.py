@@ -75,4 +75,5 @@ def event_stem(
         pool: pooling layer, `nn.AvgPool` or `nn.MaxPool`.
     """
     first = conv_norm(inputs, outputs, kernel, norm, rngs=rngs, strides=2)
+    # Padding 1 around a window of 3: the pool halves an even H and W exactly.
     return *first, pool(window=3, strides=2, padding=1)

@@ -86,6 +86,7 @@ def vgg_layers(
     Raises:
         ValueError: more stages than the image can be halved.
     """
+    # Pools stand between stages only: n stages halve the image n - 1 times.
     if min(input_shape[:2]) >> (len(stages) - 1) == 0:
         raise ValueError(
             f"{len(stages)} stages halve {input_shape[:2]} to nothing: give fewer stages"
@@ -125,15 +126,19 @@ def resnet_layers(
         rngs: random streams of the parameters.
     """
     first = conv_norm(input_shape[2], stem, 3, norm, rngs=rngs)
+    # The stem is a stage of its own: its map is larger than those of the strided stages behind it.
     layers, depth = share(0, [_static_part(first) if static else first], ()), stem
     for number, (width, blocks) in enumerate(stages, 1):
         parts, shortcuts = [], []
         for block in range(blocks):
+            # The first convolution of a stage has the stride, so all membranes of the stage have
+            # one shape.
             strides = 1 if block else 2
             parts.append(conv_norm(depth, width, 3, norm, strides=strides, rngs=rngs))
             parts.append(conv_norm(width, width, 3, norm, rngs=rngs))
             # The first block of a stage changes the shape, and so does its shortcut.
             change = () if block else conv_norm(depth, width, 1, norm, strides=2, rngs=rngs)
+            # One entry per part: a shortcut ends at the second convolution of its block.
             shortcuts += [None, nn.Sequential(*change)]
             depth = width
         layers += share(number, parts, shortcuts)
@@ -145,6 +150,7 @@ def _static_part(part: tuple[Any, ...]) -> tuple[Any]:
 
 
 def _shared_membrane(cell, number, parts, shortcuts) -> list[Any]:
+    # Only `first_stage_unshared` treats stages by their index.
     del number
     # nn.Shared recognises an nn.StaticInput only if no Sequential wraps it.
     synapses = [part[0] if len(part) == 1 else nn.Sequential(*part) for part in parts]

@@ -31,6 +31,7 @@ __all__ = ["asa_attention", "asa_snn", "asa_snn_five", "voting"]
 
 Attention = Callable[..., Any]
 
+# Neurons of the published network B: one learned decay per layer, reset to 0.
 _PLIF = functools.partial(
     nn.PLIF, decay=0.5, reset=neurons.reset.zero, spike=surrogate.arctan(alpha=2.0)
 )
@@ -43,6 +44,7 @@ def asa_attention(timesteps: int, channels: int, *, rngs: nnx.Rngs, **options: A
     return nn.ASA(timesteps, **options, rngs=rngs)
 
 
+# The published parameter count of network A is that of this reduction.
 _FOURTH = functools.partial(asa_attention, reduction=4)
 
 
@@ -108,10 +110,11 @@ def asa_snn(
     _check(channels, pools, dropout)
     (height, width, depth), layers, rates = input_shape, [], list(dropout)
     for size, window in zip(channels, pools, strict=True):
-        # A pool of one pixel would only cost time.
+        # A bias in front of a norm, as in the released networks, whose counts include it.
         conv = nn.Conv(
             depth, size, use_bias=True, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs
         )
+        # A pool of one pixel would only cost time.
         pool = [nn.AvgPool(window=window)] if window > 1 else []
         current = [conv, norm(size), *pool, *_attention_layers(attention, timesteps, size, rngs)]
         layers += _with_dropout(rates.pop(0), current, neuron())
@@ -126,6 +129,7 @@ def asa_snn(
         current += _attention_layers(linear_attention, timesteps, size, rngs)
         layers += _with_dropout(rates.pop(0), current, neuron())
         features = size
+    # Attention needs all timesteps at once, which excludes the order by timesteps.
     return finish(layers, input_shape, "layer", memory)
 
 
@@ -190,6 +194,7 @@ def asa_snn_five(
             neuron(),
             pool(),
         ]
+        # Every stage has a pool of 2, which rounds down.
         height, width, depth = height // 2, width // 2, size
     features = _features(height, width, depth, input_shape)
     layers += [nn.Flatten(), _linear(features, hidden, rngs), neuron()]
@@ -210,6 +215,8 @@ def _with_dropout(rate: float, current: list[Any], neuron: nn.Neuron) -> list[An
     """Layers of one stage between two dropouts, of inputs and of spikes; rate 0 adds none."""
     if rate == 0:
         return [*current, neuron]
+    # Two kinds of masks, as in the released code: new ones per timestep on inputs, one for all
+    # timesteps on spikes.
     return [nn.Dropout(rate, each_step=True), *current, neuron, nn.Dropout(rate)]
 
 

@@ -69,6 +69,7 @@ def conv_net(
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth
     if hidden:
+        # No bias in front of a norm, which has one.
         layers += [nn.Linear(features, hidden, use_bias=False, rngs=rngs), norm(hidden), neuron()]
         features = hidden
     layers.append(nn.Linear(features, classes, rngs=rngs))

@@ -67,10 +67,14 @@ __all__ = [
 
 EFFICIENT_VGG16 = ((128, 128), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 EFFICIENT_RESNET19 = ((256, 3), (512, 3), (512, 2))  # width and blocks of each stage
+# The released code gives its unshared networks other widths, see `efficient_lif_compat`.
 _WIDE_VGG16 = ((128, 128), (256, 256), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _NARROW_RESNET19 = ((128, 3), (256, 3), (512, 2))
 
+# A shared membrane advances through the layers of one timestep before the next: a norm cannot wait
+# for the statistics of the whole window.
 _per_step = functools.partial(nn.BatchNorm, over="step")
+# Resets are detached, as in the released code. Only `efficient_lif_compat` uses the hard one.
 _soft, _hard = (
     functools.partial(nn.LIF, decay=0.25, scale_input=True, reset=neurons.reset.detached(reset))
     for reset in (neurons.reset.subtract, neurons.reset.zero)
@@ -223,6 +227,7 @@ def efficient_lif_har(
         linear = nn.Linear(features, hidden, use_bias=False, rngs=rngs)
         parts.append((*front, linear, norm(hidden)))
         features = hidden
+    # All hidden layers have one width, so they form one stage and can share one membrane.
     layers = shared_by(sharing, groups, neuron)(0, parts, ())
     layers += [nn.Dropout(dropout), nn.Linear(hidden, classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)

@@ -48,5 +48,6 @@ def mlp(
     for size in hidden:
         layers += [nn.Linear(width, size, rngs=rngs), neuron()]
         width = size
+    # The outputs are currents without neurons: a readout reduces them over time.
     layers.append(nn.Linear(width, classes, rngs=rngs))
     return finish(layers, input_shape, order, memory)

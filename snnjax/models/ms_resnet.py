@@ -91,9 +91,12 @@ def ms_resnet(
             layers.append(_block(before, width, 2, neuron, norm, rngs))
             count -= 1
         if count:
+            # `width` is bound as a default: a closure would read the loop's variable at the time of
+            # the call.
             equal = lambda rngs, width=width: _block(width, width, 1, neuron, norm, rngs)  # noqa: E731
             layers.append(nn.Stacked(equal, count, rngs=rngs))
         before = width
+    # The stream is a current: the last neurons turn it into spikes before the mean.
     layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)
 

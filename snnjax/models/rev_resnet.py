@@ -127,6 +127,7 @@ def rev_resnet(
     share = shared_by(sharing, groups, neuron)
     branch = functools.partial(_branch, share=share, norms=norms)
     stem = event_stem if (depth == 24 if events is None else events) else conv_norm
+    # The stem feeds both streams, so it has twice the channels of a half.
     first = stem(input_shape[2], 2 * halves[0], 3, norm, rngs=rngs)
     layers: list = [nn.StaticInput(nn.Sequential(*first))] if static else [*first]
     for stage, (half, count) in enumerate(zip(halves, blocks, strict=True)):

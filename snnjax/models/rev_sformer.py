@@ -90,6 +90,7 @@ def rev_sformer(
         *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
         nn.Fold(duplicate_tokens, name="twice"),
         nn.Reversible(
+            # Functions of rngs: every block draws weights of its own.
             lambda rngs: nn.SpikingSelfAttention(width, heads, rngs=rngs, **make),
             lambda rngs: mlp_branch(width, expansion=expansion, rngs=rngs, **make),
             depth,
@@ -98,6 +99,7 @@ def rev_sformer(
             swap=parallel,
         ),
         nn.GlobalAvgPool(),
+        # The classifier reads both streams, which lie side by side on the channel axis.
         nn.Linear(2 * width, classes, rngs=rngs),
     ]
     network = nn.Network(nn.Sequential(*layers), input_shape, order=order)

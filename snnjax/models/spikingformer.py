@@ -75,6 +75,7 @@ def spikingformer(
     """
     make = {"neuron": neuron, "norm": norm}
 
+    # A function of rngs, which the stack calls for the weights of each block.
     def block(rngs: nnx.Rngs) -> nn.Sequential:
         attention = nn.SpikingSelfAttention(width, heads, rngs=rngs, **make)
         mlp = mlp_branch(width, expansion=expansion, rngs=rngs, **make)
@@ -82,6 +83,8 @@ def spikingformer(
 
     layers = [
         *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
+        # Equal blocks are scanned: XLA:CPU saves memory over depth in a scan, and unrolled only
+        # under its memory-optimised scheduler.
         nn.Stacked(block, depth, rngs=rngs),
         nn.GlobalAvgPool(),
         nn.Linear(width, classes, rngs=rngs),

@@ -117,6 +117,8 @@ class TRevSNN(nnx.Module):
             channels,
             size.columns,
             own_inputs=size.events,
+            # Only pooled features of a column leave it: kept maps of all columns would cost the
+            # memory that a reversal saves.
             read={"deep": mean, "spiking": firing_rates, "plain": None}[size.heads],
             rngs=rngs,
             **states,
@@ -127,6 +129,7 @@ class TRevSNN(nnx.Module):
             heads.append(_classifier(top, classes, rngs, spiking=True))
         else:
             heads = [_classifier(top, classes, rngs, spiking=size.heads == "spiking")]
+        # Flax finds modules of a list only in an nnx.List.
         self.heads = nnx.List(heads)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -186,6 +189,8 @@ class TRevSNN(nnx.Module):
         elif self.head_kind == "spiking":
             rows = [read]
         else:
+            # The last deep head reads spikes instead of means, so its row comes from the last
+            # state.
             rows = [read[t : t + 1] for t in range(len(self.heads) - 1)] + [firing_rates(top)[None]]
         outputs, auxes = [], []
         for number, (head, row) in enumerate(zip(self.heads, rows, strict=True)):
@@ -230,6 +235,7 @@ def _stateless(layers: nn.Sequential) -> State:
 
 
 def _shape_after(stem: nn.Sequential, shape: tuple[int, ...]) -> tuple[int, ...]:
+    # Shapes alone: `eval_shape` traces the stem and computes nothing.
     run = lambda stem, x: stem(x, _stateless(stem), Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, stem, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
 
@@ -269,6 +275,7 @@ class ColumnLevel(nnx.Module):
     ):
         width, last = channels[number], number + 1 == len(channels)
         self.stride = strides[number - 1] if number else 1
+        # Level 0 has no level below it: its lower input is the frame, or the map of a common stem.
         self.down = nn.Sequential() if stem is None else stem
         if number:
             self.down = _fusion(channels[number - 1], width, self.stride, norm, rngs)
@@ -313,6 +320,7 @@ class ColumnLevel(nnx.Module):
         if self.up is not None and upper is not None:
             z = z + run("up", self.up, upper[None], state.statistics[1])
             up_statistics = auxes["up"].statistics
+        # Strict promotion refuses to multiply the float32 sum by a parameter of a narrower format.
         z = z + self.scale[...].astype(z.dtype) * run("block1", self.block1, z)
         z = z + run("tail", tail, run("block2", self.block2, z))
         taps = gather(list(auxes.items())).taps
@@ -327,6 +335,7 @@ def shared_tail(width: int, kernel: int, *, rngs: nnx.Rngs) -> nn.Sequential:
 def upsample_nearest(inputs: Array, *, factor: int) -> Array:
     """Nearest-neighbour upsampling, `[N, H, W, C] -> [N, factor H, factor W, C]`."""
     n, h, w, c = inputs.shape
+    # A broadcast, whose gradient is a sum over the copies.
     copies = jnp.broadcast_to(inputs[:, :, None, :, None], (n, h, factor, w, factor, c))
     return copies.reshape(n, factor * h, factor * w, c)
 
@@ -358,7 +367,11 @@ def _pack_level(level: ColumnLevel, pack: bool | Storage) -> ColumnLevel:
 def _pack_layers(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> nn.Sequential:
     placed = []
     for layer in layers.layers:
+        # A Fold of a plain function, such as upsampling, has no weights and keeps no inputs for
+        # them.
         if isinstance(layer, nn.Fold) and isinstance(layer.function, nnx.Module):
+            # `pack=True` stores one bit per value, which suits spikes only; a narrow dtype suits
+            # any input.
             kept = "spikes" if spikes else None if pack is True else pack
             layer = nn.replace(layer, pack=kept)
         # Only the layer directly behind turned-off neurons has spikes as inputs.
@@ -369,6 +382,7 @@ def _pack_layers(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> n
 
 def _fusion(inputs, outputs, strides, norm, rngs, *more) -> nn.Sequential:
     kernel = 1 if strides == 1 else 3
+    # Symmetric, as in PyTorch: "SAME" pads an even map at stride 2 on one side only.
     pads = ((kernel // 2, kernel // 2),) * 2
     conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=pads, rngs=rngs)
     return nn.Sequential(nn.Disabled(), conv, norm(outputs), *more)
@@ -385,6 +399,7 @@ def _tail(width: int, kernel: int, rngs: nnx.Rngs) -> list[Any]:
 
 
 def _depthwise(width: int, kernel: int, rngs: nnx.Rngs) -> nn.Fold:
+    # No norm follows directly, so the convolution has a bias.
     return nn.Conv(width, width, kernel=kernel, groups=width, use_bias=True, rngs=rngs)
 
 

@@ -27,6 +27,7 @@ from snnjax.typing import Array
 __all__ = ["mlp_branch", "tau_lif", "tokenizer"]
 
 _STAGES = 5
+# One object for every layer: modules compare static attributes by ==.
 _HARD = reset.detached(reset.zero)
 
 
@@ -80,11 +81,14 @@ def tokenizer(
     Raises:
         ValueError: `width` is not divisible by 8; more pools than convolutions to pool.
     """
+    # The first convolution has D / 8 channels.
     if width % 8 or width < 8:
         raise ValueError(f"the tokenizer needs a width divisible by 8, got {width}")
+    # The first convolution reads the image, in front of which no pool stands.
     if not 0 <= pools < _STAGES:
         raise ValueError(f"a tokenizer has 0 to {_STAGES - 1} pools, not {pools}")
     layers, channels = [], input_shape[2]
+    # Divisors of D: the widths are D/8, D/4, D/2, D, D.
     for stage, share in enumerate((8, 4, 2, 1, 1)):
         # The first convolution gets the image itself.
         layers += [neuron()] if stage else []

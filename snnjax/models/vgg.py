@@ -59,6 +59,7 @@ def vgg(
         Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image
         Recognition", 2015, arXiv:1409.1556.
     """
+    # Pools stand between stages only: n stages halve the image n - 1 times.
     if min(input_shape[:2]) >> (len(stages) - 1) == 0:
         raise ValueError(
             f"{len(stages)} stages halve {input_shape[:2]} to nothing: give fewer stages"

@@ -80,5 +80,6 @@ def evaluate(
         loss=sum(float(part.loss) for part in parts) / weight,
         metrics=task.summary(means),
         rates={name: sum(float(part.rates[name]) for part in parts) / weight for name in spiking},
+        # Numbers of neurons are equal in every batch, not sums over them.
         neurons={name: int(parts[0].neurons[name]) for name in spiking},
     )

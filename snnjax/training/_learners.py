@@ -139,8 +139,10 @@ class GradientLearner:
         """Initialises the network and compiles `train_step` and `eval_step`."""
         steps = experiment.epochs * loader.steps_per_epoch
         program, state = initialize(experiment, steps=steps, mesh=mesh)
+        # Placed before compilation: the compiled step demands its arguments in this layout.
         layout = state_shardings(state, mesh, experiment.layout)
         state = place(state, mesh, layout=layout)
+        # A wrong shape would otherwise surface as a traceback from the loss.
         _check_outputs(program, state, loader.batch(0), dataset)
         scheduler = wants_memory_scheduler(program, state)
         # Compiled before training starts: the time is reported, and a fault costs no epoch.
@@ -150,10 +152,12 @@ class GradientLearner:
         )  # fmt: skip
         start, train = time.perf_counter(), None
         with user_code(f"compiling the steps of {experiment.name}"):
+            # Not donated: training goes on with the evaluated state.
             evaluate = compile_one(functools.partial(eval_step, program, rates=rates), donate=False)
             evaluate = evaluate.lower(state, feed(evaluation, 0, mesh)).compile()
             if training:
                 train = compile_one(functools.partial(train_step, program))
+                # Compiled from the first batch, which stands for all: batches have one shape.
                 train = train.lower(state, feed(loader, 0, mesh)).compile()
         return Steps(program, state, train, evaluate, time.perf_counter() - start)
 
@@ -196,6 +200,7 @@ class PlasticityLearner:
         """Initialises the network and compiles its steps, which always measure firing rates."""
         del rates
         program, state = unsupervised.initialize(experiment, classes=dataset.classes)
+        # Before compilation: rates beyond the network's slots would lose spikes without an error.
         unsupervised.check_rates(program, dataset.train)
         state = place(state, mesh)
         start, batch, train = time.perf_counter(), feed(evaluation, 0, mesh), None
@@ -208,6 +213,7 @@ class PlasticityLearner:
 
         with user_code(f"compiling the steps of {experiment.name}"):
             evaluate = compile_one(unsupervised.eval_step, batch, donate=False)
+            # With the batches of evaluation: the same shape serves the assignment of classes.
             respond = compile_one(unsupervised.measure_responses, batch, donate=False)
             if training:
                 train = compile_one(unsupervised.train_step, feed(loader, 0, mesh), donate=True)
@@ -235,6 +241,7 @@ class PlasticityLearner:
         )
 
 
+# A table, so that a further kind of experiment is one entry and no branch elsewhere.
 _LEARNERS: dict[str, Learner] = {"gradients": GradientLearner(), "plasticity": PlasticityLearner()}
 
 
@@ -244,6 +251,7 @@ def learner(experiment: BaseExperiment) -> Learner:
     Raises:
         ExperimentError: Its class derives from neither `Experiment` nor `Unsupervised`.
     """
+    # A class of a user's own may derive from `BaseExperiment` and lack the attribute.
     entry = _LEARNERS.get(getattr(experiment, "learns_by", ""))
     if entry is None:
         raise ExperimentError(

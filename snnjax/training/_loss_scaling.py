@@ -93,6 +93,8 @@ def next_scale(scale: Any, finite: Array) -> Any:
         return scale
     grows = finite & (scale.finite_steps + 1 >= _PATIENCE)
     factor = jnp.where(grows, 2.0, jnp.where(finite, 1.0, 0.5))
+    # Factors and bounds are powers of two, so the scale stays one and rounds nothing.
     moved = jnp.clip(scale.scale * factor, FLOOR, _CEILING)
+    # Counted anew after any change: patience is meant per scale.
     steps = jnp.where(grows | ~finite, 0, scale.finite_steps + 1)
     return LossScale(moved, steps)

@@ -59,6 +59,7 @@ class Journal:
         self.run, self.report = run, report
         self.guard, self.task, self.devices = guard, task, devices
         self.steps_per_epoch, self.batch = steps_per_epoch, batch
+        # The zero lies before this session, so that times go on over all sessions of a run.
         self.zero = time.perf_counter() - seconds
         self.window_start = time.perf_counter()
         self.waiting: collections.deque[tuple[int, StepMetrics]] = collections.deque()
@@ -96,7 +97,9 @@ class Journal:
         count, now = len(self.window), time.perf_counter()
         steps = [metrics.means() for metrics in self.window]
         values = {name: sum(float(step[name]) for step in steps) / count for name in steps[0]}
+        # Of the means: roots, as in an RMSE, are not averaged over steps.
         values |= self._summary(values)
+        # A learning rate is that of the last step; its mean would belong to no step.
         values |= {name: float(value) for name, value in self.window[-1].latest().items()}
         # Skipped steps took as long as the others.
         speed = (count + self.skipped) * self.batch / max(now - self.window_start, 1e-9)
@@ -114,6 +117,7 @@ class Journal:
         record = {"kind": kind, "step": step, "epoch": epoch, **values}
         record["seconds"] = round(self.seconds, 3)
         self.run.append(record)
+        # After the record: metrics.jsonl is what a resumed run reads.
         self.events.add(kind, step, values)
         self.report(record)
         self.restart_window()
@@ -165,7 +169,10 @@ class Events:
         self.event: Any = event_pb2
         self.summary: Any = summary_pb2
         folder.mkdir(exist_ok=True)
+        # A file per session: TensorBoard merges the files of a folder.
         self.file = EventsWriter(str(folder / "events"), filename_suffix=f".{start}")
+        # This mark makes TensorBoard drop later steps of earlier files, which a resumed run
+        # repeats.
         begin = self.event.SessionLog(status=self.event.SessionLog.START)
         self._write(step=start + 1, session_log=begin)
 
@@ -187,4 +194,5 @@ class Events:
 
     def _write(self, **fields: Any) -> None:
         self.file.write_event(self.event.Event(wall_time=time.time(), **fields))
+        # At once, so that TensorBoard shows a running training and a killed process loses nothing.
         self.file.flush()

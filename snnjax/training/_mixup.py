@@ -69,7 +69,6 @@ def blend_losses(lam: Array, own: Array, partners: Array) -> Array:
 
         lam own + (1 - lam) partners
 
-
     Args:
         lam: From `draw_share`.
         own: Losses for each example's own target.

@@ -76,8 +76,11 @@ class Guard:
 
     def allows_rollback(self, error: NotFiniteError) -> bool:
         """Counts a rollback; False if there were too many."""
+        # A stream at its bound calls for another grid: going on would meet the same bound.
         if not self.rolling_back or isinstance(error, StreamBoundError):
             return False
+        # Two counts: the first ends a run that saves between divergences, the second one that does
+        # not.
         if self.rollbacks == _ROLLBACKS or self.rollbacks_here == _ROLLBACKS_IN_A_ROW:
             return False
         self.rollbacks += 1

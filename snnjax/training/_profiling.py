@@ -51,6 +51,7 @@ class Trace:
         if not self.running:
             yield
             return
+        # The profile plugin of TensorBoard divides a trace by these marks.
         with jax.profiler.StepTraceAnnotation("train", step_num=number):
             yield
 

@@ -53,6 +53,7 @@ class _Outcome(NamedTuple):
 
 def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
     """Replaces the memory strategy of an experiment; an empty strategy keeps it."""
+    # The empty strategy stands for the experiment as it is, its field `memory` included.
     if strategy == memory.Strategy():
         return experiment
     return config.override(experiment, {"memory": str(strategy)})
@@ -98,11 +99,13 @@ def check_strategies(
     case = _Case(experiment, dataset, make_mesh() if mesh is None else mesh)
     asked = [*network_strategies(experiment), *_IN_TIME] if strategies is None else strategies
     reasons = [case.refusal(strategy) for strategy in asked]
+    # A check that compares store with itself only would pass without having checked anything.
     if asked and all(reasons):
         listed = "; ".join(dict.fromkeys(map(str, reasons)))
         raise ExperimentError(f"{experiment.name} admits no such strategy: {listed}")
     admitted = [s for s, reason in zip(asked, reasons, strict=True) if reason is None]
     reference = next(s for s in _STORE if case.admits(s))
+    # Not timed: the reference is run again with the others.
     expected, *_ = case.run(reference, repeats=0)
     findings = []
     for strategy in [reference, *admitted]:
@@ -122,6 +125,7 @@ class _Case:
         self.experiment, self.dataset, self.mesh = experiment, dataset, mesh
         size = min(experiment.batch, len(dataset.train))
         loader = data.Loader(dataset.train, batch_size=size, seed=experiment.seed)
+        # On the device once, so that timed runs exclude the transfer.
         self.batch = jax.tree.map(jax.numpy.asarray, loader.batch(0))
 
     def refusal(self, strategy: memory.Strategy) -> str | None:
@@ -129,6 +133,8 @@ class _Case:
         try:
             initialize(with_strategy(self.experiment, strategy), steps=1)
         except ExperimentError as error:
+            # `user_code` wraps the refusal; only this cause means one, others are faults of the
+            # experiment.
             if isinstance(error.__cause__, memory.StrategyError):
                 return str(error.__cause__)
             raise
@@ -175,6 +181,7 @@ class _Case:
         def network(experiment, rngs):
             result = original(experiment, rngs)
             for layer in _dropouts(result):
+                # In the built layers, since only the user's function knows how it makes them.
                 layer.rate = 0.0
             return result
 
@@ -190,6 +197,7 @@ def _compare(
     rebuilt = case.reconstructions(strategy)
     place = max(rebuilt, key=lambda name: rebuilt[name], default="")
     faults = []
+    # Written so that NaN fails: every comparison with it is False.
     if rebuilt and not rebuilt[place] <= tolerance:
         faults.append(f"wrong inverse: a state rebuilt in {place} is off by {rebuilt[place]:.2g}")
     moved = memory.checking.unequal_leaves(
@@ -225,6 +233,7 @@ def _statistics_fault(case, reference, statistics, moved) -> str:
     # A replay that writes statistics again leaves them where two updates of `store` do.
     twice = case.run(reference, repeats=0, updates=2)[0].statistics
     gaps = memory.checking.compare_gradients(statistics, twice)
+    # Statistics of two programs differ by rounding, those of one and two updates by far more.
     if max(gap.relative for gap in gaps.values()) <= 1e-5:
         return "statistics were updated twice: they must leave once, from the forward pass"
     return f"statistics differ from store's: {', '.join(moved)}"

@@ -50,6 +50,7 @@ _FILE_FORM = (
 
 Kind = typing.TypeVar("Kind", bound=BaseExperiment)
 
+# JSON and the command line express these types without loss.
 _SCALARS = (int, float, str, bool)
 # Bounds stand in a table, so that every message has one form; fields that a kind of experiment
 # lacks are passed over.
@@ -77,6 +78,7 @@ def load_experiment(path: str | Path) -> BaseExperiment:
     if not path.is_file():
         fault = "a directory" if path.is_dir() else "not there"
         raise ExperimentError(f"{path} is {fault}: {_FILE_FORM}")
+    # The import system chooses the loader by the suffix and finds none for another.
     if path.suffix != ".py":
         raise ExperimentError(f"{path} does not end in .py: {_FILE_FORM}")
     module = _run_file(path)
@@ -127,12 +129,14 @@ def load_dataset(experiment: BaseExperiment) -> data.Dataset:
     for split, name in ((dataset.train, "training"), (dataset.test, "test")):
         if not len(split):
             raise ExperimentError(f"{dataset.name} has no {name} examples")
+    # Here and not in the step: wrong targets are named before anything is compiled.
     learner(experiment).task(experiment).check_dataset(dataset)
     return dataset
 
 
 def plain_fields(experiment: BaseExperiment) -> dict[str, Any]:
     """Types of the plain fields by name, in the order of the class."""
+    # Resolved hints: under deferred annotations `field.type` is a text.
     hints = _hints(experiment)
     names = [field.name for field in dataclasses.fields(experiment)]
     return {name: hints[name] for name in names if _is_plain(hints[name])}
@@ -165,6 +169,7 @@ def override(experiment: Kind, values: Mapping[str, Any]) -> Kind:
         raise ExperimentError(
             f"{experiment.name} has no field {', '.join(unknown)}; it has {', '.join(known)}"
         )
+    # Unknown names are refused above: `replace` would raise a TypeError without a cure.
     changed = {name: _from_plain(name, value, known[name]) for name, value in values.items()}
     return dataclasses.replace(experiment, **changed)
 
@@ -187,6 +192,7 @@ def check_types(experiment: BaseExperiment) -> None:
             raise ExperimentError(
                 f"{name} must be {_type_name(hint)}, got {value!r} ({type(value).__name__}){reads}"
             )
+        # A NaN passes every range check, since each comparison with it is False.
         numbers = value if isinstance(value, tuple) else (value,)
         if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
             raise ExperimentError(f"{name} must be finite, got {value}")
@@ -218,6 +224,7 @@ def check(experiment: BaseExperiment) -> None:
     if not 0 <= probability <= 1:
         raise ExperimentError(f"mixup_probability must lie in [0, 1], got {probability}")
     parts, groups = (getattr(experiment, name, 1) for name in ("accumulate", "norm_groups"))
+    # Parts of different sizes would be programs of different shapes.
     if experiment.batch % (parts * groups):
         raise ExperimentError(
             f"a batch of {experiment.batch} cannot be cut into {parts} parts (accumulate) of "
@@ -266,6 +273,7 @@ def _from_plain(name: str, value: Any, hint: Any) -> Any:
 
 def _hints(experiment: BaseExperiment) -> dict[str, Any]:
     try:
+        # Evaluates annotations of the user's file, which may raise anything.
         return typing.get_type_hints(type(experiment))
     except Exception as error:
         raise ExperimentError(
@@ -276,6 +284,7 @@ def _hints(experiment: BaseExperiment) -> dict[str, Any]:
 def _is_plain(hint: Any) -> bool:
     hint = _without_none(hint)
     if typing.get_origin(hint) is tuple:
+        # tuple[int, ...] has the ellipsis as an argument.
         inner = set(typing.get_args(hint)) - {...}
         return len(inner) == 1 and inner <= set(_SCALARS)
     return hint in (*_SCALARS, Strategy)
@@ -318,6 +327,7 @@ def _run_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None, "the suffix is .py"
     module = importlib.util.module_from_spec(spec)
+    # Before execution: `dataclasses` reads the module while the file still runs.
     sys.modules[name] = module
     # A folder of experiments stays without __pycache__.
     writes, sys.dont_write_bytecode = sys.dont_write_bytecode, True

@@ -50,6 +50,7 @@ class DamagedCheckpointError(CheckpointError):
         self.damage = damage
 
 
+# Not a ValueError: the input was admissible, and the command line returns 1 for it instead of 2.
 class NotFiniteError(TrainingError, ArithmeticError):
     """Loss or gradient that is not finite; the last good state was saved.
 

@@ -129,6 +129,7 @@ class Experiment(BaseExperiment):
             it if the network has such a strategy.
     """
 
+    # A class variable is no field: neither an option nor a part of config.json.
     learns_by: ClassVar[str] = "gradients"
 
     network: Callable[[Any, Any], nn.Network]
@@ -142,6 +143,7 @@ class Experiment(BaseExperiment):
     norm_groups: int = 1
     clips: int = 1
     learning_rate: float = 1e-3
+    # Neutral defaults from here on: a feature is off unless the experiment's file names it.
     warmup_epochs: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
@@ -154,6 +156,7 @@ class Experiment(BaseExperiment):
     memory_scheduler: bool | None = None
 
 
+# Names for messages: users write these classes.
 _KINDS = {
     "gradients": "a training.Experiment",
     "plasticity": "a training.unsupervised.Unsupervised",
@@ -162,6 +165,7 @@ _KINDS = {
 
 def check_learning(experiment: BaseExperiment, learns_by: str) -> None:
     """Raises `ExperimentError` unless an experiment learns by "gradients" or "plasticity"."""
+    # By the attribute, since an import of `Unsupervised` here would be a cycle.
     if experiment.learns_by != learns_by:
         raise ExperimentError(
             f"{experiment.name} learns by {experiment.learns_by}, and this needs "

@@ -116,6 +116,7 @@ class AnyProcess:
         self.size = mesh.size
         self.each = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         everywhere = NamedSharding(mesh, PartitionSpec())
+        # One compiled collective: every process gets the answer of the same call.
         self.any = jax.jit(jnp.any, in_shardings=self.each, out_shardings=everywhere)
         self.pending: collections.deque[jax.Array] = collections.deque()
 
@@ -158,6 +159,7 @@ def _reach(coordinator: str, timeout: int) -> None:
     until = time.monotonic() + timeout
     while True:
         try:
+            # Closed at once: it only shows that the port answers.
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
             return
         except OSError as error:

@@ -183,6 +183,7 @@ def with_clipping(rule: optax.GradientTransformation, norm: float | None):
     """Update rule after clipping by the global norm."""
     # The identity, so that the state has one form and a resumed run may turn clipping on or off.
     clip = optax.identity() if norm is None else optax.clip_by_global_norm(norm)
+    # Clipped first: the rule's moments see bounded gradients only.
     return optax.chain(clip, rule)
 
 

@@ -152,12 +152,14 @@ def largest(
     furthest, strategy = 0.0, planned.leanest.strategy
     for one, two in zip(planned.admitted, doubled.admitted, strict=True):
         assert one.measured is not None and two.measured is not None
+        # A line through two points predicts the reach; the search below measures it.
         slope = (two.measured.total_bytes - one.measured.total_bytes) / now
         # A field that costs no bytes reaches to infinity; the bound keeps it finite.
         reach = now + (budget - one.measured.total_bytes) / max(slope, 1e-9)
         if reach > furthest:
             furthest, strategy = reach, one.strategy
     # 2**24 is the limit of `largest_fit`.
+    # A start near the answer saves compilations of the search.
     start = int(min(max(furthest, 1), 2**24))
     return strategy, memory.budget.largest_fit(
         functools.partial(total_bytes, strategy), budget, start=start
@@ -198,4 +200,5 @@ def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
             start = network.initial_state(experiment.batch)
             return network(frames, start, training=True, key=key)[0]
 
+    # From the traced program: nothing is compiled or run.
     return memory.accounting.count_operations(forward, network, inputs)

@@ -81,6 +81,7 @@ class Run:
     @classmethod
     def _create(cls, path: Path, experiment: BaseExperiment, source: str) -> str:
         cls.check_free(path)
+        # `exist_ok`: an empty folder made by the user is free.
         path.mkdir(parents=True, exist_ok=True)
         run = cls(path)
         try:
@@ -148,6 +149,7 @@ class Run:
         except ImportError:  # not on this platform
             yield
             return
+        # "a" creates the file and never truncates it; the lock belongs to the open file.
         with (self.path / ".lock").open("a") as file:
 
             def take() -> str:
@@ -206,6 +208,7 @@ class Run:
         """Records of metrics.jsonl, without a truncated last line."""
         try:
             lines = (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        # A run without a record so far.
         except FileNotFoundError:
             return []
         records = []
@@ -221,6 +224,7 @@ class Run:
         records = self.records()
         kept = [record for record in records if record["step"] <= step]
         if is_leader() and (records or (self.path / "metrics.jsonl").exists()):
+            # Rewritten as a whole: a truncated last line would corrupt the record appended next.
             _replace(self.path / "metrics.jsonl", "".join(map(_line, kept)))
         return kept
 

@@ -68,6 +68,7 @@ class Session:
     @property
     def parameters(self) -> int:
         """Number of learned parameters."""
+        # Sizes only: the state itself is consumed by the first step.
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
 
     def bytes_per_device(self) -> dict[str, int]:
@@ -75,6 +76,7 @@ class Session:
 
         Empty if no training step was compiled or the backend does not report its memory.
         """
+        # Of the compiled step: its temporaries are known without running it.
         analysis = self.train and self.train.memory_analysis()
         if not analysis:
             return {}
@@ -85,6 +87,7 @@ class Session:
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a state on the test examples."""
+        # Settled for the evaluation only; training goes on from the state itself.
         loader, settled = self.evaluation_loader, self.settle(state)
         return evaluate(self.eval, settled, loader, self.mesh, task=self.task)
 
@@ -113,6 +116,7 @@ def prepare(
     config.check(experiment)
     mesh = make_mesh() if mesh is None else mesh
     kind = learner(experiment)
+    # Before the data: a mesh that a kind of experiment cannot use needs no files to be refused.
     unit = kind.batch_unit(experiment, mesh)
     dataset = config.load_dataset(experiment)
     loader = _training_loader(experiment, dataset, mesh, unit)
@@ -130,6 +134,7 @@ def _training_loader(
     experiment: BaseExperiment, dataset: data.Dataset, mesh: Mesh, unit: int
 ) -> data.Loader:
     size = len(dataset.train)
+    # The loader refuses it as well, but cannot name the option.
     if experiment.batch > size:
         raise ExperimentError(
             f"a batch of {experiment.batch} is larger than the {size} training examples of "

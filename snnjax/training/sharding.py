@@ -290,6 +290,7 @@ def feed(loader: Loader, step: int, mesh: Mesh) -> Batch:
         return shard_batch(loader.batch(step), mesh)
     size, sharding = loader.batch_size, _batch_sharding(mesh)
     part = loader.batch(step, rows=device_rows(mesh.local_devices, size, mesh))
+    # Each process has only its rows: no process sees the whole batch.
     whole = jax.make_array_from_process_local_data
     return jax.tree.map(lambda x: whole(sharding, np.asarray(x), (size, *x.shape[1:])), part)
 

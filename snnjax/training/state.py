@@ -120,6 +120,7 @@ def initialize(
             )
     with user_code(f"the precision {experiment.precision!r}"):
         precision = nn.mixed_precision.parse_precision(experiment.precision)
+        # Precision before memory: a strategy is placed on the layers that will compute.
         network = nn.with_precision(network, precision)
     if experiment.memory is not None:
         with user_code(f"the memory strategy {experiment.memory}"):
@@ -137,6 +138,7 @@ def initialize(
     with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)
     with user_code("optimizer(experiment, schedule)"):
+        # Clipping is chained here, so that no rule of a user has to repeat it.
         rule = with_clipping(experiment.optimizer(experiment, schedule), experiment.clip_norm)
         # Slots of narrow parameters are kept in float32, or small updates would round to nothing.
         slots = rule.init(jax.tree.map(widen, params))

@@ -143,6 +143,7 @@ def eval_step(
         batch: Batch of a loader; padding has weight 0.
         rates: Measures the firing rate of every layer.
     """
+    # No key: evaluation is not augmented, and a random code uses its fixed key.
     frames = program.experiment.encode(program.experiment, batch.inputs, None)
     state, evaluate = state._replace(optimizer=()), functools.partial(_evaluate, rates=rates)
     if not program.axes:

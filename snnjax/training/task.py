@@ -121,8 +121,10 @@ class Task:
             The score; minus infinity if the deciding metric is missing or NaN.
         """
         value = values.get(self.best)
+        # `max` over scores would keep a NaN in front of any number.
         if value is None or math.isnan(value):
             return -math.inf
+        # One direction for all tasks: checkpoints and patience compare by "higher is better".
         return -float(value) if self.lowest else float(value)
 
     def check_dataset(self, dataset: data.Dataset) -> None:
@@ -173,6 +175,7 @@ class Classification(Task):
         logits = self.predict(outputs, lengths=lengths)
         if not self.per_timestep:
             return cross_entropy(logits, targets)
+        # Per timestep, then averaged: padding of short sequences is left out of the mean.
         return _time_mean(jax.vmap(cross_entropy)(logits, _time_major(targets)), lengths)
 
     def metrics(
@@ -191,7 +194,9 @@ class Classification(Task):
         values = self.metrics(predictions, targets, lengths=lengths)
         if self.clips == 1:
             return values
+        # Clips of a recording are neighbours, see `data.clips`, and no batch cuts a recording.
         right = values["accuracy"].reshape(-1, self.clips).sum(-1)
+        # More than half: a tie counts as wrong.
         majority = (2 * right > self.clips).astype(jnp.float32)
         # One value per example, so that the mean over examples is that over recordings.
         return {"accuracy": jnp.repeat(majority, self.clips)}
@@ -209,6 +214,7 @@ class Classification(Task):
             )
         axes = 2 if self.per_timestep else 1
         _check_targets(dataset, axes, "[N, T]" if self.per_timestep else "[N]")
+        # A rest would shift the boundaries between recordings.
         if len(dataset.test) % self.clips:
             raise ExperimentError(
                 f"{dataset.name} has {len(dataset.test)} test examples, which are not recordings "
@@ -218,6 +224,7 @@ class Classification(Task):
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
         """Refuses a number of outputs other than that of classes."""
+        # Labels are traced in the step, where their range can no longer be checked.
         if outputs.ndim != 3 or outputs.shape[-1] != dataset.classes:
             raise ExperimentError(
                 f"the network must give outputs [T, B, {dataset.classes}], one per class of the "
@@ -269,6 +276,7 @@ class Regression(Task):
 
     def summary(self, means: Mapping[str, float]) -> dict[str, float]:
         """Metrics with the root of the mean squared error over all examples."""
+        # On the host: means over all examples exist only there.
         return {**means, "rmse": math.sqrt(means["rmse"])}
 
     def check_dataset(self, dataset: data.Dataset) -> None:
@@ -284,6 +292,7 @@ class Regression(Task):
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
         """Refuses a number of outputs other than that of targets."""
+        # The last axis holds the D targets, with or without timesteps in front.
         size = dataset.train.labels.shape[-1]
         if outputs.ndim != 3 or outputs.shape[-1] != size:
             raise ExperimentError(
@@ -355,6 +364,7 @@ def regression(
     Raises:
         ExperimentError: The experiment sets fields of classification.
     """
+    # Silently ignored fields would look as if they had an effect.
     for name, neutral in (("label_smoothing", 0.0), ("clips", 1)):
         if getattr(experiment, name) != neutral:
             raise ExperimentError(
@@ -378,6 +388,7 @@ class _BoundLoss:
     experiment: Any
 
     def __call__(self, *arguments: Any, **options: Any) -> Array:
+        # The experiment comes first, as in every function of an experiment.
         return self.loss(self.experiment, *arguments, **options)
 
 
@@ -397,6 +408,7 @@ def _time_major(targets: Array) -> Array:
 
 def _time_mean(values: Array, lengths: Array | None) -> Array:
     """Mean over the valid timesteps, `[T, B] -> [B]`."""
+    # The readout already averages over valid timesteps; it wants a last axis.
     return readout.rate(values[..., None], lengths=lengths)[..., 0]
 
 

@@ -124,6 +124,7 @@ def initialize(experiment: Unsupervised, *, classes: int) -> tuple[PlasticityPro
     Raises:
         ExperimentError: `learner(experiment)` failed or did not return a `plasticity.Network`.
     """
+    # Two keys: initial weights do not depend on the draws of presentations.
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     with user_code("learner(experiment)"):
         network = experiment.learner(experiment)
@@ -154,14 +155,17 @@ def check_rates(program: PlasticityProgram, split: data.Split) -> None:
     """
     experiment, network = program.experiment, program.network
     size = min(_RATE_EXAMPLES, len(split))
+    # The first batch alone: checking all examples would take a pass over the data.
     batch = next(data.evaluation_batches(split, batch_size=size))
     with user_code("encode(experiment, inputs, key)"):
+        # On the host: the checks below need values, which a traced function does not have.
         rates = jax.device_get(experiment.encode(experiment, batch.inputs, None))
     if rates.ndim != 2 or rates.shape[1] != network.inputs:
         raise ExperimentError(
             f"encode(experiment, inputs, key) must give rates [B, {network.inputs}], got "
             f"{list(rates.shape)}: flatten the inputs, or give the network inputs={rates.shape[-1]}"
         )
+    # Gaps between spikes are divided by the total rate, which a negative rate would distort.
     if rates.min() < 0:
         raise ExperimentError(f"rates are spikes per timestep, at least 0, got {rates.min():.3g}")
     if (needed := encoding.spike_lists.spike_slots(float(rates.sum(1).max()))) > network.slots:
@@ -178,9 +182,11 @@ def train_step(
     """Presents the examples of a batch in turn, with learning on."""
     experiment = program.experiment
     key = jax.random.fold_in(state.key, state.step)
+    # Two keys, so that random rates do not shift the draws of spikes.
     encode_key, present_key = jax.random.split(key)
     rates = experiment.encode(experiment, batch.inputs, encode_key)
     after, shown = _present(program, state, rates, present_key, learning=True)
+    # The responses before the batch: those after it contain the labels to be predicted.
     right = jnp.argmax(experiment.score(shown.counts, state.statistics), -1) == batch.labels
     accuracy = right.astype(jnp.float32).mean()
     # Responses fade over about `assign` examples: older ones were given by other weights.
@@ -188,6 +194,7 @@ def train_step(
     responses = plasticity.labels.add_examples(
         state.statistics, shown.counts, batch.labels, retention=kept
     )
+    # Weights lie within bounds; thresholds and counts have none and show a divergence.
     finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(shown.counts).all()
     after = after._replace(
         step=state.step + 1,
@@ -202,6 +209,7 @@ def train_step(
         weight_updates=shown.updates.mean(),
         showings=shown.showings.astype(jnp.float32).mean(),
         finite=finite,
+        # The loop reads this metric of every kind of step.
         stream=jnp.zeros(()),
     )
 
@@ -220,6 +228,7 @@ def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) 
         weight=weight,
         rates={"neurons": spikes},
         analog={"neurons": jnp.zeros((), bool)},
+        # All neurons count as one layer under this name.
         neurons={"neurons": jnp.asarray(network.neurons)},
     )
 
@@ -228,6 +237,7 @@ def measure_responses(
     program: PlasticityProgram, state: TrainState, batch: data.Batch
 ) -> plasticity.labels.Responses:
     """Measures responses to one batch with learning off."""
+    # From zero: the old responses belong to older weights.
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
     counts = _spike_counts(program, state, batch)
     return plasticity.labels.add_examples(nothing, counts, batch.labels, weight=batch.weights)
@@ -236,6 +246,7 @@ def measure_responses(
 def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> Array:
     """Spike counts `[B, N]` with learning off."""
     rates = program.experiment.encode(program.experiment, batch.inputs, None)
+    # A fixed key: evaluations of one state agree.
     return _present(program, state, rates, jax.random.key(0), learning=False)[1].counts
 
 
@@ -250,6 +261,7 @@ def _present(
     start = plasticity.network.NetworkState(
         state.params["weights"], state.params["theta"], state.optimizer, state.constants
     )
+    # A scan over examples: each presentation needs the weights that the one before left.
     learned, shown = lax.scan(one, start, (rates, jax.random.split(key, len(rates))))
     params = {"weights": learned.weights, "theta": learned.theta}
     return state._replace(params=params, optimizer=learned.activity), shown

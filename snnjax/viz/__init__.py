@@ -5,6 +5,7 @@ matplotlib is imported when the first picture is made. Two submodules are public
 `plasticity` draw the results of these packages.
 """
 
+# As modules: their functions draw results of the packages of the same names.
 from snnjax.viz import plasticity, redundancy
 from snnjax.viz.activity import firing_rates, membranes, raster
 from snnjax.viz.learning import learning_curve

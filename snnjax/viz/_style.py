@@ -27,6 +27,7 @@ def subplots(*, height: float, rows: int = 1, columns: int = 1, **options: Any):
 
     # Not through pyplot, which keeps every figure alive and changes global state.
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white", layout="constrained")
+    # The canvas attaches itself to the figure; Agg needs no display.
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
@@ -34,6 +35,7 @@ def subplots(*, height: float, rows: int = 1, columns: int = 1, **options: Any):
 def polish(axis: Any, *, grid: str = "both") -> None:
     """Draws a light grid behind the data and removes the box and the tick marks."""
     axis.set_facecolor("white")
+    # The grid would otherwise cross the data.
     axis.set_axisbelow(True)
     axis.grid(True, axis=grid, color=GRID, linewidth=0.8, linestyle="-")
     for side, spine in axis.spines.items():
@@ -87,6 +89,7 @@ def array(value: Any, axes: str, name: str, **sizes: int) -> np.ndarray:
     Raises:
         ValueError: If the rank or a size differs, or an axis is empty.
     """
+    # One dtype whatever the precision of the network, so that means and limits keep their digits.
     result, letters = np.asarray(value).astype(np.float32), axes.split()
     here = dict(zip(letters, result.shape, strict=False))
     fits = result.ndim == len(letters) and all(here[k] == n for k, n in sizes.items())
@@ -101,6 +104,7 @@ def array(value: Any, axes: str, name: str, **sizes: int) -> np.ndarray:
 
 def spread(count: int, limit: int) -> np.ndarray:
     """Selects at most `limit` of the numbers 0..count-1, evenly spaced, with first and last."""
+    # `unique`: rounding may give a number twice.
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 

@@ -37,6 +37,7 @@ def raster(spikes: Any, *, title: str = "", limit: int = 200) -> Figure:
     spikes = style.array(spikes, "T N", "spikes") != 0
     timesteps, count = spikes.shape
     rows = style.spread(count, limit)
+    # Bounded: a raster of few neurons stays readable, one of many stays on the page.
     height = float(np.clip(1.4 + 0.045 * len(rows), 2.2, 4.6))
     figure, axes = style.subplots(height=height)
     axis = axes[0, 0]
@@ -46,6 +47,7 @@ def raster(spikes: Any, *, title: str = "", limit: int = 200) -> Figure:
         times, neurons - 0.42, neurons + 0.42, colors=style.BLUE,
         linewidth=float(np.clip(200 / timesteps, 0.5, 3.0)),
     )  # fmt: skip
+    # Fixed limits: silent timesteps at the ends stay visible.
     axis.set_xlim(-0.5, timesteps - 0.5)
     axis.set_ylim(-0.7, len(rows) - 0.3)
     _number_rows(axis, rows, count)
@@ -85,7 +87,9 @@ def membranes(
     figure, axes = style.subplots(
         height=1.1 + 0.95 * len(neurons), rows=len(neurons), sharex=True, sharey=True
     )
+    # Beyond this length markers would touch.
     marker = "o" if timesteps <= 32 else None
+    # Without a threshold marks stand at the highest potential that is drawn.
     top = float(np.nanmax(v[:, neurons])) if threshold is None else threshold
     for axis, neuron in zip(axes[:, 0], neurons, strict=True):
         axis.plot(v[:, neuron], color=style.BLUE, linewidth=1.4, marker=marker, markersize=3)
@@ -125,6 +129,7 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
     """
     if not rates:
         raise ValueError('no layers: ask the network for taps=("spikes",) first')
+    # A rate per timestep or neuron would need another picture.
     wrong = [name for name, rate in rates.items() if np.size(rate) != 1]
     if wrong:
         raise ValueError(f"one number per layer is wanted, shape []; take the mean of {wrong}")
@@ -135,6 +140,7 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
     axis, rows = axes[0, 0], np.arange(len(names))
     axis.barh(rows, values, height=0.66, color=style.BLUE)
     for row, value in zip(rows, values, strict=True):
+        # A bar of length 0 is invisible: the text says so.
         text = f"{value:.3g}" if value else "0 (silent)"
         axis.annotate(
             text, (max(value, 0), row), (4, 0), textcoords="offset points", va="center",
@@ -142,6 +148,7 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
         )  # fmt: skip
     axis.set_yticks(rows, labels, parse_math=False)
     axis.set_ylim(len(names) - 0.45, -0.55)  # reversed: the first layer is on top
+    # Room at the right for the numbers; an axis of all zeros still needs a length.
     axis.set_xlim(0, 1.16 * (values.max() or 0.1))
     style.polish(axis, grid="x")
     style.write(axis, title=title, x="spikes per neuron per timestep")
@@ -170,9 +177,11 @@ def frames(images: Any, *, title: str = "", limit: int = 8) -> Figure:
     images = np.abs(style.array(images, "T H W P", "images", P=2))
     times = style.spread(len(images), limit)
     full, colours = _paint(images[times])
+    # A few frames would otherwise fill the page.
     tile = min(style.WIDTH / len(times), 2.2) * images.shape[1] / images.shape[2]
     figure, axes = style.subplots(height=tile + 0.85, columns=len(times))
     for axis, colour, t in zip(axes[0], colours, times, strict=True):
+        # Without smoothing: single pixels are the data.
         axis.imshow(colour, interpolation="nearest")
         axis.set_xticks([])
         axis.set_yticks([])
@@ -195,6 +204,7 @@ def _number_rows(axis, rows, count):
     if len(rows) == count:
         style.whole_numbers(axis.yaxis)
     else:
+        # Rows are a selection: their own numbers would mislead.
         ticks = style.spread(len(rows), 6)
         axis.set_yticks(ticks, [str(n) for n in rows[ticks]])
 

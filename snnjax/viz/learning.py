@@ -44,8 +44,10 @@ def learning_curve(
     Raises:
         ValueError: If no record has an epoch and a loss or the metric.
     """
+    # An iterator would be empty after the first curve.
     records = list(records)
     curves = {m: {k: _curve(records, k, m) for k in _KINDS} for m in ("loss", metric)}
+    # A regression by its loss alone has no panel of a metric.
     panels = {m: kinds for m, kinds in curves.items() if any(len(c[0]) for c in kinds.values())}
     if not panels:
         raise ValueError(
@@ -78,6 +80,7 @@ def _panel(axis, metric, kinds, lowest):
     style.whole_numbers(axis.xaxis)
     style.write(axis, x="epoch", y=metric, note=note)
     epochs = np.concatenate([epochs for epochs, _ in kinds.values()])
+    # A single epoch has no range.
     room = 0.04 * (np.ptp(epochs) or 1)
     axis.set_xlim(epochs.min() - room, epochs.max() + room)
     axis.margins(y=0.08)
@@ -90,7 +93,9 @@ def _note(axis, lowest, epochs, values):
     finite = np.isfinite(values)
     if not finite.any():
         return "eval: no finite value" if len(values) else ""
+    # A run that diverged still has a best evaluation.
     epochs, finite_values = epochs[finite], values[finite]
+    # The first of equal values, as the checkpoints choose it.
     best = int(finite_values.argmin() if lowest else finite_values.argmax())
     axis.plot(
         epochs[best], finite_values[best], marker="o", markersize=9, linestyle="none",

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["memory_curve"]
 
+# Colours that people with common forms of colour blindness can tell apart.
 _COLOURS = (style.VERMILION, style.ORANGE, style.BLUE, "#009e73", "#cc79a7", "#56b4e9", style.INK)
 _MARKERS = "osD^vP"
 _AXES = {"depth": "depth {}", "timesteps": "{} timesteps"}
@@ -44,6 +45,7 @@ def memory_curve(
     Raises:
         ValueError: If no row has the quantity.
     """
+    # Refused strategies have no bytes.
     rows = [row for row in rows if row.get(quantity) is not None]
     if not rows:
         raise ValueError(
@@ -53,6 +55,7 @@ def memory_curve(
     unit, scale = _unit(max(row[quantity] for row in rows))
     label = f"{_NAMES.get(quantity, quantity)} ({unit})"
     rows = [{**row, "y": row[quantity] / scale} for row in rows]
+    # An axis with one value would be a panel of single points.
     varying = [axis for axis in _AXES if len({row.get(axis) for row in rows}) > 1]
     if not varying:
         return _bars(rows, title, label)
@@ -93,7 +96,9 @@ def _panel(axis, rows, name):
         if points:
             lines[strategy] = np.array(points), look
     style.polish(axis)
+    # Of all rows: panels side by side share their axis.
     top = 1.08 * (max(row["y"] for row in rows) or 1)
+    # From zero, so that the slope of a line is the cost of one more block or timestep.
     axis.set_ylim(0, top)
     remaining = [points for points, _ in lines.values()]
     for points, look in lines.values():
@@ -113,6 +118,7 @@ def _coincide(points, others, top):
 def _ticks(values):
     """Values in descending order, without those whose tick labels would touch."""
     gap, ticks = 0.05 * max(values), []
+    # From the largest down: sizes often double, so the small ones are crowded.
     for value in sorted(values, reverse=True):
         if not ticks or ticks[-1] - value >= gap:
             ticks.append(value)
@@ -125,6 +131,7 @@ def _label_ends(axis, ends):
     gap, lowest = _GAP * axis.get_ylim()[1], -np.inf
     for x, y, colour in ends:
         colours.setdefault((x, _spell(y)), []).append(colour)
+    # From the bottom up: each number moves up as far as the ones below it demand.
     for x, y, _ in sorted(ends, key=lambda end: end[1]):
         owners = colours.pop((x, _spell(y)), [])
         if owners:  # popped: of equal numbers only the first is written
@@ -140,6 +147,7 @@ def _fixed_axis(rows, name):
     """The other axis, and its value in the panel."""
     other = next(axis for axis in _AXES if axis != name)
     counts = Counter(row.get(other) for row in rows)
+    # Of equally frequent values the largest: there differences are greatest.
     return other, max(counts, key=lambda value: (counts[value], value or 0))
 
 
@@ -194,6 +202,7 @@ def _spell(number):
 
 def _description(rows, label, varying):
     against = " and ".join(varying) or "strategy"
+    # Later rows replace earlier ones: the largest size of each strategy remains.
     ends = {row["strategy"]: row for row in sorted(rows, key=_position)}
     last = ", ".join(f"{name} {_spell(row['y'])}" for name, row in ends.items())
     return f"Memory of training, {label}, against {against}; at the largest: {last}"

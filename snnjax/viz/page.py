@@ -71,6 +71,7 @@ def save(figure: Figure, path: str | pathlib.Path) -> pathlib.Path:
         ValueError: If matplotlib does not write the format of the suffix.
     """
     path = pathlib.Path(path)
+    # Matplotlib does not create folders.
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
@@ -80,6 +81,7 @@ def _section(heading: str, text: str, figure: Figure | None) -> str:
     parts = [f"<h2>{html.escape(heading)}</h2>"]
     parts += [f"<p>{html.escape(p.strip())}</p>" for p in text.split("\n\n") if p.strip()]
     if figure is not None:
+        # Pictures describe themselves in their label, for readers who do not see them.
         alt = html.escape(str(figure.get_label()) or heading)
         width, height = (round(n) for n in figure.bbox.size)
         parts.append(

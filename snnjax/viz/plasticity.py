@@ -44,6 +44,7 @@ def receptive_fields(
     tiles[: len(shown), :height, :width] = weights[:, shown].T.reshape(-1, height, width)
     grid = tiles.reshape(rows, columns, height + 1, width + 1).swapaxes(1, 2)
     image = grid.reshape(rows * (height + 1), columns * (width + 1))[:-1, :-1]
+    # Square pixels: the height follows from the image.
     size = style.WIDTH * image.shape[0] / image.shape[1]
     figure, axes = style.subplots(height=min(max(size + 0.5, 1.5), 9.0))
     axis = axes[0, 0]
@@ -76,6 +77,7 @@ def trade_off(rows: Iterable[Mapping[str, Any]], *, title: str = "") -> Figure:
         raise ValueError("nothing to draw: no row has an accuracy")
     figure, axes = style.subplots(height=3.6)
     axis = axes[0, 0]
+    # By bytes, or the line would run back and forth.
     front = sorted((r for r in rows if r["front"]), key=lambda r: r["bytes"])
     axis.plot(
         [r["bytes"] for r in front], [100 * r["accuracy"] for r in front],

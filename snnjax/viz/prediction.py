@@ -33,8 +33,10 @@ def predictions(
         ValueError: The arrays are not `[N, D]` of one shape, or empty.
     """
     targets = style.array(targets, "N D", "targets")
+    # The shape of the targets is required: broadcasting would pair wrong examples.
     values = style.array(values, "N D", "predictions", N=targets.shape[0], D=targets.shape[1])
     count = targets.shape[1]
+    # More panels in a row would be too narrow.
     chosen = style.spread(count, _PANELS)
     figure, axes = style.subplots(height=3.3, columns=len(chosen))
     notes = []
@@ -43,6 +45,7 @@ def predictions(
         error = float(np.sqrt(np.mean(np.square(values[:, number] - targets[:, number]))))
         note = f"RMSE {error:.4g}"
         both = np.concatenate([values[:, number], targets[:, number]])
+        # A diverged prediction must not take the diagonal away.
         finite = both[np.isfinite(both)]
         ends = [finite.min(), finite.max()] if finite.size else [0.0, 1.0]
         axis.plot(ends, ends, color=style.FAINT, linewidth=1.0, zorder=2)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Distribution", "class_shares", "distributions", "rate_comparison", "spike_features"]
 
+# The order of the numbers 0, 1, 2 in a report.
 _CLASSES = {"null": "#b5b5b5", "normal": style.BLUE, "noise": style.VERMILION}
 _FLOOR = 1e-6  # lowest share on the logarithmic axis
 _GAP = 1  # pixels between two maps
@@ -108,10 +109,12 @@ def spike_features(
     """
     maps = _maps(features)
     timesteps, height, width, channels = maps.shape
+    # Checked before drawing: a transposed array would colour wrong borders.
     if classes is not None and np.shape(classes) != (timesteps, channels):
         raise ValueError(
             f"classes must be [T, C] = {[timesteps, channels]}, got {list(np.shape(classes))}"
         )
+    # Stable: channels of equal rates keep their order in every picture.
     ranked = np.argsort(-maps.mean((0, 1, 2)), kind="stable")
     if height == width == 1:  # single pixels leave room for more maps
         rows, columns = 4 * rows, 5 * columns
@@ -119,6 +122,7 @@ def spike_features(
     tile = min((style.WIDTH - 1) / len(selected), 1.0) * (height + _GAP) / (width + _GAP)
     figure, axes = style.subplots(height=float(np.clip(tile * len(times), 0.6, 9)) + 1.1)
     axis = axes[0, 0]
+    # The full range of rates, so that maps of two networks can be compared.
     image = axis.imshow(
         _mosaic(maps[times][..., selected]), cmap=_white_to_ink(), vmin=0, vmax=1,
         interpolation="nearest",
@@ -154,6 +158,7 @@ def class_shares(shares: Mapping[str, Mapping[str, float]], *, title: str = "") 
     Raises:
         ValueError: If there are no layers, or a class is missing.
     """
+    # A missing class would leave a gap that looks like a share.
     if not shares or any(set(layer) != set(_CLASSES) for layer in shares.values()):
         raise ValueError(f"each layer has shares of {', '.join(_CLASSES)}, and there is one layer")
     figure, axis = _bars(list(shares))
@@ -198,6 +203,7 @@ def rate_comparison(rates: Sequence[tuple[str, float, float]], *, title: str = "
     rows, largest = np.arange(len(rates)), max(max(b, a) for _, b, a in rates) or 0.1
     for place, (label, colour) in enumerate((("before", style.ORANGE), ("after", style.BLUE)), 1):
         values = np.array([row[place] for row in rates])
+        # The two bars of a layer lie above and below its tick.
         heights = rows + 0.36 * (place - 1.5)
         axis.barh(heights, values, height=0.34, color=colour, label=label)
         for height, value in zip(heights, values, strict=True):
@@ -217,11 +223,14 @@ def _panel(axis, own: Distribution, other: Distribution | None):
     for histogram, colour, fill in ((own, style.BLUE, True), (other, style.ORANGE, False)):
         if histogram is not None:
             counts = np.asarray(histogram.counts, np.float64)
+            # Shares instead of counts: two networks may be measured on different numbers of
+            # examples.
             share = counts / max(counts.sum(), 1)
             axis.stairs(
                 share, histogram.edges, fill=fill, color=colour, baseline=_FLOOR, linewidth=1.4,
                 alpha=0.85 if fill else 1.0,
             )  # fmt: skip
+    # Rare potentials above the threshold matter, and a linear axis would hide them.
     axis.set_yscale("log")
     axis.set_ylim(_FLOOR, 1.5)
     axis.set_xlim(*_span([d for d in (own, other) if d is not None]))
@@ -232,11 +241,13 @@ def _panel(axis, own: Distribution, other: Distribution | None):
 
 def _span(histograms: list[Distribution]) -> tuple[float, float]:
     """Range from the first nonempty bin to the last one, zero and threshold included."""
+    # Zero and threshold always, since the distributions are read against them.
     ends = [0.0] + [h.threshold for h in histograms if h.threshold is not None]
     for h in histograms:
         nonempty = np.flatnonzero(h.counts)
         if len(nonempty):
             ends += [float(h.edges[nonempty[0]]), float(h.edges[nonempty[-1] + 1])]
+    # All values may be zero: the axis still needs a length.
     room = 0.03 * ((max(ends) - min(ends)) or 1)
     return min(ends) - room, max(ends) + room
 
@@ -255,6 +266,7 @@ def _bars(names: list[str]):
     figure, axes = style.subplots(height=1.25 + (0.22 + 0.15 * lines) * len(names))
     axis = axes[0, 0]
     axis.set_yticks(np.arange(len(names)), labels, parse_math=False)
+    # Reversed, so that the first layer is on top.
     axis.set_ylim(len(names) - 0.45, -0.55)
     style.polish(axis, grid="x")
     return figure, axis
@@ -268,6 +280,7 @@ def _maps(features: Any) -> np.ndarray:
             "features must be [T, H, W, C], [T, P, C] or [T, C] and not empty, got "
             f"{list(maps.shape)}"
         )
+    # Missing axes of space are of size 1, directly behind time.
     while maps.ndim < 4:
         maps = maps[:, None]
     return maps
@@ -287,6 +300,7 @@ def _frame(axis, classes, height, width):
 
     colours = list(_CLASSES.values())
     for (row, column), number in np.ndenumerate(classes):
+        # imshow centres pixels on whole numbers, so a map begins half a pixel before.
         corner = (column * (width + _GAP) - 0.5, row * (height + _GAP) - 0.5)
         axis.add_patch(
             Rectangle(corner, width, height, fill=False, edgecolor=colours[number], linewidth=1.2)

@@ -32,6 +32,7 @@ class Saver:
 
     def __init__(self, folder: Path, *, keep: int, step: int):
         self.folder, self.keep = folder, keep
+        # A resumed run starts at a saved step, which need not be written again.
         self.saved = {step} & set(store.steps(folder))
         self.writing: Future[None] | None = None
         # One thread: a second checkpoint would double the copy of the state on the host.
@@ -59,6 +60,7 @@ class Saver:
         step = int(state.step)
         if step in self.saved:
             return False
+        # In the training thread: it copies the state, before the next step overwrites its buffers.
         writing = store.begin(self.folder, state, score=score)
         self.saved.add(step)
         self.writing = self.thread.submit(self._finish, writing, step, spare)

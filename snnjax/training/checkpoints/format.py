@@ -81,8 +81,10 @@ def _with_peaks(tree: TrainState, names: Mapping[str, str]) -> TrainState:
     # The path of an inner stack is longer and counts the peak of the outer stack as an entry.
     for name in sorted(filter(_PEAK.fullmatch, names), key=len):
         node, place = _PEAK.fullmatch(name).groups()  # type: ignore[union-attr]
+        # Shapes come from the note: the present state holds no peaks to copy them from.
         shapes = (names[f"{node}[{place}].{field}"] for field in StreamPeak._fields)
         peak = StreamPeak(*(_struct(shape, step.sharding) for shape in shapes))
+        # A path such as ".statistics[0][1]" gives the way through nested tuples.
         parents = [int(number) for number in re.findall(r"\d+", node)]
         try:
             statistics = _insert(statistics, parents, int(place), peak)
@@ -107,6 +109,7 @@ def _insert(node: Any, parents: Sequence[int], place: int, peak: StreamPeak) -> 
 
 
 def _without_peaks(node: Any) -> Any:
+    # Not isinstance: named tuples, as of a norm's statistics, are leaves of this search.
     if type(node) is not tuple:
         return node
     kept = tuple(_without_peaks(item) for item in node if not isinstance(item, StreamPeak))
@@ -167,6 +170,7 @@ def saved_form(
         names: Leaves in the note of the checkpoint.
         migrations: Migrations between all forms.
     """
+    # Shardings go along, so that Orbax reads each part onto its device.
     tree: PyTree = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
     )

@@ -40,6 +40,7 @@ def checked_note(path: Path) -> dict[str, Any]:
     form = note.setdefault("schema", 1)
     if not isinstance(form, int) or form < 1:
         raise damage(path, ValueError(f"its schema is {form!r}"))
+    # Refused before reading: arrays of a newer form would fail with a message about shapes.
     if form > SCHEMA:
         raise CheckpointError(
             f"the checkpoint {path} was made by a newer snnjax (its schema is {form}, this one "
@@ -95,6 +96,7 @@ def _recorded_sizes(path: Path) -> dict[str, int] | None:
 
 
 def _sizes(path: Path) -> dict[str, int]:
+    # Without its own file, whose size is not known before it is written.
     files = (file for file in path.rglob("*") if file.is_file() and _SIZES not in file.name)
     return {str(file.relative_to(path)): file.stat().st_size for file in sorted(files)}
 

@@ -100,8 +100,10 @@ def begin(folder: Path, state: TrainState, *, score: float | None = None) -> Wri
     from orbax.checkpoint import v1 as ocp
 
     path = step_path(folder, int(state.step))
+    # Beside its final place: renaming is atomic only within one file system.
     part = path.with_name(f"{path.name}.part")
     metadata = note(state, score=score)
+    # `overwrite` removes what a killed run left under the partial name.
     response = ocp.save_async(
         str(part.resolve()), _copy_if_aliased(state), custom_metadata=metadata, overwrite=True
     )
@@ -137,6 +139,7 @@ def load(path: Path, state: TrainState) -> TrainState:
     """
     from orbax.checkpoint import v1 as ocp
 
+    # Sizes and model first: both are cheap, and Orbax names neither fault in one sentence.
     note = checked_note(path)
     form = saved_form(state, note["schema"], note.get("leaves", {}))
     check_model(path, note, form)
