@@ -209,12 +209,12 @@ class Bare(Doubling):
 
 
 PARTS = {
-    "time": (memory.Strategy(time=memory.recompute(2)), "takes time .*no neurons"),
+    "time": (memory.Strategy(time=memory.recompute(2)), "uses time .*no neurons"),
     "depth": (
         memory.Strategy(depth=memory.reversal()),
-        "takes depth .*nn.Stacked blocks",
+        "uses depth .*nn.Stacked blocks",
     ),
-    "pack": (memory.Strategy(pack=True), "takes pack .*no synapse"),
+    "pack": (memory.Strategy(pack=True), "uses pack .*no synapse"),
 }
 TAKE_NO_DEPTH = {
     "lif": lambda: nn.LIF(),
