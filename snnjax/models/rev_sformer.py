@@ -110,5 +110,5 @@ def rev_sformer(
 
 
 def duplicate_tokens(tokens: Array) -> Array:
-    """`[N, tokens, D] -> [N, tokens, 2 D]`: both streams begin with the same tokens."""
+    """Copies tokens to both streams, `[N, tokens, D] -> [N, tokens, 2 D]`."""
     return jnp.concatenate([tokens, tokens], -1)

@@ -142,7 +142,7 @@ def lif_kernel_packed(
 
 @dataclasses.dataclass(frozen=True)
 class _Dynamics:
-    """The expressions of `lif_scan` as `ops.Dynamics`."""
+    """Expressions of `lif_scan` in the form of `pallas_lif.Dynamics`."""
 
     spike: Surrogate
     reset: Reset

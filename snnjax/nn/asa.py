@@ -121,7 +121,7 @@ class ASA(nnx.Module):
         return State()
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, H, W, C]` to weighted currents.
+        """Maps currents `[T, B, H, W, C]` to weighted currents.
 
         Taps: `"mask"`, the important maps, bool `[T, B, C]`; `"attention"`, the factor of each
         current; `"products"`, the multiplications, `2 T C H W` of currents by maps and those of

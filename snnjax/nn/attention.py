@@ -165,7 +165,7 @@ def attend(q: Array, k: Array, v: Array, *, scale: float = 0.125) -> Array:
 
 
 def _product(params: tuple[()], qkv: Array, *, heads: int, scale: float) -> Array:
-    """`[N, tokens, 3 D] -> [N, tokens, D]`."""
+    """Attention of one timestep, `[N, tokens, 3 D] -> [N, tokens, D]`."""
     del params
     # Counts above 256 are not exact in bfloat16.
     wide = widen(qkv)

@@ -57,7 +57,7 @@ class Dropout(nnx.Module):
         return State()
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` to the same shape."""
+        """Drops entries of `[T, B, ...]` in training."""
         if not call.training or self.rate == 0:
             return stateless_result(inputs)
         if call.key is None:

@@ -109,7 +109,7 @@ class MA(nnx.Module):
         return State()
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, H, W, C]` to weighted currents.
+        """Maps currents `[T, B, H, W, C]` to weighted currents.
 
         Taps: `"attention"`, the product of the factors, in the shape of the inputs; `"products"`,
         the multiplications, one per current and factor and those of the factors themselves.

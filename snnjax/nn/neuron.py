@@ -142,7 +142,7 @@ class Neuron(nnx.Module):
         return State(self.model.initial_state(shape))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
+        """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
         return run(
             self.model, self.params(), state.neurons, inputs,
             scan=self.scan, taps=call.taps, spiking=self.spiking,

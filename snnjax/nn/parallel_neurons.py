@@ -106,7 +106,7 @@ class PSN(nnx.Module):
         return State()
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
+        """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
 
         Taps: those of neurons (`nn.taps`), with `W X` as membrane, and `"products"`.
         """

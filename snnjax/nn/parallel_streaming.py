@@ -61,7 +61,7 @@ class SlidingPSN(nnx.Module):
         return self.neuron.initial_state(shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
+        """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.
 
         Taps: those of neurons (`nn.taps`), and `"products"`.
         """
@@ -138,7 +138,7 @@ class ResetFreeLIF(nnx.Module):
         return self.neuron.initial_state(shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
+        """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
         params, currents = self.neuron.params(), widen(inputs)
         after, spikes = self.sequence(params, state.neurons, currents)
         spikes, membrane = spikes.astype(inputs.dtype), None

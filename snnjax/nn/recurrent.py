@@ -59,7 +59,7 @@ class Recurrent(nnx.Module):
         return State(self._model().initial_state(shape))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, N]` to spikes `[T, B, N]`."""
+        """Maps currents `[T, B, N]` to spikes `[T, B, N]`."""
         model = self._model()
         params = model.params._replace(neuron=self.neuron.params())
         outputs, aux = run(

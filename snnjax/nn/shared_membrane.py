@@ -317,7 +317,7 @@ class Grouped(nnx.Module):
         return self.neuron.initial_state((*front, channels // self.groups))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """Currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
+        """Maps currents `[T, B, ..., C]` to spikes `[T, B, ..., C]`."""
         # Other taps need the layout `[T, B, ..., C]` and are computed from the outputs below.
         inner = tuple(kind for kind in call.taps if kind in ("membrane", "reconstruction"))
         turns, aux = self.neuron(self._groups_to_time(inputs), state, call.with_taps(*inner))
@@ -482,7 +482,7 @@ class Shared(nnx.Module):
         return State((membrane, inner), tuple(s.statistics for s in states))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through the group, timestep by timestep."""
+        """Runs the group over `[T, B, ...]`, timestep by timestep."""
         if call.training:
             # The layers see one timestep at a time, so statistics over the window do not exist.
             refuse_window_statistics([*self.synapses, *self.shortcuts])

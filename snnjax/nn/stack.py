@@ -113,7 +113,7 @@ class Stacked(nnx.Module):
         )
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through every block."""
+        """Applies every block in order to a sequence `[T, B, ...]`."""
         resting, neurons = split_repeated(state.neurons)
         blocks = (self.blocks, neurons, state.statistics, call.children(self.depth))
         # The carry of a scan keeps its dtype, and a residual stream is float32.

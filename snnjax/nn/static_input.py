@@ -52,6 +52,6 @@ class StaticInput(nnx.Module):
         return state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` to `[T, B, ...]`, the same at every timestep."""
+        """Maps `[T, B, ...]` to `[T, B, ...]`, equal at every timestep."""
         outputs, aux = self.layer(inputs[:1], state, call)
         return jnp.broadcast_to(outputs, (len(inputs), *outputs.shape[1:])), aux

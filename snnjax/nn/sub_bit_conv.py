@@ -78,7 +78,7 @@ class SubBitKernel(Kernel):
         return join_kernels(chosen)
 
     def __call__(self, inputs: Array) -> Array:
-        """`[N, H, W, C]` to `[N, H', W', D]`."""
+        """Convolves `[N, H, W, C]` to `[N, H', W', D]`."""
         scale = output_scale(split_kernels(self.kernel[...]))
         return _scaled_convolution(self, inputs, self.signs(), scale)
 
@@ -111,7 +111,7 @@ class StoredKernel(Kernel):
         return self.stored.get_value()
 
     def __call__(self, inputs: Array) -> Array:
-        """`[N, H, W, C]` to `[N, H', W', D]`, with the values of the trained kernel."""
+        """Convolves `[N, H, W, C]` to `[N, H', W', D]`, with the values of the trained kernel."""
         return _scaled_convolution(self, inputs, self.kernels.kernel(), self.kernels.scale)
 
     def operations(self, inputs: Array) -> metrics.operations.Operations:

@@ -122,7 +122,7 @@ class Fold(nnx.Module):
         return State()
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` to `[T, B, ...]`."""
+        """Applies the function to every timestep of `[T, B, ...]`."""
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         # Inputs are rounded before packing, so that the residual is narrow, too.
@@ -293,5 +293,5 @@ def Flatten() -> Fold:
 
 
 def flatten(inputs: Array) -> Array:
-    """`[N, ...] -> [N, features]`."""
+    """Flattens examples: `[N, ...] -> [N, features]`."""
     return inputs.reshape(inputs.shape[0], -1)

@@ -92,7 +92,7 @@ class Sequential(nnx.Module):
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
-        """`[T, B, ...]` through every layer."""
+        """Applies the layers in order to a sequence `[T, B, ...]`."""
         # The key of a layer depends on its position only, so cuts do not change random numbers.
         entries = [
             (layer, State(*own), call.child(i))
