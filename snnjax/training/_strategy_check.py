@@ -18,7 +18,6 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import data, memory, nn
-from snnjax.training import config
 from snnjax.training._objective import encode_batch, objective
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
@@ -56,7 +55,8 @@ def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experime
     # The empty strategy stands for the experiment as it is, its field `memory` included.
     if strategy == memory.Strategy():
         return experiment
-    return config.override(experiment, {"memory": str(strategy)})
+    # A value, not its text: a scan of the user need not have one to be measured.
+    return dataclasses.replace(experiment, memory=strategy)
 
 
 def network_strategies(experiment: Experiment) -> list[memory.Strategy]:

@@ -166,6 +166,8 @@ def test_a_strategy_replaces_that_of_the_experiment_and_as_written_leaves_it():
     experiment = dataclasses.replace(SMALL, memory=memory.Strategy(pack=True))
     assert training.planning.with_strategy(experiment, memory.Strategy()) is experiment
     assert training.planning.with_strategy(experiment, PACKED[1]).memory == PACKED[1]
+    nameless = memory.Strategy(time=lambda *arguments: memory.store(*arguments))
+    assert training.planning.with_strategy(experiment, nameless).memory is nameless
     offered = training.planning.network_strategies(SMALL)
     assert offered == nn.candidates(perceptron(SMALL, nnx.Rngs(0)))
 
