@@ -132,7 +132,7 @@ def measure(experiment, mesh):
     batch = training.sharding.feed(session.loader, 0, mesh)
     grading = compiling(functools.partial(training._objective.gradient, session.program))
     looking = compiling(functools.partial(spikes, session.program))
-    gradient = jax.device_get(grading(session.state, batch).gradient)
+    gradient = jax.device_get(grading(session.state, batch).params)
     taps = jax.device_get(looking(session.state, batch))
     held = (session.state.params, session.state.optimizer)
     bytes_held = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(held))
