@@ -21,7 +21,7 @@ Only ratios within such a pair are comparable: CPU time drifts more between two 
 to the code moves it.
 
 Hardware: 1 CPU core, float32. Bits hold for one machine, one jax version and one number of cores.
-Time: TIME
+Time: 12 CPU minutes if the programs are equal, 40 to record (extrapolated)
 Command: python experiments/benchmarks/regression.py --compare FILE.json
 """
 
