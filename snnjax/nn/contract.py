@@ -346,7 +346,11 @@ def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
 
 
 def gather(parts: list[tuple[str, Aux]]) -> Aux:
-    """Aux of a group from those of its parts; names of taps and diagnostics start with the part."""
+    """`Aux` of a group of layers: states and statistics as tuples, taps by `part/layer`.
+
+    Args:
+        parts: name and `Aux` of each part, in order.
+    """
     taps, diagnostics = {}, {}
     for name, aux in parts:
         taps |= prefix_names(name, aux.taps)
@@ -359,15 +363,15 @@ def gather(parts: list[tuple[str, Aux]]) -> Aux:
 @functools.partial(jax.tree_util.register_dataclass, data_fields=["block"], meta_fields=["depth"])
 @dataclasses.dataclass(frozen=True)
 class Repeated:
-    """The state of `depth` equal blocks at rest, held once.
+    """State at rest of `depth` equal blocks, held once.
 
-    As `[depth, ...]` arrays XLA would write all those zeros out before its loop over depth. After a
-    call each block has its own state. A state of your own is given as arrays `[depth, ...]`
-    instead; blocks may make this one anew.
+    XLA would write `[depth, ...]` zeros to memory before its loop over depth. A state other than
+    that at rest is passed as arrays `[depth, ...]` instead. Layers may rebuild the state at rest
+    inside their loop and ignore the values held here.
 
     Attributes:
-        block: the state of one.
-        depth: how many there are.
+        block: state of one block.
+        depth: number of blocks.
     """
 
     block: PyTree
@@ -375,21 +379,21 @@ class Repeated:
 
 
 def repeat_state(state: PyTree) -> PyTree:
-    """The same state with an array `[depth, ...]` in place of each leaf at rest.
+    """The state with every `Repeated` expanded to arrays `[depth, ...]`.
 
-    For loops over time, which carry the state and need it in one form.
+    A loop over time carries the state, whose structure must not change after the first step.
     """
 
     def expand(node: Any) -> Any:
         if not isinstance(node, Repeated):
             return node
-        # The block may hold repeated states of its own.
+        # Inner stacks first: a stack within a stack has two leading axes.
         return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
 
 
 def _repeat(depth: int, leaf: Any) -> Any:
-    # Initial statistics are NumPy arrays, and stay so (see BatchNorm.initial_state).
+    # Initial statistics are NumPy arrays and must stay concrete (see BatchNorm.initial_state).
     library = np if isinstance(leaf, np.ndarray) else jnp
     return library.broadcast_to(leaf, (depth, *leaf.shape))
