@@ -16,6 +16,7 @@ inverse: its input contains the spikes of the step before, which neither state n
 from __future__ import annotations
 
 import bisect
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ from snnjax.neurons.model import Inverse, Parameter, Refusal, unknown_parameter
 from snnjax.neurons.reset import Reset, none, subtract
 
 __all__ = [
+    "LeakInverse",
     "check_invertible",
     "inverse_or_refusal",
     "largest",
@@ -37,6 +39,21 @@ __all__ = [
 _EPSILON = 2.0**-23
 # Longer than any sequence: an inverse that reaches it has no limit.
 _UNBOUNDED = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class LeakInverse:
+    """Fields of the inverse of a leaky step.
+
+    Attributes:
+        reset: the step's reset, `subtract` or `none`.
+        scale_input: as in the step.
+        steps: number of steps it can undo in a row; None is any number.
+    """
+
+    reset: Reset
+    scale_input: bool
+    steps: int | None
 
 
 def inverse_or_refusal(maker: Callable[..., Inverse], **options: Any) -> Inverse | Refusal:

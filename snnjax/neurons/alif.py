@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from snnjax.neurons._inverses import (
+    LeakInverse,
     check_invertible,
     inverse_or_refusal,
     smallest,
@@ -114,21 +115,15 @@ def alif(
 
 
 @dataclasses.dataclass(frozen=True)
-class ALIFInverse:
+class ALIFInverse(LeakInverse):
     """The inverse of `alif`; made by `alif_inverse`.
 
         v[t-1] as for `LIFInverse`,    a[t-1] = (a[t] - s[t]) / adaptation_decay
 
     Attributes:
-        reset: the step's reset, `subtract` or `none`.
-        scale_input: as in the step.
-        steps: number of steps it can undo in a row; None is any number.
         fixed: parameters whose smallest values bound `steps`.
     """
 
-    reset: Reset
-    scale_input: bool
-    steps: int | None
     fixed: tuple[str, ...] = ("decay", "adaptation_decay")
 
     def __call__(

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from snnjax.neurons._inverses import (
+    LeakInverse,
     check_invertible,
     inverse_or_refusal,
     smallest,
@@ -100,21 +101,15 @@ def cuba_lif(
 
 
 @dataclasses.dataclass(frozen=True)
-class CubaLIFInverse:
+class CubaLIFInverse(LeakInverse):
     """The inverse of `cuba_lif`; made by `cuba_lif_inverse`.
 
         v[t-1] as for `LIFInverse` with input i[t],    i[t-1] = (i[t] - x[t]) / synaptic_decay
 
     Attributes:
-        reset: the step's reset, `subtract` or `none`.
-        scale_input: as in the step.
-        steps: number of steps it can undo in a row; None is any number.
         fixed: parameters whose smallest values bound `steps`.
     """
 
-    reset: Reset
-    scale_input: bool
-    steps: int | None
     fixed: tuple[str, ...] = ("decay", "synaptic_decay")
 
     def __call__(

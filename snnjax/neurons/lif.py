@@ -26,6 +26,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from snnjax.neurons._inverses import (
+    LeakInverse,
     check_invertible,
     inverse_or_refusal,
     smallest,
@@ -336,21 +337,15 @@ def _isolated_pull(fire, carry, threshold, h, g_v):
 
 
 @dataclasses.dataclass(frozen=True)
-class LIFInverse:
+class LIFInverse(LeakInverse):
     """The inverse of `lif` and `li`.
 
         v[t-1] = (v[t] + s[t] * threshold - g * x[t]) / decay       without the reset if it is none
 
     Attributes:
-        reset: the step's reset, `subtract` or `none`.
-        scale_input: as in the step.
-        steps: number of steps it can undo in a row; None is any number.
         fixed: parameters whose smallest values bound `steps`.
     """
 
-    reset: Reset
-    scale_input: bool
-    steps: int | None
     fixed: tuple[str, ...] = ("decay",)
 
     def __call__(self, params: Any, after: LIFState, current: Array, outputs: Array) -> LIFState:
