@@ -27,7 +27,7 @@ Expected: on one core none of them is faster than a loop that fuses a timestep i
         LIF, no reset        0.33  0.9x   1.20  0.9x     7.26  0.7x     77.0  0.9x
         ResetFreeLIF         0.35  0.9x   2.23  1.7x    16.4   1.7x    152    1.9x
         PSN                  0.72  1.9x   2.43  1.8x    22.7   2.4x    244    2.9x
-        MaskedPSN            0.66  1.8x   2.40  1.8x    22.0   2.5x    247    2.9x
+        PSN(order=4)         0.66  1.8x   2.40  1.8x    22.0   2.5x    247    2.9x
         SlidingPSN           0.64  1.7x   2.67  2.0x    27.5   2.9x    139    1.7x
 
         LIF                  1.00         2.50           8.50           32.5        MiB
@@ -35,7 +35,7 @@ Expected: on one core none of them is faster than a loop that fuses a timestep i
         LIF, no reset        0.88  0.9x   2.38  1.0x     8.38  1.0x     32.4  1.0x
         ResetFreeLIF         1.00  1.0x   4.50  1.8x    18.0   2.1x     72.0  2.2x
         PSN                  1.00  1.0x   4.00  1.6x    16.0   1.9x     64.0  2.0x
-        MaskedPSN            1.00  1.0x   4.00  1.6x    16.0   1.9x     64.3  2.0x
+        PSN(order=4)         1.00  1.0x   4.00  1.6x    16.0   1.9x     64.3  2.0x
         SlidingPSN           2.38  2.4x   8.38  3.4x    32.4   3.8x    128    4.0x
 Command: taskset -c 1 python experiments/benchmarks/parallel_in_time.py
 """
@@ -63,7 +63,7 @@ LAYERS: dict[str, Callable[[int], Any]] = {
     "LIF, no reset": lambda timesteps: nn.LIF(reset=neurons.reset.none),
     "ResetFreeLIF": lambda timesteps: nn.ResetFreeLIF(),
     "PSN": lambda timesteps: nn.PSN(timesteps, rngs=nnx.Rngs(0)),
-    "MaskedPSN": lambda timesteps: nn.PSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),
+    f"PSN(order={ORDER})": lambda timesteps: nn.PSN(timesteps, order=ORDER, rngs=nnx.Rngs(0)),
     "SlidingPSN": lambda timesteps: nn.SlidingPSN(order=ORDER),
 }
 """Makers of layers; the first is what the others are held against."""

@@ -35,10 +35,10 @@ HERE = pathlib.Path(__file__).parent / "peers"
 TIME = ["time", "time, recompute(1), lean"]
 PARTS = ["layer, 8 parts", "layer, 16 parts"]
 PACK = ["time, recompute(1, currents), lean", "time, recompute(2), pack, lean"]
-WHOLE = [f"time, recompute({k}, whole{keep}), lean" for k, keep in (
+SEQUENCE = [f"time, recompute({k}, sequence{keep}), lean" for k, keep in (
     (2, ""), (5, ""), (5, ", linear0"), (5, ", currents")
 )]  # fmt: skip
-DENSE = ["layer", *PARTS, *TIME, "time, recompute(sqrt), lean", *WHOLE]
+DENSE = ["layer", *PARTS, *TIME, "time, recompute(sqrt), lean", *SEQUENCE]
 CONV = ["layer", "layer, lean", "layer, pack, lean", "layer, norm per step", *TIME, *PACK]
 ALONE = ["LIF", "LIF store", "LIF recompute(1)", "LIF recompute(6)"]
 TORCH = ["spikingjelly", "snntorch"]

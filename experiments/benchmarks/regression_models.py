@@ -157,12 +157,12 @@ MODELS = {
     ),
 } | {
     f"mlp {name}": _neuron(neuron)
-    # Names of cases are keys of recordings, also of recordings by earlier versions.
+    # Names of cases are keys of recordings.
     for name, neuron in {
         "IF": nn.IF, "PLIF": nn.PLIF, "ALIF": nn.ALIF, "CubaLIF": nn.CubaLIF, "MALIF": nn.MALIF,
         "CoupledLIF": nn.CoupledLIF, "ResetFreeLIF": nn.ResetFreeLIF, "recurrent": _recurrent,
         "PSN": lambda: nn.PSN(6, rngs=nnx.Rngs(2)), "SlidingPSN": lambda: nn.SlidingPSN(order=2),
-        "MaskedPSN": lambda: nn.PSN(6, order=3, rngs=nnx.Rngs(4)), "TurnedOff": nn.Disabled,
+        "PSN of order 3": lambda: nn.PSN(6, order=3, rngs=nnx.Rngs(4)), "Disabled": nn.Disabled,
     }.items()
 }  # fmt: skip
 

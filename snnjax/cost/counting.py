@@ -204,7 +204,7 @@ def is_temporal(name: str) -> bool:
 def _sum_neurons(name: str, counts: Mapping[str, Any], real: np.ndarray, shared: bool) -> Neurons:
     """Sums the counts of a layer of neurons over the examples of weight 1."""
     total = lambda kind: int(counts[kind][real].sum(dtype=np.int64))  # noqa: E731
-    stateful = layer_kind(name) != "turned_off"
+    stateful = layer_kind(name) != "disabled"
     defined = stateful and "updates" in counts and not shared
     return Neurons(
         outputs=total("outputs"),
@@ -236,6 +236,6 @@ def _count_neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str
         "outputs": jnp.full(spikes.shape[1], np.uint32(number)),
         "spiking": analog == 0,
     }
-    if membrane is None or layer_kind(name) == "turned_off":
+    if membrane is None or layer_kind(name) == "disabled":
         return counts
     return counts | {"updates": metrics.operations.membrane_updates(membrane)}

@@ -101,7 +101,7 @@ class Disabled(nnx.Module):
         spike: surrogate.Surrogate = surrogate.straight_through(),  # noqa: B008 (frozen)
     ):
         # By this name `snnjax.cost` recognises a layer without a membrane.
-        self.threshold, self.spike, self.name = threshold, spike, "turned_off"
+        self.threshold, self.spike, self.name = threshold, spike, "disabled"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """No state."""

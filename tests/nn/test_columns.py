@@ -140,9 +140,9 @@ def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     read, aux = layer(x, state_of(layer, x), nn.Call(training=False, taps=("spikes",)))
     assert read.shape == (3, 3, C[-1])
     assert_close(read[-1], aux.state[-1].mean((1, 2)), 1e-6)
-    names = [f"column{t}/level{n}/turned_off0" for t in range(3) for n in range(2)]
+    names = [f"column{t}/level{n}/disabled0" for t in range(3) for n in range(2)]
     assert sorted(aux.taps) == sorted(names)
-    np.testing.assert_array_equal(aux.taps["column2/level0/turned_off0"]["spikes"][0], x[2] >= 0.5)
+    np.testing.assert_array_equal(aux.taps["column2/level0/disabled0"]["spikes"][0], x[2] >= 0.5)
     later, _ = layer(x.at[2].add(1), state_of(layer, x), nn.Call(training=False))
     assert_equal(later[:2], read[:2])
 

@@ -49,7 +49,7 @@ def test_currents_of_neurons_are_what_comes_in(name):
 
 
 @pytest.mark.fast
-def test_turned_off_neurons_show_the_same_kinds():
+def test_disabled_neurons_show_the_same_kinds():
     x = jnp.asarray([[0.2, 0.5, 0.9, 0.1]])[None]
     _, aux = nn.Disabled()(x, nn.State(), nn.Call(training=False, taps=KINDS))
     seen = aux.taps[""]
