@@ -89,6 +89,7 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
 
     Raises:
         CorruptDataError: If the file is empty, truncated, of another version or another camera.
+        ValueError: If it is longer than 36 minutes.
     """
     start = _aedat_start(content, "2.0", name)
     if len(content) == start or (len(content) - start) % _AEDAT2_RECORD.itemsize:
@@ -108,8 +109,9 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
         )
     if len(address) == 0:
         raise CorruptDataError(f"{name} has no event of a pixel; fetch it again")
-    # int32 subtraction wraps modulo 2^32, so elapsed time stays right across a clock wrap-around.
-    elapsed = time - time[:1]
+    # Steps in int32 wrap modulo 2^32, so that time stays right across a clock wrap-around; their
+    # sum in int64 does not, however long the recording.
+    elapsed = np.concatenate([[0], np.cumsum(np.diff(time), dtype=np.int64)])
     return as_events(
         elapsed - elapsed.min(),
         # Columns count from the right and rows from the bottom in jAER's addresses.
@@ -162,8 +164,14 @@ def parse_aedat3(
     words, times, empty = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], True
     for packet, clock in _polarity_packets(content, _aedat_start(content, "3.1", name), name):
         empty = False
-        # Events of a packet are ordered, so its first and last timestamps decide the overlap.
-        if clock + int(packet[-1, 1]) >= begin and clock + int(packet[0, 1]) < end:
+        first, last = int(packet[0, 1]), int(packet[-1, 1])
+        # Events of a packet are ordered, so its first and last timestamps decide the overlap. Some
+        # writers order none, and the extremes decide.
+        if first > last:
+            first, last = int(packet[:, 1].min()), int(packet[:, 1].max())
+        if clock + last >= begin and clock + first < end:
+            if packet[:, 1].max() >> 31:
+                raise CorruptDataError(f"{name} has a negative time: damaged; fetch it again")
             words.append(packet[:, 0])
             times.append(packet[:, 1].astype(np.int64) + clock)
     if empty:
@@ -171,6 +179,8 @@ def parse_aedat3(
     word, time = np.concatenate(words), np.concatenate(times)
     keep = (word & 1 == 1) & (time >= begin) & (time < end)
     word, time = word[keep], time[keep]
+    if len(word) == 0 and start is None and stop is None:
+        raise CorruptDataError(f"{name} has no valid event; fetch it again")
     return as_events(
         time, word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1, height=height, width=width, name=name
     )
@@ -207,17 +217,17 @@ def read_aedat4(path: str | Path, *, stream: int | None = None) -> np.ndarray:
         decoder = aedat.Decoder(str(path))
         stream, description = _select_stream(decoder.id_to_stream(), stream, path)
         packets = [p["events"] for p in decoder if p["stream_id"] == stream]
-    except RuntimeError as error:  # the decoder raises nothing else
+    except (RuntimeError, OSError) as error:
         raise CorruptDataError(
             f"{path} cannot be read as AEDAT 4 ({error}); fetch it again"
         ) from error
     if not sum(map(len, packets)):
         raise CorruptDataError(f"{path} has no events in stream {stream}; fetch it again")
     events = np.concatenate(packets)
-    time = events["t"].astype(np.int64)
     return as_events(
-        # AEDAT 4 counts microseconds since 1970, which do not fit 32 bits.
-        time - time.min(),
+        # AEDAT 4 counts microseconds since 1970, which do not fit 32 bits. Unsigned as they are: a
+        # damaged time of 64 bits would become negative in a cast.
+        events["t"] - events["t"].min(),
         events["x"],
         events["y"],
         events["on"],
@@ -277,7 +287,8 @@ def parse_atis(
     Raises:
         CorruptDataError: If the file is empty, truncated, or has a pixel outside `height` x
             `width`.
-        ValueError: If the format cannot hold a camera of this size.
+        ValueError: If the format cannot hold a camera of this size, or a timestamp does not fit 32
+            bits.
     """
     if not (1 <= height <= _ATIS_OVERFLOW_ROW and 1 <= width <= 256):
         raise ValueError(
@@ -292,8 +303,11 @@ def parse_atis(
     x, y = raw[:, 0], raw[:, 1]
     t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     overflow = y == _ATIS_OVERFLOW_ROW
-    # The running count of overflow rows is the number of clock wrap-arounds before each event.
-    t = t + _ATIS_OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int32)
+    if overflow.all():
+        raise CorruptDataError(f"{name} has no event of a pixel; fetch it again")
+    # The running count of overflow rows is the number of clock wrap-arounds before each event. In
+    # int64: 2^18 of them, 1.3 MB, exceed 32 bits.
+    t = t + _ATIS_OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int64)
     t, x, y, p = (column[~overflow] for column in (t, x, y, raw[:, 2] >> 7))
     return as_events(t, x, y, p, height=height, width=width, name=name)
 
