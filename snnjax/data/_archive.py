@@ -223,23 +223,18 @@ class _Sizes:
         self.paths.add(name)
 
 
-def unpacked_limit(packed: int, *, base: int = _BASE, ratio: int = _RATIO) -> int:
-    """Bytes that an archive of `packed` bytes may unpack to."""
-    return base + ratio * packed
-
-
 class _Bounded(io.RawIOBase):
     """A decompressed stream that ends in an error at its limit instead of filling the memory."""
 
     def __init__(self, stream: BinaryIO, path: Path):
         self.stream, self.path = stream, path
-        self.left = unpacked_limit(path.stat().st_size)
+        self.limit = self.left = _unpacked_limit(path)
 
     def read(self, size: int = -1) -> bytes:  # type: ignore[override]
         content = self.stream.read(min(size, _CHUNK) if size >= 0 else _CHUNK)
         self.left -= len(content)
         if self.left < 0:
-            raise _bomb(self.path, unpacked_limit(self.path.stat().st_size))
+            raise _bomb(self.path, self.limit)
         return content
 
 
@@ -265,10 +260,14 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} instead of a member or the end mark") from error
 
 
+def _unpacked_limit(path: Path) -> int:
+    return _BASE + _RATIO * path.stat().st_size
+
+
 def _bomb(path: Path, limit: int) -> CorruptDataError:
     return CorruptDataError(
-        f"{path} unpacks to more than {limit} bytes, {_RATIO} times its size: no archive of this "
-        "data set, whose files would fill the memory; fetch it again, or unpack it yourself"
+        f"{path} unpacks to more than {limit} bytes, {_RATIO} times its size and more: no archive "
+        "of this data set; fetch it again, or unpack it yourself"
     )
 
 
@@ -302,7 +301,7 @@ def _tar_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Siz
 
 
 def _zip_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Sizes):
-    limit, packed = unpacked_limit(path.stat().st_size), 0
+    limit, unpacked = _unpacked_limit(path), 0
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             name = PurePosixPath(info.filename)
@@ -314,7 +313,7 @@ def _zip_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Siz
                     raise CorruptDataError(f"{path}: {name} is a link; pack the files themselves")
                 # Before reading; zipfile itself stops at the size that the member states.
                 sizes.add(name, info.file_size, path)
-                packed += info.file_size
-                if packed > limit:
+                unpacked += info.file_size
+                if unpacked > limit:
                     raise _bomb(path, limit)
                 yield name, archive.read(info)

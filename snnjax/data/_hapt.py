@@ -56,7 +56,7 @@ def read_hapt(folder: Path) -> Dataset:
     signals: dict[tuple[str, int, int], np.ndarray] = {}
     rows = None
     for path, content in read_files(folder, _is_needed, member=_LARGEST, total=60 * _LARGEST):
-        table = parse_table(content, 5 if path.name == "labels.txt" else 3, str(path))
+        table = parse_table(content, 5 if path.name == "labels.txt" else 3, str(folder / path))
         if match := _SIGNAL.fullmatch(path.name):
             key = (match[1], int(match[2]), int(match[3]))
             refuse_duplicates(folder, [*signals, key])

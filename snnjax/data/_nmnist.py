@@ -50,10 +50,10 @@ def read_nmnist(folder: Path) -> Dataset:
                     f"{folder} has two lists {split}*.txt, one of them {path}: leave the one that "
                     "divides these recordings"
                 )
-            lists[split] = _parse_list(content, path)
+            lists[split] = _parse_list(content, folder / path)
         else:
             # In memory, unlike larger sets: the whole set takes 4.7 GB.
-            recordings[path] = parse_atis(content, name=str(path), height=SIZE, width=SIZE)
+            recordings[path] = parse_atis(content, name=str(folder / path), height=SIZE, width=SIZE)
     if not recordings:
         raise MissingDataError(
             f"{folder} has no recordings: neither Train/<digit>/<number>.bin nor <number>.bs2 with "
@@ -96,7 +96,7 @@ def _is_needed(path: PurePosixPath) -> bool:
     return path.suffix == ".txt" and path.name.startswith(_SPLITS)
 
 
-def _parse_list(content: bytes, path: PurePosixPath) -> dict[int, int]:
+def _parse_list(content: bytes, path: Path) -> dict[int, int]:
     try:
         # Lines that start with "#" are headers.
         rows = [line.split() for line in content.decode().splitlines()]
@@ -104,7 +104,7 @@ def _parse_list(content: bytes, path: PurePosixPath) -> dict[int, int]:
         labels = [(number, label) for number, label in pairs]
     except ValueError as error:
         raise CorruptDataError(f"{path} must list 'number label' in each line: {error}") from error
-    refuse_duplicates(Path(path), ((number,) for number, _ in labels))
+    refuse_duplicates(path, ((number,) for number, _ in labels))
     for number, label in labels:
         if not 0 <= label <= 9:
             raise CorruptDataError(f"{path} gives recording {number} the label {label}, no digit")

@@ -12,11 +12,12 @@ from typing import IO
 
 import numpy as np
 
-from snnjax.data._archive import refuse_duplicates, unpacked_limit
+from snnjax.data._archive import refuse_duplicates
 from snnjax.data._recordings import Recordings, as_events
 from snnjax.data.dataset import CorruptDataError, Dataset, Inputs, MissingDataError, Split
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+_BASE, _RATIO = 256 << 20, 100  # bytes of all arrays: base + ratio * size of the file
 _NAMES = (*_KEYS, "class_names")
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -148,7 +149,7 @@ def _npz_arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
     members = [i for i in archive.infolist() if i.filename.removesuffix(".npy") in _NAMES]
     refuse_duplicates(path, ((info.filename,) for info in members))
     # Frames of events are mostly zeros, which pack better than files of other data sets.
-    limit = unpacked_limit(path.stat().st_size, base=256 << 20, ratio=100)
+    limit = _BASE + _RATIO * path.stat().st_size
     if sum(info.file_size for info in members) > limit:
         raise CorruptDataError(
             f"its arrays have {sum(info.file_size for info in members)} bytes, more than {limit}: "
