@@ -260,6 +260,15 @@ class _Header(tarfile.TarInfo):
             raise tarfile.ReadError(f"{error} instead of a member or the end mark") from error
 
 
+def _check_directory(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Raises an error if a zip lists fewer members than its last record counts."""
+    # zipfile ignores the count: a damaged directory that ends early would only leave examples out.
+    file.seek(-22 - len(archive.comment), io.SEEK_END)
+    count = struct.unpack_from("<H", file.read(22), 10)[0]
+    if count != 0xFFFF and count != len(archive.infolist()):  # more are counted elsewhere
+        raise zipfile.BadZipFile(f"it lists {len(archive.infolist())} of {count} members")
+
+
 def _unpacked_limit(path: Path) -> int:
     return _BASE + _RATIO * path.stat().st_size
 
@@ -302,7 +311,8 @@ def _tar_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Siz
 
 def _zip_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Sizes):
     limit, unpacked = _unpacked_limit(path), 0
-    with zipfile.ZipFile(path) as archive:
+    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        _check_directory(file, archive)
         for info in archive.infolist():
             name = PurePosixPath(info.filename)
             # Opened whether it matches or not: this compares its name with the one beside its

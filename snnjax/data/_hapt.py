@@ -73,7 +73,7 @@ def read_hapt(folder: Path) -> Dataset:
             f"{folder} has no RawData/labels.txt with acc_expXX_userYY.txt and "
             "gyro_expXX_userYY.txt, nor an archive of them"
         )
-    windows, labels, users = _windows(signals, rows)
+    windows, labels, users = _windows(folder, signals, rows)
     # By person: windows of one person overlap and would appear on both sides.
     test = np.isin(users, TEST_USERS)
     for name, part in (("training", ~test), ("test", test)):
@@ -128,7 +128,7 @@ def _is_needed(path: PurePosixPath) -> bool:
 
 
 def _windows(
-    signals: dict[tuple[str, int, int], np.ndarray], rows: np.ndarray
+    folder: Path, signals: dict[tuple[str, int, int], np.ndarray], rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     windows, labels, users = [], [], []
     for experiment, user, activity, first, last in rows:
@@ -138,13 +138,13 @@ def _windows(
             acceleration, rotation = (signals[s, experiment, user] for s in ("acc", "gyro"))
         except KeyError as error:
             raise MissingDataError(
-                f"the signals of experiment {experiment} of user {user} are missing"
+                f"the signals of experiment {experiment} of user {user} are missing in {folder}"
             ) from error
         # A slice beyond the end would be shorter without an error.
         if min(len(acceleration), len(rotation)) < last:
             raise CorruptDataError(
-                f"experiment {experiment} is labelled up to sample {last}, but its signals end at "
-                f"{min(len(acceleration), len(rotation))}; fetch them again"
+                f"{folder}: experiment {experiment} is labelled up to sample {last}, but its "
+                f"signals end at {min(len(acceleration), len(rotation))}; fetch them again"
             )
         # Sample numbers count from 1, and the last one belongs to the interval.
         interval = np.concatenate([a[first - 1 : last] for a in (acceleration, rotation)], axis=1)
@@ -154,7 +154,9 @@ def _windows(
         labels += [activity - 1] * len(starts)
         users += [user] * len(starts)
     if not windows:
-        raise CorruptDataError(f"labels.txt has no activity of {WINDOW} samples or more")
+        raise CorruptDataError(
+            f"labels.txt of {folder} has no activity of {WINDOW} samples or more"
+        )
     return (
         np.stack(windows).astype(np.float32),
         np.array(labels, np.int32),

@@ -72,7 +72,9 @@ def _split_name(path: PurePosixPath) -> str | None:
 def _split(folder: Path, files: list[Path], name: str) -> Split:
     paths = [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
     if not paths:
-        raise MissingDataError(f"no recordings {name}/cars/*.dat nor {name}/background/*.dat")
+        raise MissingDataError(
+            f"{folder} has no files {name}/cars/*.dat nor {name}/background/*.dat"
+        )
     # From the folder: files do not hold their class.
     labels = np.array([_CLASSES[f.parent.name] for f in paths], np.int32)
     return Split(Recordings(tuple(paths), _read), labels)

@@ -70,11 +70,13 @@ def read_nmnist(folder: Path) -> Dataset:
         refuse_duplicates(folder, ((int(path.stem),) for path in recordings))
         refuse_duplicates(folder, ((number,) for part in lists.values() for number in part))
         by_number = {int(path.stem): events for path, events in recordings.items()}
-        train, test = (_from_lists(by_number, lists.get(split, {}), split) for split in _SPLITS)
+        train, test = (
+            _from_lists(folder, by_number, lists.get(split, {}), split) for split in _SPLITS
+        )
     else:
         keys = [(p.parts[-3].lower(), *p.parts[-2:]) for p in recordings]
         refuse_duplicates(folder, keys)
-        train, test = (_from_folders(recordings, split) for split in _SPLITS)
+        train, test = (_from_folders(folder, recordings, split) for split in _SPLITS)
     return Dataset(
         name="nmnist",
         train=train,
@@ -111,14 +113,19 @@ def _parse_list(content: bytes, path: Path) -> dict[int, int]:
     return dict(labels)
 
 
-def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: str) -> Split:
+def _from_lists(
+    folder: Path, recordings: dict[int, Events], labels: dict[int, int], split: str
+) -> Split:
     if not labels:
-        raise MissingDataError(f"the list of labels {split}*.txt is missing beside the .bs2 files")
+        raise MissingDataError(
+            f"the list of labels {split}*.txt is missing beside the .bs2 files of {folder}"
+        )
     # Recordings without a label are ignored; a label without a recording is a loss.
     missing = sorted(labels.keys() - recordings.keys())
     if missing:
         raise CorruptDataError(
-            f"{len(missing)} recordings of the {split} list are missing: {missing[0]}.bs2 first"
+            f"{len(missing)} recordings of the {split} list are missing in {folder}: "
+            f"{missing[0]}.bs2 first"
         )
     numbers = sorted(labels)  # file order, independent of the order of the list
     return Split(
@@ -126,16 +133,16 @@ def _from_lists(recordings: dict[int, Events], labels: dict[int, int], split: st
     )
 
 
-def _from_folders(recordings: dict[PurePosixPath, Events], split: str) -> Split:
+def _from_folders(folder: Path, recordings: dict[PurePosixPath, Events], split: str) -> Split:
     # By digit, then file name: independent of the order of an archive.
     paths = sorted(
         (p for p in recordings if p.parts[-3].lower() == split), key=lambda p: p.parts[-2:]
     )
     if not paths:
         raise MissingDataError(
-            f"no recordings {split.capitalize()}/<digit>/<number>.bin were found"
+            f"no recordings {split.capitalize()}/<digit>/<number>.bin were found in {folder}"
         )
     if strange := [p for p in paths if p.parts[-2] not in tuple("0123456789")]:
-        raise CorruptDataError(f"{strange[0]} is in a folder that is no digit 0 to 9")
+        raise CorruptDataError(f"{folder / strange[0]} is in a folder that is no digit 0 to 9")
     labels = np.array([int(p.parts[-2]) for p in paths], np.int32)
     return Split(tuple(recordings[p] for p in paths), labels)

@@ -69,6 +69,11 @@ _AEDAT_CURES = {
     "4.0": "read it with snnjax.data.event_files.read_aedat4",
 }
 
+# Bytes of one unpacked packet, and of all events: base + ratio * size of the file.
+_AEDAT4_PACKET = 64 << 20
+_AEDAT4_BASE, _AEDAT4_RATIO = 64 << 20, 50
+_LZ4, _ZSTD, _ZSTD_BLOCK = 0x184D2204, 0xFD2FB528, 1 << 17
+
 _DAT_TYPES = (0, 12)  # Event2d and EventCD share one layout
 _DAT_VERSION = re.compile(rb"^% *Version +(\d+)", re.MULTILINE)
 
@@ -213,11 +218,17 @@ def read_aedat4(path: str | Path, *, stream: int | None = None) -> np.ndarray:
         raise ImportError("AEDAT 4 needs a decoder: pip install 'snnjax[events]'") from error
     if not Path(path).is_file():
         raise MissingDataError(f"{path} does not exist; give the path of an .aedat4 file")
+    content = Path(path).read_bytes()
+    _check_aedat4_packets(content, path)
     try:
         decoder = aedat.Decoder(str(path))
         stream, description = _select_stream(decoder.id_to_stream(), stream, path)
-        packets = [p["events"] for p in decoder if p["stream_id"] == stream]
-    except (RuntimeError, OSError) as error:
+        packets = _aedat4_events(decoder, stream, len(content), path)
+    except BaseException as error:
+        # A panic of the decoder, which is written in Rust, is no `Exception`.
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, RuntimeError | OSError):
+            raise
         raise CorruptDataError(
             f"{path} cannot be read as AEDAT 4 ({error}); fetch it again"
         ) from error
@@ -383,6 +394,68 @@ def _select_stream(
     if stream is None or stream not in events:
         raise ValueError(f"{path} has streams of events {sorted(events)}: give stream= one of them")
     return stream, events[stream]
+
+
+def _check_aedat4_packets(content: bytes, path: str | Path) -> None:
+    """Raises an error if a packet may unpack to more than a camera writes at once, before it is."""
+    position = 14  # behind the line of the version
+    position += 4 + int.from_bytes(content[position : position + 4], "little")
+    # The decoder walks the packets in the same way; where it cannot walk on, it raises an error.
+    while position + 8 <= len(content):
+        size = int.from_bytes(content[position + 4 : position + 8], "little", signed=True)
+        if size < 0 or position + 8 + size > len(content):
+            return
+        if _unpacked_bound(content, position + 8, position + 8 + size) > _AEDAT4_PACKET:
+            raise CorruptDataError(
+                f"{path} may unpack its packet at byte {position} to more than {_AEDAT4_PACKET} "
+                "bytes, which no camera writes at once; fetch it again"
+            )
+        position += 8 + size
+
+
+def _aedat4_events(decoder: Any, stream: int, size: int, path: str | Path) -> list[np.ndarray]:
+    packets, total = [], 0
+    for packet in decoder:
+        if packet["stream_id"] == stream:
+            packets.append(packet["events"])
+            total += packets[-1].nbytes
+            if total > _AEDAT4_BASE + _AEDAT4_RATIO * size:
+                raise CorruptDataError(
+                    f"{path} has more than {total} bytes of events, {_AEDAT4_RATIO} times its size "
+                    "and more: no recording; fetch it again"
+                )
+    return packets
+
+
+def _unpacked_bound(content: bytes, position: int, end: int) -> int:
+    """Largest size, in bytes, of the LZ4 and Zstandard frames in `content[position:end]`."""
+    read = lambda start, size: int.from_bytes(content[start : start + size], "little")  # noqa: E731
+    bound = end - position  # without a frame the packet is stored as it is
+    while position + 6 <= end:
+        magic, flags = read(position, 4), content[position + 4]
+        if magic == _LZ4:
+            # Blocks of 64 KiB to 4 MiB; a byte of LZ4 repeats at most 255 others.
+            largest = 1 << (8 + 2 * (content[position + 5] >> 4 & 7))
+            position += 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+            while position + 4 <= end and (size := read(position, 4) & 0x7FFFFFFF):
+                bound += min(largest, 255 * size)
+                position += 4 + size + (4 if flags & 16 else 0)
+            position += 4 + (4 if flags & 4 else 0)
+        elif magic == _ZSTD:
+            single = flags >> 5 & 1
+            position += 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+            position += (single, 2, 4, 8)[flags >> 6]
+            last = False
+            while position + 3 <= end and not last:
+                header = read(position, 3)
+                last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+                # Stored, one byte repeated, or compressed to any ratio within a block.
+                bound += _ZSTD_BLOCK if kind == 2 else size
+                position += 3 + (1 if kind == 1 else size)
+            position += 4 if flags & 4 else 0
+        else:
+            break
+    return bound
 
 
 def _dat_start(content: bytes, name: str) -> int:
