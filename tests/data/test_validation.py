@@ -3,6 +3,7 @@
 import dataclasses
 import tracemalloc
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -301,3 +302,37 @@ def test_grain_refuses_fractions_as_classes():
     targets = [(np.zeros(2, np.float32), np.array([0.75], np.float32))] * 4
     batch = next(iter(data.grain_loader(targets, batch_size=2, threads=0)))
     np.testing.assert_array_equal(batch.labels, [[0.75], [0.75]])
+
+
+_IMAGES = jnp.zeros((2, 4, 4, 1), jnp.uint8)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("name", "images", "options", "match"),
+    [
+        ("random_crop", _IMAGES, {"padding": -1}, "padding"),
+        ("random_crop", _IMAGES, {"padding": 1.5}, "padding"),
+        ("random_erasing", _IMAGES, {"probability": 1.5}, "probability"),
+        ("random_erasing", _IMAGES, {"probability": np.nan}, "probability"),
+        ("random_erasing", _IMAGES, {"area": (0.5, 0.1)}, "area"),
+        ("random_erasing", _IMAGES, {"aspect": (1, np.inf)}, "aspect"),
+        ("random_erasing", _IMAGES, {"fill": 0.48}, "fill=0.48 is no colour of uint8"),
+        ("random_erasing", _IMAGES, {"fill": 256}, "fill=256 is no colour of uint8"),
+        ("rand_augment", _IMAGES, {"magnitude": np.nan}, "magnitude"),
+        ("rand_augment", _IMAGES, {"magnitude": 11}, "magnitude"),
+        ("rand_augment", _IMAGES, {"deviation": -1}, "deviation"),
+        ("rand_augment", _IMAGES, {"count": 1.5}, "count"),
+    ],
+)
+def test_options_of_augmentation_have_bounds(name, images, options, match):
+    with pytest.raises(REFUSED, match=match):
+        getattr(data.augmentation, name)(jax.random.key(0), images, **options)
+
+
+@pytest.mark.fast
+def test_images_are_no_recordings():
+    with pytest.raises(ValueError, match=r"frames \[B, T, H, W, C\]"):
+        data.augmentation.map_recordings(lambda x: x, _IMAGES)
+    with pytest.raises(ValueError, match=r"images \[B, H, W, C\]"):
+        data.patches(_IMAGES[None])
