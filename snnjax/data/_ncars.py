@@ -73,7 +73,7 @@ def _split(folder: Path, files: list[Path], name: str) -> Split:
     paths = [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
     if not paths:
         raise MissingDataError(
-            f"{folder} has no files {name}/cars/*.dat nor {name}/background/*.dat"
+            f"no recordings {name}/cars/*.dat nor {name}/background/*.dat in {folder}"
         )
     # From the folder: files do not hold their class.
     labels = np.array([_CLASSES[f.parent.name] for f in paths], np.int32)

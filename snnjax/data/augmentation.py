@@ -178,7 +178,7 @@ def random_erasing(
     """
     _check_images(images)
     _check_bounds("probability", (0.0, probability), 1.0)
-    _check_bounds("area", area, 1.0)
+    _check_bounds("area", area, math.inf)
     _check_bounds("aspect", aspect, math.inf)
     if jnp.issubdtype(images.dtype, jnp.integer):
         # A fraction would be cut off: the mean of standardised images is no colour of 8-bit ones.
@@ -405,9 +405,13 @@ def _check_images(images: jax.Array) -> None:
 
 
 def _check_bounds(name: str, bounds: tuple[float, float], end: float) -> None:
-    # Written so that NaN fails.
     low, high = bounds
-    if not (0 <= low <= high <= end and high < math.inf):
+    try:
+        # Written so that NaN fails.
+        inside = bool(0 <= low <= high <= end and high < math.inf)
+    except jax.errors.ConcretizationTypeError:
+        return  # a traced option cannot be checked
+    if not inside:
         raise ValueError(f"{name} lies within 0 and {end:g}, low end first, not {bounds}")
 
 
