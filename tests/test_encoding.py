@@ -237,6 +237,7 @@ frames = np.ones((2, 3, 4, 5, 2), np.int64)
         (lambda: encoding.delta(x[..., None] * np.nan, threshold=0.1), ValueError, "finite"),
         (lambda: encoding.delta(x[..., None] + np.inf, threshold=0.1), ValueError, "finite"),
         (lambda: encoding.delta(x[..., None], threshold=np.nan), ValueError, "above 0"),
+        (lambda: encoding.delta(x[..., None], threshold=[0.1, 0.2]), ValueError, "per channel"),
         (lambda: encoding.delta(x[..., None], threshold=np.inf), ValueError, "above 0"),
         (lambda: encoding.frames(x), ValueError, "direct"),
         (lambda: encoding.delta(x, threshold=0.1), ValueError, r"\[..., None\]"),

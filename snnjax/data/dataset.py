@@ -127,7 +127,17 @@ class Dataset:
     note: str
 
     def __post_init__(self):
+        require("train", self.train, Split)
+        require("test", self.test, Split)
+        require("name", self.name, str)
+        require("note", self.note, str)
         whole_number(f"{self.name}: classes", self.classes, least=0)
+        if isinstance(self.class_names, str) or not all(
+            isinstance(n, str) for n in self.class_names
+        ):
+            raise TypeError(
+                f"{self.name}: class_names is a sequence of names, not {self.class_names!r}"
+            )
         if len(self.class_names) != self.classes:
             raise ValueError(
                 f"{self.name}: {self.classes} classes but {len(self.class_names)} class names"
@@ -160,10 +170,21 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
 
     Returns:
         `[...]` float32.
+
+    Raises:
+        TypeError: If `inputs` are no real numbers.
+        ValueError: If `scale` is a number that is not positive and finite.
     """
-    # NumPy's 64-bit integers would wrap to 32 bits on their way into JAX.
-    if isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu" and inputs.dtype.itemsize == 8:
-        inputs = inputs.astype(np.float32)
+    require("scale", scale, float | int | np.number | np.ndarray | jax.Array)
+    # A number is checked; an array may have one factor per channel, and may be traced.
+    if not isinstance(scale, np.ndarray | jax.Array) and not 0 < scale < math.inf:
+        raise ValueError(f"scale is a positive factor, not {scale}: give dataset.scale")
+    if not isinstance(inputs, jax.Array):
+        inputs = _unmasked("inputs", inputs)
+        # NumPy's 64-bit integers would wrap to 32 bits on their way into JAX.
+        if inputs.dtype.kind in "iu" and inputs.dtype.itemsize == 8:
+            inputs = inputs.astype(np.float32)
+    _check_dtype("inputs", inputs)
     # float32 by name: a NumPy scale of 64 bits would widen the result under `jax_enable_x64`.
     return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
 
@@ -186,10 +207,11 @@ def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
     Raises:
         ValueError: If H or W is not a multiple of `size`, or `images` is no batch of images.
     """
-    if images.ndim != 4:
+    if getattr(images, "ndim", 0) != 4:
+        shape = list(getattr(images, "shape", ()))
         raise ValueError(
-            f"patches are cut from images [B, H, W, C], not {list(images.shape)}: cut them before "
-            "the encoding that adds time"
+            f"patches are cut from images [B, H, W, C], not {shape}: cut them before the encoding "
+            "that adds time"
         )
     batch, height, width, channels = images.shape
     if size < 1 or height % size or width % size:
@@ -233,9 +255,15 @@ def dense(
         ValueError: If two recordings give arrays of different shapes or dtypes, or a split is
             empty.
     """
+    require("dataset", dataset, Dataset)
     folder = None if directory is None else Path(directory)
     if folder is not None:
         # Before the first recording is read, so that a wrong path costs no time.
+        if Path(dataset.name).name != dataset.name:
+            raise ValueError(
+                f"the data set's name {dataset.name!r} names its files and is no path: "
+                "dataclasses.replace(dataset, name=...)"
+            )
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder and folder / f"{dataset.name}-{split}.npy" for split in ("train", "test")]
     train = _dense_split(dataset.train, to_frames, dataset.name, paths[0])
@@ -295,6 +323,17 @@ def take(examples: Any, indices: np.ndarray) -> Any:
     if hasattr(examples, "take"):
         return examples.take(indices)
     return tuple(examples[int(i)] for i in indices)
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Raises a `TypeError` with the name of the argument unless `value` is of a type."""
+    if not isinstance(value, kind):
+        cure = ""
+        if kind is Split and isinstance(value, Dataset):
+            cure = ": give dataset.train or dataset.test"
+        raise TypeError(
+            f"{name} is a {getattr(kind, '__name__', kind)}, not {type(value).__name__}{cure}"
+        )
 
 
 def whole_number(name: str, value: Any, *, least: int | None = None) -> int:

@@ -96,7 +96,7 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
         CorruptDataError: If the file is empty, truncated, of another version or another camera.
         ValueError: If it is longer than 36 minutes.
     """
-    start = _aedat_start(content, "2.0", name)
+    start = _aedat_start(_content(content), "2.0", name)
     if len(content) == start or (len(content) - start) % _AEDAT2_RECORD.itemsize:
         raise CorruptDataError(
             f"{name} has {len(content) - start} bytes of events, not a positive multiple of 8: it "
@@ -167,7 +167,9 @@ def parse_aedat3(
     """
     begin, end = -1 if start is None else start, 1 << 63 if stop is None else stop
     words, times, empty = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], True
-    for packet, clock in _polarity_packets(content, _aedat_start(content, "3.1", name), name):
+    for packet, clock in _polarity_packets(
+        content, _aedat_start(_content(content), "3.1", name), name
+    ):
         empty = False
         first, last = int(packet[0, 1]), int(packet[-1, 1])
         # Events of a packet are ordered, so its first and last timestamps decide the overlap. Some
@@ -267,7 +269,7 @@ def parse_dat(
             has a pixel outside `height` x `width`.
         ValueError: If a timestamp does not fit 32 bits.
     """
-    start = _dat_start(content, name)
+    start = _dat_start(_content(content), name)
     if len(content) == start or (len(content) - start) % 8:
         raise CorruptDataError(
             f"{name} has {len(content) - start} bytes of events, not a positive multiple of 8: it "
@@ -305,7 +307,7 @@ def parse_atis(
         raise ValueError(
             f"events of 5 bytes have room for 240 rows and 256 columns, not {height}x{width}"
         )
-    if not content or len(content) % 5:
+    if not _content(content) or len(content) % 5:
         raise CorruptDataError(
             f"{name} has {len(content)} bytes, not a positive multiple of 5: the event file is "
             "empty or cut short; fetch it again"
@@ -321,6 +323,15 @@ def parse_atis(
     t = t + _ATIS_OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int64)
     t, x, y, p = (column[~overflow] for column in (t, x, y, raw[:, 2] >> 7))
     return as_events(t, x, y, p, height=height, width=width, name=name)
+
+
+def _content(content: bytes) -> bytes:
+    if not isinstance(content, bytes):
+        raise TypeError(
+            f"content is the whole file as bytes, not {type(content).__name__}: give "
+            "Path(path).read_bytes()"
+        )
+    return content
 
 
 def _aedat_start(content: bytes, expected: str, name: str) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from snnjax.data._recordings import Recordings
-from snnjax.data.dataset import Dataset, Split, whole_number
+from snnjax.data.dataset import Dataset, Split, require, whole_number
 
 
 def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
@@ -29,6 +29,7 @@ def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
         ValueError: If examples are grouped (by person), since folds would divide groups, have no
             classes, or a class has fewer than `k` examples.
     """
+    require("dataset", dataset, Dataset)
     whole_number("k", k, least=2)
     whole_number("seed", seed, least=0)
     if not dataset.classes:

@@ -20,7 +20,7 @@ import numpy as np
 
 from snnjax import encoding
 from snnjax.data._recordings import Recordings
-from snnjax.data.dataset import Dataset, Events, Inputs, Split, take, whole_number
+from snnjax.data.dataset import Dataset, Events, Inputs, Split, require, take, whole_number
 
 __all__ = ["LazyInputs", "clips", "map_inputs"]
 
@@ -129,6 +129,7 @@ def map_inputs(
         >>> gestures = dataclasses.replace(gestures, test=test)           # doctest: +SKIP
         >>> gestures = data.map_inputs(gestures, to_frames)               # doctest: +SKIP
     """
+    require("dataset", dataset, Dataset)
     if not len(dataset.train):
         raise ValueError(f"{dataset.name}: an empty split has no shape to give its inputs")
     train, test = (
@@ -158,6 +159,7 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
     Raises:
         ValueError: If `count` or `duration` is below 1.
     """
+    require("split", split, Split)
     count = whole_number("count", count, least=1)
     duration = whole_number("duration", duration, least=1)
     # Pairs of numbers instead of events: cutting waits until a clip is read.

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snnjax.data.dataset import Split, whole_number
+from snnjax.data.dataset import Split, require, whole_number
 from snnjax.data.lazy import LazyInputs
 
 
@@ -78,6 +78,9 @@ class Loader:
     drop_last: bool = True
 
     def __post_init__(self):
+        require("split", self.split, Split)
+        require("shuffle", self.shuffle, bool)  # the text "False" would be true
+        require("drop_last", self.drop_last, bool)
         if not isinstance(self.split.inputs, np.ndarray | LazyInputs):
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "

@@ -185,7 +185,8 @@ def _count(
 
 def _largest_count(dtype: DTypeLike) -> int:
     """Largest number up to which `dtype` holds every count."""
-    dtype = np.dtype(dtype)
+    # NumPy takes None for float64.
+    dtype = np.dtype(object if dtype is None else dtype)
     if dtype.kind == "b":
         return 1
     if jnp.issubdtype(dtype, jnp.integer):

@@ -126,7 +126,7 @@ def delta(
     def cross(level: Array, x: Array) -> tuple[Array, Array]:
         # The carry counts levels instead of summing steps: rounding does not grow with T.
         crossed = jnp.trunc((x - (signal[0] + step * level)) / step)
-        crossed = jnp.clip(crossed, -limit, limit)
+        crossed = jnp.clip(crossed, -float(limit), float(limit))
         return level + crossed, crossed
 
     _, moves = jax.lax.scan(cross, jnp.zeros_like(signal[0]), signal)
@@ -136,6 +136,13 @@ def delta(
 
 def _positive_step(threshold: float | jax.typing.ArrayLike, signal: Array) -> Array:
     step = checks.numbers("threshold", threshold).astype(signal.dtype)
+    if step.ndim >= signal.ndim or any(
+        n not in (1, m) for n, m in zip(step.shape[::-1], signal.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"threshold {list(step.shape)} must broadcast to [B, ..., C] = "
+            f"{list(signal.shape[1:])}: give a number, or one per channel, [C]"
+        )
     # An infinite distance would be crossed by no signal. A traced threshold cannot be checked.
     if checks.concrete((step > 0) & jnp.isfinite(step)) is False:
         raise ValueError(f"threshold must be above 0, got {threshold}: it is a distance of levels")

@@ -154,7 +154,12 @@ def event_drop(
     height = checks.positive_integer("height", height)
     width = checks.positive_integer("width", width)
     for name, bounds in (("time", time), ("side", side), ("share", share)):
-        if not 0 <= bounds[0] <= bounds[1] <= 1:
+        try:
+            low, high = bounds
+            ordered = 0 <= low <= high <= 1
+        except (TypeError, ValueError):
+            ordered = False
+        if not ordered:
             raise ValueError(f"{name} must be two shares in order, within 0 and 1, got {bounds}")
     kind = rng.integers(4)
     # A copy in every case: callers may write into the result.

@@ -144,7 +144,7 @@ def latency(
             )
         # Inputs that never fire have no logarithm: 1 stands in and is masked below. Every
         # operation is monotone in the input, so rounding cannot swap two neighbours.
-        times = -tau * jnp.log1p(-(threshold / jnp.where(fires, inputs, 1)))
+        times = -float(tau) * jnp.log1p(-(threshold / jnp.where(fires, inputs, 1)))
     times = jnp.clip(jnp.round(times), 0, timesteps - 1).astype(jnp.int32)
     # A comparison with the clock instead of one_hot: the result is time-major without a transpose.
     clock = jnp.arange(timesteps, dtype=jnp.int32).reshape(-1, *[1] * inputs.ndim)

@@ -137,8 +137,9 @@ def test_a_description_that_is_not_that_of_the_arrays_is_refused(changed, match)
 
 @pytest.mark.fast
 def test_class_names_are_a_sequence():
-    with pytest.raises(TypeError, match="not the text 'abc'"):
-        data.from_arrays(X, Y, X, Y, class_names="abc")
+    for wrong in ("abc", (1, 2, 3)):
+        with pytest.raises(TypeError, match="sequence of names"):
+            data.from_arrays(X, Y, X, Y, class_names=wrong)
 
 
 def test_a_mapped_array_is_validated_without_reading_it_into_memory(tmp_path):
@@ -292,6 +293,31 @@ def test_folds_need_examples_of_every_class():
 @pytest.mark.fast
 def test_rescale_keeps_integers_of_64_bits():
     np.testing.assert_array_equal(data.rescale(np.array([2**40, 2**33]), 2.0**-33), [128, 1])
+    for inputs, scale in ((X, np.nan), (X, 0), (X, -1.0), (X * 1j, 1.0), (np.ma.array(X), 1.0)):
+        with pytest.raises(REFUSED, match="scale|real numbers|masked"):
+            data.rescale(inputs, scale)
+
+
+@pytest.mark.fast
+def test_arguments_of_another_kind_are_named():
+    dataset = data.from_arrays(X, Y, X, Y)
+    with pytest.raises(TypeError, match="split is a Split, not Dataset: give dataset.train"):
+        data.Loader(dataset, batch_size=2)
+    with pytest.raises(TypeError, match="shuffle is a bool, not str"):
+        data.Loader(dataset.train, batch_size=2, shuffle="False")
+    for call in (
+        lambda: data.folds(dataset.train),
+        lambda: data.dense(dataset.train, np.asarray),
+        lambda: data.map_inputs(dataset.train, np.asarray),
+    ):
+        with pytest.raises(TypeError, match="dataset is a Dataset, not Split"):
+            call()
+    for parse in ("parse_aedat2", "parse_aedat3", "parse_atis", "parse_dat"):
+        with pytest.raises(TypeError, match=r"Path\(path\).read_bytes\(\)"):
+            getattr(data.event_files, parse)("one.bin")
+    climbing = dataclasses.replace(_recordings(), name="../one")
+    with pytest.raises(ValueError, match="is no path"):
+        data.dense(climbing, np.asarray, directory=".")
 
 
 def test_grain_refuses_fractions_as_classes():
