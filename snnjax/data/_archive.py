@@ -310,9 +310,10 @@ def _tar_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Siz
 
 
 def _zip_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Sizes):
-    limit, unpacked = _unpacked_limit(path), 0
+    limit, matching = _unpacked_limit(path), []
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         _check_directory(file, archive)
+        # Sizes first: zipfile reads no more of a member than the size that it states.
         for info in archive.infolist():
             name = PurePosixPath(info.filename)
             # Opened whether it matches or not: this compares its name with the one beside its
@@ -321,9 +322,9 @@ def _zip_members(path: Path, match: Callable[[PurePosixPath], bool], sizes: _Siz
             if not info.is_dir() and _visible(name) and match(name):
                 if stat.S_ISLNK(info.external_attr >> 16):
                     raise CorruptDataError(f"{path}: {name} is a link; pack the files themselves")
-                # Before reading; zipfile itself stops at the size that the member states.
                 sizes.add(name, info.file_size, path)
-                unpacked += info.file_size
-                if unpacked > limit:
-                    raise _bomb(path, limit)
-                yield name, archive.read(info)
+                matching.append((name, info))
+        if sum(info.file_size for _, info in matching) > limit:
+            raise _bomb(path, limit)
+        for name, info in matching:
+            yield name, archive.read(info)

@@ -81,6 +81,8 @@ def from_arrays(
         raise ValueError(f"{name}: recordings need input_shape=(H, W, 2)")
     train, test = (_checked_events(split, input_shape, name) for split in splits)
     real = train.labels.dtype.kind == "f"
+    if isinstance(class_names, str):
+        raise TypeError(f"{name}: class_names is a sequence of names, not the text {class_names!r}")
     if class_names is None:
         # Both splits count: a rare class may be absent in one of them.
         labels = (train.labels, test.labels)
@@ -96,7 +98,7 @@ def from_arrays(
         train=train,
         test=test,
         classes=len(class_names),
-        class_names=class_names if isinstance(class_names, str) else tuple(class_names),
+        class_names=tuple(class_names),
         input_shape=tuple(input_shape),
         scale=1.0 if scale is None else scale,
         note=note,
