@@ -34,6 +34,7 @@ from snnjax.neurons.coupled import (
     undo,
 )
 from snnjax.neurons.decay import sum_to
+from snnjax.ops.derivative import refuse_second_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -66,7 +67,7 @@ def coupled_lif_scan(
     of `coupled_lif_inverse` per step back until the next refresh, and those of the recovered
     inputs, about `2^-23 |y| / beta` at every step.
 
-    Do not use it for forward-mode differentiation or second derivatives: use
+    Do not use it for forward-mode differentiation or second derivatives (refused): use
     `memory.store(coupled_lif, ...)`. For a float32 gradient as exact as that of `store`, use
     `memory.recompute(every)`.
 
@@ -86,7 +87,8 @@ def coupled_lif_scan(
         ValueError: the number of channels is odd; `refresh` is not a positive number of steps, or
             more than float32 can undo (known only where decay and alpha are plain numbers).
         AssertionError: the membranes have another shape than half of a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: forward-mode differentiation (raised by JAX) or a second derivative was
+            requested.
 
     Reference:
         After Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
@@ -122,6 +124,12 @@ def _check_growth(params, every):
         )
 
 
+_NO_SECOND = (
+    "coupled_lif_scan has no second derivative, since it keeps spikes as bits: use "
+    "memory.store(coupled_lif, ...)"
+)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _sequence(spike, every, params, state, xs):
     del every
@@ -129,6 +137,7 @@ def _sequence(spike, every, params, state, xs):
 
 
 def _sequence_forward(spike, every, params, state, xs):
+    params, state, xs = refuse_second_derivative((params, state, xs), _NO_SECOND)
     # One slot per segment, the last one possibly short.
     slots = max(1, -(-len(xs) // every))
     kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)

@@ -34,6 +34,7 @@ from snnjax.neurons._inverses import inverse_or_refusal, largest, smallest, undo
 from snnjax.neurons.lif import charge
 from snnjax.neurons.model import Model, Parameter, Sequence
 from snnjax.neurons.reset import detached, zero
+from snnjax.ops.derivative import with_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 
@@ -170,7 +171,9 @@ class CoupledLIFInverse:
         (x1, x2), (y1, _) = halves(current), halves(outputs)
         # Without the other group's input the output is the spike, 0 or 1.
         carried = jnp.concatenate([params.beta * x2, params.beta * x1], -1)
-        spikes = (outputs - carried > 0.5).astype(outputs.dtype)
+        spikes = outputs - carried
+        # The sign alone has no derivative, which a second derivative of the scan needs.
+        spikes = with_derivative((spikes > 0.5).astype(outputs.dtype), spikes)
         return undo(params, after, y1, x1, spikes)[0]
 
 

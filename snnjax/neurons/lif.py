@@ -160,8 +160,9 @@ def lif_scan(
     and step in float32), whichever arguments are differentiated, and needs no extra forward pass.
     `memory.store` keeps one membrane per step if the reset subtracts and neither decay nor
     threshold is differentiated, two for a detached hard reset, three for a full one or for
-    differentiated parameters, four for both. Do not use it for forward-mode differentiation or
-    second derivatives: use `memory.store(lif, ...)`.
+    differentiated parameters, four for both. Second derivatives are exact too, in forward or
+    reverse mode over the gradient. Do not use it for forward mode first: use `memory.store(lif,
+    ...)`.
 
     Args:
         params: as for `lif`.
@@ -178,7 +179,7 @@ def lif_scan(
     Raises:
         ValueError: the reset is delayed.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: the first derivative was requested in forward mode (raised by JAX).
 
     Reference:
         Backpropagation through time. The kernels of spikingjelly 2.0 keep `h` alone, too: Huang,

@@ -37,6 +37,7 @@ from snnjax.neurons.lif import (
 )
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops import pallas, pallas_lif
+from snnjax.ops.derivative import refuse_second_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -92,7 +93,8 @@ def lif_kernel(
     Raises:
         ValueError: the reset is delayed; `block` is not a power of two from 128.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: forward-mode differentiation (raised by JAX) or a second derivative was
+            requested.
 
     Reference:
         As for `lif_scan`. The multi-step neurons of spikingjelly loop over time in one CUDA kernel,
@@ -140,6 +142,22 @@ def lif_kernel_packed(
     return LIFState(last), outputs
 
 
+_NO_SECOND = "lif_kernel has no second derivative: use sequence=neurons.lif_scan"
+
+
+# Pallas compiles no primitive but those of JAX, so a kernel takes this rule in place of that of the
+# spike function. Its values and first derivatives are the same, and there are no others.
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _fire(spike: Surrogate, u: Array) -> Array:
+    return spike.step(u)
+
+
+@_fire.defjvp
+def _fire_jvp(spike: Surrogate, primals, tangents):
+    (u,), (du,) = primals, tangents
+    return spike.step(u), spike.derivative(u) * du
+
+
 @dataclasses.dataclass(frozen=True)
 class _Dynamics:
     """Expressions of `lif_scan` in the form of `pallas_lif.Dynamics`."""
@@ -152,7 +170,7 @@ class _Dynamics:
         return charge(decay, v, x, scale_input=self.scale_input)
 
     def fire(self, threshold, h):
-        return fire_and_reset(self.spike, self.reset, threshold, h)
+        return fire_and_reset(functools.partial(_fire, self.spike), self.reset, threshold, h)
 
     def gain(self, decay):
         return input_gain(decay, self.scale_input)
@@ -197,6 +215,7 @@ def _sequence_forward(dynamics, writes, launch, params, v, xs):
     # Symbolic zeros: the kernel writes gradients of parameters only if one is differentiated.
     learned = () if any(p.perturbed for p in params) else None
     params, v, xs = LIFParams(*(p.value for p in params)), v.value, xs.value
+    params, v, xs = refuse_second_derivative((params, v, xs), _NO_SECOND)
     last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), launch, params, v, xs)
     return (last, tuple(outputs)), (params, v, hs, learned)
 

@@ -199,7 +199,8 @@ def sliding_psn_scan(
 
         G_X[s] = sum over i < k of w[i] G[s+k-1-i],     G_w[i] = sum over t of G[t] X[t-k+1+i]
 
-    Do not use it for forward-mode or second derivatives: use `memory.store(sliding_psn, ...)`.
+    Second derivatives are exact too, in forward or reverse mode over the gradient. Do not use it
+    for forward mode first: use `memory.store(sliding_psn, ...)`.
 
     Args:
         params: as for `sliding_psn`.
@@ -212,7 +213,7 @@ def sliding_psn_scan(
 
     Raises:
         ValueError: the state does not hold `k - 1` currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: the first derivative was requested in forward mode (raised by JAX).
     """
     order = len(params.weights)
     if len(state.inputs) != order - 1:
