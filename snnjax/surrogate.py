@@ -59,11 +59,8 @@ class Surrogate:
 
     def __call__(self, u: Array) -> Array:
         """Spikes, 0 or 1 in the dtype of `u`, the membrane potential minus the threshold."""
-        return with_derivative(self.step(u), u, slope=self.derivative)
-
-    def step(self, u: Array) -> Array:
-        """The same values without the surrogate: their derivative is 0."""
-        return (u > 0 if self.strict else u >= 0).astype(u.dtype)
+        fired = (u > 0 if self.strict else u >= 0).astype(u.dtype)
+        return with_derivative(fired, u, slope=self.derivative)
 
     def derivative(self, u: Array) -> Array:
         """Surrogate derivative at `u`, with the same shape and dtype."""

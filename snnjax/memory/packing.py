@@ -1,6 +1,6 @@
 """Packed residuals: spikes at one bit each, real values at two bytes or one.
 
-    "spikes"      1 bit                    exact
+    "spikes"      1 bit, and one byte      exact
     "bfloat16"    2 bytes                  |error| <= 2^-8 |x|
     "int8"        1 byte and one scale     |error| <= max|x| / 254
 
@@ -128,7 +128,7 @@ def packed(
 ) -> PackedFunction:
     """Wraps a function so that its derivative keeps the inputs in few bits.
 
-        "spikes"      ceil(N / 8) bytes of N inputs instead of 4 N; exact
+        "spikes"      ceil(N / 8) + 1 bytes of N inputs instead of 4 N; exact
         "bfloat16"    2 N bytes, |error| <= 2^-8 |x|
         "int8"        N + 4 bytes, |error| <= max|x| / 254
 

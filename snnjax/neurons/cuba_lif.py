@@ -18,6 +18,8 @@ from snnjax.neurons._inverses import (
     LeakInverse,
     check_invertible,
     inverse_or_refusal,
+    is_accurate,
+    reciprocal,
     smallest,
     undoable_steps,
 )
@@ -121,6 +123,13 @@ class CubaLIFInverse(LeakInverse):
         v = membrane_before(self, params, after.v, after.i, spikes)
         return CubaLIFState(v, (after.i - current) / params.synaptic_decay)
 
+    def check(self, params: CubaLIFParams, state: CubaLIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        back = reciprocal(params.decay)
+        growth = [[back, back - 1 if self.scale_input else back]]
+        growth.append([0, reciprocal(params.synaptic_decay)])
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
+
 
 def cuba_lif_inverse(
     *,
@@ -154,7 +163,7 @@ def cuba_lif_inverse(
     gain = input_gain(decay, scale_input)
     # Rows: errors of v and i. Undoing v subtracts the current, whose error enters the first row.
     growth = [[1 / decay, gain / decay], [0, 1 / synaptic_decay]]
-    return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
+    return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance), tolerance)
 
 
 def cuba_lif_model(

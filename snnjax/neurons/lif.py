@@ -29,6 +29,8 @@ from snnjax.neurons._inverses import (
     LeakInverse,
     check_invertible,
     inverse_or_refusal,
+    is_accurate,
+    reciprocal,
     smallest,
     undoable_steps,
 )
@@ -353,6 +355,11 @@ class LIFInverse(LeakInverse):
         """The state before a step, `[B, ...]`, from the state after it, its current and outputs."""
         return LIFState(membrane_before(self, params, after.v, current, outputs))
 
+    def check(self, params: Any, state: LIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        growth = [[reciprocal(params.decay)]]
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
+
 
 def membrane_before(inverse: Any, params: Any, v: Array, current: Array, spikes: Array) -> Array:
     """Membrane potential before a step that charges and resets as `lif` does.
@@ -392,7 +399,7 @@ def lif_inverse(
         ValueError: the reset has no inverse, or `decay` is outside (0, 1].
     """
     check_invertible(reset, decay=decay)
-    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance))
+    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance), tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -417,6 +424,11 @@ class LIFFunction:
     def __call__(self, params: Any, state: LIFState, current: Array, *outputs: Array) -> Any:
         """Calls the function with converted parameters."""
         return self.function(self.convert(params, current), state, current, *outputs)
+
+    def check(self, params: Any, state: LIFState, steps: int) -> Any:
+        """Check of an inverse, see `LIFInverse.check`."""
+        inverse: Any = self.function
+        return inverse.check(self.convert(params, state.v), state, steps)
 
 
 def lif_model(

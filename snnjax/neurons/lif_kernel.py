@@ -145,19 +145,6 @@ def lif_kernel_packed(
 _NO_SECOND = "lif_kernel has no second derivative: use sequence=neurons.lif_scan"
 
 
-# Pallas compiles no primitive but those of JAX, so a kernel takes this rule in place of that of the
-# spike function. Its values and first derivatives are the same, and there are no others.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _fire(spike: Surrogate, u: Array) -> Array:
-    return spike.step(u)
-
-
-@_fire.defjvp
-def _fire_jvp(spike: Surrogate, primals, tangents):
-    (u,), (du,) = primals, tangents
-    return spike.step(u), spike.derivative(u) * du
-
-
 @dataclasses.dataclass(frozen=True)
 class _Dynamics:
     """Expressions of `lif_scan` in the form of `pallas_lif.Dynamics`."""
@@ -170,7 +157,7 @@ class _Dynamics:
         return charge(decay, v, x, scale_input=self.scale_input)
 
     def fire(self, threshold, h):
-        return fire_and_reset(functools.partial(_fire, self.spike), self.reset, threshold, h)
+        return fire_and_reset(self.spike, self.reset, threshold, h)
 
     def gain(self, decay):
         return input_gain(decay, self.scale_input)

@@ -220,6 +220,12 @@ class SharedInverse:
         """State before a timestep."""
         return self._undo_step(parts, after, frame, outputs)[0]
 
+    def check(self, parts: Parts, state: PyTree, steps: int) -> Any:
+        """True if the neuron's inverse can undo the calls of so many timesteps."""
+        check = getattr(self.undo, "check", None)
+        calls = steps * self.step.groups * len(parts.synapses)
+        return check is None or check(parts.cell.params(), state[0], calls)
+
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """State before a timestep, and the cotangents of parts, state and frame.
 

@@ -10,7 +10,10 @@ second derivative there would take a spike for a constant. The rules of a primit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import contextvars
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,7 +24,7 @@ from jax.interpreters import ad, batching, mlir
 from snnjax.ops.rounding import match_varying
 from snnjax.typing import Array, PyTree
 
-__all__ = ["refuse_derivative", "refuse_second_derivative", "with_derivative"]
+__all__ = ["in_kernel", "refuse_derivative", "refuse_second_derivative", "with_derivative"]
 
 
 def with_derivative(
@@ -40,7 +43,35 @@ def with_derivative(
             result; a comparable function, not a lambda. None is 1.
     """
     value, x = match_varying(jnp.asarray(value), jnp.asarray(x))
+    if _IN_KERNEL.get():
+        return _kernel_rule(slope, value, x)
     return _with_derivative.bind(value, x, slope=slope)
+
+
+@contextlib.contextmanager
+def in_kernel() -> Iterator[None]:
+    """Context of a Pallas kernel, where `with_derivative` holds at the first order only."""
+    token = _IN_KERNEL.set(True)
+    try:
+        yield
+    finally:
+        _IN_KERNEL.reset(token)
+
+
+# Pallas compiles no primitive but those of JAX.
+_IN_KERNEL = contextvars.ContextVar("in_kernel", default=False)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _kernel_rule(slope: Any, value: Array, x: Array) -> Array:
+    del slope, x
+    return value
+
+
+@_kernel_rule.defjvp
+def _kernel_jvp(slope, primals, tangents):
+    (value, x), (_, dx) = primals, tangents
+    return value, dx if slope is None else slope(x) * dx
 
 
 def refuse_second_derivative(tree: PyTree, reason: str) -> PyTree:
