@@ -184,8 +184,8 @@ def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
 
 
 def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"a surrogate's {name} must be a positive number, got {value}")
+    if isinstance(value, str) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"a surrogate's {name} must be a positive number, got {value!r}")
     # Plain floats: an array is neither hashable nor comparable by `==`.
     return float(value)
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.memory.scans import scan_length, scan_segments, slice_steps, store
+from snnjax.memory.scans import match_dtypes, scan_length, scan_segments, slice_steps, store
 from snnjax.ops import symbolic_zeros
 from snnjax.ops.rounding import refuse_narrow
 from snnjax.ops.trees import (
@@ -186,6 +186,7 @@ class Reverse:
         if length == 0:
             return store(step, params, state, xs)
         every = self._interval(length)
+        params, state = match_dtypes(step, params, state, xs)
         accurate = self._accuracy(params, state, every)
         # custom_vjp needs leaves with a gradient and the others as separate arguments.
         halves = [partition(tree) for tree in (params, state, xs)]

@@ -109,6 +109,7 @@ def coupled_lif_scan(
     accurate = _check_growth(params, state, every)
     # One dtype, so that the inverse repeats the step's arithmetic bit for bit.
     params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
+    state = jax.tree.map(lambda v: v.astype(dtype), state)
     outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype), accurate)
     return outputs
 

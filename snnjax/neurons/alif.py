@@ -27,7 +27,7 @@ from snnjax.neurons._inverses import (
     undoable_steps,
 )
 from snnjax.neurons.lif import charge, membrane_before
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -204,6 +204,10 @@ def alif_model(
         Bellec, Scherr, Subramoney, Hajek, Salaj, Legenstein, Maass, "A solution to the learning
         dilemma for recurrent networks of spiking neurons", Nature Communications 11, 2020.
     """
+    check_options(
+        "alif_model", spike=spike, reset=reset, decay=decay, threshold=threshold,
+        adaptation_decay=adaptation_decay, strength=strength,
+    )  # fmt: skip
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
     # The inverse depends on reset and scaling, not on the spike function.
     inverse = inverse_or_refusal(

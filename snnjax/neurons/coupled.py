@@ -40,7 +40,7 @@ from snnjax.neurons._inverses import (
     undoable_steps,
 )
 from snnjax.neurons.lif import charge
-from snnjax.neurons.model import Model, Parameter, Sequence
+from snnjax.neurons.model import Model, Parameter, Sequence, check_options
 from snnjax.neurons.reset import detached, zero
 from snnjax.ops.derivative import with_derivative
 from snnjax.surrogate import Surrogate, arctan
@@ -287,6 +287,9 @@ def coupled_lif_model(
         A reconstruction, after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network
         Training", 2023, arXiv:2308.08649.
     """
+    check_options(
+        "coupled_lif_model", spike=spike, decay=decay, threshold=threshold, alpha=alpha, beta=beta
+    )
     # Errors grow with the decay and with 1 / alpha.
     options: dict[str, Any] = {"decay": largest(decay), "alpha": smallest(alpha)}
     return Model(

@@ -24,7 +24,7 @@ from snnjax.neurons._inverses import (
     undoable_steps,
 )
 from snnjax.neurons.lif import LIFParams, LIFState, input_gain, lif, membrane_before
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -197,6 +197,10 @@ def cuba_lif_model(
         Gerstner, Kistler, Naud, Paninski, "Neuronal Dynamics", 2014, chapter 1; discrete form as
         in Zenke and Ganguli, "SuperSpike", 2018, arXiv:1705.11146.
     """
+    check_options(
+        "cuba_lif_model", spike=spike, reset=reset, decay=decay, synaptic_decay=synaptic_decay,
+        threshold=threshold,
+    )  # fmt: skip
     # The inverse depends on reset and scaling, not on the spike function.
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
     inverse = inverse_or_refusal(

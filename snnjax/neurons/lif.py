@@ -35,7 +35,7 @@ from snnjax.neurons._inverses import (
     undoable_steps,
 )
 from snnjax.neurons.decay import sum_to
-from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence
+from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops.isolate import isolate
 from snnjax.surrogate import Surrogate, arctan
@@ -200,7 +200,8 @@ def lif_scan(
     dtype = jnp.result_type(state.v, xs)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
     # Cast to one dtype: the loop overwrites the buffer of the currents with spikes or membranes.
-    outputs: Any = _sequence(spike, reset, scale_input, params, state.v, xs.astype(dtype))
+    v, xs = state.v.astype(dtype), xs.astype(dtype)
+    outputs: Any = _sequence(spike, reset, scale_input, params, v, xs)
     v, spikes = outputs
     return LIFState(v), spikes
 
@@ -464,6 +465,7 @@ def lif_model(
         Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
         Spiking Neural Networks", 2018, arXiv:1706.02609.
     """
+    check_options("lif_model", spike=spike, reset=reset, decay=decay, threshold=threshold)
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     return Model(
         bind(lif, **options),

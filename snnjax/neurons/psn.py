@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
+from snnjax.ops.arguments import check_counts
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 
@@ -285,6 +286,8 @@ def sliding_psn_model(*, order: int, spike: Surrogate = arctan()) -> Model:
         Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
         Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
     """
+    check_options("sliding_psn_model", spike=spike)
+    check_counts("sliding_psn_model", order=order)
     options: dict[str, Any] = {"spike": spike}
     return Model(
         bind(sliding_psn, **options),

@@ -95,8 +95,10 @@ def reset_free_lif_scan(
     """
     if not len(xs):
         return state, xs
-    params = LIFParams(*(jnp.asarray(p, xs.dtype) for p in params))
-    outputs: Any = _sequence(spike, scale_input, params, state.v, xs)
+    dtype = jnp.result_type(state.v, xs)
+    params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
+    v, xs = state.v.astype(dtype), xs.astype(dtype)
+    outputs: Any = _sequence(spike, scale_input, params, v, xs)
     v, spikes = outputs
     return LIFState(v), spikes
 
