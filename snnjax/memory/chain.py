@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.memory.checkpoint import replay
-from snnjax.memory.packing import unpack_straight_through
+from snnjax.memory.packing import encode_spikes, unpack_straight_through
 from snnjax.memory.scans import Recompute, store
 from snnjax.typing import Array, PyTree, Scan
 
@@ -114,8 +114,12 @@ def _checkpoint(segment: _Segment, keep: tuple[str, ...]) -> Link:
 
     policy = jax.checkpoint_policies.save_only_these_names(*keep)
     checkpointed = jax.checkpoint(run, policy=policy)
+
+    def bits(x):
+        return encode_spikes(x) if segment.spikes[0] else None
+
     # Packed outside: `jax.checkpoint` keeps its arguments, so these must be the bits.
-    return lambda operands, x: checkpointed(operands, keep(x) if segment.spikes[0] else None, x)
+    return lambda operands, x: checkpointed(operands, bits(x), x)
 
 
 def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.packing import ArraySpec, keep, restore
+from snnjax.memory.packing import ArraySpec, decode_spikes, encode_spikes
 from snnjax.ops import symbolic_zeros
 from snnjax.ops.isolate import isolate
 from snnjax.ops.trees import combine, inexact_cotangents, partition, value_and_pullback
@@ -75,12 +75,12 @@ def _run_forward(replay, inexact, others):
     outputs = replay.function(operands, x)
     spec = jax.tree.map(ArraySpec.from_array, x)
     # Of order 1: a derivative rule runs its forward pass undifferentiated.
-    return outputs, (operands, keep(x, order=1) if replay.spikes else x, spec, mask)
+    return outputs, (operands, encode_spikes(x, order=1) if replay.spikes else x, spec, mask)
 
 
 def _run_backward(replay, residuals, cotangents):
     operands, kept, spec, mask = residuals
-    x = restore(kept, spec.shape, spec.dtype) if replay.spikes else kept
+    x = decode_spikes(kept, spec.shape, spec.dtype) if replay.spikes else kept
     # Shapes only; the replay itself runs inside `isolate`.
     y, aux = jax.eval_shape(replay.function, operands, x)
     d_y, d_aux = inexact_cotangents((y, aux), cotangents)
@@ -100,7 +100,7 @@ def _run_backward(replay, residuals, cotangents):
     def pull(carry, fixed, kept, d_y, d_aux):
         differentiated, buffer = carry
         x = buffer if kept is None else kept
-        x = restore(x, spec.shape, spec.dtype) if replay.spikes else x
+        x = decode_spikes(x, spec.shape, spec.dtype) if replay.spikes else x
         operands, _ = combine((differentiated, buffer), fixed)
         arguments, others = mask.split((operands, x))
         function = lambda arguments: replay.function(*combine(arguments, others))  # noqa: E731

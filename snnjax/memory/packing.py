@@ -28,10 +28,10 @@ __all__ = [
     "ArraySpec",
     "PackedFunction",
     "Storage",
-    "keep",
+    "encode_spikes",
     "pack",
     "packed",
-    "restore",
+    "decode_spikes",
     "unpack",
     "unpack_straight_through",
 ]
@@ -63,7 +63,7 @@ def unpack(bits: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     return jnp.unpackbits(bits, count=math.prod(shape)).reshape(shape).astype(dtype)
 
 
-def keep(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
+def encode_spikes(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
     """Packs spikes for a derivative.
 
     Args:
@@ -76,7 +76,7 @@ def keep(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
     Raises:
         TypeError: Integers, which may be counts.
         ValueError: An entry is neither 0 nor 1. Known outside of `jax.jit` only; inside, what
-            `restore` returns is NaN.
+            `decode_spikes` returns is NaN.
     """
     if jnp.issubdtype(spikes.dtype, jnp.integer):
         raise TypeError(
@@ -92,8 +92,8 @@ def keep(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
     return pack(spikes, order=order), binary
 
 
-def restore(kept: tuple[Array, Array], shape: tuple[int, ...], dtype: Any) -> Array:
-    """Unpacks spikes from `keep`; NaN if they were not all 0 or 1 (a boolean dtype has no NaN)."""
+def decode_spikes(kept: tuple[Array, Array], shape: tuple[int, ...], dtype: Any) -> Array:
+    """Unpacks spikes from `encode_spikes`; NaN if they were not all 0 or 1, in a floating dtype."""
     bits, binary = kept
     spikes = unpack(bits, shape, dtype)
     # A gradient of NaN stops a training run, a wrong one does not.
@@ -153,8 +153,8 @@ def packed(
         functions.
 
     Raises:
-        ValueError: The storage is unknown; when called, as for `keep`.
-        TypeError: When called, as for `keep`.
+        ValueError: The storage is unknown; when called, as for `encode_spikes`.
+        TypeError: When called, as for `encode_spikes`.
 
     Reference:
         Huang, Fang, Hao, Ma, Tian, "Towards Lossless Memory-efficient Training of Spiking Neural
@@ -210,7 +210,7 @@ _apply.defvjp(_apply_forward, _apply_backward)
 def _encode(inputs: Array, storage: Storage) -> Any:
     # Of order 1: a derivative rule runs its forward pass undifferentiated.
     if storage == "spikes":
-        return keep(inputs, order=1)
+        return encode_spikes(inputs, order=1)
     if storage == "bfloat16":
         return inputs.astype(jnp.bfloat16)
     inputs = refuse_derivative(inputs, reason=_NO_DERIVATIVE)
@@ -222,7 +222,7 @@ def _encode(inputs: Array, storage: Storage) -> Any:
 
 def _decode(code: Any, storage: Storage, spec: ArraySpec) -> Array:
     if storage == "spikes":
-        return restore(code, spec.shape, spec.dtype)
+        return decode_spikes(code, spec.shape, spec.dtype)
     if storage == "bfloat16":
         return code.astype(spec.dtype)
     levels, scale = code

@@ -133,9 +133,12 @@ class SharedStep:
             if kinds := self._layer_taps(parts, x, spikes, potentials):
                 taps[f"{parts.cell.name}{number}"] = kinds
         # Packed for the inverse only: no other strategy needs the spikes of all calls.
+        kept = layer_inputs[2:] if self.packs_spikes else []
+        if replay is not None:
+            # The pullback of a replay differentiates the step, and needs no bits.
+            kept = jax.lax.stop_gradient(kept)
         # Of order 1: the scan that reverses runs this step undifferentiated.
-        kept = layer_inputs[2:] if self.packs_spikes else ()
-        bits = tuple(memory.packing.keep(spikes, order=1) for spikes in kept)
+        bits = tuple(memory.packing.encode_spikes(spikes, order=1) for spikes in kept)
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
@@ -244,7 +247,7 @@ class SharedInverse:
         # A membrane has the channels of one group, the spikes have those of all groups.
         shape = (*front, channels * self.step.groups)
         layer_inputs += [
-            memory.packing.restore(kept, shape, potentials.dtype) for kept in outputs[-1]
+            memory.packing.decode_spikes(kept, shape, potentials.dtype) for kept in outputs[-1]
         ]
         # Last layer first: its call left the membrane that is known.
         for number in reversed(range(len(parts.synapses))):
