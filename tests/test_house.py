@@ -36,10 +36,12 @@ LAYERS = {
     "__main__": 5,
 }
 # Packages of one layer that may import each other, (importer, imported): STDP rules act on neurons,
-# a presentation draws its spikes by a code, the embedded experiment is a training.Experiment.
+# a presentation draws its spikes by a code, the derivative of a spike is a primitive of ops, the
+# embedded experiment is a training.Experiment.
 NEIGHBOURS = {
     ("plasticity", "neurons"),
     ("plasticity", "encoding"),
+    ("surrogate", "ops"),
     ("default_experiment", "training"),
     ("__main__", "cli"),
 }

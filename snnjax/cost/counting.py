@@ -182,7 +182,8 @@ def uncounted_layers(network: nn.Network) -> list[str]:
             weights = jax.tree.leaves(nnx.state(module.function, nnx.Param))
             # Vectors are biases and scales of normalisation, which no figure counts.
             if not reports_operations(module.function) and any(leaf.ndim > 1 for leaf in weights):
-                normalizes = isinstance(module.function, nnx.GroupNorm | nnx.LayerNorm)
+                flax = isinstance(module.function, nnx.GroupNorm | nnx.LayerNorm)
+                normalizes = flax or getattr(module.function, "normalizes", False)
                 names += [] if normalizes else ["/".join(map(str, path)) or module.name]
     return names
 

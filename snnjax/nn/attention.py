@@ -30,7 +30,7 @@ from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.synapses import Linear, he_normal
-from snnjax.nn.taps import lazy_taps
+from snnjax.nn.taps import lazy_taps, packing_error
 from snnjax.nn.wiring import Sequential
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
@@ -124,7 +124,8 @@ class Attention(nnx.Module):
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         # The name of the residuals of synapses: recompute(keep=("currents",)) keeps this one, too.
         outputs = checkpoint_name(outputs, "currents")
-        taps = lazy_taps(call.taps, products=lambda: self._products(inputs))
+        kinds = {"packing": lambda: packing_error(inputs)} if self.pack else {}
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs), **kinds)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def _products(self, inputs: Array) -> metrics.operations.Products:

@@ -225,6 +225,11 @@ class MixedInverse:
         """State before a step."""
         return self.inverse(params, after, *map(widen, (current, outputs)))
 
+    def check(self, params: PyTree, state: PyTree, steps: int) -> Any:
+        """True if the inverse can undo so many steps, see `memory.reverse`."""
+        check = getattr(self.inverse, "check", None)
+        return check is None or check(params, state, steps)
+
 
 def mixed_step(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:
     """A step and its scan for currents of two bytes.

@@ -60,6 +60,7 @@ _COLLECT = ("all", "mean", "last")
 _TAPS = (
     *("spikes", "membrane", "currents", "threshold", "rates"),  # neurons, see nn.taps
     *("reconstruction", "mask", "attention"),  # reversing scans, nn.ASA, nn.MA
+    "packing",  # layers that keep their inputs at one bit each
     *("operations", "products"),  # connections and attention, see nn.taps
 )
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -249,7 +249,7 @@ _batch_norm.defvjp(_standardize, _standardize_backward)
 
 
 def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Group normalisation of `[T, B, ..., C]` (`flax.nnx.GroupNorm`), without running statistics.
+    """Group normalisation of `[T, B, ..., C]`, without running statistics.
 
         y = scale * (x - mean) / sqrt(var + epsilon) + bias
 
@@ -261,15 +261,23 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
         rngs: random streams; scale starts at 1 and bias at 0.
         epsilon: constant added to the variance.
 
+    Raises:
+        ValueError: the groups do not divide the channels.
+
     Reference:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
-    module = nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, rngs=rngs)
-    return Fold(module, name="groupnorm")
+    if channels % groups:
+        raise ValueError(
+            f"{groups} groups do not divide {channels} channels: choose groups that do"
+        )
+    return Fold(
+        GroupStandardization(channels, groups, epsilon=epsilon, rngs=rngs), name="groupnorm"
+    )
 
 
 def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Layer normalisation of `[T, B, ..., C]` (`flax.nnx.LayerNorm`), without running statistics.
+    """Layer normalisation of `[T, B, ..., C]`, without running statistics.
 
         y = scale * (x - mean) / sqrt(var + epsilon) + bias
 
@@ -283,7 +291,46 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
     Reference:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
-    return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
+    return Fold(GroupStandardization(channels, None, epsilon=epsilon, rngs=rngs), name="layernorm")
+
+
+class GroupStandardization(nnx.Module):
+    """Normalisation of each example by itself, `[N, ..., C] -> [N, ..., C]`.
+
+    Args:
+        channels: `C`.
+        groups: number of channel groups, each normalised over space and its channels; None
+            normalises each position over all channels.
+        epsilon: constant added to the variance.
+        rngs: random streams.
+    """
+
+    # By this attribute `snnjax.cost` recognises vectors that are no weights, also when stacked.
+    normalizes: ClassVar[bool] = True
+
+    def __init__(self, channels: int, groups: int | None, *, epsilon: float, rngs: nnx.Rngs):
+        self.groups, self.epsilon = groups, epsilon
+        ones, zeros = nnx.initializers.ones, nnx.initializers.zeros
+        self.scale = nnx.Param(ones(rngs.params(), (channels,), jnp.float32))
+        self.bias = nnx.Param(zeros(rngs.params(), (channels,), jnp.float32))
+
+    def __call__(self, inputs: Array) -> Array:
+        """Normalises examples."""
+        shape = inputs.shape
+        if self.groups is None:
+            axes: tuple[int, ...] = (-1,)
+        else:
+            inputs = inputs.reshape(*shape[:-1], self.groups, -1)
+            axes = (*range(1, inputs.ndim - 2), -1)
+        centred = inputs - inputs.mean(axes, keepdims=True)
+        # The mean of large numbers is rounded, perhaps by more than their standard deviation; the
+        # mean of the differences is the error. It is a constant: dn/dx removes any mean.
+        centred = centred - jax.lax.stop_gradient(centred.mean(axes, keepdims=True))
+        # From the differences: mean(x^2) - mean(x)^2 would be a difference of large numbers.
+        rate = jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + self.epsilon)
+        outputs = (centred * rate).reshape(shape)
+        scale, bias = (p[...].astype(outputs.dtype) for p in (self.scale, self.bias))
+        return outputs * scale + bias
 
 
 def never_updated(body: Any, statistics: PyTree) -> bool:

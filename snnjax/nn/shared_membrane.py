@@ -52,6 +52,7 @@ from snnjax.nn.neuron import Neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
+from snnjax.ops.derivative import with_derivative
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
@@ -132,7 +133,12 @@ class SharedStep:
             if kinds := self._layer_taps(parts, x, spikes, potentials):
                 taps[f"{parts.cell.name}{number}"] = kinds
         # Packed for the inverse only: no other strategy needs the spikes of all calls.
-        bits = tuple(memory.packing.pack(s) for s in layer_inputs[2:]) if self.packs_spikes else ()
+        kept = layer_inputs[2:] if self.packs_spikes else []
+        if replay is not None:
+            # The pullback of a replay differentiates the step, and needs no bits.
+            kept = jax.lax.stop_gradient(kept)
+        # Of order 1: the scan that reverses runs this step undifferentiated.
+        bits = tuple(memory.packing.encode_spikes(spikes, order=1) for spikes in kept)
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
@@ -183,7 +189,8 @@ class SharedStep:
         for group, part in enumerate(jnp.split(x, self.groups, axis=-1)):
             carried, spikes = cell.step(params, carried, part)
             if replay is not None:
-                carried, spikes = _substitute(replay[group], (carried, spikes))
+                # Their values, with the gradient of the calls.
+                carried, spikes = jax.tree.map(with_derivative, replay[group], (carried, spikes))
             spikes_of_groups.append(spikes)
             # All potentials at once would be the memory that sharing saves.
             if "membrane" in parts.call.taps:
@@ -216,6 +223,12 @@ class SharedInverse:
         """State before a timestep."""
         return self._undo_step(parts, after, frame, outputs)[0]
 
+    def check(self, parts: Parts, state: PyTree, steps: int) -> Any:
+        """True if the neuron's inverse can undo the calls of so many timesteps."""
+        check = getattr(self.undo, "check", None)
+        calls = steps * self.step.groups * len(parts.synapses)
+        return check is None or check(parts.cell.params(), state[0], calls)
+
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """State before a timestep, and the cotangents of parts, state and frame.
 
@@ -234,7 +247,7 @@ class SharedInverse:
         # A membrane has the channels of one group, the spikes have those of all groups.
         shape = (*front, channels * self.step.groups)
         layer_inputs += [
-            memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]
+            memory.packing.decode_spikes(kept, shape, potentials.dtype) for kept in outputs[-1]
         ]
         # Last layer first: its call left the membrane that is known.
         for number in reversed(range(len(parts.synapses))):
@@ -265,20 +278,6 @@ def _add_shortcut(shortcut: Array, currents: Array) -> Array:
             "give a shortcut that changes the shape as its block does"
         )
     return shortcut + currents
-
-
-@jax.custom_vjp
-def _substitute(replay: PyTree, computed: PyTree) -> PyTree:
-    """Values of `replay`, with the gradient of `computed`."""
-    del computed
-    return replay
-
-
-_substitute.defvjp(
-    lambda replay, computed: (replay, replay),
-    # The whole gradient takes the path of the recomputed calls.
-    lambda replay, g: (jax.tree.map(jnp.zeros_like, replay), g),
-)
 
 
 class Grouped(nnx.Module):

@@ -23,7 +23,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.taps import convolution_operations, operations_tap
+from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
@@ -140,6 +140,8 @@ class Fold(nnx.Module):
         outputs = checkpoint_name(outputs, "currents")
         # On the unfolded inputs: operations are counted per timestep and example.
         taps = operations_tap(self.function, inputs, call.taps)
+        if self.pack == "spikes" and "packing" in call.taps:
+            taps = {"": taps.get("", {}) | {"packing": packing_error(folded)}}
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def with_precision(self, precision: Precision) -> Fold:

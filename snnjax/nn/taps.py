@@ -21,6 +21,10 @@ Connections, `[T, B]` each, totalled by `snnjax.cost`:
 Reversing scans, `[1]`:
 
     reconstruction   largest difference between rebuilt states and those of the forward pass
+
+Layers that keep their inputs at one bit each, `[1]`:
+
+    packing      largest distance of an input from 0 or 1; above 0, gradients are NaN
 """
 
 from __future__ import annotations
@@ -45,6 +49,7 @@ __all__ = [
     "operations_tap",
     "reconstruction",
     "neuron_taps",
+    "packing_error",
 ]
 
 Entry = TypeVar("Entry")
@@ -158,6 +163,12 @@ def operations_tap(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[
     if not counts(function):
         return {}
     return lazy_taps(taps, operations=lambda: _operations(function, inputs))
+
+
+def packing_error(inputs: Array) -> Array:
+    """Tap `"packing"` of inputs kept at one bit each, `[1]`."""
+    inputs = widen(inputs)
+    return jnp.max(jnp.abs(inputs - (inputs != 0).astype(inputs.dtype)))[None]
 
 
 def counts(function: Any) -> bool:

@@ -3,6 +3,7 @@
     convolution     convolution with gradients that stay fast inside a loop on a CPU
     max_pool        max pooling with a residual of one byte per patch
     rounding        rounding to narrow floats that a replay repeats; products in float32
+    derivative      derivatives by definition, at every order, and refused ones
     isolate         a computation that XLA:CPU runs alone
     pallas          choice of a kernel by device; tiling of neurons
     pallas_lif      LIF neurons over a whole sequence as Pallas kernels

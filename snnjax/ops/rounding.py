@@ -23,6 +23,7 @@ __all__ = [
     "narrow",
     "product",
     "promote",
+    "refuse_narrow",
     "widen",
 ]
 
@@ -48,6 +49,22 @@ def is_narrow(array: Any) -> bool:
     """True if the dtype of an array is floating with fewer than 32 bits."""
     floating = jnp.issubdtype(array.dtype, jnp.floating)
     return bool(floating and jnp.finfo(array.dtype).bits < 32)
+
+
+def refuse_narrow(state: Any) -> None:
+    """Refuses a state that is to be reconstructed from a later one and has too few bits for it.
+
+    Raises:
+        ValueError: A leaf is floating with fewer than 32 bits.
+    """
+    for leaf in jax.tree.leaves(state):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+            raise ValueError(
+                f"a state in {dtype} cannot be undone, since every step back adds a rounding "
+                "error that moves spikes: keep states in float32 (nn.with_precision does), or use "
+                "memory.recompute(every)"
+            )
 
 
 def widen(x: Array) -> Array:

@@ -53,6 +53,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from snnjax.ops.derivative import with_derivative
 from snnjax.typing import Array, Key, PyTree
 
 __all__ = [
@@ -185,7 +186,6 @@ def output_scale(kernels: Array) -> Array:
     return jax.lax.optimization_barrier(_sum_by_halves(rows) * (1 / rows.shape[1]))
 
 
-@jax.custom_jvp
 def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> Array:
     """Replaces latent kernels by their nearest patterns, with straight-through gradients.
 
@@ -201,17 +201,11 @@ def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> 
     Returns:
         Patterns `b`, exactly -1 or 1, `[..., 9]`, in the dtype of the kernels.
     """
-    del latent
-    return jnp.asarray(patterns)[nearest_pattern(kernels, patterns)].astype(kernels.dtype)
-
-
-@straight_through_kernels.defjvp
-def _straight_through_jvp(primals, tangents):
-    (kernels, patterns, _), (kernels_dot, _, latent_dot) = primals, tangents
-    indices = nearest_pattern(kernels, patterns)
-    passed = jnp.where(jnp.abs(kernels) <= 1, kernels_dot, 0)
-    tangent = passed + latent_dot[indices].astype(kernels.dtype)
-    return jnp.asarray(patterns)[indices].astype(kernels.dtype), tangent
+    fixed, patterns = jax.lax.stop_gradient((kernels, jnp.asarray(patterns)))
+    indices = nearest_pattern(fixed, patterns)
+    # The value of this sum is not used, only its derivative.
+    passed = jnp.where(jnp.abs(fixed) <= 1, kernels, fixed) + latent[indices].astype(kernels.dtype)
+    return with_derivative(patterns[indices].astype(kernels.dtype), passed)
 
 
 # A latent entry closer to zero leaves its sign to the memory.

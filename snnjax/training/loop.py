@@ -21,6 +21,7 @@ from snnjax.training._evaluation import Evaluation
 from snnjax.training._metrics_log import Journal
 from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
+from snnjax.training._strategy_check import diagnose_packing
 from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.multihost import AnyProcess, is_leader
@@ -255,8 +256,12 @@ class _Loop:
         self.saver.wait()
         if isinstance(error, StreamBoundError):
             return error
+        # Its gradient is NaN by design. The state stayed before the failed step, so it names the
+        # batch.
+        batch = feed(self.session.loader, int(self.state.position), self.session.mesh)
+        cure = diagnose_packing(self.session.program, self.state, batch) or self.guard.cure()
         return NotFiniteError(
-            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure()}",
+            f"{error}; the state before it was saved in {self.run.path}. {cure}",
             step=self.step,
         )
 

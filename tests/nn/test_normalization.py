@@ -150,6 +150,44 @@ def test_group_and_layer_norm_are_flax_s_at_every_timestep(kind):
         assert_close(call(layer, inputs, training=training)[0], expected, 1e-5)
 
 
+LARGE = {
+    "layer": (lambda: nn.LayerNorm(4, rngs=rngs()), lambda x: (x, (-1,))),
+    "group": (
+        lambda: nn.GroupNorm(4, 2, rngs=rngs()),
+        lambda x: (x.reshape(*x.shape[:-1], 2, 2), (2, 3, 5)),
+    ),
+    "one group": (
+        lambda: nn.GroupNorm(4, 1, rngs=rngs()),
+        lambda x: (x[..., None, :], (2, 3, 5)),
+    ),
+    "batch": (lambda: nn.BatchNorm(4), lambda x: (x, (0, 1, 2, 3))),
+    "batch, step": (lambda: nn.BatchNorm(4, over="step"), lambda x: (x, (1, 2, 3))),
+    "batch, ghost": (
+        lambda: nn.BatchNorm(4, groups=2),
+        lambda x: (x.reshape(x.shape[0], 2, -1, *x.shape[2:]), (0, 2, 3, 4)),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(("mean", "deviation"), [(1000.0, 0.01), (-3e4, 1.0), (1e6, 5.0), (0, 1.0)])
+@pytest.mark.parametrize("name", LARGE)
+def test_every_norm_is_right_at_a_large_mean(name, mean, deviation, dtype):
+    make, rows = LARGE[name]
+    if dtype == jnp.float64 and name.startswith("batch"):
+        dtype = jnp.float32  # its statistics are float32
+    with jax.enable_x64(dtype == jnp.float64):
+        shift = deviation * np.random.default_rng(0).normal(size=(3, 4, 5, 5, 4))
+        # The exact result is that of the rounded inputs.
+        inputs = jnp.asarray(mean + shift, dtype)
+        outputs, _ = call(make(), inputs, training=True)
+        x, axes = rows(np.asarray(inputs, np.float64))
+        exact = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+        # The mean of a batch norm is rounded to float32, once.
+        rounded = 2.0**-23 * abs(mean) / deviation if name.startswith("batch") else 0.0
+        assert_close(outputs, exact.reshape(inputs.shape), 2e-6 + rounded)
+
+
 def test_another_number_of_channels_is_refused():
     layer = nn.BatchNorm(3)
     with pytest.raises(AssertionError, match="3"):
