@@ -17,8 +17,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -33,23 +33,33 @@ __all__ = [
     "Call",
     "Layer",
     "MemoryRequest",
+    "NonFinite",
     "Placed",
     "Repeated",
     "State",
     "Statistics",
     "StreamPeak",
+    "check_key",
+    "check_layer",
+    "check_rngs",
+    "check_scan",
+    "example_axes",
     "gather",
+    "layer_name",
     "max_over_steps",
     "mean_over_steps",
+    "nonfinite_examples",
     "prefix_names",
     "output_shape",
     "place",
     "refuse_whole_windows",
     "repeat_state",
     "replace",
+    "stack_layers",
     "stateless_result",
     "stream_use",
     "parts_taken",
+    "watch_block",
     "whole_window",
 ]
 
@@ -95,14 +105,15 @@ class Aux(NamedTuple):
         state: states of the neurons after the last timestep; `State.neurons` of the next call.
         statistics: running means and variances after the call; `State.statistics` of the next call.
         taps: layer name -> kind -> array, for each kind in `Call.taps`.
-        diagnostics: layer name -> peak of a reversible stream during this call. Diagnostics are
-            maxima, so they are not carried to the next call as the statistics are.
+        diagnostics: layer name -> peak of a reversible stream during this call, or the examples
+            of a stack with neurons that are not finite. Diagnostics are maxima, so they are not
+            carried to the next call as the statistics are.
     """
 
     state: PyTree = ()
     statistics: PyTree = ()
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
-    diagnostics: dict[str, StreamPeak] = {}  # noqa: RUF012 (never written)
+    diagnostics: dict[str, Diagnostic] = {}  # noqa: RUF012 (never written)
 
 
 @functools.partial(
@@ -227,6 +238,66 @@ def parts_taken(parts: Iterable[Placed]) -> frozenset[str]:
     return frozenset[str]().union(*(part.taken for part in parts))
 
 
+def check_layer(owner: str, layer: Any) -> None:
+    """Refuses anything that does not follow the contract `Layer`.
+
+    Args:
+        owner: name of the layer that contains it.
+        layer: layer to check.
+
+    Raises:
+        TypeError: no layer; the message names the cure.
+    """
+    if not isinstance(layer, type) and callable(layer) and hasattr(layer, "initial_state"):
+        return
+    name = getattr(layer, "__name__", type(layer).__name__)
+    # Constructors of layers are classes and functions alike.
+    if getattr(layer, "__module__", "").startswith("snnjax.nn"):
+        cure = f"call it, nn.{name}(...)"
+    elif isinstance(layer, type):
+        cure = f"make one, {name}(...)"
+    elif callable(layer):
+        cure = "wrap it, nn.Fold(function), which applies it at every timestep"
+    else:
+        cure = "give a layer, such as nn.LIF() or nn.Linear(...)"
+    # A module is named by its type: its text lists all arrays.
+    given = f"an object of type {name}" if isinstance(layer, nnx.Module) else repr(layer)
+    raise TypeError(f"{owner} takes layers, got {given}: {cure}")
+
+
+def check_rngs(owner: str, rngs: Any) -> None:
+    """Refuses anything but `flax.nnx.Rngs`, such as a seed or a key.
+
+    Raises:
+        TypeError: no random streams.
+    """
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"{owner} takes rngs=nnx.Rngs(0), got {rngs!r}")
+
+
+def check_key(owner: str, key: Any) -> None:
+    """Refuses anything but a key of random numbers, such as a seed; None passes.
+
+    Raises:
+        TypeError: no key.
+    """
+    # Old keys are arrays of uint32, and work as well.
+    if key is not None and not isinstance(key, jax.Array | np.ndarray):
+        raise TypeError(f"{owner} takes key=jax.random.key(0), got {key!r}")
+
+
+def check_scan(owner: str, scan: Any) -> None:
+    """Refuses anything but a function as a memory strategy; None passes.
+
+    Raises:
+        TypeError: no function, such as the name of a strategy.
+    """
+    if scan is not None and (isinstance(scan, type) or not callable(scan)):
+        raise TypeError(
+            f"{owner} takes a scan such as memory.store or memory.recompute(8), got {scan!r}"
+        )
+
+
 def stateless_result(outputs: Array) -> tuple[Array, Aux]:
     """Return value of a layer without state, statistics or taps: `(outputs, Aux())`."""
     return outputs, Aux()
@@ -300,6 +371,68 @@ def replace(module: M, **attributes: Any) -> M:
     return new
 
 
+class NonFinite(NamedTuple):
+    """Examples of a stack in which a neuron ends with NaN or an infinity, bool `[B]`."""
+
+    examples: Array
+
+
+def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """Axis of the examples in each array of a layer's neurons; None for an array without one.
+
+    Args:
+        layer: layer with neurons.
+        shape: shape of one timestep of inputs, `(B, ...)`.
+    """
+    batch, *rest = shape
+
+    def shapes(batch: int) -> list[tuple[int, ...]]:
+        state = jax.eval_shape(lambda: repeat_state(layer.initial_state((batch, *rest)).neurons))
+        return [leaf.shape for leaf in jax.tree.leaves(state)]
+
+    # Two batch sizes tell the axis apart from others of the same length.
+    pairs = zip(shapes(batch), shapes(batch + 1), strict=True)
+    return tuple(
+        next((axis for axis, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), None)
+        for pair in pairs
+    )
+
+
+def nonfinite_examples(array: Array, axis: int | None, batch: int) -> Array:
+    """Marks the examples of an array that hold NaN or an infinity, bool `[B]`.
+
+    Args:
+        array: any array; integers are finite.
+        axis: axis of the examples; None if all of them share the array.
+        batch: number of examples, B.
+    """
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return jnp.zeros(batch, bool)
+    others = tuple(i for i in range(array.ndim) if i != axis)
+    return jnp.broadcast_to(~jnp.isfinite(array).all(others), (batch,))
+
+
+def watch_block(layer: Layer, inputs: Array, aux: Aux) -> Aux:
+    """`Aux` of a block within a stack, with its `NonFinite` examples among the diagnostics.
+
+    Args:
+        layer: the block.
+        inputs: its inputs, `[T, B, ...]`.
+        aux: its `Aux`.
+    """
+    leaves = jax.tree.leaves(aux.state)
+    if not leaves:
+        return aux
+    # Reduced here: a reduction behind the scan would keep the final states of all blocks.
+    shape = inputs.shape[1:]
+    marks = [
+        nonfinite_examples(leaf, axis, shape[0])
+        for leaf, axis in zip(leaves, example_axes(layer, shape), strict=True)
+    ]
+    found = NonFinite(functools.reduce(jnp.logical_or, marks))
+    return aux._replace(diagnostics={**aux.diagnostics, "neurons": found})
+
+
 class StreamPeak(NamedTuple):
     """Largest magnitude of a reversible stream, and the bound below which reversal is exact."""
 
@@ -307,7 +440,10 @@ class StreamPeak(NamedTuple):
     bound: Array
 
 
-def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
+Diagnostic: TypeAlias = StreamPeak | NonFinite
+
+
+def stream_use(diagnostics: dict[str, Diagnostic]) -> Array:
     """Largest ratio of peak to bound over all reversible streams; 0 without a stream.
 
     At a ratio of 1 or more the grid overflows the mantissa: the inverse, and with it the reversed
@@ -316,7 +452,8 @@ def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
     Args:
         diagnostics: `aux.diagnostics` of a call.
     """
-    shares = [(entry.peak / entry.bound).max() for entry in diagnostics.values()]
+    entries = [entry for entry in diagnostics.values() if isinstance(entry, StreamPeak)]
+    shares = [(entry.peak / entry.bound).max() for entry in entries]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
@@ -332,6 +469,11 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
     """
     # A plain mean of T equal rows may differ from them in the last bit.
     return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), statistics)
+
+
+def layer_name(layer: Any, number: int) -> str:
+    """Name of a layer in taps, its kind and position, such as `lif1`."""
+    return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
 
 
 def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -391,6 +533,39 @@ def repeat_state(state: PyTree) -> PyTree:
         return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
+
+
+def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
+    """Layers of equal structure, drawn at once, with leaves `[depth, ...]`, ready for a scan.
+
+    Args:
+        make: `(rngs) -> layer`.
+        keys: one key per layer, `[depth]`.
+
+    Raises:
+        TypeError: `make` is a layer, or does not return one.
+    """
+    if isinstance(make, nnx.Module) or not callable(make):
+        raise TypeError(
+            "a stack draws each block anew by a function, lambda rngs: nn.Sequential(...), and got "
+            f"{make!r}"
+        )
+    graphdefs = []
+
+    def draw(key: Key) -> Any:
+        layer = make(nnx.Rngs(key))
+        if not isinstance(layer, nnx.Module):
+            raise TypeError(
+                f"a stack takes a function (rngs) -> layer of its blocks, got one that returns "
+                f"{layer!r}"
+            )
+        # Split: as a tree, a layer that stands at two places would become two.
+        graphdef, state = nnx.split(layer)
+        graphdefs.append(graphdef)
+        return state
+
+    state = jax.vmap(draw)(keys)
+    return nnx.merge(graphdefs[0], state)
 
 
 def _repeat(depth: int, leaf: Any) -> Any:

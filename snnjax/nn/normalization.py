@@ -30,8 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State, Statistics
+from snnjax.nn.contract import Aux, Call, State, Statistics, check_rngs
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
 from snnjax.typing import Array, PyTree
@@ -74,8 +75,8 @@ class BatchNorm(nnx.Module):
             all devices (see `nn.data_parallel.with_data_axes`).
 
     Raises:
-        AssertionError: inputs with another number of channels (on a call).
-        ValueError: an unknown `over`; `groups` does not divide the batch (on a call).
+        ValueError: an unknown `over`, or a number out of range; inputs with another number of
+            channels, or a batch that `groups` does not divide (on a call).
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
@@ -95,8 +96,11 @@ class BatchNorm(nnx.Module):
         gain: float = 1.0,
         scale: float = 1.0,
     ):
-        if over not in _OVER:
-            raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
+        check_choice("nn.BatchNorm", choices=_OVER, over=over)
+        check_counts("nn.BatchNorm", channels=channels, groups=groups)
+        check_numbers("nn.BatchNorm", least=0, most=1, momentum=momentum)
+        check_numbers("nn.BatchNorm", above=0, epsilon=epsilon)
+        check_numbers("nn.BatchNorm", gain=gain, scale=scale)
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
         self.groups, self.axes = groups, axes
@@ -112,10 +116,12 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
-        # Imported on use: chex is slow to import.
-        import chex
-
-        chex.assert_axis_dimension(inputs, -1, self.channels)
+        inputs = as_floating("nn.BatchNorm", inputs)
+        if inputs.ndim < 3 or inputs.shape[-1] != self.channels:
+            raise ValueError(
+                f"this batch norm takes [T, B, ..., {self.channels}], got {list(inputs.shape)}: "
+                f"nn.BatchNorm({inputs.shape[-1]}) fits these inputs"
+            )
         running = state.statistics
         if not call.training or self.over == "frozen":
             # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
@@ -264,6 +270,13 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
     Reference:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
+    check_counts("nn.GroupNorm", channels=channels, groups=groups)
+    check_numbers("nn.GroupNorm", above=0, epsilon=epsilon)
+    check_rngs("nn.GroupNorm", rngs)
+    if channels % groups:
+        raise ValueError(
+            f"{channels} channels cannot be divided into {groups} groups: choose a divisor"
+        )
     module = nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, rngs=rngs)
     return Fold(module, name="groupnorm")
 
@@ -283,6 +296,9 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
     Reference:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
+    check_counts("nn.LayerNorm", channels=channels)
+    check_numbers("nn.LayerNorm", above=0, epsilon=epsilon)
+    check_rngs("nn.LayerNorm", rngs)
     return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
 
 

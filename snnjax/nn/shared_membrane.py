@@ -38,6 +38,8 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    check_layer,
+    check_scan,
     gather,
     max_over_steps,
     mean_over_steps,
@@ -48,10 +50,11 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.neuron import Neuron, membranes
+from snnjax.nn.neuron import Neuron, check_neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
+from snnjax.ops.arguments import check_counts
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
@@ -299,6 +302,8 @@ class Grouped(nnx.Module):
     """
 
     def __init__(self, neuron: Neuron, groups: int):
+        check_counts("nn.Grouped", groups=groups)
+        check_neuron("nn.Grouped", neuron)
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
         self.spiking = neuron.spiking
 
@@ -310,7 +315,7 @@ class Grouped(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `[B, ..., C / groups]`."""
         *front, channels = shape
-        if self.groups < 1 or channels % self.groups:
+        if channels % self.groups:
             raise ValueError(
                 f"{channels} channels cannot be divided into {self.groups} groups: choose a divisor"
             )
@@ -395,6 +400,11 @@ class Shared(nnx.Module):
     ):
         if not synapses:
             raise ValueError("Shared needs at least one layer of synapses")
+        for layer in (*synapses, *(way for way in shortcuts if way is not None)):
+            check_layer("nn.Shared", layer)
+        if not isinstance(neuron, Grouped):
+            check_neuron("nn.Shared", neuron)
+        check_scan("nn.Shared", scan)
         if shortcuts and (len(shortcuts) != len(synapses) or shortcuts[0] is not None):
             raise ValueError(
                 "give one shortcut or None per layer, and None for the first layer, which has no "

@@ -47,6 +47,11 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
         memory.StrategyError: no layer uses a field of the strategy, or a layer refuses it; the
             message gives the reason. A subclass of ValueError.
     """
+    if not isinstance(strategy, Strategy):
+        raise TypeError(
+            f"with_memory takes a memory.Strategy, got {strategy!r}: "
+            "memory.Strategy(depth=memory.recompute(1))"
+        )
     try:
         # Layers refuse by ValueError; callers of a strategy catch one class for all refusals.
         placed = place(network, MemoryRequest(strategy))
