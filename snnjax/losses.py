@@ -80,7 +80,9 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
     """
     logits = _validate("logits", logits, rank=2, letters="[B, K]")
     labels = _labels(labels, logits)
-    check_numbers("losses.cross_entropy", least=0, below=1, label_smoothing=label_smoothing)
+    check_numbers(
+        "losses.cross_entropy", least=0, below=1, usual=0.1, label_smoothing=label_smoothing
+    )
     return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
 
@@ -104,7 +106,9 @@ def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float 
     """
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
-    check_numbers("losses.rate_cross_entropy", least=0, below=1, label_smoothing=label_smoothing)
+    check_numbers(
+        "losses.rate_cross_entropy", least=0, below=1, usual=0.1, label_smoothing=label_smoothing
+    )
     logits = jnp.mean(outputs, axis=0)
     return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
@@ -145,8 +149,8 @@ def temporal_cross_entropy(
         Gradient Re-weighting", ICLR 2022, arXiv:2202.11946.
     """
     owner = "losses.temporal_cross_entropy"
-    check_numbers(owner, least=0, most=1, regularization=regularization)
-    check_numbers(owner, least=0, below=1, label_smoothing=label_smoothing)
+    check_numbers(owner, least=0, most=1, usual=0.05, regularization=regularization)
+    check_numbers(owner, least=0, below=1, usual=0.1, label_smoothing=label_smoothing)
     check_numbers(owner, phi=phi)
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)

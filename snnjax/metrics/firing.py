@@ -108,7 +108,8 @@ def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
     # Per example first: the mean over the batch is weighted.
     axes = (0, *range(2, spikes.ndim))
     # In float32: a 16-bit mean over many neurons would lose single spikes.
-    rate = weighted_mean(jnp.mean(spikes, axis=axes, dtype=jnp.float32), weights)
+    spikes = spikes.astype(jnp.float32)
+    rate = weighted_mean(jnp.mean(spikes, axis=axes), weights)
     # Values of padding do not matter, also not here.
     weighed = example_weights(weights, spikes.shape[1:2]) != 0
     binary = jnp.all((spikes == 0) | (spikes == 1), axis=axes) | ~weighed

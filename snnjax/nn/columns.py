@@ -39,14 +39,13 @@ from snnjax.memory.columns import (
     column_bound,
     round_to_power_of_two,
 )
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
     Repeated,
     State,
     StreamPeak,
-    check_rngs,
-    check_scan,
     prefix_names,
     repeat_state,
     replace,

@@ -22,7 +22,6 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from snnjax.memory import Strategy
@@ -32,6 +31,7 @@ __all__ = [
     "Aux",
     "Call",
     "Layer",
+    "InitialState",
     "MemoryRequest",
     "NonFinite",
     "Placed",
@@ -39,16 +39,10 @@ __all__ = [
     "State",
     "Statistics",
     "StreamPeak",
-    "check_key",
-    "check_layer",
-    "check_rngs",
-    "check_scan",
-    "example_axes",
     "gather",
     "layer_name",
     "max_over_steps",
     "mean_over_steps",
-    "nonfinite_examples",
     "prefix_names",
     "output_shape",
     "place",
@@ -59,7 +53,6 @@ __all__ = [
     "stateless_result",
     "stream_use",
     "parts_taken",
-    "watch_block",
     "whole_window",
 ]
 
@@ -89,6 +82,26 @@ class State(NamedTuple):
         """
         # Both fields: dropping the statistics would evaluate with those of the first step.
         return self._replace(neurons=aux.state, statistics=aux.statistics)
+
+
+class InitialState(State):
+    """State of a network whose running statistics were never updated; evaluation then warns.
+
+    The mark is a type and no value, so that a compiled function has it, too. It is lost with new
+    statistics.
+    """
+
+    __slots__ = ()
+
+    def after(self, aux: Aux) -> State:
+        """The state with neurons and statistics of `aux`, see `State.after`."""
+        pairs = zip(*map(jax.tree.leaves, (self.statistics, aux.statistics)), strict=True)
+        # Evaluation returns the statistics unchanged, and a scan must carry one type.
+        kind = InitialState if all(old is new for old, new in pairs) else State
+        return kind(aux.state, aux.statistics)
+
+    def _replace(self, **fields: Any) -> State:
+        return (State if "statistics" in fields else InitialState)(**{**self._asdict(), **fields})
 
 
 class Statistics(NamedTuple):
@@ -238,66 +251,6 @@ def parts_taken(parts: Iterable[Placed]) -> frozenset[str]:
     return frozenset[str]().union(*(part.taken for part in parts))
 
 
-def check_layer(owner: str, layer: Any) -> None:
-    """Refuses anything that does not follow the contract `Layer`.
-
-    Args:
-        owner: name of the layer that contains it.
-        layer: layer to check.
-
-    Raises:
-        TypeError: no layer; the message names the cure.
-    """
-    if not isinstance(layer, type) and callable(layer) and hasattr(layer, "initial_state"):
-        return
-    name = getattr(layer, "__name__", type(layer).__name__)
-    # Constructors of layers are classes and functions alike.
-    if getattr(layer, "__module__", "").startswith("snnjax.nn"):
-        cure = f"call it, nn.{name}(...)"
-    elif isinstance(layer, type):
-        cure = f"make one, {name}(...)"
-    elif callable(layer):
-        cure = "wrap it, nn.Fold(function), which applies it at every timestep"
-    else:
-        cure = "give a layer, such as nn.LIF() or nn.Linear(...)"
-    # A module is named by its type: its text lists all arrays.
-    given = f"an object of type {name}" if isinstance(layer, nnx.Module) else repr(layer)
-    raise TypeError(f"{owner} takes layers, got {given}: {cure}")
-
-
-def check_rngs(owner: str, rngs: Any) -> None:
-    """Refuses anything but `flax.nnx.Rngs`, such as a seed or a key.
-
-    Raises:
-        TypeError: no random streams.
-    """
-    if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(f"{owner} takes rngs=nnx.Rngs(0), got {rngs!r}")
-
-
-def check_key(owner: str, key: Any) -> None:
-    """Refuses anything but a key of random numbers, such as a seed; None passes.
-
-    Raises:
-        TypeError: no key.
-    """
-    # Old keys are arrays of uint32, and work as well.
-    if key is not None and not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{owner} takes key=jax.random.key(0), got {key!r}")
-
-
-def check_scan(owner: str, scan: Any) -> None:
-    """Refuses anything but a function as a memory strategy; None passes.
-
-    Raises:
-        TypeError: no function, such as the name of a strategy.
-    """
-    if scan is not None and (isinstance(scan, type) or not callable(scan)):
-        raise TypeError(
-            f"{owner} takes a scan such as memory.store or memory.recompute(8), got {scan!r}"
-        )
-
-
 def stateless_result(outputs: Array) -> tuple[Array, Aux]:
     """Return value of a layer without state, statistics or taps: `(outputs, Aux())`."""
     return outputs, Aux()
@@ -375,62 +328,6 @@ class NonFinite(NamedTuple):
     """Examples of a stack in which a neuron ends with NaN or an infinity, bool `[B]`."""
 
     examples: Array
-
-
-def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]:
-    """Axis of the examples in each array of a layer's neurons; None for an array without one.
-
-    Args:
-        layer: layer with neurons.
-        shape: shape of one timestep of inputs, `(B, ...)`.
-    """
-    batch, *rest = shape
-
-    def shapes(batch: int) -> list[tuple[int, ...]]:
-        state = jax.eval_shape(lambda: repeat_state(layer.initial_state((batch, *rest)).neurons))
-        return [leaf.shape for leaf in jax.tree.leaves(state)]
-
-    # Two batch sizes tell the axis apart from others of the same length.
-    pairs = zip(shapes(batch), shapes(batch + 1), strict=True)
-    return tuple(
-        next((axis for axis, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), None)
-        for pair in pairs
-    )
-
-
-def nonfinite_examples(array: Array, axis: int | None, batch: int) -> Array:
-    """Marks the examples of an array that hold NaN or an infinity, bool `[B]`.
-
-    Args:
-        array: any array; integers are finite.
-        axis: axis of the examples; None if all of them share the array.
-        batch: number of examples, B.
-    """
-    if not jnp.issubdtype(array.dtype, jnp.inexact):
-        return jnp.zeros(batch, bool)
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    return jnp.broadcast_to(~jnp.isfinite(array).all(others), (batch,))
-
-
-def watch_block(layer: Layer, inputs: Array, aux: Aux) -> Aux:
-    """`Aux` of a block within a stack, with its `NonFinite` examples among the diagnostics.
-
-    Args:
-        layer: the block.
-        inputs: its inputs, `[T, B, ...]`.
-        aux: its `Aux`.
-    """
-    leaves = jax.tree.leaves(aux.state)
-    if not leaves:
-        return aux
-    # Reduced here: a reduction behind the scan would keep the final states of all blocks.
-    shape = inputs.shape[1:]
-    marks = [
-        nonfinite_examples(leaf, axis, shape[0])
-        for leaf, axis in zip(leaves, example_axes(layer, shape), strict=True)
-    ]
-    found = NonFinite(functools.reduce(jnp.logical_or, marks))
-    return aux._replace(diagnostics={**aux.diagnostics, "neurons": found})
 
 
 class StreamPeak(NamedTuple):
@@ -569,6 +466,4 @@ def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
 
 
 def _repeat(depth: int, leaf: Any) -> Any:
-    # Initial statistics are NumPy arrays and must stay concrete (see BatchNorm.initial_state).
-    library = np if isinstance(leaf, np.ndarray) else jnp
-    return library.broadcast_to(leaf, (depth, *leaf.shape))
+    return jnp.broadcast_to(leaf, (depth, *leaf.shape))

@@ -30,17 +30,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._checks import check_key, check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
+    InitialState,
     Layer,
     MemoryRequest,
     Placed,
     State,
     StreamPeak,
-    check_key,
-    check_layer,
-    check_scan,
     max_over_steps,
     mean_over_steps,
     place,
@@ -48,7 +47,11 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.normalization import never_updated, refuse_window_statistics
+from snnjax.nn.normalization import (
+    never_updated,
+    refuse_window_statistics,
+    updates_statistics,
+)
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags
 from snnjax.ops.rounding import widen
@@ -167,6 +170,8 @@ class Network(nnx.Module):
         state = self.body.initial_state((batch, *self.input_shape))
         if statistics is not None:
             state = state._replace(statistics=statistics)
+        elif updates_statistics(self.body):
+            state = InitialState(*state)
         # A scan over time carries the state, whose structure must not change after the first step.
         return repeat_state(state) if self.order == "time" else state
 
@@ -204,7 +209,7 @@ class Network(nnx.Module):
         check_flags("this network", training=training)
         check_key("this network", key)
         # A forgotten `state.after(aux)` lowers accuracy without any other sign.
-        if not training and never_updated(self.body, state.statistics):
+        if not training and never_updated(self.body, state):
             warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
             refuse_window_statistics(self.body)

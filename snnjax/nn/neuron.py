@@ -10,7 +10,6 @@ the same values.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,14 +19,22 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.neurons import Model
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, check_scan, replace
+from snnjax.nn._checks import check_scan, check_state
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.arguments import as_floating
 from snnjax.ops.rounding import is_narrow
 from snnjax.typing import Array, Scan, Step, bind
 
-__all__ = ["Constant", "Neuron", "check_neuron", "check_state", "membranes", "run"]
+__all__ = ["Constant", "Neuron", "check_neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
@@ -169,33 +176,6 @@ def check_neuron(owner: str, neuron: Any) -> None:
     """
     if not isinstance(neuron, Neuron):
         raise TypeError(f"{owner} takes a layer of neurons, such as nn.LIF(), got {neuron!r}")
-
-
-def check_state(initial_state: Callable[..., Any], state: Any, shape: tuple[int, ...]) -> None:
-    """Refuses a state of another batch or size, which would broadcast.
-
-    Args:
-        initial_state: function from a shape to the state at rest.
-        state: state of the neurons.
-        shape: shape of one timestep of currents, `(B, ...)`.
-
-    Raises:
-        ValueError: the arrays of the state have other shapes.
-    """
-    rest = jax.eval_shape(lambda: initial_state(shape))
-    if jax.tree.structure(rest) != jax.tree.structure(state):
-        raise ValueError(
-            f"the state is none of these neurons: take it from initial_state({shape}), or from the "
-            "aux of their previous call"
-        )
-    pairs = zip(jax.tree.leaves(rest), jax.tree.leaves(state), strict=True)
-    for own, leaf in pairs:
-        if own.shape != jnp.shape(leaf):
-            raise ValueError(
-                f"the state has an array {list(jnp.shape(leaf))} and the currents {list(shape)} "
-                f"need {list(own.shape)}: take it from the initial_state of this batch, or from "
-                "the aux of a call with it"
-            )
 
 
 def run(

@@ -30,12 +30,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State, Statistics, check_rngs
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    InitialState,
+    State,
+    Statistics,
+)
 from snnjax.nn.synapses import Fold
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
-from snnjax.typing import Array, PyTree
+from snnjax.typing import Array
 
 __all__ = [
     "BatchNorm",
@@ -43,6 +50,7 @@ __all__ = [
     "LayerNorm",
     "never_updated",
     "refuse_window_statistics",
+    "updates_statistics",
 ]
 
 _OVER = ("window", "step", "frozen")
@@ -110,9 +118,8 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        # NumPy arrays stay concrete under jax.jit, so `never_updated` can read them.
-        ones = np.ones(self.channels, np.float32)
-        return State((), Statistics(np.zeros_like(ones), ones))  # type: ignore[arg-type]
+        ones = jnp.ones(self.channels, jnp.float32)
+        return State((), Statistics(jnp.zeros_like(ones), ones))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
@@ -302,22 +309,31 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
     return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
 
 
-def never_updated(body: Any, statistics: PyTree) -> bool:
-    """True if all running statistics are known to have their initial values.
+def updates_statistics(body: Any) -> bool:
+    """True if training moves running statistics: there is a batch norm that is not frozen.
 
-    Arguments of a compiled function are unknown while it is traced; statistics made inside of it
-    are known. The result is False for networks without batch norm, or with frozen ones only.
+    Args:
+        body: module to search.
+    """
+    norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
+    return any(norm.over != "frozen" for norm in norms)
+
+
+def never_updated(body: Any, state: State) -> bool:
+    """True if the running statistics of a state are known to have their initial values.
+
+    Known by the type of the state, also in a compiled function, or by the values of arrays that are
+    not traced. The result is False for networks without batch norm, or with frozen ones only.
 
     Args:
         body: module to search for batch norms.
-        statistics: running statistics of the module.
+        state: state of the module.
     """
+    if isinstance(state, InitialState):
+        return True
     is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
-    nodes = [node for node in jax.tree.leaves(statistics, is_leaf=is_node) if is_node(node)]
-    if not nodes or not all(_is_initial(node) for node in nodes):
-        return False
-    norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
-    return any(norm.over != "frozen" for norm in norms)
+    nodes = [node for node in jax.tree.leaves(state.statistics, is_leaf=is_node) if is_node(node)]
+    return bool(nodes) and all(_is_initial(node) for node in nodes) and updates_statistics(body)
 
 
 def _is_initial(statistics: Statistics) -> bool:

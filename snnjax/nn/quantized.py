@@ -14,6 +14,7 @@ import dataclasses
 import jax
 from flax import nnx
 
+from snnjax.nn._checks import check_layer
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -21,7 +22,6 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    check_layer,
     place,
     replace,
 )

@@ -23,6 +23,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -32,8 +33,6 @@ from snnjax.nn.contract import (
     Repeated,
     State,
     StreamPeak,
-    check_rngs,
-    check_scan,
     max_over_steps,
     output_shape,
     parts_taken,
@@ -42,9 +41,8 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
     stack_layers,
-    watch_block,
 )
-from snnjax.nn.taps import reconstruction
+from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind

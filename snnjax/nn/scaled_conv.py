@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import check_rngs
+from snnjax.nn._checks import check_rngs
 from snnjax.nn.synapses import Fold, he_normal
 from snnjax.nn.taps import convolution_operations
 from snnjax.ops.arguments import check_counts

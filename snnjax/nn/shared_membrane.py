@@ -32,14 +32,13 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._checks import check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
     MemoryRequest,
     Placed,
     State,
-    check_layer,
-    check_scan,
     gather,
     max_over_steps,
     mean_over_steps,

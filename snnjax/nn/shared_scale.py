@@ -18,13 +18,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._checks import check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
     MemoryRequest,
     Placed,
     State,
-    check_scan,
     gather,
     place,
     replace,

@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -26,8 +27,6 @@ from snnjax.nn.contract import (
     Placed,
     Repeated,
     State,
-    check_rngs,
-    check_scan,
     max_over_steps,
     output_shape,
     place,
@@ -35,9 +34,8 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
     stack_layers,
-    watch_block,
 )
-from snnjax.nn.taps import reconstruction
+from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import check_rngs
+from snnjax.nn._checks import check_rngs
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import Fold, Kernel, he_normal
 from snnjax.nn.taps import convolution_operations

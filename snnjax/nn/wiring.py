@@ -11,6 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._checks import check_layer
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -18,7 +19,6 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
-    check_layer,
     gather,
     layer_name,
     output_shape,

@@ -34,15 +34,15 @@ def check_counts(owner: str, *, least: int = 1, **values: Any) -> None:
     for name, value in values.items():
         counts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if not len(counts):
-            raise ValueError(f"{owner} needs one number per axis as {name}, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be one integer per axis, got {value!r}")
         for count in counts:
             # A bool is an integer in Python, and a mistake here.
             if isinstance(count, bool) or not isinstance(count, numbers.Integral):
                 raise TypeError(
-                    f"{owner} takes an integer of at least {least} as {name}, got {value!r}"
+                    f"{owner}: {name} must be an integer of at least {least}, got {value!r}"
                 )
             if count < least:
-                raise ValueError(f"{owner} takes {name} of at least {least}, got {value!r}")
+                raise ValueError(f"{owner}: {name} must be at least {least}, got {value!r}")
 
 
 def check_numbers(
@@ -52,6 +52,7 @@ def check_numbers(
     above: float = -np.inf,
     most: float = np.inf,
     below: float = np.inf,
+    usual: float | None = None,
     **values: Any,
 ) -> None:
     """Refuses numbers outside an interval, NaN and infinities; also among the entries of arrays.
@@ -62,6 +63,7 @@ def check_numbers(
         above: Value that must be exceeded.
         most: Highest admitted value.
         below: Value that must not be reached.
+        usual: Usual value, for the message; None without one.
         **values: Options by name.
 
     Raises:
@@ -72,14 +74,16 @@ def check_numbers(
         if isinstance(value, jax.core.Tracer):
             continue
         interval = _interval(least, above, most, below)
+        lie = f"lie{interval}" if interval.startswith(" in") else f"be{interval or ' finite'}"
+        cure = "" if usual is None else f": {usual:g} is usual"
         array = value if isinstance(value, jax.Array | np.ndarray) else None
         if array is None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-            raise TypeError(f"{owner} takes a number{interval} as {name}, got {value!r}")
+            raise TypeError(f"{owner}: {name} must be a number{interval}, got {value!r}")
         entries = np.asarray(value, np.float64)
         inside = (entries >= least) & (entries <= most) & (entries > above) & (entries < below)
         # Written so that NaN fails: every comparison with it is False.
         if not bool(np.all(inside & np.isfinite(entries))):
-            raise ValueError(f"{owner} takes {name}{interval}, got {value!r}")
+            raise ValueError(f"{owner}: {name} must {lie}, got {value!r}{cure}")
 
 
 def check_choice(owner: str, *, choices: Collection[Any], **values: Any) -> None:
@@ -96,8 +100,8 @@ def check_choice(owner: str, *, choices: Collection[Any], **values: Any) -> None
     for name, value in values.items():
         # An unhashable or array value is no choice, and must not fail in the comparison.
         if not isinstance(value, str | int | type(None)) or value not in choices:
-            listed = ", ".join(map(repr, choices))
-            raise ValueError(f"{owner} takes {name} of {listed}, got {value!r}")
+            listed = ", ".join(map(str, choices))
+            raise ValueError(f"{owner}: {name} must be one of {listed}, got {value!r}")
 
 
 def check_flags(owner: str, **values: Any) -> None:
@@ -108,7 +112,7 @@ def check_flags(owner: str, **values: Any) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{owner} takes True or False as {name}, got {value!r}")
+            raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
 
 
 def as_floating(owner: str, inputs: Any) -> Array:

@@ -212,7 +212,7 @@ def objective(
     """
     network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics continue from the step before.
-    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    start = network.initial_state(len(batch.labels), statistics=state.statistics)
     outputs, aux = network(inputs.frames, start, training=True, key=inputs.key, taps=taps)
     task, targets = program.task, batch.labels
     values = per_example(task, "loss", outputs, targets, batch.lengths)

@@ -19,8 +19,11 @@ import numpy as np
 from jax import lax
 
 from snnjax import data, nn
-from snnjax.nn.contract import NonFinite, example_axes, layer_name, nonfinite_examples
-from snnjax.nn.taps import in_order
+from snnjax.nn.contract import (
+    NonFinite,
+    layer_name,
+)
+from snnjax.nn.taps import example_axes, in_order, nonfinite_examples
 from snnjax.typing import Array, PyTree
 
 __all__ = [
@@ -131,7 +134,8 @@ def watch(places: Iterable[Place], batch: int, *, weights: Array | None = None) 
     """
     marks: dict[str, Array] = {}
     for name, array, axis in places:
-        mark = nonfinite_examples(array, axis, batch)
+        # Stacks give marks and no arrays.
+        mark = array if array.dtype == bool else nonfinite_examples(array, axis, batch)
         marks[name] = marks[name] | mark if name in marks else mark
     rows = jnp.stack(list(marks.values()))
     if weights is not None:

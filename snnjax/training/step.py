@@ -167,7 +167,7 @@ def _evaluate(
     program: Program, state: TrainState, frames: Array, batch: Batch, *, rates: bool
 ) -> EvalMetrics:
     network, task = program.network(state), program.task
-    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    start = network.initial_state(len(batch.labels), statistics=state.statistics)
     outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     targets, lengths, weights = batch.labels, batch.lengths, batch.weights
     values = per_example(task, "loss", outputs, targets, lengths)

@@ -173,7 +173,7 @@ def test_errors_of_construction():
         network("depth")
     with pytest.raises(ValueError, match="belongs to the neurons"):
         network("layer", time_scan=memory.store)
-    with pytest.raises(ValueError, match="at least one example"):
+    with pytest.raises(ValueError, match="batch must be at least 1"):
         network().initial_state(0)
 
 
