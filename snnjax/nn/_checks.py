@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from snnjax.ops.arguments import shorten
+
 __all__ = ["check_key", "check_layer", "check_rngs", "check_scan", "check_state"]
 
 
@@ -35,9 +37,7 @@ def check_layer(owner: str, layer: Any) -> None:
         cure = "wrap it, nn.Fold(function), which applies it at every timestep"
     else:
         cure = "give a layer, such as nn.LIF() or nn.Linear(...)"
-    # A module is named by its type: its text lists all arrays.
-    given = f"an object of type {name}" if isinstance(layer, nnx.Module) else repr(layer)
-    raise TypeError(f"{owner} takes layers, got {given}: {cure}")
+    raise TypeError(f"{owner} takes layers, got {shorten(layer)}: {cure}")
 
 
 def check_rngs(owner: str, rngs: Any) -> None:
@@ -47,7 +47,7 @@ def check_rngs(owner: str, rngs: Any) -> None:
         TypeError: no random streams.
     """
     if not isinstance(rngs, nnx.Rngs):
-        raise TypeError(f"{owner} takes rngs=nnx.Rngs(0), got {rngs!r}")
+        raise TypeError(f"{owner} takes rngs=nnx.Rngs(0), got {shorten(rngs)}")
 
 
 def check_key(owner: str, key: Any) -> None:
@@ -58,7 +58,7 @@ def check_key(owner: str, key: Any) -> None:
     """
     # Old keys are arrays of uint32, and work as well.
     if key is not None and not isinstance(key, jax.Array | np.ndarray):
-        raise TypeError(f"{owner} takes key=jax.random.key(0), got {key!r}")
+        raise TypeError(f"{owner} takes key=jax.random.key(0), got {shorten(key)}")
 
 
 def check_scan(owner: str, scan: Any) -> None:
@@ -69,7 +69,7 @@ def check_scan(owner: str, scan: Any) -> None:
     """
     if scan is not None and (isinstance(scan, type) or not callable(scan)):
         raise TypeError(
-            f"{owner} takes a scan such as memory.store or memory.recompute(8), got {scan!r}"
+            f"{owner} takes a scan such as memory.store or memory.recompute(8), got {shorten(scan)}"
         )
 
 

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.memory import Strategy
+from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
@@ -445,7 +446,7 @@ def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
     if isinstance(make, nnx.Module) or not callable(make):
         raise TypeError(
             "a stack draws each block anew by a function, lambda rngs: nn.Sequential(...), and got "
-            f"{make!r}"
+            f"{shorten(make)}"
         )
     graphdefs = []
 
@@ -454,7 +455,7 @@ def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
         if not isinstance(layer, nnx.Module):
             raise TypeError(
                 f"a stack takes a function (rngs) -> layer of its blocks, got one that returns "
-                f"{layer!r}"
+                f"{shorten(layer)}"
             )
         # Split: as a tree, a layer that stands at two places would become two.
         graphdef, state = nnx.split(layer)

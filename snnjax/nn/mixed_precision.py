@@ -33,6 +33,7 @@ import functools
 from typing import Any
 
 from snnjax import neurons
+from snnjax.ops.arguments import shorten
 from snnjax.ops.rounding import widen
 from snnjax.ops.variables import map_nodes
 from snnjax.typing import Array, PyTree, Step
@@ -161,7 +162,7 @@ def with_precision(network: Any, precision: Precision) -> Any:
     """
     if not isinstance(precision, Precision):
         raise TypeError(
-            f"with_precision takes a Precision, got {precision!r}: "
+            f"with_precision takes a Precision, got {shorten(precision)}: "
             "nn.mixed_precision.parse_precision reads one from text"
         )
     # A node that converts itself is a leaf: the traversal does not enter it a second time.

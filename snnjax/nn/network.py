@@ -53,7 +53,7 @@ from snnjax.nn.normalization import (
     updates_statistics,
 )
 from snnjax.nn.taps import reconstruction
-from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, shorten
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Key, PyTree, Scan
 
@@ -108,7 +108,7 @@ class Network(nnx.Module):
         if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
             raise TypeError(
                 f"nn.Network takes the shape of one frame, such as (28, 28, 1), as input_shape, "
-                f"got {input_shape!r}"
+                f"got {shorten(input_shape)}"
             )
         if len(input_shape):
             check_counts("nn.Network", input_shape=tuple(input_shape))

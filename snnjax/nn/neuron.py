@@ -30,7 +30,7 @@ from snnjax.nn.contract import (
 )
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
-from snnjax.ops.arguments import as_floating
+from snnjax.ops.arguments import as_floating, shorten
 from snnjax.ops.rounding import is_narrow
 from snnjax.typing import Array, Scan, Step, bind
 
@@ -70,8 +70,8 @@ class Neuron(nnx.Module):
     def __init__(self, model: Model, *, scan: Scan | None = None, learn: tuple[str, ...] = ()):
         if not isinstance(model, Model):
             raise TypeError(
-                f"nn.Neuron takes a model, such as neurons.lif_model(), got {model!r}: a step of "
-                "your own becomes neurons.Model(step, params, initial_state)"
+                f"nn.Neuron takes a model, such as neurons.lif_model(), got {shorten(model)}: a "
+                "step of your own becomes neurons.Model(step, params, initial_state)"
             )
         check_scan("nn.Neuron", scan)
         if isinstance(learn, str) or not all(isinstance(name, str) for name in learn):
@@ -175,7 +175,9 @@ def check_neuron(owner: str, neuron: Any) -> None:
         TypeError: no `nn.Neuron`.
     """
     if not isinstance(neuron, Neuron):
-        raise TypeError(f"{owner} takes a layer of neurons, such as nn.LIF(), got {neuron!r}")
+        raise TypeError(
+            f"{owner} takes a layer of neurons, such as nn.LIF(), got {shorten(neuron)}"
+        )
 
 
 def run(

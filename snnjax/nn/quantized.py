@@ -25,6 +25,7 @@ from snnjax.nn.contract import (
     place,
     replace,
 )
+from snnjax.ops.arguments import shorten
 from snnjax.quantization import quantize
 from snnjax.quantization.plans import Plan
 from snnjax.typing import Array
@@ -65,7 +66,7 @@ class Quantized(nnx.Module):
         if not callable(plan):
             raise TypeError(
                 "nn.Quantized takes a plan, such as quantization.plans.Kernels("
-                f"quantization.Quantizer(4)), got {plan!r}"
+                f"quantization.Quantizer(4)), got {shorten(plan)}"
             )
         # Raises on a plan that does not fit the layer; nothing is computed.
         jax.eval_shape(lambda layer: quantize(layer, plan), layer)

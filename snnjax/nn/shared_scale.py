@@ -32,7 +32,7 @@ from snnjax.nn.contract import (
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold
-from snnjax.ops.arguments import as_floating, check_counts, check_numbers
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers, shorten
 from snnjax.ops.rounding import widen
 from snnjax.quantization import QFormat
 from snnjax.quantization import shared_scale_lif as rule
@@ -91,7 +91,7 @@ class SharedScale(nnx.Module):
         if not isinstance(synapse, Fold):
             raise TypeError(
                 f"nn.SharedScale takes nn.Conv(...) or nn.Linear(..., use_bias=False), got "
-                f"{synapse!r}"
+                f"{shorten(synapse)}"
             )
         weights = jax.tree.leaves(synapse)
         if len(weights) != 1:

@@ -21,6 +21,7 @@ from flax import nnx
 from snnjax.memory import Strategy, StrategyError, sequence, store
 from snnjax.nn.contract import MemoryRequest, place
 from snnjax.nn.network import Network
+from snnjax.ops.arguments import shorten
 
 __all__ = ["saves_memory", "with_memory"]
 
@@ -49,7 +50,7 @@ def with_memory(network: Network, strategy: Strategy) -> Network:
     """
     if not isinstance(strategy, Strategy):
         raise TypeError(
-            f"with_memory takes a memory.Strategy, got {strategy!r}: "
+            f"with_memory takes a memory.Strategy, got {shorten(strategy)}: "
             "memory.Strategy(depth=memory.recompute(1))"
         )
     try:

@@ -32,7 +32,7 @@ from snnjax.nn.contract import (
 )
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap
-from snnjax.ops.arguments import as_floating, check_counts, check_flags
+from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
@@ -106,7 +106,7 @@ class Fold(nnx.Module):
     ):
         if isinstance(function, type) or not callable(function):
             raise TypeError(
-                f"nn.Fold takes a Flax module or a function of [N, ...], got {function!r}"
+                f"nn.Fold takes a Flax module or a function of [N, ...], got {shorten(function)}"
             )
         check_flags("nn.Fold", keeps_spikes=keeps_spikes)
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes

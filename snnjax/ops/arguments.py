@@ -16,7 +16,14 @@ import numpy as np
 
 from snnjax.typing import Array
 
-__all__ = ["as_floating", "check_choice", "check_counts", "check_flags", "check_numbers"]
+__all__ = [
+    "as_floating",
+    "check_choice",
+    "check_counts",
+    "check_flags",
+    "check_numbers",
+    "shorten",
+]
 
 
 def check_counts(owner: str, *, least: int = 1, **values: Any) -> None:
@@ -34,15 +41,15 @@ def check_counts(owner: str, *, least: int = 1, **values: Any) -> None:
     for name, value in values.items():
         counts = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
         if not len(counts):
-            raise ValueError(f"{owner}: {name} must be one integer per axis, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be one integer per axis, got {shorten(value)}")
         for count in counts:
             # A bool is an integer in Python, and a mistake here.
             if isinstance(count, bool) or not isinstance(count, numbers.Integral):
                 raise TypeError(
-                    f"{owner}: {name} must be an integer of at least {least}, got {value!r}"
+                    f"{owner}: {name} must be an integer of at least {least}, got {shorten(value)}"
                 )
             if count < least:
-                raise ValueError(f"{owner}: {name} must be at least {least}, got {value!r}")
+                raise ValueError(f"{owner}: {name} must be at least {least}, got {shorten(value)}")
 
 
 def check_numbers(
@@ -78,12 +85,12 @@ def check_numbers(
         cure = "" if usual is None else f": {usual:g} is usual"
         array = value if isinstance(value, jax.Array | np.ndarray) else None
         if array is None and (isinstance(value, bool) or not isinstance(value, numbers.Real)):
-            raise TypeError(f"{owner}: {name} must be a number{interval}, got {value!r}")
+            raise TypeError(f"{owner}: {name} must be a number{interval}, got {shorten(value)}")
         entries = np.asarray(value, np.float64)
         inside = (entries >= least) & (entries <= most) & (entries > above) & (entries < below)
         # Written so that NaN fails: every comparison with it is False.
         if not bool(np.all(inside & np.isfinite(entries))):
-            raise ValueError(f"{owner}: {name} must {lie}, got {value!r}{cure}")
+            raise ValueError(f"{owner}: {name} must {lie}, got {shorten(value)}{cure}")
 
 
 def check_choice(owner: str, *, choices: Collection[Any], **values: Any) -> None:
@@ -101,7 +108,7 @@ def check_choice(owner: str, *, choices: Collection[Any], **values: Any) -> None
         # An unhashable or array value is no choice, and must not fail in the comparison.
         if not isinstance(value, str | int | type(None)) or value not in choices:
             listed = ", ".join(map(str, choices))
-            raise ValueError(f"{owner}: {name} must be one of {listed}, got {value!r}")
+            raise ValueError(f"{owner}: {name} must be one of {listed}, got {shorten(value)}")
 
 
 def check_flags(owner: str, **values: Any) -> None:
@@ -112,7 +119,17 @@ def check_flags(owner: str, **values: Any) -> None:
     """
     for name, value in values.items():
         if not isinstance(value, bool | np.bool_):
-            raise TypeError(f"{owner}: {name} must be True or False, got {value!r}")
+            raise TypeError(f"{owner}: {name} must be True or False, got {shorten(value)}")
+
+
+def shorten(value: Any) -> str:
+    """Text of a value for a message; the type where the text is long, such as that of a module."""
+    text = repr(value)
+    return (
+        text
+        if len(text) <= 80 and "\n" not in text
+        else f"an object of type {type(value).__name__}"
+    )
 
 
 def as_floating(owner: str, inputs: Any) -> Array:

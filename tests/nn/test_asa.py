@@ -319,7 +319,7 @@ def test_its_outputs_are_currents_and_no_spikes():
 
 
 @pytest.mark.parametrize("gate", ["hard", "straight_through"])
-def test_what_is_kept_are_the_inputs(gate):
+def test_residuals_are_the_inputs(gate):
     shape = jax.ShapeDtypeStruct((T, B, 16, 16, 32), jnp.float32)
     pulls = jax.eval_shape(lambda layer, x: jax.vjp(lambda *a: call(*a)[0], layer, x)[1],
                            asa(gate=gate), shape)  # fmt: skip

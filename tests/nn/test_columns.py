@@ -78,7 +78,7 @@ def _only_loss(layer, x, state):
 
 
 def bytes_per_sample(layer):
-    """What grows with the batch; parameters and statistics drop out."""
+    """Bytes that grow with the batch; parameters and statistics drop out."""
     return (kept(layer, 6) - kept(layer, 3)) / 3
 
 

@@ -111,7 +111,7 @@ def test_a_network_that_runs_at_once_in_time_order_is_that_of_layer_order():
     assert_close(leaves(to_time), leaves(to_layer), 1e-6)
 
 
-def test_what_a_layer_of_that_name_gives_out_can_be_kept():
+def test_outputs_of_a_layer_are_kept_by_its_name():
     def products(keep):
         r, scan = rngs(), memory.recompute(2, inner=memory.sequence, keep=keep)
         layers = nn.Linear(9, 6, rngs=r), nn.LIF(), nn.Linear(6, 5, rngs=r), nn.LIF()
@@ -236,7 +236,7 @@ def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):
 
 
 @pytest.mark.fast
-def test_what_cannot_be_collected_is_refused():
+def test_unknown_collections_are_refused():
     with pytest.raises(ValueError, match="all outputs exist at once"):
         nn.Network(body("step"), FRAME, collect="mean")
     with pytest.raises(ValueError, match="collect must be one of"):

@@ -263,7 +263,7 @@ def test_a_reversal_that_no_layer_takes_is_refused(name):
         ("reversible", "", True), ("reversible", "depth=recompute(2)", True),
     ],
 )  # fmt: skip
-def test_what_saves_memory_by_computing_again(name, text, saves):
+def test_strategies_that_recompute_save_memory(name, text, saves):
     assert nn.saves_memory(under(name, text)) == saves
 
 

@@ -1,4 +1,4 @@
-"""Wrong options are refused by the constructor that they were given to, with the admitted values."""
+"""Wrong options are refused by the constructor that is given them, with the admitted values."""
 
 import pathlib
 import traceback
@@ -48,7 +48,8 @@ CONSTRUCTORS = [
     (nn.SubBitConv, {"inputs": 2, "outputs": 2, "bits_per_kernel": 3, "rngs": rngs()},
      {"inputs": COUNT, "outputs": COUNT, "strides": COUNT, "bits_per_kernel": [0, 10, 1.5, "3"],
       "learn_codebook": FLAG, "use_bias": FLAG, "rngs": RNGS}),
-    (nn.Fold, {"function": nn.synapses.flatten}, {"function": [None, 3, nnx.Linear], "keeps_spikes": FLAG}),
+    (nn.Fold, {"function": nn.synapses.flatten},
+     {"function": [None, 3, nnx.Linear], "keeps_spikes": FLAG}),
     (nn.AvgPool, {}, {"window": COUNT, "strides": [0, -1, 1.5, "2"]}),
     (nn.MaxPool, {}, {"window": COUNT, "strides": [0, -1, 1.5, "2"]}),
     (nn.BatchNorm, {"channels": 3},
@@ -60,7 +61,8 @@ CONSTRUCTORS = [
      {"channels": COUNT, "epsilon": POSITIVE, "rngs": RNGS}),
     (nn.Dropout, {"rate": 0.5}, {"rate": [*SHARE, 1.0], "each_step": FLAG}),
     (nn.Neuron, {"model": neurons.lif_model()},
-     {"model": ["lif", None, nn.LIF, neurons.lif], "scan": SCAN, "learn": ["decay", ("rate",), (3,)]}),
+     {"model": ["lif", None, nn.LIF, neurons.lif], "scan": SCAN,
+      "learn": ["decay", ("rate",), (3,)]}),
     (nn.LIF, {}, {"scan": SCAN, "learn": ["decay", ("rate",)]}),
     (nn.Recurrent, {"neuron": nn.LIF(), "size": 3, "rngs": rngs()},
      {"neuron": NEURON, "size": COUNT, "gain": NUMBER, "rngs": RNGS}),
@@ -85,7 +87,8 @@ CONSTRUCTORS = [
      {"synapse": [nn.LIF(), None, "conv"], "bits": [*COUNT, 1, 9], "decay": [0, 1.5, NAN, "1"],
       "threshold": POSITIVE, "scan": SCAN}),
     (nn.Stacked, {"block": make_block, "depth": 2, "rngs": rngs()},
-     {"block": [nn.LIF(), None, "block", lambda r: None], "depth": COUNT, "scan": SCAN, "rngs": RNGS}),
+     {"block": [nn.LIF(), None, "block", lambda r: None], "depth": COUNT, "scan": SCAN,
+      "rngs": RNGS}),
     (nn.Reversible, {"f": make_block, "g": make_block, "depth": 2, "rngs": rngs()},
      {"f": [nn.LIF(), None], "g": [nn.LIF(), None], "depth": COUNT, "bits": COUNT, "swap": FLAG,
       "scan": SCAN, "rngs": RNGS}),
@@ -94,7 +97,8 @@ CONSTRUCTORS = [
      {"layer": nn.Linear(3, 3, rngs=rngs()),
       "plan": quantization.plans.Kernels(quantization.Quantizer(4))},
      {"layer": LAYER, "plan": [None, "int8", 4]}),
-    (nn.Residual, {"branch": nn.LIF()}, {"branch": LAYER, "shortcut": [jax.nn.relu, "identity", 3]}),
+    (nn.Residual, {"branch": nn.LIF()},
+     {"branch": LAYER, "shortcut": [jax.nn.relu, "identity", 3]}),
     (nn.Sequential, {}, {}),
     (nn.Network, {"body": nn.LIF(), "input_shape": (3,)},
      {"body": LAYER, "input_shape": [3, "3", None, (0,), (-1, 2), (1.5,)], "order": CHOICE,
@@ -143,16 +147,10 @@ def test_anything_but_a_layer_in_a_sequence_is_refused_with_the_cure(layer, cure
         nn.Sequential(nn.Linear(2, 2, rngs=rngs()), layer)
 
 
-def step(params, state, x):
-    return params.decay * state + x, state
-
-
-class Params(tuple):
-    pass
-
-
 def test_a_reversal_without_an_inverse_gives_the_reason():
-    model = neurons.Model(neurons.lif, neurons.LIFParams(0.5, 1.0), neurons.lif_model().initial_state)
+    model = neurons.Model(
+        neurons.lif, neurons.LIFParams(0.5, 1.0), neurons.lif_model().initial_state
+    )
     with pytest.raises(ValueError, match="inverse"):
         nn.Neuron(model, scan=memory.reversal())
 
@@ -162,7 +160,9 @@ FRAMES = jnp.ones((3, 2, 4))
 
 def linear_net():
     r = rngs()
-    return nn.Network(nn.Sequential(nn.Linear(4, 5, rngs=r), nn.LIF(), nn.Linear(5, 2, rngs=r)), (4,))
+    return nn.Network(
+        nn.Sequential(nn.Linear(4, 5, rngs=r), nn.LIF(), nn.Linear(5, 2, rngs=r)), (4,)
+    )
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.int32])
@@ -283,7 +283,8 @@ FUNCTIONS = [
     (losses.temporal_cross_entropy, (OUTPUTS, LABELS),
      {"regularization": [*SHARE, None], "phi": NUMBER, "label_smoothing": [*SHARE, 1.0]}),
     (losses.rate_mse, (OUTPUTS, LABELS), {"correct": NUMBER, "incorrect": NUMBER}),
-    (losses.spike_rate_penalty, (OUTPUTS,), {"lower": [-1.0, 2.0, NAN, "0"], "upper": [-1.0, NAN, "1"]}),
+    (losses.spike_rate_penalty, (OUTPUTS,),
+     {"lower": [-1.0, 2.0, NAN, "0"], "upper": [-1.0, NAN, "1"]}),
     (losses.mean, (OUTPUTS[0, :, 0],),
      {"weights": [jnp.ones(3), jnp.array([1.0, -1.0]), jnp.array([1.0, NAN])]}),
     (metrics.accuracy, (OUTPUTS[0], LABELS),
@@ -291,7 +292,8 @@ FUNCTIONS = [
     (metrics.top_k_accuracy, (OUTPUTS[0], LABELS), {"k": [*COUNT, 5]}),
     (metrics.clip_accuracy, (OUTPUTS[0], LABELS), {"clips": [*COUNT, 3]}),
     (readout.rate, (OUTPUTS,),
-     {"lengths": [jnp.array([0, 1]), jnp.array([4, 1]), jnp.array([1.0, 2.0]), jnp.array([[1, 2]])]}),
+     {"lengths": [jnp.array([0, 1]), jnp.array([4, 1]), jnp.array([1.0, 2.0]),
+                  jnp.array([[1, 2]])]}),
     (readout.last, (OUTPUTS,), {"lengths": [jnp.array([0, 1]), jnp.array([4, 1])]}),
     (readout.weighted_rate, (OUTPUTS, jnp.ones(3)), {"lengths": [jnp.array([0, 1])]}),
     (readout.max_membrane, (OUTPUTS,), {"lengths": [jnp.array([0, 1])]}),
