@@ -240,8 +240,13 @@ def nonfinite_examples(array: Array, axis: int | None, batch: int) -> Array:
     """
     if not jnp.issubdtype(array.dtype, jnp.inexact):
         return jnp.zeros(batch, bool)
-    others = tuple(i for i in range(array.ndim) if i != axis)
-    return jnp.broadcast_to(~jnp.isfinite(array).all(others), (batch,))
+    last = array.ndim - 1
+    others = tuple(i for i in range(array.ndim) if i not in (axis, last))
+    finite = jnp.isfinite(array).all(others)
+    if axis != last and array.ndim > 1:
+        # The last axis by itself: XLA:CPU reduces the others in vectors, but not all at once.
+        finite = jax.lax.optimization_barrier(finite).all(-1)
+    return jnp.broadcast_to(~finite, (batch,))
 
 
 def watch_block(layer: Layer, inputs: Array, aux: Aux) -> Aux:
