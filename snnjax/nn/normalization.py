@@ -107,7 +107,7 @@ class BatchNorm(nnx.Module):
         check_choice("nn.BatchNorm", choices=_OVER, over=over)
         check_counts("nn.BatchNorm", channels=channels, groups=groups)
         check_numbers("nn.BatchNorm", least=0, most=1, momentum=momentum)
-        check_numbers("nn.BatchNorm", above=0, epsilon=epsilon)
+        check_numbers("nn.BatchNorm", least=0, epsilon=epsilon)
         check_numbers("nn.BatchNorm", gain=gain, scale=scale)
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
@@ -278,7 +278,7 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
     check_counts("nn.GroupNorm", channels=channels, groups=groups)
-    check_numbers("nn.GroupNorm", above=0, epsilon=epsilon)
+    check_numbers("nn.GroupNorm", least=0, epsilon=epsilon)
     check_rngs("nn.GroupNorm", rngs)
     if channels % groups:
         raise ValueError(
@@ -304,7 +304,7 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
     check_counts("nn.LayerNorm", channels=channels)
-    check_numbers("nn.LayerNorm", above=0, epsilon=epsilon)
+    check_numbers("nn.LayerNorm", least=0, epsilon=epsilon)
     check_rngs("nn.LayerNorm", rngs)
     return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
 

@@ -243,7 +243,7 @@ def nonfinite_examples(array: Array, axis: int | None, batch: int) -> Array:
     last = array.ndim - 1
     others = tuple(i for i in range(array.ndim) if i not in (axis, last))
     finite = jnp.isfinite(array).all(others)
-    if axis != last and array.ndim > 1:
+    if axis != last and array.ndim:
         # The last axis by itself: XLA:CPU reduces the others in vectors, but not all at once.
         finite = jax.lax.optimization_barrier(finite).all(-1)
     return jnp.broadcast_to(~finite, (batch,))

@@ -49,7 +49,7 @@ class Guard:
         rolling_back: True if they are answered by a rollback.
     """
 
-    def __init__(self, experiment: BaseExperiment, loader: data.Loader | None = None):
+    def __init__(self, experiment: BaseExperiment, *, loader: data.Loader | None = None):
         self.experiment, self.loader, self.ahead = experiment, loader, 0
         self.skipping = experiment.not_finite == "skip"
         self.rolling_back = experiment.not_finite == "rollback"
@@ -101,7 +101,7 @@ class Guard:
         """Restarts the count of rollbacks at a new checkpoint."""
         self.rollbacks_here = 0
 
-    def cure(self, error: NotFiniteError | None = None) -> str:
+    def cure(self, *, error: NotFiniteError | None = None) -> str:
         """Sentence about the remedies, with the number of failed rollbacks.
 
         Args:

@@ -127,7 +127,7 @@ class _Loop:
     def __init__(self, session: Session, run: Run, state: TrainState, report, warn, profile: bool):
         self.session, self.run, self.report, self.warn = session, run, report, warn
         self.experiment = session.experiment
-        self.guard = Guard(self.experiment, session.loader)
+        self.guard = Guard(self.experiment, loader=session.loader)
         start = int(state.step)
         self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
         self.any_process = AnyProcess(session.mesh)
@@ -264,7 +264,7 @@ class _Loop:
         if isinstance(error, StreamBoundError):
             return error
         return NotFiniteError(
-            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure(error)}",
+            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure(error=error)}",
             step=self.step,
             in_data=error.in_data,
         )

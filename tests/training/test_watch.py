@@ -231,10 +231,10 @@ def test_targets_are_watched_and_named(tmp_path):
     batch = training.sharding.feed(session.loader, 0, session.mesh)
     labels = batch.labels.at[2, 1].set(jnp.inf)
     _, metrics = session.train(session.state, batch._replace(labels=labels))
-    guard = Guard(one, session.loader)
+    guard = Guard(one, loader=session.loader)
     with pytest.raises(training.errors.NotFiniteError, match="targets of example 2") as error:
         guard.admits(1, jax.device_get(metrics))
-    assert error.value.in_data and "learning" not in guard.cure(error.value)
+    assert error.value.in_data and "learning" not in guard.cure(error=error.value)
 
 
 def test_a_bad_example_is_no_overflow_of_float16(tmp_path):
