@@ -333,6 +333,9 @@ def _first_row(rows: Any) -> Any:
 def split(module: Any) -> tuple[Any, PyTree, PyTree]:
     """Splits a network or layer into structure, parameters and constants.
 
+    A layer at several places has its parameters once, and its gradient is the sum over the places;
+    as a tree, by `jax.grad` of the module itself, it would be one layer per place.
+
         def loss(params, frames, labels):
             net = nn.merge(graphdef, params, constants)
             outputs, aux = net(frames, net.initial_state(len(labels)), training=True)

@@ -264,7 +264,8 @@ class _Loop:
         if isinstance(error, StreamBoundError):
             return error
         return NotFiniteError(
-            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure(error=error)}",
+            f"{error}; the state before it was saved in {self.run.path}. "
+            f"{self.guard.cure(error=error)}",
             step=self.step,
             in_data=error.in_data,
         )

@@ -18,6 +18,7 @@ PACKAGE = str(pathlib.Path(snnjax.__file__).parent)
 NAN, INF = float("nan"), float("inf")
 COUNT = [0, -1, 1.5, "3", True, NAN, [], np.float32(2)]
 POSITIVE = [0, -1.0, NAN, INF, "1", None, True]
+EPSILON = [-1.0, NAN, INF, "1", None, True]
 NUMBER = [NAN, INF, -INF, "1", None]
 SHARE = [-0.1, 1.5, NAN, "half"]
 FLAG = ["false", 1, 0.0]
@@ -53,12 +54,12 @@ CONSTRUCTORS = [
     (nn.AvgPool, {}, {"window": COUNT, "strides": [0, -1, 1.5, "2"]}),
     (nn.MaxPool, {}, {"window": COUNT, "strides": [0, -1, 1.5, "2"]}),
     (nn.BatchNorm, {"channels": 3},
-     {"channels": COUNT, "over": CHOICE, "groups": COUNT, "momentum": SHARE, "epsilon": POSITIVE[1:],
+     {"channels": COUNT, "over": CHOICE, "groups": COUNT, "momentum": SHARE, "epsilon": EPSILON,
       "gain": NUMBER, "scale": NUMBER}),
     (nn.GroupNorm, {"channels": 4, "groups": 2, "rngs": rngs()},
-     {"channels": COUNT, "groups": COUNT + [3], "epsilon": POSITIVE[1:], "rngs": RNGS}),
+     {"channels": COUNT, "groups": COUNT + [3], "epsilon": EPSILON, "rngs": RNGS}),
     (nn.LayerNorm, {"channels": 4, "rngs": rngs()},
-     {"channels": COUNT, "epsilon": POSITIVE[1:], "rngs": RNGS}),
+     {"channels": COUNT, "epsilon": EPSILON, "rngs": RNGS}),
     (nn.Dropout, {"rate": 0.5}, {"rate": [*SHARE, 1.0], "each_step": FLAG}),
     (nn.Neuron, {"model": neurons.lif_model()},
      {"model": ["lif", None, nn.LIF, neurons.lif], "scan": SCAN,
