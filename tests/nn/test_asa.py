@@ -375,7 +375,7 @@ def test_it_has_no_streaming_form():
         (lambda: asa(mode="batch"), "mode must be one of per_sample"),
         (lambda: asa(gate="soft"), "gate must be one of hard"),
         (lambda: asa(gate="straight_through", mode=UNION), 'use mode="per_sample"'),
-        (lambda: asa(share=1.0), "between 0 and 1"),
+        (lambda: asa(share=1.0), r"share must lie in \(0, 1\)"),
         (lambda: asa(reduction=6), "choose one from 1 to 5"),
         (lambda: call(asa(share=0.1)), "use a larger share"),
         (lambda: call(asa(4)), "window of 4 timesteps"),

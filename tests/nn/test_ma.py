@@ -189,7 +189,7 @@ def test_it_has_no_streaming_form(kind):
         (lambda: ma("STA"), "kind must be one of TA"),
         (lambda: ma("TA", time_reduction=6), "choose one from 1 to 5"),
         (lambda: ma("CA", channel_reduction=9), "choose one from 1 to 8"),
-        (lambda: ma("CA", channel_reduction=0), "choose one from 1 to 8"),
+        (lambda: ma("CA", channel_reduction=0), "channel_reduction must be at least 1"),
         (lambda: call(ma("CA", channels=4)), "channels=8"),
         (lambda: call(ma("SA"), X[:, :, 0, 0]), "in front of nn.Flatten"),
     ],
