@@ -107,8 +107,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
 
     taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
     # Real-valued outputs, as of a readout, have no firing rate.
-    spiking = {name for name, kinds in taps.items() if np.isin(kinds["spikes"], (0, 1)).all()}
-    return taps, {k: float(v) for k, v in rates.items() if k in spiking}
+    return taps, {k: float(v) for k, v in rates.items() if not np.isnan(v)}
 
 
 def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:

@@ -26,10 +26,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    State,
+)
 from snnjax.nn.ma import check_window, place_map, place_products
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
 
@@ -105,6 +111,7 @@ class ASA(nnx.Module):
         rngs: nnx.Rngs,
     ):
         _check(timesteps, reduction, share, mode, gate)
+        check_rngs("nn.ASA", rngs)
         self.whole_window, self.share, self.mode, self.gate = timesteps, share, mode, gate
         self.name = "asa"
         self.alpha, self.beta = (nnx.Param(jnp.full((), 0.5, jnp.float32)) for _ in range(2))
@@ -127,6 +134,7 @@ class ASA(nnx.Module):
         current; `"products"`, the multiplications, `2 T C H W` of currents by maps and those of
         maps and mixer, in one row for the window.
         """
+        inputs = as_floating("nn.ASA", inputs)
         check_window("nn.ASA", self.whole_window, inputs, space=True)
         important = self._important(inputs)
         kernels = self.important[...], self.remaining[...]
@@ -192,14 +200,13 @@ def _scores(layer: ASA, inputs: Array) -> Array:
 
 
 def _check(timesteps: int, reduction: int, share: float, mode: str, gate: str) -> None:
-    for name, value, known in (("mode", mode, _MODES), ("gate", gate, _GATES)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_choice("nn.ASA", choices=_MODES, mode=mode)
+    check_choice("nn.ASA", choices=_GATES, gate=gate)
+    check_counts("nn.ASA", timesteps=timesteps, reduction=reduction)
+    check_numbers("nn.ASA", above=0, below=1, share=share)
     if gate != "hard" and mode != "per_sample":
         raise ValueError(f'the gate {gate!r} has no union over the batch: use mode="per_sample"')
-    if not 0 < share < 1:
-        raise ValueError(f"share must lie between 0 and 1, got {share}")
-    if not 1 <= reduction <= timesteps:
+    if reduction > timesteps:
         raise ValueError(
             f"a reduction by {reduction} leaves no hidden unit for {timesteps} timesteps: choose "
             f"one from 1 to {timesteps}"

@@ -30,11 +30,19 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State, Statistics
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    InitialState,
+    State,
+    Statistics,
+)
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
 from snnjax.ops.rounding import narrow
-from snnjax.typing import Array, PyTree
+from snnjax.typing import Array
 
 __all__ = [
     "BatchNorm",
@@ -42,6 +50,7 @@ __all__ = [
     "LayerNorm",
     "never_updated",
     "refuse_window_statistics",
+    "updates_statistics",
 ]
 
 _OVER = ("window", "step", "frozen")
@@ -74,8 +83,8 @@ class BatchNorm(nnx.Module):
             all devices (see `nn.data_parallel.with_data_axes`).
 
     Raises:
-        AssertionError: inputs with another number of channels (on a call).
-        ValueError: an unknown `over`; `groups` does not divide the batch (on a call).
+        ValueError: an unknown `over`, or a number out of range; inputs with another number of
+            channels, or a batch that `groups` does not divide (on a call).
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
@@ -95,8 +104,11 @@ class BatchNorm(nnx.Module):
         gain: float = 1.0,
         scale: float = 1.0,
     ):
-        if over not in _OVER:
-            raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
+        check_choice("nn.BatchNorm", choices=_OVER, over=over)
+        check_counts("nn.BatchNorm", channels=channels, groups=groups)
+        check_numbers("nn.BatchNorm", least=0, most=1, momentum=momentum)
+        check_numbers("nn.BatchNorm", least=0, epsilon=epsilon)
+        check_numbers("nn.BatchNorm", gain=gain, scale=scale)
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
         self.groups, self.axes = groups, axes
@@ -106,16 +118,17 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        # NumPy arrays stay concrete under jax.jit, so `never_updated` can read them.
-        ones = np.ones(self.channels, np.float32)
-        return State((), Statistics(np.zeros_like(ones), ones))  # type: ignore[arg-type]
+        ones = jnp.ones(self.channels, jnp.float32)
+        return State((), Statistics(jnp.zeros_like(ones), ones))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
-        # Imported on use: chex is slow to import.
-        import chex
-
-        chex.assert_axis_dimension(inputs, -1, self.channels)
+        inputs = as_floating("nn.BatchNorm", inputs)
+        if inputs.ndim < 3 or inputs.shape[-1] != self.channels:
+            raise ValueError(
+                f"this batch norm takes [T, B, ..., {self.channels}], got {list(inputs.shape)}: "
+                f"nn.BatchNorm({inputs.shape[-1]}) fits these inputs"
+            )
         running = state.statistics
         if not call.training or self.over == "frozen":
             # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
@@ -267,9 +280,12 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
     Reference:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
+    check_counts("nn.GroupNorm", channels=channels, groups=groups)
+    check_numbers("nn.GroupNorm", least=0, epsilon=epsilon)
+    check_rngs("nn.GroupNorm", rngs)
     if channels % groups:
         raise ValueError(
-            f"{groups} groups do not divide {channels} channels: choose groups that do"
+            f"{channels} channels cannot be divided into {groups} groups: choose a divisor"
         )
     return Fold(
         GroupStandardization(channels, groups, epsilon=epsilon, rngs=rngs), name="groupnorm"
@@ -291,6 +307,9 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
     Reference:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
+    check_counts("nn.LayerNorm", channels=channels)
+    check_numbers("nn.LayerNorm", least=0, epsilon=epsilon)
+    check_rngs("nn.LayerNorm", rngs)
     return Fold(GroupStandardization(channels, None, epsilon=epsilon, rngs=rngs), name="layernorm")
 
 
@@ -333,22 +352,31 @@ class GroupStandardization(nnx.Module):
         return outputs * scale + bias
 
 
-def never_updated(body: Any, statistics: PyTree) -> bool:
-    """True if all running statistics are known to have their initial values.
+def updates_statistics(body: Any) -> bool:
+    """True if training moves running statistics: there is a batch norm that is not frozen.
 
-    Arguments of a compiled function are unknown while it is traced; statistics made inside of it
-    are known. The result is False for networks without batch norm, or with frozen ones only.
+    Args:
+        body: module to search.
+    """
+    norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
+    return any(norm.over != "frozen" for norm in norms)
+
+
+def never_updated(body: Any, state: State) -> bool:
+    """True if the running statistics of a state are known to have their initial values.
+
+    Known by the type of the state, also in a compiled function, or by the values of arrays that are
+    not traced. The result is False for networks without batch norm, or with frozen ones only.
 
     Args:
         body: module to search for batch norms.
-        statistics: running statistics of the module.
+        state: state of the module.
     """
+    if isinstance(state, InitialState):
+        return True
     is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
-    nodes = [node for node in jax.tree.leaves(statistics, is_leaf=is_node) if is_node(node)]
-    if not nodes or not all(_is_initial(node) for node in nodes):
-        return False
-    norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
-    return any(norm.over != "frozen" for norm in norms)
+    nodes = [node for node in jax.tree.leaves(state.statistics, is_leaf=is_node) if is_node(node)]
+    return bool(nodes) and all(_is_initial(node) for node in nodes) and updates_statistics(body)
 
 
 def _is_initial(statistics: Statistics) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from jax import lax
 
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import check_counts
 from snnjax.ops.max_pool import Patches, patch_max, patch_max_and_winner
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
@@ -25,6 +26,7 @@ def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int =
             enter the mean as zeros.
     """
     step = window if strides is None else strides
+    check_counts("nn.AvgPool", window=window, strides=step)
     # `bind` gives comparable functions, so that equal layers compile once.
     return Fold(bind(_avg_pool, window=window, strides=step, padding=padding), name="avgpool")
 
@@ -41,6 +43,7 @@ def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int =
             are never the maximum.
     """
     step = window if strides is None else strides
+    check_counts("nn.MaxPool", window=window, strides=step)
     pool = bind(max_pool, window=window, strides=step, padding=padding)
     return Fold(pool, name="maxpool", keeps_spikes=True)
 

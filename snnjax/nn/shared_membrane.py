@@ -32,6 +32,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._checks import check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -48,10 +49,11 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.neuron import Neuron, membranes
+from snnjax.nn.neuron import Neuron, check_neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
+from snnjax.ops.arguments import check_counts
 from snnjax.ops.derivative import with_derivative
 from snnjax.ops.rounding import widen
 from snnjax.ops.trees import value_and_pullback
@@ -298,6 +300,8 @@ class Grouped(nnx.Module):
     """
 
     def __init__(self, neuron: Neuron, groups: int):
+        check_counts("nn.Grouped", groups=groups)
+        check_neuron("nn.Grouped", neuron)
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
         self.spiking = neuron.spiking
 
@@ -309,7 +313,7 @@ class Grouped(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `[B, ..., C / groups]`."""
         *front, channels = shape
-        if self.groups < 1 or channels % self.groups:
+        if channels % self.groups:
             raise ValueError(
                 f"{channels} channels cannot be divided into {self.groups} groups: choose a divisor"
             )
@@ -394,6 +398,11 @@ class Shared(nnx.Module):
     ):
         if not synapses:
             raise ValueError("Shared needs at least one layer of synapses")
+        for layer in (*synapses, *(way for way in shortcuts if way is not None)):
+            check_layer("nn.Shared", layer)
+        if not isinstance(neuron, Grouped):
+            check_neuron("nn.Shared", neuron)
+        check_scan("nn.Shared", scan)
         if shortcuts and (len(shortcuts) != len(synapses) or shortcuts[0] is not None):
             raise ValueError(
                 "give one shortcut or None per layer, and None for the first layer, which has no "

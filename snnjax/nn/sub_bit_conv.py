@@ -23,10 +23,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn._checks import check_rngs
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import Fold, Kernel, he_normal
 from snnjax.nn.taps import convolution_operations
+from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.convolution import convolution
+from snnjax.ops.variables import map_nodes
 from snnjax.quantization.sub_bit import (
     FULL_BITS,
     Codebook,
@@ -178,6 +181,9 @@ def SubBitConv(
         Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate Binary
         Neural Networks", ICCV 2021, arXiv:2110.09195.
     """
+    check_counts("nn.SubBitConv", inputs=inputs, outputs=outputs, strides=strides)
+    check_flags("nn.SubBitConv", learn_codebook=learn_codebook, use_bias=use_bias)
+    check_rngs("nn.SubBitConv", rngs)
     module = SubBitKernel(
         inputs,
         outputs,
@@ -201,10 +207,7 @@ def with_stored_kernels(layer: Any) -> Any:
         layer: layer or network; it stays unchanged and shares its other parameters.
     """
     # A kernel is replaced as a whole, so the traversal must not enter it.
-    is_kernel = lambda node: isinstance(node, SubBitKernel)  # noqa: E731
-    return jax.tree.map(
-        lambda node: _store(node) if is_kernel(node) else node, layer, is_leaf=is_kernel
-    )
+    return map_nodes(_store, layer, select=lambda node: isinstance(node, SubBitKernel))
 
 
 def _store(node: SubBitKernel) -> StoredKernel:

@@ -21,9 +21,18 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
+from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
@@ -95,6 +104,11 @@ class Fold(nnx.Module):
         pack: bool | memory.packing.Storage = False,
         keeps_spikes: bool = False,
     ):
+        if isinstance(function, type) or not callable(function):
+            raise TypeError(
+                f"nn.Fold takes a Flax module or a function of [N, ...], got {shorten(function)}"
+            )
+        check_flags("nn.Fold", keeps_spikes=keeps_spikes)
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # dtype of inputs and outputs; None for that of the input
@@ -123,6 +137,9 @@ class Fold(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the function to every timestep of `[T, B, ...]`."""
+        if not self.keeps_spikes:
+            # Maxima and reshapes work on every dtype, sums and products do not.
+            inputs = as_floating(f"nn.{type(self).__name__} ({self.name})", inputs)
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         # Inputs are rounded before packing, so that the residual is narrow, too.
@@ -231,6 +248,9 @@ def Linear(
         kernel_init: `(key, shape, dtype) -> weights`.
         pack: storage of the inputs for the backward pass, see `Fold`.
     """
+    check_counts("nn.Linear", inputs=inputs, outputs=outputs)
+    check_flags("nn.Linear", use_bias=use_bias)
+    check_rngs("nn.Linear", rngs)
     module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
     return Fold(module, name="linear", pack=pack)
 
@@ -269,6 +289,10 @@ def Conv(
     Raises:
         ValueError: `inputs` or `outputs` is not divisible by `groups`.
     """
+    check_counts("nn.Conv", inputs=inputs, outputs=outputs, groups=groups)
+    check_counts("nn.Conv", kernel=kernel, strides=strides)
+    check_flags("nn.Conv", use_bias=use_bias)
+    check_rngs("nn.Conv", rngs)
     # Tuples, since static attributes must be hashable.
     size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
     if inputs % groups or outputs % groups:

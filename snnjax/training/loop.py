@@ -23,7 +23,7 @@ from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
 from snnjax.training._strategy_check import diagnose_packing
 from snnjax.training.checkpoints.background import Saver
-from snnjax.training.errors import NotFiniteError, StreamBoundError
+from snnjax.training.errors import EvaluationError, NotFiniteError, StreamBoundError
 from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.run import Run
 from snnjax.training.session import Session
@@ -87,8 +87,9 @@ def fit(
         profile: Traces some steps into `run.profile`, see `profiling.window`.
 
     Raises:
-        NotFiniteError: Loss or gradient is not finite, and the experiment's `not_finite` does not
-            tolerate it; the last good state was saved.
+        NotFiniteError: Loss, gradient, an input or a membrane is not finite, and the experiment's
+            `not_finite` does not tolerate it; the last good state was saved.
+        EvaluationError: A test example or its membranes are not finite.
         RunError: Another process is training in this run directory.
         CheckpointError: The newest checkpoint is of another model, or none can be read.
         OSError: The disk is full; earlier checkpoints can be resumed.
@@ -127,7 +128,7 @@ class _Loop:
     def __init__(self, session: Session, run: Run, state: TrainState, report, warn, profile: bool):
         self.session, self.run, self.report, self.warn = session, run, report, warn
         self.experiment = session.experiment
-        self.guard = Guard(self.experiment)
+        self.guard = Guard(self.experiment, loader=session.loader)
         start = int(state.step)
         self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
         self.any_process = AnyProcess(session.mesh)
@@ -139,6 +140,7 @@ class _Loop:
         """Starts from a state and drops the records of later steps."""
         self.state = state
         self.step, self.position = int(state.step), int(state.position)
+        self.guard.ahead = self.position - self.step
         records = self.run.rewind(self.step)
         self.evaluations = [self._score(r, r["step"]) for r in records if r["kind"] == "eval"]
         self.evaluation: Evaluation | None = None
@@ -206,7 +208,13 @@ class _Loop:
     def _evaluate(self) -> bool:
         """Evaluates; True if the deciding metric is better than in all earlier evaluations."""
         before = max((evaluation.score for evaluation in self.evaluations), default=-math.inf)
-        self.evaluation = self.session.evaluate(self.state)
+        try:
+            self.evaluation = self.session.evaluate(self.state)
+        except EvaluationError:
+            # The steps since the last checkpoint are sound.
+            self._save()
+            self.saver.wait()
+            raise
         values = {"loss": self.evaluation.loss, **self.evaluation.metrics}
         self.journal.record("eval", self.step, **values)
         self.evaluations.append(self._score(values, self.step))
@@ -256,13 +264,17 @@ class _Loop:
         self.saver.wait()
         if isinstance(error, StreamBoundError):
             return error
-        # Its gradient is NaN by design. The state stayed before the failed step, so it names the
-        # batch.
-        batch = feed(self.session.loader, int(self.state.position), self.session.mesh)
-        cure = diagnose_packing(self.session.program, self.state, batch) or self.guard.cure()
+        cure = None
+        if not error.in_data:
+            # Packing what is no spike makes the gradient NaN. The state stayed before the failed
+            # step, so it names the batch.
+            batch = feed(self.session.loader, int(self.state.position), self.session.mesh)
+            cure = diagnose_packing(self.session.program, self.state, batch)
+        cure = cure or self.guard.cure(error=error)
         return NotFiniteError(
             f"{error}; the state before it was saved in {self.run.path}. {cure}",
             step=self.step,
+            in_data=error.in_data,
         )
 
     def _result(self, *, interrupted: bool) -> Result:

@@ -64,6 +64,6 @@ def test_pools_work_on_every_timestep_alike():
 
 @pytest.mark.parametrize("layer", [nn.MaxPool(window=3), nn.AvgPool(window=3)])
 @pytest.mark.parametrize("shape", [(2, 1, 9, 4), (2, 1, 2, 5, 4)])
-def test_what_is_no_image_or_too_small_is_an_error(layer, shape):
+def test_inputs_that_are_no_images_or_too_small_are_refused(layer, shape):
     with pytest.raises(ValueError, match=r"\[N, H, W, C\].*at least 3x3"):
         layer(jnp.zeros(shape), nn.State(), nn.Call(training=False))
