@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from snnjax.cli._failures import Failure
+from snnjax.cli._failures import Failure, HelpPrinted
 
 __all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
 
@@ -82,7 +82,7 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
             )
     except SystemExit as end:
         if not end.code:  # --help
-            raise
+            raise HelpPrinted(0) from None
         raise Failure(_plain_text(output.getvalue())) from None
 
 
