@@ -45,7 +45,7 @@ class Listener:
 
     @patient.setter
     def patient(self, value: bool) -> None:
-        # Waits for a process that is about to end: nothing is begun that it would cut off.
+        """Waits for a signal in progress, so that nothing begins that its end would cut off."""
         with self._lock:
             self._patient = value
 

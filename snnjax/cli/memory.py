@@ -262,7 +262,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     strategies = _strategies(options.strategies)
     # Before the measurements, which take minutes.
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.description}, on {device}")
     rows = _measure_all(case, strategies, screen)

@@ -80,7 +80,7 @@ class _Plan(NamedTuple):
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Trains a network, or resumes training."""
     began = time.perf_counter()
-    plan = _plan(arguments)
+    plan = _plan(arguments, screen)
     # Before JAX computes anything: malloc takes the setting for later allocations only.
     if plan.options.keep_pages and not training.keep_pages():
         screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
@@ -166,7 +166,7 @@ def _fit(session, run, screen: Screen, *, profile: bool) -> Any:
         )
 
 
-def _plan(arguments: list[str]) -> _Plan:
+def _plan(arguments: list[str], screen: Screen) -> _Plan:
     """Parses the arguments to experiment, source and options; writes nothing."""
     path, rest = experiment_path(arguments)
     resumed = None
@@ -176,11 +176,11 @@ def _plan(arguments: list[str]) -> _Plan:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
         resumed = training.Run.open(resume)
         experiment = resumed.experiment()
-        source = resumed.source.read_text(encoding="utf-8")
+        source = _read(resumed.source)
     else:
         path = path or Path(default_experiment.__file__)
         experiment = training.config.load_experiment(path)
-        source = path.read_text(encoding="utf-8")
+        source = _read(path)
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
@@ -193,13 +193,25 @@ def _plan(arguments: list[str]) -> _Plan:
     training.config.check(experiment)
     # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     return _Plan(experiment, source, options, resumed)
+
+
+def _read(path: Path) -> str:
+    """Text of an experiment's file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        # Python reads other encodings as well, but the run keeps its copy as UTF-8.
+        raise Failure(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
 
 def _directory(out: str | None, experiment: Any) -> Path:
     """Run directory of `--out`, or the first unused one under runs/."""
     if out is not None:
+        # An unset variable would train into the current folder.
+        if not out.strip():
+            raise Failure("--out is empty: give the path of a new folder, or leave it out")
         path = Path(out)
         training.Run.check_free(path)
         return path
