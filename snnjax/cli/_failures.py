@@ -67,7 +67,7 @@ def describe(error: BaseException) -> tuple[str, int]:
             "the disk is full (or over quota): make room, or choose another disk by --out; "
             "what was saved before can be resumed"
         ), 2
-    # Before the errors of training: a checkpoint that no file descriptor is left for is not damaged.
+    # Before the errors of training: a checkpoint that cannot be opened for this is not damaged.
     if any(_os_number(cause) in (errno.EMFILE, errno.ENFILE) for cause in _chain(error)):
         return _OS_CURES[errno.EMFILE], 2
     if isinstance(error, Failure) or _is("snnjax.data", "MissingDataError", error):

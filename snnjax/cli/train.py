@@ -49,7 +49,7 @@ from snnjax.cli._devices import (
 from snnjax.cli._experiment_args import experiment_path, parse_fields
 from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, peek
-from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._output import Screen, check_creatable, spell_size
 from snnjax.cli._progress import clock, progress
 from snnjax.cli.evaluate import spell_metrics
 
@@ -214,10 +214,11 @@ def _directory(out: str | None, experiment: Any) -> Path:
             raise Failure("--out is empty: give the path of a new folder, or leave it out")
         path = Path(out)
         training.Run.check_free(path)
-        return path
-    base = Path("runs") / f"{experiment.name}-{experiment.seed}"
-    path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
+    else:
+        base = Path("runs") / f"{experiment.name}-{experiment.seed}"
+        path, number = base, 1
+        while path.exists():
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+    check_creatable(path)
     return path

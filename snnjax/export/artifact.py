@@ -228,8 +228,8 @@ def check_signature(exported: Any, manifest: dict[str, Any], subject: str) -> No
         )
     if list(exported.platforms) != manifest["platforms"] or exported.nr_devices != 1:
         raise ArtifactError(
-            f"{subject} is for {', '.join(exported.platforms)} on {exported.nr_devices} devices and "
-            f"its manifest says {', '.join(manifest['platforms'])} on 1: export anew"
+            f"{subject} is for {', '.join(exported.platforms)} on {exported.nr_devices} devices "
+            f"and its manifest says {', '.join(manifest['platforms'])} on 1: export anew"
         )
     if not streaming:
         return
