@@ -1,7 +1,7 @@
 """Wrong values from one seeded generator, for the command line and for the Python interface.
 
-At the command line each is one message and exit code 2, without a traceback or a new file. In Python
-each is refused by the library itself: the last frame of the traceback lies in the package.
+At the command line each is one message and exit code 2, without a traceback or a new file. In
+Python each is refused by the library itself: the last frame of the traceback lies in the package.
 """
 
 import dataclasses
@@ -18,9 +18,19 @@ from flax import nnx
 
 import snnjax
 from snnjax import (
-    data, encoding, export, losses, memory, metrics, models, neurons, nn, readout, surrogate,
+    data,
+    encoding,
+    export,
+    losses,
+    memory,
+    metrics,
+    models,
+    neurons,
+    nn,
+    readout,
+    surrogate,
     training,
-)  # fmt: skip
+)
 from snnjax.cli import main
 from tests.training import micro
 
@@ -31,8 +41,8 @@ NAN, INFINITY = math.nan, math.inf
 # --- values that are wrong for each kind of parameter
 
 TEXTS = [
-    "", " ", "x", "1,5", "--", "[/bold]", "[red]", "{", "%s", "\x1b[31m", "a\nb", "\u202e", "ß" * 40,
-    "n" * 5000, "None", "[]", "1 2", "0x10", "1e", "\udcff", "'",
+    "", " ", "x", "1,5", "--", "[/bold]", "[red]", "{", "%s", "\x1b[31m", "a\nb", "\u202e",
+    "ß" * 40, "n" * 5000, "None", "[]", "1 2", "0x10", "1e", "\udcff", "'",
 ]  # fmt: skip
 KINDS = {
     "share": [0.0, -0.1, 1.5, NAN, INFINITY, -INFINITY, "half"],  # of (0, 1]
@@ -43,7 +53,7 @@ KINDS = {
     "layer": [lambda x: x, jnp.tanh, 3, "LIF", nn.LIF],
     "strategy": ["deph=store", "depth=recompute(", "depth=recompute(0)", "time=", "x", "depth=1"],
     "order": ["times", "", "depth", 3],
-    "mesh": ["rows=2", "data", "data=0", "data=x", "data=2,data=2", "data=-2", "=", "data=-1, fsdp=-1"],
+    "mesh": ["rows=2", "data", "data=x", "data=2,data=2", "=", "data=-1, fsdp=-1"],
     "text": TEXTS[2:],
 }  # fmt: skip
 
@@ -120,7 +130,7 @@ def arrays_of_other_shapes(draw):
             ("readout.last", lambda: readout.last(other)),
             ("metrics.accuracy", lambda: metrics.accuracy(jnp.ones((2, 3)), other)),
             ("data.from_arrays", lambda: data.from_arrays(
-                "mine", (jnp.ones((4, 2)), other), (jnp.ones((4, 2)), jnp.zeros(4, int)))),
+                jnp.ones((4, 2)), other, jnp.ones((4, 2)), jnp.zeros(4, int))),
             ("smoothing", lambda: losses.cross_entropy(
                 jnp.ones((2, 3)), LABELS, label_smoothing=draw.choice(KINDS["rate"]))),
         ]
@@ -217,7 +227,8 @@ OPTIONS = {
     "--precision": [w for w in WORDS if w], "--not-finite": WORDS, "--name": ["", "a/b", "a\0b"],
     "--memory": [*[w for w in WORDS if w], "depth=recompute(0)", "depth=reverse", "time=store,"],
     "--mesh": [*[w for w in WORDS if w], "data=0", "data=9999", "rows=2", "data=-2"],
-    "--processes": [*[n for n in NUMBERS if n != "None"], "2"], "--coordinator": [*[w for w in WORDS if w], "here", "here:x"],
+    "--processes": [*[n for n in NUMBERS if n != "None"], "2"],
+    "--coordinator": [*[w for w in WORDS if w], "here", "here:x"],
     "--out": ["", "/dev/null/x", "n" * 5000, "taken"], "--resume": PATHS, "--data-dir": [],
 }  # fmt: skip
 PATH_COMMANDS = ("eval", "show", "redundancy", "export", "cost")
