@@ -118,13 +118,23 @@ def test_an_error_of_the_system_is_one_message_with_its_path(name):
 
 
 def test_too_few_file_descriptors_are_not_called_memory():
-    words = "RESOURCE_EXHAUSTED: Failed to open [OS error 24: Too many open files]"
+    words = (
+        "RESOURCE_EXHAUSTED: Failed to open: \"/run/x\": Too many open files [os_error_code='24']"
+    )
+    older = "RESOURCE_EXHAUSTED: Failed to open [OS error 24: Too many open files]"
     outer = training.errors.DamagedCheckpointError("00000010 cannot be read")
     outer.__cause__ = ValueError(words)
-    for error in (OSError(errno.EMFILE, "Too many open files"), ValueError(words), outer):
+    system = OSError(errno.EMFILE, "Too many open files")
+    for error in (system, ValueError(words), ValueError(older), outer):
         message, code = describe(error)
         assert code == 2 and "ulimit -n" in message and "memory" not in message
         assert "delete" not in message
+
+
+def test_an_error_of_the_storage_library_names_its_path():
+    words = "PERMISSION_DENIED: Failed to open: \"/run/state/x\": Denied [os_error_code='13']"
+    message, code = describe(ValueError(words))
+    assert code == 2 and message.startswith("/run/state/x may not be read")
 
 
 def test_a_defect_while_an_error_was_handled_is_still_a_defect():
