@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, NamedTuple
 
-from snnjax.cli._failures import Failure
+from snnjax.cli._failures import Failure, HelpPrinted
 
 __all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
 
@@ -82,7 +82,7 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
             )
     except SystemExit as end:
         if not end.code:  # --help
-            raise
+            raise HelpPrinted(0) from None
         raise Failure(_plain_text(output.getvalue())) from None
 
 
@@ -114,10 +114,11 @@ def _plain_text(box: str) -> str:
     parts, part = [], []
     # tyro draws a box around its messages, one section per error.
     for line in box.splitlines():
-        inner = line.strip().strip("│").strip()
-        if line.lstrip().startswith("╭"):
+        # In ASCII where stdout has no box characters.
+        inner = line.strip().strip("│|").strip()
+        if line.lstrip().startswith(("╭", "+-")) and part == []:
             continue
-        if set(inner) <= set("─╰╯") or inner.startswith("╰"):
+        if set(inner) <= set("─╰╯-+") or inner.startswith("╰"):
             parts.append(" ".join(part))
             part = []
         else:

@@ -49,9 +49,8 @@ from snnjax.cli._devices import (
 from snnjax.cli._experiment_args import experiment_path, parse_fields
 from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, peek
-from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._output import Screen, check_creatable, spell_size
 from snnjax.cli._progress import clock, progress
-from snnjax.cli._signals import Listener, listening
 from snnjax.cli.evaluate import spell_metrics
 
 __all__ = ["command"]
@@ -81,35 +80,33 @@ class _Plan(NamedTuple):
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Trains a network, or resumes training."""
     began = time.perf_counter()
-    # From the start: a signal while data are loaded gives one message instead of a traceback.
-    with listening() as listener:
-        plan = _plan(arguments)
-        # Before JAX computes anything: malloc takes the setting for later allocations only.
-        if plan.options.keep_pages and not training.keep_pages():
-            screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
-        # JAX's runtime has to know all processes before any of them uses a device.
-        connect(plan.options, screen)
-        # Processes with other fields would compile other programs and wait for each other.
-        check_same_fields(training.config.plain_values(plan.experiment))
-        # Process 0 chooses: a number free on one process may be taken a moment later.
-        out = Path(
-            training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment)))
-        )
-        mesh = parse_mesh(plan.options.mesh)
-        session = training.prepare(plan.experiment, mesh=mesh, rates=True)
-        # Before `fit`, which consumes the state of the session.
-        device_bytes = session.bytes_per_device()
-        screen.say(
-            f"{plan.experiment.name}: {session.parameters:,} parameters, "
-            f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
-            f"{session.steps:,} steps, {describe_mesh(mesh)}, "
-            f"{spell_size(sum(device_bytes.values()))} on each, "
-            f"compiled in {session.compile_seconds:.1f} s"
-        )
-        # From here on a signal saves the state; before there is nothing to save.
-        listener.patient = True
-        run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
-        result = _fit(session, run, listener, screen, profile=plan.options.profile)
+    plan = _plan(arguments, screen)
+    # Before JAX computes anything: malloc takes the setting for later allocations only.
+    if plan.options.keep_pages and not training.keep_pages():
+        screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
+    # JAX's runtime has to know all processes before any of them uses a device.
+    connect(plan.options, screen)
+    # Processes with other fields would compile other programs and wait for each other.
+    check_same_fields(training.config.plain_values(plan.experiment))
+    # Process 0 chooses: a number free on one process may be taken a moment later.
+    out = Path(
+        training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment)))
+    )
+    mesh = parse_mesh(plan.options.mesh)
+    session = training.prepare(plan.experiment, mesh=mesh, rates=True)
+    # Before `fit`, which consumes the state of the session.
+    device_bytes = session.bytes_per_device()
+    screen.say(
+        f"{plan.experiment.name}: {session.parameters:,} parameters, "
+        f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
+        f"{session.steps:,} steps, {describe_mesh(mesh)}, "
+        f"{spell_size(sum(device_bytes.values()))} on each, "
+        f"compiled in {session.compile_seconds:.1f} s"
+    )
+    # From here on a signal saves the state; before there is nothing to save.
+    screen.listener.patient = True
+    run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
+    result = _fit(session, run, screen, profile=plan.options.profile)
     evaluation, task = result.evaluation, session.task
     # A stopped run reports null for its deciding metric, the one name that is known.
     metrics = evaluation.metrics if evaluation else {task.best: None}
@@ -141,7 +138,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             "perfetto_trace.json.gz in it on ui.perfetto.dev"
         )
     if result.interrupted:
-        number = listener.number or signal.SIGTERM  # received by another process
+        number = screen.listener.number or signal.SIGTERM  # received by another process
         fields["interrupted"] = signal.Signals(number).name
         screen.say(f"{fields['interrupted']}: saved after step {result.step} of {session.steps}")
         screen.say(f"resume with: snnjax train --resume {run.path}")
@@ -157,19 +154,19 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, listener: Listener, screen: Screen, *, profile: bool) -> Any:
+def _fit(session, run, screen: Screen, *, profile: bool) -> Any:
     with progress(screen, session) as report:
         return training.fit(
             session,
             run,
-            stop=lambda: listener.number,
+            stop=lambda: screen.listener.number,
             report=report,
             warn=screen.warn,
             profile=profile,
         )
 
 
-def _plan(arguments: list[str]) -> _Plan:
+def _plan(arguments: list[str], screen: Screen) -> _Plan:
     """Parses the arguments to experiment, source and options; writes nothing."""
     path, rest = experiment_path(arguments)
     resumed = None
@@ -179,11 +176,11 @@ def _plan(arguments: list[str]) -> _Plan:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
         resumed = training.Run.open(resume)
         experiment = resumed.experiment()
-        source = resumed.source.read_text(encoding="utf-8")
+        source = _read(resumed.source)
     else:
         path = path or Path(default_experiment.__file__)
         experiment = training.config.load_experiment(path)
-        source = path.read_text(encoding="utf-8")
+        source = _read(path)
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
@@ -196,19 +193,32 @@ def _plan(arguments: list[str]) -> _Plan:
     training.config.check(experiment)
     # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     return _Plan(experiment, source, options, resumed)
+
+
+def _read(path: Path) -> str:
+    """Text of an experiment's file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        # Python reads other encodings as well, but the run keeps its copy as UTF-8.
+        raise Failure(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
 
 def _directory(out: str | None, experiment: Any) -> Path:
     """Run directory of `--out`, or the first unused one under runs/."""
     if out is not None:
+        # An unset variable would train into the current folder.
+        if not out.strip():
+            raise Failure("--out is empty: give the path of a new folder, or leave it out")
         path = Path(out)
         training.Run.check_free(path)
-        return path
-    base = Path("runs") / f"{experiment.name}-{experiment.seed}"
-    path, number = base, 1
-    while path.exists():
-        number += 1
-        path = base.with_name(f"{base.name}-{number}")
+    else:
+        base = Path("runs") / f"{experiment.name}-{experiment.seed}"
+        path, number = base, 1
+        while path.exists():
+            number += 1
+            path = base.with_name(f"{base.name}-{number}")
+    check_creatable(path)
     return path

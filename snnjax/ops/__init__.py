@@ -7,6 +7,7 @@
     derivative      derivatives by definition, at every order, and refused ones
     variables       trees whose Flax variables stand at several places
     isolate         a computation that XLA:CPU runs alone
+    programs        room for compiled programs in the process
     pallas          choice of a kernel by device; tiling of neurons
     pallas_lif      LIF neurons over a whole sequence as Pallas kernels
 
