@@ -22,7 +22,7 @@ class Failure(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM before training began.
+    """SIGINT, SIGTERM or SIGHUP before training began.
 
     Attributes:
         number: Number of the signal.

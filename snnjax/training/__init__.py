@@ -16,6 +16,7 @@ Modules:
     checkpoints     saving and loading of states
     config          experiments from files, their fields and data
     errors          errors whose messages name the cure
+    fingerprint     comparison of the data of a run with those it was trained on
     multihost       several processes that train together
     optimizer       rules of optimization and learning rates
     planning        memory strategies for a budget, and their check
@@ -28,6 +29,7 @@ from snnjax.training import (
     checkpoints,
     config,
     errors,
+    fingerprint,
     multihost,
     optimizer,
     planning,
@@ -53,6 +55,7 @@ __all__ = [
     "config",
     "errors",
     "eval_step",
+    "fingerprint",
     "fit",
     "initialize",
     "keep_pages",

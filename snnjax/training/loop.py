@@ -23,6 +23,7 @@ from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
 from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
+from snnjax.training.fingerprint import check_data
 from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.run import Run
 from snnjax.training.session import Session
@@ -67,11 +68,12 @@ def fit(
     report: Callable[[dict[str, Any]], None] = lambda record: None,
     warn: Callable[[str], None] = lambda text: None,
     profile: bool = False,
+    allow_other_data: bool = False,
 ) -> Result:
     """Trains to the end, from the newest checkpoint of a run or from the start.
 
     A resumed run may change plain fields, such as the number of epochs or the learning rate;
-    config.json is then rewritten.
+    config.json is then rewritten. It goes on with the data that it was trained on.
 
     Args:
         session: Session from `prepare`; its state is consumed.
@@ -84,20 +86,30 @@ def fit(
         warn: Called with a sentence about every tolerated fault, such as a skipped damaged
             checkpoint or a rollback.
         profile: Traces some steps into `run.profile`, see `profiling.window`.
+        allow_other_data: Resumes on other data than before, which data.json and metrics.jsonl then
+            record. Evaluations before are no longer compared with those to come.
 
     Raises:
         NotFiniteError: Loss or gradient is not finite, and the experiment's `not_finite` does not
             tolerate it; the last good state was saved.
-        RunError: Another process is training in this run directory.
-        CheckpointError: The newest checkpoint is of another model, or none can be read.
+        RunError: Another process is training in this run directory, or it was trained on other
+            data.
+        CheckpointError: The newest checkpoint is of another model, none can be read, or the folder
+            cannot keep checkpoints.
         OSError: The disk is full; earlier checkpoints can be resumed.
     """
-    with run.lock():
+    with run.lock(warn=warn):
         state = checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
+        step = 0 if state is None else int(state.step)
+        changed = check_data(
+            run, session.data_fingerprint, step=step, allow=allow_other_data, warn=warn
+        )
+        if changed:
+            _record_data(session, run, step, changed, report)
         if state is None:
             state = session.state
         else:
-            report({"kind": "start", "step": int(state.step)})
+            report({"kind": "start", "step": step})
             # A run that diverged may be resumed, say with a lower learning rate.
             state = state._replace(finite=_scalar(True, session))
             jax.tree.map(lambda x: x.delete(), session.state)  # frees its memory for the steps
@@ -106,6 +118,28 @@ def fit(
         loop = _Loop(session, run, state, report, warn, profile)
         with loop.saver:
             return loop.run_to_the_end(stop)
+
+
+def _record_data(
+    session: Session, run: Run, step: int, changed: list[str], report: Callable[[dict], None]
+) -> None:
+    """Records that training goes on with other data."""
+    records = run.rewind(step)
+    record = {
+        "kind": "data",
+        "step": step,
+        "epoch": round(step / session.loader.steps_per_epoch, 4),
+        "changed": changed,
+        "seconds": _seconds(records),
+    }
+    run.append(record)
+    report(record)
+
+
+def _seconds(records: list[dict[str, Any]]) -> float:
+    """Time in training loops up to the last record, s."""
+    seconds = (r.get("seconds") for r in reversed(records))
+    return next((s for s in seconds if s is not None), 0.0)
 
 
 def _scalar(value: int, session: Session) -> Array:
@@ -128,7 +162,15 @@ class _Loop:
         self.experiment = session.experiment
         self.guard = Guard(self.experiment)
         start = int(state.step)
-        self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
+        self.saver = Saver(
+            run.checkpoints,
+            keep=self.experiment.keep,
+            step=start,
+            warn=warn,
+            flush_records=run.flush_records,
+        )
+        # Lines that cannot be read stay in the file: one warning per session is enough.
+        run.records(warn=warn)
         self.any_process = AnyProcess(session.mesh)
         steps = window(start, session.steps) if profile and is_leader() else range(0)
         self.trace = Trace(run.profile, steps=steps)
@@ -139,10 +181,14 @@ class _Loop:
         self.state = state
         self.step, self.position = int(state.step), int(state.position)
         records = self.run.rewind(self.step)
-        self.evaluations = [self._score(r, r["step"]) for r in records if r["kind"] == "eval"]
+        # Evaluations on other data are not comparable.
+        first = max((n for n, r in enumerate(records) if r["kind"] == "data"), default=0)
+        self.evaluations = [
+            self._score(r, r["step"]) for r in records[first:] if r["kind"] == "eval"
+        ]
         self.evaluation: Evaluation | None = None
         # A rollback keeps its time: the steps were done, if in vain.
-        recorded = records[-1]["seconds"] if records else 0.0
+        recorded = _seconds(records)
         self.journal = Journal(
             self.run,
             self.report,

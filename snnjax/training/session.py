@@ -18,6 +18,7 @@ from snnjax.training._evaluation import Evaluation, evaluate
 from snnjax.training._learners import learner
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import BaseExperiment
+from snnjax.training.fingerprint import Reader, fingerprint
 from snnjax.training.sharding import batch_shares, make_mesh
 from snnjax.training.state import TrainState
 from snnjax.training.task import Task
@@ -41,6 +42,7 @@ class Session:
         eval: `(state, batch) -> EvalMetrics`, compiled.
         compile_seconds: Time of compilation, s.
         settle: Prepares a state for evaluation, by assigning classes to neurons without one.
+        data_fields: Plain fields that `dataset()` of the experiment read, by name.
     """
 
     experiment: BaseExperiment
@@ -54,6 +56,7 @@ class Session:
     eval: Any
     compile_seconds: float
     settle: Callable[[TrainState], TrainState]
+    data_fields: dict[str, Any]
 
     @property
     def task(self) -> Task:
@@ -84,6 +87,10 @@ class Session:
         # The first shard stands for all: a layout gives each device equal parts.
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
         return {"state": held, "temporary": analysis.temp_size_in_bytes}
+
+    def data_fingerprint(self) -> dict[str, Any]:
+        """Fingerprint of the data, see `training.fingerprint`."""
+        return fingerprint(self.dataset, self.data_fields)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a state on the test examples."""
@@ -118,7 +125,8 @@ def prepare(
     kind = learner(experiment)
     # Before the data: a mesh that a kind of experiment cannot use needs no files to be refused.
     unit = kind.batch_unit(experiment, mesh)
-    dataset = config.load_dataset(experiment)
+    reader = Reader(experiment)
+    dataset = config.load_dataset(reader.experiment)
     loader = _training_loader(experiment, dataset, mesh, unit)
     evaluation = _evaluation_loader(experiment, kind.task(experiment), dataset, mesh)
     steps = kind.prepare(
@@ -126,7 +134,7 @@ def prepare(
     )
     return Session(
         experiment, dataset, loader, evaluation, mesh, steps.program, steps.state, steps.train,
-        steps.evaluate, steps.compile_seconds, steps.settle,
+        steps.evaluate, steps.compile_seconds, steps.settle, reader.fields(),
     )  # fmt: skip
 
 

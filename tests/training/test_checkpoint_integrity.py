@@ -57,7 +57,7 @@ def test_every_file_counts(folder, compiled):
 
 def test_a_damaged_one_is_neither_the_newest_nor_the_best(folder):
     assert checkpoints.newest(folder).name == checkpoints.best(folder).name == "00000002"
-    (folder / "00000002" / "sizes.json").write_text("[1]")
+    (folder / "00000002" / "manifest.json").write_text("[1]")
     assert checkpoints.newest(folder).name == checkpoints.best(folder).name == "00000001"
     assert checkpoints.steps(folder) == [1, 2]
 
@@ -74,10 +74,14 @@ def test_the_one_before_it_is_read_with_a_warning(folder, compiled):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_arrays_that_cannot_be_decoded_are_damage_too(folder, compiled):
-    """Their files have the right sizes: only reading tells, and Orbax forgets its other tasks."""
-    for file in (folder / "00000002").rglob("d/*"):
+    """Their files have the right digests: only reading tells, and Orbax forgets its other tasks."""
+    path = folder / "00000002"
+    note = integrity.checked_note(path)
+    for file in path.rglob("d/*"):
         file.write_bytes(b"\xff" * file.stat().st_size)
-    assert integrity.is_complete(folder / "00000002")
+    assert not integrity.is_complete(path)
+    integrity.write_manifest(path, note)
+    assert integrity.is_complete(path)
     said = []
     state = checkpoints.load_newest(folder, compiled.state, warn=said.append)
     assert int(state.step) == 1 and len(said) == 1
@@ -86,7 +90,7 @@ def test_arrays_that_cannot_be_decoded_are_damage_too(folder, compiled):
 
 def test_all_of_them_damaged_is_an_error(folder, compiled):
     for step in (1, 2):
-        (folder / f"{step:08}" / "sizes.json").unlink()
+        (folder / f"{step:08}" / "manifest.json").unlink()
     said = []
     with pytest.raises(
         training.errors.CheckpointError, match="none of the 2 checkpoints"
@@ -98,18 +102,20 @@ def test_all_of_them_damaged_is_an_error(folder, compiled):
 
 @pytest.mark.parametrize("nonsense", ["null", "0", '"two"', "[]"])
 def test_a_note_that_makes_no_sense_is_damage(folder, nonsense):
-    file = folder / "00000002" / "_CHECKPOINT_METADATA"
+    """In a checkpoint without digests."""
+    path = folder / "00000002"
+    file = path / "_CHECKPOINT_METADATA"
+    (path / "manifest.json").unlink()
     said = json.loads(file.read_text())
-    said["custom_metadata"]["schema"] = json.loads(nonsense)
+    said["custom_metadata"] = {"schema": json.loads(nonsense), "leaves": {}, "score": None}
     file.write_text(json.dumps(said))
-    integrity.write_sizes(folder / "00000002")
     with pytest.raises(training.errors.DamagedCheckpointError, match="schema"):
         integrity.checked_note(folder / "00000002")
 
 
 def test_a_damaged_one_is_replaced_when_its_step_is_reached_again(folder, compiled):
     path = folder / "00000002"
-    (path / "sizes.json").write_text("{")
+    (path / "manifest.json").write_text("{")
     state = compiled.state._replace(step=compiled.state.step + 2)
     assert checkpoints.save(folder, state) == path and integrity.is_complete(path)
     assert_same_bits(checkpoints.load(path, compiled.state), state)
