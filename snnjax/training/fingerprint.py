@@ -65,9 +65,10 @@ class Reader:
         """Values of the plain fields read, in the form of config.json."""
         values = plain_values(self.experiment)
         read = self.names & set(values)
-        if read == set(values):
+        of_training = {field.name for field in dataclasses.fields(Experiment)} & set(values)
+        if 2 * len(read & of_training) > len(of_training):
             # Read as a whole, by a hash or a copy: fields of training say nothing about data.
-            read -= {field.name for field in dataclasses.fields(Experiment)}
+            read -= of_training
         return {name: values[name] for name in read - _LOCATION}
 
     def _call(self, experiment: BaseExperiment) -> Dataset:
@@ -220,7 +221,9 @@ def recorded(run: Run, *, allow: bool = False) -> list[dict[str, Any]]:
         RunError: The file is damaged.
     """
     try:
-        entries = run.read_json(NAME) or []
+        entries = run.read_json(NAME)
+        if entries is None and not (run.path / NAME).exists():
+            return []
         _check_form(entries)
     except (RunError, TypeError, KeyError, AttributeError) as error:
         if allow:
@@ -234,7 +237,7 @@ def recorded(run: Run, *, allow: bool = False) -> list[dict[str, Any]]:
 
 
 def _check_form(entries: Sequence[dict[str, Any]]) -> None:
-    if not isinstance(entries, list):
+    if not isinstance(entries, list) or not entries:
         raise TypeError("no list of entries")
     for entry in entries:
         # A comparison with itself meets every missing or wrong field.
