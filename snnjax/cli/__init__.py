@@ -17,9 +17,9 @@ stderr; an error is the object `{"command", "error", "exit_code"}`.
 
 Exit codes: 0 done; 1 negative result: the loss is not finite (the state was saved), nothing fits
 the budget, or a strategy failed its check; 2 bad input, with one message that names the cure; 70 a
-defect of this program; 75 another process of the run was lost (resume all of them); 129, 130 and
-143 stopped by SIGHUP, SIGINT and SIGTERM (the state was saved if training had begun). Only
-`--debug` shows tracebacks.
+defect of this program; 75 another process of the run was lost (resume all of them); 130 and 143
+stopped by SIGINT and SIGTERM (the state was saved if training had begun). Only `--debug` shows
+tracebacks.
 
 A command is a module of this package with a function `command(arguments, screen)` that returns the
 fields of its JSON object and its exit code.

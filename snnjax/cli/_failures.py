@@ -22,7 +22,7 @@ class Failure(Exception):
 
 
 class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP before training began.
+    """SIGINT or SIGTERM before training began.
 
     Attributes:
         number: Number of the signal.

@@ -102,7 +102,7 @@ def parse(
     return parsed
 
 
-def _check_unique(arguments: Sequence[str], repeatable: Collection[str]) -> None:
+def _check_unique(arguments: Sequence[str], repeatable: Collection[str] = ()) -> None:
     """Raises `Failure` if an option is given twice: one of its values would be lost."""
     names = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a[:2] == "--"]
     if twice := sorted({n for n in names if names.count(n) > 1} - set(repeatable)):
@@ -111,6 +111,7 @@ def _check_unique(arguments: Sequence[str], repeatable: Collection[str]) -> None
 
 def peek(arguments: Sequence[str], name: str) -> str | None:
     """Reads the value of an option before the others can be parsed; None without the option."""
+    _check_unique([a for a in arguments if a.partition("=")[0] == name])
     for i, argument in enumerate(arguments):
         if argument == name:
             if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):

@@ -238,7 +238,7 @@ class Run:
             values = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("it holds no fields")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"{self.path / 'config.json'} is damaged: {error}") from error
         # Version 0.1 had the word `whole` for `memory.sequence`. Later versions have no such word,
         # but a user may have registered a scan of that name.

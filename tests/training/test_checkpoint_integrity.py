@@ -1,5 +1,6 @@
 """Damage of any file of a checkpoint is found, and the one before it is taken."""
 
+import errno
 import gc
 import json
 import shutil
@@ -194,6 +195,17 @@ def test_anything_in_the_place_of_a_checkpoint_is_passed_over(folder, compiled, 
     assert step == 1 and "00000002" in warning and "passed over" in warning
     name = "_CHECKPOINT_METADATA" if kind == "an empty folder" else "manifest.json"
     assert name in warning
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE])
+def test_an_error_of_the_system_is_no_damage(folder, compiled, monkeypatch, number):
+    """An older checkpoint would be resumed, and the good one replaced."""
+    monkeypatch.setattr(
+        integrity, "_digest", lambda file: (_ for _ in ()).throw(OSError(number, "no", "x"))
+    )
+    with pytest.raises(OSError, match="no") as raised:
+        checkpoints.load_newest(folder, compiled.state, warn=pytest.fail)
+    assert raised.value.errno == number
 
 
 def test_the_best_one_is_undamaged(folder, compiled):

@@ -15,10 +15,12 @@ in the metadata of Orbax.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
 import os
+import re
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,6 +44,10 @@ _SIZES = "sizes.json"  # forms 1 to 4
 _METADATA = "_CHECKPOINT_METADATA"  # Orbax' own, whose format is stable
 # First parts of the names of all files in a checkpoint of any form.
 _OWN_NAMES = {_MANIFEST, _SIZES, _METADATA, "commit_success.txt", "orbax.checkpoint", "state"}
+# Errors of a damaged file. Others, such as too many open files, say nothing about it.
+_DAMAGE = {
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EINVAL,
+}  # fmt: skip
 _BLOCK = 2**20
 _THREADS = 8
 
@@ -133,7 +139,14 @@ def is_own_file(name: Path) -> bool:
 
 
 def damage(path: Path, error: Exception) -> DamagedCheckpointError:
-    """Makes the error about an unreadable checkpoint, in one sentence."""
+    """Makes the error about an unreadable checkpoint, in one sentence.
+
+    Raises:
+        OSError: The error is no fault of the checkpoint.
+    """
+    number = _os_number(error)
+    if number is not None and number not in _DAMAGE:
+        raise error
     reason = " ".join(str(error).split())
     if isinstance(error, OSError) and error.filename and error.strerror:
         # The name alone: a long path would push the reason out of the sentence.
@@ -143,6 +156,14 @@ def damage(path: Path, error: Exception) -> DamagedCheckpointError:
     return DamagedCheckpointError(
         f"the checkpoint {path} cannot be read ({type(error).__name__}: {short})"
     )
+
+
+def _os_number(error: Exception) -> int | None:
+    """Number of an error of the operating system, also in a message of TensorStore's."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"OS error (\d+)", str(error))
+    return int(found[1]) if found else None
 
 
 def flush_folder(path: Path) -> None:
@@ -173,8 +194,6 @@ def _manifest(path: Path) -> dict[str, Any]:
             raise ValueError(f"{_MANIFEST} does not have the digest that it records")
         if not isinstance(fields["schema"], int) or not isinstance(fields["files"], dict):
             raise TypeError(f"{_MANIFEST} has no schema or no files")
-    except PermissionError:
-        raise  # no fault of the checkpoint
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise damage(path, _with_name(_MANIFEST, error)) from error
     return fields
@@ -196,8 +215,6 @@ def _note_without_digests(path: Path) -> dict[str, Any]:
         scores = [note.get(name) for name in ("score", "accuracy")]
         if not all(s is None or (isinstance(s, float | int) and math.isfinite(s)) for s in scores):
             raise TypeError(f"{_METADATA} has the score {scores}")
-    except PermissionError:
-        raise  # no fault of the checkpoint
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise damage(path, _with_name(_METADATA, error)) from error
     sizes = {} if schema > 4 else _recorded_sizes(path, required=schema > 1)
@@ -237,8 +254,6 @@ def _compare_digests(path: Path, digests: dict[str, str]) -> None:
             for name, digest in zip(digests, found, strict=True):
                 if digest != digests[name]:
                     raise damage(path, ValueError(f"{name} does not have its recorded SHA-256"))
-    except PermissionError:
-        raise  # no fault of the checkpoint
     except OSError as error:  # a bad block, or a file that vanished meanwhile
         raise damage(path, error) from error
 
@@ -272,8 +287,8 @@ def _size(file: Path) -> int | None:
     """Size of a regular file; None if there is none."""
     try:
         found = file.stat()
-    except PermissionError:
-        raise  # no fault of the checkpoint
-    except OSError:
+    except OSError as error:
+        if error.errno not in _DAMAGE:
+            raise
         return None
     return found.st_size if stat.S_ISREG(found.st_mode) else None
