@@ -136,7 +136,9 @@ def run_training(log, arguments, limit, without_locks):
     if limit is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    return cli.main(argv=["train", *arguments])
+    # Without `argv`, as the command itself: it then ends at once on a signal before training.
+    sys.argv = ["snnjax", "train", *arguments]
+    return cli.main()
 
 
 def start(folder, what, processes=1, mesh="data=2", limit=None, without_locks=None, log="log"):

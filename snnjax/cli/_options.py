@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import Annotated, Any, NamedTuple
 
-from snnjax.cli._failures import Failure
+from snnjax.cli._failures import Failure, HelpPrinted
 
 __all__ = ["COMMON", "REQUIRED", "Option", "attribute_help", "parse", "peek"]
 
@@ -92,7 +92,7 @@ def parse(
             )
     except SystemExit as end:
         if not end.code:  # --help
-            raise
+            raise HelpPrinted(0) from None
         raise Failure(_plain_text(output.getvalue())) from None
     for option in options:
         # The path "" would be the present folder.

@@ -1,7 +1,13 @@
-"""Output for people, on stdout or, if a machine reads stdout, on stderr; sizes in bytes."""
+"""Output for people, on stdout or, if a machine reads stdout, on stderr; sizes in bytes.
+
+A stream whose reader is gone (`snnjax train | head -1`) or whose disk is full never ends a command:
+the rest of its text is discarded. Control characters of names are shown escaped, since a terminal
+would obey them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json as json_format
 import logging
 import math
@@ -9,12 +15,14 @@ import os
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, TextIO
 
 from snnjax.cli._failures import Failure
+from snnjax.cli._signals import Listener
 
-__all__ = ["Screen", "read_size", "silence_libraries", "spell_size"]
+__all__ = ["Screen", "escape", "read_size", "silence_libraries", "spell_size"]
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -29,11 +37,16 @@ class Screen:
 
     Attributes:
         several: True in one of several processes that work together.
+        unwritable: Error of the first stream that could not be written, unless its reader closed
+            it; None otherwise.
+        listener: Receiver of the signals to stop.
     """
 
     def __init__(self, *, json: bool):
         self.json = json
         self.several = False
+        self.unwritable: OSError | None = None
+        self.listener = Listener()
         self.name: str | None = None
         self.null: TextIO | None = None
 
@@ -43,15 +56,19 @@ class Screen:
         self.name, self.null = name, open(os.devnull, "w")  # noqa: SIM115
 
     @property
-    def stream(self) -> TextIO:
+    def stream(self) -> Any:
         """Stream of the text for people."""
         if self.null:
             return self.null
-        return sys.stderr if self.json else sys.stdout
+        return self.tolerant(sys.stderr if self.json else sys.stdout)
+
+    def tolerant(self, stream: Any) -> Any:
+        """Stream that writes to another one and discards the text once that fails."""
+        return stream if isinstance(stream, _Tolerant) else _Tolerant(stream, self._give_up)
 
     def say(self, text: str) -> None:
         """Prints a line for people."""
-        print(text, file=self.stream, flush=True)
+        self._print(text, self.stream)
 
     def warn(self, text: str) -> None:
         """Prints a warning on stderr."""
@@ -64,13 +81,80 @@ class Screen:
     def finish(self, fields: dict[str, Any]) -> None:
         """Prints the JSON object, under `--json`."""
         if self.json and not self.name:
-            print(json_format.dumps(_strict(fields), allow_nan=False), flush=True)
+            text = json_format.dumps(_strict(fields), allow_nan=False)
+            self._print(text, self.tolerant(sys.stdout))
 
     def _complain(self, text: str) -> None:
         # In order: stdout is buffered where it is no terminal.
-        sys.stdout.flush()
+        self.tolerant(sys.stdout).flush()
         name = f" ({self.name})" if self.name else ""
-        print(f"snnjax{name}: {text}", file=sys.stderr, flush=True)
+        self._print(f"snnjax{name}: {text}", self.tolerant(sys.stderr))
+
+    @staticmethod
+    def _print(text: str, stream: Any) -> None:
+        # A terminal of another encoding than UTF-8 lacks some letters of names.
+        encoding = getattr(stream, "encoding", None) or "utf-8"
+        line = escape(text).encode(encoding, "backslashreplace").decode(encoding)
+        print(line, file=stream, flush=True)
+
+    def _give_up(self, stream: Any, error: OSError) -> None:
+        # The interpreter flushes the stream as it ends, and would report the same error again.
+        with contextlib.suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+            os.close(null)
+        if isinstance(error, BrokenPipeError) or self.unwritable is not None:
+            return
+        self.unwritable = error
+        if stream is not sys.stderr:
+            self._complain(
+                f"the output cannot be written ({error.strerror}) and is discarded from here on: "
+                "redirect it to another file"
+            )
+
+
+class _Tolerant:
+    """Text stream that discards its text after the first failed write.
+
+    Args:
+        stream: Stream to write to; None is a closed one.
+        give_up: Called with the stream and the error of a failed write.
+    """
+
+    def __init__(self, stream: Any, give_up: Callable[[Any, OSError], None]):
+        self._stream, self._give_up = stream, give_up
+
+    def write(self, text: str) -> int:
+        """Writes text, or discards it."""
+        self._try("write", text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Writes the buffered text, or discards it."""
+        self._try("flush")
+
+    def _try(self, method: str, *arguments: str) -> None:
+        if self._stream is None:  # as of `snnjax info >&-`
+            return
+        try:
+            getattr(self._stream, method)(*arguments)
+        except OSError as error:
+            self._give_up(self._stream, error)
+
+    def isatty(self) -> bool:
+        """True if the stream is a terminal."""
+        return self._stream is not None and self._stream.isatty()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def escape(text: str) -> str:
+    """Text on one line, with control characters as escapes such as `\\x1b` and `\\n`."""
+    # Also invisible ones, such as marks of direction, which make a name look like another one.
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
 
 
 def _strict(value: Any) -> Any:

@@ -43,7 +43,6 @@ from snnjax.cli._failures import Failure, Interrupted
 from snnjax.cli._options import Option, parse
 from snnjax.cli._output import Screen, spell_size
 from snnjax.cli._restore import OPTIONS, restore
-from snnjax.cli._signals import listening
 
 __all__ = [
     "command",
@@ -344,23 +343,16 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
     screen.say(legend())
     screen.say(header())
     rows: list[dict[str, Any]] = []
-    with listening() as listener:
-        stopped = None
-        try:
-            for name in names:
-                rows.append(_row(name, cost.ZOO[name]))
-                # At once, since a model takes seconds and the zoo has many.
-                screen.say(row_line(rows[-1]))
-        # A stop keeps the rows measured so far.
-        except Interrupted as error:
-            # Stopped before the first row: there is no result to keep.
-            if not rows:
-                raise
-            stopped = error
-        # From here on a signal must not cut off the report.
-        listener.patient = True
-    if stopped:
-        screen.say(f"{stopped}: earlier measurements are kept")
+    stopped = None
+    for name in names:
+        rows.append(_row(name, cost.ZOO[name]))
+        # From the first row on a signal ends the measurements and not the report.
+        screen.listener.patient = True
+        # At once, since a model takes seconds and the zoo has many.
+        screen.say(row_line(rows[-1]))
+        if (stopped := screen.listener.number) is not None:
+            screen.say(f"{Interrupted(stopped)}: earlier measurements are kept")
+            break
     seconds = round(time.perf_counter() - began, 3)
     for row in rows:
         if row["slim"]:
@@ -373,8 +365,8 @@ def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, 
         "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
         "seconds": seconds,
-        "interrupted": stopped and signal.Signals(stopped.number).name,
-    }, 128 + stopped.number if stopped else 0
+        "interrupted": stopped and signal.Signals(stopped).name,
+    }, 128 + stopped if stopped else 0
 
 
 def _model_names(text: str | None) -> list[str]:

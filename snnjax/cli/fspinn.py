@@ -36,7 +36,6 @@ from snnjax.cli._failures import Failure, Interrupted
 from snnjax.cli._options import REQUIRED, Option, parse
 from snnjax.cli._output import Screen, read_size, spell_size
 from snnjax.cli._progress import progress
-from snnjax.cli._signals import listening
 
 __all__ = ["command"]
 
@@ -82,10 +81,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     rows = _estimate(experiment, grid, budgets, options.examples, screen)
     # Each run keeps a copy of the file, so that it can be resumed without the original.
     source = path.read_text(encoding="utf-8")
-    with listening() as listener:
-        for row in rows:
-            if row["discarded"] is None:
-                row["accuracy"] = _train(row, Path(options.out), source, listener, screen)
+    for row in rows:
+        if row["discarded"] is None:
+            row["accuracy"] = _train(row, Path(options.out), source, screen)
     picture = _conclude(rows, budgets, options, screen)
     # An experiment holds functions, which JSON cannot express.
     candidates = [{k: v for k, v in row.items() if k != "experiment"} for row in rows]
@@ -190,9 +188,9 @@ def _energies(program, state, batch) -> tuple[float, float]:
     return found.inference.nanojoules, found.training.nanojoules
 
 
-def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
+def _train(row, out: Path, source: str, screen: Screen) -> float:
     """Trains a candidate, or resumes its run, and returns its test accuracy."""
-    experiment = row["experiment"]
+    experiment, listener = row["experiment"], screen.listener
     # A slash in a value would open a folder inside the folder.
     folder = out / row["name"].replace(" ", "-").replace("/", "-")
     # Loading and compiling end at once on a signal; training polls it and saves.
@@ -210,8 +208,11 @@ def _train(row, out: Path, source: str, listener, screen: Screen) -> float:
     screen.say(f"{row['name']}: {session.steps:,} steps, {run.path}")
     listener.patient = True
     with progress(screen, session) as report:
-        result = training.fit(session, run, stop=lambda: listener.number, report=report)
-    if result.interrupted:
+        result = training.fit(
+            session, run, stop=lambda: listener.number, report=report, warn=screen.warn
+        )
+    # Also after the last step: a signal there asks not to go on with the next candidate.
+    if listener.number is not None:
         screen.say("the same command resumes")
         # `fit` has saved this candidate; the next call resumes it and trains the others.
         raise Interrupted(listener.number)

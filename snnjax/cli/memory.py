@@ -57,7 +57,6 @@ from snnjax.cli._experiment_args import (
 from snnjax.cli._failures import Failure, Interrupted
 from snnjax.cli._options import Option, parse
 from snnjax.cli._output import Screen, spell_size
-from snnjax.cli._signals import listening
 from snnjax.cli.plan import parse_strategies
 
 __all__ = [
@@ -266,33 +265,31 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     cache.enable(on=not options.no_cache)
     device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.description}, on {device}")
-    with listening() as listener:
-        rows, stopped = _measure_all(case, strategies, screen)
-        # Drawing and saving take a second: a signal does not interrupt them.
-        listener.patient = True
-        if all(row["refused"] for row in rows):
-            # Without any bytes there is nothing to draw.
-            raise stopped or _all_refused(case, rows)
-        _summarise(rows, screen)
-        folder = Path(options.out) if options.out else _free(Path("runs") / f"memory-{case.name}")
-        figure = viz.memory_curve(rows, title=f"{case.name}: memory of training")
-        fields = {
-            "name": case.name,
-            "folder": str(folder),
-            "picture": str(viz.save(figure, folder / "memory.png")),
-            "rows": rows,
-            "device": device,
-            "jax": jax.__version__,
-            "seconds": round(time.perf_counter() - began, 3),
-            "interrupted": stopped and signal.Signals(stopped.number).name,
-        }
-        code = 128 + stopped.number if stopped else 0
-        file = folder / "memory.json"
-        kept = {"command": "memory", **fields, "exit_code": code}
-        # Saved with the picture in any case: --json only concerns stdout.
-        file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    rows = _measure_all(case, strategies, screen)
+    stopped = screen.listener.number
+    if all(row["refused"] for row in rows):
+        # Without any bytes there is nothing to draw.
+        raise Interrupted(stopped) if stopped else _all_refused(case, rows)
+    _summarise(rows, screen)
+    folder = Path(options.out) if options.out else _free(Path("runs") / f"memory-{case.name}")
+    figure = viz.memory_curve(rows, title=f"{case.name}: memory of training")
+    fields = {
+        "name": case.name,
+        "folder": str(folder),
+        "picture": str(viz.save(figure, folder / "memory.png")),
+        "rows": rows,
+        "device": device,
+        "jax": jax.__version__,
+        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": stopped and signal.Signals(stopped).name,
+    }
+    code = 128 + stopped if stopped else 0
+    file = folder / "memory.json"
+    kept = {"command": "memory", **fields, "exit_code": code}
+    # Saved with the picture in any case: --json only concerns stdout.
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     if stopped:
-        screen.say(f"{stopped}: earlier measurements are kept")
+        screen.say(f"{Interrupted(stopped)}: earlier measurements are kept")
     screen.say(f"picture: {fields['picture']}    numbers: {file}")
     return fields, code
 
@@ -308,28 +305,28 @@ def _strategies(text: str) -> list[memory.Strategy]:
 
 def _measure_all(
     case: Case, strategies: list[memory.Strategy], screen: Screen
-) -> tuple[list[dict[str, Any]], Interrupted | None]:
+) -> list[dict[str, Any]]:
     """Measures and prints the rows, up to a signal."""
     width = max(len("strategy"), *(len(str(strategy)) for strategy in strategies))
     screen.say(_HEADER.format("strategy", width=width))
     rows: list[dict[str, Any]] = []
     printed: set[tuple[str, str]] = set()
-    try:
-        for timesteps, depth in itertools.product(case.timesteps, case.depths):
-            stored = None
-            for strategy in strategies:
-                row = _measure(case, strategy, depth, timesteps)
-                rows.append(row)
-                stored = row["temp_bytes"] if strategy == _BASELINE else stored
-                reason = (row["strategy"], row["refused"])
-                # A refusal does not depend on depth or timesteps: one line says it all.
-                if reason not in printed:
-                    screen.say(_line(row, stored, width))
-                printed |= {reason} if row["refused"] else set()
-    except Interrupted as error:
-        # The rows so far are the result of a stopped command.
-        return rows, error
-    return rows, None
+    for timesteps, depth in itertools.product(case.timesteps, case.depths):
+        stored = None
+        for strategy in strategies:
+            row = _measure(case, strategy, depth, timesteps)
+            # From the first row on a signal ends the measurements and not the report.
+            if screen.listener.number is not None:
+                return rows
+            screen.listener.patient = True
+            rows.append(row)
+            stored = row["temp_bytes"] if strategy == _BASELINE else stored
+            reason = (row["strategy"], row["refused"])
+            # A refusal does not depend on depth or timesteps: one line says it all.
+            if reason not in printed:
+                screen.say(_line(row, stored, width))
+            printed |= {reason} if row["refused"] else set()
+    return rows
 
 
 def _measure(

@@ -53,7 +53,6 @@ from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, peek
 from snnjax.cli._output import Screen, spell_size
 from snnjax.cli._progress import clock, progress
-from snnjax.cli._signals import Listener, listening
 from snnjax.cli.evaluate import spell_metrics
 
 __all__ = ["command"]
@@ -89,31 +88,29 @@ class _Plan(NamedTuple):
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Trains a network, or resumes training."""
     began = time.perf_counter()
-    # From the start: a signal while data are loaded gives one message instead of a traceback.
-    with listening() as listener:
-        plan = _plan(arguments)
-        # Before JAX computes anything: malloc takes the setting for later allocations only.
-        if plan.options.keep_pages and not training.keep_pages():
-            screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
-        # JAX's runtime has to know all processes before any of them uses a device.
-        connect(plan.options, screen)
-        # Processes with other fields would compile other programs and wait for each other.
-        check_same_fields(training.config.plain_values(plan.experiment))
-        mesh = parse_mesh(plan.options.mesh)
-        session = training.prepare(plan.experiment, mesh=mesh, rates=True)
-        # Before `fit`, which consumes the state of the session.
-        device_bytes = session.bytes_per_device()
-        screen.say(
-            f"{plan.experiment.name}: {session.parameters:,} parameters, "
-            f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
-            f"{session.steps:,} steps, {describe_mesh(mesh)}, "
-            f"{spell_size(sum(device_bytes.values()))} on each, "
-            f"compiled in {session.compile_seconds:.1f} s"
-        )
-        # From here on a signal saves the state; before there is nothing to save.
-        listener.patient = True
-        run = plan.resumed or _create(plan)
-        result = _fit(session, run, listener, screen, plan.options)
+    plan = _plan(arguments)
+    # Before JAX computes anything: malloc takes the setting for later allocations only.
+    if plan.options.keep_pages and not training.keep_pages():
+        screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
+    # JAX's runtime has to know all processes before any of them uses a device.
+    connect(plan.options, screen)
+    # Processes with other fields would compile other programs and wait for each other.
+    check_same_fields(training.config.plain_values(plan.experiment))
+    mesh = parse_mesh(plan.options.mesh)
+    session = training.prepare(plan.experiment, mesh=mesh, rates=True)
+    # Before `fit`, which consumes the state of the session.
+    device_bytes = session.bytes_per_device()
+    screen.say(
+        f"{plan.experiment.name}: {session.parameters:,} parameters, "
+        f"{len(session.dataset.train):,} + {len(session.dataset.test):,} examples, "
+        f"{session.steps:,} steps, {describe_mesh(mesh)}, "
+        f"{spell_size(sum(device_bytes.values()))} on each, "
+        f"compiled in {session.compile_seconds:.1f} s"
+    )
+    # From here on a signal saves the state; before there is nothing to save.
+    screen.listener.patient = True
+    run = plan.resumed or _create(plan)
+    result = _fit(session, run, screen, plan.options)
     evaluation, task = result.evaluation, session.task
     # A stopped run reports null for its deciding metric, the one name that is known.
     metrics = evaluation.metrics if evaluation else {task.best: None}
@@ -146,7 +143,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             "perfetto_trace.json.gz in it on ui.perfetto.dev"
         )
     if result.interrupted:
-        number = listener.number or signal.SIGTERM  # received by another process
+        number = screen.listener.number or signal.SIGTERM  # received by another process
         fields["interrupted"] = signal.Signals(number).name
         screen.say(f"{fields['interrupted']}: saved after step {result.step} of {session.steps}")
         screen.say(f"resume with: snnjax train --resume {run.path}")
@@ -162,12 +159,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, listener: Listener, screen: Screen, options: Any) -> Any:
+def _fit(session, run, screen: Screen, options: Any) -> Any:
     with progress(screen, session) as report:
         return training.fit(
             session,
             run,
-            stop=lambda: listener.number,
+            stop=lambda: screen.listener.number,
             report=report,
             warn=screen.warn,
             profile=options.profile,

@@ -153,35 +153,40 @@ class StreamingArtifact:
 Artifact = WindowArtifact | StreamingArtifact
 
 
-def load(path: str | Path, *, weights: str | Path | None = None) -> Artifact:
+def load(
+    path: str | Path, *, weights: str | Path | None = None, digest: str | None = None
+) -> Artifact:
     """Loads an artifact written by `snnjax export` or `export.save`.
 
     Args:
         path: Folder of the artifact.
         weights: A safetensors file to use instead of the artifact's own, with the same names,
             shapes and dtypes.
+        digest: `manifest["digest"]` of the artifact as it was exported, 64 hexadecimal digits from
+            a source of trust. It covers every file of the folder. None admits any artifact.
 
     Returns:
         A callable artifact; `manifest["kind"]` is `"window"` or `"streaming"`.
 
     Raises:
         PlatformError: If the artifact does not run on the platform of this process.
-        ArtifactError: If it is damaged, of an unknown schema, or its program may do more than
-            compute.
+        ArtifactError: If it is damaged, of an unknown schema, not the pinned one, its program and
+            manifest differ, or its program may do more than compute.
 
     Example:
         artifact = export.load("runs/mine/export/window-440")
         classes = artifact(images).argmax(-1)
     """
     path = Path(path)
-    manifest = manifests.read(path)
+    manifest = manifests.read(path, pinned=digest)
     _check_platform(path, manifest)
     exported = _read_program(path, manifest)
+    arguments = _arguments(exported, manifest, f"the program of {path}")
+    check_signature(exported, manifest, f"the program of {path}")
     # The artifact's own weights are read and verified even if they are replaced.
     own = manifests.read_file(path, manifest, manifests.WEIGHTS)
     source = path / manifests.WEIGHTS if weights is None else Path(weights)
     arrays = unpack(own if weights is None else read_bytes(source), source)
-    arguments = _arguments(path, exported, manifest)
     check_match(arrays, arguments[0], f"the weights {source} do not fit the program of {path}")
     on_device = {name: _put(name, array) for name, array in arrays.items()}
     # Jitted once per artifact: XLA then compiles on the first call of each batch size.
@@ -190,9 +195,84 @@ def load(path: str | Path, *, weights: str | Path | None = None) -> Artifact:
         return WindowArtifact(manifest, on_device, exported, run)
     data = manifests.read_file(path, manifest, manifests.STATE)
     state = unpack(data, path / manifests.STATE)
-    if set(state) != set(manifest["state"]) or set(state) != set(arguments[1]):
-        raise ArtifactError(f"{path}: state, manifest and program differ: export it anew")
+    shapes = {name: _struct(leaf) for name, leaf in manifest["state"].items()}
+    check_match(state, shapes, f"the state of {path} does not fit its manifest")
     return StreamingArtifact(manifest, on_device, exported, run, state)
+
+
+def check_signature(exported: Any, manifest: dict[str, Any], subject: str) -> None:
+    """Checks the arguments and results of a program against the manifest.
+
+    Args:
+        exported: A `jax.export.Exported`.
+        manifest: Fields of the manifest.
+        subject: First words of the error message.
+
+    Raises:
+        ArtifactError: They differ; the message names the first difference.
+    """
+    *_, inputs = arguments = _arguments(exported, manifest, subject)
+    batch = manifest["batch"]
+    _check_leaf(inputs, manifest["input"], 0, batch, f"{subject}: its input")
+    results = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    outputs, names = exported.out_avals[-1], manifest["class_names"]
+    shape = list(outputs.shape[1:])
+    if [shape, str(outputs.dtype)] != [manifest["output"]["shape"], manifest["output"]["dtype"]]:
+        raise _differs(f"{subject}: its output", outputs, manifest["output"])
+    # One output per class; before the readout there may be several.
+    size, streaming = (shape or [1])[-1], manifest["kind"] == "streaming"
+    if names and (size % len(names) if streaming else size != len(names)):
+        raise ArtifactError(
+            f"{subject} has {size} outputs and its manifest names {len(names)} classes: export anew"
+        )
+    if list(exported.platforms) != manifest["platforms"] or exported.nr_devices != 1:
+        raise ArtifactError(
+            f"{subject} is for {', '.join(exported.platforms)} on {exported.nr_devices} devices and "
+            f"its manifest says {', '.join(manifest['platforms'])} on 1: export anew"
+        )
+    if not streaming:
+        return
+    state = arguments[1]
+    if set(state) != set(manifest["state"]):
+        raise ArtifactError(f"{subject} has another state than its manifest: export anew")
+    for name, leaf in manifest["state"].items():
+        _check_leaf(state[name], leaf, leaf["batch_axis"], batch, f"{subject}: its state {name}")
+    if not isinstance(results, tuple) or results[0] != state:
+        raise ArtifactError(f"{subject} does not return the state that it takes: export anew")
+
+
+def _check_leaf(
+    actual: Any, leaf: dict[str, Any], axis: int | None, batch: Any, subject: str
+) -> None:
+    """Checks an argument against its entry in the manifest, which has one example."""
+    shape = list(actual.shape)
+    if axis is not None and axis < len(shape):
+        size = shape.pop(axis)
+        # A size that is free until the call is an expression and no int.
+        if (batch == "any") == isinstance(size, int) or batch not in ("any", size):
+            raise ArtifactError(
+                f"{subject} takes batches of {size} and its manifest says {batch}: export anew"
+            )
+    expected = list(leaf["shape"])
+    # Of an input the manifest has no batch axis, of a state one of length 1.
+    if "batch_axis" in leaf and axis is not None and expected.pop(axis) != 1:
+        raise _differs(subject, actual, leaf)
+    if shape != expected or str(actual.dtype) != leaf["dtype"]:
+        raise _differs(subject, actual, leaf)
+
+
+def _differs(subject: str, actual: Any, leaf: dict[str, Any]) -> ArtifactError:
+    return ArtifactError(
+        f"{subject} is {actual.dtype}{list(actual.shape)} and its manifest says "
+        f"{leaf['dtype']}{leaf['shape']} for one example: export anew"
+    )
+
+
+def _struct(leaf: dict[str, Any]) -> jax.ShapeDtypeStruct:
+    try:
+        return jax.ShapeDtypeStruct(tuple(leaf["shape"]), jnp.dtype(leaf["dtype"]))
+    except TypeError as error:
+        raise ArtifactError(f"{leaf['dtype']!r} is no dtype: export the artifact anew") from error
 
 
 def _read_program(path: Path, manifest: dict[str, Any]) -> Any:
@@ -214,16 +294,17 @@ def _read_program(path: Path, manifest: dict[str, Any]) -> Any:
     return exported
 
 
-def _arguments(path: Path, exported: Any, manifest: dict[str, Any]) -> tuple[Any, ...]:
+def _arguments(exported: Any, manifest: dict[str, Any], subject: str) -> tuple[Any, ...]:
     """Shapes and dtypes of the program's arguments."""
     try:
         # A changed file may hold any program: its signature must fit the kind in the manifest.
         arguments, options = jax.tree.unflatten(exported.in_tree, exported.in_avals)
         assert not options and len(arguments) == (2 if manifest["kind"] == "window" else 3)
         assert all(isinstance(argument, dict) for argument in arguments[:-1])
+        assert isinstance(arguments[-1], jax.core.ShapedArray) and exported.out_avals
     except (AssertionError, TypeError, ValueError) as error:
         kind = manifest["kind"]
-        raise ArtifactError(f"the program of {path} is none of kind {kind}: export anew") from error
+        raise ArtifactError(f"{subject} is none of kind {kind}: export anew") from error
     return arguments
 
 

@@ -94,12 +94,15 @@ def read_bytes(path: Path) -> bytes:
         Its content.
 
     Raises:
-        ArtifactError: If the path does not exist or is not a file.
+        ArtifactError: If the path does not exist, is not a file, or cannot be read.
     """
     try:
+        # A pipe or a device would never end.
+        if not path.is_file():
+            raise ArtifactError(f"{path} is not there, or is no file: check the path")
         return path.read_bytes()
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise ArtifactError(f"{path} is not there, or is no file: check the path") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}): check the path") from error
 
 
 def check_match(saved: dict[str, Any], expected: dict[str, Any], subject: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 
 from snnjax.export import _manifest as manifest
 from snnjax.export import functions
+from snnjax.export.artifact import check_signature
 from snnjax.export.functions import Source
 from snnjax.export.tensors import ArtifactError, pack
 
@@ -62,7 +62,7 @@ def save(
     try:
         for name, data in files.items():
             (partial / name).write_bytes(data)
-        (partial / manifest.MANIFEST).write_text(json.dumps(fields, indent=2) + "\n", "utf-8")
+        (partial / manifest.MANIFEST).write_text(manifest.seal(fields), "utf-8")
         if verify is not None:
             verify(partial)
         partial.rename(path)
@@ -126,6 +126,8 @@ def _contents(
         state, axes = functions.resting_state(source)
         files[manifest.STATE] = pack(state)
         fields["state"] = {k: {**_leaf(v), "batch_axis": axes[k]} for k, v in state.items()}
+    # Nothing is written that would be refused on loading, such as a wrong number of names.
+    check_signature(exported, fields, source.name)
     return files, {**fields, "files": {k: manifest.digest(data) for k, data in files.items()}}
 
 
