@@ -1,7 +1,6 @@
 """A real process, killed or asked to stop at a random step, loses nothing."""
 
 import contextlib
-import fcntl
 import json
 import os
 import pathlib
@@ -11,7 +10,6 @@ import select
 import signal
 import subprocess
 import sys
-import termios
 import threading
 import time
 
@@ -103,14 +101,20 @@ def test_being_asked_to_stop_saves_and_says_how_to_go_on(straight, tmp_path, num
     resume_and_compare(folder, straight)
 
 
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "snnjax", "train", *sys.argv[1:]])
+"""
+
+
 def test_a_lost_terminal_saves(straight, tmp_path):
     """The kernel sends SIGHUP, and every later write to the terminal fails."""
     folder = tmp_path / "run"
     terminal, end = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "snnjax", "train", micro.__file__, "--out", str(folder), *OPTIONS],
+        [sys.executable, "-c", IN_TERMINAL, micro.__file__, "--out", str(folder), *OPTIONS],
         stdin=end, stdout=end, stderr=end, start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(end, termios.TIOCSCTTY, 0),
     )  # fmt: skip
     os.close(end)
     closing = threading.Event()
