@@ -22,7 +22,7 @@ import jax
 from snnjax.training.checkpoints import store
 from snnjax.training.checkpoints.integrity import checked_note, is_complete
 from snnjax.training.errors import DamagedCheckpointError
-from snnjax.training.multihost import is_leader
+from snnjax.training.multihost import broadcast, is_leader
 from snnjax.training.state import TrainState
 
 __all__ = ["Saver"]
@@ -96,8 +96,10 @@ class Saver:
             self._finish, writing, step, spare, None if several else content
         )
         if several and content:
-            # Reading is a collective, which must not run beside those of the next steps.
+            # Reading is a collective, which must not run beside those of the next steps, and not
+            # before process 0 has given the checkpoint its name.
             self.wait()
+            broadcast(lambda: "")
             store.check_read_back(writing.path, content)
         self.read_back = True
         return True
