@@ -150,7 +150,7 @@ def start(folder, what, processes=1, mesh="data=2", limit=None, without_locks=No
     for number in range(processes):
         several = ["--coordinator", f"localhost:{port}", "--processes", str(processes),
                    "--process", str(number)] if processes > 1 else []  # fmt: skip
-        arguments = [*what, "--mesh", mesh, "--no-cache", *several]
+        arguments = [*what, "--mesh", mesh, *several]
         children.append(
             fork_child(run_training, folder / f"{log}{number}", arguments, limit, without_locks)
         )
@@ -298,7 +298,9 @@ def trial(folder, kind, draw, expected):
     limit = None if small else limit
     os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     began = [str(experiment), "--out", str(run)]
-    children = start(folder, began, processes, mesh, limit, locks)
+    # Compilation is to be interrupted there; elsewhere it would only take time.
+    fresh = ["--no-cache"] if kind == "compiling" else []
+    children = start(folder, [*began, *fresh], processes, mesh, limit, locks)
     told, expected = (
         {"kind": "disk" if small else kind, "processes": processes},
         expected[processes],
@@ -327,7 +329,7 @@ def trial(folder, kind, draw, expected):
         os.environ["JAX_NUM_CPU_DEVICES"] = "4" if processes == 1 else "1"
     codes = exit_codes(start(folder, ["--resume", str(run)], processes, mesh, None, locks))
     words = (folder / "log0").read_text()
-    spoken = [line for line in words.splitlines() if "going on after step" in line]
+    spoken = [line for line in words.splitlines() if "resuming after step" in line]
     begun = int(spoken[-1].split("step")[1]) if spoken else 0
     found, step = digest(run)
     lost, same = max(before - begun, 0), found == expected
@@ -379,6 +381,7 @@ def main():
     draw, rows = random.Random(options.seed), []
     with tempfile.TemporaryDirectory() as root:
         root = pathlib.Path(root)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(root / "cache")
         expected = {processes: reference_digest(root, processes) for processes in (1, 2)}
         for number in range(options.trials):
             folder = root / str(number)

@@ -22,9 +22,10 @@ import math
 import os
 import re
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from snnjax.training.checkpoints.format import SCHEMA
 from snnjax.training.errors import CheckpointError, DamagedCheckpointError
@@ -39,6 +40,8 @@ __all__ = [
     "write_manifest",
 ]
 
+T = TypeVar("T")
+
 _MANIFEST = "manifest.json"
 _SIZES = "sizes.json"  # forms 1 to 4
 _METADATA = "_CHECKPOINT_METADATA"  # Orbax' own, whose format is stable
@@ -49,6 +52,8 @@ _DAMAGE = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EINVAL,
 }  # fmt: skip
 _BLOCK = 2**20
+# Several threads read a large checkpoint; for a small one they would cost more than the reading.
+_BYTES_PER_THREAD = 2**25
 _THREADS = 8
 
 
@@ -61,8 +66,7 @@ def write_manifest(path: Path, note: dict[str, Any]) -> None:
     """
     names = sorted(str(f.relative_to(path)) for f in path.rglob("*") if f.is_file())
     files = [path / name for name in names if name != _MANIFEST]
-    with ThreadPoolExecutor(_THREADS) as threads:
-        digests = list(threads.map(_flushed_digest, files))
+    digests = _map_files(_flushed_digest, files)
     records = {
         str(file.relative_to(path)): {"bytes": size, "sha256": digest}
         for file, (size, digest) in zip(files, digests, strict=True)
@@ -249,13 +253,21 @@ def _with_name(name: str, error: Exception) -> Exception:
 def _compare_digests(path: Path, digests: dict[str, str]) -> None:
     """Raises `DamagedCheckpointError` if the content of a file does not have its digest."""
     try:
-        with ThreadPoolExecutor(_THREADS) as threads:
-            found = threads.map(lambda name: _digest(path / name), digests)
-            for name, digest in zip(digests, found, strict=True):
-                if digest != digests[name]:
-                    raise damage(path, ValueError(f"{name} does not have its recorded SHA-256"))
+        found = _map_files(_digest, [path / name for name in digests])
     except OSError as error:  # a bad block, or a file that vanished meanwhile
         raise damage(path, error) from error
+    for name, digest in zip(digests, found, strict=True):
+        if digest != digests[name]:
+            raise damage(path, ValueError(f"{name} does not have its recorded SHA-256"))
+
+
+def _map_files(function: Callable[[Path], T], files: list[Path]) -> list[T]:
+    """Applies a function that reads a file to each of them."""
+    count = min(sum(file.stat().st_size for file in files) // _BYTES_PER_THREAD, _THREADS)
+    if count < 2:
+        return [function(file) for file in files]
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(function, files))
 
 
 def _digest(file: Path) -> str:
