@@ -56,7 +56,7 @@ def restore(
     cache.enable(on=not options.no_cache)
     # Inspection needs no training step, whose compilation would take time for nothing.
     session = training.prepare(experiment, training=False, rates=rates)
-    training.fingerprint.warn_of_other_data(run, session.data_fingerprint, warn=warn)
+    session.warn_of_other_data(run, warn=warn)
     if path is not None:
         return run, session, training.checkpoints.load(path, session.state, warn=warn)
     state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=warn)

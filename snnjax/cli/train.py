@@ -134,7 +134,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
         "profile": str(run.profile) if plan.options.profile else None,
-        "other_data": training.fingerprint.allowed_steps(run),
+        "other_data": result.other_data,
         "interrupted": None,
     }
     if plan.options.profile:

@@ -16,7 +16,6 @@ Modules:
     checkpoints     saving and loading of states
     config          experiments from files, their fields and data
     errors          errors whose messages name the cure
-    fingerprint     comparison of the data of a run with those it was trained on
     multihost       several processes that train together
     optimizer       rules of optimization and learning rates
     planning        memory strategies for a budget, and their check
@@ -29,7 +28,6 @@ from snnjax.training import (
     checkpoints,
     config,
     errors,
-    fingerprint,
     multihost,
     optimizer,
     planning,
@@ -55,7 +53,6 @@ __all__ = [
     "config",
     "errors",
     "eval_step",
-    "fingerprint",
     "fit",
     "initialize",
     "keep_pages",

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from snnjax.training import _fingerprint as fingerprints
 from snnjax.training import checkpoints
 from snnjax.training._evaluation import Evaluation
 from snnjax.training._metrics_log import Journal
@@ -23,7 +24,6 @@ from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
 from snnjax.training.checkpoints.background import Saver
 from snnjax.training.errors import NotFiniteError, StreamBoundError
-from snnjax.training.fingerprint import check_data
 from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.run import Run
 from snnjax.training.session import Session
@@ -49,6 +49,7 @@ class Result:
         best_step: First step with that value.
         train_seconds: Time in training loops over all sessions of the run, s, with evaluations and
             checkpoints, without compilation.
+        other_data: Steps after which the run went on with other data (`allow_other_data`).
     """
 
     state: TrainState
@@ -58,6 +59,7 @@ class Result:
     best: float | None
     best_step: int | None
     train_seconds: float
+    other_data: list[int]
 
 
 def fit(
@@ -101,7 +103,7 @@ def fit(
     with run.lock(warn=warn):
         state = checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
         step = 0 if state is None else int(state.step)
-        changed = check_data(
+        changed = fingerprints.check_data(
             run, session.data_fingerprint, step=step, allow=allow_other_data, warn=warn
         )
         if changed:
@@ -309,7 +311,9 @@ class _Loop:
     def _result(self, *, interrupted: bool) -> Result:
         self.saver.wait()
         seconds = self.journal.seconds
-        return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
+        other = fingerprints.allowed_steps(self.run)
+        best = self._best()
+        return Result(self.state, self.step, interrupted, self.evaluation, *best, seconds, other)
 
     def _best(self) -> tuple[float | None, int | None]:
         """Best value of the deciding metric so far, and its first step."""

@@ -13,12 +13,13 @@ import jax
 from jax.sharding import Mesh
 
 from snnjax import data
+from snnjax.training import _fingerprint as fingerprints
 from snnjax.training import config
 from snnjax.training._evaluation import Evaluation, evaluate
 from snnjax.training._learners import learner
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import BaseExperiment
-from snnjax.training.fingerprint import Reader, fingerprint
+from snnjax.training.run import Run
 from snnjax.training.sharding import batch_shares, make_mesh
 from snnjax.training.state import TrainState
 from snnjax.training.task import Task
@@ -89,8 +90,21 @@ class Session:
         return {"state": held, "temporary": analysis.temp_size_in_bytes}
 
     def data_fingerprint(self) -> dict[str, Any]:
-        """Fingerprint of the data, see `training.fingerprint`."""
-        return fingerprint(self.dataset, self.data_fields)
+        """Fingerprint of the data, which a run keeps in data.json.
+
+        It has the number of examples, the SHA-256 of all labels and of a sample of inputs of both
+        splits, and `data_fields`.
+        """
+        return fingerprints.fingerprint(self.dataset, self.data_fields)
+
+    def warn_of_other_data(self, run: Run, *, warn: Callable[[str], None]) -> None:
+        """Warns if a run was trained on other data than those of this session.
+
+        Args:
+            run: The run.
+            warn: Called with a sentence about each difference.
+        """
+        fingerprints.warn_of_other_data(run, self.data_fingerprint, warn=warn)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a state on the test examples."""
@@ -125,7 +139,7 @@ def prepare(
     kind = learner(experiment)
     # Before the data: a mesh that a kind of experiment cannot use needs no files to be refused.
     unit = kind.batch_unit(experiment, mesh)
-    reader = Reader(experiment)
+    reader = fingerprints.Reader(experiment)
     dataset = config.load_dataset(reader.experiment)
     loader = _training_loader(experiment, dataset, mesh, unit)
     evaluation = _evaluation_loader(experiment, kind.task(experiment), dataset, mesh)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, training
-from snnjax.training import fingerprint
+from snnjax.training import _fingerprint as fingerprint
 from tests.training import micro
 from tests.training.conftest import make
 from tests.training.test_loop import fresh, stop_after
@@ -85,10 +85,10 @@ def test_other_data_that_are_allowed_are_recorded(compiled, run):
     assert record["step"] == 5 and "other labels" in record["changed"][0]
     entries = json.loads((run.path / "data.json").read_text())
     assert [(e["step"], e["allowed"]) for e in entries] == [(0, False), (5, True)]
-    assert fingerprint.allowed_steps(run) == [5]
+    assert result.other_data == [5]
     said.clear()
     session = with_data(compiled, one_label)
-    fingerprint.warn_of_other_data(run, session.data_fingerprint, warn=said.append)
+    session.warn_of_other_data(run, warn=said.append)
     assert len(said) == 1 and "up to step 5" in said[0]
     # The new data are those of the run now.
     assert training.fit(session, run).best_step == 10

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from snnjax.data.dataset import Dataset, Split
+from snnjax import data
 from snnjax.training.config import plain_values
 from snnjax.training.errors import RunError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment
@@ -71,7 +71,7 @@ class Reader:
             read -= of_training
         return {name: values[name] for name in read - _LOCATION}
 
-    def _call(self, experiment: BaseExperiment) -> Dataset:
+    def _call(self, experiment: BaseExperiment) -> data.Dataset:
         kind, names = type(experiment), self.names
         known = {field.name for field in dataclasses.fields(experiment)}
 
@@ -88,7 +88,7 @@ class Reader:
         return self._load(watched)
 
 
-def fingerprint(dataset: Dataset, fields: dict[str, Any]) -> dict[str, Any]:
+def fingerprint(dataset: data.Dataset, fields: dict[str, Any]) -> dict[str, Any]:
     """Fingerprint of a data set.
 
     Args:
@@ -245,7 +245,7 @@ def _check_form(entries: Sequence[dict[str, Any]]) -> None:
         entry["step"], entry["allowed"]  # noqa: B018
 
 
-def _split_fingerprint(split: Split) -> dict[str, Any]:
+def _split_fingerprint(split: data.dataset.Split) -> dict[str, Any]:
     labels, inputs = hashlib.sha256(), hashlib.sha256()
     _add(labels, split.labels)
     if split.groups is not None:
@@ -262,7 +262,7 @@ def _split_fingerprint(split: Split) -> dict[str, Any]:
     }
 
 
-def _sample(split: Split) -> np.ndarray:
+def _sample(split: data.dataset.Split) -> np.ndarray:
     """Indices of evenly spaced examples, the first and the last among them."""
     size = max(np.asarray(split.inputs[0]).nbytes, 1)
     count = min(len(split), max(_SAMPLE_BYTES // size, _SAMPLE_EXAMPLES))
