@@ -3,8 +3,9 @@
     damage    flips one bit of a random file of the newest of two checkpoints, or overwrites one
               block of 512 bytes by random ones, and loads: the older one must be loaded, with a
               warning that names the file. "silent" counts changed arrays loaded without a word.
-    memory    trains a small network, a checkpoint every 10 steps, and fits a line to the resident
-              memory at each checkpoint, of the second half of the run.
+    memory    trains a small network, a checkpoint every 10 steps, and estimates the slope of the
+              resident memory at each checkpoint (Theil and Sen, since the system may page out), of
+              the second half of the run.
     time      trains the digits with a checkpoint per epoch, the default, and compares the time of
               all digests with that of training; digests run beside it in a thread.
 
@@ -125,7 +126,8 @@ def memory(steps):
         run = training.Run.create(pathlib.Path(folder) / "run", experiment, "")
         training.fit(session, run, stop=stop)
     late = np.asarray(sizes[len(sizes) // 2 :], float)
-    slope = np.polyfit(np.arange(len(late)), late, 1)[0]
+    first, last = np.triu_indices(len(late), 1)
+    slope = np.median((late[last] - late[first]) / (last - first))
     tenths = sizes[:: max(len(sizes) // 10, 1)]
     return {"checkpoints": len(sizes), "slope": slope, "resident_mb": [s / 1e6 for s in tenths]}
 

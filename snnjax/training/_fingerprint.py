@@ -80,12 +80,26 @@ class Reader:
                 names.add(name)
             return kind.__getattribute__(self, name)
 
+        plain = dataclasses.replace(experiment, dataset=self._load)
+        space = {
+            "__getattribute__": read,
+            # Worker processes get the experiment itself.
+            "__reduce_ex__": lambda self, protocol: (_identity, (plain,)),
+            # A frozen value is its own copy, and goes on recording.
+            "__copy__": lambda self: self,
+            "__deepcopy__": lambda self, memo: self,
+            "__slots__": (),
+            "__module__": kind.__module__,
+        }
         # A subclass, so that isinstance and the methods of a user's class work as before.
-        space = {"__getattribute__": read, "__slots__": (), "__module__": kind.__module__}
         recording = type(kind)(kind.__name__, (kind,), space)
-        watched = copy.copy(dataclasses.replace(experiment, dataset=self._load))
+        watched = copy.copy(plain)
         object.__setattr__(watched, "__class__", recording)
         return self._load(watched)
+
+
+def _identity(value: Any) -> Any:
+    return value
 
 
 def fingerprint(dataset: data.Dataset, fields: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import operator
+import pickle
 
 import numpy as np
 import pytest
@@ -132,18 +134,24 @@ class Folds(micro.Micro):
 def folded(experiment, *, read):
     """Reads some fields; the data are always the same."""
     assert isinstance(experiment, Folds)
+    # As for a process that loads examples.
+    assert type(pickle.loads(pickle.dumps(experiment))) is Folds
     read(experiment)
     return data.load("digits", data_dir=experiment.data_dir)
 
 
+def shorter(experiment):
+    return dataclasses.replace(experiment, epochs=1)
+
+
 READS = [
-    (lambda e: None, {}),
-    (lambda e: e.fold, {"fold": 0}),
-    (lambda e: e.folder(), {"fold": 0, "classes": [0, 1]}),
-    (lambda e: (e.noise, e.network), {"noise": 0.0}),
+    (id, {}),
+    (operator.attrgetter("fold"), {"fold": 0}),
+    (operator.methodcaller("folder"), {"fold": 0, "classes": [0, 1]}),
+    (operator.attrgetter("noise", "network"), {"noise": 0.0}),
     # As a whole: fields of training say nothing about the data.
     (hash, {"fold": 0, "noise": 0.0, "classes": [0, 1], "width": 8}),
-    (lambda e: dataclasses.replace(e, epochs=1), {"fold", "noise", "classes", "width"}),
+    (shorter, {"fold", "noise", "classes", "width"}),
 ]
 
 
