@@ -24,7 +24,7 @@ from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap
-from snnjax.ops.convolution import convolution
+from snnjax.ops.convolution import convolution, padding_pairs
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
 from snnjax.typing import Array, Key, bind
 
@@ -240,7 +240,7 @@ def Conv(
     kernel: int | Sequence[int] = (3, 3),
     rngs: nnx.Rngs,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
@@ -257,7 +257,10 @@ def Conv(
         kernel: size per spatial axis; one number means a square 2D kernel, `(k,)` is 1D.
         rngs: random streams of the kernel.
         strides: stride per spatial axis.
-        padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
+        padding: `"SAME"`, `"VALID"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` per spatial axis. At stride 2 on an even size `"SAME"` pads 3x3 by
+            `(0, 1)`, where PyTorch's networks pad by 1 on every side: their kernels need
+            `padding=1`.
         groups: number of separate channel groups; `groups=inputs` is depthwise.
         use_bias: add one bias per output channel; False by default, since a normalisation usually
             follows.
@@ -265,7 +268,7 @@ def Conv(
         pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
-        ValueError: `inputs` or `outputs` is not divisible by `groups`.
+        ValueError: `inputs` or `outputs` is not divisible by `groups`; another form of padding.
     """
     # Tuples, since static attributes must be hashable.
     size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
@@ -278,7 +281,7 @@ def Conv(
     module = Kernel(
         shape,
         strides=strides if isinstance(strides, int) else tuple(strides),
-        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        padding=padding_pairs(padding, len(size)),
         groups=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,
