@@ -81,12 +81,14 @@ def with_stream_peak(streams: PyTree) -> tuple[PyTree, Array]:
     """Returns the streams and their `stream_peak`, computed before any other use of the streams."""
     # The peak is needed only with the statistics. XLA:CPU would compute it at the end of the
     # program and keep all streams of the forward pass alive until then.
-    return isolate(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
+    return isolate(
+        lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros((), jnp.float32))
+    )
 
 
 @with_stream_peak.defjvp
 def _with_stream_peak_jvp(primals, tangents):
-    return with_stream_peak(*primals), (tangents[0], jnp.zeros(()))
+    return with_stream_peak(*primals), (tangents[0], jnp.zeros((), jnp.float32))
 
 
 def bits_left(peak: float, *, bits: int = DEFAULT_BITS) -> float:

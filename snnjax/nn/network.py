@@ -36,8 +36,8 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    join_steps,
     max_over_steps,
-    mean_over_steps,
     place,
     refuse_whole_windows,
     repeat_state,
@@ -45,7 +45,7 @@ from snnjax.nn.contract import (
 )
 from snnjax.nn.normalization import never_updated, refuse_window_statistics
 from snnjax.nn.taps import reconstruction
-from snnjax.ops.rounding import widen
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = ["Network", "merge", "split"]
@@ -204,7 +204,7 @@ class Network(nnx.Module):
             return widen(outputs), aux
         params = (self.body, state.statistics, call)
         scan = memory.store if self.time_scan is None else self.time_scan
-        step, start = Cell(), state.neurons
+        step, start = Cell(), widen_to(state.neurons, inputs.dtype)
         if self.collect != "all":
             # The carry needs the output's shape before the first step.
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
@@ -216,8 +216,9 @@ class Network(nnx.Module):
             after, last = after
             # Time stays the first axis, so readouts need no special case.
             outputs = last[None]
-        # Each timestep starts from the same running values, so their mean is one update.
-        updated = mean_over_steps(statistics) if call.training else state.statistics
+        # Each timestep starts from the same running values: joined, they are one update.
+        own = state.statistics
+        updated = join_steps(own, statistics) if call.training else own
         taps |= reconstruction("network", scan, step, params, start, inputs, call.taps)
         return outputs, Aux(after, updated, taps, max_over_steps(diagnostics))
 

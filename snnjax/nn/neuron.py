@@ -22,7 +22,7 @@ from snnjax.neurons import Model
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
-from snnjax.ops.rounding import is_narrow
+from snnjax.ops.rounding import is_narrow, widen_to
 from snnjax.typing import Array, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "membranes", "run"]
@@ -174,7 +174,7 @@ def run(
     Returns:
         Outputs `[T, B, ...]`, and an `nn.Aux` with the state after the last timestep.
     """
-    membrane = None
+    membrane, state = None, widen_to(state, currents.dtype)
     # A narrow membrane would lose small currents: the step runs in float32.
     if is_narrow(currents):
         step, scan = mixed_step(step, scan, spiking=spiking)

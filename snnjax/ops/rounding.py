@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.typing import Array
+from snnjax.typing import Array, PyTree
 
 __all__ = [
     "accumulation_dtype",
@@ -24,6 +24,7 @@ __all__ = [
     "product",
     "promote",
     "widen",
+    "widen_to",
 ]
 
 
@@ -53,6 +54,20 @@ def is_narrow(array: Any) -> bool:
 def widen(x: Array) -> Array:
     """Casts narrow floats to float32 and leaves all other arrays unchanged."""
     return x.astype(accumulation_dtype(x.dtype)) if is_narrow(x) else x
+
+
+def widen_to(tree: PyTree, dtype: Any) -> PyTree:
+    """Casts floating leaves with fewer bits than a floating dtype to it.
+
+    States at rest are float32; a scan over float64 currents carries them in float64.
+    """
+    bits = jnp.finfo(dtype).bits
+
+    def widened(leaf: Array) -> Array:
+        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+        return leaf.astype(dtype) if floating and jnp.finfo(leaf.dtype).bits < bits else leaf
+
+    return jax.tree.map(widened, tree)
 
 
 def narrow(x: Array, dtype: Any) -> Array:
