@@ -48,8 +48,9 @@ class ASA(nnx.Module):
     equations of all three stand in the docstring of `snnjax.nn.asa`. The mixer is a matrix `T x T`,
     or with `reduction > 1` two matrices with a relu between them, without bias: `2 + T^2 + 36` or
     `2 + 2 T (T // reduction) + 36` parameters. Of equal entries the one with the lower index ranks
-    higher; of equal maxima the first one in time, then in channels, gets the gradient, as in the
-    released code (currents of static frames are often equal). The derivative keeps the inputs, the mask and two maps.
+    higher. Of equal maxima the first one in time, then in channels, gets the gradient, as in the
+    released code: currents of several timesteps are often equal. The derivative keeps the inputs,
+    the mask and two maps.
 
     The released module has seven defects, treated here as follows:
 

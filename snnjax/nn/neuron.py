@@ -174,7 +174,8 @@ def run(
     Returns:
         Outputs `[T, B, ...]`, and an `nn.Aux` with the state after the last timestep.
     """
-    membrane, state = None, widen_to(state, currents.dtype)
+    membrane = None
+    params, state = widen_to((params, state), currents.dtype)
     # A narrow membrane would lose small currents: the step runs in float32.
     if is_narrow(currents):
         step, scan = mixed_step(step, scan, spiking=spiking)

@@ -25,7 +25,7 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap
 from snnjax.ops.convolution import convolution, padding_pairs
-from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
+from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen, widen_to
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
@@ -161,6 +161,9 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
     # A module that does not declare `follows_inputs` computes in float32.
     if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
+    # Strict promotion refuses float32 parameters with float64 inputs, in modules of Flax too.
+    if isinstance(module, nnx.Module) and not _keeps_dtype(module) and inputs.dtype == jnp.float64:
+        module = widen_to(module, inputs.dtype)
     return module(inputs)
 
 

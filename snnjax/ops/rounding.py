@@ -57,15 +57,16 @@ def widen(x: Array) -> Array:
 
 
 def widen_to(tree: PyTree, dtype: Any) -> PyTree:
-    """Casts floating leaves with fewer bits than a floating dtype to it.
+    """Casts floating arrays with fewer bits than a floating dtype to it; numbers stay numbers.
 
-    States at rest are float32; a scan over float64 currents carries them in float64.
+    States at rest and parameters are float32; a scan over float64 currents needs them in float64.
     """
     bits = jnp.finfo(dtype).bits
 
-    def widened(leaf: Array) -> Array:
-        floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-        return leaf.astype(dtype) if floating and jnp.finfo(leaf.dtype).bits < bits else leaf
+    def widened(leaf: Any) -> Any:
+        own = getattr(leaf, "dtype", None)
+        narrower = own is not None and jnp.issubdtype(own, jnp.floating)
+        return leaf.astype(dtype) if narrower and jnp.finfo(own).bits < bits else leaf
 
     return jax.tree.map(widened, tree)
 
