@@ -162,25 +162,26 @@ class BatchNorm(nnx.Module):
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         if self.unbiased:
             var = var * self._correction(grouped.size // mean.size)
-        # One row per group and, with over="step", per timestep.
-        rows = (s.reshape(-1, self.channels) for s in (mean, var))
-        moved = map(self._move, (running.mean, running.var), rows)
+        moved = self._move((running.mean, running.var), (mean, var))
         statistics = jax.lax.stop_gradient(self._statistics(*moved))
         return outputs.reshape(inputs.shape), Aux((), statistics)
 
-    def _move(self, old: Array, rows: Array) -> Array:
-        """Running values after a call, from the statistics `[rows, C]` of the batch."""
+    def _move(self, running: tuple[Array, Array], batch: tuple[Array, Array]) -> list[Array]:
+        """Running mean and variance after a call, from those of the batch."""
+        # One row per group and, with over="step", per timestep.
         if self.update == "call":
-            new = rows.mean(0).astype(old.dtype)
-            # One product instead of two: of two, the compiler would choose one to fuse with the
-            # sum.
-            return old + (1 - self.momentum) * (new - old)
-        # One row per timestep: groups of one timestep are one update.
-        steps = rows.reshape(-1, self.groups, self.channels).mean(1).astype(old.dtype)
-        # Unrolled: T is small, and the order of the products is that of T calls.
-        for new in steps:
-            old = old + (1 - self.momentum) * (new - old)
-        return old
+            steps = [[s.reshape(-1, self.channels).mean(0)] for s in batch]
+        else:
+            # Groups of one timestep are one update; T is small enough to unroll.
+            steps = [list(s.reshape(-1, self.groups, self.channels).mean(1)) for s in batch]
+        moved = []
+        for old, updates in zip(running, steps, strict=True):
+            for new in updates:
+                # One product instead of two: of two, the compiler would choose one to fuse with
+                # the sum.
+                old = old + (1 - self.momentum) * (new.astype(old.dtype) - old)
+            moved.append(old)
+        return moved
 
     def _correction(self, count: int) -> float:
         """`N / (N - 1)` for N elements per channel, over all devices."""
@@ -208,7 +209,8 @@ class BatchNorm(nnx.Module):
         x = widen(inputs)
         own = (self.scale[...], self.bias[...], mean, var)
         scale, bias, mean, var = (jnp.asarray(a).astype(x.dtype) for a in own)
-        outputs = (x - mean) * (self.gain * scale * jax.lax.rsqrt(var + self.epsilon)) + bias
+        factor = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
+        outputs = (x - mean) * factor + bias
         return narrow(outputs, inputs.dtype)
 
 
