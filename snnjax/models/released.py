@@ -164,7 +164,7 @@ def rev_sformer(names: Iterable[str]) -> list[Layer]:
 
 
 def efficient_lif_vgg(names: Iterable[str]) -> list[Layer]:
-    """Layers of EfficientLIF-Net's VGG, for `models.efficient_lif_compat` and `efficient_lif_vgg`.
+    """Layers of EfficientLIF-Net's VGG, for `efficient_lif_compat` and `efficient_lif_vgg`.
 
     Args:
         names: names of the state dict; all kinds of sharing have the same.
@@ -176,7 +176,7 @@ def efficient_lif_vgg(names: Iterable[str]) -> list[Layer]:
 
 
 def efficient_lif_resnet(names: Iterable[str]) -> list[Layer]:
-    """Layers of EfficientLIF-Net's ResNet, for `models.efficient_lif_compat` and its kin.
+    """Layers of EfficientLIF-Net's ResNet, for `efficient_lif_compat` and `efficient_lif_resnet`.
 
     Args:
         names: names of the state dict; all kinds of sharing have the same.

@@ -448,3 +448,37 @@ def test_a_released_asa_module_is_reproduced(shared, x64, name, prefix):
         assert_stored(g_x, theirs(f"{key}_x"))
         grads = {n: part.get(f"{key}/{n}", np.zeros_like(w)) for n, w in weights.items()}
         assert_stored(g_params, released.convert(layer, layers, grads)[0])
+
+
+def asa_arrays(timesteps):
+    shapes = {
+        "alpha": (1,), "beta": (1,), "fc.weight": (timesteps, timesteps),
+        "conv1.weight": (1, 2, 3, 3), "conv2.weight": (1, 2, 3, 3),
+    }  # fmt: skip
+    return {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+
+
+def test_a_network_that_does_not_fit_is_refused_by_the_authors_name():
+    layer, arrays = nn.ASA(4, rngs=nnx.Rngs(0)), asa_arrays(5)
+    with pytest.raises(ValueError, match=r"fc.weight has the shape \[5, 5\]"):
+        released.convert(layer, [released.asa(arrays)], arrays)
+    with pytest.raises(ValueError, match="1 layers with parameters and the authors' 2"):
+        released.convert(layer, [released.asa(arrays)] * 2, arrays)
+    with pytest.raises(ValueError, match="mixer/1"):
+        split = {"fc.0.weight": np.ones((2, 4)), "fc.2.weight": np.ones((4, 2))}
+        released.convert(layer, [released.asa(split)], asa_arrays(4) | split)
+
+
+@pytest.mark.parametrize("space", [None, (1, 4)])
+def test_features_of_the_last_map_are_flattened_channels_last(space):
+    rng = np.random.default_rng(0)
+    arrays = {
+        "ConvAttLIFs.0.0.conv.0.weight": rng.normal(size=(3, 2, 3, 3)),
+        "FCs.0.1.fc.weight": rng.normal(size=(5, 12)),
+    }
+    kernel = released.asa_snn_five(arrays, space=space)[-2].params["kernel"].read(arrays)
+    features = rng.normal(size=(3, *(space or (2, 2))))
+    expected = arrays["FCs.0.1.fc.weight"] @ features.reshape(-1)
+    np.testing.assert_allclose(np.moveaxis(features, 0, -1).reshape(-1) @ kernel, expected)
+    with pytest.raises(ValueError, match="12 pixels|4 pixels"):
+        released.asa_snn_five(arrays, space=(3, 3))
