@@ -54,7 +54,9 @@ class ASA(nnx.Module):
     equations of all three stand in the docstring of `snnjax.nn.asa`. The mixer is a matrix `T x T`,
     or with `reduction > 1` two matrices with a relu between them, without bias: `2 + T^2 + 36` or
     `2 + 2 T (T // reduction) + 36` parameters. Of equal entries the one with the lower index ranks
-    higher; equal maxima share the gradient. The derivative keeps the inputs, the mask and two maps.
+    higher. Of equal maxima the first one in time, then in channels, gets the gradient, as in the
+    released code: currents of several timesteps are often equal. The derivative keeps the inputs,
+    the mask and two maps.
 
     The released module has seven defects, treated here as follows:
 
@@ -236,9 +238,18 @@ def _maps(shares, kernels, inputs: Array, important: Array) -> tuple[Array, Arra
     for group, share, kernel in zip((important, 1 - important), shares, kernels, strict=True):
         chosen = currents * group[:, :, None, None]
         # Divided by the nominal share, as released; the true fraction is mostly smaller (defect 5).
-        mean, largest = chosen.mean((0, 4)) / share, chosen.max((0, 4))
+        mean, largest = chosen.mean((0, 4)) / share, _first_max(chosen)
         maps.append(place_map(mean, largest, kernel))
     return maps[0], maps[1]
+
+
+def _first_max(currents: Array) -> Array:
+    """Maximum over T and C, `[T, B, H, W, C] -> [B, H, W]`; the first of equal ones is selected."""
+    rows = currents.max(-1, keepdims=True)
+    # `jnp.max` would share the gradient between equal maxima.
+    winner = jax.nn.one_hot(currents.argmax(-1), currents.shape[-1], dtype=bool)
+    winner &= jnp.arange(len(rows))[:, None, None, None, None] == rows.argmax(0, keepdims=True)
+    return jnp.where(winner, currents, 0).sum((0, -1))
 
 
 def _factor(important: Array, maps: tuple[Array, Array]) -> Array:

@@ -53,7 +53,7 @@ from snnjax.nn.contract import (
 )
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import check_counts, check_numbers
-from snnjax.ops.rounding import widen
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, PyTree, Scan, bind
 
 __all__ = ["Columns", "read_nothing"]
@@ -192,7 +192,8 @@ class Columns(nnx.Module):
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
         statistics_first, statistics_later = state.statistics
         # The inverse is exact only for states on the grid, also for the first ones.
-        start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in state.neurons)
+        start = widen_to(state.neurons, inputs.dtype)
+        start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in start)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
         own = tuple((*pair, call) for pair in zip(self.first, statistics_first, strict=True))

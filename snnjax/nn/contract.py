@@ -8,8 +8,9 @@ Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only 
 after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
 the train step stores them exactly once per step, however often a strategy recomputes.
 
-`replace` copies a module with other attributes. `Statistics` are averaged over timesteps
-(`mean_over_steps`), diagnostics are maxima (`max_over_steps`, `stream_use`).
+`replace` copies a module with other attributes. `Statistics` of timesteps are joined by
+`join_steps`, those of parts of a batch averaged (`mean_over_steps`); diagnostics are maxima
+(`max_over_steps`, `stream_use`).
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ __all__ = [
     "Repeated",
     "State",
     "Statistics",
+    "StepStatistics",
     "StreamPeak",
     "gather",
+    "join_steps",
     "layer_name",
     "max_over_steps",
     "mean_over_steps",
@@ -110,6 +113,25 @@ class Statistics(NamedTuple):
 
     mean: Array
     var: Array
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["mean", "var"], meta_fields=["momentum"]
+)
+@dataclasses.dataclass(frozen=True)
+class StepStatistics:
+    """`Statistics` that move once per timestep, not once per call.
+
+    Attributes:
+        mean: running mean per channel, `[C]`.
+        var: running variance per channel, `[C]`.
+        momentum: weight of the old value in one timestep.
+    """
+
+    mean: Array
+    var: Array
+    # Static: layers that run timestep by timestep need it to join the updates of single steps.
+    momentum: float
 
 
 class Aux(NamedTuple):
@@ -372,6 +394,31 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
 def layer_name(layer: Any, number: int) -> str:
     """Name of a layer in taps, its kind and position, such as `lif1`."""
     return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
+
+
+def join_steps(before: PyTree, rows: PyTree) -> PyTree:
+    """Running statistics after T timesteps that each started from the same values.
+
+        Statistics        before + mean over t of (rows[t] - before)
+        StepStatistics    before + sum over t of m^(T-1-t) (rows[t] - before),   as T calls in order
+
+    Args:
+        before: statistics before the first timestep.
+        rows: statistics after one update from `before` by each timestep, with leaves `[T, ...]`.
+    """
+
+    def join(old: Any, new: Any) -> Any:
+        if not isinstance(old, StepStatistics):
+            return mean_over_steps(new)
+
+        def discount(start: Array, leaf: Array) -> Array:
+            steps = jnp.arange(len(leaf) - 1, -1, -1, dtype=leaf.dtype)
+            return start + jnp.tensordot(old.momentum**steps, leaf - start, 1)
+
+        return jax.tree.map(discount, old, new)
+
+    own = lambda node: isinstance(node, StepStatistics)  # noqa: E731
+    return jax.tree.map(join, before, rows, is_leaf=own)
 
 
 def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:

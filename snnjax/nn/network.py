@@ -40,8 +40,8 @@ from snnjax.nn.contract import (
     Placed,
     State,
     StreamPeak,
+    join_steps,
     max_over_steps,
-    mean_over_steps,
     place,
     refuse_whole_windows,
     repeat_state,
@@ -54,7 +54,7 @@ from snnjax.nn.normalization import (
 )
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, shorten
-from snnjax.ops.rounding import widen
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = ["Network", "merge", "split"]
@@ -227,7 +227,7 @@ class Network(nnx.Module):
             return widen(outputs), aux
         params = (self.body, state.statistics, call)
         scan = memory.store if self.time_scan is None else self.time_scan
-        step, start = Cell(), state.neurons
+        step, start = Cell(), widen_to(state.neurons, inputs.dtype)
         if self.collect != "all":
             # The carry needs the output's shape before the first step.
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
@@ -239,8 +239,9 @@ class Network(nnx.Module):
             after, last = after
             # Time stays the first axis, so readouts need no special case.
             outputs = last[None]
-        # Each timestep starts from the same running values, so their mean is one update.
-        updated = mean_over_steps(statistics) if call.training else state.statistics
+        # Each timestep starts from the same running values: joined, they are one update.
+        own = state.statistics
+        updated = join_steps(own, statistics) if call.training else own
         taps |= reconstruction("network", scan, step, params, start, inputs, call.taps)
         return outputs, Aux(after, updated, taps, max_over_steps(diagnostics))
 

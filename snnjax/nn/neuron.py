@@ -31,7 +31,7 @@ from snnjax.nn.contract import (
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.arguments import as_floating, shorten
-from snnjax.ops.rounding import is_narrow
+from snnjax.ops.rounding import is_narrow, widen_to
 from snnjax.typing import Array, Scan, Step, bind
 
 __all__ = ["Constant", "Neuron", "check_neuron", "membranes", "run"]
@@ -206,6 +206,7 @@ def run(
         Outputs `[T, B, ...]`, and an `nn.Aux` with the state after the last timestep.
     """
     membrane = None
+    params, state = widen_to((params, state), currents.dtype)
     # A narrow membrane would lose small currents: the step runs in float32.
     if is_narrow(currents):
         step, scan = mixed_step(step, scan, spiking=spiking)

@@ -13,6 +13,14 @@ The option `over` selects the elements of `mean` and `var`:
 batch norm: the batch is cut into groups of neighbouring examples, each normalised by its own
 statistics; running statistics move towards the mean over groups.
 
+Running statistics move once per call of the network, under every memory strategy. Networks written
+in PyTorch may differ in three ways, each an option:
+
+    torch                                        here
+    running variance with N / (N - 1)            unbiased=True
+    a norm called at each of T timesteps         over="step", update="step"
+    a norm run twice, by a reversible backward   momentum=0.81, for 0.9 twice
+
 References: Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167; Zheng, Wu, Deng, Hu,
 Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280;
 Hoffer, Hubara, Soudry, "Train longer, generalize better: closing the generalization gap in large
@@ -37,11 +45,12 @@ from snnjax.nn.contract import (
     InitialState,
     State,
     Statistics,
+    StepStatistics,
 )
 from snnjax.nn.synapses import Fold
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
-from snnjax.ops.rounding import narrow
+from snnjax.ops.rounding import accumulation_dtype, narrow, widen
 from snnjax.typing import Array
 
 __all__ = [
@@ -54,6 +63,7 @@ __all__ = [
 ]
 
 _OVER = ("window", "step", "frozen")
+_UPDATES = ("call", "step")
 # Number of partial sums of a batch. The summation order is the same on up to so many devices.
 _BLOCKS = 64
 
@@ -67,13 +77,19 @@ class BatchNorm(nnx.Module):
     In training, mean and (biased) variance are those of the batch, over T, B and space
     (`over="window"`) or over B and space of each timestep (`over="step"`). In evaluation, and with
     `over="frozen"`, they are the running ones, which stay unchanged. Inputs x and outputs y
-    `[T, B, ..., C]` have one dtype; scale, bias and statistics `[C]` are float32. The derivative
-    keeps the inputs and two numbers per channel; in training there is no forward mode.
+    `[T, B, ..., C]` have one dtype, and means and sums are float32, or float64 for float64 inputs.
+    Scale and bias `[C]` are float32, statistics `[C]` the default float. The derivative keeps the
+    inputs and two numbers per channel; in training there is no forward mode.
 
     Args:
         channels: `C`.
         over: elements of the batch statistics, `"window"`, `"step"` or `"frozen"`.
         momentum: weight of the *old* running value (PyTorch's 0.1 is 0.9 here).
+        update: `"call"` moves the running values once per call, towards the mean of the statistics
+            of all timesteps; `"step"` once per timestep, in order, as a PyTorch norm called T times
+            does: over T steps they move by `1 - momentum^T`. Needs `over="step"`.
+        unbiased: use the variance times `N / (N - 1)` for the running variance, as PyTorch does
+            (N elements per channel); outputs in training stay those of the biased variance.
         epsilon: constant added to the variance.
         gain: fixed factor; `alpha * threshold` for tdBN.
         scale: initial value of the learned scale; 0 starts a residual branch at zero.
@@ -83,8 +99,9 @@ class BatchNorm(nnx.Module):
             all devices (see `nn.data_parallel.with_data_axes`).
 
     Raises:
-        ValueError: an unknown `over`, or a number out of range; inputs with another number of
-            channels, or a batch that `groups` does not divide (on a call).
+        ValueError: an unknown `over` or `update`, or a number out of range; `update="step"` without
+            `over="step"`; inputs with another number of channels, a batch that `groups` does not
+            divide, or `unbiased` with one element per channel (on a call).
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
@@ -100,6 +117,8 @@ class BatchNorm(nnx.Module):
         groups: int = 1,
         axes: tuple[str, ...] = (),
         momentum: float = 0.9,
+        update: str = "call",
+        unbiased: bool = False,
         epsilon: float = 1e-5,
         gain: float = 1.0,
         scale: float = 1.0,
@@ -109,6 +128,11 @@ class BatchNorm(nnx.Module):
         check_numbers("nn.BatchNorm", least=0, most=1, momentum=momentum)
         check_numbers("nn.BatchNorm", least=0, epsilon=epsilon)
         check_numbers("nn.BatchNorm", gain=gain, scale=scale)
+        if update not in _UPDATES or (update == "step" and over != "step"):
+            raise ValueError(
+                f"update must be 'call', or 'step' with over='step', got {update!r} with {over!r}"
+            )
+        self.update, self.unbiased = update, unbiased
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
         self.groups, self.axes = groups, axes
@@ -118,8 +142,15 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        ones = jnp.ones(self.channels, jnp.float32)
-        return State((), Statistics(jnp.zeros_like(ones), ones))
+        # In the default float: float64 under `jax_enable_x64`, so that means keep their digits.
+        ones = jnp.ones(self.channels, jnp.result_type(float))
+        return State((), self._statistics(jnp.zeros_like(ones), ones))
+
+    def _statistics(self, mean: Any, var: Any) -> Any:
+        # Timesteps of a shared membrane are calls of their own: the node tells how to join them.
+        if self.update == "step":
+            return StepStatistics(mean, var, self.momentum)
+        return Statistics(mean, var)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
@@ -132,22 +163,50 @@ class BatchNorm(nnx.Module):
         running = state.statistics
         if not call.training or self.over == "frozen":
             # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
-            return self._normalize(inputs, *running), Aux((), running)
+            return self._normalize(inputs, running.mean, running.var), Aux((), running)
         grouped, first = self._split_groups(inputs)
         time = () if self.over == "step" else (0,)
-        scale = self.gain * self.scale[...]
+        # Cast, since strict promotion refuses to mix float32 parameters with float64 inputs.
+        wide = accumulation_dtype(inputs.dtype)
+        scale = self.gain * self.scale[...].astype(wide)
         # Time and space, but not the groups: each has its own statistics.
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
-        normal = _batch_norm(*over, grouped, scale, self.bias[...])
+        normal = _batch_norm(*over, grouped, scale, self.bias[...].astype(wide))
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
-        # One row per group and, with over="step", per timestep; running values follow their mean.
-        batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
-        # One product instead of two: of two, the compiler would choose one to fuse with the sum.
-        updated = jax.tree.map(
-            lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
-        )
-        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(updated))
+        if self.unbiased:
+            var = var * self._correction(grouped.size // mean.size)
+        moved = self._move((running.mean, running.var), (mean, var))
+        statistics = jax.lax.stop_gradient(self._statistics(*moved))
+        return outputs.reshape(inputs.shape), Aux((), statistics)
+
+    def _move(self, running: tuple[Array, Array], batch: tuple[Array, Array]) -> list[Array]:
+        """Running mean and variance after a call, from those of the batch."""
+        # One row per group and, with over="step", per timestep.
+        if self.update == "call":
+            steps = [[s.reshape(-1, self.channels).mean(0)] for s in batch]
+        else:
+            # Groups of one timestep are one update; T is small enough to unroll.
+            steps = [list(s.reshape(-1, self.groups, self.channels).mean(1)) for s in batch]
+        moved = []
+        for old, updates in zip(running, steps, strict=True):
+            for new in updates:
+                # One product instead of two: of two, the compiler would choose one to fuse with
+                # the sum.
+                old = old + (1 - self.momentum) * (new.astype(old.dtype) - old)
+            moved.append(old)
+        return moved
+
+    def _correction(self, count: int) -> float:
+        """`N / (N - 1)` for N elements per channel, over all devices."""
+        # Axis sizes are static numbers inside `jax.shard_map`.
+        count *= jax.lax.psum(1, self.axes) if self.axes else 1
+        if count < 2:
+            raise ValueError(
+                "one element per channel has no unbiased variance: give a larger batch, or "
+                "unbiased=False"
+            )
+        return count / (count - 1)
 
     def _split_groups(self, inputs: Array) -> tuple[Array, int]:
         """Inputs as `[T, groups, B / groups, ..., C]`, and the number of the first batch axis."""
@@ -161,8 +220,11 @@ class BatchNorm(nnx.Module):
         return inputs.reshape(steps, self.groups, batch // self.groups, *space), 2
 
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
-        factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        outputs = (inputs.astype(jnp.float32) - mean) * factor + self.bias[...]
+        x = widen(inputs)
+        own = (self.scale[...], self.bias[...], mean, var)
+        scale, bias, mean, var = (jnp.asarray(a).astype(x.dtype) for a in own)
+        factor = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
+        outputs = (x - mean) * factor + bias
         return narrow(outputs, inputs.dtype)
 
 
@@ -190,14 +252,14 @@ def _standardize(axes, devices, epsilon, x, scale, bias):
     rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
     mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
+    y = (widen(x) - mean) * (scale * rate) + bias
     return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
 
 
 def _moments(axes, devices, carry, x):
-    """Mean and biased variance over `axes`, in float32."""
+    """Mean and biased variance over `axes`, in at least float32."""
     del carry
-    wide = x.astype(jnp.float32)
+    wide = widen(x)
     mean = _mean(wide, axes, devices)
     return mean, _mean(jnp.square(wide - mean), axes, devices)
 
@@ -205,12 +267,12 @@ def _moments(axes, devices, carry, x):
 def _gradient_means(axes, devices, carry, x, g, mean, rate):
     """Means of `g` and of `g * n`, for the derivative."""
     del carry
-    n = (x.astype(jnp.float32) - mean) * rate
+    n = (widen(x) - mean) * rate
     return _mean(g, axes, devices), _mean(g * n, axes, devices)
 
 
 def _zeros(rows):
-    return jax.tree.map(lambda row: jnp.zeros(row.shape, jnp.float32), rows)
+    return jax.tree.map(lambda row: jnp.zeros(row.shape, row.dtype), rows)
 
 
 def _mean(x, axes, devices):
@@ -245,10 +307,10 @@ def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     del epsilon
     x, mean, rate, scale = residuals
     # Cotangents of mean and variance are ignored: running statistics are no part of a loss.
-    g = cotangents[0].astype(jnp.float32)
+    g = widen(cotangents[0])
     means = functools.partial(_gradient_means, axes, devices)
     mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate)
-    n = (x.astype(jnp.float32) - mean) * rate
+    n = (widen(x) - mean) * rate
     g_x = scale * rate * (g - mean_g - n * mean_gn)
     # `mean` has one row per timestep and group, or one in all; each averages `count` elements.
     count = x.size // mean.size
@@ -374,14 +436,14 @@ def never_updated(body: Any, state: State) -> bool:
     """
     if isinstance(state, InitialState):
         return True
-    is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
+    is_node = lambda node: isinstance(node, Statistics | StepStatistics)  # noqa: E731
     nodes = [node for node in jax.tree.leaves(state.statistics, is_leaf=is_node) if is_node(node)]
     return bool(nodes) and all(_is_initial(node) for node in nodes) and updates_statistics(body)
 
 
-def _is_initial(statistics: Statistics) -> bool:
+def _is_initial(statistics: Statistics | StepStatistics) -> bool:
     try:
-        mean, var = map(np.asarray, statistics)
+        mean, var = map(np.asarray, (statistics.mean, statistics.var))
     except jax.errors.TracerArrayConversionError:
         return False
     return bool((mean == 0).all() and (var == 1).all())

@@ -29,7 +29,7 @@ from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
 from snnjax.nn.taps import lazy_taps, neuron_taps
 from snnjax.ops.arguments import as_floating, check_counts
-from snnjax.ops.rounding import widen
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Scan, bind
 
@@ -152,15 +152,14 @@ class ResetFreeLIF(nnx.Module):
         """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
         inputs = as_floating("nn.ResetFreeLIF", inputs)
         check_state(self.neuron.initial_state, state, inputs.shape[1:])
-        params, currents = self.neuron.params(), widen(inputs)
-        after, spikes = self.sequence(params, state.neurons, currents)
+        currents = widen(inputs)
+        params, start = widen_to((self.neuron.params(), state.neurons), currents.dtype)
+        after, spikes = self.sequence(params, start, currents)
         spikes, membrane = spikes.astype(inputs.dtype), None
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
             # The scan returns the last membrane only; the tap needs all of them.
-            membrane = neurons.reset_free.linear_recurrence(
-                params.decay, state.neurons.v, gain * currents
-            )
+            membrane = neurons.reset_free.linear_recurrence(params.decay, start.v, gain * currents)
         taps = neuron_taps(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
         return spikes, Aux(after, (), {"": taps} if taps else {})
 

@@ -40,8 +40,8 @@ from snnjax.nn.contract import (
     Placed,
     State,
     gather,
+    join_steps,
     max_over_steps,
-    mean_over_steps,
     output_shape,
     parts_taken,
     place,
@@ -55,7 +55,7 @@ from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.arguments import check_counts
 from snnjax.ops.derivative import with_derivative
-from snnjax.ops.rounding import widen
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
 
@@ -497,7 +497,8 @@ class Shared(nnx.Module):
         cell, groups = self._cell()
         fixed, aux = self._static_currents(inputs, state, call)
         parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, call, fixed)
-        step, scan, start = SharedStep(groups), self.scan, state.neurons
+        start = widen_to(state.neurons, inputs.dtype)
+        step, scan = SharedStep(groups), self.scan
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
             scan = scan.with_inverse(SharedInverse(back, *self.inverse()))
@@ -510,10 +511,10 @@ class Shared(nnx.Module):
             reconstruction_taps = {}
         scan = memory.store if scan is None else scan
         after, (outputs, (statistics, taps, diagnostics), _) = scan(step, parts, start, inputs)
-        statistics = mean_over_steps(statistics)
-        if fixed is not None:
-            # The first layer ran once, outside of the loop over timesteps.
-            statistics = (aux.statistics, *statistics[1:])
+        # A first layer with static input ran once, outside of the loop over timesteps.
+        once = 0 if fixed is None else 1
+        statistics = join_steps(state.statistics[once:], statistics[once:])
+        statistics = (aux.statistics,)[:once] + statistics
         taps = prefix_names("synapse0", aux.taps) | taps | reconstruction_taps
         diagnostics = prefix_names("synapse0", aux.diagnostics) | max_over_steps(diagnostics)
         return outputs, Aux(after, statistics, taps, diagnostics)

@@ -33,8 +33,8 @@ from snnjax.nn.contract import (
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
-from snnjax.ops.convolution import convolution
-from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
+from snnjax.ops.convolution import convolution, padding_pairs
+from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen, widen_to
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
@@ -180,6 +180,9 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
     # A module that does not declare `follows_inputs` computes in float32.
     if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
+    # Strict promotion refuses float32 parameters with float64 inputs, in modules of Flax too.
+    if isinstance(module, nnx.Module) and not _keeps_dtype(module) and inputs.dtype == jnp.float64:
+        module = widen_to(module, inputs.dtype)
     return module(inputs)
 
 
@@ -262,7 +265,7 @@ def Conv(
     kernel: int | Sequence[int] = (3, 3),
     rngs: nnx.Rngs,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
@@ -279,7 +282,10 @@ def Conv(
         kernel: size per spatial axis; one number means a square 2D kernel, `(k,)` is 1D.
         rngs: random streams of the kernel.
         strides: stride per spatial axis.
-        padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
+        padding: `"SAME"`, `"VALID"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` per spatial axis. At stride 2 on an even size `"SAME"` pads 3x3 by
+            `(0, 1)`, where PyTorch's networks pad by 1 on every side: their kernels need
+            `padding=1`.
         groups: number of separate channel groups; `groups=inputs` is depthwise.
         use_bias: add one bias per output channel; False by default, since a normalisation usually
             follows.
@@ -287,7 +293,7 @@ def Conv(
         pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
-        ValueError: `inputs` or `outputs` is not divisible by `groups`.
+        ValueError: `inputs` or `outputs` is not divisible by `groups`; another form of padding.
     """
     check_counts("nn.Conv", inputs=inputs, outputs=outputs, groups=groups)
     check_counts("nn.Conv", kernel=kernel, strides=strides)
@@ -304,7 +310,7 @@ def Conv(
     module = Kernel(
         shape,
         strides=strides if isinstance(strides, int) else tuple(strides),
-        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        padding=padding_pairs(padding, len(size)),
         groups=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.typing import Array
+from snnjax.typing import Array, PyTree
 
 __all__ = [
     "accumulation_dtype",
@@ -25,6 +25,7 @@ __all__ = [
     "promote",
     "refuse_narrow",
     "widen",
+    "widen_to",
 ]
 
 
@@ -70,6 +71,21 @@ def refuse_narrow(state: Any) -> None:
 def widen(x: Array) -> Array:
     """Casts narrow floats to float32 and leaves all other arrays unchanged."""
     return x.astype(accumulation_dtype(x.dtype)) if is_narrow(x) else x
+
+
+def widen_to(tree: PyTree, dtype: Any) -> PyTree:
+    """Casts floating arrays with fewer bits than a floating dtype to it; numbers stay numbers.
+
+    States at rest and parameters are float32; a scan over float64 currents needs them in float64.
+    """
+    bits = jnp.finfo(dtype).bits
+
+    def widened(leaf: Any) -> Any:
+        own = getattr(leaf, "dtype", None)
+        narrower = own is not None and jnp.issubdtype(own, jnp.floating)
+        return leaf.astype(dtype) if narrower and jnp.finfo(own).bits < bits else leaf
+
+    return jax.tree.map(widened, tree)
 
 
 def narrow(x: Array, dtype: Any) -> Array:

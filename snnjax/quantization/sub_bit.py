@@ -51,6 +51,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from snnjax.ops.derivative import with_derivative
@@ -118,14 +119,18 @@ def check_bits(bits_per_kernel: int) -> None:
         )
 
 
+# int32 by name: `jnp.arange` would follow `jax_enable_x64`.
+_PLACES = np.arange(FULL_BITS, dtype=np.int32)
+
+
 def encode_patterns(patterns: Array) -> Array:
     """Codes of patterns, or of the signs of any values: `[..., 9]` to int32 `[...]` below 512."""
-    return jnp.sum((patterns > 0).astype(jnp.int32) << jnp.arange(FULL_BITS), -1)
+    return jnp.sum((patterns > 0).astype(jnp.int32) << _PLACES, -1)
 
 
 def decode_patterns(codes: Array) -> Array:
     """Patterns of integer codes: `[...]` to float32 `[..., 9]`, -1 or 1."""
-    bits = (codes[..., None].astype(jnp.int32) >> jnp.arange(FULL_BITS)) & 1
+    bits = (codes[..., None].astype(jnp.int32) >> _PLACES) & 1
     return 2 * bits.astype(jnp.float32) - 1
 
 

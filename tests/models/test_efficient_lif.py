@@ -198,10 +198,10 @@ def norm(channels):
 def convolved(x, layer, strides=1):
     kernel = layer.function.kernel[...]
     numbers = ("NHWC", "HWIO", "NHWC")
-    same = lax.conv_general_dilated(
-        x, kernel, (strides, strides), "SAME", dimension_numbers=numbers
-    )
-    return standardized(same)
+    # Half the kernel on every side, at stride 2 too, as the released code has it.
+    pads = [(n // 2, n // 2) for n in kernel.shape[:2]]
+    maps = lax.conv_general_dilated(x, kernel, (strides, strides), pads, dimension_numbers=numbers)
+    return standardized(maps)
 
 
 def called(v, x, groups):
