@@ -417,7 +417,7 @@ def _unmasked(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name} are rows of different lengths ({error}): pad them") from error
 
 
-def _check_dtype(name: str, array: np.ndarray) -> None:
+def _check_dtype(name: str, array: np.ndarray | jax.Array) -> None:
     dtype = array.dtype
     real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     if not real and dtype.kind != "b":
