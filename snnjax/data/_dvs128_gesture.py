@@ -41,8 +41,8 @@ GESTURES = (
     "other_gestures",
 )
 _LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
-_LARGEST = 2 << 30  # bytes of a recording: published ones have 20 to 100 million
-_LARGEST_TEXT = 1 << 20  # bytes of a list or a table: published ones have a few hundred
+_LARGEST = 2 << 30  # bytes of a recording: 260 million events
+_LARGEST_TEXT = 1 << 20  # bytes of a list or a table: tens of thousands of rows
 _TRIAL = re.compile(r"user(\d+)_\w+\.aedat")
 
 

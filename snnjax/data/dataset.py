@@ -6,8 +6,8 @@ input of `snnjax.encoding`. Recordings are a tuple if the set fits in memory, ot
 `Recordings`, which reads on access. `rescale(inputs, dataset.scale)` makes float32 values in the
 unit interval inside the jitted step.
 
-`Split` validates the values of its arrays, `Dataset` the agreement of its splits: a wrong number
-found here names its example; later it would be a NaN in some layer, or nothing at all.
+`Split` validates the values of its arrays, `Dataset` the agreement of its splits. An error here
+names the example; later the value would be a NaN in some layer, or a neuron that never fires.
 """
 
 from __future__ import annotations
