@@ -39,8 +39,8 @@ _OPENERS: dict[str, Any] = {
     ".bz2": bz2.open,
     ".tar": open,
 }
-# tarfile and zipfile raise bare errors of Python for headers that they did not foresee: a number
-# that is none, an unknown compression, an encrypted member.
+# tarfile and zipfile raise bare errors of Python for some damaged headers: a malformed number, an
+# unknown compression, an encrypted member.
 _BROKEN = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -265,7 +265,7 @@ def _check_directory(file: BinaryIO, archive: zipfile.ZipFile) -> None:
     # zipfile ignores the count: a damaged directory that ends early would only leave examples out.
     file.seek(-22 - len(archive.comment), io.SEEK_END)
     count = struct.unpack_from("<H", file.read(22), 10)[0]
-    if count != 0xFFFF and count != len(archive.infolist()):  # more are counted elsewhere
+    if count != 0xFFFF and count != len(archive.infolist()):  # a zip64 counts elsewhere
         raise zipfile.BadZipFile(f"it lists {len(archive.infolist())} of {count} members")
 
 

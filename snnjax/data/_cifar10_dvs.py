@@ -25,7 +25,7 @@ from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat2
 
-_LARGEST = 256 << 20  # bytes of a recording: published ones have one to four million
+_LARGEST = 256 << 20  # bytes of a recording: 30 million events
 
 
 def read_cifar10_dvs(folder: Path, *, per_class: int = 1000) -> Dataset:

@@ -41,7 +41,8 @@ GESTURES = (
     "other_gestures",
 )
 _LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
-_LARGEST = 2 << 30  # bytes of a recording: published ones have 20 to 100 million
+_LARGEST = 2 << 30  # bytes of a recording: 260 million events
+_LARGEST_TEXT = 1 << 20  # bytes of a list or a table: tens of thousands of rows
 _TRIAL = re.compile(r"user(\d+)_\w+\.aedat")
 
 
@@ -101,7 +102,7 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
     if not (folder / list_name).is_file():
         raise MissingDataError(f"{folder / list_name} is missing")
     try:
-        trials = (folder / list_name).read_text().split()
+        trials = read_file(folder / list_name, largest=_LARGEST_TEXT).decode().split()
     except UnicodeDecodeError as error:
         raise CorruptDataError(f"{folder / list_name} is no text ({error})") from error
     refuse_duplicates(folder / list_name, ((trial,) for trial in trials))
@@ -134,7 +135,11 @@ def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
             raise CorruptDataError(f"{file}, named in {list_name}, is missing; unpack it again")
     try:
         # The first line is the header. Classes count from 1, labels from 0.
-        lines = [line for line in table.read_text().splitlines()[1:] if line.strip()]
+        lines = [
+            line
+            for line in read_file(table, largest=_LARGEST_TEXT).decode().splitlines()[1:]
+            if line.strip()
+        ]
         rows = [map(int, line.split(",")) for line in lines]
         gestures = [
             _Gesture(path, number - 1, start, stop, int(match[1])) for number, start, stop in rows

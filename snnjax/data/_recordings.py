@@ -99,7 +99,7 @@ def as_events(
             `height` x `width`, or a polarity is neither 0 nor 1.
         ValueError: If a timestamp does not fit 32 bits.
     """
-    columns = [np.asarray(column) for column in (t, x, y, p)]
+    t, x, y, p = columns = [np.asarray(column) for column in (t, x, y, p)]
     if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
         raise CorruptDataError(
             f"{name} has columns of shapes {[column.shape for column in columns]}, not one length"
@@ -111,7 +111,7 @@ def as_events(
         )
     # An empty column has no maximum.
     if len(t):
-        _check(*columns, height, width, name)
+        _check(t, x, y, p, height, width, name)
     # Filled by column: np.stack would first widen all columns to a common dtype. The casts are
     # safe, since `_check` has seen the values in their own dtypes.
     events = np.empty((len(t), 4), np.int32)

@@ -6,8 +6,8 @@ input of `snnjax.encoding`. Recordings are a tuple if the set fits in memory, ot
 `Recordings`, which reads on access. `rescale(inputs, dataset.scale)` makes float32 values in the
 unit interval inside the jitted step.
 
-`Split` validates the values of its arrays, `Dataset` the agreement of its splits: a wrong number
-found here names its example; later it would be a NaN in some layer, or nothing at all.
+`Split` validates the values of its arrays, `Dataset` the agreement of its splits. An error here
+names the example; later the value would be a NaN in some layer, or a neuron that never fires.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class Split:
         return self.inputs[index], self.labels[index]
 
     def take(self, indices: np.ndarray) -> Split:
-        """Selects the examples at `indices` `[n]`, in that order."""
+        """Selects the examples at `indices` `[n]`, in that order, or those of a mask `[N]`."""
+        indices = _indices(indices, len(self))
         groups = None if self.groups is None else self.groups[indices]
         return Split(take(self.inputs, indices), self.labels[indices], groups)
 
@@ -392,8 +393,7 @@ def _valid_inputs(inputs: Any) -> Any:
             raise ValueError("inputs have no axis of examples: give [N, ...], e.g. x[None]")
         if len(inputs) and not inputs.size:
             raise ValueError(f"inputs {list(inputs.shape)} hold examples without a single number")
-        _check_dtype("inputs", inputs)
-        _check_finite("inputs", inputs)
+        check_values("inputs", inputs)
     # Other sequences read or compute on access; their readers and transforms are checked there.
     elif isinstance(inputs, tuple | list):
         for number, example in enumerate(inputs):
@@ -417,7 +417,7 @@ def _unmasked(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name} are rows of different lengths ({error}): pad them") from error
 
 
-def _check_dtype(name: str, array: np.ndarray) -> None:
+def _check_dtype(name: str, array: np.ndarray | jax.Array) -> None:
     dtype = array.dtype
     real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     if not real and dtype.kind != "b":
@@ -426,6 +426,12 @@ def _check_dtype(name: str, array: np.ndarray) -> None:
             "list, list(inputs); complex signals their parts, numpy.stack([z.real, z.imag], -1); "
             "text and paths go through data.map_inputs, as a tuple"
         )
+
+
+def check_values(name: str, array: np.ndarray) -> None:
+    """Raises an error that names `name` unless all values are real numbers of a batch."""
+    _check_dtype(name, array)
+    _check_finite(name, array)
 
 
 def _check_finite(name: str, array: np.ndarray) -> None:
@@ -510,6 +516,22 @@ def _check_input_shape(name: str, inputs: Any, input_shape: Any) -> None:
             f"{name}: input_shape {shape} is not that of inputs {inputs.shape[1:]}, with or "
             "without a leading time axis"
         )
+
+
+def _indices(indices: Any, count: int) -> np.ndarray:
+    array = np.asarray(indices)
+    # A tuple of recordings would take True and False for its examples 1 and 0.
+    if array.dtype.kind == "b":
+        if array.shape != (count,):
+            raise ValueError(f"a mask has one entry per example, [{count}], not {array.shape}")
+        return np.flatnonzero(array)
+    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
+        raise TypeError(f"indices are integers [n], not {array.dtype} {array.shape}")
+    if array.size and not -count <= array.min() <= array.max() < count:
+        raise IndexError(
+            f"indices run from {array.min()} to {array.max()}, and the split has {count} examples"
+        )
+    return array.astype(np.intp)
 
 
 def _first_duplicate(values: Sequence[Any]) -> Any:

@@ -408,7 +408,7 @@ def _select_stream(
 
 
 def _check_aedat4_packets(content: bytes, path: str | Path) -> None:
-    """Raises an error if a packet may unpack to more than a camera writes at once, before it is."""
+    """Raises an error if a packet could unpack to more bytes than a camera writes at once."""
     position = 14  # behind the line of the version
     position += 4 + int.from_bytes(content[position : position + 4], "little")
     # The decoder walks the packets in the same way; where it cannot walk on, it raises an error.

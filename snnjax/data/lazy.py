@@ -20,7 +20,16 @@ import numpy as np
 
 from snnjax import encoding
 from snnjax.data._recordings import Recordings
-from snnjax.data.dataset import Dataset, Events, Inputs, Split, require, take, whole_number
+from snnjax.data.dataset import (
+    Dataset,
+    Events,
+    Inputs,
+    Split,
+    check_values,
+    require,
+    take,
+    whole_number,
+)
 
 __all__ = ["LazyInputs", "clips", "map_inputs"]
 
@@ -65,7 +74,8 @@ class LazyInputs(Sequence[np.ndarray]):
                 together with its index; None computes the examples of evaluation.
 
         Raises:
-            ValueError: If two examples differ in shape or dtype.
+            TypeError: If an example is none of numbers.
+            ValueError: If two examples differ in shape or dtype, or a value is not finite.
         """
         compute, numbers = functools.partial(self._example, draw=draw), list(map(int, indices))
         if self.threads:
@@ -75,6 +85,7 @@ class LazyInputs(Sequence[np.ndarray]):
         else:
             examples = list(map(compute, numbers))
         for index, example in zip(numbers, examples, strict=True):
+            check_values(f"inputs[{index}]", example)
             if example.shape != examples[0].shape:
                 raise ValueError(
                     f"example {index} has shape {list(example.shape)} and another one of its batch "

@@ -107,7 +107,7 @@ def numbers(name: str, values: jax.typing.ArrayLike) -> Array:
     narrow = jax.dtypes.canonicalize_dtype(array.dtype)
     if narrow != array.dtype and array.size:
         limits = jnp.iinfo(narrow) if jnp.issubdtype(narrow, jnp.integer) else jnp.finfo(narrow)
-        beyond = (array < limits.min) | (array > limits.max)  # infinite already is left so
+        beyond = (array < limits.min) | (array > limits.max)  # infinite values stay infinite
         if np.any(beyond & ~np.isinf(array)):
             raise ValueError(
                 f"{name} run from {array.min()} to {array.max()}, beyond {narrow}: scale or shift "

@@ -233,6 +233,30 @@ def test_frames_of_two_dtypes_are_not_cast():
 
 
 @pytest.mark.fast
+def test_computed_examples_are_validated_in_their_batch():
+    for value, match in ((np.nan, r"inputs\[1\]\[0\] is nan"), (None, "must be real numbers")):
+        lazy = data.map_inputs(_recordings(), lambda e, rng: np.ones(2))
+        wrong = dataclasses.replace(
+            lazy.train.inputs, transform=lambda e, rng, v=value: np.array([v])
+        )
+        with pytest.raises(REFUSED, match=match):
+            wrong.batch(np.array([1]))
+
+
+@pytest.mark.fast
+def test_examples_are_taken_by_index_or_mask():
+    events = [np.full((1, 4), n) for n in (0, 1, 0)]
+    split = data.from_arrays(events, Y[:3], events, Y[:3], input_shape=(2, 2, 2)).train
+    taken = split.take(np.array([False, True, True]))
+    np.testing.assert_array_equal(taken.labels, [1, 2])
+    assert [int(e[0, 0]) for e in taken.inputs] == [1, 0]
+    assert len(split.take([])) == 0 and len(split.take(range(2))) == 2
+    for wrong in ([0.5], [True, False], [3], [[0]], ["0"]):
+        with pytest.raises((*REFUSED, IndexError), match="indices|mask"):
+            split.take(np.array(wrong))
+
+
+@pytest.mark.fast
 def test_frames_on_disk_are_replaced_only_when_all_are_written(tmp_path):
     def frames(events):
         return np.full((1, 2), 7, np.uint8)
