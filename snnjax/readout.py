@@ -16,6 +16,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from snnjax.ops.arguments import is_traced
 from snnjax.typing import Array
 
 
@@ -187,9 +188,7 @@ def mask(lengths: Array, timesteps: int) -> Array:
         raise TypeError(f"lengths must be integers, got {lengths.dtype}: .astype('int32')")
     if lengths.ndim != 1:
         raise ValueError(f"lengths must be [B], one per example, got {list(lengths.shape)}")
-    if not isinstance(lengths, jax.core.Tracer) and not bool(
-        jnp.all((lengths >= 1) & (lengths <= timesteps))
-    ):
+    if not is_traced(lengths) and not bool(jnp.all((lengths >= 1) & (lengths <= timesteps))):
         raise ValueError(
             f"lengths must lie in [1, {timesteps}], the number of timesteps, got {lengths.min()} "
             f"to {lengths.max()}"

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from snnjax.metrics.accuracy import example_weights, weighted_mean
+from snnjax.ops.arguments import is_traced
 from snnjax.typing import Array
 
 __all__ = ["activation_sparsity", "connection_sparsity", "firing_rates", "nasfr"]
@@ -91,7 +91,7 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
         >>> nasfr({"conv": 0.1, "head": 0.4}, {"conv": 300, "head": 100})
         0.175
     """
-    check_rates(rates)
+    _check_rates(rates)
     if set(rates) != set(neurons) or not rates:
         raise ValueError(
             f"rates of {sorted(rates)} and neurons of {sorted(neurons)}: give the same layers in "
@@ -118,10 +118,10 @@ def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
 
 def _is_nan(rate: Array) -> bool:
     """True if a rate is known to be NaN."""
-    return not isinstance(rate, jax.core.Tracer) and bool(jnp.isnan(rate))
+    return not is_traced(rate) and bool(jnp.isnan(rate))
 
 
-def check_rates(rates: Mapping[str, Any]) -> None:
+def _check_rates(rates: Mapping[str, Any]) -> None:
     """Refuses numbers that are no firing rates.
 
     Args:
@@ -131,7 +131,7 @@ def check_rates(rates: Mapping[str, Any]) -> None:
         ValueError: A known rate is outside [0, 1], or NaN.
     """
     for name, rate in rates.items():
-        if not isinstance(rate, jax.core.Tracer) and not bool(np.all((rate >= 0) & (rate <= 1))):
+        if not is_traced(rate) and not bool(np.all((rate >= 0) & (rate <= 1))):
             raise ValueError(
                 f"a firing rate lies between 0 and 1 spikes per timestep, and {name!r} has "
                 f"{float(np.max(rate)):.3g}: its outputs are not spikes, so leave it out, as "

@@ -22,6 +22,7 @@ __all__ = [
     "check_counts",
     "check_flags",
     "check_numbers",
+    "is_traced",
     "shorten",
 ]
 
@@ -78,7 +79,7 @@ def check_numbers(
         ValueError: A value is outside the interval.
     """
     for name, value in values.items():
-        if isinstance(value, jax.core.Tracer):
+        if is_traced(value):
             continue
         interval = _interval(least, above, most, below)
         lie = f"lie{interval}" if interval.startswith(" in") else f"be{interval or ' finite'}"
@@ -122,6 +123,15 @@ def check_flags(owner: str, **values: Any) -> None:
             raise TypeError(f"{owner}: {name} must be True or False, got {shorten(value)}")
 
 
+def is_traced(value: Any) -> bool:
+    """True if a value is unknown, since a function of it is being traced."""
+    try:
+        np.asarray(value)
+    except jax.errors.TracerArrayConversionError:
+        return True
+    return False
+
+
 def shorten(value: Any) -> str:
     """Text of a value for a message; the type where the text is long, such as that of a module."""
     text = repr(value)
@@ -152,7 +162,7 @@ def as_floating(owner: str, inputs: Any) -> Array:
         return jnp.asarray(inputs, jnp.float32)
     spikes = (
         jnp.issubdtype(inputs.dtype, jnp.integer)
-        and not isinstance(inputs, jax.core.Tracer)
+        and not is_traced(inputs)
         and bool(((inputs == 0) | (inputs == 1)).all())
     )
     if not spikes:

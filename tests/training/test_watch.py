@@ -255,3 +255,26 @@ def test_the_first_layer_is_named_before_later_ones_and_data_before_layers():
     first = jnp.array([3, 1, 2], jnp.int32)
     assert Watch(first, ("lif10", "lif2", "targets")).fault().place == "targets"
     assert Watch(first[:2], ("lif10", "lif2")).fault().place == "lif2"
+
+
+def test_numbers_of_parts_are_those_of_the_batch():
+    """Part i holds the examples i, i + parts, ...; a row without a fault stays one."""
+    none = np.iinfo(np.int32).max
+    rows = [Watch(jnp.array([1, none], jnp.int32), ("a", "b")).renumber(4, i) for i in range(4)]
+    first = jnp.stack([row.first for row in rows])
+    assert first[:, 0].tolist() == [4, 5, 6, 7] and first[:, 1].tolist() == [none] * 4
+    assert Watch(first, ("a", "b")).join(()).first.tolist() == [4, none]
+
+
+@pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
+def test_devices_that_share_a_batch_name_the_example_of_the_batch():
+    mesh = training.sharding.make_mesh(data=2)
+    session = training.prepare(experiment(marked="none"), mesh=mesh)
+    for example in range(BATCH):
+        batch = session.loader.batch(0)
+        inputs = batch.inputs.copy()
+        inputs[example] = np.nan
+        batch = training.sharding.shard_batch(batch._replace(inputs=inputs), mesh)
+        assert session.eval(session.state, batch).watch.fault().example == example
+        state = jax.tree.map(jnp.copy, session.state)
+        assert session.train(state, batch)[1].watch.fault().example == example
