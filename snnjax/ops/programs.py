@@ -3,8 +3,9 @@
 Linux bounds the memory maps of a process (`vm.max_map_count`, usually 65,530). On a CPU a compiled
 program keeps some of them, 18 for a small one and 870 for the gradient of RevSResNet37, as long as
 its jitted function lives or JAX's caches hold it. Without a free map XLA's compiler prints "LLVM
-compilation error: Cannot allocate memory" and returns a program without some of its code. The process then ends by a segmentation fault, often
-while the persistent cache writes that program (jax 0.10.2).
+compilation error: Cannot allocate memory" and returns a program without some of its code. The
+process then ends by a segmentation fault, often while the persistent cache writes that program (jax
+0.10.2).
 """
 
 from __future__ import annotations
