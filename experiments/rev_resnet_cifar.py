@@ -73,7 +73,14 @@ def network(experiment, rngs):
     classes = CLASSES[experiment.source]
     if experiment.baseline:
         depth = COUNTERPARTS[experiment.depth]
-        return models.ms_resnet(depth=depth, classes=classes, neuron=integrate_and_fire, rngs=rngs)
+        return models.ms_resnet(
+            depth=depth,
+            classes=classes,
+            neuron=integrate_and_fire,
+            spiking_shortcut=True,
+            static=True,
+            rngs=rngs,
+        )
     return models.rev_resnet(
         depth=experiment.depth, classes=classes, static=True, bits=experiment.bits, rngs=rngs
     )

@@ -11,8 +11,9 @@ although it turns a left hand into a right one), one of six operations (`trivial
 mixup of 0.5 of every other batch until epoch 75.
 Network: RevSResNet24 (260 thousand parameters) or, `--architecture former`, RevSFormer-2-256 (2.57
 million, 16 heads); LIF neurons with a time constant of 1.5; rate readout. `--baseline` trains the
-counterpart MS-ResNet20 instead, or a Spikingformer of the same size. Streams are on a grid of 12
-binary places; `--bits None` selects floating streams, as in the paper.
+counterpart MS-ResNet20 instead (with neurons in front of a shortcut's convolution, as released), or
+a Spikingformer of the same size. Streams are on a grid of 12 binary places; `--bits None` selects
+floating streams, as in the paper.
 Recipe: AdamW, learning rate 1e-5 rising to 1e-3 over 10 epochs, half a cosine to 1e-5 until epoch
 96 (gestures: 192), then 10 epochs at 1e-5; no decay (former: 0.06 of kernels), label smoothing 0.1,
 batch 16, seed 2021.
@@ -90,7 +91,7 @@ def network(experiment, rngs):
     bits = {} if experiment.baseline else {"bits": experiment.bits}
     if experiment.architecture == "resnet":
         if experiment.baseline:
-            return models.ms_resnet(depth=20, **common)
+            return models.ms_resnet(depth=20, spiking_shortcut=True, **common)
         return models.rev_resnet(depth=24, **bits, **common)
     if experiment.architecture != "former":
         raise ValueError(f"architecture is 'resnet' or 'former', not {experiment.architecture!r}")

@@ -9,9 +9,10 @@ Data: as in `experiments/rev_snn_dvs.py`, 8 frames of equally many events; in tr
 operations (`trivial_augment`) and a flip, as released. The reader differs from the released one of
 CIFAR10-DVS, whose training examples include the test examples, and which crops to 64x64 in training
 only.
-Network: levels of 32, 64, 128 and 256 channels, 10.2 million parameters, one spike classifier for
-all columns. The stem's strides are our choice (see `models.t_revsnn`). States are floating and kept
-for every column; `--memory time=reverse` reverses from the last column, `--bits 12` on a grid.
+Network: levels of 32, 64, 128 and 256 channels, 10.2 million parameters, the released stem (3x3,
+stride 1). One spike classifier reads all columns, as the TET loss needs; the released head reads
+the last one (`heads="last"` of `models.t_revsnn`). States are floating and kept for every column;
+`--memory time=reverse` reverses from the last column, `--bits 12` on a grid.
 Recipe: [infer] LAMB, learning rate rising from 1e-5 over 20 epochs to 2e-3, half a cosine to 1e-6
 until epoch 300, all per 1,024 recordings in a batch; adaptive clipping at 0.02, decay 0.01 of
 kernels, smoothing 0.1, TET loss (regularization 0.05: ours), batch 64 (ours), seed 118.
@@ -78,6 +79,7 @@ def network(experiment, rngs):
         size="tiny_dvs",
         classes=CLASSES[experiment.source],
         columns=experiment.timesteps,
+        heads="spiking",
         bits=experiment.bits,
         rngs=rngs,
     )

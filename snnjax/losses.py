@@ -7,16 +7,21 @@
     spike_rate_penalty       firing rates outside a band
 
 The batch axis remains until `mean`, since the last batch of an evaluation is padded with examples
-of weight 0. Losses are computed in float32 or wider, whatever the dtype of the outputs. Labels are
+of weight 0. An example with a NaN among its outputs has a loss of NaN; its outputs get no gradient,
+which would be NaN times a weight of 0, and `mean` turns a NaN that counts into a gradient of NaN.
+Losses are computed in float32 or wider, whatever the dtype of the outputs. Labels and weights are
 checked if they are concrete, that is not under jit.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
 
+from snnjax.ops.arguments import as_floating, check_numbers
 from snnjax.typing import Array
 
 
@@ -28,28 +33,31 @@ def mean(values: Array, *, weights: Array | None = None) -> Array:
     Args:
         values: `[B]`, losses per example.
         weights: `[B]`, 1 for an example, 0 for padding, or any share; None is all 1. Values of
-            weight 0 are ignored, also NaN.
+            weight 0 are ignored, also NaN, and have a gradient of 0.
 
     Returns:
         A scalar.
 
     Raises:
-        ValueError: If `weights` do not have the shape of `values`.
+        TypeError: If `values` are not floating point.
+        ValueError: If `weights` do not have the shape of `values`, or a known weight is negative
+            or not finite.
     """
-    values = jnp.asarray(values)
+    values = as_floating("losses.mean", jnp.asarray(values))
     if weights is None:
-        return jnp.mean(values)
+        return _poison(jnp.mean(values))
     weights = jnp.asarray(weights)
     if weights.shape != values.shape:
         raise ValueError(
             f"weights must be one number per example, {list(values.shape)}, got "
             f"{list(weights.shape)}"
         )
+    check_numbers("losses.mean", least=0, weights=weights)
     weights = weights.astype(values.dtype)
     # where before the product: 0 * NaN would be NaN, in the value and in the gradient.
     summed = jnp.sum(jnp.where(weights == 0, 0, values) * weights)
     norm = jnp.sum(weights)
-    return summed / jnp.where(norm == 0, 1, norm)
+    return _poison(summed / jnp.where(norm == 0, 1, norm))
 
 
 def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
@@ -72,7 +80,10 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
     """
     logits = _validate("logits", logits, rank=2, letters="[B, K]")
     labels = _labels(labels, logits)
-    return _cross_entropy(logits, labels, label_smoothing)
+    check_numbers(
+        "losses.cross_entropy", least=0, below=1, usual=0.1, label_smoothing=label_smoothing
+    )
+    return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
 
 def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
@@ -95,7 +106,11 @@ def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float 
     """
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
-    return _cross_entropy(jnp.mean(outputs, axis=0), labels, label_smoothing)
+    check_numbers(
+        "losses.rate_cross_entropy", least=0, below=1, usual=0.1, label_smoothing=label_smoothing
+    )
+    logits = jnp.mean(outputs, axis=0)
+    return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
 
 def temporal_cross_entropy(
@@ -133,16 +148,22 @@ def temporal_cross_entropy(
         S. Deng, Y. Li, S. Zhang, S. Gu, "Temporal Efficient Training of Spiking Neural Network via
         Gradient Re-weighting", ICLR 2022, arXiv:2202.11946.
     """
-    if not 0.0 <= regularization <= 1.0:
-        raise ValueError(f"regularization must lie in [0, 1], got {regularization}: 0.05 is usual")
+    owner = "losses.temporal_cross_entropy"
+    check_numbers(owner, least=0, most=1, usual=0.05, regularization=regularization)
+    check_numbers(owner, least=0, below=1, usual=0.1, label_smoothing=label_smoothing)
+    check_numbers(owner, phi=phi)
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
-    # Mapped over timesteps, because all of them share the labels.
-    losses = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
-    distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
-    return (1 - regularization) * jnp.mean(losses, axis=0) + regularization * jnp.mean(
-        distance, axis=(0, 2)
-    )
+
+    def loss(outputs: Array) -> Array:
+        # Mapped over timesteps, because all of them share the labels.
+        losses = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
+        distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
+        return (1 - regularization) * jnp.mean(losses, axis=0) + regularization * jnp.mean(
+            distance, axis=(0, 2)
+        )
+
+    return _defined(outputs, loss, axis=1)
 
 
 def rate_mse(
@@ -171,11 +192,12 @@ def rate_mse(
     """
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
+    check_numbers("losses.rate_mse", correct=correct, incorrect=incorrect)
     rates = jnp.mean(outputs, axis=0)
     # In the dtype of the rates, so that the difference is not widened.
     target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
     target = incorrect + (correct - incorrect) * target
-    return jnp.mean(optax.squared_error(rates, target), axis=-1)
+    return _defined(rates, lambda x: jnp.mean(optax.squared_error(x, target), axis=-1))
 
 
 def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0) -> Array:
@@ -202,18 +224,44 @@ def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0)
         F. Zenke, T. P. Vogels, "The Remarkable Robustness of Surrogate Gradient Learning for
         Instilling Complex Function in Spiking Neural Networks", Neural Computation 33, 2021.
     """
-    if not 0.0 <= lower <= upper:
+    check_numbers("losses.spike_rate_penalty", least=0, lower=lower, upper=upper)
+    if lower > upper:
         raise ValueError(f"the band must be 0 <= lower <= upper, got [{lower}, {upper}]")
     spikes = _validate("spikes", spikes, rank=None, letters="[T, B, ...]")
     rates = jnp.mean(spikes, axis=0)
-    outside = jnp.maximum(lower - rates, 0) + jnp.maximum(rates - upper, 0)
-    # At most one of the two terms is nonzero, so the square of the sum is the sum of the squares.
-    return jnp.mean(outside**2, axis=tuple(range(1, rates.ndim)))
+
+    def penalty(rates: Array) -> Array:
+        outside = jnp.maximum(lower - rates, 0) + jnp.maximum(rates - upper, 0)
+        # At most one of the terms is nonzero, so the square of the sum is the sum of the squares.
+        return jnp.mean(outside**2, axis=tuple(range(1, rates.ndim)))
+
+    return _defined(rates, penalty)
+
+
+def _defined(outputs: Array, loss: Callable[[Array], Array], *, axis: int = 0) -> Array:
+    """Loss per example; NaN for an example without a defined one, whose outputs get gradient 0.
+
+    Args:
+        outputs: Array with the examples at `axis`.
+        loss: Function of the outputs, `[B]`.
+        axis: Axis of the examples.
+    """
+    others = tuple(i for i in range(outputs.ndim) if i != axis)
+    # The maximum is NaN or +inf where any output is; a class excluded by -inf has a defined loss.
+    bad = ~jnp.isfinite(outputs.max(others))
+    rows = jnp.expand_dims(bad, others)
+    # Replaced before the loss: its derivative at NaN, times a cotangent of 0, would be NaN.
+    values = loss(jnp.where(rows, 0, outputs))
+    return jnp.where(bad, jnp.nan, values)
+
+
+def _poison(loss: Array) -> Array:
+    """The loss; if it is NaN, its gradient is NaN, too."""
+    # A constant factor: bits of the loss stay, and a NaN reaches every example that counts.
+    return loss * jax.lax.stop_gradient(jnp.where(jnp.isnan(loss), loss, 1))
 
 
 def _cross_entropy(logits: Array, labels: Array, label_smoothing: float) -> Array:
-    if not 0.0 <= label_smoothing < 1.0:
-        raise ValueError(f"label_smoothing must lie in [0, 1), got {label_smoothing}: 0.1 is usual")
     if label_smoothing == 0.0:
         # The integer form avoids the one-hot targets `[B, K]`.
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)

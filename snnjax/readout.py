@@ -161,6 +161,7 @@ def last(outputs: Array, *, lengths: Array | None = None) -> Array:
     outputs = _time_major(outputs)
     if lengths is None:
         return outputs[-1]
+    mask(lengths, len(outputs))  # checks the lengths
     # Every sequence has a last timestep of its own.
     return outputs[lengths - 1, jnp.arange(outputs.shape[1])]
 
@@ -176,7 +177,23 @@ def mask(lengths: Array, timesteps: int) -> Array:
 
     Returns:
         `[T, B]`, bool.
+
+    Raises:
+        TypeError: If `lengths` are not integers.
+        ValueError: If `lengths` are not `[B]`, or a known one is outside [1, T].
     """
+    lengths = jnp.asarray(lengths)
+    if not jnp.issubdtype(lengths.dtype, jnp.integer):
+        raise TypeError(f"lengths must be integers, got {lengths.dtype}: .astype('int32')")
+    if lengths.ndim != 1:
+        raise ValueError(f"lengths must be [B], one per example, got {list(lengths.shape)}")
+    if not isinstance(lengths, jax.core.Tracer) and not bool(
+        jnp.all((lengths >= 1) & (lengths <= timesteps))
+    ):
+        raise ValueError(
+            f"lengths must lie in [1, {timesteps}], the number of timesteps, got {lengths.min()} "
+            f"to {lengths.max()}"
+        )
     return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
 
 

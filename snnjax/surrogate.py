@@ -5,8 +5,9 @@
 
 The derivative of the Heaviside step is zero almost everywhere, so training replaces it (Neftci,
 Mostafa and Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", 2019,
-arXiv:1901.09948). The rule is a `jax.custom_jvp`: it holds in forward and reverse mode, and higher
-derivatives are those of the slope.
+arXiv:1901.09948). The rule is that of a primitive (`ops.derivative`): it holds in forward and
+reverse mode and at every order, also inside scans. The second derivative is that of the slope, and
+so on: those of `rectangular` and `straight_through` are 0 beyond the first.
 
 Spike functions are frozen and comparable: equal arguments give equal, hashable objects, so that a
 module holding one never retraces. A new one takes three lines:
@@ -19,13 +20,13 @@ module holding one never retraces. A new one takes three lines:
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
+from snnjax.ops.derivative import with_derivative
 from snnjax.typing import Array
 
 __all__ = [
@@ -46,7 +47,8 @@ class Surrogate:
     """A spike function `s = H(u)` with surrogate derivative `slope(u, *parameters)`.
 
     Attributes:
-        slope: Surrogate derivative, a function of `u` and the parameters.
+        slope: Surrogate derivative, a function of `u` and the parameters. Higher derivatives are
+            those that JAX takes of it.
         parameters: Plain numbers, part of the object's identity.
         strict: Fire at `u > 0` instead of `u >= 0`.
     """
@@ -57,25 +59,13 @@ class Surrogate:
 
     def __call__(self, u: Array) -> Array:
         """Spikes, 0 or 1 in the dtype of `u`, the membrane potential minus the threshold."""
-        return _fire(self, u)
+        fired = (u > 0 if self.strict else u >= 0).astype(u.dtype)
+        return with_derivative(fired, u, slope=self.derivative)
 
     def derivative(self, u: Array) -> Array:
         """Surrogate derivative at `u`, with the same shape and dtype."""
         # A slope may return a wider dtype; a tangent must have the dtype of its primal.
         return self.slope(u, *self.parameters).astype(u.dtype)
-
-
-# One primitive for all spike functions: `spike` is static, so equal ones share a compilation.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _fire(spike: Surrogate, u: Array) -> Array:
-    return (u > 0 if spike.strict else u >= 0).astype(u.dtype)
-
-
-@_fire.defjvp
-def _fire_jvp(spike: Surrogate, primals, tangents):
-    (u,), (du,) = primals, tangents
-    # `_fire` again, not its value: a second derivative must use the surrogate too.
-    return _fire(spike, u), spike.derivative(u) * du
 
 
 def strict(spike: Surrogate) -> Surrogate:
@@ -194,8 +184,8 @@ def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
 
 
 def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"a surrogate's {name} must be a positive number, got {value}")
+    if isinstance(value, str) or not (math.isfinite(value) and value > 0):
+        raise ValueError(f"a surrogate's {name} must be a positive number, got {value!r}")
     # Plain floats: an array is neither hashable nor comparable by `==`.
     return float(value)
 

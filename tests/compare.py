@@ -1,4 +1,4 @@
-"""How two results are compared: bit for bit, or relative to the largest entry."""
+"""Comparison of two results: bit for bit, or relative to the largest entry."""
 
 import os
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -134,6 +135,14 @@ REFUSALS = {
     "no run to resume": (["train", "--resume", "none"], "not there"),
     "resume what": (["train", "--resume"], "needs a value"),
     "resume and file": (["train", MICRO, "--resume", "run"], "leave out"),
+    "an unset variable": (["train", "--resume", ""], "--resume is empty"),
+    "another unset one": (["train", "--resume="], "--resume is empty"),
+    "no out": (["train", MICRO, "--out", ""], "--out is empty"),
+    "no run of a name": (["eval", ""], "run is empty"),
+    "no checkpoint": (["eval", "run", "--checkpoint", ""], "--checkpoint is empty"),
+    "resume twice": (["train", "--resume", "a", "--resume", "b"], "--resume is given twice"),
+    "out twice": (["train", MICRO, "--out=a", "--out", "b"], "--out is given twice"),
+    "other data of none": (["train", MICRO, "--other-data"], "goes with --resume"),
     "no argument": (["eval"], "run"),
     "command": (["fly"], "choose one of train"),
     "show nothing": (["show", "none"], "not there"),
@@ -178,6 +187,58 @@ def test_a_resumed_run_stays_what_it_is(trained, capsys, options, needle):
     code, said, _ = call(capsys, "train", "--resume", str(folder), *options)
     assert code == 2 and needle in said["error"]
     assert (folder / "config.json").read_text() == before
+
+
+def test_damaged_records_cost_their_lines_only(trained, capsys, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(trained[0], folder)
+    file = folder / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(lines[0] + b"\xff\n[1]\n" + b"".join(lines[1:]))
+    damaged = file.read_bytes()
+    for command in (["show", str(folder)], ["train", "--resume", str(folder)]):
+        code, _, err = call(capsys, *command)
+        assert code == 0 and err.count("lines 2, 3 cannot be read") == 1
+        assert file.read_bytes() == damaged
+
+
+FOLDS = """
+import dataclasses
+import numpy as np
+from snnjax import data, training
+from tests.training import micro
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Folds(micro.Micro):
+    fold: int = 0
+
+def dataset(experiment):
+    digits = data.load("digits")
+    parts = [digits.train.take(np.arange(n, 1437, 3)) for n in range(3)]
+    test = parts.pop(experiment.fold)
+    inputs, labels = (np.concatenate([getattr(p, n) for p in parts]) for n in ("inputs", "labels"))
+    train = data.dataset.Split(inputs, labels)
+    return dataclasses.replace(digits, train=train, test=test)
+
+def config():
+    fields = {f.name: getattr(micro.config(), f.name) for f in dataclasses.fields(micro.Micro)}
+    return Folds(**fields | {"dataset": dataset, "epochs": 1})
+"""
+
+
+def test_another_fold_is_refused_or_recorded(capsys, tmp_path):
+    (tmp_path / "folds.py").write_text(FOLDS)
+    run = str(tmp_path / "run")
+    code, said, _ = call(capsys, "train", str(tmp_path / "folds.py"), "--out", run)
+    assert code == 0 and said["other_data"] == []
+    more = ["train", "--resume", run, "--epochs", "2", "--fold", "1"]
+    code, said, _ = call(capsys, *more)
+    assert code == 2 and "fold is 1 and was 0" in said["error"]
+    assert "other labels" in said["error"] and "--other-data" in said["error"]
+    code, said, err = call(capsys, *more, "--other-data")
+    assert code == 0 and said["other_data"] == [3] and "goes on with other data" in err
+    code, _, err = call(capsys, "eval", run)
+    assert code == 0 and "up to step 3" in err
 
 
 def test_a_checkpoint_that_is_not_there(trained, capsys):

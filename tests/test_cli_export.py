@@ -33,7 +33,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def session(trained):
-    """What evaluation works with, and the trained state."""
+    """Session of an evaluation, and the trained state."""
     session = training.prepare(training.Run.open(trained).experiment(), training=False)
     newest = training.checkpoints.newest(training.Run.open(trained).checkpoints)
     assert newest is not None

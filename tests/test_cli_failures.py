@@ -1,4 +1,4 @@
-"""What the machine may do to a run: a full disk, no rights, a closed pipe, a defect."""
+"""Faults of the machine under a run: a full disk, no rights, a closed pipe, a defect."""
 
 import errno
 import io

@@ -32,7 +32,7 @@ def test_the_numbers_are_those_of_eval_and_of_train(runs, capsys):
     assert code == 0 and (found["examples"], found["step"]) == (360, 10)
     assert found["accuracy"] == pytest.approx(trained["test_accuracy"], rel=1e-12)
     assert found["nasfr"] == pytest.approx(trained["nasfr"], rel=1e-6)
-    assert list(found["layers"]) == ["lif3"] and found["left_out"] == []
+    assert list(found["layers"]) == ["lif3"] and found["analog_layers"] == []
     layer = found["layers"]["lif3"]
     assert layer["neurons"] == 8 and len(layer["rates_over_time"]) == 2
     assert np.mean(layer["rates_over_time"]) == pytest.approx(layer["rate"], rel=1e-6)

@@ -4,10 +4,13 @@ import contextlib
 import json
 import os
 import pathlib
+import pty
 import random
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -97,6 +100,43 @@ def test_being_asked_to_stop_saves_and_says_how_to_go_on(straight, tmp_path, num
     newest = training.checkpoints.newest(folder / "checkpoints")
     assert int(newest.name) == records[-1]["step"] < STEPS
     resume_and_compare(folder, straight)
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, "-m", "snnjax", "train", *sys.argv[1:]])
+"""
+
+
+def test_a_lost_terminal_saves(straight, tmp_path):
+    """The kernel sends SIGHUP, and every later write to the terminal fails."""
+    folder = tmp_path / "run"
+    terminal, end = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", IN_TERMINAL, micro.__file__, "--out", str(folder), *OPTIONS],
+        stdin=end, stdout=end, stderr=end, start_new_session=True,
+    )  # fmt: skip
+    os.close(end)
+    closing = threading.Event()
+    reader = threading.Thread(target=read_until, args=(terminal, closing))
+    reader.start()
+    wait_for_step(process, folder, random.randrange(1, 80))
+    closing.set()
+    reader.join()
+    os.close(terminal)
+    assert process.wait(60) == 128 + signal.SIGHUP
+    records = training.Run.open(folder).records()
+    newest = training.checkpoints.newest(folder / "checkpoints")
+    assert int(newest.name) == records[-1]["step"] < STEPS
+    resume_and_compare(folder, straight)
+
+
+def read_until(terminal, closing):
+    """Reads a terminal, or its process would wait for room."""
+    while not closing.is_set():
+        if select.select([terminal], [], [], 0.01)[0]:
+            os.read(terminal, 2**16)
 
 
 def test_before_the_first_step_there_is_nothing_to_save(tmp_path, capsys, monkeypatch):

@@ -177,6 +177,7 @@ def test_traced_values_are_not_checked():
 
 
 x = np.full((2, 3), 0.5, np.float32)
+frames = np.ones((2, 3, 4, 5, 2), np.int64)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +210,35 @@ x = np.full((2, 3), 0.5, np.float32)
         (lambda: encoding.population(x, neurons=4, low=1.0), ValueError, "swap"),
         (lambda: encoding.population(x, neurons=4, beta=0.0), ValueError, "1.5"),
         (lambda: encoding.series(x), ValueError, r"windows\[..., None\]"),
+        (lambda: encoding.series(frames), ValueError, "event frames .* take encoding.frames"),
+        (lambda: encoding.series(frames[0]), ValueError, r"encoding.frames\(frames\[None\]\)"),
+        (lambda: encoding.series(np.ma.masked_equal(frames, 0)), TypeError, "masked array"),
+        (lambda: encoding.series([np.zeros((2, 1)), np.zeros((3, 1))]), ValueError, "lengths"),
+        (lambda: encoding.series(frames[0, 0].astype("U")), TypeError, "numbers"),
+        (lambda: encoding.series(frames[0, 0].astype(object)), TypeError, "one by one"),
+        (lambda: encoding.series(frames[0, 0] * 2**32), ValueError, "beyond int32"),
+        (lambda: encoding.frames(frames * 2**32), ValueError, "beyond int32"),
+        (lambda: encoding.frames(frames + 0j), TypeError, "must be real"),
+        (lambda: encoding.frames(frames[0, 0]), ValueError, "encoding.series"),
+        (lambda: encoding.frames(frames[0]), ValueError, r"batch\[None\]"),
+        (lambda: encoding.direct(frames[0] * 2**32, timesteps=2), ValueError, "beyond int32"),
+        (lambda: encoding.direct(np.float64(1e300) * x, timesteps=2), ValueError, "beyond float32"),
+        (lambda: encoding.latency(x * np.nan, timesteps=2), ValueError, "rescale"),
+        (
+            lambda: encoding.latency(x, timesteps=2, tau=np.nan, threshold=0.1),
+            ValueError,
+            "tau > 0",
+        ),
+        (lambda: encoding.latency(x, timesteps=2, threshold=np.nan), ValueError, "threshold"),
+        (lambda: encoding.population(x * np.nan, neurons=4), ValueError, "low and high"),
+        (lambda: encoding.population(x + 9, neurons=4), ValueError, "low and high"),
+        (lambda: encoding.population(x, neurons=4, high=np.inf), ValueError, "swap"),
+        (lambda: encoding.population(x, neurons=4, beta=np.inf), ValueError, "1.5"),
+        (lambda: encoding.delta(x[..., None] * np.nan, threshold=0.1), ValueError, "finite"),
+        (lambda: encoding.delta(x[..., None] + np.inf, threshold=0.1), ValueError, "finite"),
+        (lambda: encoding.delta(x[..., None], threshold=np.nan), ValueError, "above 0"),
+        (lambda: encoding.delta(x[..., None], threshold=[0.1, 0.2]), ValueError, "per channel"),
+        (lambda: encoding.delta(x[..., None], threshold=np.inf), ValueError, "above 0"),
         (lambda: encoding.frames(x), ValueError, "direct"),
         (lambda: encoding.delta(x, threshold=0.1), ValueError, r"\[..., None\]"),
         (lambda: encoding.delta(x[..., None], threshold=0.0), ValueError, "above 0"),

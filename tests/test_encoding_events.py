@@ -3,6 +3,7 @@
 import functools
 import tarfile
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -81,6 +82,22 @@ def test_real_recordings_conserve_their_events(shared):
         assert cut(events, timesteps=16, height=34, width=34).sum() == len(events)
 
 
+@pytest.mark.parametrize(("dtype", "count"), [(np.float16, 2048), (jnp.bfloat16, 256), (bool, 1)])
+def test_counts_up_to_the_limit_of_a_dtype_are_exact(dtype, count):
+    frames = cut(np.zeros((count, 4), int), dtype=dtype)
+    assert frames.dtype == dtype and int(frames[0, 0, 0, 0]) == count
+
+
+def test_times_may_be_negative_and_large():
+    moved = cut(events - [2**52, 0, 0, 0], start=-(2**52), duration=10)
+    np.testing.assert_array_equal(moved, cut(events, duration=10))
+    np.testing.assert_array_equal(cut(late(2**62)), cut(events))
+
+
+def late(time):
+    return events.astype(np.uint64) + np.array([time, 0, 0, 0], np.uint64)
+
+
 events = np.array([[0, 1, 1, 0], [5, 2, 2, 1]])
 cut = functools.partial(encoding.events.frames_by_time, timesteps=2, **size)
 
@@ -95,6 +112,33 @@ cut = functools.partial(encoding.events.frames_by_time, timesteps=2, **size)
         (lambda: cut(events * [1, 1, 1, -1]), ValueError, "p > 0"),
         (lambda: cut(events, duration=0), ValueError, "duration=1"),
         (lambda: cut(np.zeros((1000, 4), int), dtype=np.uint8), ValueError, "np.float32"),
+        (lambda: cut(np.zeros((2, 4), int), dtype=bool), ValueError, "np.minimum"),
+        (lambda: cut(np.zeros((2049, 4), int), dtype=np.float16), ValueError, "exactly"),
+        (lambda: cut(np.zeros((257, 4), int), dtype=jnp.bfloat16), ValueError, "exactly"),
+        (lambda: cut(events, dtype="U3"), TypeError, "np.uint8"),
+        (lambda: cut(events, dtype=object), TypeError, "np.uint8"),
+        (lambda: cut(events, dtype=complex), TypeError, "np.uint8"),
+        (lambda: cut(events[:0], dtype="U3"), TypeError, "np.uint8"),
+        (lambda: cut(np.ma.masked_equal(events, 5)), TypeError, "events\\[~mask\\]"),
+        (lambda: cut(events.astype(object)), TypeError, "astype"),
+        (lambda: cut(events.astype("U")), TypeError, "astype"),
+        (lambda: cut(events > 0), TypeError, "astype"),
+        (lambda: cut([[1, 2, 3, 1], [2]]), ValueError, "different lengths"),
+        (lambda: cut(events + [np.nan, 0, 0, 0]), TypeError, "astype"),
+        (lambda: cut(late(2**63)), ValueError, "beyond 64 bits"),
+        (lambda: cut(events * [2**60, 1, 1, 1]), ValueError, "exceed 64 bits"),
+        (lambda: cut(events, start=-(2**63)), ValueError, "exceed 64 bits"),
+        (lambda: cut(events, duration=2**63), ValueError, "exceed 64 bits"),
+        (lambda: cut(events, start=0.5), TypeError, "start is a whole number"),
+        (lambda: cut(events, start=np.nan), TypeError, "start is a whole number"),
+        (lambda: cut(events, duration=1.5), TypeError, "whole number"),
+        (
+            lambda: encoding.events.frames_by_count(
+                np.array([[2**62, 0, 0, 0], [-(2**62) - 1, 0, 0, 0]]), timesteps=2, **size
+            ),
+            ValueError,
+            "sort",
+        ),
         (
             lambda: encoding.events.frames_by_count(events[::-1], timesteps=2, **size),
             ValueError,

@@ -170,3 +170,40 @@ def test_an_empty_recording_stays_empty():
     assert [c.shape for c in encoding.slices.clips(empty, count=2, duration=5)] == [(0, 4)] * 2
     for _ in range(9):
         assert encoding.slices.event_drop(rng, empty, height=2, width=2).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "match"),
+    [
+        (lambda s, e, r: s.slice_by_time(e, start=0.5, duration=5), TypeError, "start is a whole"),
+        (lambda s, e, r: s.slice_by_time(e, start=True, duration=5), TypeError, "start is a whole"),
+        (lambda s, e, r: s.slice_by_time(e, start=0, duration=5.0), TypeError, "whole number"),
+        (lambda s, e, r: s.slice_by_time(e / 2, start=0, duration=5), TypeError, "astype"),
+        (lambda s, e, r: s.clips(e * np.nan, count=2, duration=5), TypeError, "astype"),
+        (lambda s, e, r: s.clips(np.ma.masked_equal(e, 1), count=2, duration=5), TypeError, "mask"),
+        (lambda s, e, r: s.random_slice(0, e, duration=5), TypeError, "default_rng"),
+        (lambda s, e, r: s.event_drop(None, e, height=2, width=2), TypeError, "default_rng"),
+        (lambda s, e, r: s.event_drop(r, e, height=0, width=2), ValueError, "height"),
+        (
+            lambda s, e, r: s.event_drop(r, e, height=2, width=2, share=(np.nan, 1)),
+            ValueError,
+            "share",
+        ),
+        (
+            lambda s, e, r: s.slice_by_time(LATE, start=-50, duration=2**32),
+            ValueError,
+            "exceed int32",
+        ),
+    ],
+)
+def test_wrong_events_and_generators_are_refused(call, error, match):
+    with pytest.raises(error, match=match):
+        call(encoding.slices, dense(10), np.random.default_rng(0))
+
+
+LATE = np.array([[2**31 - 20, 0, 0, 0]], np.int32)
+
+
+def test_times_near_the_end_of_their_dtype_are_shifted_exactly():
+    part = encoding.slices.slice_by_time(LATE, start=2**31 - 30, duration=2**40)
+    np.testing.assert_array_equal(part, [[10, 0, 0, 0]])

@@ -70,6 +70,10 @@ def test_a_full_timestep_loses_its_last_spikes():
         ({"timesteps": 0}, "timesteps"),
         ({"slots": 0}, "slots"),
         ({"rates": jnp.ones((2, 3))}, "jax.vmap over"),
+        ({"rates": jnp.ones(0)}, "jax.vmap over"),
+        ({"rates": jnp.array([1.0, -1.0])}, "at least 0"),
+        ({"rates": jnp.array([1.0, jnp.nan])}, "finite"),
+        ({"rates": jnp.array([1.0, jnp.inf])}, "finite"),
     ],
 )
 def test_bad_arguments_name_the_cure(change, words):
@@ -77,6 +81,13 @@ def test_bad_arguments_name_the_cure(change, words):
     rates = options.pop("rates")
     with pytest.raises(ValueError, match=words):
         encoding.spike_lists.poisson_lists(jax.random.key(0), rates, **options)
+
+
+def test_slots_of_a_huge_rate_are_counted_at_once():
+    # exp(-total) is 0 from 746 on; counting to 10^12 would take days.
+    assert encoding.spike_lists.spike_slots(1e12) == 10**12 + 20 * 10**6 + 20
+    with pytest.raises(TypeError, match="random.key"):
+        encoding.spike_lists.poisson_lists(jax.random.PRNGKey(0), RATES, timesteps=3, slots=3)
 
 
 @pytest.mark.parametrize(("total", "overflow"), [(-1.0, 0.1), (float("nan"), 0.1), (1.0, 0.0)])

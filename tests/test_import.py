@@ -1,4 +1,4 @@
-"""What an import brings along: no optional or heavy package before it is used."""
+"""Imports of the library load no optional or heavy package before it is used."""
 
 import subprocess
 import sys

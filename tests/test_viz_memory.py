@@ -66,7 +66,7 @@ def test_bars_where_nothing_varies():
     assert "depth 4, 4 timesteps" in words(figure)
 
 
-def test_what_was_refused_is_left_out():
+def test_refused_strategies_are_left_out():
     some = [row | ({"temp_bytes": None} if "reverse" in row["strategy"] else {}) for row in rows()]
     figure = viz.memory_curve(some)
     assert len(figure.axes[0].lines) == 2 and "reverse" not in words(figure)

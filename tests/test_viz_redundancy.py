@@ -120,6 +120,6 @@ def test_shares_and_rates_are_bars_of_their_length():
         (lambda: viz.redundancy.rate_comparison([]), "none that correspond"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(draw, message):
+def test_misfits_are_refused(draw, message):
     with pytest.raises(ValueError, match=message):
         draw()

@@ -74,7 +74,8 @@ def parse_fields(
         f" The options below are fields of the experiment {experiment.name}, then of the command."
     )
     prog = f"snnjax {command} [EXPERIMENT.py]"
-    parsed = parse(prog, description, [*fields, *options], arguments)
+    # A script may append fields to those of a common text; --out and --resume name one run each.
+    parsed = parse(prog, description, [*fields, *options], arguments, repeatable=kinds)
     values = {name: getattr(parsed, name) for name in kinds}
     # Only the changes: a resumed run keeps every other field of its config.json.
     return parsed, {k: v for k, v in values.items() if v != before[k]}

@@ -77,6 +77,8 @@ def describe(error: BaseException) -> tuple[str, int]:
         return str(error), 2
     if _is("snnjax.training.errors", "NotFiniteError", error):
         return str(error), 1
+    if _is("snnjax.training.errors", "EvaluationError", error):
+        return str(error), 1
     if _is("snnjax.training.errors", "TrainingError", error):
         return str(error), 2
     if isinstance(error, SystemExit):

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, NamedTuple
 
 from snnjax.cli._failures import Failure, HelpPrinted
@@ -43,7 +43,14 @@ COMMON = [
 ]
 
 
-def parse(prog: str, description: str, options: Sequence[Option], arguments: Sequence[str]) -> Any:
+def parse(
+    prog: str,
+    description: str,
+    options: Sequence[Option],
+    arguments: Sequence[str],
+    *,
+    repeatable: Collection[str] = (),
+) -> Any:
     """Parses arguments into an object with one attribute per option.
 
     Args:
@@ -51,12 +58,15 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
         description: Description of the command, for its help.
         options: Options of the command, besides `COMMON`.
         arguments: Arguments of the command line.
+        repeatable: Names of options that may be given again, of which the last value counts.
 
     Raises:
         Failure: An option is unknown, or has a wrong type; the message suggests the nearest one.
+            An option is given twice, or is an empty text.
     """
     import tyro
 
+    _check_unique(arguments, repeatable)
     fields = []
     for option in (*options, *COMMON):
         marks = [
@@ -73,7 +83,7 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
     try:
         # tyro prints a framed message and exits; here an error is one line, and JSON under --json.
         with contextlib.redirect_stderr(output):
-            return tyro.cli(
+            parsed = tyro.cli(
                 form,
                 prog=prog,
                 description=description,
@@ -84,10 +94,24 @@ def parse(prog: str, description: str, options: Sequence[Option], arguments: Seq
         if not end.code:  # --help
             raise HelpPrinted(0) from None
         raise Failure(_plain_text(output.getvalue())) from None
+    for option in options:
+        # The path "" would be the present folder.
+        if getattr(parsed, option.name) == "" != option.default:
+            name = option.name if option.positional else f"--{option.name.replace('_', '-')}"
+            raise Failure(f"{name} is empty, such as an unset variable: give a value")
+    return parsed
+
+
+def _check_unique(arguments: Sequence[str], repeatable: Collection[str] = ()) -> None:
+    """Raises `Failure` if an option is given twice: one of its values would be lost."""
+    names = [a[2:].partition("=")[0].replace("-", "_") for a in arguments if a[:2] == "--"]
+    if twice := sorted({n for n in names if names.count(n) > 1} - set(repeatable)):
+        raise Failure(f"--{twice[0].replace('_', '-')} is given twice: leave one out")
 
 
 def peek(arguments: Sequence[str], name: str) -> str | None:
     """Reads the value of an option before the others can be parsed; None without the option."""
+    _check_unique([a for a in arguments if a.partition("=")[0] == name])
     for i, argument in enumerate(arguments):
         if argument == name:
             if i + 1 == len(arguments) or arguments[i + 1].startswith("--"):

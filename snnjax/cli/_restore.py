@@ -32,7 +32,8 @@ def restore(
 
     Args:
         options: Options parsed from `OPTIONS`.
-        warn: Called with a sentence about each skipped damaged checkpoint.
+        warn: Called with a sentence about each skipped damaged checkpoint, and about data that
+            are not those of the training.
         rates: Measures firing rates in evaluation.
         gradients: True if the command requires a network that learned by gradients.
 
@@ -45,7 +46,7 @@ def restore(
     """
     run = training.Run.open(options.run)
     # Before the data are loaded and the network is compiled.
-    path = _checkpoint(run, options.checkpoint)
+    path = _checkpoint(run, options.checkpoint, warn=warn)
     experiment = run.experiment()
     if gradients:
         training.config.gradient_experiment(experiment)
@@ -55,15 +56,16 @@ def restore(
     cache.enable(on=not options.no_cache, warn=warn)
     # Inspection needs no training step, whose compilation would take time for nothing.
     session = training.prepare(experiment, training=False, rates=rates)
+    session.warn_of_other_data(run, warn=warn)
     if path is not None:
-        return run, session, training.checkpoints.load(path, session.state)
+        return run, session, training.checkpoints.load(path, session.state, warn=warn)
     state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
     # There is at least one step, and `load_newest` raises an error if none can be read.
     assert state is not None
     return run, session, state
 
 
-def _checkpoint(run: training.Run, name: str) -> Path | None:
+def _checkpoint(run: training.Run, name: str, *, warn: Callable[[str], None]) -> Path | None:
     """Path of a checkpoint by its name; None is the newest readable one."""
     steps = training.checkpoints.steps(run.checkpoints)
     if not steps:
@@ -71,7 +73,7 @@ def _checkpoint(run: training.Run, name: str) -> Path | None:
     if name == "last":
         return None
     if name == "best":
-        return training.checkpoints.best(run.checkpoints)
+        return training.checkpoints.best(run.checkpoints, warn=warn)
     if not name.isdecimal() or int(name) not in steps:
         there = ", ".join(map(str, steps))
         raise Failure(f"{run.path} has no checkpoint {name!r}: choose last, best, {there}")

@@ -208,7 +208,9 @@ def _train(row, out: Path, source: str, screen: Screen) -> float:
     screen.say(f"{row['name']}: {session.steps:,} steps, {run.path}")
     listener.patient = True
     with progress(screen, session) as report:
-        result = training.fit(session, run, stop=lambda: listener.number, report=report)
+        result = training.fit(
+            session, run, stop=lambda: listener.number, report=report, warn=screen.warn
+        )
     # Also after the last step: a signal there asks not to go on with the next candidate.
     if listener.number is not None:
         screen.say("the same command resumes")

@@ -14,10 +14,10 @@ Fields of its JSON object:
                         the spike features of each timestep and channel, and of each channel over
                         all timesteps; threshold, mean over the neurons; currents_at_threshold, the
                         share of input currents (after attention) at or above it
-    left_out            names of the layers that do not spike
+    analog_layers       names of the layers that do not spike
     thresholds          thresholds of the classes, see `redundancy.Thresholds`
     pictures, page      paths of the PNG files by content, and of an HTML page with all of them
-    against             with --against: the fields up to left_out, of the other run
+    against             with --against: the fields up to analog_layers, of the other run
     nasfr_change_percent   with --against: change of NASFR from the other run to this one
     comparison          with --against: path of the HTML page about both runs
     seconds             duration of the command
@@ -388,7 +388,7 @@ def _fields(analysis: _Analysis) -> dict[str, Any]:
         **analysis.metrics,
         "nasfr": report.nasfr,
         "layers": {name: _layer_fields(layer) for name, layer in report.layers.items()},
-        "left_out": list(report.analog_layers),
+        "analog_layers": list(report.analog_layers),
     }
 
 

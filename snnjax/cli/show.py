@@ -16,6 +16,7 @@ Fields of its JSON object:
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -53,7 +54,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     options = parse("snnjax show", _DESCRIPTION, _OPTIONS, arguments)
     run, session, state = restore(options, warn=screen.warn, gradients=False)
     draw = {"gradients": _network_sections, "plasticity": _plasticity_sections}
-    sections, rates = draw[session.experiment.learns_by](run, session, state, options.example)
+    sections, rates = draw[session.experiment.learns_by](
+        run, session, state, options.example, screen.warn
+    )  # fmt: skip
     folder = run.path / "pictures"
     folder.mkdir(exist_ok=True)
     pictures = {}
@@ -74,14 +77,20 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     }, 0
 
 
-def _network_sections(run: training.Run, session: Any, state: training.TrainState, example: int):
+def _network_sections(
+    run: training.Run,
+    session: Any,
+    state: training.TrainState,
+    example: int,
+    warn: Callable[[str], None],
+):
     """Heading, text and figure of each picture of a layered network, by name; firing rates."""
     taps, rates = _taps(session, state, example)
     label, dataset = f"test example {example}", session.dataset
     if dataset.classes and dataset.test.labels.ndim == 1:
         number = dataset.test.labels[example % len(dataset.test)]
         label = f"{label}, a {dataset.class_names[int(number)]}"
-    sections = _learning_section(run, session)
+    sections = _learning_section(run, session, warn)
     if not dataset.classes:
         predictions, targets = _predictions(session, state)
         figure = viz.predictions(predictions, targets)
@@ -107,8 +116,7 @@ def _taps(session: Any, state: training.TrainState, example: int):
 
     taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
     # Real-valued outputs, as of a readout, have no firing rate.
-    spiking = {name for name, kinds in taps.items() if np.isin(kinds["spikes"], (0, 1)).all()}
-    return taps, {k: float(v) for k, v in rates.items() if k in spiking}
+    return taps, {k: float(v) for k, v in rates.items() if not np.isnan(v)}
 
 
 def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:
@@ -134,11 +142,17 @@ def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, 
     return predictions.reshape(-1, targets.shape[-1]), targets.reshape(-1, targets.shape[-1])
 
 
-def _plasticity_sections(run: training.Run, session: Any, state: training.TrainState, example: int):
+def _plasticity_sections(
+    run: training.Run,
+    session: Any,
+    state: training.TrainState,
+    example: int,
+    warn: Callable[[str], None],
+):
     """Heading, text and figure of each picture of a network that learned by plasticity."""
     del example
     network = session.program.network
-    sections = _learning_section(run, session)
+    sections = _learning_section(run, session, warn)
     # Only inputs that are images have a field to draw.
     height, width, channels = (*session.dataset.input_shape, 1, 1)[:3]
     if channels == 1 and height * width == network.inputs:
@@ -149,9 +163,12 @@ def _plasticity_sections(run: training.Run, session: Any, state: training.TrainS
     return sections, None
 
 
-def _learning_section(run: training.Run, session: Any) -> dict[str, tuple[str, str, Any]]:
+def _learning_section(
+    run: training.Run, session: Any, warn: Callable[[str], None]
+) -> dict[str, tuple[str, str, Any]]:
     """Section of the learning curve; empty without records."""
-    if not (records := run.records()):
+    records = [record for record in run.records(warn=warn) if "epoch" in record]
+    if not any(record["kind"] in ("train", "eval") for record in records):
         return {}
     task = session.task
     curve = viz.learning_curve(records, metric=task.best, lowest=task.lowest)

@@ -23,8 +23,10 @@ Fields of its JSON object:
     bytes_per_device        bytes of the state and of the temporary arrays of a training step
     mesh, processes         sizes of the axes, and number of processes
     profile                 folder of the trace of --profile, else null
-    interrupted             "SIGINT" or "SIGTERM" if stopped, else null; metrics, test_loss,
-                            firing_rates and nasfr are then null, unless this step was evaluated
+    other_data              steps after which training went on with other data (--other-data)
+    interrupted             "SIGINT", "SIGTERM" or "SIGHUP" if stopped, else null; metrics,
+                            test_loss, firing_rates and nasfr are then null, unless this step was
+                            evaluated
 """
 
 from __future__ import annotations
@@ -61,6 +63,12 @@ _OPTIONS = [
     ),
     Option("resume", str | None, None, "Run directory to resume."),
     Option(
+        "other_data",
+        bool,
+        False,
+        "Resume on other data than before; test examples may then have been trained on.",
+    ),
+    Option(
         "profile", bool, False, "Trace some steps into RUN/profile, for TensorBoard or Perfetto."
     ),
     MESH,
@@ -88,10 +96,6 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     connect(plan.options, screen)
     # Processes with other fields would compile other programs and wait for each other.
     check_same_fields(training.config.plain_values(plan.experiment))
-    # Process 0 chooses: a number free on one process may be taken a moment later.
-    out = Path(
-        training.multihost.broadcast(lambda: str(_directory(plan.options.out, plan.experiment)))
-    )
     mesh = parse_mesh(plan.options.mesh)
     session = training.prepare(plan.experiment, mesh=mesh, rates=True)
     # Before `fit`, which consumes the state of the session.
@@ -105,8 +109,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     )
     # From here on a signal saves the state; before there is nothing to save.
     screen.listener.patient = True
-    run = plan.resumed or training.Run.create(out, plan.experiment, plan.source)
-    result = _fit(session, run, screen, profile=plan.options.profile)
+    run = plan.resumed or _create(plan)
+    result = _fit(session, run, screen, plan.options)
     evaluation, task = result.evaluation, session.task
     # A stopped run reports null for its deciding metric, the one name that is known.
     metrics = evaluation.metrics if evaluation else {task.best: None}
@@ -130,6 +134,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
         "profile": str(run.profile) if plan.options.profile else None,
+        "other_data": result.other_data,
         "interrupted": None,
     }
     if plan.options.profile:
@@ -154,7 +159,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
-def _fit(session, run, screen: Screen, *, profile: bool) -> Any:
+def _fit(session, run, screen: Screen, options: Any) -> Any:
     with progress(screen, session) as report:
         return training.fit(
             session,
@@ -162,7 +167,8 @@ def _fit(session, run, screen: Screen, *, profile: bool) -> Any:
             stop=lambda: screen.listener.number,
             report=report,
             warn=screen.warn,
-            profile=profile,
+            profile=options.profile,
+            allow_other_data=options.other_data,
         )
 
 
@@ -171,7 +177,9 @@ def _plan(arguments: list[str], screen: Screen) -> _Plan:
     path, rest = experiment_path(arguments)
     resumed = None
     # The options depend on the experiment, and the experiment on --resume: read it first.
-    if resume := peek(rest, "--resume"):
+    if (resume := peek(rest, "--resume")) is not None:
+        if not resume:
+            raise Failure("--resume is empty, such as an unset variable: give a run directory")
         if path:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
         resumed = training.Run.open(resume)
@@ -184,6 +192,8 @@ def _plan(arguments: list[str], screen: Screen) -> _Plan:
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
+    if options.other_data and not resumed:
+        raise Failure("--other-data goes with --resume: a new run has no data of before")
     fixed = sorted(set(changed) & set(training.config.FIXED)) if resumed else []
     if fixed:
         raise Failure(
@@ -193,6 +203,11 @@ def _plan(arguments: list[str], screen: Screen) -> _Plan:
     training.config.check(experiment)
     # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
+    if not resumed:
+        # Before minutes of loading and compiling.
+        if options.out is not None:
+            training.Run.check_free(Path(options.out))
+        check_creatable(_directory(options, experiment))
     cache.enable(on=not options.no_cache, warn=screen.warn)
     return _Plan(experiment, source, options, resumed)
 
@@ -206,19 +221,16 @@ def _read(path: Path) -> str:
         raise Failure(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
 
-def _directory(out: str | None, experiment: Any) -> Path:
-    """Run directory of `--out`, or the first unused one under runs/."""
-    if out is not None:
-        # An unset variable would train into the current folder.
-        if not out.strip():
-            raise Failure("--out is empty: give the path of a new folder, or leave it out")
-        path = Path(out)
-        training.Run.check_free(path)
-    else:
-        base = Path("runs") / f"{experiment.name}-{experiment.seed}"
-        path, number = base, 1
-        while path.exists():
-            number += 1
-            path = base.with_name(f"{base.name}-{number}")
-    check_creatable(path)
-    return path
+def _directory(options: Any, experiment: Any) -> Path:
+    """Run directory of `--out`, or the first one of the experiment under runs/."""
+    if options.out is not None:
+        return Path(options.out)
+    return Path("runs") / f"{experiment.name}-{experiment.seed}"
+
+
+def _create(plan: _Plan) -> training.Run:
+    """Makes the run directory; without `--out` the first unused number of it."""
+    path = _directory(plan.options, plan.experiment)
+    return training.Run.create(
+        path, plan.experiment, plan.source, numbered=plan.options.out is None
+    )

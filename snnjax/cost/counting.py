@@ -89,19 +89,31 @@ def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, ke
             f"statistics settle by one momentum, and this network has {sorted(momenta)}: measure a "
             "trained run of it"
         )
+    # Up to a discount of early timesteps, norms that move at each timestep settle where norms that
+    # move once per call do, whose fraction below is known.
+    copied = nnx.merge(*nnx.split(network))
+    for _, module in nnx.iter_modules(copied):
+        if isinstance(module, nn.BatchNorm):
+            module.update = "call"
+    kinds = (nn.contract.Statistics, nn.contract.StepStatistics)
+    is_norm = lambda node: isinstance(node, kinds)  # noqa: E731
+    plain = lambda node: nn.contract.Statistics(node.mean, node.var) if is_norm(node) else node  # noqa: E731
     # One training step moves the statistics by the fraction 1 - momentum of their distance to those
     # of the batch; dividing by it goes the whole distance.
-    start = network.initial_state(frames.shape[1])._replace(statistics=statistics)
-    _, aux = network(frames, start, training=True, key=key)
+    start = copied.initial_state(
+        frames.shape[1], statistics=jax.tree.map(plain, statistics, is_leaf=is_norm)
+    )
+    _, aux = copied(frames, start, training=True, key=key)
     fraction = 1 - next(iter(momenta), 0.0)
     extrapolate = lambda old, new: old + (new - old) / fraction  # noqa: E731
-    is_norm = lambda node: isinstance(node, nn.contract.Statistics)  # noqa: E731
-    return jax.tree.map(
-        lambda old, new: jax.tree.map(extrapolate, old, new) if is_norm(old) else old,
-        statistics,
-        aux.statistics,
-        is_leaf=is_norm,
-    )
+
+    def settle(old: Any, new: Any) -> Any:
+        if not is_norm(old):
+            return old
+        mean, var = extrapolate(old.mean, new.mean), extrapolate(old.var, new.var)
+        return jax.tree.unflatten(jax.tree.structure(old), (mean, var))
+
+    return jax.tree.map(settle, statistics, aux.statistics, is_leaf=is_norm)
 
 
 def measure(
@@ -182,7 +194,8 @@ def uncounted_layers(network: nn.Network) -> list[str]:
             weights = jax.tree.leaves(nnx.state(module.function, nnx.Param))
             # Vectors are biases and scales of normalisation, which no figure counts.
             if not reports_operations(module.function) and any(leaf.ndim > 1 for leaf in weights):
-                normalizes = isinstance(module.function, nnx.GroupNorm | nnx.LayerNorm)
+                flax = isinstance(module.function, nnx.GroupNorm | nnx.LayerNorm)
+                normalizes = flax or getattr(module.function, "normalizes", False)
                 names += [] if normalizes else ["/".join(map(str, path)) or module.name]
     return names
 

@@ -121,12 +121,11 @@ def connection_weights(network: nn.Network) -> list[Array]:
 def _footprint(network: nn.Network) -> int:
     """Bytes of parameters, constants and running statistics."""
     # Statistics are part of the state here and buffers of the module in PyTorch.
-    statistics = jax.tree.leaves(
-        network.initial_state(1).statistics, is_leaf=lambda n: isinstance(n, nn.contract.Statistics)
+    kinds = (nn.contract.Statistics, nn.contract.StepStatistics)
+    nodes = jax.tree.leaves(
+        network.initial_state(1).statistics, is_leaf=lambda node: isinstance(node, kinds)
     )
-    norms = [
-        leaf for node in statistics if isinstance(node, nn.contract.Statistics) for leaf in node
-    ]
+    norms = [leaf for node in nodes if isinstance(node, kinds) for leaf in jax.tree.leaves(node)]
     leaves = [*jax.tree.leaves(nnx.state(network)), *norms]
     return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
 

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data._archive import read_files
+from snnjax.data._archive import read_files, refuse_duplicates
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 CIFAR10_CLASSES = (
@@ -49,6 +49,13 @@ class _Layout:
     label_bytes: int
     classes: int
     names_file: str
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Bytes of the largest file, and of all files together."""
+        record = self.label_bytes + 3 * 32 * 32
+        # Names are text of a few kilobytes, with the same room as in published copies.
+        return 50_000 // len(self.train) * record, 60_000 * record + (1 << 16)
 
 
 LAYOUTS = {
@@ -96,7 +103,11 @@ def read_cifar_files(folder: Path, name: str) -> Dataset:
     if not unpacked and (folder / layout.archive).is_file():
         _check_archive(folder / layout.archive, layout.sha256)
     # By name, since published archives have a folder around the files.
-    files = {path.name: content for path, content in read_files(folder, lambda p: p.name in names)}
+    files: dict[str, bytes] = {}
+    largest, total = layout.sizes
+    for path, content in read_files(folder, lambda p: p.name in names, member=largest, total=total):
+        refuse_duplicates(folder, [*((name,) for name in files), (path.name,)])
+        files[path.name] = content
     # Without the file of names, which only serves texts.
     missing = sorted({*layout.train, *layout.test} - files.keys())
     if missing:
@@ -136,10 +147,13 @@ def read_cifar10_jpeg(folder: Path) -> Dataset:
         CorruptDataError: If a class has more or fewer images than CIFAR-10, or an image is broken.
     """
     images: dict[tuple[str, int, int], np.ndarray] = {}
-    for path, content in read_files(folder, _is_jpeg):
+    for path, content in read_files(folder, _is_jpeg, member=1 << 16, total=256 << 20):
         split, name, number = path.parts[-3], path.parts[-2], int(path.stem)
         # Keyed, not appended: the order within a tar is not that of a folder.
-        images[split, CIFAR10_CLASSES.index(name), number] = decode_jpeg(content, path)
+        key = (split, CIFAR10_CLASSES.index(name), number)
+        if key in images:
+            raise CorruptDataError(f"{path} is there twice, or two files have number {number}")
+        images[key] = decode_jpeg(content, path)
     if not images:
         raise MissingDataError(
             f"{folder} has no files train/<class>/<number>.jpg, nor a tar of them"
@@ -196,14 +210,16 @@ def decode_jpeg(content: bytes, path: PurePosixPath) -> np.ndarray:
             "cifar10_jpeg is decoded by Pillow: pip install 'snnjax[data]'"
         ) from error
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=["JPEG"]) as image:
+            # Before decoding: a file of a kilobyte can claim an image of gigabytes.
+            if image.size != (32, 32):
+                raise CorruptDataError(f"{path} is an image of {image.size}, not of 32x32")
             # A grey JPEG would decode to two axes.
-            pixels = np.asarray(image.convert("RGB"))
-    except OSError as error:
+            return np.asarray(image.convert("RGB"))
+    except CorruptDataError:
+        raise
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CorruptDataError(f"{path} is not a readable JPEG ({error})") from error
-    if pixels.shape != (32, 32, 3):
-        raise CorruptDataError(f"{path} is an image of {pixels.shape[:2]}, not of 32x32")
-    return pixels
 
 
 def check_balance(name: str, train: Split, test: Split, *, classes: int) -> None:
@@ -235,7 +251,10 @@ def _class_names(content: bytes | None, name: str, classes: int) -> tuple[str, .
         return CIFAR10_CLASSES
     if content is None:
         return tuple(str(label) for label in range(classes))
-    return tuple(content.decode().split())
+    try:
+        return tuple(content.decode().split())
+    except UnicodeDecodeError as error:
+        raise CorruptDataError(f"the class names of {name} are no text ({error})") from error
 
 
 def _is_jpeg(path: PurePosixPath) -> bool:

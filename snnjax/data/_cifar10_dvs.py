@@ -19,11 +19,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data._archive import list_files
+from snnjax.data._archive import list_files, read_file, refuse_duplicates
 from snnjax.data._cifar import CIFAR10_CLASSES
 from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat2
+
+_LARGEST = 256 << 20  # bytes of a recording: published ones have one to four million
 
 
 def read_cifar10_dvs(folder: Path, *, per_class: int = 1000) -> Dataset:
@@ -41,11 +43,12 @@ def read_cifar10_dvs(folder: Path, *, per_class: int = 1000) -> Dataset:
 
     Raises:
         MissingDataError: If the folder has no recordings, or only archives of them.
-        CorruptDataError: If a class does not have `per_class` recordings.
+        CorruptDataError: If a class does not have `per_class` recordings, or one occurs twice.
     """
     files = list_files(folder, _is_recording)
     if not files:
         raise MissingDataError(f"{folder} has no files <class>/cifar10_<class>_<number>.aedat")
+    refuse_duplicates(folder, ((file.parent.name, file.name) for file in files))
     by_class = {name: [f for f in files if f.parent.name == name] for name in CIFAR10_CLASSES}
     for name, recordings in by_class.items():
         if len(recordings) != per_class:
@@ -78,7 +81,7 @@ def _split(by_class: list[list[Path]]) -> Split:
 
 
 def _read(path: Path) -> np.ndarray:
-    events = parse_aedat2(path.read_bytes(), name=str(path))
+    events = parse_aedat2(read_file(path, largest=_LARGEST), name=str(path))
     # Swaps columns and rows, as the loaders of SpikingJelly and Tonic do: a horizontal flip here is
     # then the same augmentation as in their published results.
     return events[:, [0, 2, 1, 3]]

@@ -19,11 +19,12 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data._archive import list_files
+from snnjax.data._archive import list_files, parse_table, read_file, refuse_duplicates
 from snnjax.data._recordings import Recordings, as_events
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 HEIGHT, WIDTH = 128, 128
+_LARGEST = 256 << 20  # bytes of a walk of a few seconds, as text
 
 
 def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
@@ -39,9 +40,11 @@ def read_dvs128_gait(folder: Path, *, light: str) -> Dataset:
 
     Raises:
         MissingDataError: If the folder has no recordings, or only archives of them.
-        CorruptDataError: If a person occurs in one split only.
+        CorruptDataError: If a person occurs in one split only, or a recording twice.
     """
     files = list_files(folder, lambda path: _split_name(path) is not None)
+    relative = [PurePosixPath(file.relative_to(folder)) for file in files]
+    refuse_duplicates(folder, ((_split_name(p), p.parent.name, p.name) for p in relative))
     parts = {
         name: [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
         for name in ("train", "test")
@@ -91,23 +94,22 @@ def parse_gait(content: bytes, *, name: str = "recording") -> np.ndarray:
     """
     try:
         # Parsed as floats, since some tools write whole numbers as 1.0e+03.
-        numbers = np.array(content.split(), np.float64)
-    except ValueError:
-        numbers = np.array([np.nan])  # fails the check below, which raises the error for all cases
-    lines = sum(bool(line.strip()) for line in content.splitlines())
-    if not lines or numbers.size != 4 * lines or (numbers != np.round(numbers)).any():
+        numbers = parse_table(content, 4, name)
+    except CorruptDataError:
+        numbers = np.empty((0, 4))  # the error below serves all cases
+    # Before the cast, which is exact below 2^53.
+    whole = (numbers == np.round(numbers)) & (abs(numbers) < 2**53)
+    positive = (numbers[:, :3] >= 0).all() and np.isin(numbers[:, 3], (-1, 0, 1)).all()
+    if not len(numbers) or not whole.all() or not positive:
         raise CorruptDataError(
-            f"{name} is not lines of four whole numbers t x y p: it is empty, cut short or damaged;"
-            " fetch it again"
+            f"{name} is not lines of four whole numbers t x y p, or has a negative time or pixel, "
+            "or a polarity other than 1, 0 and -1: it is empty, cut short or damaged; fetch it "
+            "again"
         )
-    t, x, y, p = numbers.reshape(-1, 4).T
-    if min(t.min(), x.min(), y.min()) < 0 or not np.isin(p, (-1, 0, 1)).all():
-        raise CorruptDataError(
-            f"{name} has a negative time or pixel, or a polarity other than 1, 0 and -1: a damaged "
-            "file, fetch it again"
-        )
+    t, x, y, p = numbers.astype(np.int64).T
     # The authors' code treats every polarity but 1 as darker: both 0 and -1 occur.
-    return as_events(t, x, y, np.maximum(p, 0), height=HEIGHT, width=WIDTH, name=name)
+    p = np.maximum(p, 0)
+    return as_events(t, x, y, p, height=HEIGHT, width=WIDTH, name=name)
 
 
 def _split_name(path: PurePosixPath) -> str | None:
@@ -127,4 +129,4 @@ def _split(files: list[Path], names: tuple[str, ...]) -> Split:
 
 
 def _read(path: Path) -> np.ndarray:
-    return parse_gait(path.read_bytes(), name=str(path))
+    return parse_gait(read_file(path, largest=_LARGEST), name=str(path))

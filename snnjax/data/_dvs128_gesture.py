@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from snnjax.data._archive import list_files
+from snnjax.data._archive import list_files, read_file, refuse_duplicates
 from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 from snnjax.data.event_files import DVS128, parse_aedat3
@@ -41,6 +41,7 @@ GESTURES = (
     "other_gestures",
 )
 _LISTS = {"train": "trials_to_train.txt", "test": "trials_to_test.txt"}
+_LARGEST = 2 << 30  # bytes of a recording: published ones have 20 to 100 million
 _TRIAL = re.compile(r"user(\d+)_\w+\.aedat")
 
 
@@ -68,12 +69,18 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
 
     Raises:
         MissingDataError: If the lists are missing, or only an archive of them exists.
-        CorruptDataError: If a listed recording or its table is missing, or a table is damaged.
+        CorruptDataError: If a listed recording or its table is missing, a table is damaged, or a
+            recording or gesture is listed twice.
     """
     # The published lists mark the folder of the recordings, at any depth.
     lists = list_files(folder, lambda path: path.name == _LISTS["train"])
     if not lists:
         raise MissingDataError(f"{folder} has no {_LISTS['train']} beside userXX_LIGHT.aedat")
+    if len(lists) > 1:
+        raise CorruptDataError(
+            f"{folder} has {len(lists)} copies of the data set, {lists[0].parent} and "
+            f"{lists[1].parent}: leave one"
+        )
     train, test = (_split(lists[0].parent, name, other) for name in _LISTS.values())
     # The other gestures are the last class, so the numbers of the rest stay.
     classes = len(GESTURES) if other else len(GESTURES) - 1
@@ -93,7 +100,11 @@ def read_dvs128_gesture(folder: Path, *, other: bool = True) -> Dataset:
 def _split(folder: Path, list_name: str, other: bool) -> Split:
     if not (folder / list_name).is_file():
         raise MissingDataError(f"{folder / list_name} is missing")
-    trials = (folder / list_name).read_text().split()
+    try:
+        trials = (folder / list_name).read_text().split()
+    except UnicodeDecodeError as error:
+        raise CorruptDataError(f"{folder / list_name} is no text ({error})") from error
+    refuse_duplicates(folder / list_name, ((trial,) for trial in trials))
     gestures = [g for trial in trials for g in _read_table(folder, trial, list_name)]
     # Filtered before any recording is read.
     gestures = [g for g in gestures if other or g.label < len(GESTURES) - 1]
@@ -103,7 +114,7 @@ def _split(folder: Path, list_name: str, other: bool) -> Split:
         Recordings(tuple(gestures), _read),
         np.array([g.label for g in gestures], np.int32),
         # People as groups: a further division must not put one person on both sides.
-        np.array([g.user for g in gestures], np.int32),
+        np.array([g.user for g in gestures]),
     )
 
 
@@ -139,13 +150,14 @@ def _read_table(folder: Path, trial: str, list_name: str) -> list[_Gesture]:
                 f"{table} has class {gesture.label + 1} from {gesture.start} to {gesture.stop} us, "
                 f"not one of 1..{len(GESTURES)} that ends after it begins; fetch it again"
             )
+    refuse_duplicates(table, ((g.label + 1, g.start, g.stop) for g in gestures))
     return gestures
 
 
 def _read(gesture: _Gesture) -> np.ndarray:
     path, _, start, stop, _ = gesture
     # Of a recording of many gestures only the packets of this interval are decoded.
-    events = parse_aedat3(path.read_bytes(), name=str(path), start=start, stop=stop)
+    events = parse_aedat3(read_file(path, largest=_LARGEST), name=str(path), start=start, stop=stop)
     # Frames of no events are zeros, and no later step would notice.
     if len(events) == 0:
         raise CorruptDataError(

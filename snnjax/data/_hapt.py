@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data._archive import read_files
+from snnjax.data._archive import parse_table, read_files, refuse_duplicates
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 WINDOW = 128
@@ -34,6 +34,7 @@ ACTIVITIES = (
     "standing",
     "laying",
 )
+_LARGEST = 16 << 20  # bytes of a signal: published ones have at most 1.9 million
 _SIGNAL = re.compile(r"(acc|gyro)_exp(\d+)_user(\d+)\.txt")
 
 
@@ -49,26 +50,43 @@ def read_hapt(folder: Path) -> Dataset:
 
     Raises:
         MissingDataError: If the labels or a signal are missing.
-        CorruptDataError: If a signal is truncated.
+        CorruptDataError: If a signal is truncated, constant, not finite or there twice, or a row of
+            labels does not fit the signals.
     """
-    signals: dict[tuple[str, int], np.ndarray] = {}
+    signals: dict[tuple[str, int, int], np.ndarray] = {}
     rows = None
-    for path, content in read_files(folder, _is_needed):
-        if path.name == "labels.txt":
-            rows = parse_table(content, 5, path).astype(int)
-        elif match := _SIGNAL.fullmatch(path.name):
-            signals[match[1], int(match[2])] = parse_table(content, 3, path)
+    for path, content in read_files(folder, _is_needed, member=_LARGEST, total=60 * _LARGEST):
+        table = parse_table(content, 5 if path.name == "labels.txt" else 3, str(folder / path))
+        if match := _SIGNAL.fullmatch(path.name):
+            key = (match[1], int(match[2]), int(match[3]))
+            refuse_duplicates(folder, [*signals, key])
+            # A sensor that hangs would standardise to zeros, or to NaN.
+            if not len(table) or (np.ptp(table, axis=0) == 0).any():
+                raise CorruptDataError(f"{path} has a channel that is constant; fetch it again")
+            signals[key] = table
+        elif rows is None:
+            rows = _label_rows(table, path)
+        else:
+            raise CorruptDataError(f"{folder} has two files labels.txt; leave one of them")
     if rows is None or not signals:
         raise MissingDataError(
             f"{folder} has no RawData/labels.txt with acc_expXX_userYY.txt and "
             "gyro_expXX_userYY.txt, nor an archive of them"
         )
-    windows, labels, users = _windows(signals, rows)
+    windows, labels, users = _windows(folder, signals, rows)
     # By person: windows of one person overlap and would appear on both sides.
     test = np.isin(users, TEST_USERS)
+    for name, part in (("training", ~test), ("test", test)):
+        if not part.any():
+            raise CorruptDataError(f"{folder} has no windows of the people of the {name} split")
     # Training windows only: statistics of the test windows would leak into training.
     mean = windows[~test].mean(axis=(0, 1), dtype=np.float64)
     deviation = windows[~test].std(axis=(0, 1), dtype=np.float64)
+    if (deviation == 0).any():
+        raise CorruptDataError(
+            f"{folder}: channel {int(np.argmin(deviation))} is constant in all training windows, "
+            "and has no scale; fetch the signals again"
+        )
     # Sums of float32 windows are taken in float64 above; the result needs float32 only.
     windows = ((windows - mean) / deviation).astype(np.float32)
     return Dataset(
@@ -84,28 +102,25 @@ def read_hapt(folder: Path) -> Dataset:
     )
 
 
-def parse_table(content: bytes, columns: int, path: PurePosixPath) -> np.ndarray:
-    """Parses a text table of numbers.
-
-    Args:
-        content: The whole file.
-        columns: Numbers per row.
-        path: Path of the file in error messages.
-
-    Returns:
-        `[rows, columns]` float64.
-
-    Raises:
-        CorruptDataError: If a row is incomplete or has something other than numbers.
-    """
-    try:
-        # All numbers at once: a truncated row shows in the number of entries.
-        values = np.array(content.split(), np.float64)
-        return values.reshape(-1, columns)
-    except ValueError as error:
+def _label_rows(table: np.ndarray, path: PurePosixPath) -> np.ndarray:
+    """Rows `experiment, user, activity, first, last` of labels.txt as integers."""
+    # Before the cast, which would truncate fractions and wrap what is large.
+    whole = (table == np.round(table)) & (table >= 1) & (table < 2**31)
+    if not whole.all() or (table[:, 3] > table[:, 4]).any():
+        bad = int(np.argmin(whole.all(axis=1) & (table[:, 3] <= table[:, 4])))
         raise CorruptDataError(
-            f"{path} is not a table of {columns} numbers a row ({error}); fetch it again"
-        ) from error
+            f"{path} has the row {table[bad].tolist()}: experiment, user, activity, first and last "
+            "sample count from 1, and the last does not precede the first; fetch it again"
+        )
+    rows = table.astype(np.int64)
+    rows = rows[np.lexsort((rows[:, 3], rows[:, 0]))]
+    overlap = (rows[1:, 0] == rows[:-1, 0]) & (rows[1:, 3] <= rows[:-1, 4])
+    if overlap.any():
+        raise CorruptDataError(
+            f"{path} labels samples twice: the intervals {rows[:-1][overlap][0].tolist()} and "
+            f"{rows[1:][overlap][0].tolist()} overlap; fetch it again"
+        )
+    return table.astype(np.int64)
 
 
 def _is_needed(path: PurePosixPath) -> bool:
@@ -113,21 +128,23 @@ def _is_needed(path: PurePosixPath) -> bool:
 
 
 def _windows(
-    signals: dict[tuple[str, int], np.ndarray], rows: np.ndarray
+    folder: Path, signals: dict[tuple[str, int, int], np.ndarray], rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     windows, labels, users = [], [], []
     for experiment, user, activity, first, last in rows:
         if activity > len(ACTIVITIES):
             continue  # a postural transition, too short for a window
         try:
-            acceleration, rotation = signals["acc", experiment], signals["gyro", experiment]
+            acceleration, rotation = (signals[s, experiment, user] for s in ("acc", "gyro"))
         except KeyError as error:
-            raise MissingDataError(f"the signals of experiment {experiment} are missing") from error
+            raise MissingDataError(
+                f"the signals of experiment {experiment} of user {user} are missing in {folder}"
+            ) from error
         # A slice beyond the end would be shorter without an error.
         if min(len(acceleration), len(rotation)) < last:
             raise CorruptDataError(
-                f"experiment {experiment} is labelled up to sample {last}, but its signals end at "
-                f"{min(len(acceleration), len(rotation))}; fetch them again"
+                f"{folder}: experiment {experiment} is labelled up to sample {last}, but its "
+                f"signals end at {min(len(acceleration), len(rotation))}; fetch them again"
             )
         # Sample numbers count from 1, and the last one belongs to the interval.
         interval = np.concatenate([a[first - 1 : last] for a in (acceleration, rotation)], axis=1)
@@ -137,7 +154,9 @@ def _windows(
         labels += [activity - 1] * len(starts)
         users += [user] * len(starts)
     if not windows:
-        raise CorruptDataError(f"labels.txt has no activity of {WINDOW} samples or more")
+        raise CorruptDataError(
+            f"labels.txt of {folder} has no activity of {WINDOW} samples or more"
+        )
     return (
         np.stack(windows).astype(np.float32),
         np.array(labels, np.int32),

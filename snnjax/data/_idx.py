@@ -15,11 +15,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
+from snnjax.data._archive import read_file
 from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
 
 # Fashion-MNIST has taken over the names of MNIST.
@@ -29,6 +31,8 @@ _FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+
+_SIZES = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)  # bytes, unpacked
 
 # sha256 of the unpacked files, in the order of _FILES: a repacked gz differs in its header only.
 # Packed, the published files have the sha256 that TensorFlow Datasets records.
@@ -84,8 +88,8 @@ def read_idx_files(folder: Path, name: str) -> Dataset:
         CorruptDataError: If a file is not the published one of this data set.
     """
     arrays = []
-    for file, sha256 in zip(_FILES, SHA256[name], strict=True):
-        content = _content(folder, file)
+    for file, size, sha256 in zip(_FILES, _SIZES, SHA256[name], strict=True):
+        content = _content(folder, file, size)
         # Of the content: each program that packs a file writes a header of its own.
         digest = hashlib.sha256(content).hexdigest()
         if digest != sha256:
@@ -124,26 +128,34 @@ def parse_idx(content: bytes) -> np.ndarray:
     axes = content[4:header]
     shape = tuple(int.from_bytes(axes[i : i + 4], "big") for i in range(0, len(axes), 4))
     # NumPy would refuse the reshape too, without naming the cure.
-    if len(content) < header or len(content) - header != int(np.prod(shape)):
+    # Python's integers: a product of 64 bits would wrap around.
+    if len(content) < header or len(content) - header != math.prod(shape):
         raise CorruptDataError(
-            f"an idx file of shape {shape} must have {int(np.prod(shape))} bytes after its header, "
+            f"an idx file of shape {shape} must have {math.prod(shape)} bytes after its header, "
             f"not {len(content) - header}: it is cut short or altered; fetch it again"
         )
     # A view of the bytes: nothing is copied.
     return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
 
 
-def _content(folder: Path, file: str) -> bytes:
+def _content(folder: Path, file: str, size: int) -> bytes:
     plain, packed = folder / file, folder / f"{file}.gz"
     if plain.is_file():
-        return plain.read_bytes()
+        return read_file(plain, largest=size)
     if not packed.is_file():
         raise MissingDataError(f"{packed} is missing; the four files are {', '.join(_FILES)}")
     try:
-        # gzip checks a CRC, so a damaged file fails here already.
-        return gzip.decompress(packed.read_bytes())
+        with gzip.open(packed) as stream:
+            # One byte more than published: gzip checks its CRC at the end of the stream, and a
+            # stream without end is not unpacked.
+            content = stream.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise CorruptDataError(f"{packed} cannot be unpacked ({error}); fetch it again") from error
+    if len(content) > size:
+        raise CorruptDataError(
+            f"{packed} unpacks to more than the {size} bytes of the published file; fetch it again"
+        )
+    return content
 
 
 def _mismatch(path: Path, name: str, expected: str, digest: str) -> str:

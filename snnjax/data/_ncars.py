@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from snnjax.data._archive import list_files
+from snnjax.data._archive import list_files, read_file, refuse_duplicates
 from snnjax.data._recordings import Recordings
 from snnjax.data.dataset import Dataset, MissingDataError, Split
 from snnjax.data.event_files import parse_dat
@@ -23,6 +23,7 @@ from snnjax.data.event_files import parse_dat
 # The largest crop: smaller ones leave rows and columns empty, so that frames have one shape.
 HEIGHT, WIDTH = 100, 120
 
+_LARGEST = 16 << 20  # bytes of a recording of 0.1 s: two million events
 _CLASSES = {"background": 0, "cars": 1}
 
 
@@ -39,10 +40,13 @@ def read_ncars(folder: Path) -> Dataset:
 
     Raises:
         MissingDataError: If the folder has no recordings, or only archives of them.
+        CorruptDataError: If a recording occurs twice.
     """
     files = list_files(folder, lambda path: _split_name(path) is not None)
     if not files:
         raise MissingDataError(f"{folder} has no files train/cars/*.dat nor train/background/*.dat")
+    names = [PurePosixPath(file.relative_to(folder)) for file in files]
+    refuse_duplicates(folder, ((_split_name(p), p.parent.name, p.name) for p in names))
     train, test = (_split(folder, files, name) for name in ("train", "test"))
     return Dataset(
         name="ncars",
@@ -68,11 +72,13 @@ def _split_name(path: PurePosixPath) -> str | None:
 def _split(folder: Path, files: list[Path], name: str) -> Split:
     paths = [f for f in files if _split_name(PurePosixPath(f.relative_to(folder))) == name]
     if not paths:
-        raise MissingDataError(f"no recordings {name}/cars/*.dat nor {name}/background/*.dat")
+        raise MissingDataError(
+            f"no recordings {name}/cars/*.dat nor {name}/background/*.dat in {folder}"
+        )
     # From the folder: files do not hold their class.
     labels = np.array([_CLASSES[f.parent.name] for f in paths], np.int32)
     return Split(Recordings(tuple(paths), _read), labels)
 
 
 def _read(path: Path) -> np.ndarray:
-    return parse_dat(path.read_bytes(), name=str(path), height=HEIGHT, width=WIDTH)
+    return parse_dat(read_file(path, largest=_LARGEST), name=str(path), height=HEIGHT, width=WIDTH)

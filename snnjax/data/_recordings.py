@@ -94,16 +94,28 @@ def as_events(
         `[E, 4]` int32: t, x, y, p. Events of the same microsecond keep the order of the file.
 
     Raises:
-        CorruptDataError: If a pixel lies outside `height` x `width`, or a polarity is neither 0
-            nor 1.
+        TypeError: If a column is not of integers.
+        CorruptDataError: If columns differ in length, a time is negative, a pixel lies outside
+            `height` x `width`, or a polarity is neither 0 nor 1.
         ValueError: If a timestamp does not fit 32 bits.
     """
+    columns = [np.asarray(column) for column in (t, x, y, p)]
+    if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+        raise CorruptDataError(
+            f"{name} has columns of shapes {[column.shape for column in columns]}, not one length"
+        )
+    if bad := [column.dtype for column in columns if column.dtype.kind not in "iub"]:
+        raise TypeError(
+            f"{name} has a column of {bad[0]}: events are integers, with time in microseconds; "
+            "seconds become (1e6 * t).astype(np.int64)"
+        )
     # An empty column has no maximum.
     if len(t):
-        _check(t, x, y, p, height, width, name)
-    # Filled by column: np.stack would first widen all columns to a common dtype.
+        _check(*columns, height, width, name)
+    # Filled by column: np.stack would first widen all columns to a common dtype. The casts are
+    # safe, since `_check` has seen the values in their own dtypes.
     events = np.empty((len(t), 4), np.int32)
-    for column, values in enumerate((t, x, y, p)):
+    for column, values in enumerate(columns):
         events[:, column] = values
     if (events[1:, 0] < events[:-1, 0]).any():
         # Most files are sorted already: the check is a fraction of the cost of a sort.
@@ -120,14 +132,21 @@ def _check(
     width: int,
     name: str,
 ) -> None:
+    if min(t.min(), x.min(), y.min()) < 0:
+        raise CorruptDataError(
+            f"{name} has a negative time or pixel (from time {t.min()} us, column {x.min()}, row "
+            f"{y.min()}): a damaged file to fetch again, or a time to count from its first event, "
+            "t - t.min()"
+        )
     if x.max() >= width or y.max() >= height:
         raise CorruptDataError(
             f"{name} has events up to column {x.max()}, row {y.max()}, outside {height}x{width} "
             "(rows x columns): another camera's recording, or a damaged file to fetch again"
         )
-    if p.max() > 1:
+    if p.min() < 0 or p.max() > 1:
         raise CorruptDataError(
-            f"{name} has a polarity of {p.max()}, neither 0 nor 1: a damaged file, fetch it again"
+            f"{name} has a polarity of {p.min() if p.min() < 0 else p.max()}, neither 0 nor 1: a "
+            "damaged file, fetch it again; where it is -1 and 1, write p > 0"
         )
     if t.max() >= _END_OF_TIME:
         raise ValueError(

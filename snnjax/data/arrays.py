@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
-from snnjax.data._recordings import Recordings
+from snnjax.data._archive import refuse_duplicates
+from snnjax.data._recordings import Recordings, as_events
 from snnjax.data.dataset import CorruptDataError, Dataset, Inputs, MissingDataError, Split
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+_BASE, _RATIO = 256 << 20, 100  # bytes of all arrays: base + ratio * size of the file
+_NAMES = (*_KEYS, "class_names")
+_NPY_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+_MOST_CLASSES = 2**20  # a readout of more has no use; 2^31 names would fill the memory
 
 
 def from_arrays(
@@ -46,8 +58,9 @@ def from_arrays(
         The data set.
 
     Raises:
-        TypeError: If labels are neither integers `[N]` nor real targets.
-        ValueError: If numbers of examples or shapes disagree, or a split is empty.
+        TypeError: If labels are neither integers `[N]` nor real targets, or inputs no numbers.
+        CorruptDataError: If a value is not finite or fits no 32 bits, or a recording is damaged.
+        ValueError: If numbers of examples, shapes or dtypes disagree, or a split is empty.
 
     Example:
         >>> import numpy as np
@@ -55,37 +68,37 @@ def from_arrays(
         >>> from_arrays(x, y, x[:3], y[:3], name="mine").classes
         3
     """
-    train, test = _split(train_inputs, train_labels), _split(test_inputs, test_labels)
+    splits = [_split(train_inputs, train_labels), _split(test_inputs, test_labels)]
     # A data set without examples would fail in a loader, far from here.
-    for split in (train, test):
-        if len(split) == 0:
-            raise ValueError(f"{name}: both splits need at least one example")
-    if isinstance(train.inputs, np.ndarray) and isinstance(test.inputs, np.ndarray):
-        input_shape = train.inputs.shape[1:] if input_shape is None else input_shape
-        scale = (1 / 255 if train.inputs.dtype == np.uint8 else 1.0) if scale is None else scale
-        if train.inputs.shape[1:] != test.inputs.shape[1:]:
-            raise ValueError(
-                f"{name}: training inputs have shape {train.inputs.shape[1:]}, test inputs "
-                f"{test.inputs.shape[1:]}"
-            )
+    if not all(len(split) for split in splits):
+        raise ValueError(f"{name}: both splits need at least one example")
+    inputs = splits[0].inputs
+    if isinstance(inputs, np.ndarray):
+        input_shape = inputs.shape[1:] if input_shape is None else input_shape
+        scale = (1 / 255 if inputs.dtype == np.uint8 else 1.0) if scale is None else scale
     # Events do not tell the size of the camera: its last row may have been silent.
     elif input_shape is None:
         raise ValueError(f"{name}: recordings need input_shape=(H, W, 2)")
-    if train.labels.shape[1:] != test.labels.shape[1:] or train.labels.dtype != test.labels.dtype:
-        raise ValueError(
-            f"{name}: training targets are {train.labels.dtype} {train.labels.shape[1:]}, test "
-            f"targets {test.labels.dtype} {test.labels.shape[1:]}"
-        )
+    train, test = (_checked_events(split, input_shape, name) for split in splits)
     real = train.labels.dtype.kind == "f"
-    # Both splits count: a rare class may be absent in one of them.
-    classes = 0 if real else 1 + max(int(train.labels.max()), int(test.labels.max()))
-    names = tuple(map(str, range(classes))) if class_names is None else tuple(class_names)
+    if isinstance(class_names, str):
+        raise TypeError(f"{name}: class_names is a sequence of names, not the text {class_names!r}")
+    if class_names is None:
+        # Both splits count: a rare class may be absent in one of them.
+        labels = (train.labels, test.labels)
+        classes = 0 if real else 1 + max(int(part.max(initial=-1)) for part in labels)
+        if classes > _MOST_CLASSES:
+            raise ValueError(
+                f"{name}: labels up to {classes - 1} are numbers of something else than classes: "
+                "number the classes from zero, numpy.unique(labels, return_inverse=True)[1]"
+            )
+        class_names = tuple(map(str, range(classes)))
     return Dataset(
         name=name,
         train=train,
         test=test,
-        classes=len(names),
-        class_names=names,
+        classes=len(class_names),
+        class_names=tuple(class_names),
         input_shape=tuple(input_shape),
         scale=1.0 if scale is None else scale,
         note=note,
@@ -104,47 +117,117 @@ def from_npz(path: str | Path) -> Dataset:
 
     Raises:
         MissingDataError: If the file does not exist.
-        CorruptDataError: If an array is missing or pickled; pickles are not read.
+        CorruptDataError: If an array is missing or pickled (pickles are not read), its header
+            states another size than its content has, or the arrays together have more than 256 MiB
+            and 100 times the size of the file.
     """
     path = Path(path)
     if not path.is_file():
         keywords = ", ".join(f"{key}=..." for key in _KEYS)
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
     try:
-        # Opened here: NumPy leaks its own handle if the file is no zip. Pickles stay refused, since
-        # unpickling runs code from the file.
-        with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as archive:
+            present = [name.removesuffix(".npy") for name in archive.namelist()]
+            arrays = _npz_arrays(archive, path)
+    except (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
         raise CorruptDataError(f"{path} cannot be read: {error}") from error
     # Named all at once, with the keys that are there, to show a misspelling.
     missing = [key for key in _KEYS if key not in arrays]
     if missing:
-        raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(arrays)}")
+        raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(present)}")
     names = arrays.get("class_names")
     return from_arrays(
         *(arrays[key] for key in _KEYS),
         name=path.stem,
-        class_names=None if names is None else [str(n) for n in names],
+        class_names=None if names is None else _names(names),
         note=f"Read from {path.name}.",
     )
 
 
+def _npz_arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
+    """Arrays of the data set in an open file; others are not read."""
+    members = [i for i in archive.infolist() if i.filename.removesuffix(".npy") in _NAMES]
+    refuse_duplicates(path, ((info.filename,) for info in members))
+    # Frames of events are mostly zeros, which pack better than files of other data sets.
+    limit = _BASE + _RATIO * path.stat().st_size
+    if sum(info.file_size for info in members) > limit:
+        raise CorruptDataError(
+            f"its arrays have {sum(info.file_size for info in members)} bytes, more than {limit}: "
+            "write it by numpy.savez instead of savez_compressed, if it is yours"
+        )
+    arrays = {}
+    for info in members:
+        with archive.open(info) as member:
+            _check_npy(member, info)
+        with archive.open(info) as member:
+            # Pickles stay refused, since unpickling runs code from the file.
+            arrays[info.filename.removesuffix(".npy")] = np.lib.format.read_array(
+                member, allow_pickle=False
+            )
+    return arrays
+
+
+def _check_npy(member: IO[bytes], info: zipfile.ZipInfo) -> None:
+    """Raises an error unless the header describes the content, before NumPy allocates for it."""
+    version = np.lib.format.read_magic(member)
+    if version not in _NPY_HEADERS:
+        raise CorruptDataError(f"{info.filename} has the .npy version {version}, not 1.0 or 2.0")
+    shape, _, dtype = _NPY_HEADERS[version](member)
+    # Objects have no size of their own; `read_array` refuses them as pickled.
+    if dtype.hasobject:
+        return
+    size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or member.tell() + size != info.file_size:
+        raise CorruptDataError(
+            f"{info.filename} states {dtype} {shape}, {size} bytes, and has "
+            f"{info.file_size - member.tell()}; write it again"
+        )
+
+
+def _names(names: np.ndarray) -> list[str]:
+    if names.ndim != 1:
+        raise ValueError(f"class_names must be one name per class, [K], not {list(names.shape)}")
+    # str(b"cat") would be "b'cat'".
+    return [n.decode() if isinstance(n, bytes) else str(n) for n in names]
+
+
 def _split(inputs: Inputs, labels: np.ndarray) -> Split:
     if not isinstance(inputs, (list, tuple, Recordings)):
-        # A jax.Array would be gathered on the device, one transfer per batch.
-        inputs = np.asarray(inputs)
-    labels = np.asarray(labels)
+        inputs = np.asanyarray(inputs)  # keeps a mask, which `Split` refuses
+    split = Split(inputs, labels)
+    labels = split.labels
     # One-hot rows are classes in disguise: a regression to them would train, and mean nothing.
-    if labels.dtype.kind == "f" and labels.ndim > 1 and not _is_one_hot(labels):
-        return Split(inputs, labels.astype(np.float32))
-    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+    if labels.ndim != 1 and (labels.dtype.kind != "f" or _is_one_hot(labels)):
         raise TypeError(
             f"labels must be integers [N] from 0, not {labels.dtype} {labels.shape}; turn one-hot "
-            "rows into integers with labels.argmax(axis=1); real targets are floating [N, D], "
-            "labels[:, None] for D = 1"
+            "rows into integers with labels.argmax(axis=1)"
         )
-    return Split(inputs, labels.astype(np.int32))
+    return split
+
+
+def _checked_events(split: Split, input_shape: tuple[int, ...], name: str) -> Split:
+    """The split with its recordings in memory validated by `as_events`."""
+    if not isinstance(split.inputs, list | tuple):
+        return split
+    if len(input_shape) != 3 or input_shape[-1] != 2:
+        raise ValueError(f"{name}: recordings need input_shape=(H, W, 2), not {input_shape}")
+    recordings = []
+    for number, events in enumerate(split.inputs):
+        events = np.asarray(events)
+        if events.ndim != 2 or events.shape[1] != 4:
+            raise ValueError(
+                f"{name}: recording {number} must be [E, 4] with the columns t, x, y, polarity, "
+                f"got {list(events.shape)}: use np.stack([t, x, y, p], axis=1)"
+            )
+        recordings.append(
+            as_events(
+                *events.T,
+                height=input_shape[0],
+                width=input_shape[1],
+                name=f"{name}: recording {number}",
+            )
+        )
+    return dataclasses.replace(split, inputs=tuple(recordings))
 
 
 def _is_one_hot(labels: np.ndarray) -> bool:

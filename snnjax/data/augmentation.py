@@ -27,8 +27,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from snnjax.data import _image_ops as ops
+from snnjax.data.dataset import whole_number
 from snnjax.typing import Key
 
 __all__ = [
@@ -85,9 +87,11 @@ def random_crop(key: Key, images: jax.Array, *, padding: int = 4) -> jax.Array:
         `[B, H, W, C]` of the same dtype.
 
     Raises:
-        ValueError: If `images` is not a batch of images.
+        TypeError: If `padding` is no whole number.
+        ValueError: If `images` is not a batch of images, or `padding` is negative.
     """
     _check_images(images)
+    padding = whole_number("padding", padding, least=0)
     size = images.shape[1:]
 
     def crop(key: Key, image: jax.Array) -> jax.Array:
@@ -125,7 +129,15 @@ def map_recordings(change: Callable[[jax.Array], jax.Array], frames: jax.Array) 
 
     Returns:
         `[B, T, H, W, C]`.
+
+    Raises:
+        ValueError: If `frames` is not a batch of recordings.
     """
+    if frames.ndim != 5:
+        raise ValueError(
+            f"map_recordings takes frames [B, T, H, W, C], not {frames.shape}: images take the "
+            "augmentation itself, and time comes second here"
+        )
     batch, timesteps, height, width, channels = frames.shape
     # Time becomes part of the channel axis, `[B, H, W, T C]`: one draw then serves all timesteps.
     folded = change(jnp.moveaxis(frames, 1, 3).reshape(batch, height, width, -1))
@@ -161,9 +173,20 @@ def random_erasing(
         `[B, H, W, C]` of the same dtype.
 
     Raises:
-        ValueError: If `images` is not a batch of images.
+        ValueError: If `images` is not a batch of images, a range or the probability is out of its
+            bounds, or the dtype of the images does not hold `fill`.
     """
     _check_images(images)
+    _check_bounds("probability", (0.0, probability), 1.0)
+    _check_bounds("area", area, math.inf)
+    _check_bounds("aspect", aspect, math.inf)
+    if jnp.issubdtype(images.dtype, jnp.integer):
+        # A fraction would be cut off: the mean of standardised images is no colour of 8-bit ones.
+        values, limits = np.asarray(fill), jnp.iinfo(images.dtype)
+        if not (
+            (values == np.round(values)) & (values >= limits.min) & (values <= limits.max)
+        ).all():
+            raise ValueError(f"fill={fill} is no colour of {images.dtype} images: round it")
     colour = jnp.asarray(fill, images.dtype)
 
     def change(key: Key, image: jax.Array) -> jax.Array:
@@ -239,9 +262,14 @@ def rand_augment(
         `[B, H, W, C]` of the same dtype, in [0, 255].
 
     Raises:
-        ValueError: If `images` is not a batch of images of 1 or 3 channels.
+        ValueError: If `images` is not a batch of images of 1 or 3 channels, or an option is out of
+            its bounds.
     """
     _check_images(images)
+    _check_bounds("probability", (0.0, probability), 1.0)
+    _check_bounds("magnitude", (0.0, magnitude), 10.0)
+    _check_bounds("deviation", (0.0, deviation), math.inf)
+    count = whole_number("count", count, least=0)
     if images.shape[-1] not in (1, 3):
         raise ValueError(
             f"rand_augment takes images of 1 or 3 channels, not {images.shape[-1]}: event frames "
@@ -374,6 +402,17 @@ def _check_images(images: jax.Array) -> None:
             f"augmentation takes images [B, H, W, C], not {images.shape}: apply it before the "
             "encoding that adds time"
         )
+
+
+def _check_bounds(name: str, bounds: tuple[float, float], end: float) -> None:
+    low, high = bounds
+    try:
+        # Written so that NaN fails.
+        inside = bool(0 <= low <= high <= end and high < math.inf)
+    except jax.errors.ConcretizationTypeError:
+        return  # a traced option cannot be checked
+    if not inside:
+        raise ValueError(f"{name} lies within 0 and {end:g}, low end first, not {bounds}")
 
 
 def _interval(count: int, start: jax.Array, length: jax.Array) -> jax.Array:

@@ -5,12 +5,19 @@ event recordings as sequences of integer arrays `[E, 4]` with one row `t, x, y, 
 input of `snnjax.encoding`. Recordings are a tuple if the set fits in memory, otherwise
 `Recordings`, which reads on access. `rescale(inputs, dataset.scale)` makes float32 values in the
 unit interval inside the jitted step.
+
+`Split` validates the values of its arrays, `Dataset` the agreement of its splits: a wrong number
+found here names its example; later it would be a NaN in some layer, or nothing at all.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+import math
+import operator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,6 +40,8 @@ microseconds, pixel column, pixel row and polarity (1 brighter, 0 darker)."""
 
 Inputs: TypeAlias = np.ndarray | Sequence[Events]
 
+_CHUNK = 1 << 24  # bytes validated at a time: a memory-mapped array never enters memory as a whole
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
@@ -47,7 +56,10 @@ class Split:
             sensor. Examples of one group must not be divided between training and test.
 
     Raises:
-        ValueError: If the numbers of inputs, labels and groups differ.
+        TypeError: If inputs are no numbers (objects, text, masked arrays), or labels neither
+            integers nor real targets.
+        ValueError: If the numbers of inputs, labels and groups differ, a value is not finite, or a
+            value does not fit 32 bits.
     """
 
     inputs: Inputs
@@ -56,6 +68,11 @@ class Split:
 
     # eq=False above: comparing arrays has no single truth value.
     def __post_init__(self):
+        store = functools.partial(object.__setattr__, self)  # the class is frozen
+        store("inputs", _valid_inputs(self.inputs))
+        store("labels", as_labels(self.labels))
+        if self.groups is not None:
+            store("groups", as_labels(self.groups, name="groups"))
         counts = {len(self.inputs), len(self.labels)}
         counts |= set() if self.groups is None else {len(self.groups)}
         if len(counts) != 1:
@@ -93,6 +110,11 @@ class Dataset:
         scale: Factor of `rescale`: 1/255 for 8-bit images, 1/16 for the 8x8 digits, 1 for inputs
             that are floating-point already.
         note: Origin, citation and restrictions of the licence.
+
+    Raises:
+        CorruptDataError: If a label is outside the classes.
+        ValueError: If training and test differ in shape or dtype or share a group, or `classes`,
+            `class_names`, `scale` and `input_shape` do not describe them.
     """
 
     name: str
@@ -105,28 +127,33 @@ class Dataset:
     note: str
 
     def __post_init__(self):
+        require("train", self.train, Split)
+        require("test", self.test, Split)
+        require("name", self.name, str)
+        require("note", self.note, str)
+        whole_number(f"{self.name}: classes", self.classes, least=0)
+        if isinstance(self.class_names, str) or not all(
+            isinstance(n, str) for n in self.class_names
+        ):
+            raise TypeError(
+                f"{self.name}: class_names is a sequence of names, not {self.class_names!r}"
+            )
         if len(self.class_names) != self.classes:
             raise ValueError(
                 f"{self.name}: {self.classes} classes but {len(self.class_names)} class names"
             )
+        double = _first_duplicate(self.class_names)
+        if double is not None:
+            raise ValueError(f"{self.name}: two classes are named {double!r}: give each its own")
+        if not (0 < self.scale < math.inf):
+            raise ValueError(
+                f"{self.name}: scale is a positive factor, not {self.scale}: 1/255 for 8-bit "
+                "images, 1 for floating-point inputs"
+            )
         for split in (self.train, self.test):
-            labels = split.labels
-            real = labels.dtype.kind == "f"
-            if real != (self.classes == 0):
-                raise ValueError(
-                    f"{self.name}: {self.classes} classes and {labels.dtype} labels; real targets "
-                    "need classes=0, and class labels are integers: labels.astype('int32')"
-                )
-            if real:
-                # One NaN among the targets would make every loss of its epoch NaN.
-                if not np.isfinite(labels).all():
-                    raise CorruptDataError(f"{self.name}: some targets are not finite")
-            # An index out of range raises no error in a jitted loss.
-            elif len(labels) and not 0 <= labels.min() <= labels.max() < self.classes:
-                raise CorruptDataError(
-                    f"{self.name}: labels run from {labels.min()} to {labels.max()}, "
-                    f"outside 0..{self.classes - 1}; count classes from zero"
-                )
+            _check_classes(self.name, split.labels, self.classes)
+        _check_agreement(self.name, self.train, self.test)
+        _check_input_shape(self.name, self.train.inputs, self.input_shape)
 
 
 def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
@@ -143,7 +170,21 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
 
     Returns:
         `[...]` float32.
+
+    Raises:
+        TypeError: If `inputs` are no real numbers.
+        ValueError: If `scale` is a number that is not positive and finite.
     """
+    require("scale", scale, float | int | np.number | np.ndarray | jax.Array)
+    # A number is checked; an array may have one factor per channel, and may be traced.
+    if not isinstance(scale, np.ndarray | jax.Array) and not 0 < scale < math.inf:
+        raise ValueError(f"scale is a positive factor, not {scale}: give dataset.scale")
+    if not isinstance(inputs, jax.Array):
+        inputs = _unmasked("inputs", inputs)
+        # NumPy's 64-bit integers would wrap to 32 bits on their way into JAX.
+        if inputs.dtype.kind in "iu" and inputs.dtype.itemsize == 8:
+            inputs = inputs.astype(np.float32)
+    _check_dtype("inputs", inputs)
     # float32 by name: a NumPy scale of 64 bits would widen the result under `jax_enable_x64`.
     return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
 
@@ -164,8 +205,14 @@ def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
         `[B, H / size, W / size, size^2 C]`, of the same dtype.
 
     Raises:
-        ValueError: If H or W is not a multiple of `size`.
+        ValueError: If H or W is not a multiple of `size`, or `images` is no batch of images.
     """
+    if getattr(images, "ndim", 0) != 4:
+        shape = list(getattr(images, "shape", ()))
+        raise ValueError(
+            f"patches are cut from images [B, H, W, C], not {shape}: cut them before the encoding "
+            "that adds time"
+        )
     batch, height, width, channels = images.shape
     if size < 1 or height % size or width % size:
         raise ValueError(f"patches of {size} do not fill images of {height}x{width}: pad them")
@@ -197,19 +244,26 @@ def dense(
             width=34, dtype=np.uint8)`. Frames are stored in the dtype it returns.
         scale: Factor of `rescale` for the frames.
         directory: Folder for the files `<name>-train.npy` and `<name>-test.npy`; existing ones are
-            overwritten. The files are memory-mapped, so memory holds only the batches in use. None
-            keeps the frames in memory.
+            replaced once all frames are written. The files are memory-mapped, so memory holds only
+            the batches in use. None keeps the frames in memory.
 
     Returns:
         The data set with inputs `[N, T, H, W, C]`; `input_shape` is the shape of one array without
         its leading (time) axis.
 
     Raises:
-        ValueError: If two recordings give arrays of different shapes, or a split is empty.
+        ValueError: If two recordings give arrays of different shapes or dtypes, or a split is
+            empty.
     """
+    require("dataset", dataset, Dataset)
     folder = None if directory is None else Path(directory)
     if folder is not None:
         # Before the first recording is read, so that a wrong path costs no time.
+        if Path(dataset.name).name != dataset.name:
+            raise ValueError(
+                f"the data set's name {dataset.name!r} names its files and is no path: "
+                "dataclasses.replace(dataset, name=...)"
+            )
         folder.mkdir(parents=True, exist_ok=True)
     paths = [folder and folder / f"{dataset.name}-{split}.npy" for split in ("train", "test")]
     train = _dense_split(dataset.train, to_frames, dataset.name, paths[0])
@@ -227,15 +281,26 @@ def _dense_split(
         # Allocated once the first frame tells shape and dtype: a list of frames would need twice
         # the memory when it is stacked.
         if frames is None:
+            _check_dtype(f"{name}: frames", frame)
             frames = _allocate((len(split), *frame.shape), frame.dtype, path)
         if frame.shape != frames.shape[1:]:
             raise ValueError(
                 f"{name}: recording {i} gave frames {frame.shape}, the ones before it "
                 f"{frames.shape[1:]}; choose an encoder with a fixed number of timesteps"
             )
+        # The assignment below would cast: floating counts to uint8 lose their fractions.
+        if frame.dtype != frames.dtype:
+            raise ValueError(
+                f"{name}: recording {i} gave {frame.dtype} frames, the ones before it "
+                f"{frames.dtype}; let to_frames return one dtype"
+            )
         frames[i] = frame
     if frames is None:
         raise ValueError(f"{name}: an empty split has no shape to give its frames")
+    if path is not None:
+        # Under its name only when complete: an interrupted run would leave frames of zeros. The
+        # old file stays readable to a map of it, which may be the input of this very call.
+        os.replace(_partial(path), path)
     return Split(frames, split.labels, split.groups)
 
 
@@ -243,7 +308,11 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.
     if path is None:
         return np.empty(shape, dtype)
     # An ordinary .npy file, which np.load can open again.
-    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    return np.lib.format.open_memmap(_partial(path), mode="w+", dtype=dtype, shape=shape)
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(path.name + ".partial")
 
 
 def take(examples: Any, indices: np.ndarray) -> Any:
@@ -254,3 +323,196 @@ def take(examples: Any, indices: np.ndarray) -> Any:
     if hasattr(examples, "take"):
         return examples.take(indices)
     return tuple(examples[int(i)] for i in indices)
+
+
+def require(name: str, value: Any, kind: Any) -> None:
+    """Raises a `TypeError` with the name of the argument unless `value` is of a type."""
+    if not isinstance(value, kind):
+        cure = ""
+        if kind is Split and isinstance(value, Dataset):
+            cure = ": give dataset.train or dataset.test"
+        raise TypeError(
+            f"{name} is a {getattr(kind, '__name__', kind)}, not {type(value).__name__}{cure}"
+        )
+
+
+def whole_number(name: str, value: Any, *, least: int | None = None) -> int:
+    """Converts an argument to an `int` of at least `least`, or raises an error with its name."""
+    try:
+        # bool is an integer to Python, but batch_size=True is a mistake.
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is a whole number, not {value!r}: give an int") from None
+    if least is not None and number < least:
+        raise ValueError(f"{name} is at least {least}, not {number}")
+    return number
+
+
+def as_labels(values: Any, *, name: str = "labels") -> np.ndarray:
+    """Converts labels to int32 and real targets to float32, after their range is checked.
+
+    Args:
+        values: `[N, ...]` integers, or `[N, D, ...]` floating-point targets.
+        name: Name of the argument in error messages.
+
+    Returns:
+        The same values as a NumPy array of 32 bits.
+
+    Raises:
+        TypeError: If the values are neither; a class is never read off a fraction.
+        ValueError: If a value is not finite or does not fit 32 bits.
+    """
+    array = _unmasked(name, values)
+    if array.dtype.kind in "iu" and array.ndim:
+        limits = np.iinfo(np.int32)
+        if array.size and not limits.min <= array.min() <= array.max() <= limits.max:
+            raise ValueError(
+                f"{name} run from {array.min()} to {array.max()}, beyond 32 bits: number them from "
+                "zero, numpy.unique(labels, return_inverse=True)[1]"
+            )
+        return array.astype(np.int32, copy=False)
+    if jnp.issubdtype(array.dtype, jnp.floating) and array.ndim > 1 and name == "labels":
+        _check_finite("targets", array)
+        return array.astype(np.float32, copy=False)
+    raise TypeError(
+        f"{name} must be integers [N] from 0, not {array.dtype} {array.shape}; whole numbers "
+        "become labels.astype('int32'), one-hot rows labels.argmax(axis=1), names "
+        "numpy.unique(labels, return_inverse=True)[1]; real targets are floating [N, D], "
+        "labels[:, None] for D = 1"
+    )
+
+
+def _valid_inputs(inputs: Any) -> Any:
+    # A jax.Array would be gathered on the device, one transfer per batch.
+    if isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__"):
+        inputs = _unmasked("inputs", inputs)
+        if inputs.ndim == 0:
+            raise ValueError("inputs have no axis of examples: give [N, ...], e.g. x[None]")
+        if len(inputs) and not inputs.size:
+            raise ValueError(f"inputs {list(inputs.shape)} hold examples without a single number")
+        _check_dtype("inputs", inputs)
+        _check_finite("inputs", inputs)
+    # Other sequences read or compute on access; their readers and transforms are checked there.
+    elif isinstance(inputs, tuple | list):
+        for number, example in enumerate(inputs):
+            if isinstance(example, np.ndarray):
+                _check_dtype(f"inputs[{number}]", _unmasked(f"inputs[{number}]", example))
+                # Integers are events, whose times in microseconds may need 64 bits until encoded.
+                if jnp.issubdtype(example.dtype, jnp.floating):
+                    _check_finite(f"inputs[{number}]", example)
+    return inputs
+
+
+def _unmasked(name: str, values: Any) -> np.ndarray:
+    # NumPy drops a mask without a word, and the values below it become data.
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} are a masked array: fill the gaps, values.filled(0)")
+    if isinstance(values, np.memmap):
+        return values
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} are rows of different lengths ({error}): pad them") from error
+
+
+def _check_dtype(name: str, array: np.ndarray) -> None:
+    dtype = array.dtype
+    real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+    if not real and dtype.kind != "b":
+        raise TypeError(
+            f"{name} must be real numbers, not {dtype}: recordings of different lengths are a "
+            "list, list(inputs); complex signals their parts, numpy.stack([z.real, z.imag], -1); "
+            "text and paths go through data.map_inputs, as a tuple"
+        )
+
+
+def _check_finite(name: str, array: np.ndarray) -> None:
+    """Raises an error unless all values are finite and fit the 32 bits of a batch."""
+    floating = jnp.issubdtype(array.dtype, jnp.floating)
+    if not floating and array.dtype.itemsize < 8:
+        return
+    for start, chunk in _chunks(array):
+        if floating:
+            with np.errstate(over="ignore"):
+                # float64 values beyond the range of float32 become infinite in `rescale`.
+                valid = np.isfinite(chunk.astype(np.float32) if chunk.itemsize > 4 else chunk)
+        else:
+            limits = np.iinfo(np.int32 if array.dtype.kind == "i" else np.uint32)
+            valid = (chunk >= limits.min) & (chunk <= limits.max)
+        if not valid.all():
+            bad = np.unravel_index(int(np.argmin(valid)), valid.shape)
+            place = [start + int(bad[0]), *map(int, bad[1:])]
+            raise CorruptDataError(
+                f"{name}{place} is {chunk[bad]}: "
+                + (
+                    "every value must be finite in float32; remove or repair the example"
+                    if floating
+                    else "integers must fit 32 bits, those of a batch; scale or shift them"
+                )
+            )
+
+
+def _chunks(array: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    rows = max(1, _CHUNK * len(array) // max(array.nbytes, 1))
+    return ((start, array[start : start + rows]) for start in range(0, len(array), rows))
+
+
+def _check_classes(name: str, labels: np.ndarray, classes: int) -> None:
+    real = labels.dtype.kind == "f"
+    if real != (classes == 0):
+        raise ValueError(
+            f"{name}: {classes} classes and {labels.dtype} labels; real targets "
+            "need classes=0, and class labels are integers: labels.astype('int32')"
+        )
+    # An index out of range raises no error in a jitted loss.
+    if not real and labels.size and not 0 <= labels.min() <= labels.max() < classes:
+        raise CorruptDataError(
+            f"{name}: labels run from {labels.min()} to {labels.max()}, "
+            f"outside 0..{classes - 1}; count classes from zero"
+        )
+
+
+def _check_agreement(name: str, train: Split, test: Split) -> None:
+    a, b = train.inputs, test.inputs
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        if a.shape[1:] != b.shape[1:]:
+            raise ValueError(
+                f"{name}: training inputs have shape {a.shape[1:]}, test inputs {b.shape[1:]}"
+            )
+        # One scale serves both: 8-bit and floating-point images would differ by 255.
+        if a.dtype != b.dtype:
+            raise ValueError(
+                f"{name}: training inputs are {a.dtype}, test inputs {b.dtype}: convert both to "
+                "one dtype and one range of values"
+            )
+    a, b = train.labels, test.labels
+    if a.shape[1:] != b.shape[1:] or a.dtype != b.dtype:
+        raise ValueError(
+            f"{name}: training targets are {a.dtype} {a.shape[1:]}, test "
+            f"targets {b.dtype} {b.shape[1:]}"
+        )
+    if train.groups is not None and test.groups is not None:
+        shared = np.intersect1d(train.groups, test.groups)
+        if len(shared):
+            raise ValueError(
+                f"{name}: group {shared[0]} is in both splits ({len(shared)} groups are): its test "
+                "examples are not new to the network; divide by group"
+            )
+
+
+def _check_input_shape(name: str, inputs: Any, input_shape: Any) -> None:
+    shape = tuple(whole_number(f"{name}: input_shape", side, least=1) for side in input_shape)
+    # Without time, where the first axis of an example is time.
+    if isinstance(inputs, np.ndarray) and shape not in (inputs.shape[1:], inputs.shape[2:]):
+        raise ValueError(
+            f"{name}: input_shape {shape} is not that of inputs {inputs.shape[1:]}, with or "
+            "without a leading time axis"
+        )
+
+
+def _first_duplicate(values: Sequence[Any]) -> Any:
+    if len(set(values)) == len(values):
+        return None
+    return next(value for place, value in enumerate(values) if value in values[:place])

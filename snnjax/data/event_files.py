@@ -69,6 +69,11 @@ _AEDAT_CURES = {
     "4.0": "read it with snnjax.data.event_files.read_aedat4",
 }
 
+# Bytes of one unpacked packet, and of all events: base + ratio * size of the file.
+_AEDAT4_PACKET = 64 << 20
+_AEDAT4_BASE, _AEDAT4_RATIO = 64 << 20, 50
+_LZ4, _ZSTD, _ZSTD_BLOCK = 0x184D2204, 0xFD2FB528, 1 << 17
+
 _DAT_TYPES = (0, 12)  # Event2d and EventCD share one layout
 _DAT_VERSION = re.compile(rb"^% *Version +(\d+)", re.MULTILINE)
 
@@ -89,8 +94,9 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
 
     Raises:
         CorruptDataError: If the file is empty, truncated, of another version or another camera.
+        ValueError: If it is longer than 36 minutes.
     """
-    start = _aedat_start(content, "2.0", name)
+    start = _aedat_start(_content(content), "2.0", name)
     if len(content) == start or (len(content) - start) % _AEDAT2_RECORD.itemsize:
         raise CorruptDataError(
             f"{name} has {len(content) - start} bytes of events, not a positive multiple of 8: it "
@@ -108,8 +114,9 @@ def parse_aedat2(content: bytes, *, name: str = "recording") -> np.ndarray:
         )
     if len(address) == 0:
         raise CorruptDataError(f"{name} has no event of a pixel; fetch it again")
-    # int32 subtraction wraps modulo 2^32, so elapsed time stays right across a clock wrap-around.
-    elapsed = time - time[:1]
+    # Steps in int32 wrap modulo 2^32, so that time stays right across a clock wrap-around; their
+    # sum in int64 does not, however long the recording.
+    elapsed = np.concatenate([[0], np.cumsum(np.diff(time), dtype=np.int64)])
     return as_events(
         elapsed - elapsed.min(),
         # Columns count from the right and rows from the bottom in jAER's addresses.
@@ -160,10 +167,18 @@ def parse_aedat3(
     """
     begin, end = -1 if start is None else start, 1 << 63 if stop is None else stop
     words, times, empty = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], True
-    for packet, clock in _polarity_packets(content, _aedat_start(content, "3.1", name), name):
+    for packet, clock in _polarity_packets(
+        content, _aedat_start(_content(content), "3.1", name), name
+    ):
         empty = False
-        # Events of a packet are ordered, so its first and last timestamps decide the overlap.
-        if clock + int(packet[-1, 1]) >= begin and clock + int(packet[0, 1]) < end:
+        first, last = int(packet[0, 1]), int(packet[-1, 1])
+        # Events of a packet are ordered, so its first and last timestamps decide the overlap. Some
+        # writers order none, and the extremes decide.
+        if first > last:
+            first, last = int(packet[:, 1].min()), int(packet[:, 1].max())
+        if clock + last >= begin and clock + first < end:
+            if packet[:, 1].max() >> 31:
+                raise CorruptDataError(f"{name} has a negative time: damaged; fetch it again")
             words.append(packet[:, 0])
             times.append(packet[:, 1].astype(np.int64) + clock)
     if empty:
@@ -171,6 +186,8 @@ def parse_aedat3(
     word, time = np.concatenate(words), np.concatenate(times)
     keep = (word & 1 == 1) & (time >= begin) & (time < end)
     word, time = word[keep], time[keep]
+    if len(word) == 0 and start is None and stop is None:
+        raise CorruptDataError(f"{name} has no valid event; fetch it again")
     return as_events(
         time, word >> 17, word >> 2 & 0x7FFF, word >> 1 & 1, height=height, width=width, name=name
     )
@@ -203,21 +220,27 @@ def read_aedat4(path: str | Path, *, stream: int | None = None) -> np.ndarray:
         raise ImportError("AEDAT 4 needs a decoder: pip install 'snnjax[events]'") from error
     if not Path(path).is_file():
         raise MissingDataError(f"{path} does not exist; give the path of an .aedat4 file")
+    content = Path(path).read_bytes()
+    _check_aedat4_packets(content, path)
     try:
         decoder = aedat.Decoder(str(path))
         stream, description = _select_stream(decoder.id_to_stream(), stream, path)
-        packets = [p["events"] for p in decoder if p["stream_id"] == stream]
-    except RuntimeError as error:  # the decoder raises nothing else
+        packets = _aedat4_events(decoder, stream, len(content), path)
+    except BaseException as error:
+        # A panic of the decoder, which is written in Rust, is no `Exception`.
+        panic = type(error).__name__ == "PanicException"
+        if not panic and not isinstance(error, RuntimeError | OSError):
+            raise
         raise CorruptDataError(
             f"{path} cannot be read as AEDAT 4 ({error}); fetch it again"
         ) from error
     if not sum(map(len, packets)):
         raise CorruptDataError(f"{path} has no events in stream {stream}; fetch it again")
     events = np.concatenate(packets)
-    time = events["t"].astype(np.int64)
     return as_events(
-        # AEDAT 4 counts microseconds since 1970, which do not fit 32 bits.
-        time - time.min(),
+        # AEDAT 4 counts microseconds since 1970, which do not fit 32 bits. Unsigned as they are: a
+        # damaged time of 64 bits would become negative in a cast.
+        events["t"] - events["t"].min(),
         events["x"],
         events["y"],
         events["on"],
@@ -246,7 +269,7 @@ def parse_dat(
             has a pixel outside `height` x `width`.
         ValueError: If a timestamp does not fit 32 bits.
     """
-    start = _dat_start(content, name)
+    start = _dat_start(_content(content), name)
     if len(content) == start or (len(content) - start) % 8:
         raise CorruptDataError(
             f"{name} has {len(content) - start} bytes of events, not a positive multiple of 8: it "
@@ -277,13 +300,14 @@ def parse_atis(
     Raises:
         CorruptDataError: If the file is empty, truncated, or has a pixel outside `height` x
             `width`.
-        ValueError: If the format cannot hold a camera of this size.
+        ValueError: If the format cannot hold a camera of this size, or a timestamp does not fit 32
+            bits.
     """
     if not (1 <= height <= _ATIS_OVERFLOW_ROW and 1 <= width <= 256):
         raise ValueError(
             f"events of 5 bytes have room for 240 rows and 256 columns, not {height}x{width}"
         )
-    if not content or len(content) % 5:
+    if not _content(content) or len(content) % 5:
         raise CorruptDataError(
             f"{name} has {len(content)} bytes, not a positive multiple of 5: the event file is "
             "empty or cut short; fetch it again"
@@ -292,10 +316,22 @@ def parse_atis(
     x, y = raw[:, 0], raw[:, 1]
     t = (raw[:, 2] & 127) << 16 | raw[:, 3] << 8 | raw[:, 4]
     overflow = y == _ATIS_OVERFLOW_ROW
-    # The running count of overflow rows is the number of clock wrap-arounds before each event.
-    t = t + _ATIS_OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int32)
+    if overflow.all():
+        raise CorruptDataError(f"{name} has no event of a pixel; fetch it again")
+    # The running count of overflow rows is the number of clock wrap-arounds before each event. In
+    # int64: 2^18 of them, 1.3 MB, exceed 32 bits.
+    t = t + _ATIS_OVERFLOW_TIME * np.cumsum(overflow, dtype=np.int64)
     t, x, y, p = (column[~overflow] for column in (t, x, y, raw[:, 2] >> 7))
     return as_events(t, x, y, p, height=height, width=width, name=name)
+
+
+def _content(content: bytes) -> bytes:
+    if not isinstance(content, bytes):
+        raise TypeError(
+            f"content is the whole file as bytes, not {type(content).__name__}: give "
+            "Path(path).read_bytes()"
+        )
+    return content
 
 
 def _aedat_start(content: bytes, expected: str, name: str) -> int:
@@ -369,6 +405,68 @@ def _select_stream(
     if stream is None or stream not in events:
         raise ValueError(f"{path} has streams of events {sorted(events)}: give stream= one of them")
     return stream, events[stream]
+
+
+def _check_aedat4_packets(content: bytes, path: str | Path) -> None:
+    """Raises an error if a packet may unpack to more than a camera writes at once, before it is."""
+    position = 14  # behind the line of the version
+    position += 4 + int.from_bytes(content[position : position + 4], "little")
+    # The decoder walks the packets in the same way; where it cannot walk on, it raises an error.
+    while position + 8 <= len(content):
+        size = int.from_bytes(content[position + 4 : position + 8], "little", signed=True)
+        if size < 0 or position + 8 + size > len(content):
+            return
+        if _unpacked_bound(content, position + 8, position + 8 + size) > _AEDAT4_PACKET:
+            raise CorruptDataError(
+                f"{path} may unpack its packet at byte {position} to more than {_AEDAT4_PACKET} "
+                "bytes, which no camera writes at once; fetch it again"
+            )
+        position += 8 + size
+
+
+def _aedat4_events(decoder: Any, stream: int, size: int, path: str | Path) -> list[np.ndarray]:
+    packets, total = [], 0
+    for packet in decoder:
+        if packet["stream_id"] == stream:
+            packets.append(packet["events"])
+            total += packets[-1].nbytes
+            if total > _AEDAT4_BASE + _AEDAT4_RATIO * size:
+                raise CorruptDataError(
+                    f"{path} has more than {total} bytes of events, {_AEDAT4_RATIO} times its size "
+                    "and more: no recording; fetch it again"
+                )
+    return packets
+
+
+def _unpacked_bound(content: bytes, position: int, end: int) -> int:
+    """Largest size, in bytes, of the LZ4 and Zstandard frames in `content[position:end]`."""
+    read = lambda start, size: int.from_bytes(content[start : start + size], "little")  # noqa: E731
+    bound = end - position  # without a frame the packet is stored as it is
+    while position + 6 <= end:
+        magic, flags = read(position, 4), content[position + 4]
+        if magic == _LZ4:
+            # Blocks of 64 KiB to 4 MiB; a byte of LZ4 repeats at most 255 others.
+            largest = 1 << (8 + 2 * (content[position + 5] >> 4 & 7))
+            position += 7 + (8 if flags & 8 else 0) + (4 if flags & 1 else 0)
+            while position + 4 <= end and (size := read(position, 4) & 0x7FFFFFFF):
+                bound += min(largest, 255 * size)
+                position += 4 + size + (4 if flags & 16 else 0)
+            position += 4 + (4 if flags & 4 else 0)
+        elif magic == _ZSTD:
+            single = flags >> 5 & 1
+            position += 5 + (1 - single) + (0, 1, 2, 4)[flags & 3]
+            position += (single, 2, 4, 8)[flags >> 6]
+            last = False
+            while position + 3 <= end and not last:
+                header = read(position, 3)
+                last, kind, size = bool(header & 1), header >> 1 & 3, header >> 3
+                # Stored, one byte repeated, or compressed to any ratio within a block.
+                bound += _ZSTD_BLOCK if kind == 2 else size
+                position += 3 + (1 if kind == 1 else size)
+            position += 4 if flags & 4 else 0
+        else:
+            break
+    return bound
 
 
 def _dat_start(content: bytes, name: str) -> int:

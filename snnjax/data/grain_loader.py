@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from snnjax.data.dataset import as_labels, whole_number
 from snnjax.data.loader import Batch
 
 
@@ -53,6 +54,8 @@ def grain_loader(
             "grain_loader needs Grain: pip install 'snnjax[data]' (sets that fit in memory need "
             "only snnjax.data.Loader)"
         ) from error
+    whole_number("batch_size", batch_size, least=1)
+    whole_number("threads", threads, least=0)
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard must be (index, count) with 0 <= index < count, not {shard}")
@@ -78,7 +81,8 @@ def _pair(example: Any) -> tuple[np.ndarray, np.ndarray]:
             f"an example must be a pair (input, label), not {type(example).__name__}: give "
             "transform=lambda e: (e['image'], e['label']) or the like"
         )
-    return np.asarray(example[0]), np.asarray(example[1], np.int32)
+    # Checked before the cast: fractions are targets, not classes, and stay what they are.
+    return np.asarray(example[0]), as_labels(np.asarray(example[1])[None])[0]
 
 
 def _batch(pair: tuple[np.ndarray, np.ndarray]) -> Batch:

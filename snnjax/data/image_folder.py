@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split, whole_number
 from snnjax.data.lazy import LazyInputs
 
 __all__ = ["ImageView", "image_folder", "with_image_view"]
@@ -174,12 +174,15 @@ class ImageView:
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
 
     def __post_init__(self):
-        if not 1 <= self.size <= self.resize:
+        size, resize = (whole_number(name, getattr(self, name)) for name in ("size", "resize"))
+        if not 1 <= size <= resize:
             raise ValueError(
                 f"size={self.size} is cut out of a shorter side of resize={self.resize}: it takes "
                 "1 <= size <= resize, for instance size=224, resize=256"
             )
-        if not 0 < self.area[0] <= self.area[1] <= 1 or not 0 < self.aspect[0] <= self.aspect[1]:
+        if not 0 < self.area[0] <= self.area[1] <= 1 or not (
+            0 < self.aspect[0] <= self.aspect[1] < math.inf
+        ):
             raise ValueError(
                 f"area={self.area} must be a range within (0, 1] and aspect={self.aspect} one of "
                 "positive numbers, low end first"
@@ -250,8 +253,23 @@ def decode_image(path: str | Path, view: Callable[[Any], Any]) -> np.ndarray:
         raise ImportError("images are decoded by Pillow: pip install 'snnjax[data]'") from error
     try:
         with Image.open(path) as image:
+            # Before decoding: up to twice its limit Pillow only warns.
+            if math.prod(image.size) > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise CorruptDataError(
+                    f"{path} claims {image.size[0]}x{image.size[1]} pixels, more than "
+                    f"PIL.Image.MAX_IMAGE_PIXELS, {Image.MAX_IMAGE_PIXELS}: shrink it, or move it "
+                    "out of the way"
+                )
+            # Pillow clips 16 and 32 bits to 8 instead of scaling them: an almost white image.
+            if image.mode.startswith(("I", "F")):
+                raise CorruptDataError(
+                    f"{path} has pixels of more than 8 bits (mode {image.mode}): convert it to 8 "
+                    "bits with a scale of your choice"
+                )
             # Decoding happens here: errors of damaged files must fall into this block.
             pixels = image.convert("RGB")
+    except CorruptDataError:
+        raise
     # Pillow raises SyntaxError for a broken PNG, and an error of its own for images too large.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise CorruptDataError(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from snnjax.data._recordings import Recordings
-from snnjax.data.dataset import Dataset, Split
+from snnjax.data.dataset import Dataset, Split, require, whole_number
 
 
 def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
@@ -26,18 +26,30 @@ def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
         An iterator of `k` data sets.
 
     Raises:
-        ValueError: If examples are grouped (by person), since folds would divide groups, or have no
-            classes.
+        ValueError: If examples are grouped (by person), since folds would divide groups, have no
+            classes, or a class has fewer than `k` examples.
     """
+    require("dataset", dataset, Dataset)
+    whole_number("k", k, least=2)
+    whole_number("seed", seed, least=0)
     if not dataset.classes:
         raise ValueError(
             f"{dataset.name} has real targets, and folds keep the share of each class: cut its "
             "arrays yourself, and make each fold by data.from_arrays"
         )
-    if dataset.train.groups is not None:
+    if dataset.train.groups is not None or dataset.test.groups is not None:
         raise ValueError(
             f"{dataset.name} is divided by group: folds would put examples of one group on both "
             "sides and flatter the result; use its own split"
+        )
+    labels = np.concatenate([dataset.train.labels, dataset.test.labels])
+    counts = np.bincount(labels.ravel(), minlength=1)
+    # scikit-learn only warns: some folds would be without the class.
+    if counts[counts > 0].min(initial=len(labels)) < k:
+        rare = int(np.argmax((counts > 0) & (counts < k)))
+        raise ValueError(
+            f"{dataset.name}: class {rare} has {counts[rare]} examples, too few for {k} folds: "
+            "choose a smaller k, or leave the class out"
         )
     # The generator is a function of its own, so that the error above is raised on the call.
     return _folds(dataset, k, seed)

@@ -20,7 +20,7 @@ import numpy as np
 
 from snnjax import encoding
 from snnjax.data._recordings import Recordings
-from snnjax.data.dataset import Dataset, Events, Inputs, Split, take
+from snnjax.data.dataset import Dataset, Events, Inputs, Split, require, take, whole_number
 
 __all__ = ["LazyInputs", "clips", "map_inputs"]
 
@@ -42,6 +42,9 @@ class LazyInputs(Sequence[np.ndarray]):
     _: dataclasses.KW_ONLY
     threads: int = 0
 
+    def __post_init__(self):
+        whole_number("threads", self.threads, least=0)
+
     def __len__(self) -> int:
         return len(self.source)
 
@@ -62,7 +65,7 @@ class LazyInputs(Sequence[np.ndarray]):
                 together with its index; None computes the examples of evaluation.
 
         Raises:
-            ValueError: If two examples differ in shape.
+            ValueError: If two examples differ in shape or dtype.
         """
         compute, numbers = functools.partial(self._example, draw=draw), list(map(int, indices))
         if self.threads:
@@ -76,6 +79,12 @@ class LazyInputs(Sequence[np.ndarray]):
                 raise ValueError(
                     f"example {index} has shape {list(example.shape)} and another one of its batch "
                     f"{list(examples[0].shape)}: transform must give every example one shape"
+                )
+            # `np.stack` would widen all to one dtype, which differs between batches.
+            if example.dtype != examples[0].dtype:
+                raise ValueError(
+                    f"example {index} is {example.dtype} and another one of its batch "
+                    f"{examples[0].dtype}: transform must give every example one dtype"
                 )
         return np.stack(examples)
 
@@ -120,6 +129,7 @@ def map_inputs(
         >>> gestures = dataclasses.replace(gestures, test=test)           # doctest: +SKIP
         >>> gestures = data.map_inputs(gestures, to_frames)               # doctest: +SKIP
     """
+    require("dataset", dataset, Dataset)
     if not len(dataset.train):
         raise ValueError(f"{dataset.name}: an empty split has no shape to give its inputs")
     train, test = (
@@ -145,12 +155,18 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
     Returns:
         `N * count` examples; clip k of recording i has index `i * count + k`, and its time counts
         from its own start.
+
+    Raises:
+        ValueError: If `count` or `duration` is below 1.
     """
+    require("split", split, Split)
+    count = whole_number("count", count, least=1)
+    duration = whole_number("duration", duration, least=1)
     # Pairs of numbers instead of events: cutting waits until a clip is read.
     sources = [(number, clip) for number in range(len(split)) for clip in range(count)]
     read = functools.partial(_clip, split.inputs, count=count, duration=duration)
     groups = None if split.groups is None else np.repeat(split.groups, count)
-    return Split(Recordings(sources, read), np.repeat(split.labels, count), groups)
+    return Split(Recordings(sources, read), np.repeat(split.labels, count, axis=0), groups)
 
 
 def _clip(inputs: Any, source: tuple[int, int], *, count: int, duration: int) -> Events:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snnjax.data.dataset import Split
+from snnjax.data.dataset import Split, require, whole_number
 from snnjax.data.lazy import LazyInputs
 
 
@@ -60,7 +60,8 @@ class Loader:
             epoch if shuffled). False fills the last batch with repeated examples of weight 0.
 
     Raises:
-        TypeError: If the inputs are event recordings of different lengths.
+        TypeError: If the inputs are event recordings of different lengths, or an option is no whole
+            number.
         ValueError: If the split does not fill one batch, or an option is out of range.
 
     Example:
@@ -77,6 +78,9 @@ class Loader:
     drop_last: bool = True
 
     def __post_init__(self):
+        require("split", self.split, Split)
+        require("shuffle", self.shuffle, bool)  # the text "False" would be true
+        require("drop_last", self.drop_last, bool)
         if not isinstance(self.split.inputs, np.ndarray | LazyInputs):
             raise TypeError(
                 "event recordings differ in length and cannot be batched; make frames of one "
@@ -84,11 +88,9 @@ class Loader:
                 "events, timesteps=16, height=34, width=34)), or batch by batch with "
                 "data.map_inputs(...)"
             )
-        if self.batch_size < 1 or self.seed < 0:
-            raise ValueError(
-                f"batch_size must be at least 1 and seed at least 0, not {self.batch_size} and "
-                f"{self.seed}"
-            )
+        whole_number("batch_size", self.batch_size, least=1)
+        if whole_number("seed", self.seed, least=0) >= 1 << 64:
+            raise ValueError(f"seed is one word of the generator, below 2^64, not {self.seed}")
         # Reported here: an empty epoch would fail in `position`, as a division by zero.
         if self.steps_per_epoch == 0:
             raise ValueError(
@@ -117,7 +119,7 @@ class Loader:
         Returns:
             `[B]` indices into the split, and their `[B]` float32 weights.
         """
-        if step < 0:
+        if whole_number("step", step) < 0:
             raise ValueError(f"steps are counted from zero, not {step}")
         epoch, index = self.position(step)
         order = _order(self.seed, epoch, len(self.split)) if self.shuffle else None

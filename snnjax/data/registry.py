@@ -24,7 +24,7 @@ from snnjax.data._idx import read_idx_files
 from snnjax.data._ncars import read_ncars
 from snnjax.data._nmnist import read_nmnist
 from snnjax.data.arrays import from_npz
-from snnjax.data.dataset import Dataset, MissingDataError
+from snnjax.data.dataset import Dataset, MissingDataError, require
 from snnjax.data.image_folder import read_imagenet
 
 
@@ -134,6 +134,7 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         >>> dataset.train.inputs.shape, dataset.classes
         ((1437, 8, 8, 1), 10)
     """
+    require("name", name, str)
     # Without a data directory: this set comes with scikit-learn.
     if name == "digits":
         return load_digits()

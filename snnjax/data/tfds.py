@@ -26,7 +26,7 @@ import numpy as np
 from snnjax.data import _idx as idx
 from snnjax.data._cifar import NOTE as CIFAR_NOTE
 from snnjax.data._cifar import check_balance
-from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split
+from snnjax.data.dataset import CorruptDataError, Dataset, MissingDataError, Split, as_labels
 
 __all__ = ["load", "open_split", "prepare"]
 
@@ -207,7 +207,12 @@ def _builder(directory: Path) -> Any:
     info = directory / "dataset_info.json"
     if not info.is_file():
         raise MissingDataError(f"{directory} is no set prepared by TFDS: it has no {info.name}")
-    file_format = json.loads(info.read_text()).get("fileFormat")
+    try:
+        file_format = json.loads(info.read_bytes()).get("fileFormat")
+    except (ValueError, AttributeError) as error:
+        raise CorruptDataError(
+            f"{info} is damaged ({error}); delete {directory} and prepare the set again"
+        ) from error
     # TFDS would import TensorFlow for any other format, and fail with a message about that.
     if file_format != "array_record":
         raise ValueError(
@@ -230,8 +235,14 @@ def _read(source: Any, inputs: str, labels: str) -> Split:
             if images is None:
                 # Allocated once the first image tells shape and dtype, as in `dense`.
                 images = np.empty((len(source), *image.shape), image.dtype)
+            # The assignment would broadcast and cast.
+            if image.shape != images.shape[1:] or image.dtype != images.dtype:
+                raise CorruptDataError(
+                    f"example {i} is {image.dtype} {image.shape}, the ones before it "
+                    f"{images.dtype} {images.shape[1:]}; this reader takes inputs of one shape"
+                )
             images[i] = image
-            classes[i] = example[labels]
+            classes[i] = as_labels(np.asarray(example[labels])[None])[0]
     if images is None:
         raise CorruptDataError("a split without examples")
     return Split(images, classes)

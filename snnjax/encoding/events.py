@@ -16,10 +16,13 @@ Frames of one recording are `[T, H, W, 2]`, of many `[N, T, H, W, 2]` (`data.den
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import DTypeLike
 
 from snnjax.encoding import _checks as checks
+
+_END_OF_TIME = 2**63
 
 
 def frames_by_time(
@@ -48,15 +51,16 @@ def frames_by_time(
         duration: Length of the window, in microseconds; later events are dropped, and a shorter
             recording ends in empty frames. None extends the window to the last event.
         dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
-            for counts over 255.
+            for counts over 255; float16 does above 2048, bool above 1.
 
     Returns:
         Counts `[T, H, W, 2]`.
 
     Raises:
-        TypeError: If `events` are not integers.
-        ValueError: If an event lies outside the frame, a polarity is not 0 or 1, a count does not
-            fit `dtype`, or `timesteps`, `height`, `width` or `duration` is below 1.
+        TypeError: If `events` are not integers, or `dtype` is none of numbers.
+        ValueError: If an event lies outside the frame, a polarity is not 0 or 1, `dtype` does not
+            hold a count exactly, the window exceeds 64 bits, or `timesteps`, `height`, `width` or
+            `duration` is below 1.
 
     Example:
         >>> frames_by_time(events, timesteps=16, height=34, width=34, duration=300_000).shape
@@ -68,10 +72,21 @@ def frames_by_time(
         duration = checks.positive_integer("duration", duration)
     # A random slice may be empty, and has no first timestamp.
     if len(events) == 0:
+        _largest_count(dtype)  # refuses a dtype of no numbers here too
         return np.zeros(shape, dtype)
-    elapsed = events[:, 0] - (events[:, 0].min() if start is None else start)
+    t = events[:, 0]
+    first, last = int(t.min()), int(t.max())
+    start = first if start is None else checks.integer("start", start)
     if duration is None:
-        duration = max(int(elapsed.max()) + 1, 1)  # + 1: the last event belongs to the last frame
+        duration = max(last - start + 1, 1)  # + 1: the last event belongs to the last frame
+    # Python's integers know the products below before 64 bits wrap around.
+    if max(abs(first - start), abs(last - start), duration) * shape[0] >= _END_OF_TIME:
+        raise ValueError(
+            f"times from {first} to {last} us, counted from {start} in {shape[0]} timesteps of "
+            f"{duration} us together, exceed 64 bits: count time from the first event, in "
+            "microseconds"
+        )
+    elapsed = t - start
     inside = (elapsed >= 0) & (elapsed < duration)
     # Integer arithmetic: a float quotient could put an event on a boundary into the wrong frame.
     return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype)
@@ -98,21 +113,21 @@ def frames_by_count(
         height: H in pixels.
         width: W in pixels.
         dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
-            for counts over 255.
+            for counts over 255; float16 does above 2048, bool above 1.
 
     Returns:
         Counts `[T, H, W, 2]`.
 
     Raises:
-        TypeError: If `events` are not integers.
+        TypeError: If `events` are not integers, or `dtype` is none of numbers.
         ValueError: If the events are not ordered by time, an event lies outside the frame, a
-            polarity is not 0 or 1, a count does not fit `dtype`, or `timesteps`, `height` or
-            `width` is below 1.
+            polarity is not 0 or 1, `dtype` does not hold a count exactly, or `timesteps`, `height`
+            or `width` is below 1.
     """
     shape = _shape(timesteps, height, width)
     events = _validate(events, height, width)
     # Not sorted silently: unordered times are often a sign of exchanged columns.
-    if np.any(np.diff(events[:, 0]) < 0):
+    if np.any(events[1:, 0] < events[:-1, 0]):
         raise ValueError(
             "events must be ordered by time to be cut by count: give "
             "events[np.argsort(events[:, 0], kind='stable')]"
@@ -134,10 +149,10 @@ def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]
 def _validate(events: np.ndarray, height: int, width: int) -> np.ndarray:
     """Events as int64 `[n, 4]`, all inside the frame."""
     events = checks.recording(events)
-    if not np.issubdtype(events.dtype, np.integer):
-        raise TypeError(
-            f"events must be integers (t in microseconds), got {events.dtype}: seconds become "
-            f"(1e6 * t).astype(np.int64)"
+    if len(events) and events.max() > np.iinfo(np.int64).max:
+        raise ValueError(
+            f"events hold {events.max()}, beyond 64 bits: count time from the first event, "
+            "t - t.min()"
         )
     # int64: differences of unsigned timestamps would wrap around, and t * T may exceed 32 bits.
     events = events.astype(np.int64)
@@ -159,10 +174,23 @@ def _count(
     # bincount is one pass over the events; np.add.at is several times slower.
     index = np.ravel_multi_index((frame, events[:, 2], events[:, 1], events[:, 3]), shape)
     counts = np.bincount(index, minlength=int(np.prod(shape))).reshape(shape)
-    dtype = np.dtype(dtype)
-    if np.issubdtype(dtype, np.integer) and counts.max() > np.iinfo(dtype).max:
+    if counts.max() > _largest_count(dtype):
         raise ValueError(
-            f"a pixel counts {counts.max()} events in one frame, more than {dtype} holds: give "
-            f"dtype=np.float32, or more timesteps"
+            f"a pixel counts {counts.max()} events in one frame, more than {np.dtype(dtype)} holds "
+            f"exactly: give dtype=np.float32, more timesteps, or np.minimum(frames, 1) where "
+            "presence counts alone"
         )
     return counts.astype(dtype)
+
+
+def _largest_count(dtype: DTypeLike) -> int:
+    """Largest number up to which `dtype` holds every count."""
+    # NumPy takes None for float64.
+    dtype = np.dtype(object if dtype is None else dtype)
+    if dtype.kind == "b":
+        return 1
+    if jnp.issubdtype(dtype, jnp.integer):
+        return int(jnp.iinfo(dtype).max)
+    if jnp.issubdtype(dtype, jnp.floating):
+        return 2 ** (jnp.finfo(dtype).nmant + 1)
+    raise TypeError(f"counts are numbers: dtype is np.uint8 or np.float32, not {dtype}")

@@ -30,9 +30,16 @@ def series(windows: jax.typing.ArrayLike) -> Array:
         `[T, B, C]`, the same values.
 
     Raises:
-        ValueError: If `windows` does not have three axes.
+        TypeError: If `windows` are no numbers.
+        ValueError: If `windows` does not have three axes, or a value does not fit 32 bits.
     """
-    return _time_major(windows, 3, "windows", "[B, T, C]", "a single channel is windows[..., None]")
+    cures = {
+        2: "a single channel is windows[..., None], a batch of one windows[None]",
+        4: "still images take encoding.direct(images, timesteps=T), the frames of one recording "
+        "encoding.frames(frames[None])",
+        5: "event frames [B, T, H, W, C] take encoding.frames",
+    }
+    return _time_major(windows, 3, "windows", "[B, T, C]", cures)
 
 
 def frames(batch: jax.typing.ArrayLike) -> Array:
@@ -47,11 +54,16 @@ def frames(batch: jax.typing.ArrayLike) -> Array:
         `[T, B, H, W, C]`, the same values.
 
     Raises:
-        ValueError: If `batch` does not have five axes.
+        TypeError: If `batch` is none of numbers.
+        ValueError: If `batch` does not have five axes, or a value does not fit 32 bits.
     """
-    return _time_major(
-        batch, 5, "batch", "[B, T, H, W, C]", "still images take direct(images, timesteps=T)"
-    )
+    cures = {
+        2: "still images take encoding.direct(images, timesteps=T)",
+        3: "windows of a series [B, T, C] take encoding.series",
+        4: "still images take encoding.direct(images, timesteps=T), one recording is batch[None], "
+        "and a single channel batch[..., None]",
+    }
+    return _time_major(batch, 5, "batch", "[B, T, H, W, C]", cures)
 
 
 def delta(
@@ -86,7 +98,8 @@ def delta(
 
     Raises:
         TypeError: If `signal` is not floating point.
-        ValueError: If `signal` has fewer than three axes, or `threshold` or `limit` is not above 0.
+        ValueError: If a concrete `signal` is not finite, it has fewer than three axes, or
+            `threshold` or `limit` is not above 0.
 
     Reference:
         M. Miskowicz, "Send-On-Delta Concept: An Event-Based Data Reporting Strategy", Sensors 6,
@@ -105,6 +118,7 @@ def delta(
             f"signal must be time-major [T, B, ..., C] with T >= 1, got {list(signal.shape)}: a "
             f"batch of one is signal[:, None, :], a single channel is signal[..., None]"
         )
+    checks.finite("signal", signal)
     limit = checks.positive_integer("limit", limit)
     # Checked before the scan, inside which every value is traced.
     step = _positive_step(threshold, signal)
@@ -112,7 +126,7 @@ def delta(
     def cross(level: Array, x: Array) -> tuple[Array, Array]:
         # The carry counts levels instead of summing steps: rounding does not grow with T.
         crossed = jnp.trunc((x - (signal[0] + step * level)) / step)
-        crossed = jnp.clip(crossed, -limit, limit)
+        crossed = jnp.clip(crossed, -float(limit), float(limit))
         return level + crossed, crossed
 
     _, moves = jax.lax.scan(cross, jnp.zeros_like(signal[0]), signal)
@@ -121,20 +135,25 @@ def delta(
 
 
 def _positive_step(threshold: float | jax.typing.ArrayLike, signal: Array) -> Array:
-    step = jnp.asarray(threshold).astype(signal.dtype)
-    try:
-        positive = bool(jnp.all(step > 0))
-    except jax.errors.ConcretizationTypeError:
-        positive = True  # a traced threshold cannot be checked
-    if not positive:
+    step = checks.numbers("threshold", threshold).astype(signal.dtype)
+    if step.ndim >= signal.ndim or any(
+        n not in (1, m) for n, m in zip(step.shape[::-1], signal.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"threshold {list(step.shape)} must broadcast to [B, ..., C] = "
+            f"{list(signal.shape[1:])}: give a number, or one per channel, [C]"
+        )
+    # An infinite distance would be crossed by no signal. A traced threshold cannot be checked.
+    if checks.concrete((step > 0) & jnp.isfinite(step)) is False:
         raise ValueError(f"threshold must be above 0, got {threshold}: it is a distance of levels")
     return step
 
 
 def _time_major(
-    array: jax.typing.ArrayLike, rank: int, name: str, letters: str, cure: str
+    array: jax.typing.ArrayLike, rank: int, name: str, letters: str, cures: dict[int, str]
 ) -> Array:
-    array = jnp.asarray(array)
+    array = checks.numbers(name, array)
     if array.ndim != rank:
+        cure = cures.get(array.ndim, cures[min(cures)])
         raise ValueError(f"{name} must be {letters}, got {list(array.shape)}: {cure}")
     return jnp.swapaxes(array, 0, 1)

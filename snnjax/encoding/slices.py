@@ -39,12 +39,22 @@ def slice_by_time(events: np.ndarray, *, start: int, duration: int) -> np.ndarra
         `[m, 4]`, of the dtype of `events`, in their order.
 
     Raises:
+        TypeError: If `events` are not integers.
         ValueError: If `events` are not `[n, 4]`, or `duration` is below 1.
     """
     events, duration = checks.recording(events), checks.positive_integer("duration", duration)
+    start = checks.integer("start", start)
     t = events[:, 0]
     # A copy, since the clock is shifted in place below and the caller keeps the recording.
     selected = events[(t >= start) & (t < start + duration)].copy()
+    # A start before time zero moves times up, possibly beyond the dtype of the recording.
+    if len(selected):
+        last, end = int(selected[:, 0].max()) - start, np.iinfo(events.dtype).max
+        if last > end or abs(start) > end:
+            raise ValueError(
+                f"times up to {last} us from start={start} exceed {events.dtype}: give "
+                "events.astype(np.int64)"
+            )
     selected[:, 0] -= start
     return selected
 
@@ -63,8 +73,10 @@ def random_slice(rng: np.random.Generator, events: np.ndarray, *, duration: int)
         `[m, 4]`, see `slice_by_time`.
 
     Raises:
+        TypeError: If `events` are not integers.
         ValueError: If `events` are not `[n, 4]`, or `duration` is below 1.
     """
+    checks.generator(rng)
     events = checks.recording(events)
     first, slack = _start_range(events, duration)
     # The end is a valid start: there the slice ends with the last event.
@@ -88,6 +100,7 @@ def clips(events: np.ndarray, *, count: int, duration: int) -> list[np.ndarray]:
         K arrays `[m, 4]`, see `slice_by_time`.
 
     Raises:
+        TypeError: If `events` are not integers.
         ValueError: If `events` are not `[n, 4]`, or `count` or `duration` is below 1.
     """
     events, count = checks.recording(events), checks.positive_integer("count", count)
@@ -133,11 +146,20 @@ def event_drop(
         `[m, 4]`, in the order and on the clock of the recording.
 
     Raises:
+        TypeError: If `events` are not integers.
         ValueError: If `events` are not `[n, 4]`, or a range does not lie within 0 and 1.
     """
+    checks.generator(rng)
     events = checks.recording(events)
+    height = checks.positive_integer("height", height)
+    width = checks.positive_integer("width", width)
     for name, bounds in (("time", time), ("side", side), ("share", share)):
-        if not 0 <= bounds[0] <= bounds[1] <= 1:
+        try:
+            low, high = bounds
+            ordered = 0 <= low <= high <= 1
+        except (TypeError, ValueError):
+            ordered = False
+        if not ordered:
             raise ValueError(f"{name} must be two shares in order, within 0 and 1, got {bounds}")
     kind = rng.integers(4)
     # A copy in every case: callers may write into the result.

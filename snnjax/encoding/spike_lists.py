@@ -42,14 +42,24 @@ def poisson_lists(key: Key, rates: Array, *, timesteps: int, slots: int) -> Arra
         Indices `[T, slots]`, int32, first the spikes of a timestep and then padding with `n`.
 
     Raises:
-        ValueError: If `timesteps` or `slots` is below 1, or `rates` is not a vector.
+        TypeError: If `key` is not one typed key, or `rates` are no numbers.
+        ValueError: If `timesteps` or `slots` is below 1, `rates` is not a vector, or a concrete
+            rate is negative or not finite.
     """
+    checks.typed_key(key)
+    rates = checks.numbers("rates", rates)
     timesteps = checks.positive_integer("timesteps", timesteps)
     slots = checks.positive_integer("slots", slots)
-    if rates.ndim != 1:
+    if rates.ndim != 1 or rates.size == 0:
         raise ValueError(
             f"rates are one example's, [n], got {list(rates.shape)}: flatten an image, and use "
             "jax.vmap over examples"
+        )
+    # A sorted search over cumulative rates needs them to grow; NaN would silence the whole train.
+    if checks.concrete((rates >= 0) & (rates < jnp.inf)) is False:
+        raise ValueError(
+            f"rates are spikes per timestep, finite and at least 0, got {float(rates.min()):g} to "
+            f"{float(rates.max()):g}: jnp.maximum(rates, 0)"
         )
     inputs, capacity = rates.size, timesteps * slots
     gaps_key, index_key = jax.random.split(key)
@@ -91,8 +101,12 @@ def spike_slots(total: float, *, overflow: float = 1e-6) -> int:
         )
     slots, term = 0, math.exp(-total)
     cumulative = term
-    # The second bound ends the loop where rounding keeps 1 - cumulative above a tiny overflow.
-    while 1 - cumulative > overflow and slots < total + 20 * math.sqrt(total) + 20:
+    # Ends the loop where rounding keeps 1 - cumulative above a tiny overflow.
+    bound = math.ceil(total + 20 * math.sqrt(total) + 20)
+    # The first term underflows, and with it all others: the loop would count to the bound.
+    if term == 0:
+        return bound
+    while 1 - cumulative > overflow and slots < bound:
         slots += 1
         term *= total / slots
         cumulative += term

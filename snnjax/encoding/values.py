@@ -8,6 +8,8 @@ population  a[i] = exp(-(x - mu[i])^2 / (2 sigma^2))    one number to n; then on
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -30,13 +32,15 @@ def direct(inputs: jax.typing.ArrayLike, *, timesteps: int) -> Array:
         `[T, B, ...]`, dtype of `inputs`.
 
     Raises:
-        ValueError: If `timesteps` is below 1, or `inputs` has no batch axis.
+        TypeError: If `inputs` are no numbers.
+        ValueError: If `timesteps` is below 1, `inputs` has no batch axis, or a value does not fit
+            32 bits.
 
     Reference:
         N. Rathi, K. Roy, "DIET-SNN: Direct Input Encoding With Leakage and Threshold Optimization
         in Deep Spiking Neural Networks", 2020, arXiv:2008.03658.
     """
-    array = _batched(jnp.asarray(inputs))
+    array = _batched(checks.numbers("inputs", inputs))
     timesteps = checks.positive_integer("timesteps", timesteps)
     return jnp.broadcast_to(array, (timesteps, *array.shape))
 
@@ -66,7 +70,7 @@ def poisson(key: Key, rates: jax.typing.ArrayLike, *, timesteps: int) -> Array:
         >>> spikes.shape
         (32, 8, 28, 28, 1)
     """
-    _single_key(key)
+    checks.typed_key(key)
     rates = _batched(checks.floating("rates", rates, cure="images.astype('float32') / 255"))
     checks.unit_interval("rates", rates)
     timesteps = checks.positive_integer("timesteps", timesteps)
@@ -131,7 +135,7 @@ def latency(
         times = (timesteps - 1) * (1 - inputs) / (1 - threshold)
     else:
         # Only the logarithmic form has a time constant, so it is checked here.
-        if tau <= 0.0:
+        if not 0.0 < tau < math.inf:
             raise ValueError(f"tau is a time constant in timesteps, got {tau}: give tau > 0")
         if threshold == 0.0:
             raise ValueError(
@@ -140,7 +144,7 @@ def latency(
             )
         # Inputs that never fire have no logarithm: 1 stands in and is masked below. Every
         # operation is monotone in the input, so rounding cannot swap two neighbours.
-        times = -tau * jnp.log1p(-(threshold / jnp.where(fires, inputs, 1)))
+        times = -float(tau) * jnp.log1p(-(threshold / jnp.where(fires, inputs, 1)))
     times = jnp.clip(jnp.round(times), 0, timesteps - 1).astype(jnp.int32)
     # A comparison with the clock instead of one_hot: the result is time-major without a transpose.
     clock = jnp.arange(timesteps, dtype=jnp.int32).reshape(-1, *[1] * inputs.ndim)
@@ -177,7 +181,8 @@ def population(
 
     Raises:
         TypeError: If `values` are not floating point.
-        ValueError: If `neurons` is below 3, `high` is not above `low`, or `beta` is not above 0.
+        ValueError: If a concrete value is outside the centres, `neurons` is below 3, `high` is not
+            above `low`, or `beta` is not above 0.
 
     Reference:
         S. M. Bohte, J. N. Kok, H. La Poutre, "Error-backpropagation in temporally encoded networks
@@ -191,12 +196,20 @@ def population(
     neurons = checks.positive_integer("neurons", neurons)
     if neurons < 3:
         raise ValueError(f"receptive fields overlap from 3 neurons on, got {neurons}")
-    if not high > low:
+    if not -math.inf < low < high < math.inf:
         raise ValueError(f"high must be above low, got low={low}, high={high}: swap them")
-    if not beta > 0.0:
+    if not 0.0 < beta < math.inf:
         raise ValueError(f"beta must be above 0, got {beta}: 1.5 is usual")
     # n - 2 intervals span the range; the outermost two centres lie half an interval outside it.
     spacing = (high - low) / (neurons - 2)
+    # Far outside them no field is active, and the value would leave no trace. A little more than
+    # half: a centre is rounded to the dtype of the values.
+    margin = 0.51 * spacing
+    if checks.concrete((values >= low - margin) & (values <= high + margin)) is False:
+        raise ValueError(
+            f"values must lie in [low, high] = [{low}, {high}], got values from "
+            f"{float(values.min()):g} to {float(values.max()):g}: give their range as low and high"
+        )
     centres = low + spacing * (jnp.arange(neurons, dtype=values.dtype) - 0.5)
     distance = (values[..., None] - centres) * (beta / spacing)
     return jnp.exp(-0.5 * distance * distance)
@@ -206,13 +219,3 @@ def _batched(array: Array) -> Array:
     if array.ndim == 0:
         raise ValueError("a single number has no batch axis: give [B, ...], e.g. x[None]")
     return array
-
-
-def _single_key(key: Key) -> None:
-    dtype = getattr(key, "dtype", None)
-    # A raw uint32 key has shape [2] and no key dtype: it would pass as an array further down.
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
-        raise TypeError(
-            f"key must be one typed key, got {key!r}: make it with jax.random.key(seed) "
-            f"(not PRNGKey), or take one of jax.random.split(key, n)"
-        )

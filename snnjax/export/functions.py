@@ -23,7 +23,7 @@ from jax import export as jax_export
 
 from snnjax import nn
 from snnjax.export.tensors import ArtifactError
-from snnjax.export.weights import array_names
+from snnjax.export.weights import named_arrays
 from snnjax.typing import Array, PyTree
 
 __all__ = [
@@ -61,8 +61,7 @@ class Source:
 
 def named_weights(source: Source) -> dict[str, Array]:
     """All arrays that the outputs depend on, by name."""
-    parts = _parts(source)
-    return dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True))
+    return named_arrays(_parts(source))[0]
 
 
 def frame_shape(source: Source) -> jax.ShapeDtypeStruct:
@@ -239,12 +238,12 @@ def _parts(source: Source) -> tuple[nn.Network, dict[str, PyTree]]:
 
 
 def _rebuild(parts: tuple[Any, ...], weights: dict[str, Array]) -> Any:
-    leaves = [weights[name] for name in array_names(parts)]
-    return jax.tree.unflatten(jax.tree.structure(parts), leaves)
+    arrays, structure = named_arrays(parts)
+    return structure.unflatten([weights[name] for name in arrays])
 
 
 def _by_name(tree: PyTree) -> dict[str, Any]:
-    return dict(zip(array_names((tree,)), jax.tree.leaves(tree), strict=True))
+    return named_arrays((tree,))[0]
 
 
 def _state_shapes(network: nn.Network, size: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ import jax
 import numpy as np
 
 from snnjax.export.tensors import ArtifactError, check_match, pack, read_bytes, unpack
+from snnjax.ops.variables import Structure, flatten_with_path
 from snnjax.typing import PyTree
 
-__all__ = ["array_names", "load_weights", "save_weights"]
+__all__ = ["load_weights", "named_arrays", "save_weights"]
 
 # Fields of a TrainState, known by name: this module must not import the training package.
 _TRAIN_STATE = ("params", "constants", "statistics")
@@ -49,7 +50,7 @@ def save_weights(path: str | Path, tree: PyTree) -> Path:
     if path.exists():
         raise ArtifactError(f"{path} is there already and is not overwritten: give another path")
     parts = _parts(tree)
-    data = pack(dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True)))
+    data = pack(named_arrays(parts)[0])
     path.parent.mkdir(parents=True, exist_ok=True)
     # Renamed once complete: a crash leaves no truncated file under the final name.
     partial = path.with_name(f".{path.name}.part")
@@ -76,41 +77,39 @@ def load_weights(path: str | Path, like: PyTree) -> PyTree:
     Example:
         network = export.load_weights("weights.safetensors", network)
     """
-    path, parts = Path(path), _parts(like)
-    leaves = dict(zip(array_names(parts), jax.tree.leaves(parts), strict=True))
+    path = Path(path)
+    leaves, structure = named_arrays(_parts(like))
     saved = unpack(read_bytes(path), path)
     check_match(saved, leaves, f"the weights {path} do not fit")
     arrays = [_put(saved[name], leaf) for name, leaf in leaves.items()]
-    parts = jax.tree.unflatten(jax.tree.structure(parts), arrays)
+    parts = structure.unflatten(arrays)
     if len(parts) == 1:
         return parts[0]
     params, constants, rest = parts
     return like._replace(params=params, constants=constants, **rest)
 
 
-def array_names(parts: tuple[PyTree, ...]) -> list[str]:
-    """Names of the leaves of several trees, in order.
+def named_arrays(parts: tuple[PyTree, ...]) -> tuple[dict[str, Any], Structure]:
+    """Leaves of several trees by name, and the structure that restores the trees.
+
+    A variable at several places has one entry, under the name of the first one.
 
     Args:
         parts: Trees whose names form one namespace.
-
-    Returns:
-        One name per leaf.
 
     Raises:
         ArtifactError: If two leaves have the same name.
     """
     # The first path entry is the index of the part; the last may be `value` of a Flax variable,
     # which an `nnx.State` and a module spell differently.
-    paths = [path[1:] for path, _ in jax.tree_util.tree_leaves_with_path(parts)]
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in paths]
-    names = [name.removesuffix(".value") for name in names]
-    known: set[str] = set()
-    for name in names:
-        if name in known:
+    pairs, structure = flatten_with_path(parts)
+    arrays: dict[str, Any] = {}
+    for path, leaf in pairs:
+        name = jax.tree_util.keystr(path[1:], simple=True, separator=".").removesuffix(".value")
+        if name in arrays:
             raise ArtifactError(f"two arrays are called {name!r}: rename an attribute or a key")
-        known.add(name)
-    return names
+        arrays[name] = leaf
+    return arrays, structure
 
 
 def _parts(tree: PyTree) -> tuple[PyTree, ...]:

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from snnjax.memory.checkpoint import replay
-from snnjax.memory.packing import pack, unpack_straight_through
+from snnjax.memory.packing import encode_spikes, unpack_straight_through
 from snnjax.memory.scans import Recompute, store
 from snnjax.typing import Array, PyTree, Scan
 
@@ -105,13 +106,20 @@ def _checkpoint(segment: _Segment, keep: tuple[str, ...]) -> Link:
     """Replays a segment, except for the named values."""
 
     # `replay` cannot keep named values, `jax.checkpoint` can.
-    def run(operands, bits, x):
-        return segment(operands, x if bits is None else unpack_straight_through(bits, x))
+    def run(operands, kept, x):
+        if kept is not None:
+            bits, binary = kept
+            x = jnp.where(binary, unpack_straight_through(bits, x), jnp.nan)
+        return segment(operands, x)
 
     policy = jax.checkpoint_policies.save_only_these_names(*keep)
     checkpointed = jax.checkpoint(run, policy=policy)
+
+    def bits(x):
+        return encode_spikes(x) if segment.spikes[0] else None
+
     # Packed outside: `jax.checkpoint` keeps its arguments, so these must be the bits.
-    return lambda operands, x: checkpointed(operands, pack(x) if segment.spikes[0] else None, x)
+    return lambda operands, x: checkpointed(operands, bits(x), x)
 
 
 def _parts(alone: Sequence[bool], every: int) -> Iterator[slice]:

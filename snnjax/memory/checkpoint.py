@@ -17,7 +17,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from snnjax.memory.packing import ArraySpec, pack, unpack
+from snnjax.memory.packing import ArraySpec, decode_spikes, encode_spikes
 from snnjax.ops import symbolic_zeros
 from snnjax.ops.isolate import isolate
 from snnjax.ops.trees import combine, inexact_cotangents, partition, value_and_pullback
@@ -37,12 +37,12 @@ def replay(function: Link, *, spikes: bool = False) -> Replay:
     Values are those of the function and gradients those of its `jax.checkpoint`. With X the bytes
     of its input and R those of its residuals, it keeps X (X / 32 for spikes) and needs R only while
     its derivative is computed, for one extra forward pass. Do not use it for forward-mode
-    differentiation.
+    differentiation, nor with `spikes` for second derivatives (refused).
 
     Args:
         function: Pure function `(operands, x) -> (y, by-products)`; the operands are parameters,
             states and keys, `x` is one array or a tuple of arrays.
-        spikes: Keeps each entry of `x`, which must be 0 or 1, at one bit.
+        spikes: Keeps each entry of `x` at one bit; the gradient is NaN if one is not 0 or 1.
 
     Returns:
         A function of the same arguments; equal arguments of `replay` give equal results.
@@ -74,12 +74,13 @@ def _run_forward(replay, inexact, others):
     operands, x = combine(*symbolic_zeros.primal_values((inexact, others)))
     outputs = replay.function(operands, x)
     spec = jax.tree.map(ArraySpec.from_array, x)
-    return outputs, (operands, pack(x) if replay.spikes else x, spec, mask)
+    # Of order 1: a derivative rule runs its forward pass undifferentiated.
+    return outputs, (operands, encode_spikes(x, order=1) if replay.spikes else x, spec, mask)
 
 
 def _run_backward(replay, residuals, cotangents):
     operands, kept, spec, mask = residuals
-    x = unpack(kept, spec.shape, spec.dtype) if replay.spikes else kept
+    x = decode_spikes(kept, spec.shape, spec.dtype) if replay.spikes else kept
     # Shapes only; the replay itself runs inside `isolate`.
     y, aux = jax.eval_shape(replay.function, operands, x)
     d_y, d_aux = inexact_cotangents((y, aux), cotangents)
@@ -99,7 +100,7 @@ def _run_backward(replay, residuals, cotangents):
     def pull(carry, fixed, kept, d_y, d_aux):
         differentiated, buffer = carry
         x = buffer if kept is None else kept
-        x = unpack(x, spec.shape, spec.dtype) if replay.spikes else x
+        x = decode_spikes(x, spec.shape, spec.dtype) if replay.spikes else x
         operands, _ = combine((differentiated, buffer), fixed)
         arguments, others = mask.split((operands, x))
         function = lambda arguments: replay.function(*combine(arguments, others))  # noqa: E731

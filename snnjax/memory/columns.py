@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.memory.grid import on_grid, stream_peak
+from snnjax.ops.derivative import with_derivative
 from snnjax.ops.isolate import isolate
 from snnjax.ops.trees import combine, partition, value_and_pullback
 from snnjax.typing import Array, PyTree
@@ -301,9 +302,7 @@ def column_bound(*, bits: int | None, places: int, columns: int) -> float:
 
 
 def _straight_through(function, alpha):
-    value = jax.custom_jvp(function)
-    value.defjvp(lambda primals, tangents: (function(*primals), tangents[0]))
-    return value(alpha)
+    return with_derivative(function(jax.lax.stop_gradient(alpha)), alpha)
 
 
 def _clip_magnitude(alpha, *, floor):

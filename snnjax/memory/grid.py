@@ -17,12 +17,12 @@ earlier block. Measured on couplings of IF, 3x3 convolution and batch norm, stre
 
 from __future__ import annotations
 
-import functools
 import math
 
 import jax
 import jax.numpy as jnp
 
+from snnjax.ops.derivative import with_derivative
 from snnjax.ops.isolate import isolate
 from snnjax.typing import Array, PyTree
 
@@ -52,17 +52,8 @@ def on_grid(x: Array, *, bits: int | None = DEFAULT_BITS) -> Array:
             f"a grid in float32 keeps 1 to 22 binary places, got bits={bits}: 12 is the default"
         )
     # Narrower floats do not have the bits of the grid.
-    return _round(bits, x if x.dtype.itemsize >= 4 else x.astype(jnp.float32))
-
-
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _round(bits: int, x: Array) -> Array:
-    return jnp.round(x * 2.0**bits) / 2.0**bits
-
-
-@_round.defjvp
-def _round_jvp(bits, primals, tangents):
-    return _round(bits, *primals), tangents[0]
+    x = x if x.dtype.itemsize >= 4 else x.astype(jnp.float32)
+    return with_derivative(jnp.round(x * 2.0**bits) / 2.0**bits, x)
 
 
 def grid_bound(*, bits: int = DEFAULT_BITS) -> float:
@@ -76,17 +67,14 @@ def stream_peak(streams: PyTree) -> Array:
     return jax.lax.stop_gradient(jnp.max(jnp.stack(peaks)).astype(jnp.float32))
 
 
-@jax.custom_jvp
 def with_stream_peak(streams: PyTree) -> tuple[PyTree, Array]:
     """Returns the streams and their `stream_peak`, computed before any other use of the streams."""
     # The peak is needed only with the statistics. XLA:CPU would compute it at the end of the
     # program and keep all streams of the forward pass alive until then.
-    return isolate(lambda carry: (carry[0], stream_peak(carry[0])), (streams, jnp.zeros(())))
-
-
-@with_stream_peak.defjvp
-def _with_stream_peak_jvp(primals, tangents):
-    return with_stream_peak(*primals), (tangents[0], jnp.zeros(()))
+    # Without a gradient, since reverse mode cannot pass through the loop.
+    start = (jax.lax.stop_gradient(streams), jnp.zeros((), jnp.float32))
+    held, peak = isolate(lambda carry: (carry[0], stream_peak(carry[0])), start)
+    return jax.tree.map(with_derivative, held, streams), peak
 
 
 def bits_left(peak: float, *, bits: int = DEFAULT_BITS) -> float:

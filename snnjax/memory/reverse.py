@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.memory.scans import scan_length, scan_segments, slice_steps, store
+from snnjax.memory.scans import match_dtypes, scan_length, scan_segments, slice_steps, store
 from snnjax.ops import symbolic_zeros
+from snnjax.ops.rounding import refuse_narrow
 from snnjax.ops.trees import (
     add_trees,
     combine,
@@ -61,9 +62,11 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
     Args:
         inverse: Inverse of the step, `(params, state_after, x, y) -> state_before`. It may have an
             attribute `steps`, the number of steps that it can undo before its error matters (None
-            is unlimited), and a method `pull(params, state_after, x, y, (g_state, g_y)) ->
-            state_before, (g_params, g_state, g_x)` that inverts and differentiates together; None
-            in `g_y` is a zero.
+            is unlimited); a method `check(params, state, steps) -> bool`, True if parameters and
+            dtypes of a call allow that many (without it, states of fewer than 32 bits are refused);
+            and a method `pull(params, state_after, x, y, (g_state, g_y)) -> state_before,
+            (g_params, g_state, g_x)` that inverts and differentiates together; None in `g_y` is a
+            zero.
         refresh: Interval of additionally kept states, in steps: an upper limit of the steps undone
             in a row. None keeps the last state only.
 
@@ -72,7 +75,8 @@ def reverse(inverse: Inverse, *, refresh: int | None = None) -> Reverse:
 
     Raises:
         ValueError: `refresh` is not a positive integer, or (when called) the inverse cannot undo
-            that many steps.
+            that many steps, with the parameters of the call or in the dtype of the state. If the
+            parameters are traced (`jax.jit`), their gradient is NaN instead.
 
     Reference:
         Gomez, Ren, Urtasun, Grosse, "The Reversible Residual Network: Backpropagation Without
@@ -182,10 +186,29 @@ class Reverse:
         if length == 0:
             return store(step, params, state, xs)
         every = self._interval(length)
+        params, state = match_dtypes(step, params, state, xs)
+        accurate = self._accuracy(params, state, every)
         # custom_vjp needs leaves with a gradient and the others as separate arguments.
         halves = [partition(tree) for tree in (params, state, xs)]
         inexact, others = zip(*halves, strict=True)
-        return _run(step, self.inverse, every, inexact, others)
+        return _run(step, self.inverse, every, inexact, (*others, accurate))
+
+    def _accuracy(self, params: PyTree, state: PyTree, every: int) -> Array | None:
+        """None if the inverse is known to be accurate, a traced boolean if only the program can."""
+        check = getattr(self.inverse, "check", None)
+        if check is None:
+            return refuse_narrow(partition(state)[0])
+        accurate = check(params, state, every)
+        if isinstance(accurate, jax.core.Tracer):
+            return accurate
+        if not accurate:
+            raise ValueError(
+                f"with these parameters the inverse cannot undo {every} steps before its rounding "
+                "error matters, because one decays faster than the inverse was made for: use a "
+                "smaller refresh, make the inverse for the smallest decay, or use "
+                "memory.recompute(every)"
+            )
+        return None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
@@ -195,7 +218,7 @@ def _run(step, inverse, every, inexact, others):
 
 
 def _forward(step, every, inexact, others):
-    params, state, xs = (combine(a, b) for a, b in zip(inexact, others, strict=True))
+    params, state, xs = (combine(a, b) for a, b in zip(inexact, others[:3], strict=True))
 
     def segment(state, start, _, size):
         state, ys = store(step, params, state, slice_steps(xs, start, size))
@@ -211,12 +234,15 @@ def _run_forward(step, inverse, every, inexact, others):
     # The gradient of the state is always needed: it is the carry of the backward pass.
     mask = symbolic_zeros.gradient_mask((inexact[0], inexact[2]))
     outputs, kept = _forward(step, every, *symbolic_zeros.primal_values((inexact, others)))
-    return outputs, (*kept, mask)
+    return outputs, (*kept, mask, symbolic_zeros.primal_values(others[3]))
 
 
 def _run_backward(step, inverse, every, residuals, cotangents):
-    params, xs, ys, ends, last, mask = residuals
+    params, xs, ys, ends, last, mask, accurate = residuals
     g_state = symbolic_zeros.materialize(inexact_cotangents(last, cotangents[0]))
+    # Every step back multiplies by it: a gradient of NaN stops a training run, a wrong one does
+    # not.
+    g_state = _where(accurate, g_state)
     # Symbolic zeros are dropped: XLA would write explicit ones for every step of the scan.
     g_ys = symbolic_zeros.drop(inexact_cotangents(ys, cotangents[1]))
     # An inverse that evaluates the step anyway can return its pullback too, and save a forward
@@ -240,7 +266,14 @@ def _run_backward(step, inverse, every, residuals, cotangents):
     (g_state, g_params), g_xs, _ = scan_segments(
         segment, (g_state, zeros), scan_length(xs), every, inputs=ends, last=last, reverse=True
     )
-    return (g_params, g_state, g_xs), None
+    return (_where(accurate, g_params), g_state, g_xs), None
+
+
+def _where(accurate: Array | None, tree: PyTree) -> PyTree:
+    """The tree, or NaN in place of its numbers."""
+    if accurate is None:
+        return tree
+    return jax.tree.map(lambda leaf: jnp.where(accurate, leaf, jnp.nan), tree)
 
 
 _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)

@@ -33,6 +33,7 @@ from snnjax.typing import PyTree, Scan, Step
 
 __all__ = [
     "Recompute",
+    "match_dtypes",
     "recompute",
     "refuse_unknown",
     "scan_length",
@@ -86,6 +87,44 @@ def scan_length(xs: PyTree) -> int:
 def slice_steps(xs: PyTree, start: Any, length: int) -> PyTree:
     """Slices `xs[start : start + length]` of every leaf; `start` may be traced."""
     return jax.tree.map(lambda x: lax.dynamic_slice_in_dim(x, start, length), xs)
+
+
+def match_dtypes(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
+    """Parameters and state in the dtypes that a step gives its state on wider inputs.
+
+    A loop needs a state of one dtype. Inputs in float64 make a float32 state one of float64 after
+    the first step: it then starts as one. All other arguments are returned as they are.
+    """
+    if _bits(xs, max) <= _bits(state, min):
+        return params, state
+    # Shapes and dtypes of one step; this trace is paid by wider inputs only.
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), xs)
+    wide = jnp.dtype(f"float{_bits(xs, max)}")
+    try:
+        after = jax.eval_shape(step, params, state, first)[0]
+    # Under strict promotion dtypes do not mix: everything takes that of the inputs. Any other error
+    # comes again from the scan.
+    except (TypeError, ValueError):
+        params, state = jax.tree.map(lambda leaf: _widen(leaf, wide), (params, state))
+        return params, state
+    if jax.tree.structure(after) != jax.tree.structure(state):
+        return params, state
+    return params, jax.tree.map(lambda leaf, new: _widen(leaf, new.dtype), state, after)
+
+
+def _bits(tree: PyTree, choose: Callable[..., int]) -> int:
+    """Bits of the widest or narrowest floating leaf, 0 or 64 without one."""
+    dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
+    bits = [jnp.finfo(d).bits for d in dtypes if jnp.issubdtype(d, jnp.floating)]
+    return choose(bits, default=0 if choose is max else 64)  # type: ignore[call-arg]
+
+
+def _widen(leaf: Any, dtype: Any) -> Any:
+    own = jnp.result_type(leaf)
+    wider = all(jnp.issubdtype(d, jnp.floating) for d in (own, dtype)) and (
+        jnp.finfo(own).bits < jnp.finfo(dtype).bits
+    )
+    return jnp.asarray(leaf).astype(dtype) if wider else leaf
 
 
 def scan_segments(
@@ -153,7 +192,34 @@ def store(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree
     Returns:
         The state after the last step, and the outputs `[N, ...]`.
     """
-    return lax.scan(lambda s, x: step(params, s, x), state, xs)
+    params, state = match_dtypes(step, params, state, xs)
+    try:
+        return lax.scan(lambda s, x: step(params, s, x), state, xs)
+    except TypeError as error:
+        _explain_state(step, params, state, xs, error)
+        raise
+
+
+def _explain_state(step: Step, params: PyTree, state: PyTree, xs: PyTree, error: Exception) -> None:
+    """Raises a clear error if the step changes shapes or dtypes of its state."""
+    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), xs)
+    before, after = (
+        jax.tree_util.tree_leaves_with_path(jax.eval_shape(lambda s: s, tree))
+        for tree in (state, jax.eval_shape(step, params, state, first)[0])
+    )
+    if [path for path, _ in before] != [path for path, _ in after]:
+        raise TypeError(
+            "a step returns a state of the structure that it takes, and this one returns "
+            f"{[jax.tree_util.keystr(path) for path, _ in after]} for "
+            f"{[jax.tree_util.keystr(path) for path, _ in before]}"
+        ) from error
+    for (path, old), (_, new) in zip(before, after, strict=True):
+        if (old.shape, old.dtype) != (new.shape, new.dtype):
+            raise TypeError(
+                f"the state{jax.tree_util.keystr(path)} is {old.dtype}{list(old.shape)} before a "
+                f"step and {new.dtype}{list(new.shape)} after it: make the state for these inputs, "
+                "such as initial_state(xs.shape[1:])"
+            ) from error
 
 
 def sequence(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
@@ -179,6 +245,7 @@ def sequence(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyT
     function = getattr(step, "sequence", None)
     if function is None:
         return store(step, params, state, xs)
+    params, state = match_dtypes(step, params, state, xs)
     return function(params, state, xs)
 
 
@@ -263,6 +330,7 @@ class Recompute:
         length = scan_length(xs)
         if length == 0:
             return store(step, params, state, xs)
+        params, state = match_dtypes(step, params, state, xs)
         # The root rounded up, in integers: a float root of a large square may round down.
         every = math.isqrt(length - 1) + 1 if self.every == "sqrt" else self.every
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from snnjax.ops.arguments import check_counts, check_numbers
 from snnjax.typing import Array
 
 __all__ = [
@@ -88,7 +89,8 @@ def clip_accuracy(
         2023, arXiv:2308.08227 (the rule of its released code, with ten clips).
     """
     logits, labels = _validate(logits, labels)
-    if clips < 1 or len(labels) % clips:
+    check_counts("metrics.clip_accuracy", clips=clips)
+    if len(labels) % clips:
         raise ValueError(
             f"{len(labels)} examples are not whole recordings of {clips} clips: give a batch that "
             "is a multiple of clips"
@@ -120,7 +122,8 @@ def top_k_accuracy(
         ValueError: If the shapes do not fit, or `k` is outside [1, K].
     """
     logits, labels = _validate(logits, labels)
-    if not 1 <= k <= logits.shape[-1]:
+    check_counts("metrics.top_k_accuracy", k=k)
+    if k > logits.shape[-1]:
         raise ValueError(f"k must lie in [1, {logits.shape[-1]}], the number of classes, got {k}")
     return weighted_mean(_rank(logits, labels) < k, weights)
 
@@ -130,7 +133,8 @@ def confusion_matrix(logits: Array, labels: Array, *, weights: Array | None = No
 
         C[i, j] = sum_b w[b] [label[b] = i] [argmax(logits[b]) = j]
 
-    Matrices of several batches can be added. Labels outside [0, K) are not counted.
+    Matrices of several batches can be added. Labels outside [0, K), and examples with a NaN logit,
+    are not counted.
 
     Args:
         logits: `[B, K]`, floating.
@@ -146,7 +150,9 @@ def confusion_matrix(logits: Array, labels: Array, *, weights: Array | None = No
     """
     logits, labels = _validate(logits, labels)
     classes = jnp.arange(logits.shape[-1])
-    answers = jax.nn.one_hot(jnp.argmax(logits, axis=-1), len(classes), dtype=jnp.float32)
+    # `argmax` would take a NaN for the largest logit, and count it as an answer.
+    best = jnp.where(jnp.isnan(logits).any(-1), -1, jnp.argmax(logits, axis=-1))
+    answers = jax.nn.one_hot(best, len(classes), dtype=jnp.float32)
     truths = jax.nn.one_hot(labels, len(classes), dtype=jnp.float32)
     # Weights enter one factor only: the product counts them once.
     truths = truths * example_weights(weights, labels.shape)[:, None]
@@ -221,4 +227,5 @@ def example_weights(weights: Array | None, shape: tuple[int, ...]) -> Array:
         raise ValueError(
             f"weights must be one number per example, {list(shape)}, got {list(weights.shape)}"
         )
+    check_numbers("a weighted metric", least=0, weights=weights)
     return weights.astype(jnp.float32)

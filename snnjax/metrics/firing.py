@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.metrics.accuracy import weighted_mean
+from snnjax.metrics.accuracy import example_weights, weighted_mean
 from snnjax.typing import Array
 
 __all__ = ["activation_sparsity", "connection_sparsity", "firing_rates", "nasfr"]
@@ -27,11 +28,13 @@ def firing_rates(
         r = 1/(T N sum_b w[b]) sum over t, b, i of w[b] s[t, b, i]
 
     A rate of 0 marks a dead layer; near 1 a layer fires always and its timing carries no
-    information.
+    information. A layer with an output other than 0 and 1, such as a leaky integrator, has no rate
+    and is left out; in a compiled function, where values are unknown, its rate is NaN.
 
     Args:
-        taps: Layer name -> spikes `[T, B, ...]`, or a mapping with the entry "spikes"; layers
-            without spikes are ignored. Empty taps give an empty result.
+        taps: Layer name -> spikes `[T, B, ...]`, or a mapping with the entry "spikes", or "rates"
+            `[T, B]` beside "analog"; layers without them are ignored. Empty taps give an empty
+            result.
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
 
     Returns:
@@ -45,17 +48,20 @@ def firing_rates(
         >>> firing_rates(aux.taps)
         {'lif2': Array(0.11, dtype=float32), 'lif5': Array(0.07, dtype=float32)}
     """
-    spikes = {}
+    rates = {}
     for name, tap in taps.items():
-        if not isinstance(tap, Mapping):
-            spikes[name] = tap
-        elif "spikes" in tap:
-            spikes[name] = tap["spikes"]
-    if taps and not spikes:
+        kinds = tap if isinstance(tap, Mapping) else {"spikes": tap}
+        if "spikes" in kinds:
+            rates[name] = _firing_rate(name, kinds["spikes"], weights)
+        elif "rates" in kinds:
+            analog = jnp.any(kinds.get("analog", False))
+            mean = weighted_mean(jnp.mean(kinds["rates"], axis=0), weights)
+            rates[name] = jnp.where(analog, jnp.nan, mean)
+    if taps and not rates:
         raise ValueError(
             f"no layer of {sorted(taps)} taps its spikes: ask the network for taps=('spikes',)"
         )
-    return {name: _firing_rate(name, train, weights) for name, train in spikes.items()}
+    return {name: rate for name, rate in rates.items() if not _is_nan(rate)}
 
 
 def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
@@ -74,7 +80,8 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
         Spikes per neuron and timestep, of the type of the rates.
 
     Raises:
-        ValueError: If there are no layers, or the two mappings name different ones.
+        ValueError: If there are no layers, the two mappings name different ones, or a rate is
+            outside [0, 1].
 
     Reference:
         Yao, Hu, Zhao, Wang, Zhang, Xu, Li, "Inherent Redundancy in Spiking Neural Networks", ICCV
@@ -84,6 +91,7 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
         >>> nasfr({"conv": 0.1, "head": 0.4}, {"conv": 300, "head": 100})
         0.175
     """
+    check_rates(rates)
     if set(rates) != set(neurons) or not rates:
         raise ValueError(
             f"rates of {sorted(rates)} and neurons of {sorted(neurons)}: give the same layers in "
@@ -100,7 +108,35 @@ def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
     # Per example first: the mean over the batch is weighted.
     axes = (0, *range(2, spikes.ndim))
     # In float32: a 16-bit mean over many neurons would lose single spikes.
-    return weighted_mean(jnp.mean(spikes, axis=axes, dtype=jnp.float32), weights)
+    spikes = spikes.astype(jnp.float32)
+    rate = weighted_mean(jnp.mean(spikes, axis=axes), weights)
+    # Values of padding do not matter, also not here.
+    weighed = example_weights(weights, spikes.shape[1:2]) != 0
+    binary = jnp.all((spikes == 0) | (spikes == 1), axis=axes) | ~weighed
+    return jnp.where(jnp.all(binary), rate, jnp.nan)
+
+
+def _is_nan(rate: Array) -> bool:
+    """True if a rate is known to be NaN."""
+    return not isinstance(rate, jax.core.Tracer) and bool(jnp.isnan(rate))
+
+
+def check_rates(rates: Mapping[str, Any]) -> None:
+    """Refuses numbers that are no firing rates.
+
+    Args:
+        rates: Layer name -> spikes per neuron and timestep.
+
+    Raises:
+        ValueError: A known rate is outside [0, 1], or NaN.
+    """
+    for name, rate in rates.items():
+        if not isinstance(rate, jax.core.Tracer) and not bool(np.all((rate >= 0) & (rate <= 1))):
+            raise ValueError(
+                f"a firing rate lies between 0 and 1 spikes per timestep, and {name!r} has "
+                f"{float(np.max(rate)):.3g}: its outputs are not spikes, so leave it out, as "
+                "metrics.firing_rates(aux.taps) does"
+            )
 
 
 def connection_sparsity(weights: Iterable[Array]) -> float:

@@ -1,5 +1,9 @@
-"""Architectures, one family per file; neurons, normalisation and strategies are arguments."""
+"""Architectures, one family per file; neurons, normalisation and strategies are arguments.
 
+`released` is a public module: it gives networks the parameters of the authors' own code.
+"""
+
+from snnjax.models import released
 from snnjax.models.asa_snn import asa_snn, asa_snn_five
 from snnjax.models.conv_net import conv_net
 from snnjax.models.efficient_lif import (
@@ -27,6 +31,7 @@ __all__ = [
     "efficient_lif_vgg",
     "mlp",
     "ms_resnet",
+    "released",
     "rev_resnet",
     "rev_sformer",
     "spikingformer",

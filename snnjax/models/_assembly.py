@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
@@ -40,6 +40,7 @@ def conv_norm(
     *,
     rngs: nnx.Rngs,
     strides: int = 1,
+    padding: str | int | Sequence[tuple[int, int]] | None = None,
 ) -> tuple[Any, Any]:
     """Convolution without bias, and its normalisation, as two layers.
 
@@ -50,9 +51,14 @@ def conv_norm(
         norm: `(channels) -> layer`, a normalisation.
         rngs: random streams of the kernel.
         strides: stride of both spatial axes.
+        padding: as for `nn.Conv`; None is half the kernel on every side, as all released networks
+            have it.
     """
+    # Not "SAME", which at stride 2 pads an even size at its end only: a shift by one pixel.
+    pads = kernel // 2 if padding is None else padding
     # No bias: the norm has one.
-    return nn.Conv(inputs, outputs, kernel=kernel, strides=strides, rngs=rngs), norm(outputs)
+    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=pads, rngs=rngs)
+    return conv, norm(outputs)
 
 
 def event_stem(

@@ -2,7 +2,7 @@
 
     asa_snn         [conv3x3 - norm - average pool - attention - neuron] * 3
                     - linear - neuron - linear - neuron
-    asa_snn_five    [pool - conv3x3 - norm - attention - neuron] * 5 - pool
+    asa_snn_five    [conv3x3 - norm - attention - neuron - pool] * 5
                     - linear - neuron - linear - neuron - voting
 
 Inputs are event counts `[T, B, H, W, 2]`, outputs are spikes. `readout.rate` of the outputs gives
@@ -143,6 +143,7 @@ def asa_snn_five(
     hidden: int = 512,
     attention: Attention | None = asa_attention,
     pool: Callable[[], Any] = nn.MaxPool,
+    last_pool: Callable[[], Any] = nn.MaxPool,
     neuron: Callable[..., nn.Neuron] = _PLIF,
     norm: Callable[[int], Any] = nn.BatchNorm,
     rngs: nnx.Rngs,
@@ -158,7 +159,8 @@ def asa_snn_five(
         B    the defaults: 1,701,123 (1,698,933 without attention); timesteps=36, classes=10,
              input_shape=(173, 130, 2): 1,962,617
         C    channels=(64, 128, 128, 128, 128), pool=nn.AvgPool, neuron=functools.partial(nn.LIF,
-             scale_input=True, reset=neurons.reset.zero)
+             decay=0.5, scale_input=True, reset=neurons.reset.zero); its last pool is a maximum, as
+             that of B
 
     The recipes of B name an attention with `reduction=4`, but both published counts match
     `reduction=1`, the default here. The neurons learn one decay per layer and reset to 0. Our
@@ -173,7 +175,9 @@ def asa_snn_five(
         hidden: neurons of the first linear layer.
         attention: `(timesteps, channels, *, rngs) -> layer` in front of the neurons; None for no
             attention.
-        pool: `() -> layer`, a pool that halves H and W.
+        pool: `() -> layer`, a pool that halves H and W; one stands behind each convolution but the
+            last.
+        last_pool: the same behind the last convolution, a maximum in both released networks.
         neuron: `() -> layer` of neurons.
         norm: `(channels) -> layer`, a normalisation.
         rngs: random streams of the parameters.
@@ -185,14 +189,14 @@ def asa_snn_five(
             call).
     """
     (height, width, depth), layers = input_shape, []
-    for size in channels:
+    for number, size in enumerate(channels, 1):
         conv = nn.Conv(depth, size, kernel_init=nn.synapses.fan_in_uniform, rngs=rngs)
         layers += [
             conv,
             norm(size),
             *_attention_layers(attention, timesteps, size, rngs),
             neuron(),
-            pool(),
+            last_pool() if number == len(channels) else pool(),
         ]
         # Every stage has a pool of 2, which rounds down.
         height, width, depth = height // 2, width // 2, size

@@ -74,6 +74,8 @@ _NARROW_RESNET19 = ((128, 3), (256, 3), (512, 2))
 # A shared membrane advances through the layers of one timestep before the next: a norm cannot wait
 # for the statistics of the whole window.
 _per_step = functools.partial(nn.BatchNorm, over="step")
+# The released code calls its norms once per timestep, which moves their statistics T times.
+_as_released = functools.partial(nn.BatchNorm, over="step", update="step", unbiased=True)
 # Resets are detached, as in the released code. Only `efficient_lif_compat` uses the hard one.
 _soft, _hard = (
     functools.partial(nn.LIF, decay=0.25, scale_input=True, reset=neurons.reset.detached(reset))
@@ -238,9 +240,12 @@ def efficient_lif_compat(
     *,
     variant: str = "both",
     groups: int = 2,
+    stages: Sequence[Any] | None = None,
+    stem: int = 128,
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     rngs: nnx.Rngs,
+    norm: Callable[[int], Any] = _as_released,
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
@@ -254,13 +259,21 @@ def efficient_lif_compat(
                    second layer has a hard reset
         resnet19   "none": stages 128, 256, 512, hard reset; others: 256, 512, 512, soft reset
 
+    The norms are those of the released code, too: their running statistics move at each of the T
+    timesteps, by `1 - 0.9^T` of the distance in all, and with the unbiased variance. Those of
+    `efficient_lif_vgg` and `efficient_lif_resnet` move once, by 0.1.
+
     Args:
         architecture: `"vgg16"` or `"resnet19"`.
         variant: `"none"`, `"channel"`, `"layer"` or `"both"`.
         groups: channel groups of `"channel"`; `"both"` has 2.
+        stages: widths as in `efficient_lif_vgg`, or widths and blocks as in `efficient_lif_resnet`;
+            None for the published ones.
+        stem: channels of the first convolution of `"resnet19"`.
         classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
         rngs: random streams of the parameters.
+        norm: as for `efficient_lif_vgg`; the default moves its statistics as the released code.
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: as for `efficient_lif_vgg`.
 
@@ -275,16 +288,16 @@ def efficient_lif_compat(
         )
     plain = variant == "none"
     share = shared_by(variant, groups, _hard if plain else _soft)
-    common = (input_shape, _per_step, True)
+    common = (input_shape, norm, True)
     if architecture == "resnet19":
-        stages = _NARROW_RESNET19 if plain else EFFICIENT_RESNET19
-        layers = resnet_layers(stages, 128, *common, share, classes, rngs)
+        blocks = stages or (_NARROW_RESNET19 if plain else EFFICIENT_RESNET19)
+        layers = resnet_layers(blocks, stem, *common, share, classes, rngs)
     else:
         if variant in ("layer", "both"):
             # Reproduces the released code: its second layer has its own membrane, and in one
             # variant another reset.
             second = shared_by(variant, groups, _hard if variant == "layer" else _soft)
             share = functools.partial(first_stage_unshared, share, second)
-        stages = _WIDE_VGG16 if plain else EFFICIENT_VGG16
-        layers = vgg_layers(stages, *common, share, classes, rngs)
+        widths = stages or (_WIDE_VGG16 if plain else EFFICIENT_VGG16)
+        layers = vgg_layers(widths, *common, share, classes, rngs)
     return finish(layers, input_shape, order, memory)

@@ -4,8 +4,15 @@
     net     conv3x3 - norm - four stages of blocks - neuron - mean over space - linear
 
 The shortcut is the identity, or conv1x1 with stride - norm at the start of a stage with another
-shape (the code of the baselines below adds a neuron in front of it, without parameters). Equal
-blocks of a stage are stacked and scanned over depth.
+shape. Equal blocks of a stage are stacked and scanned over depth.
+
+The baseline of Zhang and Zhang (2024) has integrate-and-fire neurons with a detached hard reset,
+also in front of the convolution of a shortcut:
+
+    models.ms_resnet(
+        neuron=functools.partial(nn.IF, reset=neurons.reset.detached(neurons.reset.zero)),
+        spiking_shortcut=True, static=True, rngs=rngs,
+    )
 
 Reference: Hu, Deng, Wu, Yao, Li, "Advancing Spiking Neural Networks toward Deep Residual Learning",
 2021, arXiv:2112.08954. Widths and depths as the CIFAR baselines of Zhang and Zhang,
@@ -39,8 +46,10 @@ def ms_resnet(
     widths: Sequence[int] | None = None,
     blocks: Sequence[int] | None = None,
     neuron: Callable[..., nn.Neuron] = nn.LIF,
+    spiking_shortcut: bool = False,
     norm: Callable[[int], Any] = nn.BatchNorm,
     events: bool | None = None,
+    static: bool = False,
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
@@ -58,11 +67,15 @@ def ms_resnet(
         rngs: random streams of the parameters.
         widths: channels per stage; None for those of `depth`.
         blocks: blocks per stage; None for those of `depth`.
-        neuron: `() -> layer` of neurons.
+        neuron: `() -> layer` of neurons; the released baseline has those of the module docstring.
+        spiking_shortcut: put neurons in front of the convolution of a shortcut, as the released
+            baseline does: all convolutions but the first then read spikes.
         norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
         events: True for the stem of large event frames, which halves H and W twice; None selects it
             for depth 20.
+        static: compute the stem once, for frames that are equal at all timesteps
+            (`encoding.direct`), as the released baseline does; later frames are ignored.
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: memory strategy of the gradient; None for the neurons' own derivative over time.
             Over depth it scans the stacked blocks and cuts the layers between them.
@@ -83,12 +96,13 @@ def ms_resnet(
         raise ValueError(f"blocks {tuple(counts)} do not fit {len(sizes)} stages of widths")
     small: Callable[..., Any] = functools.partial(event_stem, pool=nn.MaxPool)
     stem = small if (depth == 20 if events is None else events) else conv_norm
-    layers: list = [*stem(input_shape[2], sizes[0], 3, norm, rngs=rngs)]
+    first = stem(input_shape[2], sizes[0], 3, norm, rngs=rngs)
+    layers: list = [nn.StaticInput(nn.Sequential(*first))] if static else [*first]
     before = sizes[0]
     for stage, (width, count) in enumerate(zip(sizes, counts, strict=True)):
         # The first block of a stage changes the shape, so it cannot be stacked with the others.
         if stage:
-            layers.append(_block(before, width, 2, neuron, norm, rngs))
+            layers.append(_block(before, width, 2, neuron, norm, rngs, spiking_shortcut))
             count -= 1
         if count:
             # `width` is bound as a default: a closure would read the loop's variable at the time of
@@ -101,7 +115,7 @@ def ms_resnet(
     return finish(layers, input_shape, order, memory)
 
 
-def _block(inputs, outputs, strides, neuron, norm, rngs):
+def _block(inputs, outputs, strides, neuron, norm, rngs, spiking_shortcut=False):
     branch = nn.Sequential(
         neuron(),
         *conv_norm(inputs, outputs, 3, norm, strides=strides, rngs=rngs),
@@ -111,5 +125,7 @@ def _block(inputs, outputs, strides, neuron, norm, rngs):
     # The identity shortcut has no parameters.
     if strides == 1 and inputs == outputs:
         return nn.Residual(branch)
-    shortcut = nn.Sequential(*conv_norm(inputs, outputs, 1, norm, strides=strides, rngs=rngs))
-    return nn.Residual(branch, shortcut=shortcut)
+    # The stream is a current: without neurons the convolution multiplies real numbers.
+    front = [neuron()] if spiking_shortcut else []
+    change = conv_norm(inputs, outputs, 1, norm, strides=strides, rngs=rngs)
+    return nn.Residual(branch, shortcut=nn.Sequential(*front, *change))

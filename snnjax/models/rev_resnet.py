@@ -57,6 +57,7 @@ def rev_resnet(
     blocks: Sequence[int] | None = None,
     neuron: Callable[..., nn.Neuron] = integrate_and_fire,
     norm: Callable[[int], Any] = nn.BatchNorm,
+    branch_norm: Callable[[int], Any] | None = None,
     last_norm: Callable[[int], Any] | None = None,
     events: bool | None = None,
     static: bool = False,
@@ -87,9 +88,13 @@ def rev_resnet(
             constant of 1.5 timesteps.
         norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
-        last_norm: `(channels) -> layer`, the last normalisation of a branch; None for `norm`. Very
-            deep networks train better if branches start small, `functools.partial(nn.BatchNorm,
-            scale=0.05)`.
+        branch_norm: `(channels) -> layer`, the normalisations inside the reversible blocks; None
+            for `norm`. The released code moves their running statistics twice per training step,
+            since its backward pass runs the blocks again; here every norm moves once.
+            `functools.partial(nn.BatchNorm, momentum=0.81)` moves them as far as twice 0.9.
+        last_norm: `(channels) -> layer`, the last normalisation of a branch; None for
+            `branch_norm`. Very deep networks train better if branches start small,
+            `functools.partial(nn.BatchNorm, scale=0.05)`.
         events: True for the stem of large event frames, which halves H and W twice; None selects it
             for depth 24.
         static: compute the stem once, for frames that are equal at all timesteps
@@ -123,7 +128,8 @@ def rev_resnet(
     if len(blocks) != len(halves) or min(blocks) < 1:
         raise ValueError(f"blocks {tuple(blocks)} do not fit {len(halves)} stages of halves")
     # Only the last norm of a branch scales its contribution to the stream.
-    norms = (norm, last_norm or norm)
+    inner = branch_norm or norm
+    norms = (inner, last_norm or inner)
     share = shared_by(sharing, groups, neuron)
     branch = functools.partial(_branch, share=share, norms=norms)
     stem = event_stem if (depth == 24 if events is None else events) else conv_norm

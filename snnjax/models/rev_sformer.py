@@ -44,6 +44,7 @@ def rev_sformer(
     parallel: bool = False,
     neuron: Callable[..., nn.Neuron] = tau_lif,
     norm: Callable[[int], Any] = nn.BatchNorm,
+    branch_norm: Callable[[int], Any] | None = None,
     order: str = "layer",
     memory: Strategy | None = None,
 ) -> nn.Network:
@@ -74,6 +75,10 @@ def rev_sformer(
         neuron: `() -> layer` of neurons, with an option `threshold`.
         norm: `(channels) -> layer`, a normalisation; `order="time"` needs
             `functools.partial(nn.BatchNorm, over="step")`, or one without batch statistics.
+        branch_norm: `(channels) -> layer`, the normalisations inside the reversible blocks; None
+            for `norm`. The released code moves their running statistics twice per training step,
+            here every norm moves once; `functools.partial(nn.BatchNorm, momentum=0.81)` moves them
+            as far as twice 0.9.
         order: `"layer"` or `"time"`, see `nn.Network`.
         memory: memory strategy of the gradient. Over depth, None and `memory.reversal()` invert the
             blocks and recompute the tokenizer; `memory.store` keeps all residuals.
@@ -85,9 +90,9 @@ def rev_sformer(
         Zhang and Zhang, "Memory-Efficient Reversible Spiking Neural Networks", 2024,
         arXiv:2312.07922.
     """
-    make = {"neuron": neuron, "norm": norm}
+    make: dict[str, Any] = {"neuron": neuron, "norm": branch_norm or norm}
     layers = [
-        *tokenizer(input_shape, width, pools=pools, rngs=rngs, **make),
+        *tokenizer(input_shape, width, pools=pools, rngs=rngs, neuron=neuron, norm=norm),
         nn.Fold(duplicate_tokens, name="twice"),
         nn.Reversible(
             # Functions of rngs: every block draws weights of its own.

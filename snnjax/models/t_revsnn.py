@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 STRIDES = (2, 2, 1)  # between neighbouring levels; the last two have one size
-HEADS = ("deep", "spiking", "plain")
+HEADS = ("deep", "spiking", "last", "plain")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class TRevSNN(nnx.Module):
             own_inputs=size.events,
             # Only pooled features of a column leave it: kept maps of all columns would cost the
             # memory that a reversal saves.
-            read={"deep": mean, "spiking": firing_rates, "plain": None}[size.heads],
+            read={"deep": mean, "spiking": firing_rates, "last": None, "plain": None}[size.heads],
             rngs=rngs,
             **states,
         )
@@ -128,7 +128,7 @@ class TRevSNN(nnx.Module):
             heads = [_classifier(top, classes, rngs) for _ in range(size.columns - 1)]
             heads.append(_classifier(top, classes, rngs, spiking=True))
         else:
-            heads = [_classifier(top, classes, rngs, spiking=size.heads == "spiking")]
+            heads = [_classifier(top, classes, rngs, spiking=size.heads != "plain")]
         # Flax finds modules of a list only in an nnx.List.
         self.heads = nnx.List(heads)
 
@@ -186,6 +186,9 @@ class TRevSNN(nnx.Module):
         """Logits of each column, and the `Aux` of each head by name."""
         if self.head_kind == "plain":
             rows = [mean(top)[None]]
+        elif self.head_kind == "last":
+            # As released: divided by T, although only the last state is left of their sum.
+            rows = [firing_rates(top / self.columns.columns)[None]]
         elif self.head_kind == "spiking":
             rows = [read]
         else:
@@ -407,7 +410,7 @@ T_REVSNN_SIZES = {
     "small": TRevSNNSize((96, 192, 384, 512)),
     "tiny": TRevSNNSize((64, 128, 256, 384)),
     "tiny_dvs": TRevSNNSize(
-        (32, 64, 128, 256), 3, ((3, 2),), 8, "spiking", (128, 128, 2), events=True
+        (32, 64, 128, 256), 3, ((3, 1),), 8, "last", (128, 128, 2), events=True
     ),
 }
 
@@ -430,7 +433,7 @@ def t_revsnn(
     norm: Callable[[int], Any] = nn.BatchNorm,
     memory: Strategy | None = None,
 ) -> nn.Network:
-    """T-RevSNN, `[T, B, H, W, C] -> [T, B, classes]` (`[1, B, classes]` with the plain head).
+    """T-RevSNN, `[T, B, H, W, C] -> [T, B, classes]`; `[1, B, classes]` with one head at the end.
 
         c_l[t] = B_l(c_{l-1}[t], c_{l+1}[t-1]) + alpha_l[t] c_l[t-1],    o[t] = head_t(c_3[t])
 
@@ -440,10 +443,14 @@ def t_revsnn(
 
     The names of the heads are ours. `"deep"`, as released, has a classifier of membranes after each
     column but the last, and one of spikes after the last; `column_loss` trains them and
-    `readout.last` reads them. `"spiking"` has one classifier of spikes, shared by all columns (the
-    released event network has the same parameters, but reads the last column only). `"plain"` has
-    one classifier after the last column. The strides of the stem of tiny_dvs are our choice, since
-    parameter counts do not determine them.
+    `readout.last` reads them. `"last"`, of the released event network, has one classifier of spikes
+    on `c_3[T] / T`, after the last column. `"spiking"` has the same parameters and classifies the
+    spikes of `c_3[t]` after each column (ours; for losses per timestep, such as the TET loss that
+    the authors use on events). `"plain"` has one classifier of membranes after the last column.
+
+    Norms are updated once per training step. The released code updates them twice, since its
+    backward pass runs the columns again; `norm=functools.partial(nn.BatchNorm, momentum=0.81)`
+    moves the statistics as far.
 
     Memory: the columns are the time axis. `time=None` is `memory.recompute(1)`, the column mode of
     the released code. `time=memory.reversal()` keeps the states of the last column, O(L), and
@@ -460,7 +467,7 @@ def t_revsnn(
         kernel: side of the depthwise kernels.
         stem: `(kernel, stride)` per convolution of the stem.
         columns: T; inputs have T timesteps, or 1 for an image.
-        heads: `"deep"`, `"spiking"` or `"plain"`.
+        heads: `"deep"`, `"spiking"`, `"last"` or `"plain"`.
         input_shape: `(H, W, C)`; H and W divisible by 4 times the strides of the stem.
         alpha: initial value of every alpha.
         floor: lower bound of `|alpha|` for floating-point states; the error of the reversal grows

@@ -24,7 +24,9 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.neurons._inverses import largest, smallest
 from snnjax.neurons.coupled import (
+    CoupledLIFInverse,
     CoupledLIFParams,
     CoupledLIFState,
     advance,
@@ -34,6 +36,7 @@ from snnjax.neurons.coupled import (
     undo,
 )
 from snnjax.neurons.decay import sum_to
+from snnjax.ops.derivative import refuse_second_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -66,7 +69,7 @@ def coupled_lif_scan(
     of `coupled_lif_inverse` per step back until the next refresh, and those of the recovered
     inputs, about `2^-23 |y| / beta` at every step.
 
-    Do not use it for forward-mode differentiation or second derivatives: use
+    Do not use it for forward-mode differentiation or second derivatives (refused): use
     `memory.store(coupled_lif, ...)`. For a float32 gradient as exact as that of `store`, use
     `memory.recompute(every)`.
 
@@ -84,9 +87,11 @@ def coupled_lif_scan(
 
     Raises:
         ValueError: the number of channels is odd; `refresh` is not a positive number of steps, or
-            more than float32 can undo (known only where decay and alpha are plain numbers).
+            more than the dtype can undo with these parameters. If they are traced (`jax.jit`), the
+            gradient is NaN instead.
         AssertionError: the membranes have another shape than half of a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: forward-mode differentiation (raised by JAX) or a second derivative was
+            requested.
 
     Reference:
         After Lei et al., "Towards Zero Memory Footprint Spiking Neural Network Training", 2023,
@@ -101,34 +106,49 @@ def coupled_lif_scan(
     chex.assert_shape(list(state), half, custom_message=message)
     every = max(1, len(xs) if refresh is None else min(refresh, len(xs)))
     dtype = jnp.result_type(state.v1, xs)
-    # The limit is that of float32: float64 can undo far more steps.
-    if dtype == jnp.float32:
-        _check_growth(params, every)
+    accurate = _check_growth(params, state, every)
     # One dtype, so that the inverse repeats the step's arithmetic bit for bit.
     params = CoupledLIFParams(*(jnp.asarray(p, dtype) for p in params))
-    outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype))
+    state = jax.tree.map(lambda v: v.astype(dtype), state)
+    outputs: Any = _sequence(spike, every, params, state, xs.astype(dtype), accurate)
     return outputs
 
 
-def _check_growth(params, every):
-    # Values of arrays may be traced; the check is for the usual plain numbers.
-    if not (isinstance(params.decay, float | int) and isinstance(params.alpha, float | int)):
-        return
-    steps = coupled_lif_inverse(decay=params.decay, alpha=params.alpha).steps
-    if steps is not None and every > steps:
+def _check_growth(params, state, every):
+    """None if so many steps can be undone, a traced boolean if only the program knows."""
+    accurate = CoupledLIFInverse(None).check(params, state, every)
+    if isinstance(accurate, jax.core.Tracer):
+        return accurate
+    decay, alpha = largest(params.decay), smallest(params.alpha)
+    # The limit of the inverse is that of float32: float64 can undo far more steps.
+    if state.v1.dtype == jnp.float32 and None not in (decay, alpha):
+        steps = coupled_lif_inverse(decay=decay, alpha=alpha).steps
+        accurate = steps is None or every <= steps
+        limit = f"refresh={steps}"
+    else:
+        limit = "a smaller refresh"
+    if not accurate:
         raise ValueError(
-            f"this node can be undone for {steps} steps before its rounding error matters, and "
-            f"{every} were asked for: use refresh={steps}, or memory.recompute(every)"
+            f"this node cannot be undone for {every} steps before its rounding error matters: use "
+            f"{limit}, or memory.recompute(every)"
         )
+    return None
+
+
+_NO_SECOND = (
+    "coupled_lif_scan has no second derivative, since it keeps spikes as bits: use "
+    "memory.store(coupled_lif, ...)"
+)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sequence(spike, every, params, state, xs):
-    del every
+def _sequence(spike, every, params, state, xs, accurate):
+    del every, accurate
     return lax.scan(lambda state, x: coupled_lif(params, state, x, spike=spike), state, xs)
 
 
-def _sequence_forward(spike, every, params, state, xs):
+def _sequence_forward(spike, every, params, state, xs, accurate):
+    params, state, xs = refuse_second_derivative((params, state, xs), _NO_SECOND)
     # One slot per segment, the last one possibly short.
     slots = max(1, -(-len(xs) // every))
     kept = jax.tree.map(lambda v: jnp.zeros((slots, *v.shape), v.dtype), state)
@@ -146,12 +166,15 @@ def _sequence_forward(spike, every, params, state, xs):
         return (state, kept), (y, jnp.packbits(spikes > 0, axis=-1))
 
     (last, kept), (ys, bits) = lax.scan(step, (state, kept), (jnp.arange(len(xs)), xs))
-    return (last, ys), (params, kept, ys, bits)
+    return (last, ys), (params, kept, ys, bits, accurate)
 
 
 def _sequence_backward(spike, every, residuals, cotangents):
-    params, kept, ys, bits = residuals
+    params, kept, ys, bits, accurate = residuals
     g_last, g_ys = cotangents
+    if accurate is not None:
+        # Every step back multiplies by it: a gradient of NaN stops a training run.
+        g_last = jax.tree.map(lambda g: jnp.where(accurate, g, jnp.nan), g_last)
     last = jax.tree.map(lambda slots: slots[-1], kept)
 
     def step(carry, inputs):
@@ -176,7 +199,7 @@ def _sequence_backward(spike, every, residuals, cotangents):
     (_, g_first, g_params), g_xs = lax.scan(
         step, (last, g_last, zeros), (jnp.arange(len(ys)), ys, bits, g_ys), reverse=True
     )
-    return g_params, g_first, g_xs
+    return g_params, g_first, g_xs, None
 
 
 _sequence.defvjp(_sequence_forward, _sequence_backward)

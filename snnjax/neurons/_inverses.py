@@ -6,7 +6,9 @@ state has grown to at most
     2^-23 |growth^k|        growth [parts, parts]: error of each part of the state, one step back
 
 and `undoable_steps` gives the largest k that keeps this below a tolerance; `memory.reverse` refuses
-to undo more steps in a row. Without a leak (growth 1) their number is unlimited.
+to undo more steps in a row. Without a leak (growth 1) their number is unlimited. The parameters of
+a call may differ from those that a bound was made for: `is_accurate` compares again, inside a
+program if they are traced, and refuses membranes of fewer than 32 bits.
 
 A hard or a delayed reset discards the membrane potential and has no inverse; `coupled_lif` keeps
 the discarded part in its other group and has one. A neuron with feedback (`recurrent_model`) has no
@@ -21,16 +23,21 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from snnjax.neurons.model import Inverse, Parameter, Refusal, unknown_parameter
 from snnjax.neurons.reset import Reset, none, subtract
+from snnjax.ops.rounding import refuse_narrow
+from snnjax.typing import PyTree
 
 __all__ = [
     "LeakInverse",
     "check_invertible",
     "inverse_or_refusal",
+    "is_accurate",
     "largest",
+    "reciprocal",
     "smallest",
     "undoable_steps",
 ]
@@ -39,6 +46,8 @@ __all__ = [
 _EPSILON = 2.0**-23
 # Longer than any sequence: an inverse that reaches it has no limit.
 _UNBOUNDED = 2**31
+# Default tolerance of an inverse.
+_TOLERANCE = 1e-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +58,13 @@ class LeakInverse:
         reset: the step's reset, `subtract` or `none`.
         scale_input: as in the step.
         steps: number of steps it can undo in a row; None is any number.
+        tolerance: largest error of the state, as a share of its magnitude.
     """
 
     reset: Reset
     scale_input: bool
     steps: int | None
+    tolerance: float = _TOLERANCE
 
 
 def inverse_or_refusal(maker: Callable[..., Inverse], **options: Any) -> Inverse | Refusal:
@@ -88,6 +99,57 @@ def _extreme(function: Callable[..., Any], parameter: Parameter) -> float | None
     # A model may be made inside `jax.jit`, with traced parameters.
     except jax.errors.TracerArrayConversionError:
         return None
+
+
+def reciprocal(parameter: Parameter) -> Any:
+    """Largest entry of `1 / parameter`; infinite where one is not positive."""
+    low = smallest(parameter)
+    if low is not None:
+        return 1 / low if low > 0 else np.inf
+    traced = jax.lax.stop_gradient(parameter)
+    return jnp.where(jnp.all(traced > 0), 1 / jnp.min(traced), jnp.inf)
+
+
+def is_accurate(
+    growth: Sequence[Sequence[Any]], state: PyTree, steps: int, *, tolerance: float
+) -> Any:
+    """True if steps can be undone in a row within a tolerance, `eps |growth^steps| <= tolerance`.
+
+    Args:
+        growth: as for `undoable_steps`, numbers or traced scalars.
+        state: state, whose dtype gives the rounding error eps.
+        steps: number of steps.
+        tolerance: as for `undoable_steps`.
+
+    Returns:
+        A boolean scalar, traced if an entry of `growth` is.
+
+    Raises:
+        ValueError: a part of the state has fewer than 32 bits.
+    """
+    refuse_narrow(state)
+    epsilon = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(state))
+    traced = any(isinstance(entry, jax.core.Tracer) for row in growth for entry in row)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if traced:
+            matrix: Any = jnp.stack([jnp.stack([jnp.float32(e) for e in row]) for row in growth])
+        else:
+            matrix = np.asarray(growth, np.float64)
+        error = epsilon * _power(matrix, steps).sum(1).max()
+    # Twice: parameters in float32 differ from the numbers that a bound was made for. NaN is False.
+    return error <= 2 * tolerance
+
+
+def _power(matrix: Any, exponent: int) -> Any:
+    """Power of a square matrix by squaring; elementwise, since a product may round its factors."""
+    result = None
+    while exponent:
+        if exponent & 1:
+            result = matrix if result is None else (result[:, :, None] * matrix).sum(1)
+        exponent >>= 1
+        if exponent:
+            matrix = (matrix[:, :, None] * matrix).sum(1)
+    return result
 
 
 def undoable_steps(growth: Sequence[Sequence[float]], tolerance: float) -> int | None:

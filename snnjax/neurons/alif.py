@@ -21,11 +21,13 @@ from snnjax.neurons._inverses import (
     LeakInverse,
     check_invertible,
     inverse_or_refusal,
+    is_accurate,
+    reciprocal,
     smallest,
     undoable_steps,
 )
 from snnjax.neurons.lif import charge, membrane_before
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -134,6 +136,11 @@ class ALIFInverse(LeakInverse):
         # With the spikes given, the effective threshold is not needed.
         return ALIFState(v, (after.a - spikes) / params.adaptation_decay)
 
+    def check(self, params: ALIFParams, state: ALIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        growth = [[reciprocal(params.decay), 0], [0, reciprocal(params.adaptation_decay)]]
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
+
 
 def alif_inverse(
     *,
@@ -161,7 +168,7 @@ def alif_inverse(
     check_invertible(reset, decay=decay, adaptation_decay=adaptation_decay)
     # Diagonal: given the spikes, the two parts are undone independently.
     growth = [[1 / decay, 0], [0, 1 / adaptation_decay]]
-    return ALIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
+    return ALIFInverse(reset, scale_input, undoable_steps(growth, tolerance), tolerance)
 
 
 def alif_model(
@@ -197,6 +204,10 @@ def alif_model(
         Bellec, Scherr, Subramoney, Hajek, Salaj, Legenstein, Maass, "A solution to the learning
         dilemma for recurrent networks of spiking neurons", Nature Communications 11, 2020.
     """
+    check_options(
+        "alif_model", spike=spike, reset=reset, decay=decay, threshold=threshold,
+        adaptation_decay=adaptation_decay, strength=strength,
+    )  # fmt: skip
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
     # The inverse depends on reset and scaling, not on the spike function.
     inverse = inverse_or_refusal(

@@ -28,12 +28,21 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from snnjax.neurons._inverses import inverse_or_refusal, largest, smallest, undoable_steps
+from snnjax.neurons._inverses import (
+    inverse_or_refusal,
+    is_accurate,
+    largest,
+    reciprocal,
+    smallest,
+    undoable_steps,
+)
 from snnjax.neurons.lif import charge
-from snnjax.neurons.model import Model, Parameter, Sequence
+from snnjax.neurons.model import Model, Parameter, Sequence, check_options
 from snnjax.neurons.reset import detached, zero
+from snnjax.ops.derivative import with_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 
@@ -143,10 +152,13 @@ def coupled_lif_inverse(
         raise ValueError(
             f"a coupled LIF is undone with decay in [0, 1] and alpha > 0, got {decay} and {alpha}"
         )
-    # Rows e1' and e2' of the docstring, each in terms of e1 and e2.
-    first = [decay / alpha, 1 / alpha]
-    second = [(1 + decay * first[0]) / alpha, decay * first[1] / alpha]
-    return CoupledLIFInverse(undoable_steps([first, second], tolerance))
+    return CoupledLIFInverse(undoable_steps(_growth(decay, 1 / alpha), tolerance), tolerance)
+
+
+def _growth(decay: Any, gain: Any) -> list[list[Any]]:
+    """Rows e1' and e2' of `coupled_lif_inverse` in terms of e1 and e2; the gain is `1 / alpha`."""
+    first = [decay * gain, gain]
+    return [first, [(1 + decay * first[0]) * gain, decay * first[1] * gain]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,10 +169,12 @@ class CoupledLIFInverse:
 
     Attributes:
         steps: number of steps it can undo in a row; None is any number.
+        tolerance: largest error of the membranes, as a share of their largest magnitude.
         fixed: parameters whose values bound `steps`.
     """
 
     steps: int | None
+    tolerance: float = 1e-2
     fixed: tuple[str, ...] = ("decay", "alpha")
 
     def __call__(
@@ -170,8 +184,18 @@ class CoupledLIFInverse:
         (x1, x2), (y1, _) = halves(current), halves(outputs)
         # Without the other group's input the output is the spike, 0 or 1.
         carried = jnp.concatenate([params.beta * x2, params.beta * x1], -1)
-        spikes = (outputs - carried > 0.5).astype(outputs.dtype)
+        spikes = outputs - carried
+        # The sign alone has no derivative, which a second derivative of the scan needs.
+        spikes = with_derivative((spikes > 0.5).astype(outputs.dtype), spikes)
         return undo(params, after, y1, x1, spikes)[0]
+
+    def check(self, params: CoupledLIFParams, state: CoupledLIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        decay = largest(params.decay)
+        if decay is None:
+            decay = jnp.max(jax.lax.stop_gradient(jnp.asarray(params.decay)))
+        growth = _growth(decay, reciprocal(params.alpha))
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
 
 
 def advance(
@@ -263,6 +287,9 @@ def coupled_lif_model(
         A reconstruction, after Lei et al., "Towards Zero Memory Footprint Spiking Neural Network
         Training", 2023, arXiv:2308.08649.
     """
+    check_options(
+        "coupled_lif_model", spike=spike, decay=decay, threshold=threshold, alpha=alpha, beta=beta
+    )
     # Errors grow with the decay and with 1 / alpha.
     options: dict[str, Any] = {"decay": largest(decay), "alpha": smallest(alpha)}
     return Model(

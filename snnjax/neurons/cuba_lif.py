@@ -18,11 +18,13 @@ from snnjax.neurons._inverses import (
     LeakInverse,
     check_invertible,
     inverse_or_refusal,
+    is_accurate,
+    reciprocal,
     smallest,
     undoable_steps,
 )
 from snnjax.neurons.lif import LIFParams, LIFState, input_gain, lif, membrane_before
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -121,6 +123,13 @@ class CubaLIFInverse(LeakInverse):
         v = membrane_before(self, params, after.v, after.i, spikes)
         return CubaLIFState(v, (after.i - current) / params.synaptic_decay)
 
+    def check(self, params: CubaLIFParams, state: CubaLIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        back = reciprocal(params.decay)
+        growth = [[back, back - 1 if self.scale_input else back]]
+        growth.append([0, reciprocal(params.synaptic_decay)])
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
+
 
 def cuba_lif_inverse(
     *,
@@ -154,7 +163,7 @@ def cuba_lif_inverse(
     gain = input_gain(decay, scale_input)
     # Rows: errors of v and i. Undoing v subtracts the current, whose error enters the first row.
     growth = [[1 / decay, gain / decay], [0, 1 / synaptic_decay]]
-    return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance))
+    return CubaLIFInverse(reset, scale_input, undoable_steps(growth, tolerance), tolerance)
 
 
 def cuba_lif_model(
@@ -188,6 +197,10 @@ def cuba_lif_model(
         Gerstner, Kistler, Naud, Paninski, "Neuronal Dynamics", 2014, chapter 1; discrete form as
         in Zenke and Ganguli, "SuperSpike", 2018, arXiv:1705.11146.
     """
+    check_options(
+        "cuba_lif_model", spike=spike, reset=reset, decay=decay, synaptic_decay=synaptic_decay,
+        threshold=threshold,
+    )  # fmt: skip
     # The inverse depends on reset and scaling, not on the spike function.
     options: dict[str, Any] = {"reset": reset, "scale_input": scale_input}
     inverse = inverse_or_refusal(

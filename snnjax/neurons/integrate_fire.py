@@ -22,7 +22,7 @@ from snnjax.neurons.lif import (
     lif_scan,
     lif_state,
 )
-from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence
+from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -91,6 +91,7 @@ def integrate_fire_model(
         sequence: whole-sequence function of a LIF, `neurons.lif_scan` or the Pallas kernel
             `neurons.lif_kernel`; unused with a delayed reset.
     """
+    check_options("integrate_fire_model", spike=spike, reset=reset, threshold=threshold)
     options: dict[str, Any] = {"spike": spike, "reset": reset}
     bound = bind_sequence(sequence, **options)
     # A hard reset has no inverse, without a leak either.

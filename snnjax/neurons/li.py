@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from snnjax.neurons._inverses import inverse_or_refusal, smallest
 from snnjax.neurons.lif import LIFState, charge, lif_inverse, lif_state
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
 from snnjax.neurons.reset import none
 from snnjax.typing import Array, bind
 
@@ -62,6 +62,7 @@ def li_model(*, decay: Parameter = 0.9, scale_input: bool = False) -> Model:
             array that broadcasts against one timestep.
         scale_input: charge with `(1 - decay) * x`.
     """
+    check_options("li_model", decay=decay)
     return Model(
         bind(li, scale_input=scale_input),
         LIParams(decay),

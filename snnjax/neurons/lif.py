@@ -29,11 +29,13 @@ from snnjax.neurons._inverses import (
     LeakInverse,
     check_invertible,
     inverse_or_refusal,
+    is_accurate,
+    reciprocal,
     smallest,
     undoable_steps,
 )
 from snnjax.neurons.decay import sum_to
-from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence
+from snnjax.neurons.model import Model, Parameter, Sequence, bind_sequence, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops.isolate import isolate
 from snnjax.surrogate import Surrogate, arctan
@@ -160,8 +162,9 @@ def lif_scan(
     and step in float32), whichever arguments are differentiated, and needs no extra forward pass.
     `memory.store` keeps one membrane per step if the reset subtracts and neither decay nor
     threshold is differentiated, two for a detached hard reset, three for a full one or for
-    differentiated parameters, four for both. Do not use it for forward-mode differentiation or
-    second derivatives: use `memory.store(lif, ...)`.
+    differentiated parameters, four for both. Second derivatives are exact too, in forward or
+    reverse mode over the gradient. Do not use it for forward mode first: use `memory.store(lif,
+    ...)`.
 
     Args:
         params: as for `lif`.
@@ -178,7 +181,7 @@ def lif_scan(
     Raises:
         ValueError: the reset is delayed.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: the first derivative was requested in forward mode (raised by JAX).
 
     Reference:
         Backpropagation through time. The kernels of spikingjelly 2.0 keep `h` alone, too: Huang,
@@ -197,7 +200,8 @@ def lif_scan(
     dtype = jnp.result_type(state.v, xs)
     params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
     # Cast to one dtype: the loop overwrites the buffer of the currents with spikes or membranes.
-    outputs: Any = _sequence(spike, reset, scale_input, params, state.v, xs.astype(dtype))
+    v, xs = state.v.astype(dtype), xs.astype(dtype)
+    outputs: Any = _sequence(spike, reset, scale_input, params, v, xs)
     v, spikes = outputs
     return LIFState(v), spikes
 
@@ -352,6 +356,11 @@ class LIFInverse(LeakInverse):
         """The state before a step, `[B, ...]`, from the state after it, its current and outputs."""
         return LIFState(membrane_before(self, params, after.v, current, outputs))
 
+    def check(self, params: Any, state: LIFState, steps: int) -> Any:
+        """True if these parameters and this state allow to undo so many steps in a row."""
+        growth = [[reciprocal(params.decay)]]
+        return is_accurate(growth, state, steps, tolerance=self.tolerance)
+
 
 def membrane_before(inverse: Any, params: Any, v: Array, current: Array, spikes: Array) -> Array:
     """Membrane potential before a step that charges and resets as `lif` does.
@@ -391,7 +400,7 @@ def lif_inverse(
         ValueError: the reset has no inverse, or `decay` is outside (0, 1].
     """
     check_invertible(reset, decay=decay)
-    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance))
+    return LIFInverse(reset, scale_input, undoable_steps([[1 / decay]], tolerance), tolerance)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -416,6 +425,11 @@ class LIFFunction:
     def __call__(self, params: Any, state: LIFState, current: Array, *outputs: Array) -> Any:
         """Calls the function with converted parameters."""
         return self.function(self.convert(params, current), state, current, *outputs)
+
+    def check(self, params: Any, state: LIFState, steps: int) -> Any:
+        """Check of an inverse, see `LIFInverse.check`."""
+        inverse: Any = self.function
+        return inverse.check(self.convert(params, state.v), state, steps)
 
 
 def lif_model(
@@ -451,6 +465,7 @@ def lif_model(
         Wu, Deng, Li, Zhu, Shi, "Spatio-Temporal Backpropagation for Training High-Performance
         Spiking Neural Networks", 2018, arXiv:1706.02609.
     """
+    check_options("lif_model", spike=spike, reset=reset, decay=decay, threshold=threshold)
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     return Model(
         bind(lif, **options),

@@ -37,6 +37,7 @@ from snnjax.neurons.lif import (
 )
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.ops import pallas, pallas_lif
+from snnjax.ops.derivative import refuse_second_derivative
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -92,7 +93,8 @@ def lif_kernel(
     Raises:
         ValueError: the reset is delayed; `block` is not a power of two from 128.
         AssertionError: the membranes have another shape than a step's currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: forward-mode differentiation (raised by JAX) or a second derivative was
+            requested.
 
     Reference:
         As for `lif_scan`. The multi-step neurons of spikingjelly loop over time in one CUDA kernel,
@@ -138,6 +140,9 @@ def lif_kernel_packed(
     dynamics = _Dynamics(spike, reset, scale_input)
     last, outputs = _run(dynamics, ("spikes", "bits"), (block, interpret), params, state, xs)
     return LIFState(last), outputs
+
+
+_NO_SECOND = "lif_kernel has no second derivative: use sequence=neurons.lif_scan"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +202,7 @@ def _sequence_forward(dynamics, writes, launch, params, v, xs):
     # Symbolic zeros: the kernel writes gradients of parameters only if one is differentiated.
     learned = () if any(p.perturbed for p in params) else None
     params, v, xs = LIFParams(*(p.value for p in params)), v.value, xs.value
+    params, v, xs = refuse_second_derivative((params, v, xs), _NO_SECOND)
     last, *outputs, hs = _forward(dynamics, (*writes, "membranes"), launch, params, v, xs)
     return (last, tuple(outputs)), (params, v, hs, learned)
 

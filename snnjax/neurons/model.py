@@ -10,9 +10,19 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from snnjax.ops.arguments import check_numbers, shorten
+from snnjax.surrogate import Surrogate
 from snnjax.typing import Array, Bound, PyTree, Step, bind
 
-__all__ = ["Inverse", "Model", "Parameter", "Refusal", "Sequence", "bind_sequence"]
+__all__ = [
+    "Inverse",
+    "Model",
+    "Parameter",
+    "Refusal",
+    "Sequence",
+    "bind_sequence",
+    "check_options",
+]
 
 Parameter: TypeAlias = Array | float
 Inverse: TypeAlias = Callable[..., PyTree]
@@ -107,6 +117,47 @@ def unknown_parameter(name: str) -> Refusal:
         f"the {name} is not known beforehand (it is learned or traced), so neither is the number "
         "of steps that can be undone: use memory.recompute(every)"
     )
+
+
+# Admitted values of parameters, as bounds of `check_numbers`.
+_BOUNDS: dict[str, dict[str, float]] = {
+    "decay": {"above": 0, "most": 1},
+    "adaptation_decay": {"above": 0, "most": 1},
+    "synaptic_decay": {"least": 0, "below": 1},
+    "threshold": {"above": 0},
+    "alpha": {"above": 0},
+    "beta": {"above": 0},
+    "strength": {},
+}
+
+
+def check_options(owner: str, *, spike: Any = None, reset: Any = None, **parameters: Any) -> None:
+    """Checks the options of a neuron model where they are written.
+
+    Args:
+        owner: name of the function that takes them.
+        spike: spike function.
+        reset: reset rule.
+        parameters: parameters by name, numbers or arrays; traced ones are unknown and pass.
+
+    Raises:
+        TypeError: a parameter is no number, `spike` no spike function or `reset` no reset rule.
+        ValueError: a parameter is outside its range or NaN.
+    """
+    for name, value in parameters.items():
+        check_numbers(owner, **_BOUNDS[name], **{name: value})
+    # A maker in place of what it makes, `surrogate.arctan`, is a function, too.
+    made = isinstance(spike, Surrogate) or getattr(spike, "__module__", "") != Surrogate.__module__
+    if spike is not None and not (callable(spike) and made):
+        raise TypeError(
+            f"{owner}: spike must be a spike function, such as surrogate.arctan(), got "
+            f"{shorten(spike)}"
+        )
+    if reset is not None and not (callable(reset) and hasattr(reset, "delay")):
+        raise TypeError(
+            f"{owner}: reset must be a reset rule, such as neurons.reset.subtract or "
+            f"neurons.reset.to(0.0), got {shorten(reset)}"
+        )
 
 
 def bind_sequence(function: Sequence, *, reset: Any, **options: Any) -> Sequence | None:

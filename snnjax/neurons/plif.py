@@ -24,7 +24,7 @@ from snnjax.neurons.lif import (
     lif_scan,
     lif_state,
 )
-from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence
+from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence, check_options
 from snnjax.neurons.reset import Reset, subtract
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
@@ -131,6 +131,7 @@ def plif_model(
         Fang, Yu, Chen, Masquelier, Huang, Tian, "Incorporating Learnable Membrane Time Constant to
         Enhance Learning of Spiking Neural Networks", 2021, arXiv:2007.05785.
     """
+    check_options("plif_model", spike=spike, reset=reset, threshold=threshold)
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     bound = bind_sequence(sequence, **options)
     # For the decay at the start; `with_learned` withdraws it where `w` is learned.

@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from snnjax.neurons.model import Model, Parameter
+from snnjax.neurons.model import Model, Parameter, check_options
+from snnjax.ops.arguments import check_counts
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 
@@ -199,7 +200,8 @@ def sliding_psn_scan(
 
         G_X[s] = sum over i < k of w[i] G[s+k-1-i],     G_w[i] = sum over t of G[t] X[t-k+1+i]
 
-    Do not use it for forward-mode or second derivatives: use `memory.store(sliding_psn, ...)`.
+    Second derivatives are exact too, in forward or reverse mode over the gradient. Do not use it
+    for forward mode first: use `memory.store(sliding_psn, ...)`.
 
     Args:
         params: as for `sliding_psn`.
@@ -212,7 +214,7 @@ def sliding_psn_scan(
 
     Raises:
         ValueError: the state does not hold `k - 1` currents.
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: the first derivative was requested in forward mode (raised by JAX).
     """
     order = len(params.weights)
     if len(state.inputs) != order - 1:
@@ -284,6 +286,8 @@ def sliding_psn_model(*, order: int, spike: Surrogate = arctan()) -> Model:
         Fang, Yu, Zhou, Chen, Chen, Ma, Masquelier, Tian, "Parallel Spiking Neurons with High
         Efficiency and Ability to Learn Long-term Dependencies", NeurIPS 2023, arXiv:2304.12760.
     """
+    check_options("sliding_psn_model", spike=spike)
+    check_counts("sliding_psn_model", order=order)
     options: dict[str, Any] = {"spike": spike}
     return Model(
         bind(sliding_psn, **options),

@@ -76,8 +76,9 @@ def reset_free_lif_scan(
 
     the same recurrence backwards. It keeps `T` membranes, 4 bytes per neuron and step in float32,
     as `lif_scan` does. A prefix sum does more arithmetic than a loop in fewer rounds: on a device
-    with few parallel lanes, measure it against `lif_scan` with `reset=none`. Do not use it for
-    forward-mode or second derivatives: use `memory.store(lif, ...)`.
+    with few parallel lanes, measure it against `lif_scan` with `reset=none`. Second derivatives are
+    exact too, in forward or reverse mode over the gradient. Do not use it for forward mode first:
+    use `memory.store(lif, ...)`.
 
     Args:
         params: `decay` (fraction kept per timestep) and `threshold` (membrane potential).
@@ -90,12 +91,14 @@ def reset_free_lif_scan(
         The state after the last step and the spikes, `[T, B, ...]`.
 
     Raises:
-        TypeError: forward-mode differentiation was requested (raised by JAX).
+        TypeError: the first derivative was requested in forward mode (raised by JAX).
     """
     if not len(xs):
         return state, xs
-    params = LIFParams(*(jnp.asarray(p, xs.dtype) for p in params))
-    outputs: Any = _sequence(spike, scale_input, params, state.v, xs)
+    dtype = jnp.result_type(state.v, xs)
+    params = LIFParams(*(jnp.asarray(p, dtype) for p in params))
+    v, xs = state.v.astype(dtype), xs.astype(dtype)
+    outputs: Any = _sequence(spike, scale_input, params, v, xs)
     v, spikes = outputs
     return LIFState(v), spikes
 

@@ -26,10 +26,16 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    State,
+)
 from snnjax.nn.ma import check_window, place_map, place_products
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
 
@@ -48,7 +54,9 @@ class ASA(nnx.Module):
     equations of all three stand in the docstring of `snnjax.nn.asa`. The mixer is a matrix `T x T`,
     or with `reduction > 1` two matrices with a relu between them, without bias: `2 + T^2 + 36` or
     `2 + 2 T (T // reduction) + 36` parameters. Of equal entries the one with the lower index ranks
-    higher; equal maxima share the gradient. The derivative keeps the inputs, the mask and two maps.
+    higher. Of equal maxima the first one in time, then in channels, gets the gradient, as in the
+    released code: currents of several timesteps are often equal. The derivative keeps the inputs,
+    the mask and two maps.
 
     The released module has seven defects, treated here as follows:
 
@@ -105,6 +113,7 @@ class ASA(nnx.Module):
         rngs: nnx.Rngs,
     ):
         _check(timesteps, reduction, share, mode, gate)
+        check_rngs("nn.ASA", rngs)
         self.whole_window, self.share, self.mode, self.gate = timesteps, share, mode, gate
         self.name = "asa"
         self.alpha, self.beta = (nnx.Param(jnp.full((), 0.5, jnp.float32)) for _ in range(2))
@@ -127,6 +136,7 @@ class ASA(nnx.Module):
         current; `"products"`, the multiplications, `2 T C H W` of currents by maps and those of
         maps and mixer, in one row for the window.
         """
+        inputs = as_floating("nn.ASA", inputs)
         check_window("nn.ASA", self.whole_window, inputs, space=True)
         important = self._important(inputs)
         kernels = self.important[...], self.remaining[...]
@@ -192,14 +202,13 @@ def _scores(layer: ASA, inputs: Array) -> Array:
 
 
 def _check(timesteps: int, reduction: int, share: float, mode: str, gate: str) -> None:
-    for name, value, known in (("mode", mode, _MODES), ("gate", gate, _GATES)):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+    check_choice("nn.ASA", choices=_MODES, mode=mode)
+    check_choice("nn.ASA", choices=_GATES, gate=gate)
+    check_counts("nn.ASA", timesteps=timesteps, reduction=reduction)
+    check_numbers("nn.ASA", above=0, below=1, share=share)
     if gate != "hard" and mode != "per_sample":
         raise ValueError(f'the gate {gate!r} has no union over the batch: use mode="per_sample"')
-    if not 0 < share < 1:
-        raise ValueError(f"share must lie between 0 and 1, got {share}")
-    if not 1 <= reduction <= timesteps:
+    if reduction > timesteps:
         raise ValueError(
             f"a reduction by {reduction} leaves no hidden unit for {timesteps} timesteps: choose "
             f"one from 1 to {timesteps}"
@@ -229,9 +238,18 @@ def _maps(shares, kernels, inputs: Array, important: Array) -> tuple[Array, Arra
     for group, share, kernel in zip((important, 1 - important), shares, kernels, strict=True):
         chosen = currents * group[:, :, None, None]
         # Divided by the nominal share, as released; the true fraction is mostly smaller (defect 5).
-        mean, largest = chosen.mean((0, 4)) / share, chosen.max((0, 4))
+        mean, largest = chosen.mean((0, 4)) / share, _first_max(chosen)
         maps.append(place_map(mean, largest, kernel))
     return maps[0], maps[1]
+
+
+def _first_max(currents: Array) -> Array:
+    """Maximum over T and C, `[T, B, H, W, C] -> [B, H, W]`; the first of equal ones is selected."""
+    rows = currents.max(-1, keepdims=True)
+    # `jnp.max` would share the gradient between equal maxima.
+    winner = jax.nn.one_hot(currents.argmax(-1), currents.shape[-1], dtype=bool)
+    winner &= jnp.arange(len(rows))[:, None, None, None, None] == rows.argmax(0, keepdims=True)
+    return jnp.where(winner, currents, 0).sum((0, -1))
 
 
 def _factor(important: Array, maps: tuple[Array, Array]) -> Array:

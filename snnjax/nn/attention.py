@@ -25,13 +25,22 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm
 from snnjax.nn.synapses import Linear, he_normal
-from snnjax.nn.taps import lazy_taps
+from snnjax.nn.taps import lazy_taps, packing_error
 from snnjax.nn.wiring import Sequential
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
 
@@ -74,7 +83,10 @@ def SpikingSelfAttention(
         Zhou, Zhu, He, Wang, Yan, Tian, Yuan, "Spikformer: When Spiking Neural Network Meets
         Transformer", 2023, arXiv:2209.15425.
     """
-    if heads < 1 or channels % heads:
+    check_counts("nn.SpikingSelfAttention", channels=channels, heads=heads)
+    check_numbers("nn.SpikingSelfAttention", scale=scale, threshold=threshold)
+    check_rngs("nn.SpikingSelfAttention", rngs)
+    if channels % heads:
         raise ValueError(
             f"{channels} channels cannot be divided into {heads} heads: choose a divisor"
         )
@@ -104,6 +116,8 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, heads: int, *, scale: float = 0.125, pack: bool = False):
+        check_counts("nn.Attention", heads=heads)
+        check_numbers("nn.Attention", scale=scale)
         self.heads, self.scale, self.pack, self.name = heads, scale, pack, "attention"
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
@@ -117,6 +131,7 @@ class Attention(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """q, k and v `[T, B, N, 3 D]` to `[T, B, N, D]`."""
+        inputs = as_floating("nn.Attention", inputs)
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         # A comparable function: equal layers compile once.
@@ -124,7 +139,8 @@ class Attention(nnx.Module):
         outputs = (memory.packing.packed(product) if self.pack else product)((), folded)
         # The name of the residuals of synapses: recompute(keep=("currents",)) keeps this one, too.
         outputs = checkpoint_name(outputs, "currents")
-        taps = lazy_taps(call.taps, products=lambda: self._products(inputs))
+        kinds = {"packing": lambda: packing_error(inputs)} if self.pack else {}
+        taps = lazy_taps(call.taps, products=lambda: self._products(inputs), **kinds)
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def _products(self, inputs: Array) -> metrics.operations.Products:

@@ -21,6 +21,7 @@ Training Memory and O(1) Inference Cost", 2024, arXiv:2405.16466.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,7 @@ from snnjax.memory.columns import (
     column_bound,
     round_to_power_of_two,
 )
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -47,9 +49,11 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
+    stack_layers,
 )
 from snnjax.nn.taps import reconstruction
-from snnjax.ops.rounding import widen
+from snnjax.ops.arguments import check_counts, check_numbers
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, PyTree, Scan, bind
 
 __all__ = ["Columns", "read_nothing"]
@@ -110,8 +114,13 @@ class Columns(nnx.Module):
         magnitude: float = 8.0,
         scan: Scan | None = None,
     ):
-        if columns < 1:
-            raise ValueError(f"there is at least one column, got columns={columns}")
+        check_counts("nn.Columns", columns=columns, channels=tuple(channels))
+        check_numbers("nn.Columns", alpha=alpha)
+        check_numbers("nn.Columns", above=0, floor=floor, magnitude=magnitude)
+        if bits is not None:
+            check_counts("nn.Columns", bits=bits)
+        check_scan("nn.Columns", scan)
+        check_rngs("nn.Columns", rngs)
         self.name, self.columns, self.own_inputs, self.bits = "columns", columns, own_inputs, bits
         self.whole_window = columns  # columns differ, so a single timestep has no step to run
         self.read = read_nothing if read is None else read
@@ -130,9 +139,8 @@ class Columns(nnx.Module):
         self.shared = nnx.List([tail(n, rngs) for n in numbers])
         self.first = nnx.List([level(n, True, rngs) for n in numbers])
         keys = jax.random.split(rngs.params(), (len(channels), max(columns - 1, 1)))
-        # Stacked by vmap, one row per column, as the scan over columns takes them.
         self.later = nnx.List(
-            [jax.vmap(lambda key, n=n: level(n, False, nnx.Rngs(key)))(keys[n]) for n in numbers]
+            [stack_layers(functools.partial(level, n, False), keys[n]) for n in numbers]
             if columns > 1
             else []
         )
@@ -184,7 +192,8 @@ class Columns(nnx.Module):
         step = MultiLevel(_branch, self.read, self.scale, self.bits)
         statistics_first, statistics_later = state.statistics
         # The inverse is exact only for states on the grid, also for the first ones.
-        start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in state.neurons)
+        start = widen_to(state.neurons, inputs.dtype)
+        start = tuple(memory.grid.on_grid(c, bits=self.bits) for c in start)
         alphas = [alpha[...] for alpha in self.learned]
         call = dataclasses.replace(call, key=None)  # levels draw no random numbers
         own = tuple((*pair, call) for pair in zip(self.first, statistics_first, strict=True))

@@ -8,8 +8,9 @@ Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only 
 after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
 the train step stores them exactly once per step, however often a strategy recomputes.
 
-`replace` copies a module with other attributes. `Statistics` are averaged over timesteps
-(`mean_over_steps`), diagnostics are maxima (`max_over_steps`, `stream_use`).
+`replace` copies a module with other attributes. `Statistics` of timesteps are joined by
+`join_steps`, those of parts of a batch averaged (`mean_over_steps`); diagnostics are maxima
+(`max_over_steps`, `stream_use`).
 """
 
 from __future__ import annotations
@@ -17,28 +18,33 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from snnjax.memory import Strategy
+from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
     "Aux",
     "Call",
     "Layer",
+    "InitialState",
     "MemoryRequest",
+    "NonFinite",
     "Placed",
     "Repeated",
     "State",
     "Statistics",
+    "StepStatistics",
     "StreamPeak",
     "gather",
+    "join_steps",
+    "layer_name",
     "max_over_steps",
     "mean_over_steps",
     "prefix_names",
@@ -47,6 +53,7 @@ __all__ = [
     "refuse_whole_windows",
     "repeat_state",
     "replace",
+    "stack_layers",
     "stateless_result",
     "stream_use",
     "parts_taken",
@@ -81,11 +88,50 @@ class State(NamedTuple):
         return self._replace(neurons=aux.state, statistics=aux.statistics)
 
 
+class InitialState(State):
+    """State of a network whose running statistics were never updated; evaluation then warns.
+
+    The mark is a type and no value, so that a compiled function has it, too. It is lost with new
+    statistics.
+    """
+
+    __slots__ = ()
+
+    def after(self, aux: Aux) -> State:
+        """The state with neurons and statistics of `aux`, see `State.after`."""
+        pairs = zip(*map(jax.tree.leaves, (self.statistics, aux.statistics)), strict=True)
+        # Evaluation returns the statistics unchanged, and a scan must carry one type.
+        kind = InitialState if all(old is new for old, new in pairs) else State
+        return kind(aux.state, aux.statistics)
+
+    def _replace(self, **fields: Any) -> State:
+        return (State if "statistics" in fields else InitialState)(**{**self._asdict(), **fields})
+
+
 class Statistics(NamedTuple):
     """Running `mean` and (biased) `var` per channel, `[C]`."""
 
     mean: Array
     var: Array
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["mean", "var"], meta_fields=["momentum"]
+)
+@dataclasses.dataclass(frozen=True)
+class StepStatistics:
+    """`Statistics` that move once per timestep, not once per call.
+
+    Attributes:
+        mean: running mean per channel, `[C]`.
+        var: running variance per channel, `[C]`.
+        momentum: weight of the old value in one timestep.
+    """
+
+    mean: Array
+    var: Array
+    # Static: layers that run timestep by timestep need it to join the updates of single steps.
+    momentum: float
 
 
 class Aux(NamedTuple):
@@ -95,14 +141,15 @@ class Aux(NamedTuple):
         state: states of the neurons after the last timestep; `State.neurons` of the next call.
         statistics: running means and variances after the call; `State.statistics` of the next call.
         taps: layer name -> kind -> array, for each kind in `Call.taps`.
-        diagnostics: layer name -> peak of a reversible stream during this call. Diagnostics are
-            maxima, so they are not carried to the next call as the statistics are.
+        diagnostics: layer name -> peak of a reversible stream during this call, or the examples
+            of a stack with neurons that are not finite. Diagnostics are maxima, so they are not
+            carried to the next call as the statistics are.
     """
 
     state: PyTree = ()
     statistics: PyTree = ()
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
-    diagnostics: dict[str, StreamPeak] = {}  # noqa: RUF012 (never written)
+    diagnostics: dict[str, Diagnostic] = {}  # noqa: RUF012 (never written)
 
 
 @functools.partial(
@@ -300,6 +347,12 @@ def replace(module: M, **attributes: Any) -> M:
     return new
 
 
+class NonFinite(NamedTuple):
+    """Examples of a stack in which a neuron ends with NaN or an infinity, bool `[B]`."""
+
+    examples: Array
+
+
 class StreamPeak(NamedTuple):
     """Largest magnitude of a reversible stream, and the bound below which reversal is exact."""
 
@@ -307,7 +360,10 @@ class StreamPeak(NamedTuple):
     bound: Array
 
 
-def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
+Diagnostic: TypeAlias = StreamPeak | NonFinite
+
+
+def stream_use(diagnostics: dict[str, Diagnostic]) -> Array:
     """Largest ratio of peak to bound over all reversible streams; 0 without a stream.
 
     At a ratio of 1 or more the grid overflows the mantissa: the inverse, and with it the reversed
@@ -316,7 +372,8 @@ def stream_use(diagnostics: dict[str, StreamPeak]) -> Array:
     Args:
         diagnostics: `aux.diagnostics` of a call.
     """
-    shares = [(entry.peak / entry.bound).max() for entry in diagnostics.values()]
+    entries = [entry for entry in diagnostics.values() if isinstance(entry, StreamPeak)]
+    shares = [(entry.peak / entry.bound).max() for entry in entries]
     return jnp.max(jnp.stack(shares)) if shares else jnp.zeros(())
 
 
@@ -332,6 +389,36 @@ def mean_over_steps(statistics: PyTree) -> PyTree:
     """
     # A plain mean of T equal rows may differ from them in the last bit.
     return jax.tree.map(lambda leaf: leaf[0] + (leaf - leaf[0]).mean(0), statistics)
+
+
+def layer_name(layer: Any, number: int) -> str:
+    """Name of a layer in taps, its kind and position, such as `lif1`."""
+    return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"
+
+
+def join_steps(before: PyTree, rows: PyTree) -> PyTree:
+    """Running statistics after T timesteps that each started from the same values.
+
+        Statistics        before + mean over t of (rows[t] - before)
+        StepStatistics    before + sum over t of m^(T-1-t) (rows[t] - before),   as T calls in order
+
+    Args:
+        before: statistics before the first timestep.
+        rows: statistics after one update from `before` by each timestep, with leaves `[T, ...]`.
+    """
+
+    def join(old: Any, new: Any) -> Any:
+        if not isinstance(old, StepStatistics):
+            return mean_over_steps(new)
+
+        def discount(start: Array, leaf: Array) -> Array:
+            steps = jnp.arange(len(leaf) - 1, -1, -1, dtype=leaf.dtype)
+            return start + jnp.tensordot(old.momentum**steps, leaf - start, 1)
+
+        return jax.tree.map(discount, old, new)
+
+    own = lambda node: isinstance(node, StepStatistics)  # noqa: E731
+    return jax.tree.map(join, before, rows, is_leaf=own)
 
 
 def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:
@@ -393,7 +480,38 @@ def repeat_state(state: PyTree) -> PyTree:
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
 
 
+def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
+    """Layers of equal structure, drawn at once, with leaves `[depth, ...]`, ready for a scan.
+
+    Args:
+        make: `(rngs) -> layer`.
+        keys: one key per layer, `[depth]`.
+
+    Raises:
+        TypeError: `make` is a layer, or does not return one.
+    """
+    if isinstance(make, nnx.Module) or not callable(make):
+        raise TypeError(
+            "a stack draws each block anew by a function, lambda rngs: nn.Sequential(...), and got "
+            f"{shorten(make)}"
+        )
+    graphdefs = []
+
+    def draw(key: Key) -> Any:
+        layer = make(nnx.Rngs(key))
+        if not isinstance(layer, nnx.Module):
+            raise TypeError(
+                f"a stack takes a function (rngs) -> layer of its blocks, got one that returns "
+                f"{shorten(layer)}"
+            )
+        # Split: as a tree, a layer that stands at two places would become two.
+        graphdef, state = nnx.split(layer)
+        graphdefs.append(graphdef)
+        return state
+
+    state = jax.vmap(draw)(keys)
+    return nnx.merge(graphdefs[0], state)
+
+
 def _repeat(depth: int, leaf: Any) -> Any:
-    # Initial statistics are NumPy arrays and must stay concrete (see BatchNorm.initial_state).
-    library = np if isinstance(leaf, np.ndarray) else jnp
-    return library.broadcast_to(leaf, (depth, *leaf.shape))
+    return jnp.broadcast_to(leaf, (depth, *leaf.shape))

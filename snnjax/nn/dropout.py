@@ -18,6 +18,7 @@ from flax import nnx
 
 from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless_result
 from snnjax.nn.data_parallel import local_rows
+from snnjax.ops.arguments import as_floating, check_flags, check_numbers
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array
 
@@ -42,8 +43,8 @@ class Dropout(nnx.Module):
     """
 
     def __init__(self, rate: float, *, each_step: bool = False):
-        if not 0 <= rate < 1:
-            raise ValueError(f"a dropout rate lies in [0, 1), got {rate}")
+        check_numbers("nn.Dropout", least=0, below=1, rate=rate)
+        check_flags("nn.Dropout", each_step=each_step)
         self.rate, self.each_step, self.name = rate, each_step, "dropout"
         self.axes: tuple[str, ...] = ()  # see nn.data_parallel.with_data_axes
 
@@ -58,6 +59,7 @@ class Dropout(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Drops entries of `[T, B, ...]` in training."""
+        inputs = as_floating("nn.Dropout", inputs)
         if not call.training or self.rate == 0:
             return stateless_result(inputs)
         if call.key is None:

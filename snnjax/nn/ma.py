@@ -26,11 +26,17 @@ from flax import nnx
 
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    State,
+)
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, Scan
@@ -92,8 +98,11 @@ class MA(nnx.Module):
         relu: bool = True,
         rngs: nnx.Rngs,
     ):
-        if kind not in _KINDS:
-            raise ValueError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}")
+        check_choice("nn.MA", choices=_KINDS, kind=kind)
+        check_counts("nn.MA", timesteps=timesteps, channels=channels)
+        check_counts("nn.MA", time_reduction=time_reduction, channel_reduction=channel_reduction)
+        check_flags("nn.MA", relu=relu)
+        check_rngs("nn.MA", rngs)
         self.whole_window, self.channels, self.relu = timesteps, channels, relu
         self.kind, self.name = kind, "ma"
         widths = {"T": (timesteps, time_reduction), "C": (channels, channel_reduction)}
@@ -114,6 +123,7 @@ class MA(nnx.Module):
         Taps: `"attention"`, the product of the factors, in the shape of the inputs; `"products"`,
         the multiplications, one per current and factor and those of the factors themselves.
         """
+        inputs = as_floating("nn.MA", inputs)
         # T is in the shape of the weights, so another window cannot work.
         check_window(f"nn.MA({self.kind!r})", self.whole_window, inputs, space="S" in self.kind)
         if inputs.shape[-1] != self.channels:
@@ -212,7 +222,7 @@ def place_products(space: Sequence[int]) -> int:
 def _squeeze(size: int, reduction: int, rngs: nnx.Rngs) -> nnx.List:
     """Weights of an MLP `size -> size // reduction -> size` without biases."""
     # Integer division as in the released code, which decides the parameter counts.
-    hidden = size // reduction if reduction > 0 else 0
+    hidden = size // reduction
     if not hidden:
         raise ValueError(
             f"a reduction by {reduction} leaves no hidden unit for {size}: choose one from 1 to "

@@ -32,10 +32,10 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
-
 from snnjax import neurons
+from snnjax.ops.arguments import shorten
 from snnjax.ops.rounding import widen
+from snnjax.ops.variables import map_nodes
 from snnjax.typing import Array, PyTree, Step
 
 __all__ = [
@@ -160,10 +160,17 @@ def with_precision(network: Any, precision: Precision) -> Any:
         The copy. Its values differ from those of float32 by rounding only, and memory strategies
         agree with each other as they do in float32.
     """
-    takes = lambda node: hasattr(node, "with_precision")  # noqa: E731
+    if not isinstance(precision, Precision):
+        raise TypeError(
+            f"with_precision takes a Precision, got {shorten(precision)}: "
+            "nn.mixed_precision.parse_precision reads one from text"
+        )
     # A node that converts itself is a leaf: the traversal does not enter it a second time.
-    place = lambda node: node.with_precision(precision) if takes(node) else node  # noqa: E731
-    return jax.tree.map(place, network, is_leaf=takes)
+    return map_nodes(
+        lambda node: node.with_precision(precision),
+        network,
+        select=lambda node: hasattr(node, "with_precision"),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +231,11 @@ class MixedInverse:
     def __call__(self, params: PyTree, after: PyTree, current: Array, outputs: Array) -> PyTree:
         """State before a step."""
         return self.inverse(params, after, *map(widen, (current, outputs)))
+
+    def check(self, params: PyTree, state: PyTree, steps: int) -> Any:
+        """True if the inverse can undo so many steps, see `memory.reverse`."""
+        check = getattr(self.inverse, "check", None)
+        return check is None or check(params, state, steps)
 
 
 def mixed_step(step: Step, scan: Any, *, spiking: bool) -> tuple[MixedStep, Any]:

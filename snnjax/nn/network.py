@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -29,23 +30,31 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._checks import check_key, check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
+    InitialState,
     Layer,
     MemoryRequest,
     Placed,
     State,
+    StreamPeak,
+    join_steps,
     max_over_steps,
-    mean_over_steps,
     place,
     refuse_whole_windows,
     repeat_state,
     replace,
 )
-from snnjax.nn.normalization import never_updated, refuse_window_statistics
+from snnjax.nn.normalization import (
+    never_updated,
+    refuse_window_statistics,
+    updates_statistics,
+)
 from snnjax.nn.taps import reconstruction
-from snnjax.ops.rounding import widen
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, shorten
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = ["Network", "merge", "split"]
@@ -60,6 +69,7 @@ _COLLECT = ("all", "mean", "last")
 _TAPS = (
     *("spikes", "membrane", "currents", "threshold", "rates"),  # neurons, see nn.taps
     *("reconstruction", "mask", "attention"),  # reversing scans, nn.ASA, nn.MA
+    "packing",  # layers that keep their inputs at one bit each
     *("operations", "products"),  # connections and attention, see nn.taps
 )
 
@@ -94,15 +104,22 @@ class Network(nnx.Module):
         time_scan: Scan | None = None,
         collect: str = "all",
     ):
-        if order not in _ORDERS:
-            raise ValueError(f"order must be one of {', '.join(_ORDERS)}, got {order!r}")
+        check_layer("nn.Network", body)
+        check_scan("nn.Network", time_scan)
+        if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+            raise TypeError(
+                f"nn.Network takes the shape of one frame, such as (28, 28, 1), as input_shape, "
+                f"got {shorten(input_shape)}"
+            )
+        if len(input_shape):
+            check_counts("nn.Network", input_shape=tuple(input_shape))
+        check_choice("nn.Network", choices=_ORDERS, order=order)
         if order == "layer" and time_scan is not None:
             raise ValueError(
                 'in order="layer" a strategy over time belongs to the neurons (nn.LIF(scan=...)); '
                 'order="time" scans the network with time_scan'
             )
-        if collect not in _COLLECT:
-            raise ValueError(f"collect must be one of {', '.join(_COLLECT)}, got {collect!r}")
+        check_choice("nn.Network", choices=_COLLECT, collect=collect)
         if order == "layer" and collect != "all":
             raise ValueError(
                 f'in order="layer" all outputs exist at once: collect={collect!r} needs '
@@ -148,11 +165,14 @@ class Network(nnx.Module):
         Raises:
             ValueError: `batch` is not positive.
         """
-        if batch < 1:
-            raise ValueError(f"a batch has at least one example, got {batch}")
+        # A symbolic size, as of an export for any batch, is no integer and at least 1.
+        if isinstance(batch, int | float | str | None):
+            check_counts("initial_state", batch=batch)
         state = self.body.initial_state((batch, *self.input_shape))
         if statistics is not None:
             state = state._replace(statistics=statistics)
+        elif updates_statistics(self.body):
+            state = InitialState(*state)
         # A scan over time carries the state, whose structure must not change after the first step.
         return repeat_state(state) if self.order == "time" else state
 
@@ -185,9 +205,12 @@ class Network(nnx.Module):
             ValueError: inputs of another shape; a state of another batch size; an unknown tap;
                 `"time"` order in training with normalisation over the window.
         """
-        self._check(inputs, taps)
+        inputs = as_floating("this network", inputs)
+        self._check(inputs, state, taps)
+        check_flags("this network", training=training)
+        check_key("this network", key)
         # A forgotten `state.after(aux)` lowers accuracy without any other sign.
-        if not training and never_updated(self.body, state.statistics):
+        if not training and never_updated(self.body, state):
             warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
             refuse_window_statistics(self.body)
@@ -204,7 +227,7 @@ class Network(nnx.Module):
             return widen(outputs), aux
         params = (self.body, state.statistics, call)
         scan = memory.store if self.time_scan is None else self.time_scan
-        step, start = Cell(), state.neurons
+        step, start = Cell(), widen_to(state.neurons, inputs.dtype)
         if self.collect != "all":
             # The carry needs the output's shape before the first step.
             shape = jax.eval_shape(step, params, start, inputs[0])[1][0]
@@ -216,12 +239,18 @@ class Network(nnx.Module):
             after, last = after
             # Time stays the first axis, so readouts need no special case.
             outputs = last[None]
-        # Each timestep starts from the same running values, so their mean is one update.
-        updated = mean_over_steps(statistics) if call.training else state.statistics
+        # Each timestep starts from the same running values: joined, they are one update.
+        own = state.statistics
+        updated = join_steps(own, statistics) if call.training else own
         taps |= reconstruction("network", scan, step, params, start, inputs, call.taps)
         return outputs, Aux(after, updated, taps, max_over_steps(diagnostics))
 
-    def _check(self, inputs: Array, taps: tuple[str, ...]) -> None:
+    def _check(self, inputs: Array, state: State, taps: tuple[str, ...]) -> None:
+        if not isinstance(state, State):
+            raise TypeError(
+                f"the state of a network is an nn.State, got {type(state).__name__}: take it from "
+                "initial_state(batch), or state.after(aux)"
+            )
         # A string is a sequence of letters, and the error should not list letters as unknown taps.
         if isinstance(taps, str) or set(taps) - set(_TAPS):
             raise ValueError(f"taps must be a tuple of kinds among {_TAPS}, got {taps!r}")
@@ -262,8 +291,10 @@ class Cell:
         outputs, aux = body(frames, State(neurons, statistics), call)
         # In evaluation statistics do not change, and T copies of them would be stacked.
         updated = aux.statistics if call.training else ()
+        # The neurons are carried, so that their state after the last frame tells the same.
+        streams = {k: v for k, v in aux.diagnostics.items() if isinstance(v, StreamPeak)}
         # One row per frame, also of arrays that all frames share: statistics are averaged.
-        updated, diagnostics = jax.tree.map(lambda leaf: leaf[None], (updated, aux.diagnostics))
+        updated, diagnostics = jax.tree.map(lambda leaf: leaf[None], (updated, streams))
         rows = jax.tree.map(
             lambda leaf: jnp.broadcast_to(leaf, (len(frames), *leaf.shape[1:])),
             (updated, aux.taps, diagnostics),
@@ -303,6 +334,9 @@ def _first_row(rows: Any) -> Any:
 
 def split(module: Any) -> tuple[Any, PyTree, PyTree]:
     """Splits a network or layer into structure, parameters and constants.
+
+    A layer at several places has its parameters once, and its gradient is the sum over the places;
+    as a tree, by `jax.grad` of the module itself, it would be one layer per place.
 
         def loss(params, frames, labels):
             net = nn.merge(graphdef, params, constants)

@@ -19,13 +19,22 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
 from snnjax.neurons import Model
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_scan, check_state
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
-from snnjax.ops.rounding import is_narrow
+from snnjax.ops.arguments import as_floating, shorten
+from snnjax.ops.rounding import is_narrow, widen_to
 from snnjax.typing import Array, Scan, Step, bind
 
-__all__ = ["Constant", "Neuron", "membranes", "run"]
+__all__ = ["Constant", "Neuron", "check_neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
@@ -59,6 +68,14 @@ class Neuron(nnx.Module):
     """
 
     def __init__(self, model: Model, *, scan: Scan | None = None, learn: tuple[str, ...] = ()):
+        if not isinstance(model, Model):
+            raise TypeError(
+                f"nn.Neuron takes a model, such as neurons.lif_model(), got {shorten(model)}: a "
+                "step of your own becomes neurons.Model(step, params, initial_state)"
+            )
+        check_scan("nn.Neuron", scan)
+        if isinstance(learn, str) or not all(isinstance(name, str) for name in learn):
+            raise TypeError(f'learn is a tuple of names, such as ("decay",), got {learn!r}')
         values = model.params._asdict()
         unknown = sorted(set(learn) - set(values))
         if unknown:
@@ -143,10 +160,24 @@ class Neuron(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
+        inputs = as_floating(f"nn.Neuron ({self.name})", inputs)
+        check_state(self.model.initial_state, state.neurons, inputs.shape[1:])
         return run(
             self.model, self.params(), state.neurons, inputs,
             scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
+
+
+def check_neuron(owner: str, neuron: Any) -> None:
+    """Refuses anything but a layer of neurons.
+
+    Raises:
+        TypeError: no `nn.Neuron`.
+    """
+    if not isinstance(neuron, Neuron):
+        raise TypeError(
+            f"{owner} takes a layer of neurons, such as nn.LIF(), got {shorten(neuron)}"
+        )
 
 
 def run(
@@ -175,6 +206,7 @@ def run(
         Outputs `[T, B, ...]`, and an `nn.Aux` with the state after the last timestep.
     """
     membrane = None
+    params, state = widen_to((params, state), currents.dtype)
     # A narrow membrane would lose small currents: the step runs in float32.
     if is_narrow(currents):
         step, scan = mixed_step(step, scan, spiking=spiking)

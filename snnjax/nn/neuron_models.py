@@ -19,6 +19,7 @@ from snnjax.neurons import Model
 from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.taps import neuron_taps
+from snnjax.ops.arguments import as_floating, check_numbers
 from snnjax.typing import Array, Scan
 
 __all__ = ["ALIF", "CoupledLIF", "CubaLIF", "Disabled", "IF", "LI", "LIF", "PLIF"]
@@ -100,6 +101,7 @@ class Disabled(nnx.Module):
         threshold: float = 0.5,
         spike: surrogate.Surrogate = surrogate.straight_through(),  # noqa: B008 (frozen)
     ):
+        check_numbers("nn.Disabled", threshold=threshold)
         # By this name `snnjax.cost` recognises a layer without a membrane.
         self.threshold, self.spike, self.name = threshold, spike, "disabled"
 
@@ -110,6 +112,7 @@ class Disabled(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes, 0 or 1 in the dtype of the inputs."""
+        inputs = as_floating("nn.Disabled", inputs)
         spikes = self.spike(inputs - self.threshold)
         # Without a memory the membrane is the input; the layer itself has the field `threshold`.
         seen = neuron_taps(call.taps, spikes, currents=inputs, params=self, membrane=inputs)

@@ -13,6 +13,14 @@ The option `over` selects the elements of `mean` and `var`:
 batch norm: the batch is cut into groups of neighbouring examples, each normalised by its own
 statistics; running statistics move towards the mean over groups.
 
+Running statistics move once per call of the network, under every memory strategy. Networks written
+in PyTorch may differ in three ways, each an option:
+
+    torch                                        here
+    running variance with N / (N - 1)            unbiased=True
+    a norm called at each of T timesteps         over="step", update="step"
+    a norm run twice, by a reversible backward   momentum=0.81, for 0.9 twice
+
 References: Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167; Zheng, Wu, Deng, Hu,
 Li, "Going Deeper With Directly-Trained Larger Spiking Neural Networks", 2021, arXiv:2011.05280;
 Hoffer, Hubara, Soudry, "Train longer, generalize better: closing the generalization gap in large
@@ -23,18 +31,27 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State, Statistics
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    InitialState,
+    State,
+    Statistics,
+    StepStatistics,
+)
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
-from snnjax.ops.rounding import narrow
-from snnjax.typing import Array, PyTree
+from snnjax.ops.rounding import accumulation_dtype, narrow, widen
+from snnjax.typing import Array
 
 __all__ = [
     "BatchNorm",
@@ -42,9 +59,11 @@ __all__ = [
     "LayerNorm",
     "never_updated",
     "refuse_window_statistics",
+    "updates_statistics",
 ]
 
 _OVER = ("window", "step", "frozen")
+_UPDATES = ("call", "step")
 # Number of partial sums of a batch. The summation order is the same on up to so many devices.
 _BLOCKS = 64
 
@@ -58,13 +77,19 @@ class BatchNorm(nnx.Module):
     In training, mean and (biased) variance are those of the batch, over T, B and space
     (`over="window"`) or over B and space of each timestep (`over="step"`). In evaluation, and with
     `over="frozen"`, they are the running ones, which stay unchanged. Inputs x and outputs y
-    `[T, B, ..., C]` have one dtype; scale, bias and statistics `[C]` are float32. The derivative
-    keeps the inputs and two numbers per channel; in training there is no forward mode.
+    `[T, B, ..., C]` have one dtype, and means and sums are float32, or float64 for float64 inputs.
+    Scale and bias `[C]` are float32, statistics `[C]` the default float. The derivative keeps the
+    inputs and two numbers per channel; in training there is no forward mode.
 
     Args:
         channels: `C`.
         over: elements of the batch statistics, `"window"`, `"step"` or `"frozen"`.
         momentum: weight of the *old* running value (PyTorch's 0.1 is 0.9 here).
+        update: `"call"` moves the running values once per call, towards the mean of the statistics
+            of all timesteps; `"step"` once per timestep, in order, as a PyTorch norm called T times
+            does: over T steps they move by `1 - momentum^T`. Needs `over="step"`.
+        unbiased: use the variance times `N / (N - 1)` for the running variance, as PyTorch does
+            (N elements per channel); outputs in training stay those of the biased variance.
         epsilon: constant added to the variance.
         gain: fixed factor; `alpha * threshold` for tdBN.
         scale: initial value of the learned scale; 0 starts a residual branch at zero.
@@ -74,8 +99,9 @@ class BatchNorm(nnx.Module):
             all devices (see `nn.data_parallel.with_data_axes`).
 
     Raises:
-        AssertionError: inputs with another number of channels (on a call).
-        ValueError: an unknown `over`; `groups` does not divide the batch (on a call).
+        ValueError: an unknown `over` or `update`, or a number out of range; `update="step"` without
+            `over="step"`; inputs with another number of channels, a batch that `groups` does not
+            divide, or `unbiased` with one element per channel (on a call).
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
@@ -91,12 +117,22 @@ class BatchNorm(nnx.Module):
         groups: int = 1,
         axes: tuple[str, ...] = (),
         momentum: float = 0.9,
+        update: str = "call",
+        unbiased: bool = False,
         epsilon: float = 1e-5,
         gain: float = 1.0,
         scale: float = 1.0,
     ):
-        if over not in _OVER:
-            raise ValueError(f"over must be one of {', '.join(_OVER)}, got {over!r}")
+        check_choice("nn.BatchNorm", choices=_OVER, over=over)
+        check_counts("nn.BatchNorm", channels=channels, groups=groups)
+        check_numbers("nn.BatchNorm", least=0, most=1, momentum=momentum)
+        check_numbers("nn.BatchNorm", least=0, epsilon=epsilon)
+        check_numbers("nn.BatchNorm", gain=gain, scale=scale)
+        if update not in _UPDATES or (update == "step" and over != "step"):
+            raise ValueError(
+                f"update must be 'call', or 'step' with over='step', got {update!r} with {over!r}"
+            )
+        self.update, self.unbiased = update, unbiased
         self.channels, self.over, self.momentum = channels, over, momentum
         self.epsilon, self.gain, self.name = epsilon, gain, "batchnorm"
         self.groups, self.axes = groups, axes
@@ -106,35 +142,71 @@ class BatchNorm(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Running mean 0 and variance 1."""
         del shape
-        # NumPy arrays stay concrete under jax.jit, so `never_updated` can read them.
-        ones = np.ones(self.channels, np.float32)
-        return State((), Statistics(np.zeros_like(ones), ones))  # type: ignore[arg-type]
+        # In the default float: float64 under `jax_enable_x64`, so that means keep their digits.
+        ones = jnp.ones(self.channels, jnp.result_type(float))
+        return State((), self._statistics(jnp.zeros_like(ones), ones))
+
+    def _statistics(self, mean: Any, var: Any) -> Any:
+        # Timesteps of a shared membrane are calls of their own: the node tells how to join them.
+        if self.update == "step":
+            return StepStatistics(mean, var, self.momentum)
+        return Statistics(mean, var)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
-        # Imported on use: chex is slow to import.
-        import chex
-
-        chex.assert_axis_dimension(inputs, -1, self.channels)
+        inputs = as_floating("nn.BatchNorm", inputs)
+        if inputs.ndim < 3 or inputs.shape[-1] != self.channels:
+            raise ValueError(
+                f"this batch norm takes [T, B, ..., {self.channels}], got {list(inputs.shape)}: "
+                f"nn.BatchNorm({inputs.shape[-1]}) fits these inputs"
+            )
         running = state.statistics
         if not call.training or self.over == "frozen":
             # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
-            return self._normalize(inputs, *running), Aux((), running)
+            return self._normalize(inputs, running.mean, running.var), Aux((), running)
         grouped, first = self._split_groups(inputs)
         time = () if self.over == "step" else (0,)
-        scale = self.gain * self.scale[...]
+        # Cast, since strict promotion refuses to mix float32 parameters with float64 inputs.
+        wide = accumulation_dtype(inputs.dtype)
+        scale = self.gain * self.scale[...].astype(wide)
         # Time and space, but not the groups: each has its own statistics.
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
-        normal = _batch_norm(*over, grouped, scale, self.bias[...])
+        normal = _batch_norm(*over, grouped, scale, self.bias[...].astype(wide))
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
-        # One row per group and, with over="step", per timestep; running values follow their mean.
-        batch = Statistics(*(s.reshape(-1, self.channels).mean(0) for s in (mean, var)))
-        # One product instead of two: of two, the compiler would choose one to fuse with the sum.
-        updated = jax.tree.map(
-            lambda old, new: old + (1 - self.momentum) * (new - old), running, batch
-        )
-        return outputs.reshape(inputs.shape), Aux((), jax.lax.stop_gradient(updated))
+        if self.unbiased:
+            var = var * self._correction(grouped.size // mean.size)
+        moved = self._move((running.mean, running.var), (mean, var))
+        statistics = jax.lax.stop_gradient(self._statistics(*moved))
+        return outputs.reshape(inputs.shape), Aux((), statistics)
+
+    def _move(self, running: tuple[Array, Array], batch: tuple[Array, Array]) -> list[Array]:
+        """Running mean and variance after a call, from those of the batch."""
+        # One row per group and, with over="step", per timestep.
+        if self.update == "call":
+            steps = [[s.reshape(-1, self.channels).mean(0)] for s in batch]
+        else:
+            # Groups of one timestep are one update; T is small enough to unroll.
+            steps = [list(s.reshape(-1, self.groups, self.channels).mean(1)) for s in batch]
+        moved = []
+        for old, updates in zip(running, steps, strict=True):
+            for new in updates:
+                # One product instead of two: of two, the compiler would choose one to fuse with
+                # the sum.
+                old = old + (1 - self.momentum) * (new.astype(old.dtype) - old)
+            moved.append(old)
+        return moved
+
+    def _correction(self, count: int) -> float:
+        """`N / (N - 1)` for N elements per channel, over all devices."""
+        # Axis sizes are static numbers inside `jax.shard_map`.
+        count *= jax.lax.psum(1, self.axes) if self.axes else 1
+        if count < 2:
+            raise ValueError(
+                "one element per channel has no unbiased variance: give a larger batch, or "
+                "unbiased=False"
+            )
+        return count / (count - 1)
 
     def _split_groups(self, inputs: Array) -> tuple[Array, int]:
         """Inputs as `[T, groups, B / groups, ..., C]`, and the number of the first batch axis."""
@@ -148,8 +220,11 @@ class BatchNorm(nnx.Module):
         return inputs.reshape(steps, self.groups, batch // self.groups, *space), 2
 
     def _normalize(self, inputs: Array, mean: Array, var: Array) -> Array:
-        factor = self.gain * self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        outputs = (inputs.astype(jnp.float32) - mean) * factor + self.bias[...]
+        x = widen(inputs)
+        own = (self.scale[...], self.bias[...], mean, var)
+        scale, bias, mean, var = (jnp.asarray(a).astype(x.dtype) for a in own)
+        factor = self.gain * scale * jax.lax.rsqrt(var + self.epsilon)
+        outputs = (x - mean) * factor + bias
         return narrow(outputs, inputs.dtype)
 
 
@@ -177,14 +252,14 @@ def _standardize(axes, devices, epsilon, x, scale, bias):
     rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
     mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = (x.astype(jnp.float32) - mean) * (scale * rate) + bias
+    y = (widen(x) - mean) * (scale * rate) + bias
     return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
 
 
 def _moments(axes, devices, carry, x):
-    """Mean and biased variance over `axes`, in float32."""
+    """Mean and biased variance over `axes`, in at least float32."""
     del carry
-    wide = x.astype(jnp.float32)
+    wide = widen(x)
     mean = _mean(wide, axes, devices)
     return mean, _mean(jnp.square(wide - mean), axes, devices)
 
@@ -192,12 +267,12 @@ def _moments(axes, devices, carry, x):
 def _gradient_means(axes, devices, carry, x, g, mean, rate):
     """Means of `g` and of `g * n`, for the derivative."""
     del carry
-    n = (x.astype(jnp.float32) - mean) * rate
+    n = (widen(x) - mean) * rate
     return _mean(g, axes, devices), _mean(g * n, axes, devices)
 
 
 def _zeros(rows):
-    return jax.tree.map(lambda row: jnp.zeros(row.shape, jnp.float32), rows)
+    return jax.tree.map(lambda row: jnp.zeros(row.shape, row.dtype), rows)
 
 
 def _mean(x, axes, devices):
@@ -232,10 +307,10 @@ def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     del epsilon
     x, mean, rate, scale = residuals
     # Cotangents of mean and variance are ignored: running statistics are no part of a loss.
-    g = cotangents[0].astype(jnp.float32)
+    g = widen(cotangents[0])
     means = functools.partial(_gradient_means, axes, devices)
     mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate)
-    n = (x.astype(jnp.float32) - mean) * rate
+    n = (widen(x) - mean) * rate
     g_x = scale * rate * (g - mean_g - n * mean_gn)
     # `mean` has one row per timestep and group, or one in all; each averages `count` elements.
     count = x.size // mean.size
@@ -249,7 +324,7 @@ _batch_norm.defvjp(_standardize, _standardize_backward)
 
 
 def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Group normalisation of `[T, B, ..., C]` (`flax.nnx.GroupNorm`), without running statistics.
+    """Group normalisation of `[T, B, ..., C]`, without running statistics.
 
         y = scale * (x - mean) / sqrt(var + epsilon) + bias
 
@@ -261,15 +336,26 @@ def GroupNorm(channels: int, groups: int, *, rngs: nnx.Rngs, epsilon: float = 1e
         rngs: random streams; scale starts at 1 and bias at 0.
         epsilon: constant added to the variance.
 
+    Raises:
+        ValueError: the groups do not divide the channels.
+
     Reference:
         Wu and He, "Group Normalization", 2018, arXiv:1803.08494.
     """
-    module = nnx.GroupNorm(channels, num_groups=groups, epsilon=epsilon, rngs=rngs)
-    return Fold(module, name="groupnorm")
+    check_counts("nn.GroupNorm", channels=channels, groups=groups)
+    check_numbers("nn.GroupNorm", least=0, epsilon=epsilon)
+    check_rngs("nn.GroupNorm", rngs)
+    if channels % groups:
+        raise ValueError(
+            f"{channels} channels cannot be divided into {groups} groups: choose a divisor"
+        )
+    return Fold(
+        GroupStandardization(channels, groups, epsilon=epsilon, rngs=rngs), name="groupnorm"
+    )
 
 
 def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
-    """Layer normalisation of `[T, B, ..., C]` (`flax.nnx.LayerNorm`), without running statistics.
+    """Layer normalisation of `[T, B, ..., C]`, without running statistics.
 
         y = scale * (x - mean) / sqrt(var + epsilon) + bias
 
@@ -283,30 +369,81 @@ def LayerNorm(channels: int, *, rngs: nnx.Rngs, epsilon: float = 1e-5) -> Fold:
     Reference:
         Ba, Kiros, Hinton, "Layer Normalization", 2016, arXiv:1607.06450.
     """
-    return Fold(nnx.LayerNorm(channels, epsilon=epsilon, rngs=rngs), name="layernorm")
+    check_counts("nn.LayerNorm", channels=channels)
+    check_numbers("nn.LayerNorm", least=0, epsilon=epsilon)
+    check_rngs("nn.LayerNorm", rngs)
+    return Fold(GroupStandardization(channels, None, epsilon=epsilon, rngs=rngs), name="layernorm")
 
 
-def never_updated(body: Any, statistics: PyTree) -> bool:
-    """True if all running statistics are known to have their initial values.
-
-    Arguments of a compiled function are unknown while it is traced; statistics made inside of it
-    are known. The result is False for networks without batch norm, or with frozen ones only.
+class GroupStandardization(nnx.Module):
+    """Normalisation of each example by itself, `[N, ..., C] -> [N, ..., C]`.
 
     Args:
-        body: module to search for batch norms.
-        statistics: running statistics of the module.
+        channels: `C`.
+        groups: number of channel groups, each normalised over space and its channels; None
+            normalises each position over all channels.
+        epsilon: constant added to the variance.
+        rngs: random streams.
     """
-    is_node = lambda node: isinstance(node, Statistics)  # noqa: E731
-    nodes = [node for node in jax.tree.leaves(statistics, is_leaf=is_node) if is_node(node)]
-    if not nodes or not all(_is_initial(node) for node in nodes):
-        return False
+
+    # By this attribute `snnjax.cost` recognises vectors that are no weights, also when stacked.
+    normalizes: ClassVar[bool] = True
+
+    def __init__(self, channels: int, groups: int | None, *, epsilon: float, rngs: nnx.Rngs):
+        self.groups, self.epsilon = groups, epsilon
+        ones, zeros = nnx.initializers.ones, nnx.initializers.zeros
+        self.scale = nnx.Param(ones(rngs.params(), (channels,), jnp.float32))
+        self.bias = nnx.Param(zeros(rngs.params(), (channels,), jnp.float32))
+
+    def __call__(self, inputs: Array) -> Array:
+        """Normalises examples."""
+        shape = inputs.shape
+        if self.groups is None:
+            axes: tuple[int, ...] = (-1,)
+        else:
+            inputs = inputs.reshape(*shape[:-1], self.groups, -1)
+            axes = (*range(1, inputs.ndim - 2), -1)
+        centred = inputs - inputs.mean(axes, keepdims=True)
+        # The mean of large numbers is rounded, perhaps by more than their standard deviation; the
+        # mean of the differences is the error. It is a constant: dn/dx removes any mean.
+        centred = centred - jax.lax.stop_gradient(centred.mean(axes, keepdims=True))
+        # From the differences: mean(x^2) - mean(x)^2 would be a difference of large numbers.
+        rate = jax.lax.rsqrt(jnp.square(centred).mean(axes, keepdims=True) + self.epsilon)
+        outputs = (centred * rate).reshape(shape)
+        scale, bias = (p[...].astype(outputs.dtype) for p in (self.scale, self.bias))
+        return outputs * scale + bias
+
+
+def updates_statistics(body: Any) -> bool:
+    """True if training moves running statistics: there is a batch norm that is not frozen.
+
+    Args:
+        body: module to search.
+    """
     norms = (m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm))
     return any(norm.over != "frozen" for norm in norms)
 
 
-def _is_initial(statistics: Statistics) -> bool:
+def never_updated(body: Any, state: State) -> bool:
+    """True if the running statistics of a state are known to have their initial values.
+
+    Known by the type of the state, also in a compiled function, or by the values of arrays that are
+    not traced. The result is False for networks without batch norm, or with frozen ones only.
+
+    Args:
+        body: module to search for batch norms.
+        state: state of the module.
+    """
+    if isinstance(state, InitialState):
+        return True
+    is_node = lambda node: isinstance(node, Statistics | StepStatistics)  # noqa: E731
+    nodes = [node for node in jax.tree.leaves(state.statistics, is_leaf=is_node) if is_node(node)]
+    return bool(nodes) and all(_is_initial(node) for node in nodes) and updates_statistics(body)
+
+
+def _is_initial(statistics: Statistics | StepStatistics) -> bool:
     try:
-        mean, var = map(np.asarray, statistics)
+        mean, var = map(np.asarray, (statistics.mean, statistics.var))
     except jax.errors.TracerArrayConversionError:
         return False
     return bool((mean == 0).all() and (var == 1).all())

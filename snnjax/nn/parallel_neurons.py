@@ -22,11 +22,21 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps, neuron_taps
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers
 from snnjax.ops.rounding import widen
+from snnjax.ops.variables import map_nodes
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -77,8 +87,10 @@ class PSN(nnx.Module):
         spike: Surrogate = arctan(),
         rngs: nnx.Rngs,
     ):
-        if timesteps < 1:
-            raise ValueError(f"a PSN has a window of at least one timestep, got {timesteps}")
+        check_counts("nn.PSN", timesteps=timesteps)
+        if order is not None:
+            check_counts("nn.PSN", order=order)
+        check_rngs("nn.PSN", rngs)
         if order is not None and not 1 <= order <= timesteps:
             raise ValueError(
                 f"a masked PSN weighs 1 to {timesteps} of its {timesteps} timesteps, got "
@@ -110,6 +122,7 @@ class PSN(nnx.Module):
 
         Taps: those of neurons (`nn.taps`), with `W X` as membrane, and `"products"`.
         """
+        inputs = as_floating("nn.PSN", inputs)
         if len(inputs) != self.whole_window:
             raise ValueError(
                 f"this PSN needs its whole window of {self.whole_window} timesteps at once and "
@@ -152,22 +165,17 @@ def with_masking(network: Any, masking: float | Array) -> Any:
     Raises:
         ValueError: a number outside of [0, 1].
     """
-    has_masking = lambda node: isinstance(node, PSN) and node.masking is not None  # noqa: E731
-
-    def place(node: Any) -> Any:
-        if not has_masking(node):
-            return node
-        # Stacked blocks have one masking each.
-        return replace(node, masking=_masking_constant(masking, node.masking.shape))
-
     # PSN layers are the leaves: everything else is shared with the original.
-    return jax.tree.map(place, network, is_leaf=has_masking)
+    return map_nodes(
+        # Stacked blocks have one masking each.
+        lambda node: replace(node, masking=_masking_constant(masking, node.masking.shape)),
+        network,
+        select=lambda node: isinstance(node, PSN) and node.masking is not None,
+    )
 
 
 def _masking_constant(masking: float | Array, shape: tuple[int, ...]) -> Constant:
-    # The value of a traced array is unknown, so only numbers are checked.
-    if isinstance(masking, float | int) and not 0 <= masking <= 1:
-        raise ValueError(f"masking must lie in [0, 1], from a plain to a causal PSN, got {masking}")
+    check_numbers("nn.PSN", least=0, most=1, masking=masking)
     return Constant(jnp.broadcast_to(jnp.asarray(masking, jnp.float32), shape))
 
 

@@ -13,12 +13,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import metrics, neurons
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
-from snnjax.nn.neuron import Neuron
+from snnjax.nn._checks import check_scan, check_state
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
+from snnjax.nn.neuron import (
+    Neuron,
+)
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
 from snnjax.nn.taps import lazy_taps, neuron_taps
-from snnjax.ops.rounding import widen
+from snnjax.ops.arguments import as_floating, check_counts
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, Scan, bind
 
@@ -50,8 +61,8 @@ class SlidingPSN(nnx.Module):
     """
 
     def __init__(self, *, order: int, spike: Surrogate = arctan(), scan: Scan | None = None):
-        if order < 1:
-            raise ValueError(f"a sliding PSN weighs at least one timestep, got order={order}")
+        check_counts("nn.SlidingPSN", order=order)
+        check_scan("nn.SlidingPSN", scan)
         self.order, self.name, self.spiking = order, "sliding_psn", True
         model = neurons.psn.sliding_psn_model(order=order, spike=spike)
         self.neuron = Neuron(model, scan=scan, learn=("weights", "threshold"))
@@ -139,15 +150,16 @@ class ResetFreeLIF(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents."""
-        params, currents = self.neuron.params(), widen(inputs)
-        after, spikes = self.sequence(params, state.neurons, currents)
+        inputs = as_floating("nn.ResetFreeLIF", inputs)
+        check_state(self.neuron.initial_state, state, inputs.shape[1:])
+        currents = widen(inputs)
+        params, start = widen_to((self.neuron.params(), state.neurons), currents.dtype)
+        after, spikes = self.sequence(params, start, currents)
         spikes, membrane = spikes.astype(inputs.dtype), None
         if "membrane" in call.taps:
             gain = 1 - params.decay if self.scale_input else 1
             # The scan returns the last membrane only; the tap needs all of them.
-            membrane = neurons.reset_free.linear_recurrence(
-                params.decay, state.neurons.v, gain * currents
-            )
+            membrane = neurons.reset_free.linear_recurrence(params.decay, start.v, gain * currents)
         taps = neuron_taps(call.taps, spikes, currents=inputs, params=params, membrane=membrane)
         return spikes, Aux(after, (), {"": taps} if taps else {})
 

@@ -5,31 +5,40 @@ The maximum of spikes is their logical OR; the mean of spikes is a current in [0
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 from jax import lax
 
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import check_counts
+from snnjax.ops.convolution import padding_pairs
 from snnjax.ops.max_pool import Patches, patch_max, patch_max_and_winner
 from snnjax.ops.rounding import narrow, widen
 from snnjax.typing import Array, bind
 
 __all__ = ["AvgPool", "GlobalAvgPool", "MaxPool", "max_pool"]
 
+Padding: TypeAlias = str | int | Sequence[tuple[int, int]]
 
-def AvgPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
+
+def AvgPool(*, window: int = 2, strides: int | None = None, padding: Padding = "VALID") -> Fold:
     """Mean over `window x window` patches, `[T, B, H, W, C] -> [T, B, H', W', C]`.
 
     Args:
         window: side of a patch in pixels.
         strides: distance between patches in pixels; None for `window`.
-        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
-            enter the mean as zeros.
+        padding: `"VALID"`, `"SAME"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` of rows and columns; they enter the mean as zeros.
     """
     step = window if strides is None else strides
+    check_counts("nn.AvgPool", window=window, strides=step)
+    pads = _checked_padding(padding, window)
     # `bind` gives comparable functions, so that equal layers compile once.
-    return Fold(bind(_avg_pool, window=window, strides=step, padding=padding), name="avgpool")
+    return Fold(bind(_avg_pool, window=window, strides=step, padding=pads), name="avgpool")
 
 
-def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int = "VALID") -> Fold:
+def MaxPool(*, window: int = 2, strides: int | None = None, padding: Padding = "VALID") -> Fold:
     """Maximum over `window x window` patches, `[T, B, H, W, C] -> [T, B, H', W', C]`.
 
     Where several elements of a patch are the maximum, the first in reading order gets the gradient.
@@ -37,11 +46,12 @@ def MaxPool(*, window: int = 2, strides: int | None = None, padding: str | int =
     Args:
         window: side of a patch in pixels.
         strides: distance between patches in pixels; None for `window`.
-        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
-            are never the maximum.
+        padding: `"VALID"`, `"SAME"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` of rows and columns; they are never the maximum.
     """
     step = window if strides is None else strides
-    pool = bind(max_pool, window=window, strides=step, padding=padding)
+    check_counts("nn.MaxPool", window=window, strides=step)
+    pool = bind(max_pool, window=window, strides=step, padding=_checked_padding(padding, window))
     return Fold(pool, name="maxpool", keeps_spikes=True)
 
 
@@ -50,7 +60,7 @@ def GlobalAvgPool() -> Fold:
     return Fold(_mean_over_space, name="globalavgpool")
 
 
-def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "VALID") -> Array:
+def max_pool(inputs: Array, *, window: int, strides: int, padding: Padding = "VALID") -> Array:
     """Maximum over `window x window` patches of `[N, H, W, C]`.
 
     Where several elements of a patch are the maximum, as is common among spikes, the first in
@@ -64,11 +74,11 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
         inputs: images, `[N, H, W, C]`.
         window: side of a patch in pixels.
         strides: distance between patches in pixels.
-        padding: `"VALID"`, `"SAME"`, or the number of rows and columns added on every side; they
-            are never the maximum.
+        padding: `"VALID"`, `"SAME"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` of rows and columns; they are never the maximum.
 
     Raises:
-        ValueError: inputs of another rank, or smaller than a patch.
+        ValueError: inputs of another rank, or smaller than a patch; another form of padding.
     """
     pads = _pads(inputs, window, strides, padding)
     patches = Patches(inputs.shape[1:3], window, strides, tuple(pads))
@@ -80,7 +90,23 @@ def max_pool(inputs: Array, *, window: int, strides: int, padding: str | int = "
     )
 
 
-def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -> Array:
+def _checked_padding(padding: Padding, window: int) -> str | tuple[tuple[int, int], ...]:
+    """Padding in its hashable form.
+
+    Raises:
+        ValueError: another form, or a patch that could hold padding only.
+    """
+    pads = padding_pairs(padding, 2)
+    # A maximum over padding alone would be -inf, and a negative padding would drop pixels.
+    if not isinstance(pads, str) and not all(0 <= n < window for pair in pads for n in pair):
+        raise ValueError(
+            f"padding={padding!r}: pools of {window}x{window} patches take 0 to {window - 1} rows "
+            "and columns on each side"
+        )
+    return pads
+
+
+def _avg_pool(inputs: Array, *, window: int, strides: int, padding: Padding) -> Array:
     pads = ((0, 0), *_pads(inputs, window, strides, padding), (0, 0))
     patch, step = (1, window, window, 1), (1, strides, strides, 1)
     # Sums in float32: a bfloat16 sum of a large window loses small terms.
@@ -88,20 +114,22 @@ def _avg_pool(inputs: Array, *, window: int, strides: int, padding: str | int) -
     return narrow(total / window**2, inputs.dtype)
 
 
-def _pads(inputs: Array, window: int, strides: int, padding: str | int) -> list[tuple[int, int]]:
+def _pads(inputs: Array, window: int, strides: int, padding: Padding) -> list[tuple[int, int]]:
     """Padding as `(before, after)` for rows and columns."""
+    pads = _checked_padding(padding, window)
     # "SAME" always finds a patch; other paddings need a large enough image.
-    border = padding if isinstance(padding, int) else 0
-    if inputs.ndim != 4 or (padding != "SAME" and min(inputs.shape[1:3]) + 2 * border < window):
+    added = [0, 0] if isinstance(pads, str) else [low + high for low, high in pads]
+    sides = [n + more for n, more in zip(inputs.shape[1:3], added, strict=False)]
+    if inputs.ndim != 4 or (pads != "SAME" and min(sides) < window):
         raise ValueError(
             f"pooling takes images [N, H, W, C] (time folded into N), at least {window}x{window}, "
             f"got {list(inputs.shape)}: for a series use a strided convolution, for small images a "
             "smaller window or fewer pools before"
         )
-    if isinstance(padding, int):
-        return [(border, border)] * 2
+    if not isinstance(pads, str):
+        return list(pads)
     space = inputs.shape[1:3]
-    return list(lax.padtype_to_pads(space, (window, window), (strides, strides), padding))
+    return list(lax.padtype_to_pads(space, (window, window), (strides, strides), pads))
 
 
 def _mean_over_space(inputs: Array) -> Array:

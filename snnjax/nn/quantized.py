@@ -14,7 +14,18 @@ import dataclasses
 import jax
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
+from snnjax.nn._checks import check_layer
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    Layer,
+    MemoryRequest,
+    Placed,
+    State,
+    place,
+    replace,
+)
+from snnjax.ops.arguments import shorten
 from snnjax.quantization import quantize
 from snnjax.quantization.plans import Plan
 from snnjax.typing import Array
@@ -51,6 +62,12 @@ class Quantized(nnx.Module):
     """
 
     def __init__(self, layer: Layer, plan: Plan):
+        check_layer("nn.Quantized", layer)
+        if not callable(plan):
+            raise TypeError(
+                "nn.Quantized takes a plan, such as quantization.plans.Kernels("
+                f"quantization.Quantizer(4)), got {shorten(plan)}"
+            )
         # Raises on a plan that does not fit the layer; nothing is computed.
         jax.eval_shape(lambda layer: quantize(layer, plan), layer)
         self.layer, self.plan, self.name = layer, plan, "quantized"

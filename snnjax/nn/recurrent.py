@@ -6,10 +6,23 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics, neurons
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_rngs, check_state
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.neuron import Neuron, run
+from snnjax.nn.neuron import (
+    Neuron,
+    check_neuron,
+    run,
+)
 from snnjax.nn.taps import lazy_taps
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, product, promote
 from snnjax.typing import Array, Scan, bind
 
@@ -37,6 +50,10 @@ class Recurrent(nnx.Module):
     """
 
     def __init__(self, neuron: Neuron, size: int, *, rngs: nnx.Rngs, gain: float = 0.5):
+        check_neuron("nn.Recurrent", neuron)
+        check_counts("nn.Recurrent", size=size)
+        check_numbers("nn.Recurrent", gain=gain)
+        check_rngs("nn.Recurrent", rngs)
         refuse_reversal(neuron.scan)
         self.neuron, self.name = neuron, f"recurrent_{neuron.name}"
         # Orthogonal weights keep the norm of the feedback over many timesteps.
@@ -61,6 +78,14 @@ class Recurrent(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, N]` to spikes `[T, B, N]`."""
         model = self._model()
+        inputs = as_floating("nn.Recurrent", inputs)
+        if inputs.shape[-1] != self.weights.shape[-1]:
+            size = self.weights.shape[-1]
+            raise ValueError(
+                f"this layer has {size} neurons and got currents {list(inputs.shape)}: put "
+                f"nn.Linear({inputs.shape[-1]}, {size}, rngs=rngs) in front of it"
+            )
+        check_state(model.initial_state, state.neurons, inputs.shape[1:])
         params = model.params._replace(neuron=self.neuron.params())
         outputs, aux = run(
             model.step, params, state.neurons, inputs,

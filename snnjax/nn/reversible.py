@@ -23,6 +23,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -39,8 +40,10 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
+    stack_layers,
 )
-from snnjax.nn.taps import reconstruction
+from snnjax.nn.taps import reconstruction, watch_block
+from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
@@ -90,15 +93,17 @@ class Reversible(nnx.Module):
         bits: int | None = DEFAULT_BITS,
         swap: bool = False,
     ):
-        if depth < 1:
-            raise ValueError(f"a stack has at least one block, got depth={depth}")
+        check_counts("nn.Reversible", depth=depth)
+        if bits is not None:
+            check_counts("nn.Reversible", bits=bits)
+        check_flags("nn.Reversible", swap=swap)
+        check_scan("nn.Reversible", scan)
+        check_rngs("nn.Reversible", rngs)
         self.depth, self.bits, self.swap = depth, bits, swap
         self.scan = memory.reversal() if scan is None else scan
         self.name = "reversible"
-        # `vmap` over keys draws all blocks at once, with leaves `[depth, ...]`, ready for a scan.
         keys = jax.random.split(rngs.params(), (depth, 2))
-        self.f = jax.vmap(lambda key: f(nnx.Rngs(key)))(keys[:, 0])
-        self.g = jax.vmap(lambda key: g(nnx.Rngs(key)))(keys[:, 1])
+        self.f, self.g = stack_layers(f, keys[:, 0]), stack_layers(g, keys[:, 1])
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Applies the strategy over depth to the scan of the blocks, the rest to the branches.
@@ -189,4 +194,4 @@ def _branch(params: Any, block: Any, x: Array, *, which: int) -> tuple[Array, Au
     rest = layer.initial_state(x.shape[1:]).neurons
     own = State(rest if neurons is None else neurons[which], statistics[which])
     y, aux = layer(x, own, call.child(which))
-    return widen(y), aux
+    return widen(y), watch_block(layer, x, aux)

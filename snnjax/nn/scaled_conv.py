@@ -21,8 +21,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn._checks import check_rngs
 from snnjax.nn.synapses import Fold, he_normal
 from snnjax.nn.taps import convolution_operations
+from snnjax.ops.arguments import check_counts
 from snnjax.ops.convolution import convolution
 from snnjax.ops.rounding import add_bias, promote, widen
 from snnjax.typing import Array
@@ -94,7 +96,9 @@ def ScaledStdConv(
         Brock, De, Smith, "Characterizing signal propagation to close the performance gap in
         unnormalized ResNets", 2021, arXiv:2101.08692.
     """
-    if kernel < 1 or kernel % 2 == 0:
+    check_counts("nn.ScaledStdConv", inputs=inputs, outputs=outputs, kernel=kernel, strides=strides)
+    check_rngs("nn.ScaledStdConv", rngs)
+    if kernel % 2 == 0:
         raise ValueError(f"the kernel size must be odd, since padding is half of it, got {kernel}")
     shape = (kernel, kernel, inputs, outputs)
     module = ScaledKernel(shape, strides=strides, kernel_init=kernel_init, rngs=rngs)

@@ -32,6 +32,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._checks import check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -39,8 +40,8 @@ from snnjax.nn.contract import (
     Placed,
     State,
     gather,
+    join_steps,
     max_over_steps,
-    mean_over_steps,
     output_shape,
     parts_taken,
     place,
@@ -48,11 +49,13 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.neuron import Neuron, membranes
+from snnjax.nn.neuron import Neuron, check_neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
 from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
-from snnjax.ops.rounding import widen
+from snnjax.ops.arguments import check_counts
+from snnjax.ops.derivative import with_derivative
+from snnjax.ops.rounding import widen, widen_to
 from snnjax.ops.trees import value_and_pullback
 from snnjax.typing import Array, PyTree, Scan
 
@@ -132,7 +135,12 @@ class SharedStep:
             if kinds := self._layer_taps(parts, x, spikes, potentials):
                 taps[f"{parts.cell.name}{number}"] = kinds
         # Packed for the inverse only: no other strategy needs the spikes of all calls.
-        bits = tuple(memory.packing.pack(s) for s in layer_inputs[2:]) if self.packs_spikes else ()
+        kept = layer_inputs[2:] if self.packs_spikes else []
+        if replay is not None:
+            # The pullback of a replay differentiates the step, and needs no bits.
+            kept = jax.lax.stop_gradient(kept)
+        # Of order 1: the scan that reverses runs this step undifferentiated.
+        bits = tuple(memory.packing.encode_spikes(spikes, order=1) for spikes in kept)
         pairs = [pair for column in zip(*found, strict=True) for pair in column]
         layers = len(parts.synapses)
         names = [f"{kind}{n}" for kind in ("synapse", "shortcut") for n in range(layers)]
@@ -183,7 +191,8 @@ class SharedStep:
         for group, part in enumerate(jnp.split(x, self.groups, axis=-1)):
             carried, spikes = cell.step(params, carried, part)
             if replay is not None:
-                carried, spikes = _substitute(replay[group], (carried, spikes))
+                # Their values, with the gradient of the calls.
+                carried, spikes = jax.tree.map(with_derivative, replay[group], (carried, spikes))
             spikes_of_groups.append(spikes)
             # All potentials at once would be the memory that sharing saves.
             if "membrane" in parts.call.taps:
@@ -216,6 +225,12 @@ class SharedInverse:
         """State before a timestep."""
         return self._undo_step(parts, after, frame, outputs)[0]
 
+    def check(self, parts: Parts, state: PyTree, steps: int) -> Any:
+        """True if the neuron's inverse can undo the calls of so many timesteps."""
+        check = getattr(self.undo, "check", None)
+        calls = steps * self.step.groups * len(parts.synapses)
+        return check is None or check(parts.cell.params(), state[0], calls)
+
     def pull(self, parts: Parts, after: PyTree, frame: Array, outputs: PyTree, cotangents: PyTree):
         """State before a timestep, and the cotangents of parts, state and frame.
 
@@ -234,7 +249,7 @@ class SharedInverse:
         # A membrane has the channels of one group, the spikes have those of all groups.
         shape = (*front, channels * self.step.groups)
         layer_inputs += [
-            memory.packing.unpack(bits, shape, potentials.dtype) for bits in outputs[-1]
+            memory.packing.decode_spikes(kept, shape, potentials.dtype) for kept in outputs[-1]
         ]
         # Last layer first: its call left the membrane that is known.
         for number in reversed(range(len(parts.synapses))):
@@ -267,20 +282,6 @@ def _add_shortcut(shortcut: Array, currents: Array) -> Array:
     return shortcut + currents
 
 
-@jax.custom_vjp
-def _substitute(replay: PyTree, computed: PyTree) -> PyTree:
-    """Values of `replay`, with the gradient of `computed`."""
-    del computed
-    return replay
-
-
-_substitute.defvjp(
-    lambda replay, computed: (replay, replay),
-    # The whole gradient takes the path of the recomputed calls.
-    lambda replay, g: (jax.tree.map(jnp.zeros_like, replay), g),
-)
-
-
 class Grouped(nnx.Module):
     """Contiguous channel groups of one layer that share a membrane of `C / groups` channels.
 
@@ -299,6 +300,8 @@ class Grouped(nnx.Module):
     """
 
     def __init__(self, neuron: Neuron, groups: int):
+        check_counts("nn.Grouped", groups=groups)
+        check_neuron("nn.Grouped", neuron)
         self.neuron, self.groups, self.name = neuron, groups, f"grouped_{neuron.name}"
         self.spiking = neuron.spiking
 
@@ -310,7 +313,7 @@ class Grouped(nnx.Module):
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, `[B, ..., C / groups]`."""
         *front, channels = shape
-        if self.groups < 1 or channels % self.groups:
+        if channels % self.groups:
             raise ValueError(
                 f"{channels} channels cannot be divided into {self.groups} groups: choose a divisor"
             )
@@ -395,6 +398,11 @@ class Shared(nnx.Module):
     ):
         if not synapses:
             raise ValueError("Shared needs at least one layer of synapses")
+        for layer in (*synapses, *(way for way in shortcuts if way is not None)):
+            check_layer("nn.Shared", layer)
+        if not isinstance(neuron, Grouped):
+            check_neuron("nn.Shared", neuron)
+        check_scan("nn.Shared", scan)
         if shortcuts and (len(shortcuts) != len(synapses) or shortcuts[0] is not None):
             raise ValueError(
                 "give one shortcut or None per layer, and None for the first layer, which has no "
@@ -489,7 +497,8 @@ class Shared(nnx.Module):
         cell, groups = self._cell()
         fixed, aux = self._static_currents(inputs, state, call)
         parts = Parts(self.synapses, self.shortcuts, cell, state.statistics, call, fixed)
-        step, scan, start = SharedStep(groups), self.scan, state.neurons
+        start = widen_to(state.neurons, inputs.dtype)
+        step, scan = SharedStep(groups), self.scan
         if isinstance(scan, memory.Reverse):
             back = SharedStep(groups, packs_spikes=True)
             scan = scan.with_inverse(SharedInverse(back, *self.inverse()))
@@ -502,10 +511,10 @@ class Shared(nnx.Module):
             reconstruction_taps = {}
         scan = memory.store if scan is None else scan
         after, (outputs, (statistics, taps, diagnostics), _) = scan(step, parts, start, inputs)
-        statistics = mean_over_steps(statistics)
-        if fixed is not None:
-            # The first layer ran once, outside of the loop over timesteps.
-            statistics = (aux.statistics, *statistics[1:])
+        # A first layer with static input ran once, outside of the loop over timesteps.
+        once = 0 if fixed is None else 1
+        statistics = join_steps(state.statistics[once:], statistics[once:])
+        statistics = (aux.statistics,)[:once] + statistics
         taps = prefix_names("synapse0", aux.taps) | taps | reconstruction_taps
         diagnostics = prefix_names("synapse0", aux.diagnostics) | max_over_steps(diagnostics)
         return outputs, Aux(after, statistics, taps, diagnostics)

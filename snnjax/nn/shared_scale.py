@@ -18,10 +18,21 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, gather, place, replace
+from snnjax.nn._checks import check_scan
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    gather,
+    place,
+    replace,
+)
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers, shorten
 from snnjax.ops.rounding import widen
 from snnjax.quantization import QFormat
 from snnjax.quantization import shared_scale_lif as rule
@@ -73,6 +84,15 @@ class SharedScale(nnx.Module):
         spike: Surrogate = triangle(alpha=1.0),  # noqa: B008 (frozen)
         scan: Scan | None = None,
     ):
+        check_counts("nn.SharedScale", least=2, bits=bits)
+        check_numbers("nn.SharedScale", above=0, most=1, decay=decay)
+        check_numbers("nn.SharedScale", above=0, threshold=threshold)
+        check_scan("nn.SharedScale", scan)
+        if not isinstance(synapse, Fold):
+            raise TypeError(
+                f"nn.SharedScale takes nn.Conv(...) or nn.Linear(..., use_bias=False), got "
+                f"{shorten(synapse)}"
+            )
         weights = jax.tree.leaves(synapse)
         if len(weights) != 1:
             raise ValueError(
@@ -111,7 +131,7 @@ class SharedScale(nnx.Module):
         of the membrane potential.
         """
         # Sums of codes are integers, which bfloat16 would round above 256.
-        inputs = widen(inputs)
+        inputs = widen(as_floating("nn.SharedScale", inputs))
         structure = jax.tree.structure(self.synapse)
         # The synapse computes with codes; its own array stays the learned weights.
         synapse = jax.tree.unflatten(structure, [self.codes()])

@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -32,8 +33,10 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
+    stack_layers,
 )
-from snnjax.nn.taps import reconstruction
+from snnjax.nn.taps import reconstruction, watch_block
+from snnjax.ops.arguments import check_counts
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, Scan
 
@@ -73,12 +76,12 @@ class Stacked(nnx.Module):
         rngs: nnx.Rngs,
         scan: Scan = memory.store,
     ):
-        if depth < 1:
-            raise ValueError(f"a stack has at least one block, got depth={depth}")
+        check_counts("nn.Stacked", depth=depth)
+        check_scan("nn.Stacked", scan)
+        check_rngs("nn.Stacked", rngs)
         self.depth, self.scan, self.name = depth, scan, "stack"
         keys = jax.random.split(rngs.params(), depth)
-        # `vmap` over keys draws all blocks at once, with leaves `[depth, ...]`, ready for a scan.
-        self.blocks = jax.vmap(lambda key: block(nnx.Rngs(key)))(keys)
+        self.blocks = stack_layers(block, keys)
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Scans the blocks by the strategy over depth, unless it reverses without an inverse.
@@ -141,4 +144,4 @@ def _block(resting: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
     block, neurons, statistics, call = x
     state = State(resting if neurons is None else neurons, statistics)
     outputs, aux = block(activations, state, call)
-    return widen(outputs), aux
+    return widen(outputs), watch_block(block, activations, aux)

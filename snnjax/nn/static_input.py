@@ -17,7 +17,12 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn._checks import check_layer
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    State,
+)
 from snnjax.typing import Array
 
 __all__ = ["StaticInput"]
@@ -38,6 +43,7 @@ class StaticInput(nnx.Module):
     """
 
     def __init__(self, layer: Any):
+        check_layer("nn.StaticInput", layer)
         # The name is part of tap names in saved records.
         self.layer, self.name = layer, "once"
 

@@ -23,10 +23,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn._checks import check_rngs
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import Fold, Kernel, he_normal
 from snnjax.nn.taps import convolution_operations
-from snnjax.ops.convolution import convolution
+from snnjax.ops.arguments import check_counts, check_flags
+from snnjax.ops.convolution import convolution, padding_pairs
+from snnjax.ops.variables import map_nodes
 from snnjax.quantization.sub_bit import (
     FULL_BITS,
     Codebook,
@@ -139,7 +142,7 @@ def SubBitConv(
     rngs: nnx.Rngs,
     learn_codebook: bool = True,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
     pack: bool | memory.packing.Storage = False,
@@ -165,26 +168,29 @@ def SubBitConv(
         rngs: random streams of codebook and kernels.
         learn_codebook: False keeps the initial random patterns.
         strides: stride per spatial axis.
-        padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
+        padding: as for `nn.Conv`: `"SAME"`, `"VALID"`, an integer, or pairs `(before, after)`.
         use_bias: add one bias per output channel.
         kernel_init: `(key, shape, dtype) -> latent kernels`; entries beyond 1 in magnitude get no
             gradient.
         pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
-        ValueError: `bits_per_kernel` is not an integer from 1 to 9.
+        ValueError: `bits_per_kernel` is not an integer from 1 to 9; another form of padding.
 
     Reference:
         Wang, Yang, Sun, Yao, "Sub-bit Neural Networks: Learning to Compress and Accelerate Binary
         Neural Networks", ICCV 2021, arXiv:2110.09195.
     """
+    check_counts("nn.SubBitConv", inputs=inputs, outputs=outputs, strides=strides)
+    check_flags("nn.SubBitConv", learn_codebook=learn_codebook, use_bias=use_bias)
+    check_rngs("nn.SubBitConv", rngs)
     module = SubBitKernel(
         inputs,
         outputs,
         bits_per_kernel=bits_per_kernel,
         learn_codebook=learn_codebook,
         strides=strides if isinstance(strides, int) else tuple(strides),
-        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        padding=padding_pairs(padding, 2),
         use_bias=use_bias,
         kernel_init=kernel_init,
         rngs=rngs,
@@ -201,10 +207,7 @@ def with_stored_kernels(layer: Any) -> Any:
         layer: layer or network; it stays unchanged and shares its other parameters.
     """
     # A kernel is replaced as a whole, so the traversal must not enter it.
-    is_kernel = lambda node: isinstance(node, SubBitKernel)  # noqa: E731
-    return jax.tree.map(
-        lambda node: _store(node) if is_kernel(node) else node, layer, is_leaf=is_kernel
-    )
+    return map_nodes(_store, layer, select=lambda node: isinstance(node, SubBitKernel))
 
 
 def _store(node: SubBitKernel) -> StoredKernel:

@@ -21,11 +21,20 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn._checks import check_rngs
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    MemoryRequest,
+    Placed,
+    State,
+    replace,
+)
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.taps import convolution_operations, operations_tap
-from snnjax.ops.convolution import convolution
-from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen
+from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
+from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
+from snnjax.ops.convolution import convolution, padding_pairs
+from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen, widen_to
 from snnjax.typing import Array, Key, bind
 
 __all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
@@ -95,6 +104,11 @@ class Fold(nnx.Module):
         pack: bool | memory.packing.Storage = False,
         keeps_spikes: bool = False,
     ):
+        if isinstance(function, type) or not callable(function):
+            raise TypeError(
+                f"nn.Fold takes a Flax module or a function of [N, ...], got {shorten(function)}"
+            )
+        check_flags("nn.Fold", keeps_spikes=keeps_spikes)
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # dtype of inputs and outputs; None for that of the input
@@ -123,6 +137,9 @@ class Fold(nnx.Module):
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the function to every timestep of `[T, B, ...]`."""
+        if not self.keeps_spikes:
+            # Maxima and reshapes work on every dtype, sums and products do not.
+            inputs = as_floating(f"nn.{type(self).__name__} ({self.name})", inputs)
         timesteps, batch = inputs.shape[:2]
         folded = inputs.reshape(timesteps * batch, *inputs.shape[2:])
         # Inputs are rounded before packing, so that the residual is narrow, too.
@@ -140,6 +157,8 @@ class Fold(nnx.Module):
         outputs = checkpoint_name(outputs, "currents")
         # On the unfolded inputs: operations are counted per timestep and example.
         taps = operations_tap(self.function, inputs, call.taps)
+        if self.pack == "spikes" and "packing" in call.taps:
+            taps = {"": taps.get("", {}) | {"packing": packing_error(folded)}}
         return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
 
     def with_precision(self, precision: Precision) -> Fold:
@@ -161,6 +180,9 @@ def _call(module: Callable[..., Any], inputs: Array) -> Array:
     # A module that does not declare `follows_inputs` computes in float32.
     if isinstance(module, nnx.Module) and is_narrow(inputs) and not _keeps_dtype(module):
         return narrow(module(widen(inputs)), inputs.dtype)
+    # Strict promotion refuses float32 parameters with float64 inputs, in modules of Flax too.
+    if isinstance(module, nnx.Module) and not _keeps_dtype(module) and inputs.dtype == jnp.float64:
+        module = widen_to(module, inputs.dtype)
     return module(inputs)
 
 
@@ -229,6 +251,9 @@ def Linear(
         kernel_init: `(key, shape, dtype) -> weights`.
         pack: storage of the inputs for the backward pass, see `Fold`.
     """
+    check_counts("nn.Linear", inputs=inputs, outputs=outputs)
+    check_flags("nn.Linear", use_bias=use_bias)
+    check_rngs("nn.Linear", rngs)
     module = nnx.Linear(inputs, outputs, use_bias=use_bias, kernel_init=kernel_init, rngs=rngs)
     return Fold(module, name="linear", pack=pack)
 
@@ -240,7 +265,7 @@ def Conv(
     kernel: int | Sequence[int] = (3, 3),
     rngs: nnx.Rngs,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
     use_bias: bool = False,
     kernel_init: Callable[..., Array] = he_normal,
@@ -257,7 +282,10 @@ def Conv(
         kernel: size per spatial axis; one number means a square 2D kernel, `(k,)` is 1D.
         rngs: random streams of the kernel.
         strides: stride per spatial axis.
-        padding: `"SAME"`, `"VALID"` or pairs `(before, after)` per spatial axis.
+        padding: `"SAME"`, `"VALID"`, the number of rows and columns added on every side, or pairs
+            `(before, after)` per spatial axis. At stride 2 on an even size `"SAME"` pads 3x3 by
+            `(0, 1)`, where PyTorch's networks pad by 1 on every side: their kernels need
+            `padding=1`.
         groups: number of separate channel groups; `groups=inputs` is depthwise.
         use_bias: add one bias per output channel; False by default, since a normalisation usually
             follows.
@@ -265,8 +293,12 @@ def Conv(
         pack: storage of the inputs for the backward pass, see `Fold`.
 
     Raises:
-        ValueError: `inputs` or `outputs` is not divisible by `groups`.
+        ValueError: `inputs` or `outputs` is not divisible by `groups`; another form of padding.
     """
+    check_counts("nn.Conv", inputs=inputs, outputs=outputs, groups=groups)
+    check_counts("nn.Conv", kernel=kernel, strides=strides)
+    check_flags("nn.Conv", use_bias=use_bias)
+    check_rngs("nn.Conv", rngs)
     # Tuples, since static attributes must be hashable.
     size = (kernel, kernel) if isinstance(kernel, int) else tuple(kernel)
     if inputs % groups or outputs % groups:
@@ -278,7 +310,7 @@ def Conv(
     module = Kernel(
         shape,
         strides=strides if isinstance(strides, int) else tuple(strides),
-        padding=padding if isinstance(padding, str) else tuple(map(tuple, padding)),
+        padding=padding_pairs(padding, len(size)),
         groups=groups,
         use_bias=use_bias,
         kernel_init=kernel_init,

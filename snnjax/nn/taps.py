@@ -21,18 +21,25 @@ Connections, `[T, B]` each, totalled by `snnjax.cost`:
 Reversing scans, `[1]`:
 
     reconstruction   largest difference between rebuilt states and those of the forward pass
+
+Layers that keep their inputs at one bit each, `[1]`:
+
+    packing      largest distance of an input from 0 or 1; above 0, gradients are NaN
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory, metrics
+from snnjax.nn.contract import Aux, Layer, NonFinite, repeat_state
 from snnjax.ops.convolution import convolution_geometry
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, Step
@@ -41,10 +48,14 @@ __all__ = [
     "convolution_operations",
     "lazy_taps",
     "counts",
+    "example_axes",
     "in_order",
     "operations_tap",
     "reconstruction",
     "neuron_taps",
+    "nonfinite_examples",
+    "packing_error",
+    "watch_block",
 ]
 
 Entry = TypeVar("Entry")
@@ -160,6 +171,12 @@ def operations_tap(function: Any, inputs: Array, taps: tuple[str, ...]) -> dict[
     return lazy_taps(taps, operations=lambda: _operations(function, inputs))
 
 
+def packing_error(inputs: Array) -> Array:
+    """Tap `"packing"` of inputs kept at one bit each, `[1]`."""
+    inputs = widen(inputs)
+    return jnp.max(jnp.abs(inputs - (inputs != 0).astype(inputs.dtype)))[None]
+
+
 def counts(function: Any) -> bool:
     """True if `function` has weights whose operations can be counted."""
     return isinstance(function, nnx.Linear) or hasattr(function, "operations")
@@ -201,3 +218,64 @@ def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
     """
     arrays = {kind: make() for kind, make in kinds.items() if kind in taps}
     return {"": arrays} if arrays else {}
+
+
+def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+    """Axis of the examples in each array of a layer's neurons; None for an array without one.
+
+    Args:
+        layer: layer with neurons.
+        shape: shape of one timestep of inputs, `(B, ...)`.
+    """
+    batch, *rest = shape
+
+    def shapes(batch: int) -> list[tuple[int, ...]]:
+        state = jax.eval_shape(lambda: repeat_state(layer.initial_state((batch, *rest)).neurons))
+        return [leaf.shape for leaf in jax.tree.leaves(state)]
+
+    # Two batch sizes tell the axis apart from others of the same length.
+    pairs = zip(shapes(batch), shapes(batch + 1), strict=True)
+    return tuple(
+        next((axis for axis, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), None)
+        for pair in pairs
+    )
+
+
+def nonfinite_examples(array: Array, axis: int | None, batch: int) -> Array:
+    """Marks the examples of an array that hold NaN or an infinity, bool `[B]`.
+
+    Args:
+        array: any array; integers are finite.
+        axis: axis of the examples; None if all of them share the array.
+        batch: number of examples, B.
+    """
+    if not jnp.issubdtype(array.dtype, jnp.inexact):
+        return jnp.zeros(batch, bool)
+    last = array.ndim - 1
+    others = tuple(i for i in range(array.ndim) if i not in (axis, last))
+    finite = jnp.isfinite(array).all(others)
+    if axis != last and array.ndim:
+        # The last axis by itself: XLA:CPU reduces the others in vectors, but not all at once.
+        finite = jax.lax.optimization_barrier(finite).all(-1)
+    return jnp.broadcast_to(~finite, (batch,))
+
+
+def watch_block(layer: Layer, inputs: Array, aux: Aux) -> Aux:
+    """`Aux` of a block within a stack, with its `NonFinite` examples among the diagnostics.
+
+    Args:
+        layer: the block.
+        inputs: its inputs, `[T, B, ...]`.
+        aux: its `Aux`.
+    """
+    leaves = jax.tree.leaves(aux.state)
+    if not leaves:
+        return aux
+    # Reduced here: a reduction behind the scan would keep the final states of all blocks.
+    shape = inputs.shape[1:]
+    marks = [
+        nonfinite_examples(leaf, axis, shape[0])
+        for leaf, axis in zip(leaves, example_axes(layer, shape), strict=True)
+    ]
+    found = NonFinite(functools.reduce(jnp.logical_or, marks))
+    return aux._replace(diagnostics={**aux.diagnostics, "neurons": found})

@@ -11,6 +11,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._checks import check_layer
 from snnjax.nn.contract import (
     Aux,
     Call,
@@ -19,6 +20,7 @@ from snnjax.nn.contract import (
     Placed,
     State,
     gather,
+    layer_name,
     output_shape,
     parts_taken,
     place,
@@ -27,7 +29,7 @@ from snnjax.nn.contract import (
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
-__all__ = ["Joints", "Residual", "Sequential", "layer_name"]
+__all__ = ["Joints", "Residual", "Sequential"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Sequential(nnx.Module):
     """
 
     def __init__(self, *layers: Any):
+        for layer in layers:
+            check_layer("nn.Sequential", layer)
         self.layers, self.name = nnx.List(layers), "sequential"
         self.joints: Joints | None = None
 
@@ -183,6 +187,9 @@ class Residual(nnx.Module):
     """
 
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
+        check_layer("nn.Residual", branch)
+        if shortcut is not None:
+            check_layer("nn.Residual", shortcut)
         self.branch, self.name = branch, "residual"
         self.shortcut = Sequential() if shortcut is None else shortcut
 
@@ -215,8 +222,3 @@ class Residual(nnx.Module):
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
             )
         return widen(x) + widen(y), gather(parts)
-
-
-def layer_name(layer: Any, number: int) -> str:
-    """Name of a layer in taps, its kind and position, such as `lif1`."""
-    return f"{getattr(layer, 'name', type(layer).__name__.lower())}{number}"

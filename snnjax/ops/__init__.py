@@ -1,8 +1,11 @@
-"""Operations on arrays that know no neuron and no Flax; every module is public.
+"""Operations on arrays and trees that know no neuron; every module is public.
 
     convolution     convolution with gradients that stay fast inside a loop on a CPU
     max_pool        max pooling with a residual of one byte per patch
     rounding        rounding to narrow floats that a replay repeats; products in float32
+    arguments       checks of the options of layers and losses
+    derivative      derivatives by definition, at every order, and refused ones
+    variables       trees whose Flax variables stand at several places
     isolate         a computation that XLA:CPU runs alone
     programs        room for compiled programs in the process
     pallas          choice of a kernel by device; tiling of neurons

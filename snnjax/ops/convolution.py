@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from snnjax.ops.isolate import one_trip
@@ -52,6 +53,7 @@ __all__ = [
     "dilate",
     "input_gradient",
     "pad",
+    "padding_pairs",
     "tap_inputs",
     "weight_gradient",
 ]
@@ -110,7 +112,7 @@ def convolution(
     kernel: Array,
     *,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
 ) -> Array:
     """Convolves images or series with a kernel, channels last.
@@ -126,7 +128,8 @@ def convolution(
         kernel: Kernel `[h, w, C / groups, D]` or `[w, C / groups, D]`, in the dtype of `inputs` or
             a wider one, which is rounded to it and whose gradient is not rounded.
         strides: Step, one for all spatial axes or one per axis.
-        padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, or `(low, high)` per spatial axis.
+        padding: `"SAME"` (`H' = ceil(H / stride)`), `"VALID"`, the number of rows and columns added
+            on every side, or `(low, high)` per spatial axis.
         groups: Number of channel groups that do not mix; C makes a depthwise convolution.
 
     Returns:
@@ -147,7 +150,7 @@ def convolution_geometry(
     kernel: Array,
     *,
     strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    padding: str | int | Sequence[tuple[int, int]] = "SAME",
     groups: int = 1,
 ) -> Geometry:
     """Static geometry of a convolution, with the arguments and errors of `convolution`."""
@@ -163,6 +166,47 @@ def convolution_geometry(
             'smaller kernel, fewer strided layers before it, or padding="SAME".'
         )
     return Geometry(size, window, outputs, steps, pads, groups)
+
+
+def padding_pairs(
+    padding: str | int | Sequence[tuple[int, int]], spatial_dims: int
+) -> str | tuple[tuple[int, int], ...]:
+    """Padding in its hashable form: `"SAME"`, `"VALID"` or one pair per spatial axis.
+
+    Args:
+        padding: `"SAME"` (at stride 2 an even size is padded at its end alone), `"VALID"`, the
+            number of rows and columns added on every side (PyTorch's convention), or `(low, high)`
+            per spatial axis; negative numbers crop.
+        spatial_dims: Number of spatial axes.
+
+    Raises:
+        ValueError: Another string, another number of pairs, or entries that are no pairs of
+            integers.
+    """
+    if isinstance(padding, str):
+        pairs = padding if padding in ("SAME", "VALID") else None
+    else:
+        pairs = _pairs(padding, spatial_dims)
+    if pairs is None:
+        raise ValueError(
+            f'padding={padding!r}: give "SAME", "VALID", one integer for every side, or one '
+            f"(low, high) for each of the {spatial_dims} spatial axes."
+        )
+    return pairs
+
+
+def _pairs(padding: Any, spatial_dims: int) -> tuple[tuple[int, int], ...] | None:
+    """One pair of integers per spatial axis; None if `padding` has another form."""
+    whole = lambda n: isinstance(n, int | np.integer) and not isinstance(n, bool)  # noqa: E731
+    if whole(padding):
+        return ((int(padding), int(padding)),) * spatial_dims
+    # A pair of integers alone is refused: per axis in PyTorch, before and after elsewhere.
+    listed = lambda p: isinstance(p, Sequence | np.ndarray)  # noqa: E731
+    if not listed(padding) or len(padding) != spatial_dims:
+        return None
+    if not all(listed(p) and len(p) == 2 and all(map(whole, p)) for p in padding):
+        return None
+    return tuple((int(low), int(high)) for low, high in padding)
 
 
 def input_gradient(cotangent: Array, kernel: Array, geometry: Geometry) -> Array:
@@ -527,21 +571,16 @@ def _strides(strides: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]
 
 
 def _pads(
-    padding: str | Sequence[tuple[int, int]],
+    padding: str | int | Sequence[tuple[int, int]],
     size: tuple[int, ...],
     window: tuple[int, ...],
     strides: tuple[int, ...],
 ) -> tuple[tuple[int, int], ...]:
+    padding = padding_pairs(padding, len(size))
     if padding == "VALID":
         return ((0, 0),) * len(size)
     if padding == "SAME":
         spatial = zip(size, window, strides, strict=True)
         totals = [max((-(-n // s) - 1) * s + k - n, 0) for n, k, s in spatial]
         return tuple((total // 2, total - total // 2) for total in totals)
-    pairs = () if isinstance(padding, str) else tuple(padding)
-    if len(pairs) != len(size) or any(len(tuple(pair)) != 2 for pair in pairs):
-        raise ValueError(
-            f'padding={padding!r}: give "SAME", "VALID" or one (low, high) for each of the '
-            f"{len(size)} spatial axes."
-        )
-    return tuple((operator.index(low), operator.index(high)) for low, high in pairs)
+    return padding  # type: ignore[return-value]  # strings have returned above

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from snnjax.ops.derivative import in_kernel
 from snnjax.ops.pallas import LANES, block_spec, check_block, tile, tiled_shape, untile
 from snnjax.typing import Array
 
@@ -178,6 +179,7 @@ def _call(kernel, results, block, interpret, options, aliases):
     return call
 
 
+@in_kernel()
 def _forward_kernel(dynamics, writes, decay_ref, threshold_ref, v_ref, x_ref, last_ref, *refs):
     decay, threshold = decay_ref[...], threshold_ref[...]
 
@@ -194,6 +196,7 @@ def _forward_kernel(dynamics, writes, decay_ref, threshold_ref, v_ref, x_ref, la
     last_ref[...] = lax.fori_loop(0, x_ref.shape[0], step, v_ref[...])
 
 
+@in_kernel()
 def _backward_kernel(
     dynamics, decay_ref, threshold_ref, v_ref, g_last_ref, h_ref, g_spikes_ref, g_v_ref, g_x_ref,
     *g_params_refs,

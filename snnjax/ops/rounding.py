@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from snnjax.typing import Array
+from snnjax.typing import Array, PyTree
 
 __all__ = [
     "accumulation_dtype",
@@ -23,7 +23,9 @@ __all__ = [
     "narrow",
     "product",
     "promote",
+    "refuse_narrow",
     "widen",
+    "widen_to",
 ]
 
 
@@ -50,9 +52,40 @@ def is_narrow(array: Any) -> bool:
     return bool(floating and jnp.finfo(array.dtype).bits < 32)
 
 
+def refuse_narrow(state: Any) -> None:
+    """Refuses a state that is to be reconstructed from a later one and has too few bits for it.
+
+    Raises:
+        ValueError: A leaf is floating with fewer than 32 bits.
+    """
+    for leaf in jax.tree.leaves(state):
+        dtype = jnp.result_type(leaf)
+        if jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 32:
+            raise ValueError(
+                f"a state in {dtype} cannot be undone, since every step back adds a rounding "
+                "error that moves spikes: keep states in float32 (nn.with_precision does), or use "
+                "memory.recompute(every)"
+            )
+
+
 def widen(x: Array) -> Array:
     """Casts narrow floats to float32 and leaves all other arrays unchanged."""
     return x.astype(accumulation_dtype(x.dtype)) if is_narrow(x) else x
+
+
+def widen_to(tree: PyTree, dtype: Any) -> PyTree:
+    """Casts floating arrays with fewer bits than a floating dtype to it; numbers stay numbers.
+
+    States at rest and parameters are float32; a scan over float64 currents needs them in float64.
+    """
+    bits = jnp.finfo(dtype).bits
+
+    def widened(leaf: Any) -> Any:
+        own = getattr(leaf, "dtype", None)
+        narrower = own is not None and jnp.issubdtype(own, jnp.floating)
+        return leaf.astype(dtype) if narrower and jnp.finfo(own).bits < bits else leaf
+
+    return jax.tree.map(widened, tree)
 
 
 def narrow(x: Array, dtype: Any) -> Array:

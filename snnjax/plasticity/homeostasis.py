@@ -1,9 +1,12 @@
 """Homeostasis: adaptive thresholds and weight normalisation, so that every neuron wins sometimes.
 
-    threshold        theta += theta_plus at each spike;  theta <- exp(-duration / tau) theta
+    threshold        theta += theta_plus at each spike;  theta <- (theta + base) f - base,
+                     f = exp(-duration / tau)
     weights          w[:, j] <- w[:, j] total / sum_i w[i, j]
 
-`theta` is the offset above the neuron's fixed threshold. Normalisation keeps a neuron from winning
+`theta` is the offset above the neuron's threshold at the start. In the released code of Diehl and
+Cook that threshold includes `base`, 20 mV of an adaptive threshold that decays as a whole; the
+network of BindsNET has none. Normalisation keeps a neuron from winning
 by large weights alone.
 
 Reference: P. U. Diehl, M. Cook, "Unsupervised learning of digit recognition using
@@ -29,10 +32,13 @@ class AdaptiveThreshold:
     Args:
         increment: Rise per spike, mV.
         tau: Time constant of the decay, ms.
+        base: Part of the threshold at the start that decays like the offset, mV; theta falls
+            towards `-base`.
     """
 
     increment: float = 0.05
     tau: float = 1e7
+    base: float = 0.0
 
     def increase(self, theta: Array, fired: Array) -> Array:
         """Offsets after one timestep: `theta + increment` where a neuron fired, `[N]`, mV."""
@@ -43,7 +49,9 @@ class AdaptiveThreshold:
         # Once per presentation: with tau = 1e7 ms a step of 0.5 ms loses 5e-8 of theta, less than
         # float32 resolves. The original keeps 20 mV plus theta, where each step would round the
         # loss to zero or to twice its size.
-        return math.exp(-duration / self.tau) * theta
+        share = -duration / self.tau
+        # `expm1` keeps the small loss of the base, which a difference of two factors would round.
+        return math.exp(share) * theta + self.base * math.expm1(share)
 
 
 def normalize_column(column: Array, total: float) -> Array:

@@ -8,7 +8,10 @@
     presentation     350 + 150 ms silence    250 ms, then reset      that of the neuron
     weight sum       78                      78.4                    78.4
     peak rate        63.75 Hz                128 Hz                  that of the neuron
+    decay of theta   with 20 mV of base      the offset alone        the offset alone
 
+The base decays in the released code of the original: from a start of 20 mV, the whole adaptive
+threshold falls with a time constant of 1e7 ms, 19 mV in a pass over 60,000 images without spikes.
 The peak rate is that of a white pixel. The original draws a delay of 0 to 10 ms for each input
 synapse; these networks have no delays.
 
@@ -29,6 +32,7 @@ from snnjax.plasticity.cells import (
     conductance_inhibitory,
     current_inhibitory,
 )
+from snnjax.plasticity.homeostasis import AdaptiveThreshold
 from snnjax.plasticity.inhibition import InhibitoryLayer, LateralInhibition
 from snnjax.plasticity.network import Network
 from snnjax.plasticity.pair import PairParams, PairSTDP
@@ -59,7 +63,8 @@ def diehl_cook(
         euler: Integrates by Euler steps, as the released code does; unstable where many neurons
             fire together.
         slots: Largest number of input spikes in one timestep.
-        **changes: Further fields of `Network`.
+        **changes: Further fields of `Network`; `threshold=AdaptiveThreshold()` lets only the
+            offset decay, and keeps the threshold of a silent neuron.
 
     Returns:
         The configuration of the network.
@@ -67,6 +72,8 @@ def diehl_cook(
     inhibitory = conductance_inhibitory(dt=dt, euler=euler)
     fields = {
         "cell": ConductanceCell(dt=dt, block=block, euler=euler),
+        # The original adapts 20 mV of its threshold of -72 + 20 mV, and lets all of them decay.
+        "threshold": AdaptiveThreshold(base=20.0),
         # Conductances, in units of the leak.
         "inhibition": InhibitoryLayer(inhibitory, excitation=10.4, strength=17.0),
         "rule": TripletSTDP(

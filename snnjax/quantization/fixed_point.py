@@ -32,7 +32,6 @@ with Limited Numerical Precision", 2015, arXiv:1502.02551 (stochastic rounding).
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +39,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnjax.ops.derivative import with_derivative
 from snnjax.typing import Array, Key
 
 __all__ = ["QFormat", "nearest", "stochastic", "straight_through", "truncate"]
@@ -243,21 +243,11 @@ def straight_through(values: Array, format: QFormat, *, key: Key | None = None) 
         for Conditional Computation", 2013, arXiv:1308.3432.
     """
     values = jnp.asarray(values)
-    return _straight_through(format, values, jax.lax.stop_gradient(format(values, key=key)))
-
-
-# A custom rule: `v + stop_gradient(q - v)` rounds, and its result may lie off the grid.
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _straight_through(format: QFormat, values: Array, quantized: Array) -> Array:
-    del format, values
-    return quantized
-
-
-@_straight_through.defjvp
-def _straight_through_jvp(format: QFormat, primals, tangents):
-    (values, quantized), (slope, _) = primals, tangents
+    fixed = jax.lax.stop_gradient(values)
+    quantized = format(fixed, key=key)
     if format.saturate:
         # Not the derivative of jnp.clip, which is 1/2 at the bounds.
         inside = (values >= format.minimum) & (values <= format.maximum)
-        slope = jnp.where(inside, slope, jnp.zeros_like(slope))
-    return quantized, slope
+        values = jnp.where(inside, values, fixed)
+    # Not `v + stop_gradient(q - v)`, whose sum rounds and may lie off the grid.
+    return with_derivative(quantized, values)

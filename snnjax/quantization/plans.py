@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from snnjax.ops.variables import Structure, flatten_with_path
 from snnjax.quantization.fixed_point import QFormat, straight_through
 from snnjax.quantization.quantizer import Quantizer
 from snnjax.typing import Array, Key, PyTree
@@ -104,22 +105,25 @@ def quantize(model: PyTree, plan: Plan, *, key: Key | None = None) -> PyTree:
     Raises:
         ValueError: The plan chooses no array, or stochastic rounding without a key.
     """
-    named, tree = named_leaves(model)
+    named, structure = named_leaves(model)
     formats = [plan(name, leaf) for name, leaf in named]
     refuse_empty(plan, formats)
     # By the number of each array, as in `store`, so that both round alike.
     keys = [None if key is None else jax.random.fold_in(key, n) for n in range(len(named))]
     triples = zip(named, formats, keys, strict=True)
     leaves = [_round_leaf(leaf, format, leaf_key) for (_, leaf), format, leaf_key in triples]
-    return jax.tree.unflatten(tree, leaves)
+    return structure.unflatten(leaves)
 
 
-def named_leaves(model: PyTree) -> tuple[list[tuple[str, Any]], Any]:
-    """Arrays of a pytree with their names, and the structure of the pytree."""
-    paths, tree = jax.tree_util.tree_flatten_with_path(model)
+def named_leaves(model: PyTree) -> tuple[list[tuple[str, Any]], Structure]:
+    """Arrays of a pytree with their names, and the structure of the pytree.
+
+    A variable at several places has one entry, under the name of the first one.
+    """
+    paths, structure = flatten_with_path(model)
     spell = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")  # noqa: E731
     # An `nnx.Variable` is a pytree node of one field, `value`: no part of the parameter's name.
-    return [(spell(path).removesuffix("/value"), leaf) for path, leaf in paths], tree
+    return [(spell(path).removesuffix("/value"), leaf) for path, leaf in paths], structure
 
 
 def refuse_empty(plan: Plan, formats: list[Any]) -> None:

@@ -56,7 +56,7 @@ class Stored:
     Attributes:
         arrays: One entry per array of the model: `Quantized`, `Packed`, or the array itself.
         names: Names of the arrays, in the same order.
-        structure: Pytree structure of the model.
+        structure: Structure of the model, see `ops.variables`.
     """
 
     arrays: tuple[Any, ...]
@@ -105,7 +105,7 @@ def store(model: PyTree, plan: Plan, *, key: Key | None = None) -> Stored:
 def restore(stored: Stored) -> PyTree:
     """Unpacks a stored model to floating-point arrays on their grids."""
     leaves = [array.values() if _is_packed(array) else array for array in stored.arrays]
-    return jax.tree.unflatten(stored.structure, leaves)
+    return stored.structure.unflatten(leaves)
 
 
 def _pack_leaf(leaf: Any, format: Quantizer | QFormat | None, key: Key | None) -> Any:

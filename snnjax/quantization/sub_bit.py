@@ -51,8 +51,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from snnjax.ops.derivative import with_derivative
 from snnjax.typing import Array, Key, PyTree
 
 __all__ = [
@@ -117,14 +119,18 @@ def check_bits(bits_per_kernel: int) -> None:
         )
 
 
+# int32 by name: `jnp.arange` would follow `jax_enable_x64`.
+_PLACES = np.arange(FULL_BITS, dtype=np.int32)
+
+
 def encode_patterns(patterns: Array) -> Array:
     """Codes of patterns, or of the signs of any values: `[..., 9]` to int32 `[...]` below 512."""
-    return jnp.sum((patterns > 0).astype(jnp.int32) << jnp.arange(FULL_BITS), -1)
+    return jnp.sum((patterns > 0).astype(jnp.int32) << _PLACES, -1)
 
 
 def decode_patterns(codes: Array) -> Array:
     """Patterns of integer codes: `[...]` to float32 `[..., 9]`, -1 or 1."""
-    bits = (codes[..., None].astype(jnp.int32) >> jnp.arange(FULL_BITS)) & 1
+    bits = (codes[..., None].astype(jnp.int32) >> _PLACES) & 1
     return 2 * bits.astype(jnp.float32) - 1
 
 
@@ -185,7 +191,6 @@ def output_scale(kernels: Array) -> Array:
     return jax.lax.optimization_barrier(_sum_by_halves(rows) * (1 / rows.shape[1]))
 
 
-@jax.custom_jvp
 def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> Array:
     """Replaces latent kernels by their nearest patterns, with straight-through gradients.
 
@@ -201,17 +206,11 @@ def straight_through_kernels(kernels: Array, patterns: Array, latent: Array) -> 
     Returns:
         Patterns `b`, exactly -1 or 1, `[..., 9]`, in the dtype of the kernels.
     """
-    del latent
-    return jnp.asarray(patterns)[nearest_pattern(kernels, patterns)].astype(kernels.dtype)
-
-
-@straight_through_kernels.defjvp
-def _straight_through_jvp(primals, tangents):
-    (kernels, patterns, _), (kernels_dot, _, latent_dot) = primals, tangents
-    indices = nearest_pattern(kernels, patterns)
-    passed = jnp.where(jnp.abs(kernels) <= 1, kernels_dot, 0)
-    tangent = passed + latent_dot[indices].astype(kernels.dtype)
-    return jnp.asarray(patterns)[indices].astype(kernels.dtype), tangent
+    fixed, patterns = jax.lax.stop_gradient((kernels, jnp.asarray(patterns)))
+    indices = nearest_pattern(fixed, patterns)
+    # The value of this sum is not used, only its derivative.
+    passed = jnp.where(jnp.abs(fixed) <= 1, kernels, fixed) + latent[indices].astype(kernels.dtype)
+    return with_derivative(patterns[indices].astype(kernels.dtype), passed)
 
 
 # A latent entry closer to zero leaves its sign to the memory.

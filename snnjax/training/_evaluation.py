@@ -10,6 +10,8 @@ from jax.sharding import Mesh
 
 from snnjax import data, metrics
 from snnjax.nn.taps import in_order
+from snnjax.training._watch import Fault, Watch, example_name
+from snnjax.training.errors import EvaluationError
 from snnjax.training.sharding import feed
 from snnjax.training.state import TrainState
 from snnjax.training.step import EvalMetrics
@@ -65,10 +67,16 @@ def evaluate(
             drop_last=False)`.
         mesh: Devices of `step`.
         task: Task whose `summary` turns means into metrics.
+
+    Raises:
+        EvaluationError: An input, a target or a membrane is not finite.
     """
     numbers = range(loader.steps_per_epoch)
     # Fetched after the last batch: the devices never wait for the host in between.
     parts = jax.device_get([step(state, feed(loader, number, mesh)) for number in numbers])
+    for number, part in enumerate(parts):
+        if isinstance(part.watch, Watch) and (fault := part.watch.fault()):
+            raise EvaluationError(_message(fault, number, loader))
     # Padding of the last batch has weight 0.
     weight = sum(float(part.weight) for part in parts)
     names = parts[0].metrics
@@ -82,4 +90,16 @@ def evaluate(
         rates={name: sum(float(part.rates[name]) for part in parts) / weight for name in spiking},
         # Numbers of neurons are equal in every batch, not sums over them.
         neurons={name: int(parts[0].neurons[name]) for name in spiking},
+    )
+
+
+def _message(fault: Fault, batch: int, loader: data.Loader) -> str:
+    cure = (
+        "look at these data and at encode(experiment, inputs, key)"
+        if fault.in_data
+        else "train with a lower learning rate, or look at the parameters of this layer"
+    )
+    return (
+        f"{fault.describe(example_name(fault, batch, loader, 'test'))}, so that the network has no "
+        f"metrics on the {len(loader.split)} test examples: {cure}"
     )

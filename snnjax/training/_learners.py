@@ -272,8 +272,7 @@ def _check_outputs(
             frames = experiment.encode(experiment, inputs, state.key)
         with user_code("the network"):
             network = program.network(state)
-            # With traced statistics: fresh ones would warn that they were never updated.
-            start = network.initial_state(experiment.batch)._replace(statistics=state.statistics)
+            start = network.initial_state(experiment.batch, statistics=state.statistics)
             return network(frames, start, training=False)[0]
 
     # Tracing takes a second, compiling may take minutes: a wrong shape is named before.

@@ -1,4 +1,6 @@
-"""Reaction to a loss or gradient that is not finite: `BaseExperiment.not_finite`.
+"""Reaction to a step that is not finite: `BaseExperiment.not_finite`.
+
+A step is not finite if its loss, its gradient, an input, a target or a membrane is not.
 
     "stop"       the run ends; the state before that step is saved
     "skip"       the update is skipped and training continues; 20 in a row end the run
@@ -15,8 +17,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from snnjax import data
 from snnjax.training._learners import learner
 from snnjax.training._loss_scaling import FLOOR
+from snnjax.training._watch import Fault, Watch, example_name
 from snnjax.training.errors import NotFiniteError, StreamBoundError
 from snnjax.training.experiment import BaseExperiment
 from snnjax.training.step import TrainMetrics
@@ -37,14 +41,16 @@ class Guard:
 
     Args:
         experiment: Experiment with the reaction, `not_finite`.
+        loader: Batches of the training examples; None leaves their numbers out of messages.
 
     Attributes:
+        ahead: Number of batches drawn for steps that were undone by rollbacks.
         skipping: True if updates that are not finite are skipped.
         rolling_back: True if they are answered by a rollback.
     """
 
-    def __init__(self, experiment: BaseExperiment):
-        self.experiment = experiment
+    def __init__(self, experiment: BaseExperiment, *, loader: data.Loader | None = None):
+        self.experiment, self.loader, self.ahead = experiment, loader, 0
         self.skipping = experiment.not_finite == "skip"
         self.rolling_back = experiment.not_finite == "rollback"
         self.skips = self.rollbacks = self.rollbacks_here = 0
@@ -67,11 +73,15 @@ class Guard:
             self.skips = 0
             return True
         # Not counted as a skip: the search for the scale may overflow many times in a row.
-        if _is_overflow(metrics):
+        fault = _fault(metrics)
+        if fault is None and _is_overflow(metrics):
             return False
         self.skips += 1
         if not self.skipping or self.skips == _SKIPS_IN_A_ROW:
-            raise NotFiniteError(self._message(step, metrics), step=step - 1)
+            in_data = fault is not None and fault.in_data
+            raise NotFiniteError(
+                self._message(step, metrics, fault), step=step - 1, in_data=in_data
+            )
         return False
 
     def allows_rollback(self, error: NotFiniteError) -> bool:
@@ -91,17 +101,35 @@ class Guard:
         """Restarts the count of rollbacks at a new checkpoint."""
         self.rollbacks_here = 0
 
-    def cure(self) -> str:
-        """Sentence about the remedies, with the number of failed rollbacks."""
+    def cure(self, *, error: NotFiniteError | None = None) -> str:
+        """Sentence about the remedies, with the number of failed rollbacks.
+
+        Args:
+            error: Error that ends the run; None for one of the loss.
+        """
         tried = f"{self.rollbacks} rollbacks did not help. " if self.rollbacks else ""
+        # A smaller step cures no data.
+        if error is not None and error.in_data:
+            return (
+                f"{tried}Look at these data and at encode(experiment, inputs, key): remove such "
+                'examples or replace their NaN, or leave such batches out (not_finite="skip")'
+            )
         return tried + learner(self.experiment).divergence_cure(self.experiment)
 
-    def _message(self, step: int, metrics: StepMetrics) -> str:
+    def _message(self, step: int, metrics: StepMetrics, fault: Fault | None) -> str:
         quantity = learner(self.experiment).quantity
+        if fault is not None:
+            number = step - 1 + self.ahead
+            quantity = fault.describe(example_name(fault, number, self.loader, "training"))
         values = {**metrics.means(), **metrics.latest(), "stream": metrics.stream}
         numbers = ", ".join(f"{name} {value}" for name, value in values.items())
         before = f", nor at the {self.skips - 1} before it" if self.skipping else ""
-        return f"{quantity} was not finite at step {step} ({numbers}){before}"
+        state = f"{quantity} at step" if fault else f"{quantity} was not finite at step"
+        return f"{state} {step} ({numbers}){before}"
+
+
+def _fault(metrics: StepMetrics) -> Fault | None:
+    return metrics.watch.fault() if isinstance(metrics.watch, Watch) else None
 
 
 def _is_overflow(metrics: StepMetrics) -> bool:

@@ -25,6 +25,7 @@ from snnjax import losses, memory, nn
 from snnjax.data import Batch
 from snnjax.training import _mixup as mixup
 from snnjax.training._loss_scaling import scale_loss, unscale_gradients
+from snnjax.training._watch import data_places, neuron_places, watch
 from snnjax.training.errors import ExperimentError
 from snnjax.training.sharding import batch_shares
 from snnjax.training.state import Program, TrainState
@@ -66,6 +67,7 @@ class Gradient(NamedTuple):
     metrics: dict[str, Array]
     statistics: PyTree
     stream: Any  # peak of the reversible streams, as a share of their bound
+    watch: Any  # examples that are not finite, see `_watch`
 
 
 def gradient(program: Program, state: TrainState, batch: Batch) -> Gradient:
@@ -116,26 +118,37 @@ def _accumulate(
         own, share = NetworkInputs(frames, inputs.share, partners, key), batch.weights.sum()
         grads = _part_gradient(program, state, own, batch, share / weight)
         # Rows, not addends: statistics are averaged over the parts, and of streams the peak counts.
-        return grads._replace(statistics=(), stream=()), (grads.statistics, grads.stream)
+        rows = grads.statistics, grads.stream, grads.watch.renumber(parts, number)
+        return grads._replace(statistics=(), stream=(), watch=()), rows
 
     arguments = (inputs.frames, inputs.partners, batch)
-    sums, (statistics, stream) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
+    sums, (statistics, stream, watched) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
+    if axes:
+        # Devices hold neighbouring examples of the batch.
+        watched = watched.renumber(1, lax.axis_index(axes) * len(batch.labels))
     statistics = nn.data_parallel.pmean_statistics(nn.contract.mean_over_steps(statistics), axes)
     stream = lax.pmax(stream.max(), axes) if axes else stream.max()
-    return _psum(sums, axes)._replace(statistics=statistics, stream=stream)
+    return _psum(sums, axes)._replace(
+        statistics=statistics, stream=stream, watch=watched.join(axes)
+    )
 
 
 def _part_gradient(
     program: Program, state: TrainState, inputs: NetworkInputs, batch: Batch, share: Any
 ) -> Gradient:
     """Contribution of a part with this share of the weights to the gradient of the batch."""
+    network = program.network(state)
 
     def weighted(params: PyTree):
         loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
         loss = share * loss
         metrics = {name: share * value for name, value in metrics.items()}
         stream = nn.contract.stream_use(aux.diagnostics)
-        return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream)
+        watched = watch(
+            [*data_places(batch, inputs.frames), *neuron_places(network, len(batch.labels), aux)],
+            len(batch.labels),
+        )
+        return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream, watched)
 
     # The gradient of the parameters, not of the module, whose structure holds the memory strategy:
     # optimizer slots and checkpoints do not depend on it.
@@ -199,7 +212,7 @@ def objective(
     """
     network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics continue from the step before.
-    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    start = network.initial_state(len(batch.labels), statistics=state.statistics)
     outputs, aux = network(inputs.frames, start, training=True, key=inputs.key, taps=taps)
     task, targets = program.task, batch.labels
     values = per_example(task, "loss", outputs, targets, batch.lengths)

@@ -22,7 +22,7 @@ from snnjax.training._objective import encode_batch, objective
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.sharding import compiler_options, make_mesh
-from snnjax.training.state import TrainState, initialize, wants_memory_scheduler
+from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 
 __all__ = ["check_strategies", "network_strategies", "with_strategy"]
 
@@ -159,17 +159,10 @@ class _Case:
         outcome, seconds = memory.checking.time_call(compiled, (state, self.batch), repeats=repeats)
         return outcome, memory.accounting.compiled_memory(compiled, len(self.batch.labels)), seconds
 
-    def reconstructions(self, strategy: memory.Strategy) -> dict[str, float]:
-        """Error of the reconstructed states by layer."""
+    def errors(self, strategy: memory.Strategy) -> dict[str, dict[str, float]]:
+        """Errors of reconstructed states and of packed inputs, by kind and layer."""
         program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
-
-        def reconstruct(state: TrainState, batch: data.Batch):
-            inputs = encode_batch(program, state, batch)
-            taps = ("reconstruction",)
-            return objective(state.params, program, state, inputs, batch, taps=taps)[1][2].taps
-
-        taps = jax.device_get(jax.jit(reconstruct)(state, self.batch))
-        return {name: float(kinds["reconstruction"].max()) for name, kinds in taps.items()}
+        return _rebuilding_errors(program, state, self.batch)
 
     def without_dropout(self) -> _Case | None:
         """The same case without dropout; None if the network has no dropout."""
@@ -189,17 +182,56 @@ class _Case:
         return _Case(silent, self.dataset, self.mesh)
 
 
+def diagnose_packing(program: Any, state: TrainState, batch: data.Batch) -> str | None:
+    """Sentence on a layer that packs other inputs of a batch than spikes; None without one."""
+    # Shapes first: most networks pack nothing, and need no program compiled for that.
+    if not isinstance(program, Program) or not jax.eval_shape(
+        functools.partial(_rebuild, program, ("packing",)), state, batch
+    ):
+        return None
+    return _packing_fault(_rebuilding_errors(program, state, batch)["packing"])
+
+
+def _rebuilding_errors(program, state, batch) -> dict[str, dict[str, float]]:
+    """Errors of reconstructed states and of packed inputs, `{tap: {layer: error}}`."""
+    taps = ("reconstruction", "packing")
+    layers = jax.device_get(jax.jit(functools.partial(_rebuild, program, taps))(state, batch))
+    return {
+        tap: {name: float(own[tap].max()) for name, own in layers.items() if tap in own}
+        for tap in taps
+    }
+
+
+def _rebuild(program, taps, state, batch) -> dict[str, dict[str, Any]]:
+    inputs = encode_batch(program, state, batch)
+    return objective(state.params, program, state, inputs, batch, taps=taps)[1][2].taps
+
+
+def _packing_fault(errors: dict[str, float]) -> str | None:
+    # NaN is unequal to 0, too.
+    wrong = [name for name, error in errors.items() if error != 0]
+    if not wrong:
+        return None
+    return (
+        f"layer {wrong[0]} keeps its inputs at one bit each, and they are not all 0 or 1: do not "
+        'pack them (pack=False), or in two bytes (pack="bfloat16")'
+    )
+
+
 def _compare(
     case, strategy, reference, expected, bound, tolerance, repeats
 ) -> memory.checking.CheckResult:
     actual, measured, seconds = case.run(strategy, repeats=repeats)
     gradients = memory.checking.compare_gradients(actual.gradients, expected.gradients)
-    rebuilt = case.reconstructions(strategy)
+    errors = case.errors(strategy)
+    rebuilt = errors["reconstruction"]
     place = max(rebuilt, key=lambda name: rebuilt[name], default="")
     faults = []
     # Written so that NaN fails: every comparison with it is False.
     if rebuilt and not rebuilt[place] <= tolerance:
         faults.append(f"wrong inverse: a state rebuilt in {place} is off by {rebuilt[place]:.2g}")
+    if fault := _packing_fault(errors["packing"]):
+        faults.append(fault)
     moved = memory.checking.unequal_leaves(
         actual.statistics, expected.statistics, tolerance=_ROUNDING
     )

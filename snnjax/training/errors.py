@@ -8,6 +8,7 @@ from collections.abc import Iterator
 __all__ = [
     "CheckpointError",
     "DamagedCheckpointError",
+    "EvaluationError",
     "ExperimentError",
     "MeshError",
     "NotFiniteError",
@@ -52,19 +53,24 @@ class DamagedCheckpointError(CheckpointError):
 
 # Not a ValueError: the input was admissible, and the command line returns 1 for it instead of 2.
 class NotFiniteError(TrainingError, ArithmeticError):
-    """Loss or gradient that is not finite; the last good state was saved.
+    """Step that is not finite; the last good state was saved.
 
     Attributes:
         step: Number of steps before the failed one.
+        in_data: True if an input or a target is not finite.
     """
 
-    def __init__(self, message: str, *, step: int):
+    def __init__(self, message: str, *, step: int, in_data: bool = False):
         super().__init__(message)
-        self.step = step
+        self.step, self.in_data = step, in_data
 
 
 class StreamBoundError(NotFiniteError):
     """Reversible stream at the bound of its grid; the last good state was saved."""
+
+
+class EvaluationError(TrainingError, ArithmeticError):
+    """Evaluation of an example that is not finite, which would count as a wrong answer."""
 
 
 @contextlib.contextmanager

@@ -58,7 +58,7 @@ class BaseExperiment:
         patience: Evaluations without improvement after which training stops; None disables early
             stopping. Evaluations use the test examples, so the metric at the stop is slightly
             optimistic.
-        not_finite: Reaction to a loss or gradient that is not finite: "stop" training, "skip" the
+        not_finite: Reaction to a step that is not finite: "stop" training, "skip" the
             update, or "rollback" to the newest checkpoint and continue after that batch.
         deterministic: On GPUs, use kernels with a fixed order of summation: bit-reproducible, as
             reversed gradients require, but slower. CPUs and TPUs are deterministic anyway.

@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from snnjax.training import _fingerprint as fingerprints
 from snnjax.training import checkpoints
 from snnjax.training._evaluation import Evaluation
 from snnjax.training._metrics_log import Journal
 from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
+from snnjax.training._strategy_check import diagnose_packing
 from snnjax.training.checkpoints.background import Saver
-from snnjax.training.errors import NotFiniteError, StreamBoundError
+from snnjax.training.errors import EvaluationError, NotFiniteError, StreamBoundError
 from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.run import Run
 from snnjax.training.session import Session
@@ -48,6 +50,7 @@ class Result:
         best_step: First step with that value.
         train_seconds: Time in training loops over all sessions of the run, s, with evaluations and
             checkpoints, without compilation.
+        other_data: Steps after which the run went on with other data (`allow_other_data`).
     """
 
     state: TrainState
@@ -57,6 +60,7 @@ class Result:
     best: float | None
     best_step: int | None
     train_seconds: float
+    other_data: list[int]
 
 
 def fit(
@@ -67,11 +71,12 @@ def fit(
     report: Callable[[dict[str, Any]], None] = lambda record: None,
     warn: Callable[[str], None] = lambda text: None,
     profile: bool = False,
+    allow_other_data: bool = False,
 ) -> Result:
     """Trains to the end, from the newest checkpoint of a run or from the start.
 
     A resumed run may change plain fields, such as the number of epochs or the learning rate;
-    config.json is then rewritten.
+    config.json is then rewritten. It goes on with the data that it was trained on.
 
     Args:
         session: Session from `prepare`; its state is consumed.
@@ -84,20 +89,31 @@ def fit(
         warn: Called with a sentence about every tolerated fault, such as a skipped damaged
             checkpoint or a rollback.
         profile: Traces some steps into `run.profile`, see `profiling.window`.
+        allow_other_data: Resumes on other data than before, which data.json and metrics.jsonl then
+            record. Evaluations before are no longer compared with those to come.
 
     Raises:
-        NotFiniteError: Loss or gradient is not finite, and the experiment's `not_finite` does not
-            tolerate it; the last good state was saved.
-        RunError: Another process is training in this run directory.
-        CheckpointError: The newest checkpoint is of another model, or none can be read.
+        NotFiniteError: Loss, gradient, an input or a membrane is not finite, and the experiment's
+            `not_finite` does not tolerate it; the last good state was saved.
+        EvaluationError: A test example or its membranes are not finite.
+        RunError: Another process is training in this run directory, or it was trained on other
+            data.
+        CheckpointError: The newest checkpoint is of another model, none can be read, or the folder
+            cannot keep checkpoints.
         OSError: The disk is full; earlier checkpoints can be resumed.
     """
-    with run.lock():
+    with run.lock(warn=warn):
         state = checkpoints.load_newest(run.checkpoints, session.state, warn=warn)
+        step = 0 if state is None else int(state.step)
+        changed = fingerprints.check_data(
+            run, session.data_fingerprint, step=step, allow=allow_other_data, warn=warn
+        )
+        if changed:
+            _record_data(session, run, step, changed, report)
         if state is None:
             state = session.state
         else:
-            report({"kind": "start", "step": int(state.step)})
+            report({"kind": "start", "step": step})
             # A run that diverged may be resumed, say with a lower learning rate.
             state = state._replace(finite=_scalar(True, session))
             jax.tree.map(lambda x: x.delete(), session.state)  # frees its memory for the steps
@@ -106,6 +122,28 @@ def fit(
         loop = _Loop(session, run, state, report, warn, profile)
         with loop.saver:
             return loop.run_to_the_end(stop)
+
+
+def _record_data(
+    session: Session, run: Run, step: int, changed: list[str], report: Callable[[dict], None]
+) -> None:
+    """Records that training goes on with other data."""
+    records = run.rewind(step)
+    record = {
+        "kind": "data",
+        "step": step,
+        "epoch": round(step / session.loader.steps_per_epoch, 4),
+        "changed": changed,
+        "seconds": _seconds(records),
+    }
+    run.append(record)
+    report(record)
+
+
+def _seconds(records: list[dict[str, Any]]) -> float:
+    """Time in training loops up to the last record, s."""
+    seconds = (r.get("seconds") for r in reversed(records))
+    return next((s for s in seconds if s is not None), 0.0)
 
 
 def _scalar(value: int, session: Session) -> Array:
@@ -126,9 +164,17 @@ class _Loop:
     def __init__(self, session: Session, run: Run, state: TrainState, report, warn, profile: bool):
         self.session, self.run, self.report, self.warn = session, run, report, warn
         self.experiment = session.experiment
-        self.guard = Guard(self.experiment)
+        self.guard = Guard(self.experiment, loader=session.loader)
         start = int(state.step)
-        self.saver = Saver(run.checkpoints, keep=self.experiment.keep, step=start)
+        self.saver = Saver(
+            run.checkpoints,
+            keep=self.experiment.keep,
+            step=start,
+            warn=warn,
+            flush_records=run.flush_records,
+        )
+        # Lines that cannot be read stay in the file: one warning per session is enough.
+        run.records(warn=warn)
         self.any_process = AnyProcess(session.mesh)
         steps = window(start, session.steps) if profile and is_leader() else range(0)
         self.trace = Trace(run.profile, steps=steps)
@@ -138,11 +184,16 @@ class _Loop:
         """Starts from a state and drops the records of later steps."""
         self.state = state
         self.step, self.position = int(state.step), int(state.position)
+        self.guard.ahead = self.position - self.step
         records = self.run.rewind(self.step)
-        self.evaluations = [self._score(r, r["step"]) for r in records if r["kind"] == "eval"]
+        # Evaluations on other data are not comparable.
+        first = max((n for n, r in enumerate(records) if r["kind"] == "data"), default=0)
+        self.evaluations = [
+            self._score(r, r["step"]) for r in records[first:] if r["kind"] == "eval"
+        ]
         self.evaluation: Evaluation | None = None
         # A rollback keeps its time: the steps were done, if in vain.
-        recorded = records[-1]["seconds"] if records else 0.0
+        recorded = _seconds(records)
         self.journal = Journal(
             self.run,
             self.report,
@@ -205,7 +256,13 @@ class _Loop:
     def _evaluate(self) -> bool:
         """Evaluates; True if the deciding metric is better than in all earlier evaluations."""
         before = max((evaluation.score for evaluation in self.evaluations), default=-math.inf)
-        self.evaluation = self.session.evaluate(self.state)
+        try:
+            self.evaluation = self.session.evaluate(self.state)
+        except EvaluationError:
+            # The steps since the last checkpoint are sound.
+            self._save()
+            self.saver.wait()
+            raise
         values = {"loss": self.evaluation.loss, **self.evaluation.metrics}
         self.journal.record("eval", self.step, **values)
         self.evaluations.append(self._score(values, self.step))
@@ -255,15 +312,25 @@ class _Loop:
         self.saver.wait()
         if isinstance(error, StreamBoundError):
             return error
+        cure = None
+        if not error.in_data:
+            # Packing what is no spike makes the gradient NaN. The state stayed before the failed
+            # step, so it names the batch.
+            batch = feed(self.session.loader, int(self.state.position), self.session.mesh)
+            cure = diagnose_packing(self.session.program, self.state, batch)
+        cure = cure or self.guard.cure(error=error)
         return NotFiniteError(
-            f"{error}; the state before it was saved in {self.run.path}. {self.guard.cure()}",
+            f"{error}; the state before it was saved in {self.run.path}. {cure}",
             step=self.step,
+            in_data=error.in_data,
         )
 
     def _result(self, *, interrupted: bool) -> Result:
         self.saver.wait()
         seconds = self.journal.seconds
-        return Result(self.state, self.step, interrupted, self.evaluation, *self._best(), seconds)
+        other = fingerprints.allowed_steps(self.run)
+        best = self._best()
+        return Result(self.state, self.step, interrupted, self.evaluation, *best, seconds, other)
 
     def _best(self) -> tuple[float | None, int | None]:
         """Best value of the deciding metric so far, and its first step."""

@@ -13,11 +13,13 @@ import jax
 from jax.sharding import Mesh
 
 from snnjax import data
+from snnjax.training import _fingerprint as fingerprints
 from snnjax.training import config
 from snnjax.training._evaluation import Evaluation, evaluate
 from snnjax.training._learners import learner
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import BaseExperiment
+from snnjax.training.run import Run
 from snnjax.training.sharding import batch_shares, make_mesh
 from snnjax.training.state import TrainState
 from snnjax.training.task import Task
@@ -41,6 +43,7 @@ class Session:
         eval: `(state, batch) -> EvalMetrics`, compiled.
         compile_seconds: Time of compilation, s.
         settle: Prepares a state for evaluation, by assigning classes to neurons without one.
+        data_fields: Plain fields that `dataset()` of the experiment read, by name.
     """
 
     experiment: BaseExperiment
@@ -54,6 +57,7 @@ class Session:
     eval: Any
     compile_seconds: float
     settle: Callable[[TrainState], TrainState]
+    data_fields: dict[str, Any]
 
     @property
     def task(self) -> Task:
@@ -84,6 +88,23 @@ class Session:
         # The first shard stands for all: a layout gives each device equal parts.
         held = sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)
         return {"state": held, "temporary": analysis.temp_size_in_bytes}
+
+    def data_fingerprint(self) -> dict[str, Any]:
+        """Fingerprint of the data, which a run keeps in data.json.
+
+        It has the number of examples, the SHA-256 of all labels and of a sample of inputs of both
+        splits, and `data_fields`.
+        """
+        return fingerprints.fingerprint(self.dataset, self.data_fields)
+
+    def warn_of_other_data(self, run: Run, *, warn: Callable[[str], None]) -> None:
+        """Warns if a run was trained on other data than those of this session.
+
+        Args:
+            run: The run.
+            warn: Called with a sentence about each difference.
+        """
+        fingerprints.warn_of_other_data(run, self.data_fingerprint, warn=warn)
 
     def evaluate(self, state: TrainState) -> Evaluation:
         """Evaluates a state on the test examples."""
@@ -118,7 +139,8 @@ def prepare(
     kind = learner(experiment)
     # Before the data: a mesh that a kind of experiment cannot use needs no files to be refused.
     unit = kind.batch_unit(experiment, mesh)
-    dataset = config.load_dataset(experiment)
+    reader = fingerprints.Reader(experiment)
+    dataset = config.load_dataset(reader.experiment)
     loader = _training_loader(experiment, dataset, mesh, unit)
     evaluation = _evaluation_loader(experiment, kind.task(experiment), dataset, mesh)
     steps = kind.prepare(
@@ -126,7 +148,7 @@ def prepare(
     )
     return Session(
         experiment, dataset, loader, evaluation, mesh, steps.program, steps.state, steps.train,
-        steps.evaluate, steps.compile_seconds, steps.settle,
+        steps.evaluate, steps.compile_seconds, steps.settle, reader.fields(),
     )  # fmt: skip
 
 

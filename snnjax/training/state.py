@@ -133,8 +133,7 @@ def initialize(
         # The memory strategy is in the graphdef alone: gradients, slots and checkpoints are the
         # same under any.
         graphdef, params, constants = nn.split(network)
-        # Those of a fresh state are NumPy arrays, without the sharding that checkpoints read.
-        statistics = jax.tree.map(jnp.asarray, network.initial_state(1).statistics)
+        statistics = network.initial_state(1).statistics
     with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)
     with user_code("optimizer(experiment, schedule)"):

@@ -8,6 +8,7 @@ forward pass and enter the state exactly once, under any memory strategy.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from snnjax.data import Batch
 from snnjax.ops.rounding import narrow, widen
 from snnjax.training._loss_scaling import is_overflow, next_scale
 from snnjax.training._objective import gradient, per_example, shard_over_batch
+from snnjax.training._watch import data_places, neuron_places, tree_place, watch
 from snnjax.training.state import Program, TrainState
 from snnjax.typing import Array, PyTree
 
@@ -38,10 +40,12 @@ class TrainMetrics(NamedTuple):
             with respect to the target of the larger share.
         gradient_norm: Global norm, before clipping.
         learning_rate: Learning rate of this step.
-        finite: True if loss and gradient are finite; otherwise the state was left unchanged.
+        finite: True if loss and gradient are finite, and inputs, targets and membranes, too;
+            otherwise the state was left unchanged.
         stream: Peak of the reversible streams as a share of their bound, 0 without streams; from 1
             on the gradient is not exact, and the state was left unchanged.
         loss_scale: Factor of this step's loss, in float16; `()` elsewhere.
+        watch: First example that is not finite, by place.
     """
 
     loss: Array
@@ -51,6 +55,7 @@ class TrainMetrics(NamedTuple):
     finite: Array
     stream: Array
     loss_scale: Any = ()
+    watch: Any = ()
 
     def means(self) -> dict[str, Any]:
         """Values to average over the steps of a record."""
@@ -72,6 +77,7 @@ class EvalMetrics(NamedTuple):
         rates: Layer name to firing rate times `weight`; empty unless requested.
         analog: Layer name to True if its outputs are not all 0 or 1, so that it has no rate.
         neurons: Layer name to number of neurons, equal in every batch and not a sum.
+        watch: First example that is not finite, by place, and no sum.
     """
 
     loss: Array
@@ -80,6 +86,7 @@ class EvalMetrics(NamedTuple):
     rates: dict[str, Array]
     analog: dict[str, Array]
     neurons: dict[str, Array]
+    watch: Any = ()
 
 
 def train_step(
@@ -93,12 +100,12 @@ def train_step(
         batch: Batch number `state.position` of the loader.
 
     Returns:
-        The state after the update, and metrics. If the loss or the gradient is not finite, the
-        state is unchanged except for `finite`; under `not_finite="skip"`, or if a smaller loss
-        scale may correct it, only the update is skipped. A stream beyond its bound is never
-        skipped.
+        The state after the update, and metrics. If the loss or the gradient is not finite, or an
+        input, target or membrane, the state is unchanged except for `finite`; under
+        `not_finite="skip"`, or if a smaller loss scale may correct it, only the update is skipped.
+        A stream beyond its bound is never skipped.
     """
-    grads, loss, values, statistics, stream = gradient(program, state, batch)
+    grads, loss, values, statistics, stream, watched = gradient(program, state, batch)
     norm = jnp.sqrt(sum(jnp.sum(jnp.square(g)) for g in jax.tree.leaves(grads)))
     # Optax raises floats to the integer number of steps, which strict promotion forbids.
     with jax.numpy_dtype_promotion("standard"):
@@ -111,6 +118,9 @@ def train_step(
     params = jax.tree.map(lambda new, old: narrow(new, old.dtype), params, state.params)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
     scale = next_scale(state.loss_scale, finite)
+    # No scale of the loss corrects a membrane or the data.
+    overflow = is_overflow(state.loss_scale, finite) & watched.clean
+    finite = finite & watched.clean
     counted = state._replace(step=state.step + 1, position=state.position + 1, loss_scale=scale)
     after = counted._replace(params=params, optimizer=slots, statistics=statistics)
     # Selected by `where` on the device, since the host learns of the fault some steps later.
@@ -118,13 +128,13 @@ def train_step(
     kept = _where(good, after, state)
     skips = program.experiment.not_finite == "skip"
     if skips or state.loss_scale:
-        left_out = ~finite if skips else is_overflow(state.loss_scale, finite)
+        left_out = ~finite if skips else overflow
         # A NaN stream follows from a NaN loss and is skipped with it.
         passed = state.finite & left_out & ~(stream >= 1)
         kept, good = _where(passed, counted, kept), good | passed
     factor = state.loss_scale.scale if state.loss_scale else ()
     return kept._replace(finite=good), TrainMetrics(
-        loss, values, norm, rate, finite, stream, factor
+        loss, values, norm, rate, finite, stream, factor, watched
     )
 
 
@@ -157,15 +167,24 @@ def _evaluate(
     program: Program, state: TrainState, frames: Array, batch: Batch, *, rates: bool
 ) -> EvalMetrics:
     network, task = program.network(state), program.task
-    start = network.initial_state(len(batch.labels))._replace(statistics=state.statistics)
+    start = network.initial_state(len(batch.labels), statistics=state.statistics)
     outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     targets, lengths, weights = batch.labels, batch.lengths, batch.weights
     values = per_example(task, "loss", outputs, targets, lengths)
     predictions = task.predict(outputs, lengths=lengths)
     scores = per_example(task, "evaluation_metrics", predictions, targets, lengths)
     weight = weights.sum()
-    spikes = {name: kinds["rates"] for name, kinds in aux.taps.items()}
-    firing = metrics.firing_rates(spikes, weights=weights)
+    firing = metrics.firing_rates(aux.taps, weights=weights) if rates else {}
+    watched = watch(
+        [
+            *tree_place("parameters", (state.params, state.constants)),
+            *tree_place("statistics", state.statistics),
+            *data_places(batch, frames),
+            *neuron_places(network, len(batch.labels), aux),
+        ],
+        len(batch.labels),
+        weights=weights,
+    )
     sums = EvalMetrics(
         losses.mean(values, weights=weights) * weight,
         # A NaN of a padded example times its weight of 0 would still be NaN.
@@ -178,7 +197,10 @@ def _evaluate(
     if program.axes:
         # Booleans have no sum: `analog` is counted here and compared below.
         sums = lax.psum(sums, program.axes)
+        watched = watched.renumber(1, lax.axis_index(program.axes) * len(batch.labels))
+        watched = dataclasses.replace(watched, first=lax.pmin(watched.first, program.axes))
     return sums._replace(
+        watch=watched,
         analog={name: count > 0 for name, count in sums.analog.items()},
         neurons=_neurons(network, frames, start) if rates else {},
     )

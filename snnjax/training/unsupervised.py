@@ -21,9 +21,11 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from snnjax import data, encoding, plasticity
+from snnjax.training._watch import data_places, tree_place, watch
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import BaseExperiment
 from snnjax.training.state import TrainState
@@ -92,8 +94,9 @@ class PlasticityMetrics(NamedTuple):
         spikes: Spikes of all neurons per example.
         weight_updates: Weight updates per example.
         showings: Presentations per example.
-        finite: True if thresholds and counts are finite.
+        finite: True if inputs, thresholds and counts are finite.
         stream: 0, since there is no reversible stream.
+        watch: First example whose inputs are not finite.
     """
 
     loss: Array
@@ -103,6 +106,7 @@ class PlasticityMetrics(NamedTuple):
     showings: Array
     finite: Array
     stream: Array
+    watch: Any = ()
 
     def means(self) -> dict[str, Any]:
         """Values to average over the steps of a record."""
@@ -165,6 +169,12 @@ def check_rates(program: PlasticityProgram, split: data.Split) -> None:
             f"encode(experiment, inputs, key) must give rates [B, {network.inputs}], got "
             f"{list(rates.shape)}: flatten the inputs, or give the network inputs={rates.shape[-1]}"
         )
+    if not np.isfinite(rates).all():
+        example = int(np.argmin(np.isfinite(rates).all(1)))
+        raise ExperimentError(
+            f"the rates of training example {example} hold NaN or an infinity: look at the data "
+            "and at encode(experiment, inputs, key)"
+        )
     # Gaps between spikes are divided by the total rate, which a negative rate would distort.
     if rates.min() < 0:
         raise ExperimentError(f"rates are spikes per timestep, at least 0, got {rates.min():.3g}")
@@ -185,6 +195,7 @@ def train_step(
     # Two keys, so that random rates do not shift the draws of spikes.
     encode_key, present_key = jax.random.split(key)
     rates = experiment.encode(experiment, batch.inputs, encode_key)
+    watched = watch(data_places(batch, rates[None]), len(batch.labels))
     after, shown = _present(program, state, rates, present_key, learning=True)
     # The responses before the batch: those after it contain the labels to be predicted.
     right = jnp.argmax(experiment.score(shown.counts, state.statistics), -1) == batch.labels
@@ -196,6 +207,7 @@ def train_step(
     )
     # Weights lie within bounds; thresholds and counts have none and show a divergence.
     finite = jnp.isfinite(after.params["theta"]).all() & jnp.isfinite(shown.counts).all()
+    finite = finite & watched.clean
     after = after._replace(
         step=state.step + 1,
         position=state.position + 1,
@@ -211,13 +223,15 @@ def train_step(
         finite=finite,
         # The loop reads this metric of every kind of step.
         stream=jnp.zeros(()),
+        watch=watched,
     )
 
 
 def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> EvalMetrics:
     """Sums over a batch, presented with learning off and a fixed key."""
     experiment, network = program.experiment, program.network
-    counts = _spike_counts(program, state, batch)
+    rates = experiment.encode(experiment, batch.inputs, None)
+    counts = _spike_counts(program, state, rates)
     right = jnp.argmax(experiment.score(counts, state.statistics), -1) == batch.labels
     weight = batch.weights.sum()
     correct = jnp.where(right, batch.weights, 0).sum()
@@ -230,6 +244,11 @@ def eval_step(program: PlasticityProgram, state: TrainState, batch: data.Batch) 
         analog={"neurons": jnp.zeros((), bool)},
         # All neurons count as one layer under this name.
         neurons={"neurons": jnp.asarray(network.neurons)},
+        watch=watch(
+            [*tree_place("parameters", state.params), *data_places(batch, rates[None])],
+            len(batch.labels),
+            weights=batch.weights,
+        ),
     )
 
 
@@ -239,13 +258,13 @@ def measure_responses(
     """Measures responses to one batch with learning off."""
     # From zero: the old responses belong to older weights.
     nothing = jax.tree.map(jnp.zeros_like, state.statistics)
-    counts = _spike_counts(program, state, batch)
+    rates = program.experiment.encode(program.experiment, batch.inputs, None)
+    counts = _spike_counts(program, state, rates)
     return plasticity.labels.add_examples(nothing, counts, batch.labels, weight=batch.weights)
 
 
-def _spike_counts(program: PlasticityProgram, state: TrainState, batch: data.Batch) -> Array:
-    """Spike counts `[B, N]` with learning off."""
-    rates = program.experiment.encode(program.experiment, batch.inputs, None)
+def _spike_counts(program: PlasticityProgram, state: TrainState, rates: Array) -> Array:
+    """Spike counts `[B, N]` with learning off, for examples with rates `[B, n]`."""
     # A fixed key: evaluations of one state agree.
     return _present(program, state, rates, jax.random.key(0), learning=False)[1].counts
 

@@ -24,7 +24,7 @@ def raster(spikes: Any, *, title: str = "", limit: int = 200) -> Figure:
     """Spike raster: one row per neuron, one tick per spike.
 
     Args:
-        spikes: `[T, N]`; every nonzero value is a spike.
+        spikes: `[T, N]`, 0 or 1.
         title: Title of the picture.
         limit: Largest number of neurons to show, evenly spaced over `N`.
 
@@ -32,9 +32,9 @@ def raster(spikes: Any, *, title: str = "", limit: int = 200) -> Figure:
         The figure; its note gives the firing rate of all `N` neurons.
 
     Raises:
-        ValueError: If `spikes` is not `[T, N]`.
+        ValueError: If `spikes` is not `[T, N]`, or an entry is neither 0 nor 1.
     """
-    spikes = style.array(spikes, "T N", "spikes") != 0
+    spikes = _spikes(spikes)
     timesteps, count = spikes.shape
     rows = style.spread(count, limit)
     # Bounded: a raster of few neurons stays readable, one of many stays on the page.
@@ -76,10 +76,10 @@ def membranes(
         The figure.
 
     Raises:
-        ValueError: If `v` is not `[T, N]`, or `spikes` has another shape.
+        ValueError: If `v` is not `[T, N]`, or `spikes` has another shape or is not 0 or 1.
     """
     v = style.array(v, "T N", "v")
-    fired = np.zeros_like(v) if spikes is None else style.array(spikes, "T N", "spikes")
+    fired = np.zeros_like(v) if spikes is None else _spikes(spikes)
     if fired.shape != v.shape:
         raise ValueError(f"spikes must be {list(v.shape)} as v is, got {list(fired.shape)}")
     timesteps, count = v.shape
@@ -125,7 +125,7 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
         The figure.
 
     Raises:
-        ValueError: If there are no layers, or a rate is not a single number.
+        ValueError: If there are no layers, or a rate is not a single number between 0 and 1.
     """
     if not rates:
         raise ValueError('no layers: ask the network for taps=("spikes",) first')
@@ -133,6 +133,14 @@ def firing_rates(rates: Mapping[str, Any], *, title: str = "") -> Figure:
     wrong = [name for name, rate in rates.items() if np.size(rate) != 1]
     if wrong:
         raise ValueError(f"one number per layer is wanted, shape []; take the mean of {wrong}")
+    for name, rate in rates.items():
+        # A mean of other outputs than spikes would look like a rate.
+        if not 0 <= float(np.squeeze(rate)) <= 1:
+            raise ValueError(
+                f"a firing rate lies between 0 and 1 spikes per timestep, and {name!r} has "
+                f"{float(np.squeeze(rate)):.3g}: its outputs are not spikes, so leave it out, as "
+                "metrics.firing_rates(aux.taps) does"
+            )
     names, values = list(rates), np.array([float(np.squeeze(r)) for r in rates.values()])
     labels = [style.wrap(name) for name in names]
     lines = max(label.count("\n") + 1 for label in labels)
@@ -197,6 +205,17 @@ def frames(images: Any, *, title: str = "", limit: int = 8) -> Figure:
     )  # fmt: skip
     figure.set_label(f"Event frames: {len(times)} of {len(images)} timesteps")
     return figure
+
+
+def _spikes(spikes):
+    """Spikes `[T, N]` as booleans."""
+    array = style.array(spikes, "T N", "spikes")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"spikes are 0 or 1, got values from {array.min():.3g} to {array.max():.3g}: membranes "
+            "and other real outputs are drawn by viz.membranes"
+        )
+    return array != 0
 
 
 def _number_rows(axis, rows, count):

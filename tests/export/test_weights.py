@@ -7,7 +7,7 @@ import pytest
 import safetensors.numpy
 
 from snnjax import export, nn, training
-from snnjax.export.weights import array_names
+from snnjax.export.weights import named_arrays
 from tests.export import cases
 
 pytestmark = pytest.mark.fast
@@ -35,11 +35,11 @@ def assert_same(got, want):
 def test_names_are_readable_and_the_same_from_network_state_and_train_state(tmp_path):
     net = cases.network()
     state = train_state(net)
-    assert set(array_names((net,))) >= WEIGHTS
-    assert set(array_names((state.params, state.constants))) == set(array_names((net,)))
+    assert set(named_arrays((net,))[0]) >= WEIGHTS
+    assert set(named_arrays((state.params, state.constants))[0]) == set(named_arrays((net,))[0])
     path = export.save_weights(tmp_path / "w.safetensors", state)
     found = safetensors.numpy.load_file(path)  # as any other tool reads it
-    assert set(found) == {*array_names((net,)), "statistics.1.mean", "statistics.1.var"}
+    assert set(found) == {*named_arrays((net,))[0], "statistics.1.mean", "statistics.1.var"}
     np.testing.assert_array_equal(
         found["body.layers.4.function.kernel"], net.body.layers[4].function.kernel[...]
     )
@@ -96,4 +96,4 @@ def test_nothing_is_overwritten_and_no_half_file_is_left(tmp_path):
 
 def test_two_arrays_of_one_name_are_refused():
     with pytest.raises(export.ArtifactError, match="two arrays are called 'a.b'"):
-        array_names(({"a": {"b": 1}, "a.b": 2},))
+        named_arrays(({"a": {"b": 1}, "a.b": 2},))

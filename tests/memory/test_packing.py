@@ -10,7 +10,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snnjax import memory, neurons, nn
+from snnjax import memory, neurons, nn, surrogate
 from snnjax.nn.pooling import max_pool
 from snnjax.ops.convolution import convolution as convolve
 from tests.compare import AS_USERS_DO, assert_close, assert_equal, largest_error
@@ -211,7 +211,8 @@ def test_what_is_kept_is_as_narrow_as_stated(name):
         scale = 4 if storage == "int8" else 0
         narrow = kept_inputs(memory.packing.packed(function, storage=storage), params, x)
         assert times * (narrow - scale) == plain
-    assert 32 * kept_inputs(memory.packing.packed(function), params, x) == plain
+    # One byte says that all of them are 0 or 1.
+    assert 32 * (kept_inputs(memory.packing.packed(function), params, x) - 1) == plain
 
 
 @pytest.mark.fast
@@ -259,3 +260,65 @@ def test_unpacked_inside_a_checkpoint_keeps_bits_alone(scanned):
         for one in (packing, plain)
     ]
     assert_equal(*gradients)
+
+
+# Inputs that are not 0 or 1, and second derivatives.
+
+
+def real_inputs(jit, function, params, x):
+    """Gradients of a function of packed inputs."""
+    gradient = jax.grad(lambda params, x: jnp.sum(jnp.sin(function(params, x))), (0, 1))
+    return (jax.jit(gradient) if jit else gradient)(params, x)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("wrong", [2.0, 0.5, -1.0, np.nan, np.inf])
+def test_other_inputs_than_spikes_never_give_a_wrong_gradient(name, wrong):
+    function, params, shape = FUNCTIONS[name]
+    packed = memory.packing.packed(function)
+    x = spikes_of(shape).at[(0,) * len(shape)].set(wrong)
+    with pytest.raises(ValueError, match="not all 0 or 1.*pack=False"):
+        real_inputs(False, packed, params, x)
+    g_params, g_inputs = real_inputs(True, packed, params, x)
+    leaves = jax.tree.leaves(g_params) or [g_inputs]
+    assert any(jnp.isnan(leaf).any() for leaf in leaves)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", [jnp.int32, jnp.uint8])
+def test_integers_may_be_counts(dtype):
+    packed = memory.packing.packed(lambda w, x: x.astype(jnp.float32) @ w)
+    x = jnp.ones((3, 6), dtype)
+    with pytest.raises(TypeError, match="may hold counts: cast spikes"):
+        jax.eval_shape(jax.grad(lambda w: jnp.sum(packed(w, x))), normal(6, 4))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("spikes", [False, True])
+def test_a_replay_of_other_inputs_than_spikes_has_no_gradient(spikes):
+    weights, x = normal(6, 4), spikes_of((3, 6)).at[0, 0].set(2.0)
+    replay = memory.replay(lambda w, x: (jnp.tanh(x @ w), ()), spikes=spikes)
+    gradient = jax.jit(jax.grad(lambda w: jnp.sum(replay(w, x)[0])))(weights)
+    assert bool(jnp.isnan(gradient).any()) == spikes
+
+
+@pytest.mark.parametrize("storage", ["spikes", "int8"])
+@pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
+@pytest.mark.parametrize("scanned", [False, True])
+def test_what_is_packed_has_no_second_derivative(storage, outer, scanned):
+    function = memory.packing.packed(linear, storage=storage)
+    _, params, shape = FUNCTIONS["linear"]
+    x = spikes_of((2, *shape))
+
+    def total(scale):
+        # Spikes that depend on what is differentiated.
+        inputs = surrogate.arctan()(scale * x - 0.5)
+        if scanned:
+            step = lambda c, x: (c, function(params, x))  # noqa: E731
+            return jnp.sum(jnp.sin(jax.lax.scan(step, (), inputs)[1]))
+        return jnp.sum(jnp.sin(function(params, inputs.reshape(-1, shape[-1]))))
+
+    assert jnp.isfinite(jax.grad(total)(1.0))
+    with pytest.raises(TypeError, match="packed inputs have no second derivative.*pack=False"):
+        outer(jax.grad(total))(1.0)

@@ -49,7 +49,7 @@ def step(params, state, x):
     return state, jnp.sum(state)
 
 
-def test_what_is_named_is_kept():
+def test_named_residuals_are_kept():
     xs, params = jnp.ones((12, B, N)), jnp.ones((N, N)) / 3
 
     def loss(scan, params):

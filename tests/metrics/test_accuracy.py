@@ -55,7 +55,7 @@ def test_padding_does_not_count_and_jit_changes_nothing(metric):
     np.testing.assert_array_equal(metric(logits, labels, weights=jnp.zeros(B)), 0.0)
 
 
-def test_what_is_not_a_number_or_not_a_class_is_never_right():
+def test_nan_and_labels_outside_the_classes_are_never_right():
     broken = jnp.full((4, K), jnp.nan)
     labels = jnp.array([0, 1, 2, 3])
     for k in range(1, K + 1):

@@ -78,7 +78,7 @@ def test_all_to_all_counts_every_place():
     np.testing.assert_array_equal(found.padded, found.dense)
 
 
-def test_what_inputs_are_is_told_per_timestep_and_example():
+def test_kinds_of_inputs_per_timestep_and_example():
     inputs = jnp.array([[[0, 1, 0], [0, -1, 1]], [[0, 0, 0], [1, 1, 2.0]]])
     found = metrics.operations.synaptic_operations(inputs, jnp.ones((3, 2)))
     np.testing.assert_array_equal(found.binary, [[True, False], [True, False]])

@@ -1,4 +1,4 @@
-"""How many parameters a model has, without making it."""
+"""Number of parameters of a model, by abstract evaluation."""
 
 import jax
 from flax import nnx

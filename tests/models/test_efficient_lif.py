@@ -68,7 +68,7 @@ def test_the_released_networks(architecture, variant):
 
 
 def resets(net):
-    """What each membrane's reset does to h = 1.5: 0.5 is soft, 0 is hard."""
+    """Membrane after the reset of h = 1.5, by layer: 0.5 is soft, 0 is hard."""
     cells = [m for _, m in nnx.iter_modules(net) if isinstance(m, nn.Neuron)]
     half = jnp.asarray(1.5)
     return [dict(cell.step.options)["reset"](half, jnp.ones(()), 1.0).item() for cell in cells]
@@ -198,10 +198,10 @@ def norm(channels):
 def convolved(x, layer, strides=1):
     kernel = layer.function.kernel[...]
     numbers = ("NHWC", "HWIO", "NHWC")
-    same = lax.conv_general_dilated(
-        x, kernel, (strides, strides), "SAME", dimension_numbers=numbers
-    )
-    return standardized(same)
+    # Half the kernel on every side, at stride 2 too, as the released code has it.
+    pads = [(n // 2, n // 2) for n in kernel.shape[:2]]
+    maps = lax.conv_general_dilated(x, kernel, (strides, strides), pads, dimension_numbers=numbers)
+    return standardized(maps)
 
 
 def called(v, x, groups):
@@ -341,7 +341,7 @@ def started(net):
 
 @jax.jit
 def residuals_of(net, x, state):
-    """What `jax.vjp` keeps, as values."""
+    """Residuals of `jax.vjp`."""
     return jax.vjp(lambda *a: a[0](a[1], a[2], training=True)[0], net, x, state)[1]
 
 

@@ -104,7 +104,7 @@ VARIANTS = {
 
 
 def variants():
-    """What a network replays over time it hands to layers that all of these networks have."""
+    """A strategy over time acts on layers that all of these networks have."""
     for name in SMALL:
         for variant, options in VARIANTS.items():
             if variant != "depth" or name == "ms_resnet":

@@ -82,7 +82,7 @@ def stored(parallel, bits):
 
 
 @pytest.mark.parametrize(("text", "parallel"), KEPT)
-def test_what_is_kept_changes_neither_values_nor_gradients(text, parallel):
+def test_strategies_change_neither_values_nor_gradients(text, parallel):
     found, grads = gradient(under(small(parallel=parallel), text))
     expected, want = stored(parallel, 12)
     assert_equal((found, grads), (expected, want))

@@ -175,7 +175,7 @@ def test_the_menu_offers_what_it_admits(order):
     ("options", "message"),
     [
         ({"heads": 3}, "choose a divisor"),
-        ({"depth": 0}, "at least one"),
+        ({"depth": 0}, "at least 1"),
         ({"memory": memory.Strategy(time=memory.reversal())}, "hard reset|forgets"),
     ],
 )

@@ -102,7 +102,7 @@ def test_orders_are_the_same_function():
 
 @pytest.mark.fast
 @pytest.mark.parametrize(
-    ("options", "message"), [({"heads": 3}, "choose a divisor"), ({"depth": 0}, "at least one")]
+    ("options", "message"), [({"heads": 3}, "choose a divisor"), ({"depth": 0}, "at least 1")]
 )
 def test_errors_name_the_cure(options, message):
     with pytest.raises(ValueError, match=message):

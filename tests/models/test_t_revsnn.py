@@ -72,7 +72,8 @@ def test_the_column_loss_weighs_later_columns_more():
         ({}, 1, (2, B, 5)),
         ({"heads": "spiking"}, 1, (2, B, 5)),
         ({"heads": "plain"}, 2, (1, B, 5)),
-        ({"size": "tiny_dvs"}, 2, (2, B, 5)),
+        ({"size": "tiny_dvs"}, 2, (1, B, 5)),
+        ({"size": "tiny_dvs", "heads": "spiking"}, 2, (2, B, 5)),
     ],
 )
 def test_heads_and_inputs(options, timesteps, shape):
@@ -81,6 +82,26 @@ def test_heads_and_inputs(options, timesteps, shape):
     run = jax.jit(lambda net, x: net(x, net.initial_state(B), training=False)[0])
     outputs = run(net, x)
     assert outputs.shape == shape and jnp.isfinite(outputs).all()
+
+
+def test_the_head_of_the_released_event_network_classifies_the_last_state_over_t():
+    """Its classifier of spikes reads `c_3[T] / T`: a state fires there from T / 2 on."""
+    net = slim(2, size="tiny_dvs")
+    top = jax.random.uniform(jax.random.key(0), (B, 2, 2, 4), maxval=2.0)
+    logits, _ = net.body._logits(None, top, nn.Call(training=False))
+    rates = jnp.mean((top >= 1.0).astype(jnp.float32), (1, 2))
+    y = rates[None, :, None, None]
+    for layer in net.body.heads[0].layers:
+        y, _ = layer(y, nn.State(), nn.Call(training=False))
+    assert logits.shape == (1, B, 5)
+    np.testing.assert_allclose(logits[0], y[0, :, 0, 0], rtol=1e-6)
+
+
+def test_event_frames_meet_the_released_stem():
+    state = jax.eval_shape(
+        lambda: models.t_revsnn(size="tiny_dvs", classes=10, rngs=nnx.Rngs(0)).initial_state(1)
+    )
+    assert state.neurons[0].shape == (1, 128, 128, 32)
 
 
 @functools.partial(jax.jit, static_argnames="training")

@@ -1,4 +1,4 @@
-"""What the tests of the spiking transformers share: a tiny size that spikes, one gradient."""
+"""Common parts of the tests of spiking transformers: a tiny size that spikes, one gradient."""
 
 import functools
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from snnjax import neurons
+from snnjax import memory, neurons
 from snnjax.neurons import LIFParams
 from snnjax.neurons.alif import ALIFParams, alif_inverse, alif_state
 from snnjax.neurons.cuba_lif import CubaLIFParams, cuba_lif_inverse, cuba_lif_state
@@ -206,3 +206,85 @@ def test_detaching_the_reset_changes_no_inverse():
     before = [r.make()(row.params, after, x, spikes) for r in (row, detached)]
     assert_equal(*before)
     assert_close(before[0], state, 1e-6)
+
+
+# An inverse knows the dtype and the actual parameters of a call.
+
+
+def gradients(model, params, scan, dtype, *, jit):
+    xs = jnp.asarray(np.random.default_rng(0).normal(0.4, 0.6, (24, 2, 4)), dtype)
+    state = model.initial_state((2, 4), dtype=dtype)
+
+    def loss(params):
+        _, ys = scan(model.step, params, state, xs)
+        return jnp.sum(jnp.sin(ys) * jnp.arange(24, dtype=dtype).reshape(-1, 1, 1))
+
+    gradient = jax.jit(jax.grad(loss)) if jit else jax.grad(loss)
+    return gradient(jax.tree.map(lambda p: jnp.asarray(p, dtype), params))
+
+
+# name: (model, parameters that decay too fast for its inverse)
+DECLARED = {
+    "lif": (neurons.lif_model(decay=0.9), LIFParams(0.5, 1.0)),
+    "li": (neurons.li_model(decay=0.9), LIParams(0.5)),
+    "plif": (neurons.plif_model(decay=0.9), PLIFParams(plif_weight(0.5), 1.0)),
+    "alif": (
+        neurons.alif_model(decay=0.9, adaptation_decay=0.9),
+        ALIFParams(0.9, 1.0, 0.5, 0.2),
+    ),
+    "cuba_lif": (
+        neurons.cuba_lif_model(decay=0.9, synaptic_decay=0.9),
+        CubaLIFParams(0.9, 0.5, 1.0),
+    ),
+    "coupled_lif": (
+        neurons.coupled_lif_model(),
+        neurons.coupled_lif_model().params._replace(alpha=0.2),
+    ),
+}
+
+
+def reversing(model):
+    return memory.reverse(model.inverse, refresh=model.inverse.steps)
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("name", DECLARED)
+def test_parameters_that_decay_faster_than_declared_never_give_a_wrong_gradient(name, jit):
+    model, params = DECLARED[name]
+    if jit:  # traced values are known to the program alone
+        found = gradients(model, params, reversing(model), jnp.float32, jit=True)
+        assert all(jnp.isnan(leaf).all() for leaf in jax.tree.leaves(found))
+    else:
+        with pytest.raises(ValueError, match=r"cannot undo .*memory\.recompute"):
+            gradients(model, params, reversing(model), jnp.float32, jit=False)
+    # A refresh that these parameters allow gives their gradient.
+    often = memory.reverse(model.inverse, refresh=4)
+    close = (gradients(model, params, s, jnp.float32, jit=jit) for s in (often, memory.store))
+    assert_close(*close, 2e-3)
+
+
+@pytest.mark.parametrize("name", DECLARED)
+def test_the_parameters_it_was_made_for_are_as_before(name):
+    model, _ = DECLARED[name]
+    close = (
+        gradients(model, model.params, scan, jnp.float32, jit=True)
+        for scan in (reversing(model), memory.store)
+    )
+    assert_close(*close, 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("name", ["if", *DECLARED])
+def test_a_narrow_membrane_is_not_undone(name, dtype):
+    model = neurons.integrate_fire_model() if name == "if" else DECLARED[name][0]
+    with pytest.raises(ValueError, match=r"state in \w+16 cannot be undone.*float32"):
+        gradients(model, model.params, reversing(model), dtype, jit=True)
+
+
+def test_nor_one_that_an_inverse_of_ones_own_undoes():
+    def step(decay, v, x):
+        return decay * v + x, v
+
+    scan = memory.reverse(lambda decay, after, x, y: (after - x) / decay)
+    with pytest.raises(ValueError, match="state in bfloat16 cannot be undone"):
+        scan(step, jnp.bfloat16(0.9), jnp.zeros(3, jnp.bfloat16), jnp.zeros((4, 3), jnp.bfloat16))

@@ -225,7 +225,7 @@ def test_who_looks_where():
     np.testing.assert_array_equal(slid > 0, band > 0)
 
 
-def test_what_does_not_fit_is_refused():
+def test_misfits_are_refused():
     params, xs = window()
     with pytest.raises(ValueError, match="do not fit a window of 6 timesteps.*sliding_psn_scan"):
         neurons.psn.psn(params, xs[:6])

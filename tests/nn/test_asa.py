@@ -319,7 +319,7 @@ def test_its_outputs_are_currents_and_no_spikes():
 
 
 @pytest.mark.parametrize("gate", ["hard", "straight_through"])
-def test_what_is_kept_are_the_inputs(gate):
+def test_residuals_are_the_inputs(gate):
     shape = jax.ShapeDtypeStruct((T, B, 16, 16, 32), jnp.float32)
     pulls = jax.eval_shape(lambda layer, x: jax.vjp(lambda *a: call(*a)[0], layer, x)[1],
                            asa(gate=gate), shape)  # fmt: skip
@@ -375,7 +375,7 @@ def test_it_has_no_streaming_form():
         (lambda: asa(mode="batch"), "mode must be one of per_sample"),
         (lambda: asa(gate="soft"), "gate must be one of hard"),
         (lambda: asa(gate="straight_through", mode=UNION), 'use mode="per_sample"'),
-        (lambda: asa(share=1.0), "between 0 and 1"),
+        (lambda: asa(share=1.0), r"share must lie in \(0, 1\)"),
         (lambda: asa(reduction=6), "choose one from 1 to 5"),
         (lambda: call(asa(share=0.1)), "use a larger share"),
         (lambda: call(asa(4)), "window of 4 timesteps"),

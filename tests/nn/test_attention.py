@@ -167,7 +167,7 @@ def test_packing_changes_no_bit(order):
 
 
 @pytest.mark.fast
-def test_what_the_product_keeps():
+def test_residuals_of_the_product():
     """One bit of q, k and v each; unpacked four bytes each, and the inner product."""
 
     def kept(attention):

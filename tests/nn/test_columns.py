@@ -78,7 +78,7 @@ def _only_loss(layer, x, state):
 
 
 def bytes_per_sample(layer):
-    """What grows with the batch; parameters and statistics drop out."""
+    """Bytes that grow with the batch; parameters and statistics drop out."""
     return (kept(layer, 6) - kept(layer, 3)) / 3
 
 
@@ -150,7 +150,7 @@ def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "at least one"),
+        ({"count": 0}, "columns must be at least 1"),
         ({"alpha": 0.0}, "discards the state"),
         ({"bits": 12, "alpha": 0.3}, "power of two"),
         ({"bits": 12, "alpha": 2.0}, "power of two"),

@@ -162,7 +162,7 @@ def test_a_reversed_stack_counts_as_a_stored_one():
     assert {f"block{n}/{side}/conv1" for n in range(2) for side in "fg"} == set(expected)
 
 
-def test_what_runs_once_is_one_row():
+def test_a_layer_that_runs_once_has_one_row():
     stem = nn.Sequential(nn.Conv(2, 3, rngs=rngs()), per_step(3))
     after = nn.Sequential(nn.Conv(3, 3, rngs=rngs()), per_step(3))
     shared = nn.Network(nn.Shared([nn.StaticInput(stem), after], nn.LIF()), (6, 6, 2))

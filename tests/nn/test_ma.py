@@ -82,7 +82,7 @@ def size(kind, channels):
 
 
 def sizes(kind):
-    """What attention adds to the network of three convolutions and two linear layers."""
+    """Parameters that attention adds to the network of three convolutions and two linear layers."""
     linear = [size("TA", features) for features in (256, 11)] if "T" in kind else []
     return sum([size(kind, channels) for channels in (64, 128, 128)] + linear)
 
@@ -154,7 +154,7 @@ def test_a_strategy_changes_nothing():
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in jax.tree.leaves(wanted[1]))
 
 
-def test_what_is_kept_are_the_inputs():
+def test_residuals_are_the_inputs():
     layer = nn.MA("TCSA", T, 32, rngs=rngs())
     shape = jax.ShapeDtypeStruct((T, B, 16, 16, 32), jnp.float32)
     pulls = jax.eval_shape(lambda *a: jax.vjp(lambda *a: call(*a)[0], *a)[1], layer, shape)
@@ -189,7 +189,7 @@ def test_it_has_no_streaming_form(kind):
         (lambda: ma("STA"), "kind must be one of TA"),
         (lambda: ma("TA", time_reduction=6), "choose one from 1 to 5"),
         (lambda: ma("CA", channel_reduction=9), "choose one from 1 to 8"),
-        (lambda: ma("CA", channel_reduction=0), "choose one from 1 to 8"),
+        (lambda: ma("CA", channel_reduction=0), "channel_reduction must be at least 1"),
         (lambda: call(ma("CA", channels=4)), "channels=8"),
         (lambda: call(ma("SA"), X[:, :, 0, 0]), "in front of nn.Flatten"),
     ],

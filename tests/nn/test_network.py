@@ -111,7 +111,7 @@ def test_a_network_that_runs_at_once_in_time_order_is_that_of_layer_order():
     assert_close(leaves(to_time), leaves(to_layer), 1e-6)
 
 
-def test_what_a_layer_of_that_name_gives_out_can_be_kept():
+def test_outputs_of_a_layer_are_kept_by_its_name():
     def products(keep):
         r, scan = rngs(), memory.recompute(2, inner=memory.sequence, keep=keep)
         layers = nn.Linear(9, 6, rngs=r), nn.LIF(), nn.Linear(6, 5, rngs=r), nn.LIF()
@@ -173,7 +173,7 @@ def test_errors_of_construction():
         network("depth")
     with pytest.raises(ValueError, match="belongs to the neurons"):
         network("layer", time_scan=memory.store)
-    with pytest.raises(ValueError, match="at least one example"):
+    with pytest.raises(ValueError, match="batch must be at least 1"):
         network().initial_state(0)
 
 
@@ -236,7 +236,7 @@ def test_outputs_held_in_the_carry_are_those_of_the_window(collect, of, scan):
 
 
 @pytest.mark.fast
-def test_what_cannot_be_collected_is_refused():
+def test_unknown_collections_are_refused():
     with pytest.raises(ValueError, match="all outputs exist at once"):
         nn.Network(body("step"), FRAME, collect="mean")
     with pytest.raises(ValueError, match="collect must be one of"):
@@ -313,3 +313,41 @@ def test_evaluation_with_known_statistics_does_not_warn():
         net(frames, state, training=False)
         net(frames, net.initial_state(B, statistics=state.statistics), training=False)
         frozen(frames, frozen.initial_state(B), training=False)
+
+
+@pytest.mark.fast
+def test_a_fresh_state_given_to_a_compiled_function_warns():
+    net, frames = normed(), jnp.ones((2, 1, 3))
+    evaluate = jax.jit(lambda net, state: net(frames, state, training=False)[0])
+    with pytest.warns(UserWarning, match="never updated"):
+        evaluate(net, net.initial_state(1))
+    state = net.initial_state(1)
+    state = state.after(net(frames, state, training=True)[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(net, state)
+
+
+@pytest.mark.fast
+def test_statistics_that_a_training_loop_forgot_warn():
+    """The mark of the state is gone, the values are those of the start."""
+    net, frames = normed(), jnp.ones((2, 1, 3))
+    forgotten = net.initial_state(1).statistics
+    with pytest.warns(UserWarning, match="never updated"):
+        net(frames, net.initial_state(1, statistics=forgotten), training=False)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("order", ["layer", "time"])
+def test_a_stream_carries_a_fresh_state_through_a_scan(order):
+    net = normed(over="step")
+    net = nn.replace(net, order=order)
+    frames = jnp.ones((3, 1, 3))
+
+    def step(state, frame):
+        outputs, aux = net(frame[None], state, training=False)
+        return state.after(aux), outputs[0]
+
+    with pytest.warns(UserWarning, match="never updated"):
+        after, outputs = jax.lax.scan(step, net.initial_state(1), frames)
+    assert isinstance(after, nn.contract.InitialState) and outputs.shape == (3, 1, 4)

@@ -34,7 +34,7 @@ def test_another_threshold():
     np.testing.assert_array_equal(spikes(X, threshold=1.0)[0, 0], [0] * 6 + [1, 1])
 
 
-def test_what_it_saw_can_be_looked_at():
+def test_taps_of_the_layer():
     outputs, aux = nn.Disabled()(
         X, nn.State(), nn.Call(training=False, taps=("spikes", "membrane"))
     )

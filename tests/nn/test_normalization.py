@@ -150,7 +150,86 @@ def test_group_and_layer_norm_are_flax_s_at_every_timestep(kind):
         assert_close(call(layer, inputs, training=training)[0], expected, 1e-5)
 
 
+LARGE = {
+    "layer": (lambda: nn.LayerNorm(4, rngs=rngs()), lambda x: (x, (-1,))),
+    "group": (
+        lambda: nn.GroupNorm(4, 2, rngs=rngs()),
+        lambda x: (x.reshape(*x.shape[:-1], 2, 2), (2, 3, 5)),
+    ),
+    "one group": (
+        lambda: nn.GroupNorm(4, 1, rngs=rngs()),
+        lambda x: (x[..., None, :], (2, 3, 5)),
+    ),
+    "batch": (lambda: nn.BatchNorm(4), lambda x: (x, (0, 1, 2, 3))),
+    "batch, step": (lambda: nn.BatchNorm(4, over="step"), lambda x: (x, (1, 2, 3))),
+    "batch, ghost": (
+        lambda: nn.BatchNorm(4, groups=2),
+        lambda x: (x.reshape(x.shape[0], 2, -1, *x.shape[2:]), (0, 2, 3, 4)),
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize(("mean", "deviation"), [(1000.0, 0.01), (-3e4, 1.0), (1e6, 5.0), (0, 1.0)])
+@pytest.mark.parametrize("name", LARGE)
+def test_every_norm_is_right_at_a_large_mean(name, mean, deviation, dtype):
+    make, rows = LARGE[name]
+    if dtype == jnp.float64 and name.startswith("batch"):
+        dtype = jnp.float32  # its statistics are float32
+    with jax.enable_x64(dtype == jnp.float64):
+        shift = deviation * np.random.default_rng(0).normal(size=(3, 4, 5, 5, 4))
+        # The exact result is that of the rounded inputs.
+        inputs = jnp.asarray(mean + shift, dtype)
+        outputs, _ = call(make(), inputs, training=True)
+        x, axes = rows(np.asarray(inputs, np.float64))
+        exact = (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + 1e-5)
+        # The mean of a batch norm is rounded to float32, once.
+        rounded = 2.0**-23 * abs(mean) / deviation if name.startswith("batch") else 0.0
+        assert_close(outputs, exact.reshape(inputs.shape), 2e-6 + rounded)
+
+
 def test_another_number_of_channels_is_refused():
     layer = nn.BatchNorm(3)
-    with pytest.raises(AssertionError, match="3"):
+    with pytest.raises(ValueError, match=r"\[T, B, ..., 3\].*nn.BatchNorm\(4\)"):
         layer(jnp.zeros((2, 2, 4)), layer.initial_state((2, 4)), nn.Call(training=True))
+
+
+def test_statistics_move_once_per_timestep_on_request():
+    """As a norm of PyTorch that the released EfficientLIF-Net calls at each of T timesteps."""
+    layer = nn.BatchNorm(2, over="step", update="step", unbiased=True)
+    state, inputs = layer.initial_state(SPACE), sequence(SPACE) + 1
+    _, aux = layer(inputs, state, nn.Call(training=True))
+    mean, var = np.zeros(2), np.ones(2)
+    for x in np.asarray(inputs, np.float64):
+        rows = x.reshape(-1, 2)
+        mean = 0.9 * mean + 0.1 * rows.mean(0)
+        var = 0.9 * var + 0.1 * rows.var(0, ddof=1)
+    np.testing.assert_allclose(aux.statistics.mean, mean, rtol=1e-5)
+    np.testing.assert_allclose(aux.statistics.var, var, rtol=1e-5)
+    # One call moves them by a tenth, five by 1 - 0.9^5.
+    _, once = nn.BatchNorm(2, over="step")(inputs, state, nn.Call(training=True))
+    assert np.all(np.abs(aux.statistics.mean) > 2 * np.abs(once.statistics.mean))
+
+
+@pytest.mark.parametrize("update", ["call", "step"])
+def test_timesteps_one_by_one_move_statistics_as_the_sequence_does(update):
+    """Layers with a shared membrane and networks in time order see one timestep at a time."""
+    norm = nn.BatchNorm(2, over="step", update=update)
+    state, inputs = norm.initial_state(SPACE), sequence(SPACE) + 1
+    _, expected = norm(inputs, state, nn.Call(training=True))
+    shared = nn.Shared([norm], nn.LIF())
+    _, aux = shared(inputs, shared.initial_state(SPACE), nn.Call(training=True))
+    assert_close(aux.statistics[0], expected.statistics, 1e-6)
+    net = nn.Network(nn.Sequential(norm), SPACE[1:], order="time")
+    _, aux = net(inputs, net.initial_state(SPACE[0]), training=True)
+    assert_close(aux.statistics[0], expected.statistics, 1e-6)
+
+
+def test_options_of_the_running_statistics_are_checked():
+    with pytest.raises(ValueError, match="over='step'"):
+        nn.BatchNorm(2, update="step")
+    with pytest.raises(ValueError, match="update must be"):
+        nn.BatchNorm(2, over="step", update="epoch")
+    layer = nn.BatchNorm(6, unbiased=True)
+    with pytest.raises(ValueError, match="one element per channel"):
+        layer(jnp.ones((1, 1, 6)), layer.initial_state((1, 6)), nn.Call(training=True))

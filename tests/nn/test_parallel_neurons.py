@@ -63,7 +63,7 @@ def test_taps_and_narrow_currents(name):
 
 
 @pytest.mark.fast
-def test_what_starts_is_what_the_docstrings_say():
+def test_initial_values_are_those_of_the_docstrings():
     psn, masked, sliding = (LAYERS[name]() for name in ("psn", "masked_psn", "sliding_psn"))
     assert np.abs(psn.weights[...]).max() <= 1 / np.sqrt(T)
     np.testing.assert_array_equal(psn.threshold[...], np.ones(T))
@@ -187,10 +187,10 @@ def test_products_over_time_are_counted(name):
 
 
 @pytest.mark.fast
-def test_what_does_not_fit_is_refused():
+def test_misfits_are_refused():
     with pytest.raises(ValueError, match="whole window of 4 timesteps at once and got 3.*Sliding"):
         call(LAYERS["psn"](), X[:3])
-    with pytest.raises(ValueError, match="a window of at least one timestep, got 0"):
+    with pytest.raises(ValueError, match="timesteps must be at least 1, got 0"):
         nn.PSN(0, rngs=rngs())
     with pytest.raises(ValueError, match="weighs 1 to 4 of its 4 timesteps, got order=5"):
         nn.PSN(T, order=5, rngs=rngs())
@@ -198,5 +198,5 @@ def test_what_does_not_fit_is_refused():
         nn.PSN(T, order=2, masking=1.5, rngs=rngs())
     with pytest.raises(ValueError, match="masking must lie in"):
         nn.with_masking(LAYERS["masked_psn"](), -0.1)
-    with pytest.raises(ValueError, match="at least one timestep, got order=0"):
+    with pytest.raises(ValueError, match="order must be at least 1, got 0"):
         nn.SlidingPSN(order=0)

@@ -64,6 +64,21 @@ def test_pools_work_on_every_timestep_alike():
 
 @pytest.mark.parametrize("layer", [nn.MaxPool(window=3), nn.AvgPool(window=3)])
 @pytest.mark.parametrize("shape", [(2, 1, 9, 4), (2, 1, 2, 5, 4)])
-def test_what_is_no_image_or_too_small_is_an_error(layer, shape):
+def test_inputs_that_are_no_images_or_too_small_are_refused(layer, shape):
     with pytest.raises(ValueError, match=r"\[N, H, W, C\].*at least 3x3"):
         layer(jnp.zeros(shape), nn.State(), nn.Call(training=False))
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool, nn.AvgPool])
+def test_padding_has_the_forms_of_a_convolution(layer):
+    x = jax.random.normal(jax.random.key(0), (1, 2, 6, 6, 3))
+    run = lambda padding: layer(window=3, strides=2, padding=padding)(  # noqa: E731
+        x, nn.State(), nn.Call(training=False)
+    )[0]
+    np.testing.assert_array_equal(run(1), run([(1, 1), [1, 1]]))
+    np.testing.assert_array_equal(run("SAME"), run(((0, 1), (0, 1))))
+    np.testing.assert_array_equal(run("VALID"), run(0))
+    # A pair of integers has two meanings, True none; a patch of padding has no maximum.
+    for wrong in ((1, 1), True, "FULL", 1.0, -1, 3, ((1, 1),)):
+        with pytest.raises(ValueError, match="padding="):
+            layer(window=3, strides=2, padding=wrong)

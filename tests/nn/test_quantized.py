@@ -40,7 +40,7 @@ def outputs_of(network, **options):
 
 
 @pytest.mark.fast
-def test_what_is_stored_of_it_is_what_it_ran_as():
+def test_stored_weights_are_those_of_the_forward_pass():
     network, compiled = wrapped(flat()), jax.jit(outputs_of)
     body = restore(store(network.body.layer, network.body.plan))
     outputs, aux = compiled(network)
@@ -129,7 +129,7 @@ def test_equal_constructions_are_one_structure():
 
 
 @pytest.mark.fast
-def test_what_cannot_be_rounded_is_refused():
+def test_plans_that_round_nothing_are_refused():
     with pytest.raises(ValueError, match="chooses none of"):
         nn.Quantized(nn.BatchNorm(3), PLAN)
     drawing = lambda name, leaf: QFormat(0, 4, rounding=stochastic)  # noqa: E731

@@ -91,9 +91,8 @@ def test_groups_are_tapped_side_by_side():
 
 
 def test_groups_that_do_not_divide_the_channels_are_an_error():
-    for groups in (5, 0):
-        with pytest.raises(ValueError, match=f"12 channels cannot be divided into {groups} groups"):
-            nn.Grouped(nn.LIF(), groups).initial_state(SHAPE)
+    with pytest.raises(ValueError, match="12 channels cannot be divided into 5 groups"):
+        nn.Grouped(nn.LIF(), 5).initial_state(SHAPE)
 
 
 def shared(layers, *, scan=None):

@@ -112,7 +112,7 @@ def test_strategies():
         nn.with_memory(network, memory.Strategy(time=memory.reversal()))
 
 
-def test_what_is_refused():
+def test_refusals_name_the_cure():
     with pytest.raises(ValueError, match="use_bias=False"):
         nn.SharedScale(nn.Linear(3, 4, rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="2 to 8 bits"):
@@ -122,7 +122,7 @@ def test_what_is_refused():
 
 
 def test_a_network_of_two_bits_learns():
-    """Which of two halves fires more: a task that an untrained network does not solve."""
+    """Comparison of two firing rates: a task that an untrained network does not solve."""
     rngs = nnx.Rngs(1)
     layers = [
         nn.SharedScale(nn.Linear(12, 32, use_bias=False, rngs=rngs), bits=2, threshold=0.3),

@@ -82,7 +82,7 @@ def test_taps_are_named_by_block_and_hold_what_the_block_fired():
 
 
 def test_errors_name_the_cure():
-    with pytest.raises(ValueError, match="at least one block"):
+    with pytest.raises(ValueError, match="depth must be at least 1"):
         nn.Stacked(block, 0, rngs=rngs())
     widening = nn.Stacked(lambda r: nn.Conv(2, 3, rngs=r), 2, rngs=rngs())
     with pytest.raises(ValueError, match=r"\(2, 8, 8, 2\) became \(2, 8, 8, 3\)"):

@@ -263,8 +263,48 @@ def test_a_reversal_that_no_layer_takes_is_refused(name):
         ("reversible", "", True), ("reversible", "depth=recompute(2)", True),
     ],
 )  # fmt: skip
-def test_what_saves_memory_by_computing_again(name, text, saves):
+def test_strategies_that_recompute_save_memory(name, text, saves):
     assert nn.saves_memory(under(name, text)) == saves
+
+
+def own_scan(step, params, state, xs):
+    return memory.recompute(2)(step, params, state, xs)
+
+
+class Counted:
+    """A scan that keeps everything, and says so."""
+
+    saves_memory = False
+
+    def __call__(self, step, params, state, xs):
+        return memory.store(step, params, state, xs)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("scan", "saves"), [(own_scan, True), (Counted(), False)], ids=str)
+@pytest.mark.parametrize("name", ["vgg", "vgg in time", "recurrent", "shared"])
+def test_a_scan_of_ones_own_is_asked(name, scan, saves):
+    network = NETWORKS[name]()
+    assert nn.saves_memory(nn.with_memory(network, memory.Strategy(time=scan))) == saves
+
+
+@pytest.mark.fast
+def test_a_layer_of_ones_own_may_hold_such_a_scan_under_any_name():
+    class Own(nnx.Module):
+        def __init__(self, scan):
+            self.loop = scan
+
+        def initial_state(self, shape):
+            return nn.State()
+
+        def __call__(self, inputs, state, call):
+            return inputs, nn.Aux()
+
+    class Saving(Counted):
+        saves_memory = True
+
+    assert nn.saves_memory(nn.Network(Own(Saving()), (2,)))
+    assert not nn.saves_memory(nn.Network(Own(Counted()), (2,)))
 
 
 @functools.partial(jax.jit, static_argnames="taps")

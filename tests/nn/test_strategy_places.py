@@ -1,4 +1,4 @@
-"""Which layer takes what of a strategy: cuts, packed layers, scans; and every refusal's cure."""
+"""Parts of a strategy that each layer takes: cuts, packing, scans; cures of the refusals."""
 
 import functools
 
@@ -100,7 +100,7 @@ def test_any_layer_that_fires_is_cut_behind(name, pack):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_marked_as_spikes_are_zeros_and_ones(name):
+def test_packed_inputs_are_zeros_and_ones(name):
     """Of every layer that packs, and of every cut: looked at while the network runs."""
     network = nn.with_memory(written(name), Strategy(depth=DEPTH, pack="bfloat16"))
     layers, joints, seen = network.body.layers, network.body.joints, []
@@ -119,7 +119,7 @@ def test_what_is_marked_as_spikes_are_zeros_and_ones(name):
     assert seen
 
 
-def test_what_a_stack_packs_within_its_blocks():
+def test_packing_within_the_blocks_of_a_stack():
     def behind(first, block):
         layers = first, nn.Stacked(block, 2, rngs=nnx.Rngs(0))
         network = nn.Network(nn.Sequential(*layers), (4,))
@@ -242,7 +242,7 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_what_cannot_take_a_strategy_says_why_and_names_the_cure(name):
+def test_refusals_of_a_strategy_give_reason_and_cure(name):
     make, text, says = REFUSALS[name]
     with pytest.raises(memory.StrategyError, match=says):
         nn.with_memory(make(), parse_strategy(text))

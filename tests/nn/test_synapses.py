@@ -1,5 +1,7 @@
 """Synapses: folding time into the batch is applying the map at every timestep."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -165,3 +167,22 @@ def test_an_error_of_the_initializer_is_its_own():
 
     with pytest.raises(ValueError, match="no draw for this shape"):
         compile_fast(refuse)(KEY, (2,), jnp.float32)
+
+
+SUB_BIT = functools.partial(nn.SubBitConv, bits_per_kernel=4)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv, SUB_BIT], ids=["conv", "sub-bit"])
+def test_padding_is_an_integer_for_every_side_or_pairs(layer):
+    """PyTorch's `padding=1`: at stride 2 an even size is padded on both sides, unlike "SAME"."""
+    x = jax.random.normal(jax.random.key(0), (1, 2, 6, 6, 2))
+    make = lambda padding: layer(2, 3, strides=2, padding=padding, rngs=nnx.Rngs(0))  # noqa: E731
+    run = lambda padding, x=x: make(padding)(x, nn.State(), nn.Call(training=False))[0]  # noqa: E731
+    padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
+    np.testing.assert_allclose(run(1), run("VALID", padded), rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(run(1), run(((1, 1), (1, 1))))
+    assert not np.allclose(run(1), run("SAME"))
+    assert hash(make([[1, 1], [1, 1]]).function.padding) == hash(make(1).function.padding)
+    for wrong in ((1, 1), True, "FULL", 1.0, ((1, 1),), ((1, 1, 1), (1, 1)), None):
+        with pytest.raises(ValueError, match='give "SAME", "VALID", one integer'):
+            make(wrong)

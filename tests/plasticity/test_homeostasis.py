@@ -33,6 +33,21 @@ def test_spikes_raise_the_threshold():
     assert np.all(np.asarray(rule.decay(theta, 350.0)) >= np.asarray(theta) * (1 - 3.5e-5))
 
 
+def test_the_base_of_the_original_decays_with_its_offset():
+    """The released code: one adaptive threshold, 20 mV at the start, all of which decays."""
+    presentations, duration = 60_000, 500.0
+    whole = 20.0 + 0.05 * 7
+    rule = plasticity.presets.diehl_cook(4).threshold
+    theta = jax.lax.fori_loop(
+        0, presentations, lambda _, t: rule.decay(t, duration), jnp.full(1, whole - 20.0)
+    )
+    expected = whole * np.exp(-presentations * duration / 1e7) - 20.0
+    assert float(theta[0]) == pytest.approx(expected, abs=0.01)
+    # In the network of BindsNET a silent neuron keeps its threshold.
+    for network in (plasticity.presets.current_based(4), plasticity.presets.fspinn(4)):
+        assert float(network.threshold.decay(jnp.zeros(1), duration)[0]) == 0.0
+
+
 def test_columns_sum_to_the_total():
     weights = jnp.asarray(np.random.default_rng(0).random((784, 3), np.float32)).at[:, 1].set(0)
     scaled = plasticity.homeostasis.normalize_columns(weights, 78.4)

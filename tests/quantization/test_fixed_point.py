@@ -63,7 +63,7 @@ def test_the_released_quantizer_floors_and_does_not_saturate():
         (QFormat(6, -2, signed=True), 5, 4.0, -64.0, 60.0, "int8"),
     ],
 )
-def test_how_bits_are_counted(format, bits, step, minimum, maximum, dtype):
+def test_bits_of_a_format(format, bits, step, minimum, maximum, dtype):
     assert (format.bits, format.step) == (bits, step)
     assert (format.minimum, format.maximum, format.dtype) == (minimum, maximum, dtype)
 
@@ -85,7 +85,7 @@ def test_values_are_on_the_grid_and_in_range(format, rounding):
 
 @pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("format", FORMATS, ids=name)
-def test_what_is_on_the_grid_stays(format, rounding):
+def test_values_on_the_grid_stay(format, rounding):
     low, high = format.codes
     codes = np.arange(low, high + 1, max(1, (high - low) // 500))
     grid = np.resize(codes * format.step, 1001).astype(np.float32)  # one shape: compiled once
@@ -219,13 +219,13 @@ def test_a_learned_scale_gets_its_gradient_too():
 # Errors
 
 
-def test_what_cannot_be_a_format_is_refused():
+def test_impossible_formats_are_refused():
     for bits in ((0, 0), (-3, 3), (20, 5)):
         with pytest.raises(ValueError, match="give 1 to 24"):
             QFormat(*bits)
 
 
-def test_what_does_not_fit_is_refused():
+def test_misfits_are_refused():
     with pytest.raises(TypeError, match="from_integers"):
         QFormat(0, 8)(jnp.array([1, 2]))
     with pytest.raises(ValueError, match="bfloat16 holds 8 bits"):

@@ -63,7 +63,7 @@ def test_the_first_plan_that_has_one():
     assert plan == FirstOf((KERNELS, NeuronParameters(QFormat(0, 8)), Kernels(Quantizer(2))))
 
 
-def test_what_is_planned_is_on_its_grid_and_the_rest_untouched():
+def test_planned_arrays_are_on_their_grid_and_the_rest_untouched():
     before = network()
     plan = FirstOf((KERNELS, NeuronParameters(QFormat(0, 3))))
     after = quantize(before, plan)

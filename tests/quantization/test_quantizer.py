@@ -130,7 +130,7 @@ def test_the_dtype_is_that_of_the_weights():
     np.testing.assert_array_equal(stored.values(), rounded)
 
 
-def test_what_cannot_be_is_refused():
+def test_impossible_quantizers_are_refused():
     for bits in (1, 17):
         with pytest.raises(ValueError, match="2 to 16 bits"):
             Quantizer(bits)

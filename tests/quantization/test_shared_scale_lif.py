@@ -115,7 +115,7 @@ def test_the_rounded_up_threshold_alone_would_not_do_with_a_leak():
     assert whole == 1
 
 
-def test_what_has_no_integer_form_is_refused():
+def test_decays_without_an_integer_form_are_refused():
     with pytest.raises(ValueError, match="no shift of an integer"):
         integer_form(params_of(4, decay=0.9), bits=4, largest=10)
     with pytest.raises(ValueError, match="fewer bits"):

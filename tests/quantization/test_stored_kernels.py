@@ -9,7 +9,7 @@ from snnjax.quantization import sub_bit, sub_bit_lookup
 from snnjax.quantization.sub_bit_lookup import index_bits
 
 
-def test_what_does_not_fit_is_refused():
+def test_misfits_are_refused():
     with pytest.raises(ValueError, match="2\\^tau patterns, got 6"):
         sub_bit_lookup.store_kernels(jnp.zeros((3, 3, 2, 2)), jnp.ones((6, 9)))
     with pytest.raises(ValueError, match="1 to 9 bits"):

@@ -63,7 +63,7 @@ def test_inside_jit_and_vmap():
     assert rows.shape == (2, 3)
 
 
-def test_what_is_not_a_code_is_refused():
+def test_values_that_are_no_codes_are_refused():
     with pytest.raises(ValueError, match="1 to 16 bits, got 17"):
         pack(jnp.arange(3), 17)
     with pytest.raises(TypeError, match="to_integers"):

@@ -106,7 +106,7 @@ def test_damaged_ones_ahead_push_nothing_out_and_are_replaced(tmp_path, state):
     for step in (2, 6, 8):
         checkpoints.save(tmp_path, at(state, step))
     for step in (6, 8):
-        (tmp_path / f"{step:08}" / "sizes.json").unlink()
+        (tmp_path / f"{step:08}" / "manifest.json").unlink()
     with Saver(tmp_path, keep=2, step=2) as saver:
         for step, left in ((4, [2, 4, 6, 8]), (7, [4, 7, 8]), (8, [7, 8])):
             assert saver.save(at(state, step))

@@ -16,6 +16,13 @@ from tests.training import planted
 from tests.training.conftest import assert_same_bits
 
 
+def write_sizes(path):
+    """As forms 1 to 4 recorded their files."""
+    files = [file for file in path.rglob("*") if file.is_file()]
+    sizes = {str(file.relative_to(path)): file.stat().st_size for file in files}
+    (path / "sizes.json").write_text(json.dumps(sizes))
+
+
 def write_first_form(folder, state):
     """As snnjax wrote them before notes had a schema."""
     path = folder / f"{int(state.step):08}"
@@ -29,7 +36,7 @@ def write_first_form(folder, state):
 def test_a_checkpoint_without_a_schema_is_read(tmp_path, session, sizes):
     path = write_first_form(tmp_path, session.state)
     if sizes:  # it was written last
-        integrity.write_sizes(path)
+        write_sizes(path)
     assert integrity.checked_note(path)["schema"] == 1
     assert checkpoints.best(tmp_path) == checkpoints.newest(tmp_path) == path
     assert_same_bits(checkpoints.load(path, session.state), session.state)
@@ -38,11 +45,7 @@ def test_a_checkpoint_without_a_schema_is_read(tmp_path, session, sizes):
 def test_a_newer_form_is_refused_and_not_passed_over(tmp_path, session):
     checkpoints.save(tmp_path, session.state)
     path = checkpoints.save(tmp_path, session.state._replace(step=session.state.step + 1))
-    file = path / "_CHECKPOINT_METADATA"
-    said = json.loads(file.read_text())
-    said["custom_metadata"]["schema"] = schema.SCHEMA + 1
-    file.write_text(json.dumps(said))
-    assert schema.SCHEMA < 9  # the file keeps its length
+    integrity.write_manifest(path, schema.note(session.state, score=None) | {"schema": 99})
     for read in (
         lambda: checkpoints.load(path, session.state),
         lambda: checkpoints.load_newest(tmp_path, session.state, warn=pytest.fail),
@@ -111,7 +114,7 @@ def test_a_checkpoint_whose_statistics_hold_peaks_is_read(tmp_path):
     said = {"schema": 3, "leaves": schema.leaves(older), "accuracy": None}
     assert sum(".peak" in name for name in said["leaves"]) == 5
     ocp.save(str(path.resolve()), older, custom_metadata=said)
-    integrity.write_sizes(path)
+    write_sizes(path)
     assert_same_bits(checkpoints.load(path, state), state)
 
 

@@ -104,7 +104,7 @@ def test_resuming_gives_the_start_state_its_memory_back(compiled, run):
 
 def test_a_run_without_a_readable_checkpoint_is_refused(compiled, run):
     training.fit(fresh(compiled), run, stop=stop_after(1))
-    (run.checkpoints / "00000001" / "sizes.json").unlink()
+    (run.checkpoints / "00000001" / "manifest.json").unlink()
     with pytest.raises(training.errors.CheckpointError, match="none of the 1 checkpoints"):
         training.fit(fresh(compiled), run)
 

@@ -1,4 +1,4 @@
-"""What is done about steps that are not finite, and for how long."""
+"""Reaction to steps that are not finite, and its limits."""
 
 import dataclasses
 

@@ -101,7 +101,7 @@ def test_a_strategy_is_found_for_each_share_of_the_memory(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_not_admitted_is_said(name):
+def test_refused_strategies_are_reported(name):
     plan, reported = plan_of(name)
     assert len(plan.admitted) == len(TRIED[name]) - 1
     refused = plan.candidates[1]

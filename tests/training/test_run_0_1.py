@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import tarfile
 
 import pytest
@@ -43,6 +44,34 @@ def test_a_run_of_0_1_is_evaluated_and_resumed(name, tmp_path):
     assert result.step == 132
     records = {r["step"]: r["loss"] for r in run.records() if r["kind"] == "train"}
     assert [records[step] for step in (89, 90, 91)] == pytest.approx(losses, rel=1e-6)
+
+
+def test_a_checkpoint_without_digests_is_read_and_says_so(tmp_path):
+    run, said = unpacked("run_schema_4", tmp_path / "run"), []
+    session = training.prepare(run.experiment(), training=False)
+    state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=said.append)
+    (warning,) = said
+    assert "00000044 has no digests" in warning
+    evaluation = session.evaluate(state)
+    assert evaluation.loss == pytest.approx(1.5120054, rel=1e-6)
+    assert round(evaluation.accuracy * 360) == 178
+    # A changed digit in its metadata is damage if an earlier checkpoint fits.
+    later, said[:] = run.checkpoints / "00000045", []
+    training.checkpoints.save(run.checkpoints, state)
+    shutil.copytree(run.checkpoints / "00000044", later)
+    file = later / "_CHECKPOINT_METADATA"
+    file.write_text(file.read_text().replace("float32[16, 8]", "float32[16, 9]"))
+    loaded = training.checkpoints.load_newest(run.checkpoints, session.state, warn=said.append)
+    assert int(loaded.step) == 44
+    assert "[16, 9]" in said[-1] and "passed over" in said[-1]
+    # Another step's under this name.
+    file.write_bytes((run.checkpoints / "00000044" / file.name).read_bytes())
+    said.clear()
+    assert (
+        int(training.checkpoints.load_newest(run.checkpoints, session.state, warn=said.append).step)
+        == 44
+    )
+    assert "its state is of step 44" in said[0]
 
 
 def test_an_experiment_of_0_1_that_fails_names_the_version(tmp_path):

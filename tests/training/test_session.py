@@ -1,4 +1,4 @@
-"""What cannot be trained is refused before anything is written."""
+"""Experiments that cannot be trained are refused before anything is written."""
 
 import dataclasses
 import functools

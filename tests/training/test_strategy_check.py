@@ -44,6 +44,21 @@ def test_planted_faults_are_found_and_named(network, says):
     assert len(found.faults) == 1 and found.faults[0].startswith(says)
 
 
+def greys(experiment, rngs):
+    body = nn.Sequential(nn.Flatten(), nn.Linear(64, 10, rngs=rngs, pack=True))
+    return nn.Network(body, (8, 8, 1))
+
+
+def test_packing_other_inputs_than_spikes_is_a_fault_that_names_the_layer(tmp_path):
+    experiment = planted.experiment(greys)
+    for found in findings(experiment, strategies=AS_WRITTEN):
+        assert not found.ok and found.faults[0].startswith("layer linear1 keeps its inputs")
+    run = training.Run.create(tmp_path / "run", experiment, "")
+    session = training.prepare(experiment)
+    with pytest.raises(training.errors.NotFiniteError, match=r"layer linear1 .*pack=False"):
+        training.fit(session, run)
+
+
 @pytest.mark.slow
 def test_a_reversible_stream_tells_the_bits_it_has_left():
     def network(experiment, rngs):

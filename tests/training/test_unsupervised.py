@@ -122,7 +122,7 @@ def test_codes_are_what_is_kept(session):
         ({"assign": 0}, "assign must be at least 1"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_runs(session, changes, words):
+def test_misfits_are_refused_before_anything_runs(session, changes, words):
     with pytest.raises(training.errors.ExperimentError, match=words):
         training.prepare(dataclasses.replace(session.experiment, **changes))
 

@@ -21,6 +21,7 @@ import os
 import resource
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -131,19 +132,26 @@ def pin(cores: int) -> None:
 
 
 def serve(programs: dict[str, Any]) -> None:
-    """Measures one program, a step for every line of stdin.
-
-    Called as `FILE PROGRAM WORKLOAD CORES`. Writes a line about the program, with the loss and the
-    time of its first step, and then one per step: wall and processor seconds, and the peak growth
-    of memory since the program was built, MiB.
+    """Measures the program of `FILE PROGRAM WORKLOAD CORES`, a step for every line of stdin.
 
     Args:
-        programs: name -> `(problem) -> (step, about)`; a step waits for its results and returns the
-            loss, `about()` is a dict of further facts.
+        programs: name -> `(problem) -> (step, about)`, see `serve_steps`.
     """
     name, workload, cores = sys.argv[1:]
     pin(int(cores))
-    step, about = programs[name](problem(workload))
+    serve_steps(*programs[name](problem(workload)))
+
+
+def serve_steps(step: Callable[[], Any], about: Callable[[], dict[str, Any]]) -> None:
+    """Writes a line about a program, then a line per line of stdin.
+
+    The first line has the loss and the time of the first step; the others have wall and processor
+    seconds of a step, and the peak growth of memory since the program was built, MiB.
+
+    Args:
+        step: A training step that waits for its results and returns the loss.
+        about: Further facts about the program.
+    """
     before = resident()
     loss, first = _timed(step)
     step()

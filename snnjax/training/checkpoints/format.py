@@ -1,6 +1,6 @@
 """Format of checkpoints: a note beside the arrays, and migrations from older forms.
 
-    {"schema": 4, "leaves": {".params['w']": "float32[3, 4]", ...}, "score": 0.91}
+    {"schema": 5, "step": 440, "leaves": {".params['w']": "float32[3, 4]", ...}, "score": 0.91}
 
 A checkpoint without a schema has form 1. A `Migration` converts one form to the next, and a
 sequence of them to the present form:
@@ -9,6 +9,8 @@ sequence of them to the present form:
     form 2 -> 3     the state has the scale of a float16 loss
     form 3 -> 4     the note has a score, higher is better, instead of the accuracy; statistics are
                     means and variances only, without the peaks of streams
+    form 4 -> 5     the note has a step and stands in a manifest with digests of all files
+                    (`training.checkpoints.integrity`); the same arrays
 """
 
 from __future__ import annotations
@@ -127,6 +129,7 @@ MIGRATIONS: Sequence[Migration] = (
         older=lambda tree, names: _with_peaks(tree, names),
         newer=lambda tree, _: tree._replace(statistics=_without_peaks(tree.statistics)),
     ),
+    Migration(older=lambda tree, _: tree, newer=lambda tree, _: tree),
 )
 """Migrations from form 1 to 2, from 2 to 3, and so on."""
 
@@ -141,7 +144,8 @@ def note(state: TrainState, *, score: float | None) -> dict[str, Any]:
         state: Saved state.
         score: `Task.score` of the evaluation at this step; None without an evaluation.
     """
-    return {"schema": SCHEMA, "leaves": leaves(state), "score": score}
+    step = int(state.step)
+    return {"schema": SCHEMA, "step": step, "leaves": leaves(state), "score": score}
 
 
 def saved_score(note: Mapping[str, Any]) -> float | None:

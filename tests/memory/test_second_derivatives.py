@@ -1,0 +1,106 @@
+"""Second derivatives: right for every neuron under every scan, in every order of modes, or refused.
+
+The reference is an unrolled loop whose spikes are `H(u) + A(u) - stop_gradient(A(u))`, with A the
+antiderivative of the slope: plain operations, which JAX differentiates to any order.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import memory, surrogate
+from snnjax.surrogate import Surrogate
+from tests.compare import largest_error
+from tests.memory.test_scans import ALL, CASES, SCANS, Row, side_by_side, step
+
+LENGTH = 4
+# The hand-written derivative of this neuron keeps its spikes as bits.
+REFUSING = {"whole sequence": ("coupled_lif",), "recompute, whole segments": ("coupled_lif",)}
+TABLE = {"store": Row(memory.store, slow=()), **SCANS}
+
+
+# The antiderivatives of the slopes that the neurons of the table have.
+ANTIDERIVATIVES = {
+    surrogate.arctan().slope: lambda u, alpha: jnp.arctan(jnp.pi / 2 * alpha * u) / jnp.pi,
+    surrogate.fast_sigmoid().slope: lambda u, alpha: u / (1 + alpha * jnp.abs(u)),
+}
+
+
+def plain_spike(spike, u):
+    smooth = ANTIDERIVATIVES[spike.slope](u, *spike.parameters)
+    fired = (u > 0 if spike.strict else u >= 0).astype(u.dtype)
+    return fired + (smooth - jax.lax.stop_gradient(smooth))
+
+
+def unrolled(step, params, state, xs):
+    ys = []
+    for t in range(len(jax.tree.leaves(xs)[0])):
+        state, y = step(params, state, jax.tree.map(lambda x: x[t], xs))  # noqa: B023
+        ys.append(y)
+    return state, jax.tree.map(lambda *y: jnp.stack(y), *ys)
+
+
+def loss(scan, arguments):
+    """A smooth function of all outputs and the last state, not linear in any."""
+    after, ys = scan(step, *arguments)
+    total = 0.0
+    for name, spikes in ys.items():
+        rates = jnp.cumsum(spikes, 0)
+        total += jnp.sum(jnp.sin(0.7 * spikes + 0.4 * rates**2))
+        total += sum(jnp.sum(jnp.cos(leaf) * leaf) for leaf in jax.tree.leaves(after[name]))
+    return total
+
+
+def dot(a, b):
+    return sum(jnp.vdot(x, y) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True))
+
+
+def products(scan, arguments, direction):
+    """Hessian-vector products by the orders of modes."""
+    one = functools.partial(loss, scan)
+    gradient = jax.grad(one)
+    return {
+        "reverse over reverse": jax.grad(lambda a: dot(gradient(a), direction))(arguments),
+        "forward over reverse": jax.jvp(gradient, (arguments,), (direction,))[1],
+    }
+
+
+@functools.cache
+def every_argument():
+    """Params, state and inputs of all neurons, and a direction."""
+    _, *parts = side_by_side(ALL, LENGTH)
+    rng = np.random.default_rng(3)
+    return tuple(parts), jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), tuple(parts))
+
+
+def arguments(names):
+    return tuple(tuple({n: part[n] for n in names} for part in parts) for parts in every_argument())
+
+
+@functools.cache
+def expected():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Surrogate, "__call__", plain_spike)
+        return jax.jit(functools.partial(products, unrolled))(*arguments(ALL))
+
+
+def rows():
+    for name, row in TABLE.items():
+        marks = pytest.mark.slow if "float64" in row.slow else ()
+        yield pytest.param(name, row, id=name, marks=marks)
+
+
+@pytest.mark.parametrize(("name", "row"), list(rows()))
+def test_a_second_derivative_is_that_of_the_unrolled_loop(x64, name, row):
+    names = tuple(n for n in row.neurons if n not in REFUSING.get(name, ()))
+    actual = jax.jit(functools.partial(products, row.scan))(*arguments(names))
+    for mode, trees in actual.items():
+        for kind, got, want in zip(("params", "state", "xs"), trees, expected()[mode], strict=True):
+            for neuron in names:
+                # As in test_scans: an inverse has the rounding error of its leak.
+                bound = max(1e-12, 16 * 2.0**-52 * CASES[neuron].growth ** min(row.undone, LENGTH))
+                error = largest_error(got[neuron], want[neuron])
+                assert error <= bound, f"{neuron}, {kind}, {mode}: off by {error}, not {bound}"
