@@ -46,6 +46,7 @@ TEXTS = [
 ]  # fmt: skip
 KINDS = {
     "share": [0.0, -0.1, 1.5, NAN, INFINITY, -INFINITY, "half"],  # of (0, 1]
+    "filter": [-0.1, 1.5, NAN, INFINITY, "half"],  # of [0, 1]: 0 is a synapse without memory
     "rate": [-0.1, 1.0, 1.5, NAN, INFINITY],  # of [0, 1)
     "positive": [0.0, -1.0, NAN, -INFINITY],
     "count": [0, -1, -7, 2.5, NAN, "three"],
@@ -53,7 +54,7 @@ KINDS = {
     "layer": [lambda x: x, jnp.tanh, 3, "LIF", nn.LIF],
     "strategy": ["deph=store", "depth=recompute(", "depth=recompute(0)", "time=", "x", "depth=1"],
     "order": ["times", "", "depth", 3],
-    "mesh": ["rows=2", "data", "data=x", "data=2,data=2", "=", "data=-1, fsdp=-1"],
+    "mesh": ["rows=2", "data", "data=x", "data=2,data=2", "="],
     "text": TEXTS[2:],
 }  # fmt: skip
 
@@ -74,10 +75,10 @@ API = [
     (nn.IF, {}, {"threshold": "positive", "spike": "spike"}),
     (nn.LI, {}, {"decay": "share"}),
     (nn.MALIF, {}, {"decay": "share", "threshold": "positive"}),
-    (nn.CubaLIF, {}, {"synaptic_decay": "share"}),
+    (nn.CubaLIF, {}, {"synaptic_decay": "filter"}),
     (nn.ALIF, {}, {"adaptation_decay": "share"}),
     *[(make, {}, NEURONS) for make in (neurons.lif_model, neurons.plif_model, neurons.alif_model)],
-    (neurons.cuba_lif_model, {}, {**NEURONS, "synaptic_decay": "share"}),
+    (neurons.cuba_lif_model, {}, {**NEURONS, "synaptic_decay": "filter"}),
     (neurons.integrate_fire_model, {}, {"threshold": "positive", "spike": "spike"}),
     (nn.Linear, {"inputs": 4, "outputs": 3}, {"inputs": "count", "outputs": "count"}),
     (nn.Conv, {"inputs": 2, "outputs": 3}, {"inputs": "count", "outputs": "count"}),
