@@ -26,7 +26,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.models.t_revsnn import ColumnLevel, TRevSNN
-from snnjax.typing import Array, PyTree
+from snnjax.typing import PyTree
 
 __all__ = [
     "Layer",
@@ -50,7 +50,8 @@ __all__ = [
     "t_revsnn",
 ]
 
-Names = Mapping[str, Array]
+Array: TypeAlias = np.ndarray
+Names: TypeAlias = Mapping[str, Array]
 
 
 @dataclasses.dataclass(frozen=True)
