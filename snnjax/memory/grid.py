@@ -72,7 +72,7 @@ def with_stream_peak(streams: PyTree) -> tuple[PyTree, Array]:
     # The peak is needed only with the statistics. XLA:CPU would compute it at the end of the
     # program and keep all streams of the forward pass alive until then.
     # Without a gradient, since reverse mode cannot pass through the loop.
-    start = (jax.lax.stop_gradient(streams), jnp.zeros(()))
+    start = (jax.lax.stop_gradient(streams), jnp.zeros((), jnp.float32))
     held, peak = isolate(lambda carry: (carry[0], stream_peak(carry[0])), start)
     return jax.tree.map(with_derivative, held, streams), peak
 
