@@ -453,6 +453,10 @@ def _sum_over_images(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolution(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
+    return _value(inputs, kernel, geometry)
+
+
+def _value(inputs: Array, kernel: Array, geometry: Geometry) -> Array:
     # Rounded inside the custom rule, so that the gradient of a wider kernel is not rounded.
     kernel, cpu_form = narrow(kernel, inputs.dtype), convolve
     if geometry.depthwise(inputs.shape[-1], kernel.shape[-1]):
@@ -473,8 +477,9 @@ def _convolve_in_float32(inputs: Array, kernel: Array, geometry: Geometry) -> Ar
 
 
 def _forward(inputs: Array, kernel: Array, geometry: Geometry) -> tuple[Array, tuple[Array, Array]]:
-    # The kernel is kept as it came: its gradient has its dtype.
-    return _convolution(inputs, kernel, geometry), (inputs, kernel)
+    # The kernel is kept as it came: its gradient has its dtype. The rule does not call the function
+    # itself, which forward mode over the gradient would refuse.
+    return _value(inputs, kernel, geometry), (inputs, kernel)
 
 
 # Jitted for its cache: layers of one shape are traced once, and eager calls are not retraced.

@@ -125,7 +125,11 @@ def product(inputs: Array, kernel: Array) -> Array:
 
 @jax.custom_vjp
 def _product(inputs: Array, kernel: Array) -> Array:
-    return _dot(inputs, narrow(kernel, inputs.dtype), -1, 0)
+    return _product_forward(inputs, kernel)[0]
+
+
+def _product_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _dot(inputs, narrow(kernel, inputs.dtype), -1, 0), (inputs, kernel)
 
 
 def _product_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
@@ -136,8 +140,8 @@ def _product_backward(residuals: tuple[Array, Array], g: Array) -> tuple[Array, 
     return narrow(g_inputs, inputs.dtype), _dot(rows, columns, 0, 0).astype(kernel.dtype)
 
 
-_product.defvjp(lambda inputs, kernel: (_product(inputs, kernel), (inputs, kernel)),
-                _product_backward)  # fmt: skip
+# The rule does not call the function itself, which forward mode over the gradient would refuse.
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _dot(a: Array, b: Array, left: int, right: int) -> Array:
