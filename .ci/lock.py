@@ -35,9 +35,8 @@ def requirements():
 def main():
     """Resolves the requirements and writes the file."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--report", "-"]
-    # Wheels only: a source archive would run its build script before its hash is compared.
-    command += ["--ignore-installed", "--only-binary", ":all:", *requirements()]
-    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    command += ["--ignore-installed", *requirements()]
+    report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
     lines = []
     for package in report["install"]:
         name, version = package["metadata"]["name"], package["metadata"]["version"]

@@ -1,11 +1,13 @@
-"""What the machine may do to a run: a full disk, no rights, no memory, a defect."""
+"""What the machine may do to a run: a full disk, no rights, a closed pipe, a defect."""
 
 import errno
+import io
 import json
 import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
 from snnjax import training
@@ -100,3 +102,140 @@ def test_a_defect_is_called_one_and_debug_shows_where(capsys, tmp_path, monkeypa
     assert code == 70 and "KeyError" in said["error"] and "Traceback" not in err
     code, said, err = train(capsys, tmp_path / "b", "--debug")
     assert code == 70 and "Traceback" in err
+
+
+PATHS = [
+    "ENOENT", "ENOTDIR", "EISDIR", "EEXIST", "EROFS", "EACCES", "EPERM", "ENAMETOOLONG", "ELOOP",
+    "EIO", "ESTALE", "EBUSY",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_an_error_of_the_system_is_one_message_with_its_path(name):
+    number = getattr(errno, name)
+    message, code = describe(OSError(number, os.strerror(number), "runs/mine"))
+    assert code == 2 and message.startswith("runs/mine") and "defect" not in message
+
+
+def test_too_few_file_descriptors_are_not_called_memory():
+    words = (
+        "RESOURCE_EXHAUSTED: Failed to open: \"/run/x\": Too many open files [os_error_code='24']"
+    )
+    older = "RESOURCE_EXHAUSTED: Failed to open [OS error 24: Too many open files]"
+    outer = training.errors.DamagedCheckpointError("00000010 cannot be read")
+    outer.__cause__ = ValueError(words)
+    system = OSError(errno.EMFILE, "Too many open files")
+    for error in (system, ValueError(words), ValueError(older), outer):
+        message, code = describe(error)
+        assert code == 2 and "ulimit -n" in message and "memory" not in message
+        assert "delete" not in message
+
+
+def test_an_error_of_the_storage_library_names_its_path():
+    words = "PERMISSION_DENIED: Failed to open: \"/run/state/x\": Denied [os_error_code='13']"
+    message, code = describe(ValueError(words))
+    assert code == 2 and message.startswith("/run/state/x may not be read")
+
+
+def test_a_defect_while_an_error_was_handled_is_still_a_defect():
+    try:
+        try:
+            open("/nowhere/at/all")  # noqa: SIM115
+        except FileNotFoundError:
+            raise KeyError("oops") from None
+    except KeyError as error:
+        assert describe(error)[1] == 70
+    hidden = KeyError("oops")
+    hidden.__context__ = FileNotFoundError(errno.ENOENT, "No such file", "x")
+    assert describe(hidden)[1] == 70
+
+
+@pytest.mark.parametrize("where", ["sys.exit('no GPU here')", "def config(): sys.exit()"])
+def test_an_experiment_that_exits_is_named(capsys, tmp_path, where):
+    (tmp_path / "mine.py").write_text(f"import sys\n{where}\n")
+    code = main(argv=["train", str(tmp_path / "mine.py")])
+    err = capsys.readouterr().err
+    assert code == 2 and "sys.exit" in err and ("no GPU here" in err) == ("GPU" in where)
+
+
+OUTS = {
+    "a file in the way": ("file/run", "cannot be made in"),
+    "a device": ("/dev/null/run", "cannot be made in"),
+    "a long name": ("n" * 300, "too long"),
+    "no name": ("", "--out is empty"),
+}
+
+
+@pytest.mark.parametrize("name", OUTS)
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_compiled(
+    capsys, tmp_path, monkeypatch, name
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "prepare", None)
+    (tmp_path / "file").write_text("")
+    path, needle = OUTS[name]
+    code, said, _ = train(capsys, path)
+    assert code == 2 and needle in said["error"]
+
+
+def process(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "snnjax", *arguments], text=True, timeout=200, **options
+    )
+
+
+def test_a_closed_pipe_does_not_end_training(tmp_path):
+    """As `snnjax train | head -1`."""
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "snnjax", "train", micro.__file__, "--out", str(folder)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert "micro: " in running.stdout.readline()
+        running.stdout.close()
+        err = running.stderr.read()
+    assert running.returncode == 0 and err == ""
+    assert json.loads((folder / "result.json").read_text())["steps"] == 10
+
+
+def test_output_that_cannot_be_written_is_named_once():
+    with open("/dev/full", "w") as full:
+        done = process("info", stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "the output cannot be written" in done.stderr and "disk" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["info"], ["train", "--help"]])
+def test_a_pipe_that_is_closed_from_the_start(arguments):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = process(*arguments, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert done.returncode == 0 and done.stderr == ""
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31mred.py", "a\nb.py", "a\u202eb.py", "\udcff.py", "a\rb"])
+def test_names_cannot_drive_the_terminal(capsys, name):
+    assert main(argv=["train", name]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and err[:-1].isprintable() and "\\" in err
+
+
+def test_letters_that_a_terminal_lacks_are_escaped(monkeypatch):
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert main(argv=["eval", "größe"]) == 2
+    assert b"gr\\xf6\\xdfe is not there" in stream.buffer.getvalue()
+
+
+def test_a_cache_that_cannot_be_written_is_left_out(capsys, tmp_path, monkeypatch):
+    from snnjax.cli import _cache
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/dev/null/cache")
+    before, warnings = jax.config.jax_enable_compilation_cache, []
+    try:
+        _cache.enable(on=True, warn=warnings.append)
+        assert not jax.config.jax_enable_compilation_cache
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+    assert len(warnings) == 1 and "JAX_COMPILATION_CACHE_DIR" in warnings[0]

@@ -1,4 +1,4 @@
-"""A real process, killed or asked to stop at a random step, loses nothing."""
+"""A real process, killed or asked to stop at any moment, loses nothing and ends as it says."""
 
 import contextlib
 import json
@@ -17,6 +17,7 @@ import pytest
 
 from snnjax import training
 from snnjax.cli import main
+from snnjax.cli._signals import Listener, listening
 from tests.training import micro
 from tests.training.conftest import assert_same_bits
 
@@ -150,3 +151,71 @@ def test_before_the_first_step_there_is_nothing_to_save(tmp_path, capsys, monkey
     assert "nothing was saved" in err and json.loads(out.splitlines()[-1])["exit_code"] == 143
     assert not folder.exists()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def wait_for_handlers(process):
+    """Returns once the process handles SIGTERM, which Python by itself does not."""
+    status, deadline = pathlib.Path(f"/proc/{process.pid}/status"), time.monotonic() + 60
+    while time.monotonic() < deadline:
+        caught = status.read_text().partition("SigCgt:")[2].split()[0]
+        if int(caught, 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.002)
+    raise TimeoutError("no handler")
+
+
+def interrupt(folder, number, seconds):
+    """Exit code, output and seconds until the end of a run, signalled after a time."""
+    command = [sys.executable, "-m", "snnjax", "train", micro.__file__, "--no-cache"]
+    process = subprocess.Popen(
+        [*command, "--out", str(folder), "--epochs", "2000"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for_handlers(process)
+    time.sleep(seconds)
+    process.send_signal(number)
+    began = time.monotonic()
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out + err, time.monotonic() - began
+
+
+def assert_ended_as_asked(folder, number, seconds):
+    code, text, _ = interrupt(folder, number, seconds)
+    assert code == 128 + number, (code, text)
+    assert "Traceback" not in text and "defect" not in text
+    if "nothing was saved" in text:
+        assert not folder.exists()
+    else:
+        assert f"resume with: snnjax train --resume {folder}" in text
+        assert training.checkpoints.newest(folder / "checkpoints") is not None
+
+
+needs_proc = pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="no /proc")
+
+
+# While JAX is imported an exception from a handler was swallowed, or crashed an extension module.
+@needs_proc
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, name):
+    seconds = random.uniform(0, 1.5)
+    print(f"{name} after {seconds:.3f} s")
+    assert_ended_as_asked(tmp_path / "run", signal.Signals[name], seconds)
+
+
+@needs_proc
+@pytest.mark.slow
+def test_ctrl_c_at_fifty_moments_from_the_start_to_the_first_steps(tmp_path):
+    draw = random.Random(8)
+    for trial in range(50):
+        assert_ended_as_asked(tmp_path / str(trial), signal.SIGINT, draw.uniform(0, 6))
+
+
+def test_an_ignored_signal_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with listening(Listener()):
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+            assert signal.getsignal(signal.SIGINT) != before
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from snnjax.cli._options import Option
@@ -27,18 +29,39 @@ def directory() -> Path:
     return Path(base) / "snnjax" / "compiled"
 
 
-def enable(*, on: bool) -> None:
+def enable(*, on: bool, warn: Callable[[str], None]) -> None:
     """Turns the cache on or off for this process.
 
     Args:
         on: True to use the cache; the environment variable JAX_ENABLE_COMPILATION_CACHE=0 also
             turns it off.
+        warn: Called with a sentence about a folder that cannot be used.
     """
     import jax
 
-    if not on:
+    if not (on and _is_usable(warn)):
         jax.config.update("jax_enable_compilation_cache", False)
     else:
-        jax.config.update("jax_compilation_cache_dir", str(directory()))
+        # As text: a path would lose a slash of `gs://`.
+        folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(directory())
+        jax.config.update("jax_compilation_cache_dir", folder)
         # JAX's default, 1 s, would leave out most programs of small networks.
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _is_usable(warn: Callable[[str], None]) -> bool:
+    """True if files can be made in the folder; JAX would warn about each program instead."""
+    try:
+        if "://" in os.environ.get("JAX_COMPILATION_CACHE_DIR", ""):
+            return True  # in the cloud, where JAX writes by other means
+        folder = directory()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    # RuntimeError: a user without a home folder.
+    except (OSError, RuntimeError) as error:
+        warn(
+            f"programs are compiled without a cache ({error}): set JAX_COMPILATION_CACHE_DIR to a "
+            "folder of yours, or give --no-cache"
+        )
+        return False
+    return True

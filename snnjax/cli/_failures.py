@@ -19,7 +19,8 @@ _LOST_WORDS = ("Gloo", "NCCL operation", "coordination service", "CoordinationSe
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_WORDS = ("no space left on device", "disk quota exceeded", "file too large")
 # TensorStore, through which Orbax writes, has no class of errors for the operating system's.
-_OS_ERROR = re.compile(r"OS error (\d+)")
+_OS_ERROR = re.compile(r"(?:OS error |os_error_code=')(\d+)")
+_OS_PATH = re.compile(r'"([^"]+)": [^"]*$')
 _OS_CURES = {
     errno.ENOENT: "{path} is not there: check the path",
     errno.ENOTDIR: "{path}: a part of this path is a file and no folder: choose another path",
@@ -67,7 +68,7 @@ def describe(error: BaseException) -> tuple[str, int]:
             "the disk is full (or over quota): make room, or choose another disk by --out; "
             "what was saved before can be resumed"
         ), 2
-    # Before the errors of training: a checkpoint that no file descriptor is left for is not damaged.
+    # Before the errors of training: a checkpoint that cannot be opened for this is not damaged.
     if any(_os_number(cause) in (errno.EMFILE, errno.ENFILE) for cause in _chain(error)):
         return _OS_CURES[errno.EMFILE], 2
     if isinstance(error, Failure) or _is("snnjax.data", "MissingDataError", error):
@@ -125,7 +126,10 @@ def _os_message(error: BaseException) -> str | None:
         return None
     # An error while writing to an open file does not say to which.
     path = getattr(error, "filename", None)
-    path = "a file or stream" if path is None else os.fsdecode(path)
+    if path is None or isinstance(path, int):  # a descriptor says nothing to a user
+        found = _OS_PATH.search(str(error))
+        path = found[1] if found else "a file or stream"
+    path = os.fsdecode(path)
     path = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
     cure = _OS_CURES.get(number, "{path} cannot be used ({reason}): check the path and its disk")
     return cure.format(path=path, reason=os.strerror(number))

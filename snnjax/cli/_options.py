@@ -138,10 +138,11 @@ def _plain_text(box: str) -> str:
     parts, part = [], []
     # tyro draws a box around its messages, one section per error.
     for line in box.splitlines():
-        inner = line.strip().strip("│").strip()
-        if line.lstrip().startswith("╭"):
+        # In ASCII where stdout has no box characters.
+        inner = line.strip().strip("│|").strip()
+        if line.lstrip().startswith(("╭", "+-")) and part == []:
             continue
-        if set(inner) <= set("─╰╯") or inner.startswith("╰"):
+        if set(inner) <= set("─╰╯-+") or inner.startswith("╰"):
             parts.append(" ".join(part))
             part = []
         else:

@@ -17,12 +17,13 @@ import sys
 import warnings
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, TextIO
 
 from snnjax.cli._failures import Failure
 from snnjax.cli._signals import Listener
 
-__all__ = ["Screen", "escape", "read_size", "silence_libraries", "spell_size"]
+__all__ = ["Screen", "check_creatable", "escape", "read_size", "silence_libraries", "spell_size"]
 
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -149,8 +150,19 @@ class _Tolerant:
         return getattr(self._stream, name)
 
 
+def check_creatable(folder: Path) -> None:
+    """Checks before minutes of work that a folder can be made.
+
+    Raises:
+        Failure: Its nearest existing parent is no folder, or may not be written.
+    """
+    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise Failure(f"{folder} cannot be made in {parent}: choose another folder by --out")
+
+
 def escape(text: str) -> str:
-    """Text on one line, with control characters as escapes such as `\\x1b` and `\\n`."""
+    r"""Text on one line, with control characters as escapes such as `\x1b` and `\n`."""
     # Also invisible ones, such as marks of direction, which make a name look like another one.
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text

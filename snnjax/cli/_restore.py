@@ -53,7 +53,7 @@ def restore(
     if options.data_dir is not None:
         # A run may be inspected on another machine than the one it was trained on.
         experiment = training.config.override(experiment, {"data_dir": options.data_dir})
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=warn)
     # Inspection needs no training step, whose compilation would take time for nothing.
     session = training.prepare(experiment, training=False, rates=rates)
     session.warn_of_other_data(run, warn=warn)

@@ -46,7 +46,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     strategies = parse_strategies(options.strategies)
     mesh = training.sharding.make_mesh()
     device = next(iter(mesh.devices.flat)).device_kind
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}, {device}: "

@@ -224,7 +224,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
             "cost", _DESCRIPTION, [_EXAMPLES, cache.OPTION], arguments
         )
         _check(options.examples)
-        cache.enable(on=not options.no_cache)
+        cache.enable(on=not options.no_cache, warn=screen.warn)
         dataset = training.config.load_dataset(experiment)
         # Only the schedule depends on the number of steps, and no step is trained.
         program, state = training.initialize(experiment, steps=1)
@@ -339,7 +339,7 @@ def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:
 def _zoo(arguments: list[str], screen: Screen, began: float) -> tuple[dict[str, Any], int]:
     options = parse("snnjax cost", _DESCRIPTION, [_MODELS, cache.OPTION], arguments)
     names = _model_names(options.models)
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     screen.say(legend())
     screen.say(header())
     rows: list[dict[str, Any]] = []

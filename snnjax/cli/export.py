@@ -16,6 +16,7 @@ Fields of its JSON object:
     platforms       supported platforms
     parameters      number of parameters, with running statistics and constants
     bytes           size of all its files
+    digest          of the artifact, for `export.load(folder, digest=...)`
     examples        number of compared test examples; null if the artifact does not run here
     difference      largest difference of a prediction from the network's; 0.0 is bit-equal
     seconds         duration of the command
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -108,7 +110,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     except export.ArtifactError as error:
         raise Failure(str(error)) from error
     size = sum(file.stat().st_size for file in out.iterdir())
-    _report(screen, out, kind, size, compared)
+    digest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["digest"]
+    _report(screen, out, kind, size, digest, compared)
     return {
         "run": str(run.path),
         "step": source.step,
@@ -119,6 +122,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "platforms": list(platforms),
         "parameters": sum(x.size for x in jax.tree.leaves((source.network, source.statistics))),
         "bytes": size,
+        "digest": digest,
         "examples": compared.examples,
         "difference": compared.difference,
         "seconds": round(time.perf_counter() - began, 3),
@@ -186,8 +190,11 @@ def _artifact_predictions(artifact: Any, source: export.Source, inputs: Any) -> 
     return source.readout(jnp.stack(outputs))
 
 
-def _report(screen: Screen, out: Path, kind: str, size: int, compared: _Comparison) -> None:
+def _report(
+    screen: Screen, out: Path, kind: str, size: int, digest: str, compared: _Comparison
+) -> None:
     screen.say(f"{out}: a {kind} of {spell_size(size)}")
+    screen.say(f"  digest {digest}")
     if compared.difference is None:
         screen.say("  not compared with the network, since it does not run on this machine")
     else:

@@ -77,7 +77,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     grid = _grid(options.grid, experiment)
     most = read_size(options.max_bytes) if options.max_bytes else None
     budgets = cost.selection.Budgets(most, options.max_inference, options.max_training)
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     rows = _estimate(experiment, grid, budgets, options.examples, screen)
     # Each run keeps a copy of the file, so that it can be resumed without the original.
     source = path.read_text(encoding="utf-8")

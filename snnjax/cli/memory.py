@@ -35,7 +35,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -56,7 +55,7 @@ from snnjax.cli._experiment_args import (
 )
 from snnjax.cli._failures import Failure, Interrupted
 from snnjax.cli._options import Option, parse
-from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._output import Screen, check_creatable, spell_size
 from snnjax.cli.plan import parse_strategies
 
 __all__ = [
@@ -262,7 +261,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     strategies = _strategies(options.strategies)
     # Before the measurements, which take minutes.
     _check_folder(Path("runs") if options.out is None else Path(options.out), options.out)
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     device = next(iter(training.sharding.make_mesh().devices.flat)).device_kind
     screen.say(f"{case.name}, {case.description}, on {device}")
     rows = _measure_all(case, strategies, screen)
@@ -393,10 +392,7 @@ def _check_folder(folder: Path, out: str | None) -> None:
     """Checks before any measurement that the results can be saved."""
     if out is not None:
         training.Run.check_free(folder)
-    # The nearest existing folder decides if the others can be made in it.
-    parent = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise Failure(f"{folder} cannot be made in {parent}: choose another folder by --out")
+    check_creatable(folder)
 
 
 def _free(base: Path) -> Path:

@@ -52,7 +52,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     # Before minutes of compilation.
     if options.largest:
         training.planning.integer_field(experiment, options.largest)
-    cache.enable(on=not options.no_cache)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     dataset = training.config.load_dataset(experiment)
     screen.say(
         f"{experiment.name}, batch {experiment.batch}, T = {experiment.timesteps}: a training step "

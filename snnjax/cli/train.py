@@ -51,7 +51,7 @@ from snnjax.cli._devices import (
 from snnjax.cli._experiment_args import experiment_path, parse_fields
 from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, peek
-from snnjax.cli._output import Screen, spell_size
+from snnjax.cli._output import Screen, check_creatable, spell_size
 from snnjax.cli._progress import clock, progress
 from snnjax.cli.evaluate import spell_metrics
 
@@ -88,7 +88,7 @@ class _Plan(NamedTuple):
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Trains a network, or resumes training."""
     began = time.perf_counter()
-    plan = _plan(arguments)
+    plan = _plan(arguments, screen)
     # Before JAX computes anything: malloc takes the setting for later allocations only.
     if plan.options.keep_pages and not training.keep_pages():
         screen.warn("--keep-pages needs Linux with glibc: freed memory is given back as usual")
@@ -172,7 +172,7 @@ def _fit(session, run, screen: Screen, options: Any) -> Any:
         )
 
 
-def _plan(arguments: list[str]) -> _Plan:
+def _plan(arguments: list[str], screen: Screen) -> _Plan:
     """Parses the arguments to experiment, source and options; writes nothing."""
     path, rest = experiment_path(arguments)
     resumed = None
@@ -184,11 +184,11 @@ def _plan(arguments: list[str]) -> _Plan:
             raise Failure(f"--resume takes the experiment from {resume}: leave out {path}")
         resumed = training.Run.open(resume)
         experiment = resumed.experiment()
-        source = resumed.source.read_text(encoding="utf-8")
+        source = _read(resumed.source)
     else:
         path = path or Path(default_experiment.__file__)
         experiment = training.config.load_experiment(path)
-        source = path.read_text(encoding="utf-8")
+        source = _read(path)
     options, changed = parse_fields("train", "Train a network.", experiment, _OPTIONS, rest)
     if resumed and options.out:
         raise Failure("--resume goes on in its own directory: leave out --out")
@@ -203,15 +203,32 @@ def _plan(arguments: list[str]) -> _Plan:
     training.config.check(experiment)
     # Its syntax only; the devices are known after `connect`.
     training.sharding.parse_mesh(options.mesh or "")
-    if options.out is not None:
+    if not resumed:
         # Before minutes of loading and compiling.
-        training.Run.check_free(Path(options.out))
-    cache.enable(on=not options.no_cache)
+        path = _path(options.out, experiment)
+        check_creatable(path.parent if options.out is None else path)
+        if options.out is not None:
+            training.Run.check_free(path)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
     return _Plan(experiment, source, options, resumed)
+
+
+def _read(path: Path) -> str:
+    """Text of an experiment's file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        # Python reads other encodings as well, but the run keeps its copy as UTF-8.
+        raise Failure(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
+
+
+def _path(out: str | None, experiment: Any) -> Path:
+    """Path of `--out`, or of the first run under runs/."""
+    return Path(out) if out is not None else Path("runs") / f"{experiment.name}-{experiment.seed}"
 
 
 def _create(plan: _Plan) -> training.Run:
     """Makes the directory of `--out`, or the first unused one under runs/."""
     out, experiment = plan.options.out, plan.experiment
-    path = Path(out) if out is not None else Path("runs") / f"{experiment.name}-{experiment.seed}"
+    path = _path(out, experiment)
     return training.Run.create(path, experiment, plan.source, numbered=out is None)

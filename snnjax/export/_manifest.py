@@ -190,7 +190,8 @@ def read_file(path: Path, manifest: dict[str, Any], name: str) -> bytes:
     with contextlib.suppress(OSError):
         # Before it is read: a wrong file may be larger than the memory.
         if (size := (path / name).stat().st_size) != expected.get("bytes"):
-            raise _damaged(path / name, f"it has {size} bytes, not {expected.get('bytes')}")
+            reason = f"it has {size} bytes, the one of that SHA-256 has {expected.get('bytes')}"
+            raise _damaged(path / name, reason)
     data = read_bytes(path / name)
     # Digests detect damage only: whoever changes a file can change the manifest, too.
     if (actual := digest(data)) != expected:

@@ -191,6 +191,7 @@ def load(
     on_device = {name: _put(name, array) for name, array in arrays.items()}
     # Jitted once per artifact: XLA then compiles on the first call of each batch size.
     run = jax.jit(exported.call)
+    _check_lowering(run, arguments, manifest, f"the program of {path}")
     if manifest["kind"] == "window":
         return WindowArtifact(manifest, on_device, exported, run)
     data = manifests.read_file(path, manifest, manifests.STATE)
@@ -227,8 +228,8 @@ def check_signature(exported: Any, manifest: dict[str, Any], subject: str) -> No
         )
     if list(exported.platforms) != manifest["platforms"] or exported.nr_devices != 1:
         raise ArtifactError(
-            f"{subject} is for {', '.join(exported.platforms)} on {exported.nr_devices} devices and "
-            f"its manifest says {', '.join(manifest['platforms'])} on 1: export anew"
+            f"{subject} is for {', '.join(exported.platforms)} on {exported.nr_devices} devices "
+            f"and its manifest says {', '.join(manifest['platforms'])} on 1: export anew"
         )
     if not streaming:
         return
@@ -306,6 +307,21 @@ def _arguments(exported: Any, manifest: dict[str, Any], subject: str) -> tuple[A
         kind = manifest["kind"]
         raise ArtifactError(f"{subject} is none of kind {kind}: export anew") from error
     return arguments
+
+
+def _check_lowering(run: Any, arguments: Any, manifest: dict[str, Any], subject: str) -> None:
+    """Checks that the code of a program fits its own signature, without compiling it."""
+    # A size that is free until the call is an expression and no int.
+    free = 1 if manifest["batch"] == "any" else manifest["batch"]
+    sizes = lambda shape: tuple(n if isinstance(n, int) else free for n in shape)  # noqa: E731
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(sizes(x.shape), x.dtype), arguments)
+    try:
+        run.lower(*shapes)
+    # Whatever the parsers of a changed program raise.
+    except Exception as error:
+        raise ArtifactError(
+            f"{subject} cannot be called ({type(error).__name__}: {error}): export anew"
+        ) from error
 
 
 def _check_platform(path: Path, manifest: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ import jax.ad_checkpoint
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Var
 
+from snnjax.ops.programs import make_room
+
 __all__ = [
     "MemoryUse",
     "Residual",
@@ -108,6 +110,7 @@ def measure(
     Example:
         stored = memory.measure(jax.grad(loss), params, batch)
     """
+    make_room()
     # A second jit around a jitted function would drop its donation and its compiler options.
     jitted = function if hasattr(function, "lower") else jax.jit(function)
     return compiled_memory(jitted.lower(*args).compile(compiler_options=compiler_options), samples)

@@ -17,6 +17,7 @@ from typing import Any
 
 from snnjax.memory.accounting import MemoryUse, compiled_memory, count
 from snnjax.memory.notation import Strategy, StrategyError
+from snnjax.ops.programs import make_room
 
 __all__ = ["Candidate", "Plan", "largest_fit", "plan"]
 
@@ -121,6 +122,8 @@ def plan(
             report(candidate)
         return candidate
 
+    # Before the threads: what they compile must not be cleared under them.
+    make_room()
     results: list[Any] = []
     # XLA releases the interpreter lock while it compiles; tracing and lowering hold it and stay on
     # this thread.

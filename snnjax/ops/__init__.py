@@ -4,6 +4,7 @@
     max_pool        max pooling with a residual of one byte per patch
     rounding        rounding to narrow floats that a replay repeats; products in float32
     isolate         a computation that XLA:CPU runs alone
+    programs        room for compiled programs in the process
     pallas          choice of a kernel by device; tiling of neurons
     pallas_lif      LIF neurons over a whole sequence as Pallas kernels
 

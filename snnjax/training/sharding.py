@@ -38,6 +38,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from snnjax.data import Batch, Loader
+from snnjax.ops.programs import make_room
 from snnjax.training.errors import MeshError
 from snnjax.typing import PyTree
 
@@ -351,6 +352,7 @@ def compile_step(
         step = compile_step(functools.partial(train_step, program), mesh)
         state, metrics = step(state, shard_batch(loader.batch(0), mesh))
     """
+    make_room()
     replicated = _replicated(mesh)
     layout = replicated if layout is None else layout
     options = compiler_options(mesh, memory_scheduler=memory_scheduler, deterministic=deterministic)
