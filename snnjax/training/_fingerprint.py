@@ -237,27 +237,27 @@ def recorded(run: Run) -> list[dict[str, Any]]:
         RunError: The file is damaged.
     """
     try:
-        entries: Any = run.read_json(NAME)
+        entries = run.read_json(NAME)
         if entries is None and not (run.path / NAME).exists():
             return []
-        _check_form(entries)
+        return _checked(entries)
     except (RunError, TypeError, KeyError, AttributeError) as error:
         raise RunError(
             f"{run.path / NAME} is damaged, so that nobody knows whether the data are those that "
             "the run was trained on: bring it back from a copy, or accept the present data by "
             "--other-data"
         ) from error
-    return entries
 
 
-def _check_form(entries: Any) -> None:
-    """Raises `TypeError`, `KeyError` or `AttributeError` for anything but entries of data.json."""
+def _checked(entries: Any) -> list[dict[str, Any]]:
+    """Entries of data.json; raises `TypeError`, `KeyError` or `AttributeError` for anything else."""
     if not isinstance(entries, list) or not entries:
         raise TypeError("no list of entries")
     for entry in entries:
         # A comparison with itself meets every missing or wrong field.
         compare(entry, entry)
         _ = entry["step"], entry["allowed"]
+    return entries
 
 
 def _split_fingerprint(split: data.Split) -> dict[str, Any]:
