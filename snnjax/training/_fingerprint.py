@@ -250,7 +250,11 @@ def recorded(run: Run) -> list[dict[str, Any]]:
 
 
 def _checked(entries: Any) -> list[dict[str, Any]]:
-    """Entries of data.json; raises `TypeError`, `KeyError` or `AttributeError` for anything else."""
+    """Entries of data.json.
+
+    Raises:
+        TypeError, KeyError, AttributeError: The value is anything else.
+    """
     if not isinstance(entries, list) or not entries:
         raise TypeError("no list of entries")
     for entry in entries:
