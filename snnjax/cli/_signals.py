@@ -21,7 +21,8 @@ from snnjax.cli._failures import Interrupted
 __all__ = ["Listener", "listening"]
 
 # A terminal that closes sends SIGHUP, which Windows lacks.
-_SIGNALS = [signal.SIGINT, signal.SIGTERM, *[s for s in signal.Signals if s.name == "SIGHUP"]]
+_HANGUP = getattr(signal, "SIGHUP", None)
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *([_HANGUP] if _HANGUP else [])]
 
 
 class Listener:
@@ -54,8 +55,9 @@ class Listener:
         del frame
         self.number = number
         for each in _SIGNALS:
-            # A second signal ends a process that does not come to its next poll.
-            signal.signal(each, signal.SIG_DFL)
+            # A second signal ends a process that does not come to its next poll; a second SIGHUP
+            # comes from the shell of the same lost terminal.
+            signal.signal(each, signal.SIG_IGN if each == _HANGUP else signal.SIG_DFL)
         # Otherwise the thread ends the process: an exception from here may pass through a callback
         # of XLA's, which does not expect it.
         if not self.patient and self.end is None:
@@ -74,7 +76,7 @@ class Listener:
                 continue
             received += 1
             # The handler waits for a long step, as the first signal does.
-            if received > 1:
+            if received > 1 and numbers[0] != _HANGUP:
                 os._exit(128 + numbers[0])
             with self._lock:
                 if not self._patient:

@@ -205,9 +205,10 @@ def _plan(arguments: list[str], screen: Screen) -> _Plan:
     training.sharding.parse_mesh(options.mesh or "")
     if not resumed:
         # Before minutes of loading and compiling.
+        path = _path(options.out, experiment)
+        check_creatable(path.parent if options.out is None else path)
         if options.out is not None:
-            training.Run.check_free(Path(options.out))
-        check_creatable(_directory(options, experiment))
+            training.Run.check_free(path)
     cache.enable(on=not options.no_cache, warn=screen.warn)
     return _Plan(experiment, source, options, resumed)
 
@@ -221,16 +222,13 @@ def _read(path: Path) -> str:
         raise Failure(f"{path} is not UTF-8 text ({error.reason}): save it as UTF-8") from error
 
 
-def _directory(options: Any, experiment: Any) -> Path:
-    """Run directory of `--out`, or the first one of the experiment under runs/."""
-    if options.out is not None:
-        return Path(options.out)
-    return Path("runs") / f"{experiment.name}-{experiment.seed}"
+def _path(out: str | None, experiment: Any) -> Path:
+    """Path of `--out`, or of the first run under runs/."""
+    return Path(out) if out is not None else Path("runs") / f"{experiment.name}-{experiment.seed}"
 
 
 def _create(plan: _Plan) -> training.Run:
-    """Makes the run directory; without `--out` the first unused number of it."""
-    path = _directory(plan.options, plan.experiment)
-    return training.Run.create(
-        path, plan.experiment, plan.source, numbered=plan.options.out is None
-    )
+    """Makes the directory of `--out`, or the first unused one under runs/."""
+    out, experiment = plan.options.out, plan.experiment
+    path = _path(out, experiment)
+    return training.Run.create(path, experiment, plan.source, numbered=out is None)

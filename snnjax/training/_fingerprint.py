@@ -18,7 +18,7 @@ import copy
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -72,7 +72,8 @@ class Reader:
         return {name: values[name] for name in read - _LOCATION}
 
     def _call(self, experiment: BaseExperiment) -> data.Dataset:
-        kind, names = type(experiment), self.names
+        kind: Any = type(experiment)
+        names = self.names
         known = {field.name for field in dataclasses.fields(experiment)}
 
         def read(self: Any, name: str) -> Any:
@@ -163,17 +164,15 @@ def check_data(
     """
 
     def decide() -> str:
-        entries, here = recorded(run, allow=allow), measure()
+        here = measure()
         entry = {"step": step, "allowed": False, **here}
-        if not entries:
-            if step:
-                warn(
-                    f"{run.path} has no fingerprint of its data, since an earlier version made it: "
-                    "they are taken for the same"
-                )
-            run.write_json(NAME, [entry])
-            return "[]"
-        differing = compare(here, entries[-1])
+        try:
+            entries = recorded(run)
+            differing = compare(here, entries[-1]) if entries else []
+        except RunError:
+            if not allow:
+                raise
+            entries, differing = [], [f"{NAME} was damaged"]
         if differing and not allow:
             raise RunError(
                 f"{run.path} was trained on other data ({'; '.join(differing)}), and its test "
@@ -182,7 +181,14 @@ def check_data(
             )
         if differing:
             warn(f"training goes on with other data ({'; '.join(differing)})")
-            run.write_json(NAME, [*entries, {**entry, "allowed": True, "changed": differing}])
+            entry |= {"allowed": True, "changed": differing}
+        elif not entries and step:
+            warn(
+                f"{run.path} has no fingerprint of its data, since an earlier version made it: "
+                "they are taken for the same"
+            )
+        if differing or not entries:
+            run.write_json(NAME, [*entries, entry])
         return json.dumps(differing)
 
     # Process 0 compares: the file systems of the others may lag behind.
@@ -224,12 +230,8 @@ def allowed_steps(run: Run) -> list[int]:
         return []
 
 
-def recorded(run: Run, *, allow: bool = False) -> list[dict[str, Any]]:
+def recorded(run: Run) -> list[dict[str, Any]]:
     """Entries of data.json; empty without one.
-
-    Args:
-        run: The run.
-        allow: True to take a damaged file for none.
 
     Raises:
         RunError: The file is damaged.
@@ -238,28 +240,31 @@ def recorded(run: Run, *, allow: bool = False) -> list[dict[str, Any]]:
         entries = run.read_json(NAME)
         if entries is None and not (run.path / NAME).exists():
             return []
-        _check_form(entries)
+        return _checked(entries)
     except (RunError, TypeError, KeyError, AttributeError) as error:
-        if allow:
-            return []
         raise RunError(
             f"{run.path / NAME} is damaged, so that nobody knows whether the data are those that "
             "the run was trained on: bring it back from a copy, or accept the present data by "
             "--other-data"
         ) from error
-    return entries
 
 
-def _check_form(entries: Sequence[dict[str, Any]]) -> None:
+def _checked(entries: Any) -> list[dict[str, Any]]:
+    """Entries of data.json.
+
+    Raises:
+        TypeError, KeyError, AttributeError: The value is anything else.
+    """
     if not isinstance(entries, list) or not entries:
         raise TypeError("no list of entries")
     for entry in entries:
         # A comparison with itself meets every missing or wrong field.
         compare(entry, entry)
-        entry["step"], entry["allowed"]  # noqa: B018
+        _ = entry["step"], entry["allowed"]
+    return entries
 
 
-def _split_fingerprint(split: data.dataset.Split) -> dict[str, Any]:
+def _split_fingerprint(split: data.Split) -> dict[str, Any]:
     labels, inputs = hashlib.sha256(), hashlib.sha256()
     _add(labels, split.labels)
     if split.groups is not None:
@@ -276,7 +281,7 @@ def _split_fingerprint(split: data.dataset.Split) -> dict[str, Any]:
     }
 
 
-def _sample(split: data.dataset.Split) -> np.ndarray:
+def _sample(split: data.Split) -> np.ndarray:
     """Indices of evenly spaced examples, the first and the last among them."""
     size = max(np.asarray(split.inputs[0]).nbytes, 1)
     count = min(len(split), max(_SAMPLE_BYTES // size, _SAMPLE_EXAMPLES))

@@ -104,8 +104,8 @@ def test_a_damaged_fingerprint_is_no_permission(compiled, run, text):
     (run.path / "data.json").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(training.errors.RunError, match="data.json is damaged.*--other-data"):
         training.fit(fresh(compiled), run)
-    training.fit(fresh(compiled), run, allow_other_data=True)
-    training.fit(fresh(compiled), run)
+    assert training.fit(fresh(compiled), run, allow_other_data=True).other_data == [3]
+    assert training.fit(fresh(compiled), run).other_data == [3]
 
 
 def test_a_run_without_a_fingerprint_says_so_and_gets_one(compiled, run):
