@@ -37,7 +37,8 @@ def replay(function: Link, *, spikes: bool = False) -> Replay:
     Values are those of the function and gradients those of its `jax.checkpoint`. With X the bytes
     of its input and R those of its residuals, it keeps X (X / 32 for spikes) and needs R only while
     its derivative is computed, for one extra forward pass. Do not use it for forward-mode
-    differentiation, nor with `spikes` for second derivatives (refused).
+    differentiation, also over the gradient: second derivatives are those of reverse mode over
+    reverse mode, and with `spikes` they are refused.
 
     Args:
         function: Pure function `(operands, x) -> (y, by-products)`; the operands are parameters,
