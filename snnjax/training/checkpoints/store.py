@@ -29,7 +29,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.training.checkpoints import tensorstore_leaks
 from snnjax.training.checkpoints.format import (
     check_model,
     migrate,
@@ -134,7 +133,6 @@ def begin(folder: Path, state: TrainState, *, score: float | None = None) -> Wri
     """
     from orbax.checkpoint import v1 as ocp
 
-    tensorstore_leaks.avoid()
     path = step_path(folder, int(state.step))
     # Beside its final place: renaming is atomic only within one file system.
     part = path.with_name(f"{path.name}.part")
