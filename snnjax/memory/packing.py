@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from snnjax.ops.derivative import refuse_derivative
 from snnjax.ops.trees import combine, partition, value_and_pullback
@@ -84,7 +85,7 @@ def encode_spikes(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
             "bool or float32, or do not pack (pack=False)"
         )
     binary = jnp.all((spikes == 0) | (spikes == 1))
-    if not isinstance(binary, jax.core.Tracer) and not binary:
+    if not isinstance(binary, Tracer) and not binary:
         raise ValueError(
             "one bit per input keeps spikes, and these inputs are not all 0 or 1: do not pack them "
             '(pack=False), or keep them in two bytes (pack="bfloat16")'

@@ -20,6 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from snnjax.memory.scans import match_dtypes, scan_length, scan_segments, slice_steps, store
 from snnjax.ops import symbolic_zeros
@@ -199,7 +200,7 @@ class Reverse:
         if check is None:
             return refuse_narrow(partition(state)[0])
         accurate = check(params, state, every)
-        if isinstance(accurate, jax.core.Tracer):
+        if isinstance(accurate, Tracer):
             return accurate
         if not accurate:
             raise ValueError(

@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from snnjax.neurons._inverses import largest, smallest
 from snnjax.neurons.coupled import (
@@ -117,11 +118,11 @@ def coupled_lif_scan(
 def _check_growth(params, state, every):
     """None if so many steps can be undone, a traced boolean if only the program knows."""
     accurate = CoupledLIFInverse(None).check(params, state, every)
-    if isinstance(accurate, jax.core.Tracer):
+    if isinstance(accurate, Tracer):
         return accurate
     decay, alpha = largest(params.decay), smallest(params.alpha)
     # The limit of the inverse is that of float32: float64 can undo far more steps.
-    if state.v1.dtype == jnp.float32 and None not in (decay, alpha):
+    if state.v1.dtype == jnp.float32 and decay is not None and alpha is not None:
         steps = coupled_lif_inverse(decay=decay, alpha=alpha).steps
         accurate = steps is None or every <= steps
         limit = f"refresh={steps}"

@@ -149,7 +149,7 @@ class Aux(NamedTuple):
     state: PyTree = ()
     statistics: PyTree = ()
     taps: dict[str, dict[str, Array]] = {}  # noqa: RUF012 (never written)
-    diagnostics: dict[str, Diagnostic] = {}  # noqa: RUF012 (never written)
+    diagnostics: Mapping[str, Diagnostic] = {}  # noqa: RUF012 (never written)
 
 
 @functools.partial(
@@ -363,7 +363,7 @@ class StreamPeak(NamedTuple):
 Diagnostic: TypeAlias = StreamPeak | NonFinite
 
 
-def stream_use(diagnostics: dict[str, Diagnostic]) -> Array:
+def stream_use(diagnostics: Mapping[str, Diagnostic]) -> Array:
     """Largest ratio of peak to bound over all reversible streams; 0 without a stream.
 
     At a ratio of 1 or more the grid overflows the mantissa: the inverse, and with it the reversed

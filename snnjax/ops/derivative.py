@@ -116,7 +116,7 @@ def _jvp(primals, tangents, *, slope):
     # The primitive again, not the value: the next derivative must find the rule, too.
     y = _with_derivative.bind(value, x, slope=slope)
     if isinstance(dx, ad.Zero):
-        return y, ad.Zero.from_primal_value(y)
+        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
     return y, dx if slope is None else slope(x) * dx
 
 
