@@ -281,7 +281,9 @@ class Counted:
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize(("scan", "saves"), [(own_scan, True), (Counted(), False)], ids=str)
+@pytest.mark.parametrize(
+    ("scan", "saves"), [(own_scan, True), (Counted(), False)], ids=["own", "counted"]
+)
 @pytest.mark.parametrize("name", ["vgg", "vgg in time", "recurrent", "shared"])
 def test_a_scan_of_ones_own_is_asked(name, scan, saves):
     network = NETWORKS[name]()

@@ -106,10 +106,10 @@ CONSTRUCTORS = [
       "collect": CHOICE, "time_scan": SCAN}),
 ]  # fmt: skip
 CASES = [
-    pytest.param(make, right, option, value, id=f"{make.__name__}-{option}-{value!r}"[:70])
+    pytest.param(make, right, option, value, id=f"{make.__name__}-{option}-{n}")
     for make, right, wrong in CONSTRUCTORS
     for option, values in wrong.items()
-    for value in values
+    for n, value in enumerate(values)
 ]
 
 
@@ -126,7 +126,9 @@ def test_a_wrong_option_is_refused_where_it_is_written(make, right, option, valu
     assert len(str(error.value)) < 500 and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize(("make", "right", "wrong"), CONSTRUCTORS, ids=lambda x: str(x)[:30])
+@pytest.mark.parametrize(
+    ("make", "right", "wrong"), CONSTRUCTORS, ids=lambda x: getattr(x, "__name__", "")
+)
 def test_the_right_options_are_accepted(make, right, wrong):
     assert wrong is not None and make(**right) is not None
 
