@@ -235,8 +235,10 @@ def test_the_tree_of_tests_mirrors_the_package():
     assert not missing, f"packages without tests: {missing}"
 
 
-# Figures that later changes may not worsen; `python tests/structure.py` prints all of them.
-LIMITS = {"package files": 236, "file lines, 90th percentile": 600, "exported names": 251}
+# Figures that later changes may not worsen; `python tests/structure.py` prints all of them. 235
+# files and 250 names were the second house; since then: watch, fingerprint, released networks,
+# checks of options and layers, shared variables, derivatives, memory maps (one file each).
+LIMITS = {"package files": 243, "file lines, 90th percentile": 600, "exported names": 251}
 
 
 @pytest.mark.parametrize("figure", LIMITS)
