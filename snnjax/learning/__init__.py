@@ -7,5 +7,24 @@ derivative than backpropagation through time, and says so: `exact` is False.
 
 from snnjax.learning import rates, solvers
 from snnjax.learning.derivatives import implicit_rate, surrogate_vjp
+from snnjax.learning.equilibrium import Equilibrium
+from snnjax.learning.feedback import Frobenius, Spectral, transposed_conv, unit_filters
+from snnjax.learning.rate_models import RateModel, dsr_if_model, dsr_lif_model, lif_rate_model
+from snnjax.learning.rate_neuron import RateNeuron
 
-__all__ = ["implicit_rate", "rates", "solvers", "surrogate_vjp"]
+__all__ = [
+    "Equilibrium",
+    "Frobenius",
+    "RateModel",
+    "RateNeuron",
+    "Spectral",
+    "dsr_if_model",
+    "dsr_lif_model",
+    "implicit_rate",
+    "lif_rate_model",
+    "rates",
+    "solvers",
+    "surrogate_vjp",
+    "transposed_conv",
+    "unit_filters",
+]

@@ -114,6 +114,7 @@ def implicit_rate(
     solver: Callable[..., tuple[PyTree, Info]] | None = None,
     summarize: Callable[[PyTree], PyTree] = _identity,
     at_map: bool = False,
+    jacobian: Callable[..., PyTree] | None = None,
 ) -> ImplicitRate:
     """Rates of a simulation, differentiated as the fixed point `a = f(a)` that they approach.
 
@@ -131,11 +132,13 @@ def implicit_rate(
         summarize: linear function of the inputs; the default keeps them as they are.
         at_map: takes J at `f(a)` instead of `a`, as the released code of IDE does for networks of
             several layers.
+        jacobian: function in place of f whose Jacobian the equation takes, such as f with frozen
+            normalisation; None is f.
 
     Returns:
-        The function `(params, inputs, *, info=None) -> (rates, kept)`. Given `Info.zeros(n)` for rates
-        of n arrays, the gradient with respect to `info` is the solver's `Info`: its residual and
-        iterations, which exist in the backward pass only. Its attribute `exact` is False.
+        The function `(params, inputs, *, info=None) -> (rates, kept)`; its attribute `exact` is
+        False. If `info` is `Info.zeros(n)`, n the number of arrays of the rates, the gradient with
+        respect to it is the solver's `Info`: the residual exists in the backward pass only.
 
     Raises:
         ValueError: `fixed_point` has outputs of other shapes than the rates (on differentiation).
@@ -145,8 +148,9 @@ def implicit_rate(
         Differentiation on the Equilibrium State", 2021, arXiv:2109.14247.
     """
     return ImplicitRate(
-        fixed_point, simulate, neumann() if solver is None else solver, summarize, at_map
-    )
+        fixed_point, simulate, neumann() if solver is None else solver, summarize, at_map,
+        fixed_point if jacobian is None else jacobian,
+    )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +162,7 @@ class ImplicitRate:
     solver: Solver | Callable[..., tuple[PyTree, Info]]
     summarize: Callable[[PyTree], PyTree]
     at_map: bool
+    jacobian: Callable[..., PyTree]
     exact: ClassVar[bool] = False
 
     def __call__(
@@ -188,10 +193,8 @@ def _implicit_backward(function, residuals, cotangents):
 
     image, pull = jax.vjp(run, params, summary, rates)
     _check_shapes(image, rates, "the fixed-point map", "the rates")
-    if function.at_map:
-        _, pull_rates = jax.vjp(functools.partial(run, params, summary), image)
-    else:
-        _, pull_rates = jax.vjp(functools.partial(run, params, summary), rates)
+    linearized = functools.partial(function.jacobian, combine(params, others), summary)
+    _, pull_rates = jax.vjp(linearized, image if function.at_map else rates)
     beta, found = function.solver(lambda b: pull_rates(b)[0], cotangents[0])
     g_params, g_summary, _ = pull(beta)
     g_inputs = _transpose(function.summarize, shapes, g_summary)
