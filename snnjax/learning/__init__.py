@@ -5,7 +5,7 @@ between firing rates which the simulation approaches, so its bytes do not depend
 derivative than backpropagation through time, and says so: `exact` is False.
 """
 
-from snnjax.learning import rates, solvers
+from snnjax.learning import equilibrium, rates, solvers
 from snnjax.learning.derivatives import implicit_rate, surrogate_vjp
 from snnjax.learning.equilibrium import Equilibrium
 from snnjax.learning.feedback import Frobenius, Spectral, transposed_conv, unit_filters
@@ -20,6 +20,7 @@ __all__ = [
     "Spectral",
     "dsr_if_model",
     "dsr_lif_model",
+    "equilibrium",
     "implicit_rate",
     "lif_rate_model",
     "rates",

@@ -137,8 +137,9 @@ def implicit_rate(
 
     Returns:
         The function `(params, inputs, *, info=None) -> (rates, kept)`; its attribute `exact` is
-        False. If `info` is `Info.zeros(n)`, n the number of arrays of the rates, the gradient with
-        respect to it is the solver's `Info`: the residual exists in the backward pass only.
+        False. If `info` is `Info.zeros(n)`, n the number of layers of a spiking solver and else 0,
+        the gradient with respect to it is the solver's `Info`, which exists in the backward pass
+        only.
 
     Raises:
         ValueError: `fixed_point` has outputs of other shapes than the rates (on differentiation).

@@ -40,7 +40,13 @@ from snnjax.nn.contract import (
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, PyTree, bind
 
-__all__ = ["Equilibrium", "EquilibriumStatistics"]
+__all__ = [
+    "Equilibrium",
+    "EquilibriumStatistics",
+    "info_metrics",
+    "solver_infos",
+    "with_solver_infos",
+]
 
 
 class EquilibriumStatistics(NamedTuple):
@@ -184,11 +190,12 @@ class Equilibrium(nnx.Module):
                 "neurons into the body"
             )
         neurons = repeat_state(body.neurons)
+        spiking = getattr(self.solver, "spiking", False)
         arrays = len(_nodes(neurons, Membranes)) if self.inner == "rates" else 1
         return State(
             (first.neurons, neurons, feedback.neurons),
             EquilibriumStatistics(
-                first.statistics, body.statistics, feedback.statistics, Info.zeros(arrays)
+                first.statistics, body.statistics, feedback.statistics, Info.zeros(arrays * spiking)
             ),
         )
 
@@ -460,6 +467,40 @@ def _batch_statistics(layer, mean, state, call, norm):
         return node._replace(var=node.var * (count / (count - 1)) + (1e-8 - epsilon))
 
     return jax.tree.map(published, aux.statistics, is_leaf=_is(Statistics))
+
+
+def solver_infos(statistics: PyTree) -> list[Info]:
+    """Zeros of the equilibrium layers of a network, whose gradients are their solvers' `Info`.
+
+    Args:
+        statistics: statistics of a network or layer.
+    """
+    return _nodes(statistics, Info)
+
+
+def with_solver_infos(statistics: PyTree, infos: list[Info]) -> PyTree:
+    """The statistics with other arrays for `solver_infos`, to be differentiated by.
+
+    Args:
+        statistics: statistics of a network or layer.
+        infos: one `Info` per equilibrium layer, in order.
+    """
+    own = iter(infos)
+    replaced = lambda node: next(own) if isinstance(node, Info) else node  # noqa: E731
+    return jax.tree.map(replaced, statistics, is_leaf=_is(Info))
+
+
+def info_metrics(infos: list[Info]) -> dict[str, Array]:
+    """Numbers of a training record: the largest residual, and rates of the backward neurons.
+
+    Args:
+        infos: gradients with respect to `solver_infos`.
+    """
+    if not infos:
+        return {}
+    rates = jnp.concatenate([info.rates for info in infos])
+    named = {f"backward_rate{i}": rate for i, rate in enumerate(rates)}
+    return {"solver_residual": jnp.stack([info.residual for info in infos]).max(), **named}
 
 
 def _rate_neurons(layer: Any) -> list[RateNeuron]:

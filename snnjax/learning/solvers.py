@@ -55,8 +55,8 @@ class Info(NamedTuple):
     Attributes:
         residual: norm of `g + J^T beta - beta` as a fraction of that of `g`, a scalar.
         iterations: products with the transpose, a scalar.
-        rates: fraction of the backward neurons that spike per timestep, per array of `g`; zeros for
-            solvers without spikes.
+        rates: fraction of the backward neurons that spike per timestep, one number per array of
+            `g`; empty for solvers without spikes.
     """
 
     residual: Array
@@ -64,10 +64,10 @@ class Info(NamedTuple):
     rates: Array
 
     @classmethod
-    def zeros(cls, arrays: int) -> Info:
-        """An `Info` of zeros for that many arrays."""
+    def zeros(cls, layers: int = 0) -> Info:
+        """An `Info` of zeros, for a spiking solver of that many layers."""
         zero = jnp.zeros((), jnp.float32)
-        return cls(zero, zero, jnp.zeros(arrays, jnp.float32))
+        return cls(zero, zero, jnp.zeros(layers, jnp.float32))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +77,11 @@ class Solver:
     Attributes:
         method: `(transpose, g) -> (beta, iterations, rates)`, with its options bound by
             `typing.bind`; rates are None without spikes.
+        spiking: True if the method returns firing rates.
     """
 
     method: Callable[..., tuple[PyTree, Any, Array | None]]
+    spiking: bool = False
 
     def __call__(self, transpose: Callable[[PyTree], PyTree], g: PyTree) -> tuple[PyTree, Info]:
         """Solves `beta = transpose(beta) + g`.
@@ -90,14 +92,13 @@ class Solver:
         """
         beta, iterations, rates = self.method(transpose, g)
         missing = jax.tree.map(lambda g, j, b: g + j - b, g, transpose(beta), beta)
-        info = Info.zeros(len(jax.tree.leaves(g)))
         size = _norm(g)
         # A gradient of zero has the solution zero, and its residual would be 0 / 0.
         residual = _norm(missing) / jnp.where(size > 0, size, 1)
         return beta, Info(
             residual.astype(jnp.float32),
             jnp.asarray(iterations, jnp.float32),
-            info.rates if rates is None else rates.astype(jnp.float32),
+            Info.zeros().rates if rates is None else rates.astype(jnp.float32),
         )
 
 
@@ -188,7 +189,7 @@ def spiking_ternary(
             f"got {threshold}, {rest}, {scale} and {decay}"
         )
     options = {"threshold": threshold, "amount": threshold - rest, "decay": decay, "scale": scale}
-    return Solver(bind(_spiking_ternary, timesteps=timesteps, **options))
+    return Solver(bind(_spiking_ternary, timesteps=timesteps, **options), spiking=True)
 
 
 def published_iter(*, iterations: int = 30) -> Solver:

@@ -96,6 +96,7 @@ class Recorder:
     def __init__(self, *, iterations=200, inner=None):
         self.inner = solvers.neumann(iterations=iterations) if inner is None else inner
         self.solutions, self.infos = [], []
+        self.spiking = getattr(self.inner, "spiking", False)
 
     def __call__(self, transpose, g):
         beta, info = self.inner(transpose, g)

@@ -74,6 +74,7 @@ def test_dense_network(x64, shared, name):
         products.append((transpose, g))
         return solver(meta)(transpose, g)
 
+    method.spiking = True
     recorder = golden.Recorder(inner=method)
     layer, depth = network(a, meta, recorder)
     x = a["x"][None]
