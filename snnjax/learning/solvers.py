@@ -66,8 +66,8 @@ class Info(NamedTuple):
     @classmethod
     def zeros(cls, layers: int = 0) -> Info:
         """An `Info` of zeros, for a spiking solver of that many layers."""
-        zero = jnp.zeros((), jnp.float32)
-        return cls(zero, zero, jnp.zeros(layers, jnp.float32))
+        # One buffer each: a training step donates its state, and no buffer can be donated twice.
+        return cls(*(jnp.zeros(shape, jnp.float32) for shape in ((), (), (layers,))))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Feedback networks trained at the equilibrium of their firing rates: IDE and SPIDE.
 
-    a_1 = neurons(map_1 x + feedback a_n),   a_i = neurons(map_i a_{i-1}),   linear classifier of a_n
+    a_1 = neurons(map_1 x + feedback a_n),   a_i = neurons(map_i a_{i-1}),   outputs linear in a_n
 
 References: Xiao, Meng, Zhang, Wang, Lin, "Training Feedback Spiking Neural Networks by Implicit
 Differentiation on the Equilibrium State", 2021, arXiv:2109.14247; Xiao, Meng, Zhang, Wang, Lin,
