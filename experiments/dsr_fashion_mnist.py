@@ -5,6 +5,12 @@ Networks by Differentiation on Spike Representation", 2022, arXiv:2205.00459 (no
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
 Network: that of fashion_mnist.py with the neurons of DSR and mean pools.
+
+Hardware: not run
+Time: not measured
+Expected: not measured; fashion_mnist.py reaches 91.6 % through time with LIF neurons and max pools
+Command: snnjax train experiments/dsr_fashion_mnist.py --data-dir "$SNNJAX_DATA"
+    leaky neurons: --neuron lif    backpropagation through time: --memory "time=store"
 """
 
 import dataclasses

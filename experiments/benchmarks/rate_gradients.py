@@ -97,6 +97,7 @@ def draw(rows: dict[str, dict[str, list[int]]], path: str) -> None:
         axis.set_xlabel("timesteps")
         axis.set_xticks(TIMESTEPS, [str(t) for t in TIMESTEPS])
     axes[0].set_ylabel("temporary bytes, MB")
+    axes[0].set_yticks([1, 4, 16, 64], ["1", "4", "16", "64"])
     axes[0].legend(frameon=False)
     figure.tight_layout()
     figure.savefig(path, dpi=120)

@@ -174,7 +174,7 @@ class TransposedKernel(nnx.Module):
         )  # fmt: skip
 
 
-def unit_filters(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+def unit_filters(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
     """Kernel drawn from U(-1, 1), each output filter scaled to unit norm: that of IDE.
 
     Args:

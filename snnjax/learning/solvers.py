@@ -64,8 +64,8 @@ class Info(NamedTuple):
     rates: Array
 
     @classmethod
-    def zeros(cls, layers: int = 0) -> Info:
-        """An `Info` of zeros, for a spiking solver of that many layers."""
+    def zeros(cls, layers: int) -> Info:
+        """An `Info` of zeros, for a spiking solver of that many layers; 0 for other solvers."""
         # One buffer each: a training step donates its state, and no buffer can be donated twice.
         return cls(*(jnp.zeros(shape, jnp.float32) for shape in ((), (), (layers,))))
 
@@ -98,7 +98,7 @@ class Solver:
         return beta, Info(
             residual.astype(jnp.float32),
             jnp.asarray(iterations, jnp.float32),
-            Info.zeros().rates if rates is None else rates.astype(jnp.float32),
+            Info.zeros(0).rates if rates is None else rates.astype(jnp.float32),
         )
 
 

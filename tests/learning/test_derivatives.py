@@ -117,7 +117,7 @@ def test_the_gradient_of_info_is_the_solvers_info(x64):
     ):
         rate = implicit_rate(clamp_map, simulate, solver=solver)
         loss = lambda info, rate=rate: jnp.sum(rate(weights, current, info=info)[0] * g)  # noqa: E731
-        info = jax.grad(loss)(Info.zeros())
+        info = jax.grad(loss)(Info.zeros(0))
         assert low < info.residual < high
         assert info.iterations == (2 if solver == solvers.neumann(iterations=2) else 30)
 
