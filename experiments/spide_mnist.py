@@ -9,8 +9,8 @@ weight decay 5e-4, batch 128.
 
 Hardware: not run in full
 Time: not measured
-Expected: the abstract of the paper gives no number for a dense network; the authors' modules, run by
-    us, reached 95.1 % after one epoch. Ours: not measured
+Expected: the paper's abstract gives no number for a dense network; the authors' modules, run by us,
+    reached 95.1 % after one epoch. Ours: not measured
 Command: snnjax train experiments/spide_mnist.py --data-dir "$SNNJAX_DATA"
     the paper's ConvNet-F: --convolutions --epochs 100
 """
