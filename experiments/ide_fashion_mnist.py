@@ -33,6 +33,7 @@ class FeedbackMNIST(training.Experiment):
     channels: int = 0  # one convolution 5x5 of that many channels instead of `hidden`
     decay: float = 1.0
     solver_iterations: int = 30
+    solver_tolerance: float = 1e-4  # relative residual at which the solver stops earlier
     dropout: float = 0.2
     drops: tuple[float, ...] = (0.3, 0.6, 0.9)  # of the run, where the learning rate falls
 
@@ -55,7 +56,9 @@ def network(experiment, rngs):
         **(one if experiment.channels else {"hidden": (experiment.hidden,)}),
         timesteps=experiment.timesteps,
         neuron=learning.lif_rate_model(threshold=2.0, decay=experiment.decay),
-        solver=learning.solvers.neumann(iterations=experiment.solver_iterations),
+        solver=learning.solvers.neumann(
+            iterations=experiment.solver_iterations, tolerance=experiment.solver_tolerance
+        ),
         dropout=experiment.dropout,
         rngs=rngs,
     )

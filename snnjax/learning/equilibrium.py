@@ -56,13 +56,13 @@ class EquilibriumStatistics(NamedTuple):
         inputs: statistics of the input layer.
         body: statistics of the body.
         feedback: statistics of the feedback layer.
-        info: zeros, whose gradient is the solver's `Info`.
+        info: zeros, whose gradient is the solver's `Info`; `()` without feedback.
     """
 
     inputs: PyTree
     body: PyTree
     feedback: PyTree
-    info: Info
+    info: Info | tuple[()]
 
 
 class Equilibrium(nnx.Module):
@@ -192,11 +192,11 @@ class Equilibrium(nnx.Module):
         neurons = repeat_state(body.neurons)
         spiking = getattr(self.solver, "spiking", False)
         arrays = len(_nodes(neurons, Membranes)) if self.inner == "rates" else 1
+        # Without feedback there is no equation to solve.
+        info = () if self.feedback is None else Info.zeros(arrays * spiking)
         return State(
             (first.neurons, neurons, feedback.neurons),
-            EquilibriumStatistics(
-                first.statistics, body.statistics, feedback.statistics, Info.zeros(arrays * spiking)
-            ),
+            EquilibriumStatistics(first.statistics, body.statistics, feedback.statistics, info),
         )
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -229,7 +229,7 @@ class Equilibrium(nnx.Module):
         neurons = (state.neurons[0], after, state.neurons[2])
         return outputs[None], Aux(neurons, statistics, taps | own_taps)
 
-    def _differentiate(self, parts: Parts, currents: Array, info: Info) -> tuple[Any, ...]:
+    def _differentiate(self, parts: Parts, currents: Array, info: Any) -> tuple[Any, ...]:
         """Mean outputs, rates of the layers, neurons and taps of the simulation."""
         options = {"timesteps": self.timesteps, "decay": self.decay, "norm": self.event_norm}
         if self.exact:
