@@ -362,7 +362,8 @@ def map_rates(
     Returns:
         Rates of the outputs `[B, ...]`, states of the neurons, updated statistics.
     """
-    layers, states, call = parts.layers, _states(parts), parts.call
+    layers: Any = parts.layers
+    states, call = _states(parts), parts.call
     if frozen:
         layers = tuple(None if layer is None else freeze_norms(layer) for layer in layers)
     current, first = layers[0](summary, states[0], call.child(0))
@@ -498,8 +499,8 @@ def info_metrics(infos: list[Info]) -> dict[str, Array]:
     """
     if not infos:
         return {}
-    rates = jnp.concatenate([info.rates for info in infos])
-    named = {f"backward_rate{i}": rate for i, rate in enumerate(rates)}
+    fired = [rate for info in infos for rate in info.rates]
+    named = {f"backward_rate{i}": rate for i, rate in enumerate(fired)}
     return {"solver_residual": jnp.stack([info.residual for info in infos]).max(), **named}
 
 
@@ -524,9 +525,11 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
     if not isinstance(neuron, RateNeuron) or not hasattr(function, "kernel"):
         return
     matrix = as_matrix(function)
-    if isinstance(matrix, jax.core.Tracer):
+    try:
+        norm = float(norm_along(matrix, converge(matrix)))
+    except jax.errors.ConcretizationTypeError:
+        # A network made inside `jax.jit` or `jax.eval_shape`: the weight has no values yet.
         return
-    norm = float(norm_along(matrix, converge(matrix)))
     slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
     slope = float(jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max())
     if norm * slope >= 1:

@@ -56,18 +56,20 @@ class Info(NamedTuple):
         residual: norm of `g + J^T beta - beta` as a fraction of that of `g`, a scalar.
         iterations: products with the transpose, a scalar.
         rates: fraction of the backward neurons that spike per timestep, one number per array of
-            `g`; empty for solvers without spikes.
+            `g`; `()` for solvers without spikes.
     """
 
     residual: Array
     iterations: Array
-    rates: Array
+    rates: Array | tuple[()]
 
     @classmethod
     def zeros(cls, layers: int) -> Info:
         """An `Info` of zeros, for a spiking solver of that many layers; 0 for other solvers."""
         # One buffer each: a training step donates its state, and no buffer can be donated twice.
-        return cls(*(jnp.zeros(shape, jnp.float32) for shape in ((), (), (layers,))))
+        residual, iterations = (jnp.zeros((), jnp.float32) for _ in range(2))
+        # An empty array could not be saved in a checkpoint.
+        return cls(residual, iterations, jnp.zeros(layers, jnp.float32) if layers else ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +100,7 @@ class Solver:
         return beta, Info(
             residual.astype(jnp.float32),
             jnp.asarray(iterations, jnp.float32),
-            Info.zeros(0).rates if rates is None else rates.astype(jnp.float32),
+            () if rates is None else rates.astype(jnp.float32),
         )
 
 

@@ -34,7 +34,7 @@ def network(experiment, rngs):
         "ide": {"solver": solvers.neumann(iterations=12)},
         "iter": {"solver": solvers.published_iter()},
         "spide": {
-            "solver": solvers.spiking_ternary(timesteps=40, scale=100.0),
+            "solver": solvers.spiking_ternary(timesteps=100, scale=100.0),
             "inner": "rates", "norm": None, "bound": learning.Frobenius,
             "neuron": learning.lif_rate_model(threshold=1.0, amount=2.0, strict=True),
         },
