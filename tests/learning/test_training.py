@@ -34,7 +34,7 @@ def network(experiment, rngs):
         "ide": {"solver": solvers.neumann(iterations=12)},
         "iter": {"solver": solvers.published_iter()},
         "spide": {
-            "solver": solvers.spiking_ternary(timesteps=100, scale=100.0),
+            "solver": solvers.spiking_ternary(timesteps=100, scale=25.0),
             "inner": "rates", "norm": None, "bound": learning.Frobenius,
             "neuron": learning.lif_rate_model(threshold=1.0, amount=2.0, strict=True),
         },
@@ -185,3 +185,18 @@ def test_plan_lists_it_as_written():
     )
     implicit, store = planned.admitted
     assert implicit.measured.temp_bytes < store.measured.temp_bytes
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", ["ide", "spide"])
+def test_a_run_is_saved_and_evaluated(rule, tmp_path):
+    """Statistics with directions and infos pass through a checkpoint."""
+    own = experiment(rule=rule, batch=256, timesteps=3)
+    session = training.prepare(own)
+    saved = training.Run.create(tmp_path / "run", own, "")
+    last = training.fit(session, saved).state
+    fresh = training.prepare(own)
+    # The run is complete: nothing is trained, and its state comes from the checkpoint.
+    loaded = training.fit(fresh, saved).state
+    for a, b in zip(*(jax.tree.leaves(s.statistics) for s in (last, loaded)), strict=True):
+        np.testing.assert_array_equal(a, b)
