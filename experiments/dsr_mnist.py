@@ -2,15 +2,20 @@
 
 Paper: Meng, Xiao, Yan, Wang, Lin, Luo, "Training High-Performance Low-Latency Spiking Neural
 Networks by Differentiation on Spike Representation", 2022, arXiv:2205.00459, which has no network
-of this size: neurons, constants and batch norm are its own, SGD .05 is not.
+of this size: the neurons and their constants are its own.
+Network: linear - batch norm - neurons, twice. With `equilibrium` the two layers are simulated step
+by step, hidden batch norm by running statistics, and keep rates alone. Without it each layer sees
+whole trains and batch norm takes statistics over timesteps and batch, as in the released code; its
+synapses keep the trains.
 
-Hardware: not run in full
-Time: not measured
-Expected: the authors' modules, run by us, reached 97.6 % (IF, T = 10, two epochs) and 96.9 % (LIF,
-    T = 20, one epoch). Ours: not measured
+Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 12 seconds for two epochs (IF, T = 10), 8 for one (LIF, T = 20), and compilation
+Expected: 97.7 % test accuracy (IF, T = 10, two epochs), 96.8 % (LIF, T = 20, one epoch), measured
+    once each, seed 0. Layer by layer at a rate of 0.2, IF: 97.9 % in two minutes; at 0.05: 97.0 %,
+    LIF 95.9 %. The authors' modules, run by us: 97.6 % and 96.9 %
 Command: snnjax train experiments/dsr_mnist.py --data-dir "$SNNJAX_DATA"
     leaky neurons: --neuron lif --timesteps 20 --epochs 1
-    bytes that do not depend on the timesteps: --equilibrium --timesteps 100
+    layer by layer: --no-equilibrium --learning-rate 0.2
 """
 
 import dataclasses
@@ -28,7 +33,7 @@ class RateMNIST(training.Experiment):
     data_name: str = "mnist"
     neuron: str = "if"  # or "lif"
     hidden: int = 300
-    equilibrium: bool = False  # the same network as one layer, whose bytes do not depend on T
+    equilibrium: bool = True  # one layer whose bytes do not depend on T; False: a layer each
 
 
 def dataset(experiment):

@@ -4,7 +4,7 @@ Paper: Xiao, Meng, Zhang, Wang, Lin, "SPIDE: A Purely Spike-based Method for Tra
 Spiking Neural Networks", 2023, arXiv:2302.00232, whose networks are convolutions; its constants and
 its backward stage are used here: threshold 1, resting potential -1, 30 timesteps forward, ternary
 neurons of threshold .5 over 100 timesteps backward, gradients times 100, no normalisation. The
-learning rate is not divided by that factor, since the solver divides by it; SGD .05, momentum .9,
+learning rate is not divided by that factor, since the solver divides by it; SGD .1, momentum .9,
 weight decay 5e-4, batch 128.
 
 Hardware: not run in full
@@ -86,6 +86,6 @@ def config():
         timesteps=30,
         batch=128,
         epochs=1,
-        learning_rate=0.05,
+        learning_rate=0.1,
         weight_decay=5e-4,
     )

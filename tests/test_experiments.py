@@ -62,8 +62,7 @@ VARIANTS = [
     ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
     ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
     ("spide_mnist", {"convolutions": True}),
-    ("dsr_mnist", {"neuron": "lif", "timesteps": 20}),
-    ("dsr_mnist", {"equilibrium": True, "timesteps": 100}),
+    ("dsr_mnist", {"neuron": "lif", "timesteps": 20, "equilibrium": False}),
     ("dsr_fashion_mnist", {"neuron": "lif", "memory": "time=store"}),
 ]
 

@@ -41,7 +41,7 @@ TIMESTEPS, BATCH = (4, 16, 64, 256), 128
 RULES = {
     "IDE": ("ide_fashion_mnist", {}, (28, 28, 1)),
     "SPIDE": ("spide_mnist", {}, (28, 28, 1)),
-    "DSR": ("dsr_mnist", {"equilibrium": True}, (784,)),
+    "DSR": ("dsr_mnist", {}, (784,)),
 }
 STRATEGIES = {
     "rates": None,
