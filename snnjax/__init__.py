@@ -13,6 +13,7 @@ _ROOMS = (
     "data",
     "encoding",
     "export",
+    "learning",
     "losses",
     "memory",
     "metrics",

@@ -27,7 +27,11 @@ def test_there_is_a_page_for_every_peer():
 
 @pytest.mark.parametrize(
     "page",
-    [ROOT / "README.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "redundancy.md", *PAGES],
+    [
+        ROOT / "README.md",
+        *(ROOT / "docs" / f"{n}.md" for n in ("learning", "memory", "redundancy")),
+        *PAGES,
+    ],
     ids=ids,
 )
 def test_the_code_of_the_page_runs(page):

@@ -18,8 +18,8 @@ from snnjax.data.lazy import LazyInputs
 FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
-    "asa_snn_dvs", "efficient_lif_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs",
-    "t_revsnn_dvs", "t_revsnn_imagenet",
+    "asa_snn_dvs", "dsr_cifar", "efficient_lif_cifar", "ide_cifar", "rev_resnet_cifar",
+    "rev_sformer_cifar", "rev_snn_dvs", "t_revsnn_dvs", "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
 
@@ -58,6 +58,12 @@ VARIANTS = [
     ("sub_bit_fashion_mnist", {"bits_per_kernel": 4, "pattern_speed": 10.0}),
     ("t_revsnn_imagenet", {"size": "tiny", "batch": 512, "memory": "time=reverse", "bits": 12}),
     ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
+    ("ide_fashion_mnist", {"channels": 64, "data_name": "mnist", "decay": 0.95, "timesteps": 30}),
+    ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
+    ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
+    ("spide_mnist", {"convolutions": True}),
+    ("dsr_mnist", {"neuron": "lif", "timesteps": 20, "equilibrium": False}),
+    ("dsr_fashion_mnist", {"neuron": "lif", "memory": "time=store"}),
 ]
 
 
@@ -234,6 +240,8 @@ def test_recipes_are_those_of_the_papers():
         "t_revsnn_imagenet": (0, 20, 300),
         "efficient_lif_cifar": (0, 150, 300),
         "asa_snn_dvs": (0, 100, 200),
+        "dsr_cifar": (0, 101, 200),
+        "ide_cifar": (0, 49, 51, 76),
     }
     assert set(epochs) == set(RECIPES)
     rates = {}
@@ -249,3 +257,6 @@ def test_recipes_are_those_of_the_papers():
     assert rates["t_revsnn_imagenet"] == close([4e-5, 8e-3, 4e-6])
     assert rates["efficient_lif_cifar"] == close([0.1, 0.05, 0.0])
     assert rates["asa_snn_dvs"] == close([1e-4, 5.05e-5, 1e-6])
+    assert rates["dsr_cifar"] == pytest.approx([0.0, 0.05, 0.0], abs=1e-3)
+    # The warm-up counts steps, of which a run of ten per epoch has too few.
+    assert rates["ide_cifar"][0] == 0 and rates["ide_cifar"][3] == close(0.0005)

@@ -6,8 +6,10 @@ Fields of its JSON object:
     rows                    per strategy: strategy, ok, faults (sentences), outputs_equal,
                             statistics_equal, gradient_relative (largest), gradient_cosine
                             (smallest), worst (array of the largest), gradients (per array:
-                            relative, cosine), reconstruction, bits_left, temp_bytes, total_bytes,
-                            seconds, chosen (always false)
+                            relative, cosine, norm_ratio), exact (false if a layer declares
+                            another derivative, whose difference is no fault), residual (of its
+                            solver), reconstruction, bits_left, temp_bytes, total_bytes, seconds,
+                            chosen (always false)
     device_peak_bytes       peak over all strategies if the device reports it, else null
     ok                      true if every row is ok
     seconds                 duration of the command
@@ -65,6 +67,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     wrong = sum(not finding.ok for finding in findings)
     screen.say(
         f"all {len(findings)} give the same gradient"
+        if ok and all(finding.exact for finding in findings)
+        else f"all {len(findings)} give the gradient they declare"
         if ok
         else f"{wrong} of {len(findings)} are wrong"
     )
@@ -91,6 +95,11 @@ def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
         f"{max(0.0, 1 - finding.cosine):>10.1e} {rebuilt:>8} "
         f"{spell_size(finding.measured.total_bytes):>9} {1000 * finding.seconds:>7.1f}"
     )
+    if not finding.exact:
+        solved = "" if finding.residual is None else f", solver residual {finding.residual:.1e}"
+        screen.say(f"    another derivative, beside backpropagation through time{solved}:")
+        for name, gap in finding.gradients.items():
+            screen.say(f"      {name:<60} cosine {gap.cosine:6.3f}, norm x {gap.norm_ratio:.3f}")
     # Below the row: a fault is a sentence, too long for a column.
     for fault in finding.faults:
         screen.say(f"    FAULT {fault}")
@@ -108,13 +117,16 @@ def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
         "gradient_cosine": finding.cosine,
         "worst": max(gradients, key=lambda name: gradients[name].relative, default=None),
         "gradients": {
-            name: {"relative": d.relative, "cosine": d.cosine} for name, d in gradients.items()
+            name: {"relative": d.relative, "cosine": d.cosine, "norm_ratio": d.norm_ratio}
+            for name, d in gradients.items()
         },
         "reconstruction": finding.reconstruction,
         "bits_left": finding.bits_left,
         "temp_bytes": finding.measured.temp_bytes,
         "total_bytes": finding.measured.total_bytes,
         "seconds": finding.seconds,
+        "exact": finding.exact,
+        "residual": finding.residual,
         # The rows have the form of `snnjax plan`, so that one reader serves both.
         "chosen": False,
     }

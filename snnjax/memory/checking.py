@@ -46,10 +46,12 @@ class Difference:
     Attributes:
         relative: Largest difference, as a fraction of the largest entry.
         cosine: Cosine of the angle between both gradients.
+        norm_ratio: Norm as a fraction of that of `store`.
     """
 
     relative: float
     cosine: float
+    norm_ratio: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +69,10 @@ class CheckResult:
         statistics_equal: True if normalisation statistics are those of `store`; None without
             statistics.
         bits_left: Binary places between the reversible streams and the bound of their grid.
+        exact: False if a layer declares another derivative than backpropagation through time;
+            equality of gradients is then no criterion.
+        residual: Largest residual of the solvers of implicit derivatives, as a fraction of the
+            gradient; None without one.
     """
 
     name: str
@@ -78,6 +84,8 @@ class CheckResult:
     seconds: float
     statistics_equal: bool | None = None
     bits_left: float | None = None
+    exact: bool = True
+    residual: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -276,5 +284,7 @@ def _difference(actual: np.ndarray, expected: np.ndarray, largest: float) -> Dif
     noise = scale <= _NOISE * largest
     scale = largest if noise else scale
     relative = float(gap / scale) if scale else float(gap > 0)
-    norms = np.linalg.norm(a) * np.linalg.norm(b)
-    return Difference(relative, 1.0 if noise or not norms else float(a @ b / norms))
+    sizes = np.linalg.norm(a), np.linalg.norm(b)
+    if noise or not all(sizes):
+        return Difference(relative, 1.0)
+    return Difference(relative, float(a @ b / math.prod(sizes)), float(sizes[0] / sizes[1]))

@@ -6,12 +6,14 @@
 from snnjax.models import released
 from snnjax.models.asa_snn import asa_snn, asa_snn_five
 from snnjax.models.conv_net import conv_net
+from snnjax.models.dsr import dsr_resnet, dsr_vgg
 from snnjax.models.efficient_lif import (
     efficient_lif_compat,
     efficient_lif_har,
     efficient_lif_resnet,
     efficient_lif_vgg,
 )
+from snnjax.models.feedback_net import feedback_net
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
 from snnjax.models.rev_resnet import rev_resnet
@@ -25,10 +27,13 @@ __all__ = [
     "asa_snn",
     "asa_snn_five",
     "conv_net",
+    "dsr_resnet",
+    "dsr_vgg",
     "efficient_lif_compat",
     "efficient_lif_har",
     "efficient_lif_resnet",
     "efficient_lif_vgg",
+    "feedback_net",
     "mlp",
     "ms_resnet",
     "released",

@@ -8,6 +8,9 @@ Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only 
 after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
 the train step stores them exactly once per step, however often a strategy recomputes.
 
+A layer whose derivative is not that of its values, backpropagation through time, says so by the
+attribute `exact = False`; `is_exact` asks all layers of a network.
+
 `replace` copies a module with other attributes. `Statistics` of timesteps are joined by
 `join_steps`, those of parts of a batch averaged (`mean_over_steps`); diagnostics are maxima
 (`max_over_steps`, `stream_use`).
@@ -43,6 +46,7 @@ __all__ = [
     "StepStatistics",
     "StreamPeak",
     "gather",
+    "is_exact",
     "join_steps",
     "layer_name",
     "max_over_steps",
@@ -301,6 +305,11 @@ def whole_window(layer: Any) -> int:
     """
     windows = (getattr(module, "whole_window", 1) for _, module in nnx.iter_modules(layer))
     return max(windows, default=1)
+
+
+def is_exact(network: Any) -> bool:
+    """True unless a layer declares another derivative than that of its values, `exact = False`."""
+    return all(getattr(module, "exact", True) for _, module in nnx.iter_modules(network))
 
 
 def refuse_whole_windows(body: Any) -> None:

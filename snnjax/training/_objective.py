@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snnjax import losses, memory, nn
+from snnjax import learning, losses, memory, nn
 from snnjax.data import Batch
 from snnjax.training import _mixup as mixup
 from snnjax.training._loss_scaling import scale_loss, unscale_gradients
@@ -139,8 +139,10 @@ def _part_gradient(
     """Contribution of a part with this share of the weights to the gradient of the batch."""
     network = program.network(state)
 
-    def weighted(params: PyTree):
-        loss, (metrics, _, aux) = objective(params, program, state, inputs, batch)
+    def weighted(params: PyTree, infos: list[Any]):
+        statistics = learning.equilibrium.with_solver_infos(state.statistics, infos)
+        own = state._replace(statistics=statistics)
+        loss, (metrics, _, aux) = objective(params, program, own, inputs, batch)
         loss = share * loss
         metrics = {name: share * value for name, value in metrics.items()}
         stream = nn.contract.stream_use(aux.diagnostics)
@@ -152,8 +154,13 @@ def _part_gradient(
 
     # The gradient of the parameters, not of the module, whose structure holds the memory strategy:
     # optimizer slots and checkpoints do not depend on it.
-    grads, (loss, *rest) = jax.grad(weighted, has_aux=True)(state.params)
-    return Gradient(unscale_gradients(grads, state.loss_scale), loss, *rest)
+    infos = learning.equilibrium.solver_infos(state.statistics)
+    gradient = jax.grad(weighted, argnums=(0, 1), has_aux=True)
+    # Solvers of an equilibrium run in the backward pass: their residuals leave as gradients.
+    (grads, infos), (loss, metrics, *rest) = gradient(state.params, infos)
+    found = learning.equilibrium.info_metrics(infos)
+    metrics = metrics | {name: share * value for name, value in found.items()}
+    return Gradient(unscale_gradients(grads, state.loss_scale), loss, metrics, *rest)
 
 
 def _psum(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

@@ -17,7 +17,7 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import data, memory, nn
+from snnjax import data, learning, memory, nn
 from snnjax.training._objective import encode_batch, objective
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
@@ -32,6 +32,9 @@ _IN_TIME = (
 )
 # Tolerance of a running mean: XLA may fuse its product and sum in one program, not in another.
 _ROUNDING = 1e-6
+# Largest residual of a converged solver: a wrong equation leaves about half of the gradient, a
+# hundred timesteps of backward spikes a few hundredths.
+_RESIDUAL = 0.2
 # References, the first that the network admits: some networks have no time or no depth to scan.
 _STORE = (
     memory.Strategy(time=memory.store, depth=memory.store),
@@ -48,6 +51,7 @@ class _Outcome(NamedTuple):
     outputs: Any
     statistics: Any
     stream: Any
+    residual: Any  # largest residual of the solvers of implicit derivatives; None without one
 
 
 def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experiment:
@@ -139,6 +143,11 @@ class _Case:
                 return str(error.__cause__)
             raise
         return None
+
+    def network(self, strategy: memory.Strategy) -> nn.Network:
+        """Network under a strategy."""
+        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
+        return program.network(state)
 
     def admits(self, strategy: memory.Strategy) -> bool:
         """True if the network admits a strategy."""
@@ -243,6 +252,10 @@ def _compare(
     # not.
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
+    exact = nn.contract.is_exact(case.network(strategy))
+    if not exact:
+        off = not all(math.isfinite(gap.relative) for gap in gradients.values())
+        faults += _solver_faults(actual.residual)
     # A wrong inverse or wrong statistics make the gradient wrong as well: only the cause is named.
     if not faults and (off or not equal):
         what = f"the gradient of {worst} is off by {gradients[worst].relative:.2g}"
@@ -258,7 +271,20 @@ def _compare(
         measured, seconds,
         statistics_equal=not moved if jax.tree.leaves(actual.statistics) else None,
         bits_left=-math.log2(use) if use > 0 else None,
+        exact=exact,
+        residual=None if exact or actual.residual is None else float(actual.residual),
     )  # fmt: skip
+
+
+def _solver_faults(residual: Any) -> list[str]:
+    """Fault of a solver that left too much of its equation; NaN fails."""
+    if residual is None or residual <= _RESIDUAL:
+        return []
+    return [
+        f"the solver left {float(residual):.2g} of the gradient unsolved: give it more iterations "
+        "(or timesteps, or a larger scale, for learning.solvers.spiking_ternary), another method, "
+        "or a tighter bound of the feedback weight (learning.Spectral)"
+    ]
 
 
 def _statistics_fault(case, reference, statistics, moved) -> str:
@@ -283,9 +309,18 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
 
 def _outcome(program, state: TrainState, batch: data.Batch) -> _Outcome:
     inputs = encode_batch(program, state, batch)
-    gradient = jax.grad(objective, has_aux=True)
-    gradients, (_, outputs, aux) = gradient(state.params, program, state, inputs, batch)
-    return _Outcome(gradients, outputs, aux.statistics, nn.contract.stream_use(aux.diagnostics))
+
+    def loss(params, infos):
+        statistics = learning.equilibrium.with_solver_infos(state.statistics, infos)
+        own = state._replace(statistics=statistics)
+        return objective(params, program, own, inputs, batch)
+
+    infos = learning.equilibrium.solver_infos(state.statistics)
+    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
+    (gradients, infos), (_, outputs, aux) = gradient(state.params, infos)
+    residual = learning.equilibrium.info_metrics(infos).get("solver_residual")
+    stream = nn.contract.stream_use(aux.diagnostics)
+    return _Outcome(gradients, outputs, aux.statistics, stream, residual)
 
 
 def _dropouts(network: nn.Network):

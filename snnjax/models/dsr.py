@@ -1,0 +1,134 @@
+"""Networks of DSR: pre-activation ResNet for images, VGG-11 for event frames.
+
+Every activation is a layer of `learning.RateNeuron`, whose derivative is that of its firing rate.
+Batch norm takes its statistics over timesteps and batch.
+
+Reference: Meng, Xiao, Yan, Wang, Lin, Luo, "Training High-Performance Low-Latency Spiking Neural
+Networks by Differentiation on Spike Representation", 2022, arXiv:2205.00459.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from flax import nnx
+
+from snnjax import learning, nn
+from snnjax.memory import Strategy
+from snnjax.models._assembly import finish
+
+__all__ = ["dsr_resnet", "dsr_vgg"]
+
+_VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512)
+
+
+def dsr_neuron() -> learning.RateNeuron:
+    """LIF neurons of DSR with a learned threshold, at its constants for T = 20."""
+    return learning.RateNeuron(learning.dsr_lif_model(), learn=("threshold",))
+
+
+def dsr_resnet(
+    *,
+    widths: Sequence[int] = (64, 128, 256, 512),
+    blocks: Sequence[int] = (2, 2, 2, 2),
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    rngs: nnx.Rngs,
+    neuron: Callable[[], Any] = dsr_neuron,
+    memory: Strategy | None = None,
+) -> nn.Network:
+    """Pre-activation ResNet of DSR, PreAct-ResNet-18 by default, `[T, B, H, W, C]` to `[T, B, K]`.
+
+        conv3x3 - [h = neuron(norm(x)); y = conv(neuron(norm(conv h))) + shortcut(h)] * blocks
+        - norm - neuron - mean over 4x4 - neuron - linear - norm - neuron
+
+    The shortcut, the identity too, starts from the spikes h. The outputs are scaled spikes of the
+    last neurons: their mean (`readout.rate`), or for LIF neurons the mean weighted by the decay
+    (`readout.weighted_rate`), is the prediction.
+
+    Args:
+        widths: channels per stage; the first keeps the resolution, the others halve it.
+        blocks: blocks per stage.
+        classes: number of outputs.
+        input_shape: `(H, W, C)` of one frame.
+        rngs: random streams of the parameters.
+        neuron: `() -> layer` of neurons, a `learning.RateNeuron`.
+        memory: memory strategy; over time it replaces the derivative of the rates by
+            backpropagation through time.
+    """
+    height, width, depth = input_shape
+    layers: list[Any] = [nn.Conv(depth, widths[0], rngs=rngs)]
+    depth = widths[0]
+    for stage, (channels, number) in enumerate(zip(widths, blocks, strict=True)):
+        for i in range(number):
+            stride = 2 if stage and not i else 1
+            layers += _block(depth, channels, stride, neuron, rngs)
+            depth = channels
+        if stage:
+            height, width = (height + 1) // 2, (width + 1) // 2
+    pool = min(4, height, width)
+    features = depth * (height // pool) * (width // pool)
+    layers += [nn.BatchNorm(depth), neuron(), nn.AvgPool(window=pool, strides=pool), neuron()]
+    layers += [nn.Flatten(), *_dense(features, classes, neuron, rngs)]
+    return finish(layers, input_shape, "layer", memory)
+
+
+def dsr_vgg(
+    *,
+    layers: Sequence[int | str] = _VGG11,
+    classes: int = 10,
+    input_shape: tuple[int, int, int] = (48, 48, 2),
+    dropout: float = 0.1,
+    rngs: nnx.Rngs,
+    neuron: Callable[[], Any] = dsr_neuron,
+    memory: Strategy | None = None,
+) -> nn.Network:
+    """VGG of DSR, VGG-11 by default, `[T, B, H, W, C]` to `[T, B, K]`.
+
+        [conv3x3 - norm - neuron - dropout], mean over 2x2 between stages - linear - norm - neuron
+
+    The released code enlarges the last 3x3 maps of 48x48 inputs to 7x7 by repetition, which adds
+    weights of one and the same input; here the linear layer sees the 3x3 maps.
+
+    Args:
+        layers: channels per convolution, and `"pool"` between stages.
+        classes: number of outputs.
+        input_shape: `(H, W, C)` of one frame.
+        dropout: rate, with one mask for all timesteps.
+        rngs: random streams of the parameters.
+        neuron: `() -> layer` of neurons, a `learning.RateNeuron`.
+        memory: memory strategy; over time it replaces the derivative of the rates by
+            backpropagation through time.
+    """
+    height, width, depth = input_shape
+    parts: list[Any] = []
+    for entry in layers:
+        if isinstance(entry, str):
+            parts.append(nn.AvgPool())
+            height, width = height // 2, width // 2
+            continue
+        parts += [nn.Conv(depth, entry, use_bias=True, rngs=rngs), nn.BatchNorm(entry), neuron()]
+        parts.append(nn.Dropout(dropout))
+        depth = entry
+    parts += [nn.Flatten(), *_dense(height * width * depth, classes, neuron, rngs)]
+    return finish(parts, input_shape, "layer", memory)
+
+
+def _block(inputs, outputs, stride, neuron, rngs):
+    conv = lambda a, b, **options: nn.Conv(a, b, use_bias=True, rngs=rngs, **options)  # noqa: E731
+    # Padding 1 on both sides also at stride 2, as PyTorch pads.
+    pad = ((1, 1), (1, 1))
+    branch = nn.Sequential(
+        conv(inputs, outputs, strides=stride, padding=pad),
+        nn.BatchNorm(outputs),
+        neuron(),
+        conv(outputs, outputs),
+    )
+    changes = stride > 1 or inputs != outputs
+    shortcut = conv(inputs, outputs, kernel=1, strides=stride) if changes else None
+    return [nn.BatchNorm(inputs), neuron(), nn.Residual(branch, shortcut=shortcut)]
+
+
+def _dense(features, classes, neuron, rngs):
+    return [nn.Linear(features, classes, rngs=rngs), nn.BatchNorm(classes), neuron()]

@@ -1,0 +1,202 @@
+"""Runs of feedback networks through `Experiment`: records, checks, devices, formats, strategies."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from snnjax import data, learning, memory, models, training
+from snnjax.training.sharding import compile_step, make_mesh
+from snnjax.training.state import initialize
+from snnjax.training.step import eval_step, train_step
+from tests.compare import assert_close
+from tests.training import micro
+
+solvers = learning.solvers
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Feedback(training.Experiment):
+    """One field of its own.
+
+    Attributes:
+        rule: `"ide"`, `"spide"`, or `"iter"`, IDE with the wrong solver of the released code.
+    """
+
+    rule: str = "ide"
+
+
+def network(experiment, rngs):
+    options = {
+        "ide": {"solver": solvers.neumann(iterations=12)},
+        "iter": {"solver": solvers.published_iter()},
+        "spide": {
+            "solver": solvers.spiking_ternary(timesteps=100, scale=25.0),
+            "inner": "rates", "norm": None, "bound": learning.Frobenius,
+            "neuron": learning.lif_rate_model(threshold=1.0, amount=2.0, strict=True),
+        },
+    }[experiment.rule]  # fmt: skip
+    return models.feedback_net(
+        (8, 8, 1), hidden=(16,), timesteps=experiment.timesteps, rngs=rngs, dropout=0.1, **options
+    )
+
+
+def encode(experiment, inputs, key):
+    del key
+    return data.rescale(inputs, 1 / 4)[None]
+
+
+def experiment(**fields):
+    options = {"timesteps": 5, "batch": 32, "epochs": 1, "learning_rate": 0.02, **fields}
+    return Feedback(
+        name="feedback", network=network, dataset=micro.dataset, encode=encode,
+        optimizer=training.optimizer.sgd, schedule=constant, **options,
+    )  # fmt: skip
+
+
+def constant(experiment, steps):
+    del steps
+    return lambda step: experiment.learning_rate
+
+
+@functools.cache
+def dataset():
+    return micro.dataset(experiment())
+
+
+def batches(own, number):
+    loader = data.Loader(dataset().train, batch_size=own.batch, seed=0)
+    return [jax.tree.map(jnp.asarray, loader.batch(i)) for i in range(number)]
+
+
+def run(own, number=1, mesh=None):
+    program, state = initialize(own, steps=10, mesh=mesh)
+    step = compile_step(
+        functools.partial(train_step, program), make_mesh() if mesh is None else mesh
+    )
+    found = []
+    for batch in batches(own, number):
+        state, metrics = step(state, batch)
+        found.append(jax.device_get(metrics))
+    return program, state, found
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", ["ide", "spide"])
+def test_a_run_learns_and_records_its_solver(rule):
+    own = experiment(rule=rule, learning_rate=0.1)
+    program, state, found = run(own, 40)
+    assert np.mean([m.loss for m in found[-5:]]) < 0.7 * np.mean([m.loss for m in found[:5]])
+    last = found[-1].metrics
+    assert 0 <= last["solver_residual"] < 0.2
+    if rule == "spide":
+        assert 0 < last["backward_rate0"] < 0.5
+    else:
+        assert "backward_rate0" not in last
+    sums = eval_step(program, state, batches(own, 1)[0], rates=True)
+    assert 0 < sums.rates["equilibrium0/body/lif0"] / sums.weight < 1
+
+
+@pytest.mark.fast
+def test_parts_and_devices_share_the_gradient():
+    """Two parts, and two devices: without batch norm and dropout the parameters of one."""
+    own = dataclasses.replace(experiment(), network=functools.partial(_plain))
+    _, one, found = run(own)
+    _, parts, part_metrics = run(dataclasses.replace(own, accumulate=2))
+    assert_close(parts.params, one.params, 1e-5)
+    np.testing.assert_allclose(
+        part_metrics[0].metrics["solver_residual"], found[0].metrics["solver_residual"], atol=1e-4
+    )
+    mesh = training.sharding.make_mesh(data=2)
+    _, shared, _ = run(own, mesh=mesh)
+    assert_close(jax.device_get(shared.params), jax.device_get(one.params), 1e-5)
+
+
+def _plain(experiment, rngs):
+    return models.feedback_net(
+        (8, 8, 1), hidden=(16,), timesteps=5, rngs=rngs, dropout=0.0, norm=None
+    )
+
+
+@pytest.mark.fast
+def test_a_run_may_continue_through_time_with_its_slots():
+    """Parameters, slots and statistics are one tree under both derivatives."""
+    structures = []
+    for strategy in (None, memory.Strategy(time=memory.store)):
+        _, state = initialize(experiment(memory=strategy), steps=10)
+        saved = (state.params, state.optimizer, state.statistics)
+        structures.append(jax.tree.structure(saved))
+    assert structures[0] == structures[1]
+
+
+@pytest.mark.fast
+def test_narrow_formats_train():
+    _, _, found = run(experiment(precision="bfloat16"), 10)
+    assert all(m.finite for m in found)
+    assert found[-1].loss < found[0].loss
+
+
+def check(own, **options):
+    strategies = [memory.Strategy(), memory.Strategy(time=memory.recompute(2))]
+    return training.planning.check_strategies(
+        own, dataset=dataset(), strategies=strategies, repeats=0, **options
+    )
+
+
+@pytest.mark.fast
+def test_check_compares_the_gradient_with_backpropagation_through_time():
+    """Other gradients are no fault, strategies that claim equality are held to it."""
+    reference, implicit, recomputed = check(experiment())
+    assert reference.exact and recomputed.exact and not implicit.exact
+    assert all(finding.ok for finding in (reference, implicit, recomputed))
+    assert implicit.outputs_equal
+    assert recomputed.relative < 1e-4 < implicit.relative
+    assert implicit.residual < 1e-2
+    gaps = implicit.gradients.values()
+    assert all(0.2 < gap.norm_ratio < 5 for gap in gaps)
+
+
+@pytest.mark.fast
+def test_check_finds_a_wrong_solver():
+    _, implicit, _ = check(experiment(rule="iter"))
+    assert not implicit.ok
+    assert "unsolved" in implicit.faults[0] and "learning.Spectral" in implicit.faults[0]
+
+
+def test_the_gradient_grows_towards_that_of_backpropagation_through_time():
+    """Cosine of every layer at T = 5, 20, 100."""
+    cosines = []
+    for timesteps in (5, 20, 100):
+        _, implicit, _ = check(experiment(timesteps=timesteps, batch=64))
+        cosines.append([gap.cosine for gap in implicit.gradients.values()])
+    least = [min(row) for row in cosines]
+    assert least == sorted(least), cosines
+    assert least[-1] > 0.95
+
+
+def test_plan_lists_it_as_written():
+    planned = training.planning.plan(
+        experiment(),
+        dataset=dataset(),
+        strategies=[memory.Strategy(), memory.Strategy(time=memory.store)],
+    )
+    implicit, store = planned.admitted
+    assert implicit.measured.temp_bytes < store.measured.temp_bytes
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("rule", ["ide", "spide"])
+def test_a_run_is_saved_and_evaluated(rule, tmp_path):
+    """Statistics with directions and infos pass through a checkpoint."""
+    own = experiment(rule=rule, batch=256, timesteps=3)
+    session = training.prepare(own)
+    saved = training.Run.create(tmp_path / "run", own, "")
+    last = training.fit(session, saved).state
+    fresh = training.prepare(own)
+    # The run is complete: nothing is trained, and its state comes from the checkpoint.
+    loaded = training.fit(fresh, saved).state
+    for a, b in zip(*(jax.tree.leaves(s.statistics) for s in (last, loaded)), strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -1,0 +1,119 @@
+"""Feedback networks and networks of DSR: published sizes, shapes, strategies."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from snnjax import learning, memory, models, nn
+from snnjax.models.feedback_net import ALEXNET_F, CIFARNET_F, CONVNET_F
+from tests.models.sizes import count
+
+pytestmark = pytest.mark.fast
+CIFAR, MNIST = (32, 32, 3), (28, 28, 1)
+SIZES = {
+    # name: options, weights without biases and norms, neurons with the input
+    "64C5s (F64C5), MNIST": (
+        {"stages": ((64, 5, 2),), "feedback_kernel": 5}, MNIST, 229_440, 13_328,
+    ),
+    "400 (F400)": ({"hidden": (400,)}, MNIST, 477_600, 1_184),
+    "64C5s (F64C5), N-MNIST": (
+        {"stages": ((64, 5, 2),), "feedback_kernel": 5}, (34, 34, 2), 290_560, 20_808,
+    ),
+    "AlexNet-F": ({"stages": ALEXNET_F}, CIFAR, 3_705_376, 158_720),
+    "CIFARNet-F": ({"stages": CIFARNET_F}, CIFAR, 11_832_704, 232_448),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_published_sizes(name):
+    """Weights and neurons of the README of the released code: 229K, 478K, 291K, 3.7M, 11.8M."""
+    options, shape, weights, neurons = SIZES[name]
+    make = lambda: models.feedback_net(shape, rngs=nnx.Rngs(0), timesteps=1, **options)  # noqa: E731
+    network = jax.eval_shape(make)
+    params = jax.tree_util.tree_flatten_with_path(nn.split(network)[1])[0]
+    kernels = [leaf.size for path, leaf in params if "kernel" in jax.tree_util.keystr(path)]
+    assert sum(kernels) == weights
+
+    def spikes(network, x):
+        return network(x, network.initial_state(1), training=False, taps=("spikes",))[1].taps
+
+    taps = jax.eval_shape(spikes, network, jax.ShapeDtypeStruct((1, 1, *shape), jnp.float32))
+    sizes = [np.prod(kinds["spikes"].shape[2:]) for kinds in taps.values()]
+    assert sum(sizes) + np.prod(shape) == neurons
+
+
+def preact_count(classes=10):
+    """Closed form of PreAct-ResNet-18 with biases in all convolutions but the stem."""
+    total, depth = 9 * 3 * 64, 64
+    neurons = 0
+    for stage, width in enumerate((64, 128, 256, 512)):
+        for i in range(2):
+            total += 2 * depth + 9 * depth * width + width + 2 * width + 9 * width * width + width
+            if stage and not i:
+                total += depth * width + width
+            depth, neurons = width, neurons + 2
+    return total + 2 * depth + depth * classes + classes + 2 * classes + neurons + 3
+
+
+def test_dsr_resnet_size():
+    make = lambda: models.dsr_resnet(rngs=nnx.Rngs(0))  # noqa: E731
+    assert count(make) == preact_count() == 11_176_945
+
+
+def test_dsr_networks_run_and_differ_from_backpropagation_through_time():
+    small = {"rngs": nnx.Rngs(0), "classes": 3}
+    for make, shape in (
+        (lambda **o: models.dsr_resnet(widths=(4, 6), blocks=(1, 1), **small, **o), (8, 8, 3)),
+        (lambda **o: models.dsr_vgg(layers=(4, "pool", 6), **small, **o), (8, 8, 2)),
+    ):
+        network = make(input_shape=shape)
+        assert not nn.contract.is_exact(network)
+        x = jax.random.normal(jax.random.key(0), (5, 4, *shape))
+        key = jax.random.key(1)
+
+        def loss(network, x, key=key):
+            outputs, _ = network(x, network.initial_state(4), training=True, key=key)
+            return jnp.sum(outputs.mean(0) ** 2), outputs
+
+        gradient = jax.jit(jax.grad(loss, has_aux=True))
+        grads, outputs = gradient(network, x)
+        assert outputs.shape == (5, 4, 3)
+        through = nn.with_memory(network, memory.Strategy(time=memory.store))
+        assert nn.contract.is_exact(through)
+        other, same = gradient(through, x)
+        np.testing.assert_array_equal(outputs, same)
+        kernels = [jax.tree.leaves(g.body.layers[0])[0] for g in (grads, other)]
+        assert not np.allclose(*kernels, rtol=1e-3)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("rule", ["IDE", "SPIDE"])
+def test_feedback_nets_train_from_images_and_from_frames(rule):
+    options = {"inner": "rates", "solver": learning.solvers.spiking_ternary(timesteps=5)}
+    options |= {"norm": None, "bound": learning.Frobenius}
+    network = models.feedback_net(
+        (8, 8, 2), stages=((4, 3, 2), (6, 3, 2)), classes=3, timesteps=4, rngs=nnx.Rngs(0),
+        **(options if rule == "SPIDE" else {}),
+    )  # fmt: skip
+    for frames in (1, 4):
+        x = jax.random.normal(jax.random.key(0), (frames, 5, 8, 8, 2))
+
+        def loss(network, x):
+            state = network.initial_state(5)
+            outputs, aux = network(x, state, training=True, key=jax.random.key(1))
+            return jnp.sum(outputs[0] * jnp.arange(15.0).reshape(5, 3)), (outputs, aux)
+
+        grads, (outputs, aux) = jax.jit(jax.grad(loss, has_aux=True))(network, x)
+        assert outputs.shape == (1, 5, 3)
+        leaves = jax.tree.leaves(nn.split(grads)[1])
+        assert all(np.isfinite(leaf).all() for leaf in leaves)
+        # Evaluation takes the statistics that training left.
+        network(x, network.initial_state(5, statistics=aux.statistics), training=False)
+
+
+def test_one_kind_of_maps():
+    for options in ({}, {"hidden": (4,), "stages": CONVNET_F}):
+        with pytest.raises(ValueError, match="give stages"):
+            models.feedback_net((8, 8, 1), rngs=nnx.Rngs(0), **options)
