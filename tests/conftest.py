@@ -7,11 +7,14 @@ compiled. `XLA_FLAGS= pytest` tests what users run, as the second lane of `.ci/r
 import gc
 import os
 import pathlib
+import signal
 import tempfile
 from importlib import metadata
 
 import pytest
 
+# A shell starts background jobs with SIGINT ignored, which commands respect and tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("MPLBACKEND", "Agg")

@@ -42,7 +42,7 @@ WORDS = {
     "no patience": (train("--patience", "0"), "patience must be at least 1"),
     "half an epoch": (train("--epochs", "1.5"), "--epochs"),
     "a name with a slash": (train("--name", "a/b"), "name of a folder"),
-    "no name": (train("--name", ""), "name of a folder"),
+    "no name": (train("--name", ""), "--name is empty"),
     # memory, precision, what is not finite
     "an unknown strategy": (train("--memory", "depth=forget"), "memory"),
     "an unfinished strategy": (train("--memory", "depth=recompute("), "memory"),

@@ -11,14 +11,16 @@ can be read into another.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 from snnjax.export.tensors import ArtifactError, check_match, pack, read_bytes, unpack
-from snnjax.ops.variables import Structure, flatten_with_path
 from snnjax.typing import PyTree
+
+if TYPE_CHECKING:
+    from snnjax.ops.variables import Structure
 
 __all__ = ["load_weights", "named_arrays", "save_weights"]
 
@@ -100,6 +102,9 @@ def named_arrays(parts: tuple[PyTree, ...]) -> tuple[dict[str, Any], Structure]:
     Raises:
         ArtifactError: If two leaves have the same name.
     """
+    # An artifact runs where Flax is not installed.
+    from snnjax.ops.variables import flatten_with_path
+
     # The first path entry is the index of the part; the last may be `value` of a Flax variable,
     # which an `nnx.State` and a module spell differently.
     pairs, structure = flatten_with_path(parts)

@@ -82,7 +82,8 @@ def test_batches_add_up_and_padding_does_not_count():
 def test_repeated_spikes_are_not_static():
     """Neurons that fire at every timestep: the second layer's input is the same each time."""
     r = nnx.Rngs(0)
-    layers = [nn.Linear(2, 2, rngs=r), nn.LIF(threshold=-1e3), nn.Linear(2, 2, rngs=r)]
+    layers = [nn.Linear(2, 2, rngs=r), nn.LIF(threshold=0.1), nn.Linear(2, 2, rngs=r)]
+    nnx.update(layers[0], jax.tree.map(jnp.ones_like, nnx.state(layers[0], nnx.Param)))
     net = nn.Network(nn.Sequential(*layers), (2,))
     first, second = cost.measure(net, jnp.ones((T, B, 2)) / 2).connections.values()
     assert first.static and second.binary and second.constant and not second.static

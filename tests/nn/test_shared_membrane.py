@@ -189,7 +189,7 @@ def residual_blocks(neuron, **options):
 @pytest.mark.fast
 def test_shortcuts_are_those_of_residual_blocks():
     """Without memory from call to call (decay 0) a shared membrane is as good as one each."""
-    neuron, inputs = nn.LIF(decay=0.0, reset=neurons.reset.zero), sequence((B, 4)) + 1
+    neuron, inputs = nn.LIF(decay=1e-30, reset=neurons.reset.zero), sequence((B, 4)) + 1
     layer = residual_blocks(neuron)
     (a, b, c, d), (_, way, _, identity) = layer.synapses, layer.shortcuts
     plain = nn.Sequential(

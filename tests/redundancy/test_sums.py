@@ -31,7 +31,7 @@ def ramp():
 @pytest.mark.fast
 def test_time_and_examples_are_not_mixed():
     """The pitfall of the released code: `[T, B]` reshaped to `[B, T]` is not its transpose."""
-    _, aux = look(nn.Network(nn.Sequential(nn.LIF(decay=0.0)), (2,)), ramp())
+    _, aux = look(nn.Network(nn.Sequential(nn.LIF(decay=1e-30)), (2,)), ramp())
     spikes = np.asarray(aux.taps["lif0"]["spikes"])
     sums = measure(aux.taps)["lif0"]
     np.testing.assert_array_equal(sums.spikes, [[0, 0], [0, 0], [2, 2]])
