@@ -7,12 +7,15 @@ neurons of threshold .5 over 100 timesteps backward, gradients times 100, no nor
 learning rate is not divided by that factor, since the solver divides by it; SGD .1, momentum .9,
 weight decay 5e-4, batch 128.
 
-Hardware: not run in full
-Time: not measured
-Expected: the paper's abstract gives no number for a dense network; the authors' modules, run by us,
-    reached 95.1 % after one epoch. Ours: not measured
+Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 35 seconds for one epoch, 5 minutes for eight, and compilation
+Expected: 95.1 % test accuracy after one epoch, 98.0 % after eight (measured once each, seed 0); the
+    backward neurons fire in .018 and .017 of the timesteps at the end of one epoch, in .006 and
+    .004 at the end of eight; the solver's residual is .08 to .15. The paper's abstract
+    gives no number; the authors' modules, run by us: 95.1 % after one epoch, rates .024 and .030
 Command: snnjax train experiments/spide_mnist.py --data-dir "$SNNJAX_DATA"
-    the paper's ConvNet-F: --convolutions --epochs 100
+    eight epochs: --epochs 8 --drops 0.5 0.75 0.9
+    the paper's ConvNet-F, not run: --convolutions --epochs 100
 """
 
 import dataclasses

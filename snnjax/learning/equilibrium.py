@@ -206,6 +206,9 @@ class Equilibrium(nnx.Module):
                 f"{len(inputs)} timesteps for a simulation of {self.timesteps}: give "
                 f"[1, B, ...], a constant current, or [{self.timesteps}, B, ...]"
             )
+        if not jnp.issubdtype(inputs.dtype, jnp.floating):
+            # Counts of events have no cotangent, but the derivative of the layer asks for one.
+            inputs = inputs.astype(jnp.float32)
         statistics, currents, taps = state.statistics, widen(inputs), {}
         layers, fed = (self.inputs, self.body, self.feedback), tuple(statistics)[:3]
         constant, neurons = len(inputs) == 1, state.neurons

@@ -160,6 +160,14 @@ def test_constant_frames_equal_a_constant_current():
 
 
 @pytest.mark.fast
+def test_counts_of_events_may_be_integers():
+    net = layer(8)
+    counts = jax.random.randint(jax.random.key(3), (8, BATCH, 6), 0, 3)
+    np.testing.assert_array_equal(run(net, counts)[0], run(net, counts.astype(jnp.float32))[0])
+    assert_close(gradient(net, counts), gradient(net, counts.astype(jnp.float32)), 0)
+
+
+@pytest.mark.fast
 def test_batch_norm_and_dropout_leave_a_constant_current_constant():
     """One mask and one normalisation for all timesteps, also inside the body."""
     norm = nn.BatchNorm(UNITS)

@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from snnjax import data, learning, memory, models, training
+from snnjax.cli import main
 from snnjax.training.sharding import compile_step, make_mesh
 from snnjax.training.state import initialize
 from snnjax.training.step import eval_step, train_step
@@ -200,3 +203,31 @@ def test_a_run_is_saved_and_evaluated(rule, tmp_path):
     loaded = training.fit(fresh, saved).state
     for a, b in zip(*(jax.tree.leaves(s.statistics) for s in (last, loaded)), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+FILE = '''"""A feedback network on the digits."""
+from tests.learning.test_training import experiment
+
+def config():
+    return experiment(rule="{rule}")
+'''
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(("rule", "code"), [("ide", 0), ("iter", 1)])
+def test_the_command_prints_cosines_and_finds_the_wrong_solver(
+    rule, code, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).resolve().parents[2]))
+    path = tmp_path / f"{rule}.py"
+    path.write_text(FILE.format(rule=rule))
+    capsys.readouterr()
+    command = ["check", str(path), "--strategies", "as written", "--repeats", "1", "--json"]
+    assert main(argv=command) == code
+    out, err = capsys.readouterr()
+    _, row = json.loads(out.splitlines()[-1])["rows"]
+    assert not row["exact"] and row["ok"] == (code == 0)
+    assert (row["residual"] > 0.2) == (code == 1)
+    assert all(gap["norm_ratio"] > 0 for gap in row["gradients"].values())
+    assert err.count(", norm x ") == len(row["gradients"])
+    assert ("FAULT the solver left" in err) == (code == 1)
