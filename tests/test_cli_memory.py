@@ -185,7 +185,7 @@ REFUSALS = {
     "no strategies": (["--strategies", " ; "], "names none"),
     "half a strategy": (["--strategies", "depth=store; depth=recompute(0)"], "positive integer"),
     "letters": (["--depths", "a,b"], "--depths takes whole numbers from 1"),
-    "empty": (["--depths", ""], "--depths takes whole numbers from 1"),
+    "empty": (["--depths", ""], "--depths is empty"),
     "gap": (["--depths", "2,,3"], "--depths takes whole numbers"),
     "zero": (["--depths", "4,0"], "--depths takes whole numbers from 1"),
     "fraction": (["--timesteps", "1.5"], "--timesteps takes whole numbers"),
