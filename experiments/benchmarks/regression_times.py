@@ -88,7 +88,7 @@ def deep_step(strategy: str) -> tuple[Any, Any]:
     import jax.numpy as jnp
     from flax import nnx
 
-    from snnjax import memory, models, nn, training
+    from snnjax import memory, models, nn
 
     network = models.rev_resnet(depth=37, rngs=nnx.Rngs(0))
     network = nn.with_memory(network, memory.parse_strategy(strategy))
@@ -106,11 +106,7 @@ def deep_step(strategy: str) -> tuple[Any, Any]:
         value, gradient = jax.value_and_grad(loss)(params)
         return value, jax.tree.map(lambda p, g: p - 0.01 * g, params, gradient)
 
-    options = training.sharding.compiler_options(
-        training.sharding.make_mesh(), memory_scheduler=nn.saves_memory(network)
-    )
-    compiled = jax.jit(step, compiler_options=options).lower(params, network.initial_state(2))
-    compiled = compiled.compile()
+    compiled = jax.jit(step).lower(params, network.initial_state(2)).compile()
     analysis = compiled.memory_analysis()
     assert analysis, "this backend does not report the memory of compiled code"
 
