@@ -13,8 +13,9 @@ from importlib import metadata
 
 import pytest
 
-# A shell starts background jobs with SIGINT ignored, which commands respect and tests send.
+# Background jobs and nohup ignore signals that commands then ignore, too, and that tests send.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "8")
 os.environ.setdefault("MPLBACKEND", "Agg")
