@@ -47,7 +47,7 @@ def test_every_program_of_ours_has_a_variant(ours):
     wanted = {
         name for names, *_ in loaded("benchmarks/peers.py").PROGRAMS.values() for name in names
     }
-    assert {name for name in wanted if "LIF" not in name} == set(ours.VARIANTS)
+    assert {name for name in wanted if "LIF" not in name} <= set(ours.VARIANTS)
 
 
 def test_every_peer_of_jax_has_a_program():
