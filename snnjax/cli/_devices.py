@@ -61,6 +61,8 @@ def check_same_fields(values: dict[str, Any]) -> None:
             f"process {jax.process_index()} was given {name} {own[name]!r} and process 0 "
             f"{first.get(name)!r}: give all of them the same options"
         )
+    # A barrier: process 0 makes no run directory if another one has refused its fields.
+    training.multihost.broadcast(str)
 
 
 def parse_mesh(text: str | None) -> Mesh:

@@ -47,7 +47,8 @@ def inputs(arrays):
 
 
 def dtype(arrays):
-    arrays["train_inputs"] = arrays["train_inputs"].astype(np.float32)
+    for name in ("train_inputs", "test_inputs"):
+        arrays[name] = arrays[name].astype(np.float32)
 
 
 def fewer(arrays):
@@ -174,7 +175,7 @@ def test_fields_that_a_data_set_reads_are_recorded(read, expected):
 
 @pytest.mark.fast
 def test_recordings_and_computed_inputs_have_a_fingerprint():
-    events = [np.full((n, 4), n, np.int32) for n in range(1, 9)]
+    events = [np.full((n, 4), 1, np.int32) for n in range(1, 9)]
     labels = np.arange(8) % 2
     recordings = data.from_arrays(events, labels, events, labels, input_shape=(8, 8, 2))
     computed = data.map_inputs(recordings, lambda e, rng: np.full((3, 8, 8, 2), len(e)))
