@@ -202,7 +202,9 @@ def hidden_norm(a, meta, recorder, **options):
     return layer, x, state._replace(statistics=stats)
 
 
-@pytest.mark.parametrize("name", ["ide_mlbn_if_T14", "ide_mlbn_lif95_T12"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("ide_mlbn_if_T14", marks=pytest.mark.slow), "ide_mlbn_lif95_T12"]
+)
 def test_batch_norm_between_layers(shared, name):
     """Simulation with running statistics; map and Jacobian with those of the batch."""
     a, meta = golden.load(shared, name)

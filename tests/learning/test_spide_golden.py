@@ -49,7 +49,12 @@ def spikes_of(transpose, g, meta):
     return [jnp.stack(train) for train in trains]
 
 
-FILES = ["spide_if_2l", "spide_if_3l", "spide_lif99_2l", "spide_lif95_backIF"]
+FILES = [
+    "spide_if_2l",
+    pytest.param("spide_if_3l", marks=pytest.mark.slow),
+    "spide_lif99_2l",
+    "spide_lif95_backIF",
+]
 
 
 def network(a, meta, solver):

@@ -169,6 +169,7 @@ def test_check_finds_a_wrong_solver():
     assert "unsolved" in implicit.faults[0] and "learning.Spectral" in implicit.faults[0]
 
 
+@pytest.mark.slow
 def test_the_gradient_grows_towards_that_of_backpropagation_through_time():
     """Cosine of every layer at T = 5, 20, 100."""
     cosines = []

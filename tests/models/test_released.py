@@ -29,6 +29,11 @@ as_released = functools.partial(nn.BatchNorm, unbiased=True)
 twice_updated = functools.partial(nn.BatchNorm, unbiased=True, momentum=0.81)
 
 
+def slow(name):
+    """Name of a file that takes long, or whose family has a shorter one."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
 class Golden:
     """Arrays of a golden file, in the layout of this library."""
 
@@ -325,8 +330,8 @@ FAMILIES = {
 
 
 SEQUENCES = (
-    *("rev_resnet", "rev_resnet_dvs", "ms_resnet", "ms_resnet_plain_shortcut", "rev_sformer"),
-    "asa_c",
+    *("rev_resnet", slow("rev_resnet_dvs"), "ms_resnet", slow("ms_resnet_plain_shortcut")),
+    *("rev_sformer", "asa_c"),
 )
 
 
@@ -344,7 +349,7 @@ def test_a_released_network_is_reproduced(shared, x64, name):
     assert_results(golden, network, layers, result, moved)
 
 
-@pytest.mark.parametrize("name", ["rev_resnet", "rev_sformer"])
+@pytest.mark.parametrize("name", [slow("rev_resnet"), "rev_sformer"])
 def test_norms_inside_reversible_blocks_move_twice_on_request(shared, x64, name):
     """The authors' backward pass runs the norms again: their statistics move twice per step."""
     golden = Golden(shared("golden", "systems"), name)
@@ -367,7 +372,7 @@ def calls_of_shared_membranes(taps, groups):
         yield np.moveaxis(cut, -2, 2).reshape(-1, *cut.shape[2:-2], cut.shape[-1])
 
 
-@pytest.mark.parametrize("name", ["eff_vgg16_both", "eff_resnet19_both"])
+@pytest.mark.parametrize("name", ["eff_vgg16_both", slow("eff_resnet19_both")])
 def test_a_released_efficient_lif_net_is_reproduced(shared, x64, name):
     golden = Golden(shared("golden", "systems"), name)
     vgg = name.startswith("eff_vgg")
@@ -389,7 +394,7 @@ def test_a_released_efficient_lif_net_is_reproduced(shared, x64, name):
     assert_results(golden, network, layers, result, "after/")
 
 
-@pytest.mark.parametrize("name", ["t_revsnn"])
+@pytest.mark.parametrize("name", [slow("t_revsnn")])
 def test_a_released_t_revsnn_is_reproduced(shared, x64, name):
     golden = Golden(shared("golden", "systems"), name)
     layers = released.t_revsnn(golden.weights)
