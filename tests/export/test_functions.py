@@ -157,7 +157,7 @@ def test_columns_that_are_different_at_each_timestep_are_refused(tmp_path, heads
     example = jax.ShapeDtypeStruct((8, 8, 1), jnp.uint8)
     source = cases.source(cases.network(), example=example)
     source = dataclasses.replace(source, network=net)
-    with pytest.raises(export.ArtifactError, match="nn.Columns needs its whole window.*--streaming"):
+    with pytest.raises(export.ArtifactError, match="needs its whole window.*--streaming"):
         export.save(tmp_path / "a", source, streaming=True)
 
 
