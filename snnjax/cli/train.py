@@ -40,14 +40,7 @@ import jax
 
 from snnjax import default_experiment, training
 from snnjax.cli import _cache as cache
-from snnjax.cli._devices import (
-    HOSTS,
-    MESH,
-    check_same_fields,
-    connect,
-    describe_mesh,
-    parse_mesh,
-)
+from snnjax.cli._devices import HOSTS, MESH, check_same_fields, connect, describe_mesh, parse_mesh
 from snnjax.cli._experiment_args import experiment_path, parse_fields
 from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, peek

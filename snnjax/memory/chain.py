@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from snnjax.memory.checkpoint import replay
 from snnjax.memory.packing import encode_spikes, unpack_straight_through
 from snnjax.memory.scans import Recompute, store
+from snnjax.ops.trees import nan_unless
 from snnjax.typing import Array, PyTree, Scan
 
 __all__ = ["chain"]
@@ -109,7 +109,7 @@ def _checkpoint(segment: _Segment, keep: tuple[str, ...]) -> Link:
     def run(operands, kept, x):
         if kept is not None:
             bits, binary = kept
-            x = jnp.where(binary, unpack_straight_through(bits, x), jnp.nan)
+            x = nan_unless(binary, unpack_straight_through(bits, x))
         return segment(operands, x)
 
     policy = jax.checkpoint_policies.save_only_these_names(*keep)

@@ -19,20 +19,20 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
+from snnjax.ops.arguments import is_traced
 from snnjax.ops.derivative import refuse_derivative
-from snnjax.ops.trees import combine, partition, value_and_pullback
+from snnjax.ops.trees import combine, nan_unless, partition, value_and_pullback
 from snnjax.typing import Array, PyTree
 
 __all__ = [
     "ArraySpec",
     "PackedFunction",
     "Storage",
+    "decode_spikes",
     "encode_spikes",
     "pack",
     "packed",
-    "decode_spikes",
     "unpack",
     "unpack_straight_through",
 ]
@@ -85,7 +85,7 @@ def encode_spikes(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
             "bool or float32, or do not pack (pack=False)"
         )
     binary = jnp.all((spikes == 0) | (spikes == 1))
-    if not isinstance(binary, Tracer) and not binary:
+    if not is_traced(binary) and not binary:
         raise ValueError(
             "one bit per input keeps spikes, and these inputs are not all 0 or 1: do not pack them "
             '(pack=False), or keep them in two bytes (pack="bfloat16")'
@@ -96,9 +96,7 @@ def encode_spikes(spikes: Array, *, order: int = 2) -> tuple[Array, Array]:
 def decode_spikes(kept: tuple[Array, Array], shape: tuple[int, ...], dtype: Any) -> Array:
     """Unpacks spikes from `encode_spikes`; NaN if they were not all 0 or 1, in a floating dtype."""
     bits, binary = kept
-    spikes = unpack(bits, shape, dtype)
-    # A gradient of NaN stops a training run, a wrong one does not.
-    return jnp.where(binary, spikes, jnp.nan) if jnp.issubdtype(dtype, jnp.inexact) else spikes
+    return nan_unless(binary, unpack(bits, shape, dtype))
 
 
 @jax.custom_vjp
@@ -201,7 +199,7 @@ def _apply_backward(function, storage, residuals, cotangents):
     _, (g_params, g_inputs) = value_and_pullback(function, *args, cotangents=cotangents)
     if storage == "spikes" and g_inputs is not None and not jax.tree.leaves(g_params):
         # NaN inputs need not reach this gradient: a maximum, for one, only compares them.
-        g_inputs = jnp.where(code[1], g_inputs, jnp.nan)
+        g_inputs = nan_unless(code[1], g_inputs)
     return g_params, None, g_inputs
 
 

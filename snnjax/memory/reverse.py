@@ -20,15 +20,16 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
 from snnjax.memory.scans import match_dtypes, scan_length, scan_segments, slice_steps, store
 from snnjax.ops import symbolic_zeros
+from snnjax.ops.arguments import is_traced
 from snnjax.ops.rounding import refuse_narrow
 from snnjax.ops.trees import (
     add_trees,
     combine,
     inexact_cotangents,
+    nan_unless,
     partition,
     value_and_pullback,
     zeros_like,
@@ -200,7 +201,7 @@ class Reverse:
         if check is None:
             return refuse_narrow(partition(state)[0])
         accurate = check(params, state, every)
-        if isinstance(accurate, Tracer):
+        if is_traced(accurate):
             return accurate
         if not accurate:
             raise ValueError(
@@ -241,9 +242,8 @@ def _run_forward(step, inverse, every, inexact, others):
 def _run_backward(step, inverse, every, residuals, cotangents):
     params, xs, ys, ends, last, mask, accurate = residuals
     g_state = symbolic_zeros.materialize(inexact_cotangents(last, cotangents[0]))
-    # Every step back multiplies by it: a gradient of NaN stops a training run, a wrong one does
-    # not.
-    g_state = _where(accurate, g_state)
+    # Every step back multiplies by it.
+    g_state = nan_unless(accurate, g_state)
     # Symbolic zeros are dropped: XLA would write explicit ones for every step of the scan.
     g_ys = symbolic_zeros.drop(inexact_cotangents(ys, cotangents[1]))
     # An inverse that evaluates the step anyway can return its pullback too, and save a forward
@@ -267,14 +267,7 @@ def _run_backward(step, inverse, every, residuals, cotangents):
     (g_state, g_params), g_xs, _ = scan_segments(
         segment, (g_state, zeros), scan_length(xs), every, inputs=ends, last=last, reverse=True
     )
-    return (_where(accurate, g_params), g_state, g_xs), None
-
-
-def _where(accurate: Array | None, tree: PyTree) -> PyTree:
-    """The tree, or NaN in place of its numbers."""
-    if accurate is None:
-        return tree
-    return jax.tree.map(lambda leaf: jnp.where(accurate, leaf, jnp.nan), tree)
+    return (nan_unless(accurate, g_params), g_state, g_xs), None
 
 
 _run.defvjp(_run_forward, _run_backward, symbolic_zeros=True)

@@ -29,6 +29,7 @@ from jax import lax
 from jax.extend.core import Jaxpr
 
 from snnjax.memory.accounting import inner_jaxprs
+from snnjax.ops.rounding import widen_to
 from snnjax.typing import PyTree, Scan, Step
 
 __all__ = [
@@ -105,11 +106,10 @@ def match_dtypes(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple
     # Under strict promotion dtypes do not mix: everything takes that of the inputs. Any other error
     # comes again from the scan.
     except (TypeError, ValueError):
-        params, state = jax.tree.map(lambda leaf: _widen(leaf, wide), (params, state))
-        return params, state
+        return widen_to((params, state), wide)
     if jax.tree.structure(after) != jax.tree.structure(state):
         return params, state
-    return params, jax.tree.map(lambda leaf, new: _widen(leaf, new.dtype), state, after)
+    return params, jax.tree.map(lambda leaf, new: widen_to(leaf, new.dtype), state, after)
 
 
 def _bits(tree: PyTree, choose: Callable[..., int]) -> int:
@@ -117,14 +117,6 @@ def _bits(tree: PyTree, choose: Callable[..., int]) -> int:
     dtypes = [jnp.result_type(leaf) for leaf in jax.tree.leaves(tree)]
     bits = [jnp.finfo(d).bits for d in dtypes if jnp.issubdtype(d, jnp.floating)]
     return choose(bits, default=0 if choose is max else 64)  # type: ignore[call-arg]
-
-
-def _widen(leaf: Any, dtype: Any) -> Any:
-    own = jnp.result_type(leaf)
-    wider = all(jnp.issubdtype(d, jnp.floating) for d in (own, dtype)) and (
-        jnp.finfo(own).bits < jnp.finfo(dtype).bits
-    )
-    return jnp.asarray(leaf).astype(dtype) if wider else leaf
 
 
 def scan_segments(

@@ -23,7 +23,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.core import Tracer
 
 from snnjax.neurons._inverses import largest, smallest
 from snnjax.neurons.coupled import (
@@ -37,7 +36,9 @@ from snnjax.neurons.coupled import (
     undo,
 )
 from snnjax.neurons.decay import sum_to
+from snnjax.ops.arguments import is_traced
 from snnjax.ops.derivative import refuse_second_derivative
+from snnjax.ops.trees import nan_unless
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
@@ -118,7 +119,7 @@ def coupled_lif_scan(
 def _check_growth(params, state, every):
     """None if so many steps can be undone, a traced boolean if only the program knows."""
     accurate = CoupledLIFInverse(None).check(params, state, every)
-    if isinstance(accurate, Tracer):
+    if is_traced(accurate):
         return accurate
     decay, alpha = largest(params.decay), smallest(params.alpha)
     # The limit of the inverse is that of float32: float64 can undo far more steps.
@@ -173,9 +174,8 @@ def _sequence_forward(spike, every, params, state, xs, accurate):
 def _sequence_backward(spike, every, residuals, cotangents):
     params, kept, ys, bits, accurate = residuals
     g_last, g_ys = cotangents
-    if accurate is not None:
-        # Every step back multiplies by it: a gradient of NaN stops a training run.
-        g_last = jax.tree.map(lambda g: jnp.where(accurate, g, jnp.nan), g_last)
+    # Every step back multiplies by it.
+    g_last = nan_unless(accurate, g_last)
     last = jax.tree.map(lambda slots: slots[-1], kept)
 
     def step(carry, inputs):

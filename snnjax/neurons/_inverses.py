@@ -25,10 +25,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from snnjax.neurons.model import Inverse, Parameter, Refusal, unknown_parameter
 from snnjax.neurons.reset import Reset, none, subtract
+from snnjax.ops.arguments import is_traced
 from snnjax.ops.rounding import refuse_narrow
 from snnjax.typing import PyTree
 
@@ -130,7 +130,7 @@ def is_accurate(
     """
     refuse_narrow(state)
     epsilon = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(state))
-    traced = any(isinstance(entry, Tracer) for row in growth for entry in row)
+    traced = any(is_traced(entry) for row in growth for entry in row)
     with np.errstate(over="ignore", invalid="ignore"):
         if traced:
             matrix: Any = jnp.stack([jnp.stack([jnp.float32(e) for e in row]) for row in growth])

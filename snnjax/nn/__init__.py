@@ -15,12 +15,7 @@ from snnjax.nn.asa import ASA
 from snnjax.nn.attention import SpikingSelfAttention
 from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    State,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, State, replace
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import with_precision

@@ -27,11 +27,7 @@ from flax import nnx
 
 from snnjax import metrics
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    State,
-)
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.ma import check_window, place_map, place_products
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps

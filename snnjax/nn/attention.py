@@ -26,14 +26,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.normalization import BatchNorm

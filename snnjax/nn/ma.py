@@ -27,11 +27,7 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    State,
-)
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.synapses import fan_in_uniform

@@ -47,11 +47,7 @@ from snnjax.nn.contract import (
     repeat_state,
     replace,
 )
-from snnjax.nn.normalization import (
-    never_updated,
-    refuse_window_statistics,
-    updates_statistics,
-)
+from snnjax.nn.normalization import never_updated, refuse_window_statistics, updates_statistics
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, shorten
 from snnjax.ops.rounding import widen, widen_to

@@ -20,14 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 from snnjax import memory
 from snnjax.neurons import Model
 from snnjax.nn._checks import check_scan, check_state
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import mixed_step
 from snnjax.nn.taps import neuron_taps, reconstruction
 from snnjax.ops.arguments import as_floating, shorten

@@ -39,14 +39,7 @@ import numpy as np
 from flax import nnx
 
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    InitialState,
-    State,
-    Statistics,
-    StepStatistics,
-)
+from snnjax.nn.contract import Aux, Call, InitialState, State, Statistics, StepStatistics
 from snnjax.nn.synapses import Fold
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
@@ -391,6 +384,7 @@ class GroupStandardization(nnx.Module):
 
     def __init__(self, channels: int, groups: int | None, *, epsilon: float, rngs: nnx.Rngs):
         self.groups, self.epsilon = groups, epsilon
+        # Keys are drawn as Flax's norms draw them, so that later layers keep their numbers.
         ones, zeros = nnx.initializers.ones, nnx.initializers.zeros
         self.scale = nnx.Param(ones(rngs.params(), (channels,), jnp.float32))
         self.bias = nnx.Param(zeros(rngs.params(), (channels,), jnp.float32))

@@ -23,14 +23,7 @@ from flax import nnx
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps, neuron_taps

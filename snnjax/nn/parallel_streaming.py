@@ -14,17 +14,8 @@ from flax import nnx
 
 from snnjax import metrics, neurons
 from snnjax.nn._checks import check_scan, check_state
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    replace,
-)
-from snnjax.nn.neuron import (
-    Neuron,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.parallel_neurons import products_over_time, refuse_time
 from snnjax.nn.taps import lazy_taps, neuron_taps

@@ -15,16 +15,7 @@ import jax
 from flax import nnx
 
 from snnjax.nn._checks import check_layer
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    Layer,
-    MemoryRequest,
-    Placed,
-    State,
-    place,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, Layer, MemoryRequest, Placed, State, place, replace
 from snnjax.ops.arguments import shorten
 from snnjax.quantization import quantize
 from snnjax.quantization.plans import Plan

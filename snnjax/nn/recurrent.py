@@ -7,20 +7,9 @@ from flax import nnx
 
 from snnjax import memory, metrics, neurons
 from snnjax.nn._checks import check_rngs, check_state
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
-from snnjax.nn.neuron import (
-    Neuron,
-    check_neuron,
-    run,
-)
+from snnjax.nn.neuron import Neuron, check_neuron, run
 from snnjax.nn.taps import lazy_taps
 from snnjax.ops.arguments import as_floating, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, product, promote

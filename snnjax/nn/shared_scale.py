@@ -19,16 +19,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.nn._checks import check_scan
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    MemoryRequest,
-    Placed,
-    State,
-    gather,
-    place,
-    replace,
-)
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, gather, place, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import run
 from snnjax.nn.synapses import Fold

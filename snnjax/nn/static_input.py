@@ -18,11 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.nn._checks import check_layer
-from snnjax.nn.contract import (
-    Aux,
-    Call,
-    State,
-)
+from snnjax.nn.contract import Aux, Call, State
 from snnjax.typing import Array
 
 __all__ = ["StaticInput"]

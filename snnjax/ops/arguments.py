@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from snnjax.typing import Array
 
@@ -125,11 +126,7 @@ def check_flags(owner: str, **values: Any) -> None:
 
 def is_traced(value: Any) -> bool:
     """True if a value is unknown, since a function of it is being traced."""
-    try:
-        np.asarray(value)
-    except jax.errors.TracerArrayConversionError:
-        return True
-    return False
+    return isinstance(value, Tracer)
 
 
 def shorten(value: Any) -> str:

@@ -74,11 +74,13 @@ def widen(x: Array) -> Array:
 
 
 def widen_to(tree: PyTree, dtype: Any) -> PyTree:
-    """Casts floating arrays with fewer bits than a floating dtype to it; numbers stay numbers.
+    """Casts floating arrays with fewer bits than a dtype to it; numbers stay numbers.
+
+    A dtype that is not floating changes nothing.
 
     States at rest and parameters are float32; a scan over float64 currents needs them in float64.
     """
-    bits = jnp.finfo(dtype).bits
+    bits = jnp.finfo(dtype).bits if jnp.issubdtype(dtype, jnp.floating) else 0
 
     def widened(leaf: Any) -> Any:
         own = getattr(leaf, "dtype", None)

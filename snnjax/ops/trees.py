@@ -19,6 +19,7 @@ __all__ = [
     "add_trees",
     "combine",
     "inexact_cotangents",
+    "nan_unless",
     "partition",
     "partition_by_use",
     "sum_partial",
@@ -117,6 +118,22 @@ def sum_partial(like: PyTree, *trees: PyTree) -> PyTree:
         return functools.reduce(jnp.add, parts) if parts else jnp.zeros_like(leaf)
 
     return jax.tree.map(total, like, *trees, is_leaf=_is_none)
+
+
+def nan_unless(valid: Any, tree: PyTree) -> PyTree:
+    """The tree, or NaN in place of its floating leaves where a traced condition fails.
+
+    A program cannot raise, and a gradient of NaN stops a training run where a wrong one does not.
+
+    Args:
+        valid: Boolean scalar; None is True.
+        tree: Any pytree.
+    """
+    if valid is None:
+        return tree
+    return jax.tree.map(
+        lambda leaf: jnp.where(valid, leaf, jnp.nan) if _is_inexact(leaf) else leaf, tree
+    )
 
 
 def _is_inexact(leaf: Any) -> bool:

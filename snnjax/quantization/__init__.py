@@ -15,14 +15,7 @@ Public modules hold their parts:
     sub_bit, sub_bit_lookup     binary 3x3 kernels from a codebook; their stored form
 """
 
-from snnjax.quantization import (
-    fixed_point,
-    plans,
-    shared_scale_lif,
-    sub_bit,
-    sub_bit_lookup,
-    words,
-)
+from snnjax.quantization import fixed_point, plans, shared_scale_lif, sub_bit, sub_bit_lookup, words
 from snnjax.quantization.fixed_point import QFormat
 from snnjax.quantization.plans import quantize
 from snnjax.quantization.quantizer import Quantizer

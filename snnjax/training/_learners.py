@@ -23,13 +23,7 @@ from snnjax.training import unsupervised
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment
 from snnjax.training.sharding import batch_shares, compile_step, feed, place, state_shardings
-from snnjax.training.state import (
-    Program,
-    TrainState,
-    initialize,
-    make_task,
-    wants_memory_scheduler,
-)
+from snnjax.training.state import Program, TrainState, initialize, make_task, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 from snnjax.training.task import Classification, Task
 from snnjax.training.unsupervised import Unsupervised

@@ -19,10 +19,7 @@ import numpy as np
 from jax import lax
 
 from snnjax import data, nn
-from snnjax.nn.contract import (
-    NonFinite,
-    layer_name,
-)
+from snnjax.nn.contract import NonFinite, layer_name
 from snnjax.nn.taps import example_axes, in_order, nonfinite_examples
 from snnjax.typing import Array, PyTree
 

@@ -17,11 +17,7 @@ membrane: theirs = ours + `Model.rest`, and the threshold is shifted likewise.
 
 from snnjax.neurons.compat.norse import norse_lif_box
 from snnjax.neurons.compat.snntorch import snntorch_leaky, snntorch_synaptic
-from snnjax.neurons.compat.spikingjelly import (
-    spikingjelly_if,
-    spikingjelly_lif,
-    spikingjelly_plif,
-)
+from snnjax.neurons.compat.spikingjelly import spikingjelly_if, spikingjelly_lif, spikingjelly_plif
 from snnjax.neurons.compat.spyx import spyx_lif
 
 __all__ = [

@@ -29,13 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax.training.checkpoints.format import (
-    check_model,
-    migrate,
-    note,
-    saved_form,
-    saved_score,
-)
+from snnjax.training.checkpoints.format import check_model, migrate, note, saved_form, saved_score
 from snnjax.training.checkpoints.integrity import (
     checked_note,
     damage,
