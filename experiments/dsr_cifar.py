@@ -42,11 +42,10 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Standardised image at every timestep, `[T, B, 32, 32, 3]`; augmented in training."""
+    if key is not None:
+        inputs = data.augmentation.crop_and_flip(key, inputs)
     images = data.rescale(inputs, 1 / 255)
     images = (images - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
-    if key is not None:
-        images = data.augmentation.random_crop(key, images, padding=4)
-        images = data.augmentation.random_flip(key, images)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

@@ -39,9 +39,9 @@ from snnjax import losses, memory, nn, training
 FOLDER = pathlib.Path(__file__).resolve().parents[1]
 TIMESTEPS, BATCH = (4, 16, 64, 256), 128
 RULES = {
-    "IDE": ("ide_fashion_mnist", {}, (28, 28, 1)),
-    "SPIDE": ("spide_mnist", {}, (28, 28, 1)),
-    "DSR": ("dsr_mnist", {}, (784,)),
+    "IDE": ("ide_fashion_mnist", (28, 28, 1)),
+    "SPIDE": ("spide_mnist", (28, 28, 1)),
+    "DSR": ("dsr_mnist", (784,)),
 }
 STRATEGIES = {
     "rates": None,
@@ -52,9 +52,9 @@ STRATEGIES = {
 
 def temp_bytes(rule: str, strategy: memory.Strategy | None, timesteps: int) -> int:
     """Temporary bytes of the gradient of a network with that many timesteps."""
-    name, fields, shape = RULES[rule]
+    name, shape = RULES[rule]
     experiment = training.config.load_experiment(FOLDER / f"{name}.py")
-    experiment = training.config.override(experiment, {**fields, "timesteps": timesteps})
+    experiment = training.config.override(experiment, {"timesteps": timesteps})
     network = experiment.network(experiment, nnx.Rngs(0))
     if strategy is not None:
         network = nn.with_memory(network, strategy)

@@ -35,6 +35,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from snnjax.learning.rates import total_weight
 from snnjax.typing import Array, PyTree, bind
 
 __all__ = [
@@ -348,6 +349,6 @@ def _spiking_ternary(transpose, g, *, timesteps, threshold, amount, decay, scale
     zeros = tuple(map(jnp.zeros_like, leaves))
     counts = tuple(jnp.zeros((), jnp.float32) for _ in leaves)
     _, _, total, fired = jax.lax.fori_loop(0, timesteps, step, (zeros, zeros, zeros, counts))
-    weight = timesteps if decay == 1 else (1 - decay**timesteps) / (1 - decay)
+    weight = total_weight(timesteps, decay=decay)
     beta = [part / (weight * scale) for part in total]
     return tree.unflatten(beta), timesteps, jnp.stack(fired) / timesteps

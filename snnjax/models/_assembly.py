@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from flax import nnx
@@ -40,7 +40,6 @@ def conv_norm(
     *,
     rngs: nnx.Rngs,
     strides: int = 1,
-    padding: str | int | Sequence[tuple[int, int]] | None = None,
 ) -> tuple[Any, Any]:
     """Convolution without bias, and its normalisation, as two layers.
 
@@ -51,13 +50,11 @@ def conv_norm(
         norm: `(channels) -> layer`, a normalisation.
         rngs: random streams of the kernel.
         strides: stride of both spatial axes.
-        padding: as for `nn.Conv`; None is half the kernel on every side, as all released networks
-            have it.
     """
-    # Not "SAME", which at stride 2 pads an even size at its end only: a shift by one pixel.
-    pads = kernel // 2 if padding is None else padding
+    # Half the kernel on every side, as all released networks have it: "SAME" pads an even size at
+    # its end only at stride 2, a shift by one pixel.
     # No bias: the norm has one.
-    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=pads, rngs=rngs)
+    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=kernel // 2, rngs=rngs)
     return conv, norm(outputs)
 
 

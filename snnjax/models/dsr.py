@@ -69,7 +69,7 @@ def dsr_resnet(
             height, width = (height + 1) // 2, (width + 1) // 2
     pool = min(4, height, width)
     features = depth * (height // pool) * (width // pool)
-    layers += [nn.BatchNorm(depth), neuron(), nn.AvgPool(window=pool, strides=pool), neuron()]
+    layers += [nn.BatchNorm(depth), neuron(), nn.AvgPool(window=pool), neuron()]
     layers += [nn.Flatten(), *_dense(features, classes, neuron, rngs)]
     return finish(layers, input_shape, "layer", memory)
 
@@ -117,10 +117,8 @@ def dsr_vgg(
 
 def _block(inputs, outputs, stride, neuron, rngs):
     conv = lambda a, b, **options: nn.Conv(a, b, use_bias=True, rngs=rngs, **options)  # noqa: E731
-    # Padding 1 on both sides also at stride 2, as PyTorch pads.
-    pad = ((1, 1), (1, 1))
     branch = nn.Sequential(
-        conv(inputs, outputs, strides=stride, padding=pad),
+        conv(inputs, outputs, strides=stride, padding=1),
         nn.BatchNorm(outputs),
         neuron(),
         conv(outputs, outputs),

@@ -124,9 +124,8 @@ class _Maps:
         return self._finish([*start, nn.Linear(inputs, outputs, **self.options)], outputs)
 
     def conv(self, inputs, outputs, kernel, stride):
-        pad = ((kernel // 2,) * 2,) * 2
         conv = nn.Conv(
-            inputs, outputs, kernel=kernel, strides=stride, padding=pad, use_bias=True,
+            inputs, outputs, kernel=kernel, strides=stride, padding=kernel // 2, use_bias=True,
             **self.options,
         )  # fmt: skip
         return self._finish([conv], outputs)

@@ -33,6 +33,7 @@ from flax import nnx
 from snnjax import losses, nn
 from snnjax.memory import Strategy
 from snnjax.memory.packing import Storage
+from snnjax.models._assembly import conv_norm
 from snnjax.nn import Aux, Call, State
 from snnjax.nn.contract import gather, output_shape
 from snnjax.ops.rounding import widen
@@ -385,10 +386,8 @@ def _pack_layers(layers: nn.Sequential, pack: Any, *, spikes: bool = False) -> n
 
 def _fusion(inputs, outputs, strides, norm, rngs, *more) -> nn.Sequential:
     kernel = 1 if strides == 1 else 3
-    # Symmetric, as in PyTorch: "SAME" pads an even map at stride 2 on one side only.
-    pads = ((kernel // 2, kernel // 2),) * 2
-    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=pads, rngs=rngs)
-    return nn.Sequential(nn.Disabled(), conv, norm(outputs), *more)
+    fusion = conv_norm(inputs, outputs, kernel, norm, strides=strides, rngs=rngs)
+    return nn.Sequential(nn.Disabled(), *fusion, *more)
 
 
 def _head(width: int, kernel: int, rngs: nnx.Rngs) -> list[Any]:
