@@ -31,6 +31,7 @@ import numpy as np
 
 from snnjax.data import _image_ops as ops
 from snnjax.data.dataset import whole_number
+from snnjax.ops.arguments import is_traced
 from snnjax.typing import Key
 
 __all__ = [
@@ -180,7 +181,8 @@ def random_erasing(
     _check_bounds("probability", (0.0, probability), 1.0)
     _check_bounds("area", area, math.inf)
     _check_bounds("aspect", aspect, math.inf)
-    if jnp.issubdtype(images.dtype, jnp.integer):
+    # The value of a traced fill is unknown.
+    if jnp.issubdtype(images.dtype, jnp.integer) and not is_traced(fill):
         # A fraction would be cut off: the mean of standardised images is no colour of 8-bit ones.
         values, limits = np.asarray(fill), jnp.iinfo(images.dtype)
         if not (

@@ -85,7 +85,6 @@ class LazyInputs(Sequence[np.ndarray]):
         else:
             examples = list(map(compute, numbers))
         for index, example in zip(numbers, examples, strict=True):
-            check_values(f"inputs[{index}]", example)
             if example.shape != examples[0].shape:
                 raise ValueError(
                     f"example {index} has shape {list(example.shape)} and another one of its batch "
@@ -101,7 +100,10 @@ class LazyInputs(Sequence[np.ndarray]):
 
     def _example(self, index: int, *, draw: tuple[int, int] | None) -> np.ndarray:
         rng = None if draw is None else _rng(*draw, index)
-        return np.asarray(self.transform(self.source[index], rng))
+        example = np.asarray(self.transform(self.source[index], rng))
+        # Here, so that the threads share the work.
+        check_values(f"inputs[{index}]", example)
+        return example
 
 
 def map_inputs(

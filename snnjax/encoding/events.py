@@ -149,7 +149,8 @@ def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]
 def _validate(events: np.ndarray, height: int, width: int) -> np.ndarray:
     """Events as int64 `[n, 4]`, all inside the frame."""
     events = checks.recording(events)
-    if len(events) and events.max() > np.iinfo(np.int64).max:
+    # No other dtype exceeds int64.
+    if len(events) and events.dtype == np.uint64 and events.max() > np.iinfo(np.int64).max:
         raise ValueError(
             f"events hold {events.max()}, beyond 64 bits: count time from the first event, "
             "t - t.min()"

@@ -188,7 +188,7 @@ def _names(layer: Any, state: PyTree, name: str = "", *, stacks: bool) -> Iterat
         parts = list(
             zip(("branch", "shortcut"), (layer.branch, layer.shortcut), state, strict=True)
         )
-    elif isinstance(layer, nn.Quantized | nn.StaticInput):
+    elif isinstance(layer, nn.Quantized):
         parts = [("", layer.layer, state)]
     if parts:
         for part, inner, own in parts:

@@ -73,3 +73,11 @@ def test_an_image_depends_on_key_and_place_only(key):
     assert (whole != change(jax.random.key(4), images)).any()
     with pytest.raises(ValueError, match="before the encoding"):
         change(key, images[0])
+
+
+def test_a_traced_colour_fills_integer_images():
+    images = jnp.full((2, 8, 8, 1), 9, jnp.uint8)
+    erase = lambda fill: data.augmentation.random_erasing(  # noqa: E731
+        jax.random.key(0), images, probability=1.0, fill=fill
+    )
+    np.testing.assert_array_equal(jax.jit(erase)(jnp.uint8(3)), erase(3))

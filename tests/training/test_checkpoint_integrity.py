@@ -321,3 +321,12 @@ def test_files_of_a_user_stay(folder, compiled):
     assert (folder / "00000001.kept" / "why.md").exists()
     assert (folder / "00000003.kept" / "thesis.tex").exists()
     assert not (folder / "00000004.deleted").exists()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("text", ["[OS error 24: Too many open files]", "[os_error_code='24']"])
+def test_too_few_descriptors_are_no_damage(tmp_path, text):
+    """TensorStore spells numbers of the system in two ways."""
+    with pytest.raises(ValueError, match="24"):
+        integrity.damage(tmp_path, ValueError(f"RESOURCE_EXHAUSTED: Failed to open {text}"))
+    assert "cannot be read" in str(integrity.damage(tmp_path, ValueError("[os_error_code='5']")))

@@ -51,7 +51,6 @@ _OWN_NAMES = {_MANIFEST, _SIZES, _METADATA, "commit_success.txt", "orbax.checkpo
 _DAMAGE = {
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ELOOP, errno.ENXIO, errno.EINVAL,
 }  # fmt: skip
-_BLOCK = 2**20
 # Several threads read a large checkpoint; for a small one they would cost more than the reading.
 _BYTES_PER_THREAD = 2**25
 _THREADS = 8
@@ -166,7 +165,8 @@ def _os_number(error: Exception) -> int | None:
     """Number of an error of the operating system, also in a message of TensorStore's."""
     if isinstance(error, OSError):
         return error.errno
-    found = re.search(r"OS error (\d+)", str(error))
+    # Both spellings of its versions, as in `cli._failures`, which must not import JAX.
+    found = re.search(r"(?:OS error |os_error_code=')(\d+)", str(error))
     return int(found[1]) if found else None
 
 
@@ -272,27 +272,19 @@ def _map_files(function: Callable[[Path], T], files: list[Path]) -> list[T]:
 
 def _digest(file: Path) -> str:
     with file.open("rb", buffering=0) as stream:
-        return _stream_digest(stream)[1]
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _flushed_digest(file: Path) -> tuple[int, str]:
     """Size and digest of a file, flushed to the disk and dropped from the page cache."""
     with file.open("rb", buffering=0) as stream:
-        size, digest = _stream_digest(stream)
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        size = os.fstat(stream.fileno()).st_size
         os.fsync(stream.fileno())
         # So that a check reads the disk, and the state does not crowd the training data out.
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return size, digest
-
-
-def _stream_digest(stream: Any) -> tuple[int, str]:
-    """Size and SHA-256 of an open file."""
-    words, size = hashlib.sha256(), 0
-    while block := stream.read(_BLOCK):
-        words.update(block)
-        size += len(block)
-    return size, words.hexdigest()
 
 
 def _size(file: Path) -> int | None:
