@@ -20,7 +20,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.learning import rates
 from snnjax.learning.derivatives import implicit_rate, surrogate_vjp
-from snnjax.learning.feedback import as_matrix, converge, norm_along
+from snnjax.learning.feedback import weight_norm
 from snnjax.learning.rate_neuron import Counted, Free, Linked, Mapped, Membranes, RateNeuron
 from snnjax.learning.solvers import Info
 from snnjax.nn.contract import (
@@ -523,22 +523,30 @@ def _common_decay(body: Any) -> float:
 
 def _refuse_expansion(body: Any, feedback: Any) -> None:
     """Refuses a feedback weight of one layer of neurons that is no contraction."""
-    function = getattr(feedback, "function", None)
-    neuron = body.layers[0] if isinstance(body, nn.Sequential) and len(body.layers) == 1 else body
-    if not isinstance(neuron, RateNeuron) or not hasattr(function, "kernel"):
+    neurons, synapses = _without_dropout(body), _without_dropout(feedback)
+    if len(neurons) != 1 or not isinstance(neurons[0], RateNeuron) or len(synapses) != 1:
         return
-    matrix = as_matrix(function)
+    (neuron,), norm = neurons, weight_norm(synapses[0])
+    if norm is None:
+        return
     try:
-        norm = float(norm_along(matrix, converge(matrix)))
+        norm = float(norm)
     except jax.errors.ConcretizationTypeError:
         # A network made inside `jax.jit` or `jax.eval_shape`: the weight has no values yet.
         return
     slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
     slope = float(jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max())
-    if norm * slope >= 1:
+    # Rounding of a weight at its bound is no expansion.
+    if norm * slope >= 1 + 1e-5:
         raise ValueError(
             f"the feedback weight has norm {norm:.3g} and the rate of the neurons slope "
             f"{slope:.3g}: {norm * slope:.3g} is no contraction, so the rates need not settle and "
             "the equation of the gradient has no bounded solution. Bound the weight by "
             f"learning.Spectral(feedback, bound={0.5 / slope:.3g})"
         )
+
+
+def _without_dropout(layer: Any) -> list[Any]:
+    if isinstance(layer, nn.Sequential):
+        return [part for inner in layer.layers for part in _without_dropout(inner)]
+    return [] if layer is None or isinstance(layer, nn.Dropout) else [layer]

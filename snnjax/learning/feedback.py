@@ -111,10 +111,17 @@ class Frobenius(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """The synapses with the bounded kernel, on `[T, B, ...]`."""
         kernel = widen(self.synapse.function.kernel[...])
+        return _with_kernel(self.synapse, self.factor(kernel) * kernel)(inputs, State(), call)
+
+    def factor(self, kernel: Array) -> Array:
+        """`min(1, bound / |kernel|)`.
+
+        Args:
+            kernel: kernel of the synapses, of any shape.
+        """
         norm = jnp.sqrt(jnp.square(kernel).sum())
         # Both branches finite: a weight of zero has no direction, and keeps its gradient.
-        factor = jnp.where(norm > self.bound, self.bound / jnp.where(norm > 0, norm, 1), 1.0)
-        return _with_kernel(self.synapse, factor * kernel)(inputs, State(), call)
+        return jnp.where(norm > self.bound, self.bound / jnp.where(norm > 0, norm, 1), 1.0)
 
 
 def transposed_conv(
@@ -227,6 +234,22 @@ def norm_along(matrix: Array, vectors: Any) -> Array:
     """Norm of a matrix along singular vectors `(u, v)`, or along u alone."""
     u, v = vectors if isinstance(vectors, tuple) else (vectors, _normalize(matrix.T @ vectors))
     return u @ matrix @ v
+
+
+def weight_norm(layer: Any) -> Array | None:
+    """Largest singular value of the kernel of synapses as a matrix; None without a kernel.
+
+    Of a convolution it is a lower bound of the norm of the map: inputs of a single window reach it.
+    """
+    synapse = getattr(layer, "synapse", layer)
+    function = getattr(synapse, "function", None)
+    if not hasattr(function, "kernel"):
+        return None
+    if isinstance(layer, Spectral):
+        return jnp.minimum(jnp.abs(layer.gain[...]), layer.bound)
+    matrix = as_matrix(function)
+    norm = norm_along(matrix, converge(matrix))
+    return layer.factor(matrix) * norm if isinstance(layer, Frobenius) else norm
 
 
 def _with_kernel(synapse: Any, kernel: Array) -> Any:

@@ -146,11 +146,6 @@ def resnet_layers(
 
 
 def _static_part(part: tuple[Any, ...]) -> tuple[Any]:
-    # The part runs once per call in layer order and T times, on equal frames, in time order: its
-    # statistics move once in both.
-    for layer in part:
-        if isinstance(layer, nn.BatchNorm):
-            layer.update = "call"
     return (nn.StaticInput(nn.Sequential(*part)),)
 
 

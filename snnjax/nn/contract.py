@@ -45,6 +45,7 @@ __all__ = [
     "Statistics",
     "StepStatistics",
     "StreamPeak",
+    "call_statistics",
     "gather",
     "is_exact",
     "join_steps",
@@ -428,6 +429,17 @@ def join_steps(before: PyTree, rows: PyTree) -> PyTree:
 
     own = lambda node: isinstance(node, StepStatistics)  # noqa: E731
     return jax.tree.map(join, before, rows, is_leaf=own)
+
+
+def call_statistics(statistics: PyTree) -> PyTree:
+    """The statistics with `Statistics` in place of `StepStatistics`: T equal calls move them once.
+
+    Args:
+        statistics: statistics of a layer.
+    """
+    own = lambda node: isinstance(node, StepStatistics)  # noqa: E731
+    once = lambda node: Statistics(node.mean, node.var) if own(node) else node  # noqa: E731
+    return jax.tree.map(once, statistics, is_leaf=own)
 
 
 def prefix_names(name: str, layers: Mapping[str, Entry]) -> dict[str, Entry]:

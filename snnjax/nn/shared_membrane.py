@@ -530,5 +530,5 @@ class Shared(nnx.Module):
             return None, Aux()
         own = State(state.neurons[1][0], state.statistics[0])
         # Equal at every timestep, so the first frame stands for all.
-        outputs, aux = first.layer(inputs[:1], own, call.child(0))
+        outputs, aux = first(inputs[:1], own, call.child(0))
         return outputs[0], aux

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.nn._checks import check_layer
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, State, call_statistics
 from snnjax.typing import Array
 
 __all__ = ["StaticInput"]
@@ -28,8 +28,9 @@ class StaticInput(nnx.Module):
     """Applies a layer to the first timestep and repeats its outputs, `y[t] = layer(x[0])`.
 
     For inputs that are equal at every timestep (`encoding.direct`), this equals the layer itself;
-    in training only if the layer's batch statistics are taken per timestep. Later frames of other
-    inputs are ignored.
+    in training only if the layer's batch statistics are taken per timestep. Running statistics move
+    once per call of the network, in time order too and with `nn.BatchNorm(update="step")`. Later
+    frames of other inputs are ignored.
 
     Args:
         layer: a layer without neurons.
@@ -51,9 +52,11 @@ class StaticInput(nnx.Module):
                 "neurons change from timestep to timestep: put them behind "
                 "nn.StaticInput, not inside"
             )
-        return state
+        return state._replace(statistics=call_statistics(state.statistics))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`, equal at every timestep."""
         outputs, aux = self.layer(inputs[:1], state, call)
+        # One image, so one update: in time order this layer runs T times on equal frames.
+        aux = aux._replace(statistics=call_statistics(aux.statistics))
         return jnp.broadcast_to(outputs, (len(inputs), *outputs.shape[1:])), aux

@@ -19,7 +19,9 @@ from snnjax.learning import (
     rates,
     solvers,
     transposed_conv,
+    unit_filters,
 )
+from snnjax.models import feedback_net
 from snnjax.nn.contract import State
 from tests.compare import assert_close
 
@@ -258,6 +260,23 @@ def test_an_expanding_feedback_weight_is_refused():
     with pytest.raises(ValueError, match=r"no contraction.*learning\.Spectral"):
         Equilibrium(own(), timesteps=5, feedback=wide)
     Equilibrium(own(), timesteps=5, feedback=Spectral(wide))
+    Equilibrium(own(), timesteps=5, feedback=Frobenius(wide, bound=1.0))
+    with pytest.raises(ValueError, match="no contraction"):
+        Equilibrium(own(), timesteps=5, feedback=Frobenius(wide, bound=1e3))
+    with pytest.raises(ValueError, match="no contraction"):
+        Equilibrium(own(), timesteps=5, feedback=Spectral(wide, bound=1e3))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("options", [{"hidden": (40,)}, {"stages": ((40, 3, 1),)}])
+def test_a_feedback_net_without_a_bound_is_refused_where_it_expands(options):
+    options |= {"neuron": lif_rate_model(threshold=1.0), "timesteps": 3}
+    build = functools.partial(feedback_net, (4, 4, 3), **options)
+    with pytest.raises(ValueError, match=r"no contraction.*learning\.Spectral"):
+        build(bound=None, rngs=nnx.Rngs(0))
+    build(rngs=nnx.Rngs(0))
+    small = lambda key, shape, dtype: 0.1 * unit_filters(key, shape, dtype)  # noqa: E731
+    build(bound=None, kernel_init=small, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.fast

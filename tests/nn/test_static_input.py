@@ -31,6 +31,25 @@ def test_of_a_still_image_it_is_the_layer_itself(training):
     assert_close(result.gradients[1].sum(0), expected.gradients[1].sum(0), 1e-5)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "wrap", [lambda stem: [stem, nn.LIF()], lambda stem: [nn.Shared([stem], nn.LIF())]]
+)
+def test_statistics_move_once_per_call_in_both_orders(wrap):
+    """Also with norms that move once per timestep they are called at."""
+    moved = []
+    for order in ("layer", "time"):
+        norm = nn.BatchNorm(3, over="step", update="step", momentum=0.5)
+        stem = nn.StaticInput(nn.Sequential(nn.Conv(2, 3, rngs=rngs()), norm))
+        net = nn.Network(nn.Sequential(*wrap(stem), nn.Flatten()), SHAPE[1:], order=order)
+        state = net.initial_state(SHAPE[0])
+        moved.append(leaves(net(still(), state, training=True)[1].statistics))
+    assert_close(moved[0], moved[1], 1e-6)
+    currents, _ = call(nn.Conv(2, 3, rngs=rngs()), still()[:1])
+    # Halfway from 0 towards the mean of the batch, once.
+    assert any(np.allclose(m, currents.mean((0, 1, 2, 3)) / 2, atol=1e-6) for m in moved[0])
+
+
 def test_it_sees_the_first_frame_only():
     inputs = sequence(SHAPE)
     outputs, _ = call(nn.StaticInput(layer()), inputs)
