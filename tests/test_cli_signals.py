@@ -210,6 +210,31 @@ def test_ctrl_c_at_fifty_moments_from_the_start_to_the_first_steps(tmp_path):
         assert_ended_as_asked(tmp_path / str(trial), signal.SIGINT, draw.uniform(0, 6))
 
 
+REDIRECTED = """
+import contextlib, io, os, signal, sys, time
+from snnjax import cli
+from snnjax.cli import info
+
+def command(arguments, screen):
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(30)
+
+info.command = command
+sys.argv = ["snnjax", "info", "--json"]
+sys.exit(cli.main())
+"""
+
+
+def test_the_message_arrives_although_the_main_thread_redirects_its_streams():
+    """As the parser of options does: its messages are collected."""
+    ended = subprocess.run(
+        [sys.executable, "-c", REDIRECTED], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 130 and "SIGINT" in ended.stderr
+    assert json.loads(ended.stdout)["exit_code"] == 130
+
+
 def test_an_ignored_signal_stays_ignored():
     """As under nohup."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

@@ -33,6 +33,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from snnjax.cli._failures import Failure, HelpPrinted, Interrupted, describe
 from snnjax.cli._output import Screen, silence_libraries
@@ -74,9 +75,9 @@ def main(*, argv: Sequence[str] | None = None) -> int:
     # Before any parsing, so that errors of parsing are JSON as well.
     screen, name = Screen(json="--json" in arguments), (arguments or ["--help"])[0]
     if argv is None:
-        screen.listener.end = functools.partial(_end, screen, name)
         # Also for the prints of an experiment.
         sys.stdout, sys.stderr = screen.tolerant(sys.stdout), screen.tolerant(sys.stderr)
+        screen.listener.end = functools.partial(_end, screen, name, (sys.stdout, sys.stderr))
     with listening(screen.listener):
         try:
             code = _run(arguments, screen)
@@ -132,8 +133,10 @@ def _fail(screen: Screen, name: str, error: BaseException) -> int:
     return code
 
 
-def _end(screen: Screen, name: str, number: int) -> None:
+def _end(screen: Screen, name: str, streams: tuple[Any, Any], number: int) -> None:
     """Ends the process on a signal."""
+    # The main thread may have redirected them, as the parser of options does for its messages.
+    sys.stdout, sys.stderr = streams
     code = _fail(screen, name, Interrupted(number))
     # A regular exit would wait for compiling threads, and crash in those it does not know.
     os._exit(code)
