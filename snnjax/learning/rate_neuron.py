@@ -109,6 +109,10 @@ class RateNeuron(nnx.Module):
         """Neurons at rest, one per element of `shape`."""
         return State(Membranes(self.neuron.initial_state(shape).neurons))
 
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the outputs of one step of the neurons."""
+        return self.neuron.infer_shape(State(state.neurons.neurons), shape)
+
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, ...]` to outputs `[T, B, ...]`."""
         own = state.neurons

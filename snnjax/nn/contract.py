@@ -202,7 +202,8 @@ class Layer(Protocol):
     """Any object with these two methods is a layer; there is no base class.
 
     A layer that uses part of a memory strategy, or maps spikes to spikes, also has the method
-    `with_memory(request: MemoryRequest) -> Placed`.
+    `with_memory(request: MemoryRequest) -> Placed`. A layer that knows the shape of its outputs may
+    have the method `infer_shape(state, shape) -> shape | None`, which saves `output_shape` a trace.
     """
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -285,18 +286,27 @@ def stateless_result(outputs: Array) -> tuple[Array, Aux]:
 
 
 def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Shape of one timestep of outputs, by abstract evaluation.
+    """Shape of one timestep of outputs: `layer.infer_shape`, or by abstract evaluation.
 
     Args:
         layer: layer to evaluate.
         state: state of the layer.
         shape: shape of one timestep of inputs, `(B, ...)`.
     """
+    if _infers_shape(layer) and (inferred := layer.infer_shape(state, shape)) is not None:  # type: ignore[attr-defined]
+        return inferred
     # A layer on the whole window refuses fewer timesteps than it was made for.
     inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
     # The layer is an argument: a closure over it would hide its arrays from the trace.
     run = lambda layer, inputs, state: layer(inputs, state, Call(training=False))[0]  # noqa: E731
     return jax.eval_shape(run, layer, inputs, state).shape[1:]
+
+
+def _infers_shape(layer: Any) -> bool:
+    """True if `infer_shape` belongs to the layer's own `__call__`, not to that of a base class."""
+    known = {"__call__", "infer_shape"}
+    owners = (vars(c) for c in type(layer).__mro__ if known & vars(c).keys())
+    return "infer_shape" in next(owners, {})
 
 
 def whole_window(layer: Any) -> int:

@@ -140,6 +140,11 @@ class Reversible(nnx.Module):
         )
         return State(neurons, repeat_state(statistics))
 
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the inputs, which every block keeps."""
+        del state
+        return tuple(shape)
+
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Inputs `[T, B, ..., C]` through every block; the halves of C are the two streams."""
         streams, aux = self.streams(inputs, state, call)

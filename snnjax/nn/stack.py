@@ -115,6 +115,11 @@ class Stacked(nnx.Module):
             repeat_state(Repeated(state.statistics, self.depth)),
         )
 
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the inputs, which every block keeps."""
+        del state
+        return tuple(shape)
+
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies every block in order to a sequence `[T, B, ...]`."""
         resting, neurons = split_repeated(state.neurons)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.nn._checks import check_layer
-from snnjax.nn.contract import Aux, Call, State, call_statistics
+from snnjax.nn.contract import Aux, Call, State, call_statistics, output_shape
 from snnjax.typing import Array
 
 __all__ = ["StaticInput"]
@@ -53,6 +53,10 @@ class StaticInput(nnx.Module):
                 "nn.StaticInput, not inside"
             )
         return state._replace(statistics=call_statistics(state.statistics))
+
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the outputs of the layer."""
+        return output_shape(self.layer, state, shape)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps `[T, B, ...]` to `[T, B, ...]`, equal at every timestep."""

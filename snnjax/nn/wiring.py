@@ -95,6 +95,12 @@ class Sequential(nnx.Module):
             shape = output_shape(layer, states[-1], shape)
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
 
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the outputs of the last layer."""
+        for layer, *own in zip(self.layers, *state, strict=True):
+            shape = output_shape(layer, State(*own), shape)
+        return tuple(shape)
+
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the layers in order to a sequence `[T, B, ...]`."""
         # The key of a layer depends on its position only, so cuts do not change random numbers.
@@ -205,6 +211,12 @@ class Residual(nnx.Module):
         """The states of branch and shortcut at rest."""
         states = [part.initial_state(shape) for part in (self.branch, self.shortcut)]
         return State(tuple(s.neurons for s in states), tuple(s.statistics for s in states))
+
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Shape of branch and shortcut; None if they differ, which a call reports."""
+        parts = zip((self.branch, self.shortcut), *state, strict=True)
+        branch, shortcut = (output_shape(part, State(*own), shape) for part, *own in parts)
+        return branch if branch == shortcut else None
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Sum of shortcut and branch on `[T, B, ...]`."""

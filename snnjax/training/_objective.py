@@ -14,6 +14,7 @@ above and the statistics of layers (`nn.data_parallel.with_data_axes`).
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -36,6 +37,7 @@ __all__ = [
     "Gradient",
     "NetworkInputs",
     "encode_batch",
+    "grad_with_infos",
     "gradient",
     "objective",
     "per_example",
@@ -139,9 +141,7 @@ def _part_gradient(
     """Contribution of a part with this share of the weights to the gradient of the batch."""
     network = program.network(state)
 
-    def weighted(params: PyTree, infos: list[Any]):
-        statistics = learning.equilibrium.with_solver_infos(state.statistics, infos)
-        own = state._replace(statistics=statistics)
+    def weighted(params: PyTree, own: TrainState):
         loss, (metrics, _, aux) = objective(params, program, own, inputs, batch)
         loss = share * loss
         metrics = {name: share * value for name, value in metrics.items()}
@@ -152,15 +152,35 @@ def _part_gradient(
         )
         return scale_loss(loss, state.loss_scale), (loss, metrics, aux.statistics, stream, watched)
 
+    grads, found, (loss, metrics, *rest) = grad_with_infos(weighted, state)
+    metrics = metrics | {name: share * value for name, value in found.items()}
+    return Gradient(unscale_gradients(grads, state.loss_scale), loss, metrics, *rest)
+
+
+def grad_with_infos(
+    function: Callable[[PyTree, TrainState], tuple[Array, Any]], state: TrainState
+) -> tuple[PyTree, dict[str, Array], Any]:
+    """Gradient of a loss, and the quality of the solvers of implicit derivatives.
+
+    Args:
+        function: `(params, state) -> (loss, auxiliary results)`.
+        state: State with the parameters.
+
+    Returns:
+        Gradient of the parameters, `learning.equilibrium.info_metrics`, auxiliary results.
+    """
+
+    def with_infos(params: PyTree, infos: list[Any]):
+        statistics = learning.equilibrium.with_solver_infos(state.statistics, infos)
+        return function(params, state._replace(statistics=statistics))
+
     # The gradient of the parameters, not of the module, whose structure holds the memory strategy:
     # optimizer slots and checkpoints do not depend on it.
     infos = learning.equilibrium.solver_infos(state.statistics)
-    gradient = jax.grad(weighted, argnums=(0, 1), has_aux=True)
     # Solvers of an equilibrium run in the backward pass: their residuals leave as gradients.
-    (grads, infos), (loss, metrics, *rest) = gradient(state.params, infos)
-    found = learning.equilibrium.info_metrics(infos)
-    metrics = metrics | {name: share * value for name, value in found.items()}
-    return Gradient(unscale_gradients(grads, state.loss_scale), loss, metrics, *rest)
+    gradient = jax.grad(with_infos, argnums=(0, 1), has_aux=True)
+    (grads, infos), rest = gradient(state.params, infos)
+    return grads, learning.equilibrium.info_metrics(infos), rest
 
 
 def _psum(tree: PyTree, axes: tuple[str, ...]) -> PyTree:

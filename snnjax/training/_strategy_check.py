@@ -17,8 +17,8 @@ import jax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import data, learning, memory, nn
-from snnjax.training._objective import encode_batch, objective
+from snnjax import data, memory, nn
+from snnjax.training._objective import encode_batch, grad_with_infos, objective
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.sharding import compiler_options, make_mesh
@@ -110,7 +110,7 @@ def check_strategies(
     admitted = [s for s, reason in zip(asked, reasons, strict=True) if reason is None]
     reference = next(s for s in _STORE if case.admits(s))
     # Not timed: the reference is run again with the others.
-    expected, *_ = case.run(reference, repeats=0)
+    expected = case.outcome(reference)
     findings = []
     for strategy in [reference, *admitted]:
         finding = _compare(case, strategy, reference, expected, bound, tolerance, repeats)
@@ -132,10 +132,14 @@ class _Case:
         # On the device once, so that timed runs exclude the transfer.
         self.batch = jax.tree.map(jax.numpy.asarray, loader.batch(0))
 
+    def start(self, strategy: memory.Strategy) -> tuple[Program, TrainState]:
+        """Program and initial state under a strategy."""
+        return initialize(with_strategy(self.experiment, strategy), steps=1)
+
     def refusal(self, strategy: memory.Strategy) -> str | None:
         """Reason of the network's refusal of a strategy, or None."""
         try:
-            initialize(with_strategy(self.experiment, strategy), steps=1)
+            self.start(strategy)
         except ExperimentError as error:
             # `user_code` wraps the refusal; only this cause means one, others are faults of the
             # experiment.
@@ -144,18 +148,18 @@ class _Case:
             raise
         return None
 
-    def network(self, strategy: memory.Strategy) -> nn.Network:
-        """Network under a strategy."""
-        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
-        return program.network(state)
-
     def admits(self, strategy: memory.Strategy) -> bool:
         """True if the network admits a strategy."""
         return self.refusal(strategy) is None
 
-    def run(self, strategy: memory.Strategy, *, repeats: int, updates: int = 1) -> tuple[Any, ...]:
+    def outcome(self, strategy: memory.Strategy, *, updates: int = 1) -> _Outcome:
+        """Outcome under a strategy, with the statistics after `updates` steps."""
+        return self.run(*self.start(strategy), repeats=0, updates=updates)[0]
+
+    def run(
+        self, program: Program, state: TrainState, *, repeats: int, updates: int = 1
+    ) -> tuple[_Outcome, Any, float]:
         """Outcome, bytes and seconds of the gradient, with the statistics after `updates` steps."""
-        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
         scheduler = wants_memory_scheduler(program, state)
         gradient = jax.jit(
             functools.partial(_outcome, program),
@@ -167,11 +171,6 @@ class _Case:
             state = state._replace(statistics=compiled(state, self.batch).statistics)
         outcome, seconds = memory.checking.time_call(compiled, (state, self.batch), repeats=repeats)
         return outcome, memory.accounting.compiled_memory(compiled, len(self.batch.labels)), seconds
-
-    def errors(self, strategy: memory.Strategy) -> dict[str, dict[str, float]]:
-        """Errors of reconstructed states and of packed inputs, by kind and layer."""
-        program, state = initialize(with_strategy(self.experiment, strategy), steps=1)
-        return _rebuilding_errors(program, state, self.batch)
 
     def without_dropout(self) -> _Case | None:
         """The same case without dropout; None if the network has no dropout."""
@@ -230,9 +229,10 @@ def _packing_fault(errors: dict[str, float]) -> str | None:
 def _compare(
     case, strategy, reference, expected, bound, tolerance, repeats
 ) -> memory.checking.CheckResult:
-    actual, measured, seconds = case.run(strategy, repeats=repeats)
+    program, state = case.start(strategy)
+    actual, measured, seconds = case.run(program, state, repeats=repeats)
     gradients = memory.checking.compare_gradients(actual.gradients, expected.gradients)
-    errors = case.errors(strategy)
+    errors = _rebuilding_errors(program, state, case.batch)
     rebuilt = errors["reconstruction"]
     place = max(rebuilt, key=lambda name: rebuilt[name], default="")
     faults = []
@@ -252,7 +252,7 @@ def _compare(
     # not.
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
-    exact = nn.contract.is_exact(case.network(strategy))
+    exact = nn.contract.is_exact(program.network(state))
     if not exact:
         off = not all(math.isfinite(gap.relative) for gap in gradients.values())
         faults += _solver_faults(actual.residual)
@@ -289,7 +289,7 @@ def _solver_faults(residual: Any) -> list[str]:
 
 def _statistics_fault(case, reference, statistics, moved) -> str:
     # A replay that writes statistics again leaves them where two updates of `store` do.
-    twice = case.run(reference, repeats=0, updates=2)[0].statistics
+    twice = case.outcome(reference, updates=2).statistics
     gaps = memory.checking.compare_gradients(statistics, twice)
     # Statistics of two programs differ by rounding, those of one and two updates by far more.
     if max(gap.relative for gap in gaps.values()) <= 1e-5:
@@ -301,7 +301,7 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
     silent = case.without_dropout()
     if silent is None:
         return False
-    outcomes = [silent.run(s, repeats=0)[0] for s in (strategy, reference)]
+    outcomes = [silent.outcome(s) for s in (strategy, reference)]
     gaps = memory.checking.compare_gradients(*(outcome.gradients for outcome in outcomes))
     equal = not memory.checking.unequal_leaves(*(outcome.outputs for outcome in outcomes))
     return equal and max(gap.relative for gap in gaps.values()) <= bound
@@ -310,17 +310,12 @@ def _right_without_dropout(case, strategy, reference, bound) -> bool:
 def _outcome(program, state: TrainState, batch: data.Batch) -> _Outcome:
     inputs = encode_batch(program, state, batch)
 
-    def loss(params, infos):
-        statistics = learning.equilibrium.with_solver_infos(state.statistics, infos)
-        own = state._replace(statistics=statistics)
+    def loss(params, own):
         return objective(params, program, own, inputs, batch)
 
-    infos = learning.equilibrium.solver_infos(state.statistics)
-    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True)
-    (gradients, infos), (_, outputs, aux) = gradient(state.params, infos)
-    residual = learning.equilibrium.info_metrics(infos).get("solver_residual")
+    gradients, found, (_, outputs, aux) = grad_with_infos(loss, state)
     stream = nn.contract.stream_use(aux.diagnostics)
-    return _Outcome(gradients, outputs, aux.statistics, stream, residual)
+    return _Outcome(gradients, outputs, aux.statistics, stream, found.get("solver_residual"))
 
 
 def _dropouts(network: nn.Network):

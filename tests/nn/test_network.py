@@ -351,3 +351,21 @@ def test_a_stream_carries_a_fresh_state_through_a_scan(order):
     with pytest.warns(UserWarning, match="never updated"):
         after, outputs = jax.lax.scan(step, net.initial_state(1), frames)
     assert isinstance(after, nn.contract.InitialState) and outputs.shape == (3, 1, 4)
+
+
+class Halved(nn.Sequential):
+    """A user's layer that changes what an inherited method knows."""
+
+    def __call__(self, inputs, state, call):
+        outputs, aux = super().__call__(inputs, state, call)
+        return outputs[..., ::2], aux
+
+
+@pytest.mark.fast
+def test_a_shape_is_inferred_as_a_call_gives_it():
+    inner = nn.Sequential(nn.Linear(6, 8, rngs=rngs()), nn.LIF())
+    for layer, width in ((inner, 8), (Halved(*inner.layers), 4)):
+        state = layer.initial_state((2, 6))
+        assert nn.contract.output_shape(layer, state, (2, 6)) == (2, width)
+        net = nn.Network(nn.Sequential(layer, nn.Linear(width, 3, rngs=rngs()), nn.LI()), (6,))
+        assert net.initial_state(2).neurons[2][0].shape == (2, 3)
