@@ -145,6 +145,11 @@ class BatchNorm(nnx.Module):
             return StepStatistics(mean, var, self.momentum)
         return Statistics(mean, var)
 
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Shape of the inputs; None if a call refuses them."""
+        del state
+        return tuple(shape) if len(shape) > 1 and shape[-1] == self.channels else None
+
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Normalises `[T, B, ..., C]`."""
         inputs = as_floating("nn.BatchNorm", inputs)

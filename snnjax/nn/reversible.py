@@ -196,7 +196,7 @@ def _branch(params: Any, block: Any, x: Array, *, which: int) -> tuple[Array, Au
     layers, neurons, statistics, call = block
     # The state at rest is made here: as an argument it would get a cotangent of its own size.
     layer = layers[which]
-    rest = layer.initial_state(x.shape[1:]).neurons
-    own = State(rest if neurons is None else neurons[which], statistics[which])
+    own = layer.initial_state(x.shape[1:]).neurons if neurons is None else neurons[which]
+    own = State(own, statistics[which])
     y, aux = layer(x, own, call.child(which))
     return widen(y), watch_block(layer, x, aux)

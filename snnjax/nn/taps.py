@@ -220,24 +220,21 @@ def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
     return {"": arrays} if arrays else {}
 
 
-def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]:
+def example_axes(layer: Layer, shape: tuple[int, ...], state: Any) -> tuple[int | None, ...]:
     """Axis of the examples in each array of a layer's neurons; None for an array without one.
 
     Args:
         layer: layer with neurons.
         shape: shape of one timestep of inputs, `(B, ...)`.
+        state: its neurons after a call.
     """
     batch, *rest = shape
-
-    def shapes(batch: int) -> list[tuple[int, ...]]:
-        state = jax.eval_shape(lambda: repeat_state(layer.initial_state((batch, *rest)).neurons))
-        return [leaf.shape for leaf in jax.tree.leaves(state)]
-
-    # Two batch sizes tell the axis apart from others of the same length.
-    pairs = zip(shapes(batch), shapes(batch + 1), strict=True)
+    # Another batch size tells the axis apart from others of the same length.
+    larger = lambda: repeat_state(layer.initial_state((batch + 1, *rest)).neurons)  # noqa: E731
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(jax.eval_shape(larger)), strict=True)
     return tuple(
-        next((axis for axis, (a, b) in enumerate(zip(*pair, strict=True)) if a != b), None)
-        for pair in pairs
+        next((i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b), None)
+        for x, y in pairs
     )
 
 
@@ -275,7 +272,7 @@ def watch_block(layer: Layer, inputs: Array, aux: Aux) -> Aux:
     shape = inputs.shape[1:]
     marks = [
         nonfinite_examples(leaf, axis, shape[0])
-        for leaf, axis in zip(leaves, example_axes(layer, shape), strict=True)
+        for leaf, axis in zip(leaves, example_axes(layer, shape, leaves), strict=True)
     ]
     found = NonFinite(functools.reduce(jnp.logical_or, marks))
     return aux._replace(diagnostics={**aux.diagnostics, "neurons": found})

@@ -167,7 +167,7 @@ def neuron_places(network: nn.Network, batch: int, aux: nn.Aux) -> Iterator[Plac
         aux: `Aux` of its call.
     """
     shape = (batch, *network.input_shape)
-    axes = example_axes(network.body, shape)
+    axes = example_axes(network.body, shape, aux.state)
     # In layer order stacks report by themselves: reading their states here would keep them all.
     names = list(_names(network.body, aux.state, stacks=network.order == "time"))
     for name, leaf, axis in zip(names, jax.tree.leaves(aux.state), axes, strict=True):
