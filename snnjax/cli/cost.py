@@ -391,7 +391,7 @@ def _row(name: str, case: Any) -> dict[str, Any]:
         "model": name,
         "told": case.description,
         "slim": case.slim,
-        "timesteps": case.timesteps,
+        "timesteps": found.timesteps,
         "batch": case.batch,
         # Some cases are slimmer than the published network, see `slim`.
         "parameters_published": case.parameters(),

@@ -97,11 +97,10 @@ def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, ke
             module.update = "call"
     kinds = (nn.contract.Statistics, nn.contract.StepStatistics)
     is_norm = lambda node: isinstance(node, kinds)  # noqa: E731
-    plain = lambda node: nn.contract.Statistics(node.mean, node.var) if is_norm(node) else node  # noqa: E731
     # One training step moves the statistics by the fraction 1 - momentum of their distance to those
     # of the batch; dividing by it goes the whole distance.
     start = copied.initial_state(
-        frames.shape[1], statistics=jax.tree.map(plain, statistics, is_leaf=is_norm)
+        frames.shape[1], statistics=nn.contract.call_statistics(statistics)
     )
     _, aux = copied(frames, start, training=True, key=key)
     fraction = 1 - next(iter(momenta), 0.0)
@@ -160,7 +159,9 @@ def tally(network: nn.Network, counts: Mapping[str, Any], *, weights: Any = None
     """
     # One transfer of the whole tree; the sums below are NumPy's, exact in int64.
     counts = jax.device_get(counts)
-    timesteps, batch = counts["frames"].shape
+    given, batch = counts["frames"].shape
+    # `learning.Equilibrium` simulates T timesteps of a constant frame.
+    timesteps = max(given, nn.contract.whole_window(network))
     real = np.ones(batch, bool) if weights is None else np.asarray(weights) > 0
     if not real.any():
         raise ValueError("there is no example to measure: give at least one of weight 1")

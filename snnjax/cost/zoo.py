@@ -123,7 +123,7 @@ ZOO = {
     "asa_snn_five": Case(models.asa_snn_five, 20, 1, "B, 128x128x2", inputs=event_counts),
     "feedback_net": Case(
         partial(models.feedback_net, (28, 28, 1), hidden=(400,), dropout=0.0),
-        1, 8, "400 (F400), 30 timesteps inside, 28x28, without dropout",
+        1, 8, "400 (F400), 28x28, without dropout",
     ),
     "dsr_resnet": Case(models.dsr_resnet, 20, 1, "PreAct-ResNet-18, 32x32"),
     "dsr_vgg": Case(

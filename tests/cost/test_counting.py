@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from snnjax import cost, nn
+from snnjax import cost, models, nn
 from snnjax.cost.counting import layer_kind, shares_membranes
 
 T, B = 3, 4
@@ -131,3 +131,15 @@ def test_shared_membranes_have_no_updates_of_their_own():
 @pytest.mark.fast
 def test_kinds_are_read_off_names():
     assert layer_kind("stack1/block0/lif12") == "lif" and layer_kind("") == ""
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_a_simulation_of_constant_frames_has_its_own_timesteps(constant):
+    net = models.feedback_net((3,), hidden=(4,), timesteps=6, dropout=0.0, rngs=nnx.Rngs(0))
+    frames = jnp.ones((1 if constant else 6, 2, 3))
+    found = cost.measure(net, frames)
+    assert found.timesteps == 6
+    # The map of the constant input runs once, the feedback at every timestep.
+    runs = {name: connection.runs for name, connection in found.connections.items()}
+    first, last = (next(n for n in runs if part in n) for part in ("inputs", "feedback"))
+    assert runs[first] == (1 if constant else 6) and runs[last] == 6

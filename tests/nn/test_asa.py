@@ -11,7 +11,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.nn.asa import _soft_top
 from snnjax.nn.contract import whole_window
-from tests.compare import assert_close, assert_equal
+from tests.compare import AS_USERS_DO, assert_close, assert_equal
 from tests.nn.layers import leaves, rngs
 
 T, B, H, W, C = 5, 3, 4, 3, 6
@@ -278,7 +278,7 @@ def network(**options):
 FRAMES = 1 + jax.random.normal(jax.random.key(3), (T, 2, 6, 6, 2))
 
 
-@jax.jit
+@functools.partial(jax.jit, compiler_options=AS_USERS_DO)
 def graded(net, frames):
     def loss(net, frames):
         outputs, aux = net(frames, net.initial_state(frames.shape[1]), training=True)
