@@ -1,6 +1,7 @@
 """`snnjax cost`: an experiment, a run, the zoo, and what it refuses."""
 
 import json
+import pathlib
 
 import pytest
 
@@ -51,6 +52,23 @@ def test_a_run_is_measured_as_trained(capsys, tmp_path):
     assert found["examples"] == 8 and "trained weights" in err
     rates = json.loads((folder / "result.json").read_text())["firing_rates"]
     assert found["firing_rate"] == pytest.approx(rates["lif3"], abs=0.2)
+
+
+def test_backward_spikes_of_a_spiking_solver_are_counted(capsys, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(pathlib.Path(__file__).resolve().parents[1]))
+    path = tmp_path / "spide.py"
+    path.write_text(
+        "from tests.learning.test_training import experiment\n\n"
+        "def config():\n    return experiment(rule='spide', timesteps=3)\n"
+    )
+    code, found, err = call(capsys, str(path), "--examples", "8")
+    assert code == 0 and found["timesteps"] == 3
+    (row,) = found["backward"]
+    assert row["neurons"] == 16 and 0 < row["rate"] < 1
+    assert row["spikes"] == row["neurons"] * row["timesteps"] * row["rate"]
+    assert f"{row['spikes']:,.1f} spikes per example over {row['timesteps']} timesteps" in err
+    path.write_text(path.read_text().replace("spide", "ide"))
+    assert call(capsys, str(path), "--examples", "8")[1]["backward"] == []
 
 
 def test_models_of_the_zoo_in_one_table(capsys):

@@ -16,6 +16,8 @@ Fields of its JSON object, for a run or an experiment:
     attention       per product of activations: name, kind, effective, dense, per example
     over_time       the same for neurons that weigh currents over time, such as PSN
     uncounted       layers with weights that do not report their operations
+    backward        per layer of a spiking solver (SPIDE): name, neurons, timesteps, rate, spikes
+                    per example, in the gradient of one training batch
     firing_rate     spikes per neuron and timestep
     break_even      reference value for the comparison with a conventional network
     device, jax     kind of device, version of jax
@@ -29,14 +31,16 @@ parameters_published, neurobench, energy, firing_rate and seconds; seconds and i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import signal
 import time
 from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 
-from snnjax import cost, training
+from snnjax import cost, data, learning, training
 from snnjax.cli import _cache as cache
 from snnjax.cli._experiment_args import experiment_path, parse_experiment
 from snnjax.cli._failures import Failure, Interrupted
@@ -231,10 +235,12 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         source = {"source": "experiment"}
     found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
     network = program.network(state)
+    fields = _fields(network, found, screen)
     return {
         "name": program.experiment.name,
         **source,
-        **_fields(network, found, screen),
+        **fields,
+        "backward": _backward_spikes(program, state, dataset, found, screen),
         "batch": batch,
         "device": next(iter(training.sharding.make_mesh().devices.flat)).device_kind,
         "jax": jax.__version__,
@@ -291,6 +297,44 @@ def _measure(program, state, dataset, examples: int, screen: Screen, source: str
     # There is at least one example, as `_check` and the data set's own check assure.
     assert total is not None
     return total, size
+
+
+def _backward_spikes(program, state, dataset, found, screen: Screen) -> list[dict[str, Any]]:
+    """Spikes of the backward neurons of a spiking solver, in the gradient of one training batch."""
+    modules = [m for _, m in nnx.iter_modules(program.network(state))]
+    layers = [m for m in modules if isinstance(m, learning.Equilibrium) and not m.exact]
+    timesteps = [getattr(layer.solver, "timesteps", 0) for layer in layers if layer.feedback]
+    # Names of their records have no layer, so two such layers could not be told apart.
+    if len(timesteps) != 1 or not timesteps[0]:
+        return []
+    size = min(program.experiment.batch, len(dataset.train))
+    batch = data.Loader(dataset.train, batch_size=size, seed=program.experiment.seed).batch(0)
+    with training.errors.user_code("the gradient of a training batch"):
+        step = jax.jit(functools.partial(training.train_step, program))
+        values = jax.device_get(step(state, batch)[1].metrics)
+    names = [name for name in values if name.startswith("backward_rate")]
+    # By number: the tenth layer stands behind the ninth.
+    rates = [float(values[name]) for name in sorted(names, key=lambda n: (len(n), n))]
+    neurons = [(n, layer) for n, layer in found.neurons.items() if n.startswith("equilibrium")]
+    # An equation for the outputs alone has the neurons of the last layer.
+    rows = [
+        {
+            "name": name,
+            "neurons": layer.outputs // (found.examples * found.timesteps),
+            "timesteps": timesteps[0],
+            "rate": rate,
+        }
+        for (name, layer), rate in zip(neurons[-len(rates) :], rates, strict=True)
+    ]
+    for row in rows:
+        row["spikes"] = row["neurons"] * row["timesteps"] * row["rate"]
+    total = sum(row["spikes"] for row in rows)
+    listed = ", ".join(f"{row['name']} {row['rate']:.4f}" for row in rows)
+    screen.say(
+        f"Backward neurons, in the gradient of a training batch: {total:,.1f} spikes per example "
+        f"over {timesteps[0]} timesteps; spikes per neuron and timestep: {listed}"
+    )
+    return rows
 
 
 def _fields(network: Any, found: Any, screen: Screen) -> dict[str, Any]:

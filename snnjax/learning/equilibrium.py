@@ -190,7 +190,7 @@ class Equilibrium(nnx.Module):
                 "neurons into the body"
             )
         neurons = repeat_state(body.neurons)
-        spiking = getattr(self.solver, "spiking", False)
+        spiking = getattr(self.solver, "timesteps", 0) > 0
         arrays = len(_nodes(neurons, Membranes)) if self.inner == "rates" else 1
         # Without feedback there is no equation to solve.
         info = () if self.feedback is None else Info.zeros(arrays * spiking)

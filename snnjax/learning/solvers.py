@@ -80,11 +80,12 @@ class Solver:
     Attributes:
         method: `(transpose, g) -> (beta, iterations, rates)`, with its options bound by
             `typing.bind`; rates are None without spikes.
-        spiking: True if the method returns firing rates.
+        timesteps: timesteps of the backward neurons of a method that returns firing rates; 0 for
+            methods without spikes.
     """
 
     method: Callable[..., tuple[PyTree, Any, Array | None]]
-    spiking: bool = False
+    timesteps: int = 0
 
     def __call__(self, transpose: Callable[[PyTree], PyTree], g: PyTree) -> tuple[PyTree, Info]:
         """Solves `beta = transpose(beta) + g`.
@@ -192,7 +193,7 @@ def spiking_ternary(
             f"got {threshold}, {rest}, {scale} and {decay}"
         )
     options = {"threshold": threshold, "amount": threshold - rest, "decay": decay, "scale": scale}
-    return Solver(bind(_spiking_ternary, timesteps=timesteps, **options), spiking=True)
+    return Solver(bind(_spiking_ternary, timesteps=timesteps, **options), timesteps)
 
 
 def published_iter(*, iterations: int = 30) -> Solver:
