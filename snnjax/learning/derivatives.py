@@ -17,11 +17,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 
 from snnjax.learning.solvers import Info, Solver, neumann
+from snnjax.memory.packing import ArraySpec
 from snnjax.ops.trees import combine, partition
 from snnjax.typing import PyTree
 
@@ -205,26 +206,17 @@ def _implicit_backward(function, residuals, cotangents):
 _implicit.defvjp(_implicit_forward, _implicit_backward)
 
 
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class _Shapes:
-    """Shapes of a tree as a static residual: it keeps no array."""
-
-    leaves: tuple[jax.ShapeDtypeStruct, ...]
-    structure: Any
-
-    def tree(self) -> PyTree:
-        return self.structure.unflatten(self.leaves)
+def _shapes(tree: PyTree) -> PyTree:
+    # Static nodes: residuals that keep no array.
+    return jax.tree.map(ArraySpec.from_array, tree)
 
 
-def _shapes(tree: PyTree) -> _Shapes:
-    leaves, structure = jax.tree.flatten(tree)
-    return _Shapes(tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves), structure)
-
-
-def _transpose(summarize, shapes: _Shapes, cotangent: PyTree) -> PyTree:
+def _transpose(summarize, shapes: PyTree, cotangent: PyTree) -> PyTree:
     # By the shapes alone: a linear function has no residuals, and the inputs are not kept.
-    return jax.linear_transpose(summarize, shapes.tree())(cotangent)[0]
+    is_spec = lambda node: isinstance(node, ArraySpec)  # noqa: E731
+    struct = lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype)  # noqa: E731
+    inputs = jax.tree.map(struct, shapes, is_leaf=is_spec)
+    return jax.linear_transpose(summarize, inputs)(cotangent)[0]
 
 
 def _check_shapes(actual: PyTree, expected: PyTree, left: str, right: str) -> None:

@@ -125,14 +125,10 @@ def _accumulate(
 
     arguments = (inputs.frames, inputs.partners, batch)
     sums, (statistics, stream, watched) = memory.accumulate(part, parts, arguments, axes=(1, 0, 0))
-    if axes:
-        # Devices hold neighbouring examples of the batch.
-        watched = watched.renumber(1, lax.axis_index(axes) * len(batch.labels))
     statistics = nn.data_parallel.pmean_statistics(nn.contract.mean_over_steps(statistics), axes)
     stream = lax.pmax(stream.max(), axes) if axes else stream.max()
-    return _psum(sums, axes)._replace(
-        statistics=statistics, stream=stream, watch=watched.join(axes)
-    )
+    watched = watched.join().across(axes, len(batch.labels))
+    return _psum(sums, axes)._replace(statistics=statistics, stream=stream, watch=watched)
 
 
 def _part_gradient(

@@ -91,10 +91,16 @@ class Watch:
         moved = jnp.where(self.first == _NONE, _NONE, offset + stride * self.first)
         return dataclasses.replace(self, first=moved)
 
-    def join(self, axes: tuple[str, ...]) -> Watch:
-        """Watch of a batch from rows `[parts, places]`, and over mesh axes."""
-        first = self.first.min(0)
-        return dataclasses.replace(self, first=lax.pmin(first, axes) if axes else first)
+    def join(self) -> Watch:
+        """Watch of a batch from rows `[parts, places]`."""
+        return dataclasses.replace(self, first=self.first.min(0))
+
+    def across(self, axes: tuple[str, ...], batch: int) -> Watch:
+        """Watch of the batch of all devices along mesh axes, each with `batch` neighbours of it."""
+        if not axes:
+            return self
+        own = self.renumber(1, lax.axis_index(axes) * batch)
+        return dataclasses.replace(own, first=lax.pmin(own.first, axes))
 
     def fault(self) -> Fault | None:
         """First fault, on the host: data before layers, layers in their order; None without one."""

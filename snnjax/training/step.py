@@ -8,7 +8,6 @@ forward pass and enter the state exactly once, under any memory strategy.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 from typing import Any, NamedTuple
@@ -197,10 +196,8 @@ def _evaluate(
     if program.axes:
         # Booleans have no sum: `analog` is counted here and compared below.
         sums = lax.psum(sums, program.axes)
-        watched = watched.renumber(1, lax.axis_index(program.axes) * len(batch.labels))
-        watched = dataclasses.replace(watched, first=lax.pmin(watched.first, program.axes))
     return sums._replace(
-        watch=watched,
+        watch=watched.across(program.axes, len(batch.labels)),
         analog={name: count > 0 for name, count in sums.analog.items()},
         neurons=_neurons(network, frames, start) if rates else {},
     )

@@ -263,7 +263,7 @@ def test_numbers_of_parts_are_those_of_the_batch():
     rows = [Watch(jnp.array([1, none], jnp.int32), ("a", "b")).renumber(4, i) for i in range(4)]
     first = jnp.stack([row.first for row in rows])
     assert first[:, 0].tolist() == [4, 5, 6, 7] and first[:, 1].tolist() == [none] * 4
-    assert Watch(first, ("a", "b")).join(()).first.tolist() == [4, none]
+    assert Watch(first, ("a", "b")).join().first.tolist() == [4, none]
 
 
 @pytest.mark.skipif(len(jax.devices()) < 2, reason="needs two devices")
