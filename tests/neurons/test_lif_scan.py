@@ -102,6 +102,8 @@ def assert_gradients_close(actual, expected, bound):
 def assert_float32_gradients_close(actual, mode, arguments, bound=1e-6):
     """Against `store` in float64; a parameter's is a sum, whose terms may cancel: against those."""
     weights, params, states, xs = arguments
+    # Batched gradients have an axis of their own in front, which no broadcast added.
+    batched = int(mode == "vmap(grad)")
     own = {row: LIFParams(*(jnp.broadcast_to(p, (B, N)) for p in params[row])) for row in params}
     with jax.enable_x64(True):
         exact, terms = (
@@ -113,7 +115,8 @@ def assert_float32_gradients_close(actual, mode, arguments, bound=1e-6):
                 [part[row] for part in actual[1:]], [part[row] for part in exact[1:]], bound
             )
             for got, want, each in zip(actual[0][row], exact[0][row], terms[0][row], strict=True):
-                scale = np.max(sum_to(jnp.abs(each), got.shape))
+                total = functools.partial(sum_to, shape=got.shape[batched:])
+                scale = np.max((jax.vmap(total) if batched else total)(jnp.abs(each)))
                 error = np.max(np.abs(np.asarray(got, np.float64) - want)) / scale
                 assert error <= bound, f"{row}: {error} of the terms of the sum"
 
