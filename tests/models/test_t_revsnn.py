@@ -86,13 +86,19 @@ def test_heads_and_inputs(options, timesteps, shape):
 
 def test_the_head_of_the_released_event_network_classifies_the_last_state_over_t():
     """Its classifier of spikes reads `c_3[T] / T`: a state fires there from T / 2 on."""
-    net = slim(2, size="tiny_dvs")
-    top = jax.random.uniform(jax.random.key(0), (B, 2, 2, 4), maxval=2.0)
-    logits, _ = net.body._logits(None, top, nn.Call(training=False))
-    rates = jnp.mean((top >= 1.0).astype(jnp.float32), (1, 2))
-    y = rates[None, :, None, None]
-    for layer in net.body.heads[0].layers:
-        y, _ = layer(y, nn.State(), nn.Call(training=False))
+
+    @jax.jit
+    def run():
+        net = slim(2, size="tiny_dvs")
+        top = jax.random.uniform(jax.random.key(0), (B, 2, 2, 4), maxval=2.0)
+        logits, _ = net.body._logits(None, top, nn.Call(training=False))
+        rates = jnp.mean((top >= 1.0).astype(jnp.float32), (1, 2))
+        y = rates[None, :, None, None]
+        for layer in net.body.heads[0].layers:
+            y, _ = layer(y, nn.State(), nn.Call(training=False))
+        return logits, y
+
+    logits, y = run()
     assert logits.shape == (1, B, 5)
     np.testing.assert_allclose(logits[0], y[0, :, 0, 0], rtol=1e-6)
 
