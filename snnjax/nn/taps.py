@@ -42,7 +42,7 @@ from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Layer, NonFinite, repeat_state
 from snnjax.ops.convolution import convolution_geometry
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Scan, Step
+from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = [
     "convolution_operations",
@@ -220,6 +220,12 @@ def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
     return {"": arrays} if arrays else {}
 
 
+# Never run: under `jax.jit` every trace of a block finds the shapes of the first one.
+@functools.partial(jax.jit, static_argnums=1)
+def _neurons_at_rest(layer: Layer, shape: tuple[int, ...]) -> PyTree:
+    return repeat_state(layer.initial_state(shape).neurons)
+
+
 def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]:
     """Axis of the examples in each array of a layer's neurons; None for an array without one.
 
@@ -230,7 +236,7 @@ def example_axes(layer: Layer, shape: tuple[int, ...]) -> tuple[int | None, ...]
     batch, *rest = shape
 
     def shapes(batch: int) -> list[tuple[int, ...]]:
-        state = jax.eval_shape(lambda: repeat_state(layer.initial_state((batch, *rest)).neurons))
+        state = _neurons_at_rest.eval_shape(layer, (batch, *rest))
         return [leaf.shape for leaf in jax.tree.leaves(state)]
 
     # Two batch sizes tell the axis apart from others of the same length.

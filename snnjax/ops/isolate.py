@@ -41,6 +41,8 @@ def isolate(function: Callable[..., PyTree], carry: PyTree, *rest: PyTree) -> Py
     """
     # Other devices get the plain call: their compilers schedule for memory, and a loop there would
     # wait for the host at each trip.
+    # Both branches are traced; under `jax.jit` the second finds the trace of the first.
+    function = jax.jit(function, inline=True)
     loop = functools.partial(one_trip, function)
     return lax.platform_dependent(carry, *rest, cpu=loop, default=function)
 
