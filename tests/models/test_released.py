@@ -223,8 +223,10 @@ def columns_loss(outputs, labels):
 
 def place(make, layers, golden):
     """The network with the authors' weights, and its state before a batch."""
-    # Drawing weights that are replaced costs compilations.
-    network = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(make))
+    # Drawing weights that are replaced costs compilations; zeros of one dtype infer shapes once.
+    dtype = lambda leaf: np.float64 if leaf.dtype.kind == "f" else leaf.dtype  # noqa: E731
+    zeros = lambda leaf: np.zeros(leaf.shape, dtype(leaf))  # noqa: E731
+    network = jax.tree.map(zeros, jax.eval_shape(make))
     params, statistics = released.convert(network, layers, golden.weights)
     graphdef = nn.split(network)[0]
     constants = jax.jit(lambda: nn.split(make())[2])()
@@ -334,8 +336,9 @@ FAMILIES = {
 }
 
 
+# The stem and the neurons of rev_resnet are those of ms_resnet; rev_resnet_dvs has its own.
 SEQUENCES = (
-    *("rev_resnet", slow("rev_resnet_dvs"), "ms_resnet", slow("ms_resnet_plain_shortcut")),
+    *(slow("rev_resnet"), "rev_resnet_dvs", "ms_resnet", slow("ms_resnet_plain_shortcut")),
     *("rev_sformer", "asa_c"),
 )
 

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -48,6 +49,12 @@ def small(blocks=(1, 2), **options):
     )
 
 
+@functools.cache
+def drawn(parallel, bits=12):
+    """The small network; one program draws all of its parameters."""
+    return jax.jit(lambda: small(parallel=parallel, bits=bits))()
+
+
 def loss(network, x, state):
     outputs, aux = network(x, state, training=True)
     return jnp.mean(jnp.sin(outputs)), (outputs, aux.statistics, aux.state)
@@ -79,12 +86,12 @@ KEPT = [
 
 @functools.cache
 def stored(parallel, bits):
-    return gradient(under(small(parallel=parallel, bits=bits), "depth=store"))
+    return gradient(under(drawn(parallel, bits), "depth=store"))
 
 
 @pytest.mark.parametrize(("text", "parallel"), KEPT)
 def test_strategies_change_neither_values_nor_gradients(text, parallel):
-    found, grads = gradient(under(small(parallel=parallel), text))
+    found, grads = gradient(under(drawn(parallel), text))
     expected, want = stored(parallel, 12)
     assert_equal((found, grads), (expected, want))
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in want)
@@ -92,7 +99,7 @@ def test_strategies_change_neither_values_nor_gradients(text, parallel):
 
 @pytest.mark.slow
 def test_a_floating_stream_is_undone_nearly_right_while_no_spike_flips():
-    found, grads = gradient(under(small(bits=None), "depth=reverse"))
+    found, grads = gradient(under(drawn(False, None), "depth=reverse"))
     expected, want = stored(False, None)
     assert_equal(found, expected)
     assert_close(grads, want, 1e-5)
@@ -184,12 +191,16 @@ def test_blocks_do_not_lengthen_the_program(text):
 
 def test_the_last_norm_of_a_branch_is_its_own():
     quiet = functools.partial(nn.BatchNorm, scale=0.05)
-    network = jax.jit(lambda: small(last_norm=quiet))()
-    stage = network.body.layers[2]
-    assert [type(layer) for layer in stage.f.layers[3:]] == [type(x) for x in stage.f.layers[:3]]
-    for branch in (stage.f, network.body.layers[7].g):
-        first, last = (branch.layers[i].scale[...] for i in (2, 5))
-        assert bool(jnp.all(first == 1)) and bool(jnp.all(last == jnp.float32(0.05)))
+
+    def branches():
+        layers = small(last_norm=quiet).body.layers
+        return layers[2].f, layers[7].g
+
+    for branch in jax.eval_shape(branches):
+        assert [type(layer) for layer in branch.layers[3:]] == [type(x) for x in branch.layers[:3]]
+    scales = jax.jit(lambda: [[b.layers[i].scale[...] for i in (2, 5)] for b in branches()])
+    for first, last in jax.device_get(scales()):
+        assert np.all(first == 1) and np.all(last == np.float32(0.05))
 
 
 @pytest.mark.fast
