@@ -527,14 +527,11 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
     neuron = body.layers[0] if isinstance(body, nn.Sequential) and len(body.layers) == 1 else body
     if not isinstance(neuron, RateNeuron) or not hasattr(function, "kernel"):
         return
-    matrix = as_matrix(function)
     try:
-        norm = float(norm_along(matrix, converge(matrix)))
+        norm, slope = map(float, _expansion(neuron, as_matrix(function)))
     except jax.errors.ConcretizationTypeError:
         # A network made inside `jax.jit` or `jax.eval_shape`: the weight has no values yet.
         return
-    slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
-    slope = float(jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max())
     if norm * slope >= 1:
         raise ValueError(
             f"the feedback weight has norm {norm:.3g} and the rate of the neurons slope "
@@ -542,3 +539,11 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
             "the equation of the gradient has no bounded solution. Bound the weight by "
             f"learning.Spectral(feedback, bound={0.5 / slope:.3g})"
         )
+
+
+@jax.jit
+def _expansion(neuron: RateNeuron, matrix: Array) -> tuple[Array, Array]:
+    """Norm of a feedback weight, and the largest slope of the rate of the neurons behind it."""
+    slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
+    slope = jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max()
+    return norm_along(matrix, converge(matrix)), slope
