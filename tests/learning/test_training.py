@@ -212,7 +212,7 @@ def config():
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("rule", "code"),
-    # The right solver is checked without the command above.
+    # A test above checks the right solver, without the command line.
     [pytest.param("ide", 0, marks=pytest.mark.slow), ("iter", 1)],
 )
 def test_the_command_prints_cosines_and_finds_the_wrong_solver(
