@@ -20,7 +20,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.learning import rates
 from snnjax.learning.derivatives import implicit_rate, surrogate_vjp
-from snnjax.learning.feedback import weight_norm
+from snnjax.learning.feedback import Frobenius, Spectral, weight_norm
 from snnjax.learning.rate_neuron import Counted, Free, Linked, Mapped, Membranes, RateNeuron
 from snnjax.learning.solvers import Info
 from snnjax.nn.contract import (
@@ -526,16 +526,17 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
     neurons, synapses = _without_dropout(body), _without_dropout(feedback)
     if len(neurons) != 1 or not isinstance(neurons[0], RateNeuron) or len(synapses) != 1:
         return
-    (neuron,), norm = neurons, weight_norm(synapses[0])
+    # A synapse of another class has no kernel to measure.
+    if not isinstance(synapses[0], nn.Fold | Spectral | Frobenius):
+        return
+    norm, slope = _expansion(neurons[0], synapses[0])
     if norm is None:
         return
     try:
-        norm = float(norm)
+        norm, slope = float(norm), float(slope)
     except jax.errors.ConcretizationTypeError:
         # A network made inside `jax.jit` or `jax.eval_shape`: the weight has no values yet.
         return
-    slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
-    slope = float(jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max())
     # Rounding of a weight at its bound is no expansion.
     if norm * slope >= 1 + 1e-5:
         raise ValueError(
@@ -544,6 +545,13 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
             "the equation of the gradient has no bounded solution. Bound the weight by "
             f"learning.Spectral(feedback, bound={0.5 / slope:.3g})"
         )
+
+
+@jax.jit
+def _expansion(neuron: RateNeuron, synapse: Any) -> tuple[Array | None, Array]:
+    """Norm of a feedback weight, and the largest slope of the rate of the neurons behind it."""
+    slopes = jax.vmap(jax.grad(lambda z: neuron.rate(neuron.neuron.params(), z, None)))
+    return weight_norm(synapse), jnp.abs(slopes(jnp.geomspace(1e-3, 1e3, 61))).max()
 
 
 def _without_dropout(layer: Any) -> list[Any]:

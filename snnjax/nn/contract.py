@@ -297,9 +297,13 @@ def output_shape(layer: Layer, state: State, shape: tuple[int, ...]) -> tuple[in
         return inferred
     # A layer on the whole window refuses fewer timesteps than it was made for.
     inputs = jax.ShapeDtypeStruct((whole_window(layer), *shape), jnp.float32)
-    # The layer is an argument: a closure over it would hide its arrays from the trace.
-    run = lambda layer, inputs, state: layer(inputs, state, Call(training=False))[0]  # noqa: E731
-    return jax.eval_shape(run, layer, inputs, state).shape[1:]
+    return jax.eval_shape(_evaluate, layer, inputs, state).shape[1:]
+
+
+def _evaluate(layer: Layer, inputs: Array, state: State) -> Array:
+    # One function for all layers: JAX then traces equal layers on equal shapes once, however often
+    # nested layers infer their shapes.
+    return layer(inputs, state, Call(training=False))[0]
 
 
 def _infers_shape(layer: Any) -> bool:

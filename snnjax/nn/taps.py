@@ -42,7 +42,7 @@ from snnjax import memory, metrics
 from snnjax.nn.contract import Aux, Layer, NonFinite, repeat_state
 from snnjax.ops.convolution import convolution_geometry
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, Scan, Step
+from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = [
     "convolution_operations",
@@ -220,7 +220,13 @@ def lazy_taps(taps: tuple[str, ...], **kinds: Any) -> dict[str, Any]:
     return {"": arrays} if arrays else {}
 
 
-def example_axes(layer: Layer, shape: tuple[int, ...], state: Any) -> tuple[int | None, ...]:
+# Never run: under `jax.jit` every trace of a block finds the shapes of the first one.
+@functools.partial(jax.jit, static_argnums=1)
+def _neurons_at_rest(layer: Layer, shape: tuple[int, ...]) -> PyTree:
+    return repeat_state(layer.initial_state(shape).neurons)
+
+
+def example_axes(layer: Layer, shape: tuple[int, ...], state: PyTree) -> tuple[int | None, ...]:
     """Axis of the examples in each array of a layer's neurons; None for an array without one.
 
     Args:
@@ -230,8 +236,8 @@ def example_axes(layer: Layer, shape: tuple[int, ...], state: Any) -> tuple[int 
     """
     batch, *rest = shape
     # Another batch size tells the axis apart from others of the same length.
-    larger = lambda: repeat_state(layer.initial_state((batch + 1, *rest)).neurons)  # noqa: E731
-    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(jax.eval_shape(larger)), strict=True)
+    larger = _neurons_at_rest.eval_shape(layer, (batch + 1, *rest))
+    pairs = zip(jax.tree.leaves(state), jax.tree.leaves(larger), strict=True)
     return tuple(
         next((i for i, (a, b) in enumerate(zip(x.shape, y.shape, strict=True)) if a != b), None)
         for x, y in pairs

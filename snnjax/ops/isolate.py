@@ -18,7 +18,6 @@ import functools
 from collections.abc import Callable
 
 import jax
-import jax.extend
 import jax.numpy as jnp
 from jax import lax
 
@@ -42,15 +41,10 @@ def isolate(function: Callable[..., PyTree], carry: PyTree, *rest: PyTree) -> Py
     """
     # Other devices get the plain call: their compilers schedule for memory, and a loop there would
     # wait for the host at each trip.
-    # Traced once for both: nested calls would otherwise double the time of a trace per level.
-    jaxpr, shapes = jax.make_jaxpr(function, return_shape=True)(carry, *rest)
-    tree = jax.tree.structure(shapes)
-
-    def traced(*args: PyTree) -> PyTree:
-        return tree.unflatten(jax.extend.core.jaxpr_as_fun(jaxpr)(*jax.tree.leaves(args)))
-
-    loop = functools.partial(one_trip, traced)
-    return lax.platform_dependent(carry, *rest, cpu=loop, default=traced)
+    # Both branches are traced; under `jax.jit` the second finds the trace of the first.
+    function = jax.jit(function, inline=True)
+    loop = functools.partial(one_trip, function)
+    return lax.platform_dependent(carry, *rest, cpu=loop, default=function)
 
 
 # Reverse mode cannot differentiate a loop of unknown length; it can the plain call.

@@ -21,8 +21,11 @@ def load(shared, name):
     with np.load(shared("golden", "learning_rules") / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     meta = json.loads(str(arrays.pop("meta")))
-    dtype = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
-    return {key: jnp.asarray(a, dtype) for key, a in arrays.items()}, meta
+    return {key: np.asarray(a, dtype()) for key, a in arrays.items()}, meta
+
+
+def dtype():
+    return np.float64 if jax.config.jax_enable_x64 else np.float32
 
 
 def close(actual, expected, *, atol=ATOL):
@@ -33,47 +36,49 @@ def exact(actual, expected):
     np.testing.assert_array_equal(np.asarray(actual), np.asarray(expected))
 
 
-def with_weights(fold, kernel, bias=None):
-    fold.function.kernel = nnx.Param(kernel)
+def with_weights(make, kernel, bias=None):
+    # Shapes alone: drawing weights that are replaced costs compilations.
+    fold = jax.eval_shape(make)
+    fold.function.kernel = nnx.Param(jnp.asarray(kernel))
     if bias is not None:
-        fold.function.bias = nnx.Param(bias)
+        fold.function.bias = nnx.Param(jnp.asarray(bias))
     return fold
 
 
 def linear(weight, bias=None):
     """[out, in] as a layer."""
     outputs, inputs = weight.shape
-    fold = nn.Linear(inputs, outputs, use_bias=bias is not None, rngs=nnx.Rngs(0))
-    return with_weights(fold, weight.T, bias)
+    make = lambda: nn.Linear(inputs, outputs, use_bias=bias is not None, rngs=nnx.Rngs(0))  # noqa: E731
+    return with_weights(make, weight.T, bias)
 
 
 def conv(weight, bias=None, *, strides=1):
     """OIHW with padding k // 2 as a layer."""
     outputs, inputs, size, _ = weight.shape
     pad = ((size // 2,) * 2,) * 2
-    fold = nn.Conv(
+    make = lambda: nn.Conv(  # noqa: E731
         inputs, outputs, kernel=size, strides=strides, padding=pad, use_bias=bias is not None,
         rngs=nnx.Rngs(0),
     )  # fmt: skip
-    return with_weights(fold, weight.transpose(2, 3, 1, 0), bias)
+    return with_weights(make, weight.transpose(2, 3, 1, 0), bias)
 
 
 def conv_transpose(weight):
     """[in, out, k, k], stride 2, padding k // 2, output padding 1, as a layer."""
     inputs, outputs, size, _ = weight.shape
-    fold = transposed_conv(inputs, outputs, kernel=size, strides=2, rngs=nnx.Rngs(0))
-    return with_weights(fold, weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
+    make = lambda: transposed_conv(inputs, outputs, kernel=size, strides=2, rngs=nnx.Rngs(0))  # noqa: E731
+    return with_weights(make, weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
 
 
 def batch_norm(weight, bias):
-    layer = nn.BatchNorm(len(weight))
-    layer.scale, layer.bias = nnx.Param(weight), nnx.Param(bias)
+    layer = jax.eval_shape(lambda: nn.BatchNorm(len(weight)))
+    layer.scale, layer.bias = (nnx.Param(jnp.asarray(a)) for a in (weight, bias))
     return layer
 
 
 def spectral(synapse, gain):
-    layer = Spectral(synapse)
-    layer.gain = nnx.Param(gain)
+    layer = jax.eval_shape(Spectral, synapse)
+    layer.synapse, layer.gain = synapse, nnx.Param(jnp.asarray(gain))
     return layer
 
 
@@ -81,7 +86,7 @@ class Masked(nnx.Module):
     """Dropout with a stored mask, scaled already, in training only."""
 
     def __init__(self, mask):
-        self.mask = nnx.Variable(mask)
+        self.mask = nnx.Variable(jnp.asarray(mask))
 
     def initial_state(self, shape):
         return State()
@@ -91,35 +96,58 @@ class Masked(nnx.Module):
 
 
 class Recorder:
-    """A converged Neumann series that keeps its solutions; outside of `jax.jit`."""
+    """A converged Neumann series that keeps its solution, for `gradients` to return.
 
-    def __init__(self, *, iterations=200, inner=None):
+    Args:
+        iterations: iterations of the series.
+        inner: solver in place of the series.
+        observe: `(transpose, g) -> tree`, evaluated beside the solution.
+    """
+
+    def __init__(self, *, iterations=200, inner=None, observe=lambda transpose, g: None):
         self.inner = solvers.neumann(iterations=iterations) if inner is None else inner
-        self.solutions, self.infos = [], []
         self.spiking = getattr(self.inner, "spiking", False)
+        self.observe, self.solution, self.info, self.observed = observe, None, None, None
 
     def __call__(self, transpose, g):
-        beta, info = self.inner(transpose, g)
-        self.solutions.append(beta)
-        self.infos.append(info)
-        return beta, info
+        self.solution, self.info = self.inner(transpose, g)
+        self.observed = self.observe(transpose, g)
+        return self.solution, self.info
 
 
 def statistics(mean, var):
     return Statistics(mean, var)
 
 
-def gradients(layer, inputs, state, loss, *, taps=()):
-    """Gradients of the parameters (as a layer) and inputs of `loss(outputs)`, outputs and Aux."""
+def gradients(layer, inputs, state, loss, *, taps=(), recorder=None):
+    """Gradients of the parameters (as a layer) and inputs of `loss(outputs)`, outputs and Aux.
+
+    Args:
+        layer: layer to differentiate.
+        inputs: inputs of the layer.
+        state: state of the layer.
+        loss: differentiable function of the outputs.
+        taps: kinds of taps to collect.
+        recorder: solver of the layer; it then holds arrays in place of tracers.
+    """
     graphdef, params, constants = nn.split(layer)
 
-    def run(params, inputs):
-        outputs, aux = nn.merge(graphdef, params, constants)(
-            inputs, state, nn.Call(training=True, taps=taps)
-        )
-        return loss(outputs), (outputs, aux)
+    @jax.jit
+    def run(params, inputs, constants, state):
+        def valued(params, inputs):
+            outputs, aux = nn.merge(graphdef, params, constants)(
+                inputs, state, nn.Call(training=True, taps=taps)
+            )
+            return loss(outputs), (outputs, aux)
 
-    (grads, g_inputs), (outputs, aux) = jax.grad(run, argnums=(0, 1), has_aux=True)(params, inputs)
+        found = jax.grad(valued, argnums=(0, 1), has_aux=True)(params, inputs)
+        return found, recorder and (recorder.solution, recorder.info, recorder.observed)
+
+    # In NumPy, where comparisons compile nothing.
+    found, recorded = jax.device_get(run(params, inputs, constants, state))
+    if recorder:
+        recorder.solution, recorder.info, recorder.observed = recorded
+    (grads, g_inputs), (outputs, aux) = found
     return nn.merge(graphdef, grads, constants), g_inputs, outputs, aux
 
 
@@ -130,8 +158,8 @@ def initial_state(layer, shape):
         floats = lambda x: jnp.issubdtype(x.dtype, jnp.floating)  # noqa: E731
         return jax.tree.map(lambda x: jnp.asarray(x, dtype) if floats(x) else x, tree)
 
-    dtype = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
-    return cast(cast(layer, jnp.float32).initial_state(shape), dtype)
+    at_rest = lambda layer: cast(cast(layer, np.float32).initial_state(shape), dtype())  # noqa: E731
+    return jax.jit(at_rest)(layer)
 
 
 def images(x):

@@ -1,5 +1,6 @@
 """SPIDE against the authors' code: rates, masks, backward spikes, local weight gradients."""
 
+import functools
 import pathlib
 
 import jax
@@ -36,17 +37,19 @@ def weighted(g):
 def spikes_of(transpose, g, meta):
     """Backward spikes, by the equations, one timestep after the other."""
     threshold, amount = meta["vth_back"], meta["vth_back"] - meta["u_rest_back"]
-    u, s = ([jnp.zeros_like(x) for x in g] for _ in range(2))
-    trains = [[] for _ in g]
-    product = jax.jit(transpose)
-    for _ in range(meta["T_B"]):
+
+    def timestep(carry, _):
+        u, s = map(list, carry)
+        signs = list(s)
         for i in reversed(range(len(g))):
-            h = u[i] + g[i] + product(tuple(s))[i]
-            sign = jnp.where(h >= threshold, 1.0, 0.0) - jnp.where(h <= -threshold, 1.0, 0.0)
-            s[i] = amount * sign
+            h = u[i] + g[i] + transpose(tuple(s))[i]
+            signs[i] = jnp.where(h >= threshold, 1.0, 0.0) - jnp.where(h <= -threshold, 1.0, 0.0)
+            s[i] = amount * signs[i]
             u[i] = meta.get("leak_backward", 1.0) * (h - s[i])
-            trains[i].append(sign)
-    return [jnp.stack(train) for train in trains]
+        return (tuple(u), tuple(s)), tuple(signs)
+
+    zeros = tuple(map(jnp.zeros_like, g))
+    return jax.lax.scan(timestep, (zeros, zeros), length=meta["T_B"])[1]
 
 
 FILES = [
@@ -73,31 +76,25 @@ def network(a, meta, solver):
 @pytest.mark.parametrize("name", FILES)
 def test_dense_network(x64, shared, name):
     a, meta = golden.load(shared, name)
-    products = []
-
-    def method(transpose, g):
-        products.append((transpose, g))
-        return solver(meta)(transpose, g)
-
-    method.spiking = True
-    recorder = golden.Recorder(inner=method)
+    recorder = golden.Recorder(inner=solver(meta), observe=functools.partial(spikes_of, meta=meta))
     layer, depth = network(a, meta, recorder)
     x = a["x"][None]
     state = golden.initial_state(layer, x.shape[1:])
-    grads, _, outputs, aux = golden.gradients(layer, x, state, weighted(a["g"]), taps=("spikes",))
+    grads, _, outputs, aux = golden.gradients(
+        layer, x, state, weighted(a["g"]), taps=("spikes",), recorder=recorder
+    )
     golden.close(outputs[0], a[f"a{depth - 1}"])
     for i in range(depth):
         spikes = aux.taps[f"body/lif{2 * i}"]["spikes"]
         weights = meta["leak_forward"] ** np.arange(meta["T_F"])[::-1]
-        rate = jnp.tensordot(jnp.asarray(weights / weights.sum()), spikes, 1)
+        rate = np.tensordot(weights / weights.sum(), spikes, 1)
         golden.close(rate, a[f"a{i}"])
         golden.exact((a[f"a{i}"] > 0) & (a[f"a{i}"] < 1), a[f"m{i}"] > 0)
-    beta, info = recorder.solutions[0], recorder.infos[0]
-    trains = spikes_of(*products[0], meta)
+    beta, info, trains = recorder.solution, recorder.info, recorder.observed
     for i in range(depth):
         golden.exact(trains[i], a[f"back_spikes{i}_ours"])
         golden.close(beta[i], a[f"beta{i}_ours"])
-        golden.close(jnp.abs(trains[i]).mean(0), a[f"back_rate{i}"])
+        golden.close(np.abs(trains[i]).mean(0), a[f"back_rate{i}"])
         golden.close(info.rates[i], a[f"back_rate{i}"].mean())
     pairs = [
         (grads.inputs.function.kernel.T, "gWx"),
@@ -118,9 +115,9 @@ def test_the_exact_solution_of_the_masked_equation(x64, shared, name):
     layer, depth = network(a, meta, recorder)
     x = a["x"][None]
     state = golden.initial_state(layer, x.shape[1:])
-    golden.gradients(layer, x, state, weighted(a["g"]))
-    golden.close(recorder.solutions[0][depth - 1], a["beta_exact_ours"])
-    assert recorder.infos[0].residual < 1e-10
+    golden.gradients(layer, x, state, weighted(a["g"]), recorder=recorder)
+    golden.close(recorder.solution[depth - 1], a["beta_exact_ours"])
+    assert recorder.info.residual < 1e-10
 
 
 def test_convolutions(x64, shared):
@@ -136,10 +133,11 @@ def test_convolutions(x64, shared):
     )  # fmt: skip
     x = golden.images(a["x"])
     state = golden.initial_state(layer, x.shape[1:])
-    grads, _, outputs, _ = golden.gradients(layer, x, state, weighted(a["g"].transpose(0, 2, 3, 1)))
+    cotangent = a["g"].transpose(0, 2, 3, 1)
+    grads, _, outputs, _ = golden.gradients(layer, x, state, weighted(cotangent), recorder=recorder)
     golden.close(outputs[0].transpose(0, 3, 1, 2), a["a2"])
     for i in range(3):
-        golden.close(recorder.infos[0].rates[i], a[f"back_rate{i}"].mean())
+        golden.close(recorder.info.rates[i], a[f"back_rate{i}"].mean())
     pairs = [("x", grads.inputs), ("1", grads.body.layers[1]), ("2", grads.body.layers[3])]
     for name, fold in pairs:
         golden.close(golden.oihw(fold.function.kernel[...]), a[f"gW{name}"])

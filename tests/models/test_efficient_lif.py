@@ -24,9 +24,9 @@ def parameters(net):
     return jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1])
 
 
-def elements(make, batch=1):
+def elements(net, batch=1):
     """Membrane elements of a network, from the shapes of its state."""
-    state = jax.eval_shape(lambda: make().initial_state(batch))
+    state = jax.eval_shape(lambda net: net.initial_state(batch), net)
     return sum(leaf.size for leaf in jax.tree.leaves(state.neurons))
 
 
@@ -62,9 +62,10 @@ MEMBRANES = {
 def test_the_released_networks(architecture, variant):
     ten, hundred, membranes = COMPAT[architecture, variant]
     make = functools.partial(models.efficient_lif_compat, architecture, variant=variant)
-    assert count(lambda: make(classes=10, rngs=nnx.Rngs(0))) == ten
+    net = jax.eval_shape(lambda: make(classes=10, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in parameters(net)) == ten
     assert count(lambda: make(classes=100, rngs=nnx.Rngs(0))) == hundred
-    assert elements(lambda: make(rngs=nnx.Rngs(0))) == membranes
+    assert elements(net) == membranes
 
 
 def resets(net):
@@ -94,11 +95,12 @@ def test_the_released_networks_mix_resets():
 def test_one_network_whatever_is_shared(family, sharing):
     """The same parameters under every sharing, and membranes of the table at 32x32."""
     make, ten, _ = OURS[family]
-    build = lambda **o: make(sharing=sharing, rngs=nnx.Rngs(0), **o)  # noqa: E731
-    assert count(build) == ten
-    assert elements(build) == MEMBRANES[family, sharing]
+    build = lambda **o: jax.eval_shape(lambda: make(sharing=sharing, rngs=nnx.Rngs(0), **o))  # noqa: E731
+    net = build()
+    assert sum(leaf.size for leaf in parameters(net)) == ten
+    assert elements(net) == MEMBRANES[family, sharing]
     if sharing in ("channel", "both"):
-        assert elements(lambda: build(groups=4)) == MEMBRANES[family, sharing] // 2
+        assert elements(build(groups=4)) == MEMBRANES[family, sharing] // 2
 
 
 @pytest.mark.parametrize("family", OURS)
@@ -417,14 +419,14 @@ def test_a_shared_membrane_is_kept_once():
     keeps one per stage: 4.28 times less state, 21.4 times less kept, T + 1 for T 25.7 times.
     """
     unshared, total = membranes_kept(narrow(sharing="none"), 1)
-    of_state = 4 * elements(lambda: narrow(sharing="none"))
+    of_state = 4 * elements(narrow(sharing="none"))
     assert unshared == (STEPS + 1) * of_state
     for way in (
         memory.Strategy(time=memory.recompute(STEPS)),
         memory.Strategy(depth=memory.recompute(1), pack=True),
     ):
         shared, less = membranes_kept(narrow(sharing="both", memory=way), 2)
-        assert shared == 4 * elements(lambda: narrow(sharing="both"))
+        assert shared == 4 * elements(narrow(sharing="both"))
         assert round(of_state / shared, 2) == 4.28
         assert round(STEPS * of_state / shared, 1) == 21.4
         assert unshared / shared >= 21.4
@@ -436,7 +438,7 @@ def test_a_shared_membrane_without_a_leak_is_kept_at_its_ends():
     """Reversed over T timesteps: the last one, and the first, which is an argument."""
     net = narrow(sharing="both", memory=WAYS["reverse"], neuron=nn.IF)
     shared, _ = membranes_kept(net, 2)
-    assert shared <= 2 * 4 * elements(lambda: narrow(sharing="both"))
+    assert shared <= 2 * 4 * elements(narrow(sharing="both"))
 
 
 # Networks as any other.

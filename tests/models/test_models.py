@@ -108,7 +108,8 @@ def variants():
     for name in SMALL:
         for variant, options in VARIANTS.items():
             if variant != "depth" or name == "ms_resnet":
-                quick = name != "ms_resnet" and variant == "time order" or name == "mlp"
+                # All layers of the VGG but its mean over space are in the convolutional network.
+                quick = name == "conv_net" and variant == "time order" or name == "mlp"
                 marks = () if quick else pytest.mark.slow
                 yield pytest.param(name, options, id=f"{name}-{variant}", marks=marks)
 

@@ -62,55 +62,74 @@ def test_dsr_resnet_size():
     assert count(make) == preact_count() == 11_176_945
 
 
-def test_dsr_networks_run_and_differ_from_backpropagation_through_time():
-    small = {"rngs": nnx.Rngs(0), "classes": 3}
-    for make, shape in (
-        (lambda **o: models.dsr_resnet(widths=(4, 6), blocks=(1, 1), **small, **o), (8, 8, 3)),
-        (lambda **o: models.dsr_vgg(layers=(4, "pool", 6), **small, **o), (8, 8, 2)),
-    ):
-        network = make(input_shape=shape)
-        assert not nn.contract.is_exact(network)
-        x = jax.random.normal(jax.random.key(0), (5, 4, *shape))
-        key = jax.random.key(1)
+DSR = {
+    "resnet": lambda **o: models.dsr_resnet(
+        widths=(4, 6), blocks=(1, 1), input_shape=(8, 8, 3), **o
+    ),
+    "vgg": lambda **o: models.dsr_vgg(layers=(4, "pool", 6), input_shape=(8, 8, 2), **o),
+}
 
-        def loss(network, x, key=key):
-            outputs, _ = network(x, network.initial_state(4), training=True, key=key)
+
+# The neurons hold the derivative, and the ResNet contains every layer of the VGG but the pool.
+@pytest.mark.parametrize("name", ["resnet", pytest.param("vgg", marks=pytest.mark.slow)])
+def test_dsr_networks_run_and_differ_from_backpropagation_through_time(name):
+    network = jax.jit(lambda: DSR[name](classes=3, rngs=nnx.Rngs(0)))()
+    assert not nn.contract.is_exact(network)
+    x = np.random.default_rng(0).normal(size=(5, 4, *network.input_shape)).astype(np.float32)
+
+    @jax.jit
+    def gradient(network, x):
+        def loss(network):
+            state, key = network.initial_state(4), jax.random.key(1)
+            outputs, _ = network(x, state, training=True, key=key)
             return jnp.sum(outputs.mean(0) ** 2), outputs
 
-        gradient = jax.jit(jax.grad(loss, has_aux=True))
-        grads, outputs = gradient(network, x)
-        assert outputs.shape == (5, 4, 3)
-        through = nn.with_memory(network, memory.Strategy(time=memory.store))
-        assert nn.contract.is_exact(through)
-        other, same = gradient(through, x)
-        np.testing.assert_array_equal(outputs, same)
-        kernels = [jax.tree.leaves(g.body.layers[0])[0] for g in (grads, other)]
-        assert not np.allclose(*kernels, rtol=1e-3)
-        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+        return jax.grad(loss, has_aux=True)(network)
+
+    grads, outputs = gradient(network, x)
+    assert outputs.shape == (5, 4, 3)
+    through = nn.with_memory(network, memory.Strategy(time=memory.store))
+    assert nn.contract.is_exact(through)
+    other, same = gradient(through, x)
+    np.testing.assert_array_equal(outputs, same)
+    kernels = [jax.tree.leaves(g.body.layers[0])[0] for g in (grads, other)]
+    assert not np.allclose(*kernels, rtol=1e-3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("rule", ["IDE", "SPIDE"])
-def test_feedback_nets_train_from_images_and_from_frames(rule):
+@pytest.mark.parametrize(
+    ("rule", "frames"),
+    # Frames enter the simulation alike under both rules.
+    [("IDE", 1), ("IDE", 4), ("SPIDE", 1), pytest.param("SPIDE", 4, marks=pytest.mark.slow)],
+)
+def test_feedback_nets_train_from_images_and_from_frames(rule, frames):
     options = {"inner": "rates", "solver": learning.solvers.spiking_ternary(timesteps=5)}
     options |= {"norm": None, "bound": learning.Frobenius}
-    network = models.feedback_net(
+    make = lambda: models.feedback_net(  # noqa: E731
         (8, 8, 2), stages=((4, 3, 2), (6, 3, 2)), classes=3, timesteps=4, rngs=nnx.Rngs(0),
         **(options if rule == "SPIDE" else {}),
     )  # fmt: skip
-    for frames in (1, 4):
-        x = jax.random.normal(jax.random.key(0), (frames, 5, 8, 8, 2))
+    network = jax.jit(make)()
 
-        def loss(network, x):
+    @jax.jit
+    def gradient(network, x):
+        def loss(network):
             state = network.initial_state(5)
             outputs, aux = network(x, state, training=True, key=jax.random.key(1))
             return jnp.sum(outputs[0] * jnp.arange(15.0).reshape(5, 3)), (outputs, aux)
 
-        grads, (outputs, aux) = jax.jit(jax.grad(loss, has_aux=True))(network, x)
-        assert outputs.shape == (1, 5, 3)
-        leaves = jax.tree.leaves(nn.split(grads)[1])
-        assert all(np.isfinite(leaf).all() for leaf in leaves)
-        # Evaluation takes the statistics that training left.
-        network(x, network.initial_state(5, statistics=aux.statistics), training=False)
+        return jax.grad(loss, has_aux=True)(network)
+
+    def evaluated(network, x, statistics):
+        return network(x, network.initial_state(5, statistics=statistics), training=False)[0]
+
+    x = np.random.default_rng(0).normal(size=(frames, 5, 8, 8, 2)).astype(np.float32)
+    grads, (outputs, aux) = gradient(network, x)
+    assert outputs.shape == (1, 5, 3)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(nn.split(grads)[1]))
+    # Evaluation takes the statistics that training left.
+    shape = jax.eval_shape(evaluated, network, x, aux.statistics).shape
+    assert shape == outputs.shape
 
 
 def test_one_kind_of_maps():

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from snnjax import losses, models, neurons, nn, readout
+from snnjax import losses, memory, models, neurons, nn, readout
 from snnjax.models import released
 from snnjax.models.t_revsnn import column_loss
 from snnjax.nn.taps import in_order
@@ -221,12 +221,19 @@ def columns_loss(outputs, labels):
     return losses.mean(column_loss(outputs, labels))
 
 
-def place(network, layers, golden):
+def place(make, layers, golden):
     """The network with the authors' weights, and its state before a batch."""
+    # Drawing weights that are replaced costs compilations; zeros of one dtype infer shapes once.
+    dtype = lambda leaf: np.float64 if leaf.dtype.kind == "f" else leaf.dtype  # noqa: E731
+    zeros = lambda leaf: np.zeros(leaf.shape, dtype(leaf))  # noqa: E731
+    network = jax.tree.map(zeros, jax.eval_shape(make))
     params, statistics = released.convert(network, layers, golden.weights)
-    graphdef, _, constants = nn.split(network)
+    graphdef = nn.split(network)[0]
+    constants = jax.jit(lambda: nn.split(make())[2])()
     network = nn.merge(graphdef, params, constants)
-    return network, network.initial_state(len(golden.arrays["label"]), statistics=statistics)
+    batch = len(golden.arrays["label"])
+    rest = jax.jit(lambda network, s: network.initial_state(batch, statistics=s))
+    return network, rest(network, statistics)
 
 
 def frames(golden, images):
@@ -329,18 +336,26 @@ FAMILIES = {
 }
 
 
+# The stem and the neurons of rev_resnet are those of ms_resnet; rev_resnet_dvs has its own.
 SEQUENCES = (
-    *("rev_resnet", slow("rev_resnet_dvs"), "ms_resnet", slow("ms_resnet_plain_shortcut")),
+    *(slow("rev_resnet"), "rev_resnet_dvs", "ms_resnet", slow("ms_resnet_plain_shortcut")),
     *("rev_sformer", "asa_c"),
 )
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_a_released_network_is_reproduced(shared, x64, name):
+    """Reversible blocks keep their activations; tests of their models compare the reversal."""
     golden = Golden(shared("golden", "systems"), name)
     build, read, loss = next(FAMILIES[f] for f in FAMILIES if name.startswith(f))
     layers = read(golden.weights)
-    network, state = place(build(golden), layers, golden)
+
+    def make():
+        store = memory.Strategy(depth=memory.store)
+        network = build(golden)
+        return nn.with_memory(network, store) if name.startswith("rev_") else network
+
+    network, state = place(make, layers, golden)
     result = run(golden, network, state, loss)
     for (_, aux), mode in zip(result[:2], ("eval", "train"), strict=True):
         if any(key.startswith(f"{mode}/s/") for key in golden.arrays):
@@ -355,7 +370,7 @@ def test_norms_inside_reversible_blocks_move_twice_on_request(shared, x64, name)
     golden = Golden(shared("golden", "systems"), name)
     build, read, _ = FAMILIES[name]
     layers = read(golden.weights)
-    network, state = place(build(golden, branch_norm=twice_updated), layers, golden)
+    network, state = place(lambda: build(golden, branch_norm=twice_updated), layers, golden)
     step = jax.jit(lambda net, state, x: net(x, state, training=True)[1].statistics)
     statistics = step(network, state, frames(golden, golden.images()))
     assert_statistics(golden, network, layers, statistics, "twice/")
@@ -378,8 +393,8 @@ def test_a_released_efficient_lif_net_is_reproduced(shared, x64, name):
     vgg = name.startswith("eff_vgg")
     read = released.efficient_lif_vgg if vgg else released.efficient_lif_resnet
     layers = read(golden.weights)
-    network = (efficient_vgg if vgg else efficient_resnet)(golden)
-    network, state = place(network, layers, golden)
+    make = efficient_vgg if vgg else efficient_resnet
+    network, state = place(lambda: make(golden), layers, golden)
     result = run(golden, network, state, rate_loss)
     for (_, aux), mode in zip(result[:2], ("eval", "train"), strict=True):
         theirs = {}
@@ -398,7 +413,7 @@ def test_a_released_efficient_lif_net_is_reproduced(shared, x64, name):
 def test_a_released_t_revsnn_is_reproduced(shared, x64, name):
     golden = Golden(shared("golden", "systems"), name)
     layers = released.t_revsnn(golden.weights)
-    network, state = place(t_revsnn(golden), layers, golden)
+    network, state = place(lambda: t_revsnn(golden), layers, golden)
     result = run(golden, network, state, columns_loss)
     assert_results(golden, network, layers, result)
     for (_, aux), mode in zip(result[:2], ("eval", "train"), strict=True):
@@ -413,7 +428,8 @@ def test_a_released_t_revsnn_is_reproduced(shared, x64, name):
     for columns in range(1, golden.timesteps):
         there = re.compile(rf"subnet[{columns}-9]|cls_blocks\.[1-9]").match
         names = {n for n in golden.weights if not there(n)}
-        cut, state = place(t_revsnn(golden, columns), released.t_revsnn(names), golden)
+        make = functools.partial(t_revsnn, golden, columns)
+        cut, state = place(make, released.t_revsnn(names), golden)
         step = jax.jit(lambda net, state, x: net(x, state, training=False)[1].state)
         states = step(cut, state, golden.images()[None])
         assert_states(golden, states, "eval", columns - 1)
@@ -434,21 +450,25 @@ def test_a_released_asa_module_is_reproduced(shared, x64, name, prefix):
         weights = {k[2:]: v for k, v in part.items() if k.startswith("w/")}
         # Each example in a batch with a copy of itself is the mode of single examples.
         mode = "per_sample" if prefix else "official_batch_union"
-        x, cotangent = (jnp.asarray(np.moveaxis(part[k], (1, 2), (0, -1))) for k in ("x", "ct"))
+        x, cotangent = (np.moveaxis(part[k], (1, 2), (0, -1)) for k in ("x", "ct"))
         reduced = weights["fc.0.weight"].shape if "fc.0.weight" in weights else (1, 1)
         layer = nn.ASA(len(x), reduction=reduced[1] // reduced[0], mode=mode, rngs=nnx.Rngs(0))
         graphdef, _, constants = nn.split(layer)
         layers = [released.asa(weights)]
         params, _ = released.convert(layer, layers, weights)
 
-        def forward(params, x, graphdef=graphdef, constants=constants):
-            module = nn.merge(graphdef, params, constants)
-            return module(x, nn.State(), nn.Call(training=True))[0]
+        @jax.jit
+        def run(params, x, cotangent, graphdef=graphdef, constants=constants):
+            def forward(params, x):
+                module = nn.merge(graphdef, params, constants)
+                return module(x, nn.State(), nn.Call(training=True))[0]
 
-        y, pull = jax.jit(lambda p, x, f=forward: jax.vjp(f, p, x))(params, x)
+            y, pull = jax.vjp(forward, params, x)
+            return y, pull(cotangent)
+
+        y, (g_params, g_x) = run(params, x, cotangent)
         theirs = lambda key: np.moveaxis(part[key], (1, 2), (0, -1))  # noqa: B023, E731
         np.testing.assert_allclose(y, theirs(prefix or "y"), rtol=0, atol=BOUND)
-        g_params, g_x = pull(cotangent)
         key = f"{prefix}_grad" if prefix else "grad"
         assert_stored(g_x, theirs(f"{key}_x"))
         grads = {n: part.get(f"{key}/{n}", np.zeros_like(w)) for n, w in weights.items()}

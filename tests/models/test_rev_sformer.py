@@ -25,7 +25,9 @@ from tests.models.transformers import (
 
 
 def tiny(depth=2, **options):
-    return models.rev_sformer(depth=depth, rngs=nnx.Rngs(0), **(TINY | options))
+    # One program draws all parameters.
+    make = lambda: models.rev_sformer(depth=depth, rngs=nnx.Rngs(0), **(TINY | options))  # noqa: E731
+    return jax.jit(make)()
 
 
 def count(**options):
@@ -76,9 +78,12 @@ def test_both_streams_begin_with_the_tokens():
         np.testing.assert_array_equal(half, tokens)
 
 
+drawn = functools.cache(tiny)
+
+
 @functools.cache
 def stored(**options):
-    return graded(tiny(memory=memory.Strategy(depth=memory.store), **options), frames())
+    return graded(nn.with_memory(drawn(**options), memory.Strategy(depth=memory.store)), frames())
 
 
 def variants():
@@ -97,7 +102,7 @@ def variants():
 @pytest.mark.parametrize(("text", "options"), list(variants()))
 def test_strategies_are_the_same_function(text, options):
     """Outputs, spikes and the stream's peak bit for bit; gradients too, where blocks are undone."""
-    net = nn.with_memory(tiny(**options), memory.parse_strategy(text))
+    net = nn.with_memory(drawn(**options), memory.parse_strategy(text))
     (_, (outputs, aux)), gradients = graded(net, frames())
     (_, (expected, expected_aux)), wanted = stored(**options)
     assert outputs.shape == (T, B, CLASSES)
@@ -107,7 +112,7 @@ def test_strategies_are_the_same_function(text, options):
 
 
 def test_every_neuron_takes_part():
-    assert lowest_rate(tiny(), frames()) > 0.01
+    assert lowest_rate(drawn(), frames()) > 0.01
 
 
 @pytest.mark.slow

@@ -30,10 +30,16 @@ def slim(columns=4, **options):
         ("small", {"heads": "plain"}, 29_787_312),
         ("small", {"kernel": 3}, 32_085_040),
         ("tiny", {}, 17_376_912),
-        ("tiny", {"heads": "plain"}, 15_216_912),
-        ("tiny", {"kernel": 3}, 17_203_856),
         ("tiny_dvs", {"classes": 10}, 10_220_364),
-        ("tiny_dvs", {"classes": 11}, 10_220_645),
+        # The options change the sizes as they do above.
+        *(
+            pytest.param(*row, marks=pytest.mark.slow)
+            for row in (
+                ("tiny", {"heads": "plain"}, 15_216_912),
+                ("tiny", {"kernel": 3}, 17_203_856),
+                ("tiny_dvs", {"classes": 11}, 10_220_645),
+            )
+        ),
     ],
 )
 def test_parameters(size, options, expected):
@@ -58,11 +64,16 @@ def test_parts_of_small():
 
 
 def test_the_column_loss_weighs_later_columns_more():
-    outputs = jax.random.normal(jax.random.key(0), (4, B, 5))
-    labels = jnp.asarray([0, 3, 4])
-    each = [losses.cross_entropy(o, labels, label_smoothing=0.1) for o in outputs]
-    expected = 0.25 * each[0] + 0.5 * each[1] + 0.75 * each[2] + 2 * each[3]
-    assert_close(column_loss(outputs, labels), expected, 1e-6)
+    outputs = np.random.default_rng(0).normal(size=(4, B, 5)).astype(np.float32)
+
+    @jax.jit
+    def run(outputs):
+        labels = jnp.asarray([0, 3, 4])
+        each = [losses.cross_entropy(o, labels, label_smoothing=0.1) for o in outputs]
+        return column_loss(outputs, labels), each
+
+    loss, each = jax.device_get(run(outputs))
+    assert_close(loss, 0.25 * each[0] + 0.5 * each[1] + 0.75 * each[2] + 2 * each[3], 1e-6)
 
 
 @pytest.mark.slow
@@ -86,13 +97,19 @@ def test_heads_and_inputs(options, timesteps, shape):
 
 def test_the_head_of_the_released_event_network_classifies_the_last_state_over_t():
     """Its classifier of spikes reads `c_3[T] / T`: a state fires there from T / 2 on."""
-    net = slim(2, size="tiny_dvs")
-    top = jax.random.uniform(jax.random.key(0), (B, 2, 2, 4), maxval=2.0)
-    logits, _ = net.body._logits(None, top, nn.Call(training=False))
-    rates = jnp.mean((top >= 1.0).astype(jnp.float32), (1, 2))
-    y = rates[None, :, None, None]
-    for layer in net.body.heads[0].layers:
-        y, _ = layer(y, nn.State(), nn.Call(training=False))
+
+    @jax.jit
+    def run():
+        net = slim(2, size="tiny_dvs")
+        top = jax.random.uniform(jax.random.key(0), (B, 2, 2, 4), maxval=2.0)
+        logits, _ = net.body._logits(None, top, nn.Call(training=False))
+        rates = jnp.mean((top >= 1.0).astype(jnp.float32), (1, 2))
+        y = rates[None, :, None, None]
+        for layer in net.body.heads[0].layers:
+            y, _ = layer(y, nn.State(), nn.Call(training=False))
+        return logits, y
+
+    logits, y = run()
     assert logits.shape == (1, B, 5)
     np.testing.assert_allclose(logits[0], y[0, :, 0, 0], rtol=1e-6)
 
