@@ -222,7 +222,7 @@ def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_the_command_lines_name_is_there(name):
+def test_command_lines_name_fields_of_the_experiment(name):
     """Fields in the docstring of a recipe are fields of its experiment."""
     experiment = config_of(name)
     doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]

@@ -170,7 +170,7 @@ class MultiLevelWithoutLimit:
         return self.step(*args)
 
 
-def test_what_columns_share_gets_the_sum_of_their_gradients(x64):
+def test_shared_parameters_get_the_sum_of_the_gradients_of_columns(x64):
     """Sharing against a copy per column."""
     params, state, xs = problem(4, jnp.float64)
     step = multilevel()

@@ -185,7 +185,7 @@ def test_the_derivative_is_that_at_the_rounded_inputs(storage):
 @pytest.mark.fast
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("storage", SHRINKS)
-def test_what_is_not_finite_stays_so(storage, bad):
+def test_values_that_are_not_finite_stay_so(storage, bad):
     """A loop that watches its gradients for it must see it."""
     function, params, x, g = narrow_case("linear", 0)
     x[1, 2] = bad
@@ -202,7 +202,7 @@ def kept_inputs(function, params, x):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", LINEAR_MAPS)
-def test_what_is_kept_is_as_narrow_as_stated(name):
+def test_kept_values_are_as_narrow_as_stated(name):
     function, params, shape = FUNCTIONS[name]
     x = jax.ShapeDtypeStruct((64, *shape[1:]), jnp.float32)
     plain = kept_inputs(function, params, x)
@@ -306,7 +306,7 @@ def test_a_replay_of_other_inputs_than_spikes_has_no_gradient(spikes):
 @pytest.mark.parametrize("storage", ["spikes", "int8"])
 @pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev])
 @pytest.mark.parametrize("scanned", [False, True])
-def test_what_is_packed_has_no_second_derivative(storage, outer, scanned):
+def test_packed_spikes_have_no_second_derivative(storage, outer, scanned):
     function = memory.packing.packed(linear, storage=storage)
     _, params, shape = FUNCTIONS["linear"]
     x = spikes_of((2, *shape))

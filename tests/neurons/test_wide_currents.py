@@ -107,7 +107,7 @@ def test_parameters_outside_their_range_are_refused(maker, option):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("maker", [m for m in neurons.__all__ if m.endswith("_model")])
-def test_what_is_no_spike_function_is_refused(maker):
+def test_an_object_that_is_no_spike_function_is_refused(maker):
     if maker in ("li_model", "recurrent_model"):
         return
     for spike in ("atan", 1.0, surrogate.arctan):

@@ -109,7 +109,7 @@ def test_refused_strategies_are_reported(name):
     assert sorted(map(str, reported)) == sorted(map(str, plan.candidates))
 
 
-def test_what_is_chosen_needs_what_was_planned():
+def test_the_chosen_strategy_needs_the_planned_memory():
     """Read off the step that a session compiled for training."""
     plan, _ = plan_of("vgg")
     chosen = plan.choose(plan.admitted[0].measured.total_bytes / 10)
