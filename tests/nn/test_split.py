@@ -36,7 +36,7 @@ def network(strategy):
     )  # fmt: skip
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Loop:
     """A training loop: its network, and one update of `(params, slots, statistics)`."""
 
@@ -44,7 +44,9 @@ class Loop:
     constants: Any
 
     @classmethod
+    @functools.cache
     def begin(cls, strategy):
+        """One loop per strategy, compiled once for all tests."""
         net = network(strategy)
         graphdef, params, constants = nn.split(net)
         start = params, OPTIMIZER.init(params), net.initial_state(1).statistics
@@ -60,6 +62,7 @@ class Loop:
     def gradient(self):
         return jax.jit(jax.grad(self.loss, has_aux=True))
 
+    @functools.partial(jax.jit, static_argnums=0)
     def update(self, params, slots, statistics):
         gradient, statistics = self.gradient(params, statistics)
         with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
