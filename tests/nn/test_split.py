@@ -36,6 +36,14 @@ def network(strategy):
     )  # fmt: skip
 
 
+@jax.jit
+def moved(gradient, slots, params):
+    """One program for all strategies, so that the bits of an update are those of its gradient."""
+    with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
+        updates, slots = OPTIMIZER.update(gradient, slots, params)
+    return optax.apply_updates(params, updates), slots
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loop:
     """A training loop: its network, and one update of `(params, slots, statistics)`."""
@@ -62,12 +70,9 @@ class Loop:
     def gradient(self):
         return jax.jit(jax.grad(self.loss, has_aux=True))
 
-    @functools.partial(jax.jit, static_argnums=0)
     def update(self, params, slots, statistics):
         gradient, statistics = self.gradient(params, statistics)
-        with jax.numpy_dtype_promotion("standard"):  # optax counts in integers
-            updates, slots = OPTIMIZER.update(gradient, slots, params)
-        return optax.apply_updates(params, updates), slots, statistics
+        return *moved(gradient, slots, params), statistics
 
     def run(self, state, steps):
         for _ in range(steps):
