@@ -24,9 +24,10 @@ RECIPES = (
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
-    "efficient_lif_cifar", "nmnist", "quantized_fashion_mnist", "rev_resnet_1005",
-    "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist",
-    "rev_snn_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
+    "asa_snn_dvs", "dsr_cifar", "efficient_lif_cifar", "ide_cifar", "nmnist",
+    "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10",
+    "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs", "t_revsnn_dvs",
+    "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
