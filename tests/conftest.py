@@ -4,6 +4,7 @@ Programs are compiled fast here, not to be fast: tests wait for compilation, not
 compiled. `XLA_FLAGS= pytest` tests what users run, as the second lane of `.ci/run` does.
 """
 
+import functools
 import gc
 import os
 import pathlib
@@ -30,12 +31,15 @@ os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "snnjax-test-cache")
 )
+# Programs of one operation, too: reading one takes a third of the time of compiling it, and another
+# worker, a process that a test starts and the next run meet it again.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax  # noqa: E402
+from jax._src.interpreters import mlir  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_traceback_in_locations_limit", 0)  # every equation would be given one
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def pytest_collection_finish(session):
@@ -46,6 +50,18 @@ def pytest_collection_finish(session):
 
 
 MAPS = pathlib.Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def share_the_context():
+    """Lowers the programs of a module in one MLIR context, which holds their types and constants.
+
+    JAX makes one per program: 5 ms each, as much as it takes to lower an operation.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        if hasattr(mlir, "make_ir_context"):  # not public: without it tests are only slower
+            patch.setattr(mlir, "make_ir_context", functools.cache(mlir.make_ir_context))
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

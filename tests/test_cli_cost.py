@@ -103,7 +103,7 @@ def test_bad_input_gets_one_message(capsys, name, tmp_path, monkeypatch):
     assert "Traceback" not in err and not list(tmp_path.iterdir())
 
 
-def test_what_was_measured_before_a_signal_is_kept(capsys, monkeypatch):
+def test_measurements_before_a_signal_are_kept(capsys, monkeypatch):
     import os
     import signal
 

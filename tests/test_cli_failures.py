@@ -228,6 +228,30 @@ def test_letters_that_a_terminal_lacks_are_escaped(monkeypatch):
     assert b"gr\\xf6\\xdfe is not there" in stream.buffer.getvalue()
 
 
+def test_the_shortest_time_to_be_cached_is_that_of_the_user(monkeypatch, tmp_path):
+    """JAX reads the variable when it is imported; without it the command chooses a tenth second."""
+    from snnjax.cli import _cache
+
+    name, folder = (
+        "jax_persistent_cache_min_compile_time_secs",
+        jax.config.jax_compilation_cache_dir,
+    )
+    before = getattr(jax.config, name)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    try:
+        for variable, expected in (("7", 7.0), (None, 0.1)):
+            jax.config.update(name, 7.0)
+            if variable:
+                monkeypatch.setenv(name.upper(), variable)
+            else:
+                monkeypatch.delenv(name.upper())
+            _cache.enable(on=True, warn=pytest.fail)
+            assert getattr(jax.config, name) == expected
+    finally:
+        jax.config.update(name, before)
+        jax.config.update("jax_compilation_cache_dir", folder)
+
+
 def test_a_cache_that_cannot_be_written_is_left_out(capsys, tmp_path, monkeypatch):
     from snnjax.cli import _cache
 

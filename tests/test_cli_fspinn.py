@@ -99,7 +99,7 @@ def test_bad_arguments_name_the_cure(path, capsys, arguments, words):
 
 
 @pytest.mark.parametrize("arguments", [[], ["find"], ["search"]])
-def test_what_there_is(capsys, arguments):
+def test_the_choices_are_listed(capsys, arguments):
     assert cli.main(argv=["fspinn", *arguments]) == 2
     assert "snnjax fspinn search EXPERIMENT.py" in capsys.readouterr().err
 

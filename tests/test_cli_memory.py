@@ -149,7 +149,7 @@ def test_without_a_depth_it_goes_along_time_and_refusals_are_rows_said_once(caps
     assert all(row["depth"] is None for row in found["rows"])
 
 
-def test_what_an_experiment_needs_as_it_is(capsys, here):
+def test_the_memory_of_an_unchanged_experiment(capsys, here):
     options = ["--strategies", "as written; pack=True", "--out", "there"]
     code, found, _ = call(capsys, "../deep.py", *options)
     assert code == 0 and found["folder"] == "there"
@@ -214,7 +214,7 @@ def test_bad_input_gets_one_message_and_leaves_nothing(capsys, here, name):
 
 
 @pytest.mark.parametrize("after", [0, 2])
-def test_what_was_measured_before_a_signal_is_kept(capsys, here, monkeypatch, after):
+def test_measurements_before_a_signal_are_kept(capsys, here, monkeypatch, after):
     measure, done = memory.measure, []
 
     def interrupted(*args, **options):

@@ -36,7 +36,7 @@ def test_powers_of_ten(digit, power):
 
 
 @given(st.integers(1, 10**15))
-def test_what_is_spelt_is_read_back_to_the_digits_shown(size):
+def test_a_spelt_size_is_read_back_to_the_digits_shown(size):
     again = read_size(spell_size(size))
     assert abs(again - size) <= max(0.05001 * 10 ** (3 * ((len(str(size)) - 1) // 3)), 0)
     assert (size >= 1000) or again == size
@@ -53,7 +53,7 @@ def test_spelling_keeps_the_order(a, b):
     ["", "GiB", "0", "-1", "0.2", "8 Gigs", "1.2.3", "8GiB 2", "nan", "inf", "1e", "1e999", "..",
      "1e99999999999", "8e9GiB8", "9e18 kB", "8,000", "１２"],
 )  # fmt: skip
-def test_what_is_no_size_is_quoted_beside_an_example(text):
+def test_a_malformed_size_is_quoted_beside_an_example(text):
     with pytest.raises(Failure) as refused:
         read_size(text)
     said = str(refused.value)

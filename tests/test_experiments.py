@@ -24,9 +24,10 @@ RECIPES = (
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
-    "efficient_lif_cifar", "nmnist", "quantized_fashion_mnist", "rev_resnet_1005",
-    "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist",
-    "rev_snn_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
+    "asa_snn_dvs", "dsr_cifar", "efficient_lif_cifar", "ide_cifar", "nmnist",
+    "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar", "rev_resnet_cifar10",
+    "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs", "t_revsnn_dvs",
+    "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
@@ -222,7 +223,7 @@ def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("name", RECIPES)
-def test_what_the_command_lines_name_is_there(name):
+def test_command_lines_name_fields_of_the_experiment(name):
     """Fields in the docstring of a recipe are fields of its experiment."""
     experiment = config_of(name)
     doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]

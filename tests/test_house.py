@@ -1,6 +1,11 @@
-"""Structure of the package: layers, imports, names, docstrings, sizes. Enforced over the AST."""
+"""Structure of the package: layers, imports, names, docstrings, sizes. Enforced over the AST.
+
+A rule is one test over all files, whose failure names every offender: a test per rule and file took
+longer to collect and to distribute than to run.
+"""
 
 import ast
+import functools
 import pathlib
 import re
 
@@ -51,6 +56,7 @@ HEAVY = {
     "tensorflow", "tensorflow_datasets", "tyro",
 }  # fmt: skip
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))
+FACES = structure.exports(PACKAGE)
 LIMIT = 600
 
 
@@ -61,6 +67,19 @@ QUESTION = re.compile(r"(What|Whether|Which|How|Who|When)\b")
 
 def names(path):
     return str(path.relative_to(ROOT))
+
+
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text())
+
+
+def check(rule, paths=FILES):
+    """Fails where a rule, a function from a path to faults, finds any; names each with its file."""
+    found = {names(path): rule(path) for path in paths}
+    lines = [f"{path}: {faults}" for path, faults in found.items() if faults]
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
 
 
 def package_of(path):
@@ -80,28 +99,34 @@ def imports(tree):
 
 def own_imports(path):
     """`(package, rest of the dotted name)` of every import from this library."""
-    for _, name in imports(ast.parse(path.read_text())):
+    for _, name in imports(tree_of(path)):
         root, _, rest = name.partition(".")
         if root == "snnjax" and rest:
             package, _, inner = rest.partition(".")
             yield package, inner
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_a_package_imports_only_lower_layers(path):
+def higher_imports(path):
+    """Imports of a package that is not below that of a file."""
     here = package_of(path)
     if here is None:
-        return
-    assert here in LAYERS, f"{here} has no layer: give it one in this test"
-    for there in {package for package, _ in own_imports(path) if package in LAYERS} - {here}:
-        allowed = LAYERS[there] < LAYERS[here] or (here, there) in NEIGHBOURS
-        assert allowed, f"{here} (layer {LAYERS[here]}) imports {there} (layer {LAYERS[there]})"
+        return []
+    if here not in LAYERS:
+        return [f"{here} has no layer: give it one in this test"]
+    return [
+        f"{here} (layer {LAYERS[here]}) imports {there} (layer {LAYERS[there]})"
+        for there in sorted({package for package, _ in own_imports(path) if package in LAYERS})
+        if there != here and LAYERS[there] >= LAYERS[here] and (here, there) not in NEIGHBOURS
+    ]
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_other_packages_are_imported_by_their_public_names(path):
-    """Across packages, a name or a submodule of `__all__`, or a name of such a submodule."""
-    here, faces = package_of(path), structure.exports(PACKAGE)
+def test_a_package_imports_only_lower_layers():
+    check(higher_imports)
+
+
+def deep_imports(path):
+    """Imports of names that another package does not offer."""
+    here, faces = package_of(path), FACES
     deep = []
     for package, inner in own_imports(path):
         if package == here or package not in faces or not inner:
@@ -113,13 +138,17 @@ def test_other_packages_are_imported_by_their_public_names(path):
         listed = any(dotted == name or dotted.startswith(f"{name}.") for name in PUBLIC_MODULES)
         if not named and not listed:
             deep.append(dotted)
-    assert not deep, f"not in the public face of its package: {deep}"
+    return deep
+
+
+def test_other_packages_are_imported_by_their_public_names():
+    """Across packages, a name or a submodule of `__all__`, or a name of such a submodule."""
+    check(deep_imports)
 
 
 def exported_names(package):
     """Module of a package to the names its `__init__` takes from it; a submodule to its own."""
-    tree = ast.parse((package / "__init__.py").read_text())
-    for node in ast.walk(tree):
+    for node in ast.walk(tree_of(package / "__init__.py")):
         if isinstance(node, ast.ImportFrom) and node.module:
             taken = {alias.name for alias in node.names}
             module = node.module.rpartition(".")[2]
@@ -131,29 +160,29 @@ def exported_names(package):
 
 def submodules(package):
     """Submodules that the `__init__` of a package imports under their own names."""
-    tree = ast.parse((PACKAGE / package / "__init__.py").read_text())
-    nodes = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    body = tree_of(PACKAGE / package / "__init__.py").body
+    nodes = [node for node in body if isinstance(node, ast.ImportFrom)]
     own = [node for node in nodes if node.module == f"snnjax.{package}"]
     return {alias.name for node in own for alias in node.names}
 
 
-@pytest.mark.parametrize(
-    "package",
-    [p.parent for p in FILES if p.name == "__init__.py" and p.parent != PACKAGE],
-    ids=names,
-)
-def test_internal_modules_begin_with_an_underscore(package):
-    """A module is public by a name in its package's `__all__`, or as a command of `cli`."""
+def wrongly_named_modules(package):
+    """Public modules of a package with an underscore, and internal ones without."""
     dotted = ".".join(package.relative_to(PACKAGE).parts)
     if dotted in PUBLIC_MODULES:
-        return
-    face = set(structure.exports(PACKAGE).get(dotted, ()))
+        return []
+    face = set(FACES.get(dotted, ()))
     public = {module for module, taken in exported_names(package) if taken & face}
     modules = {p.stem for p in package.glob("*.py")} - {"__init__"}
     if dotted == "cli":
         public |= {m for m in modules if "\ndef command(" in (package / f"{m}.py").read_text()}
-    wrong = {m for m in modules if m.startswith("_") == (m in public)}
-    assert not wrong, f"public without an underscore, internal with one: {sorted(wrong)}"
+    return sorted(m for m in modules if m.startswith("_") == (m in public))
+
+
+def test_internal_modules_begin_with_an_underscore():
+    """A module is public by a name in its package's `__all__`, or as a command of `cli`."""
+    packages = [p.parent for p in FILES if p.name == "__init__.py" and p.parent != PACKAGE]
+    check(wrongly_named_modules, packages)
 
 
 def test_placing_a_strategy_knows_no_layer_type():
@@ -161,7 +190,7 @@ def test_placing_a_strategy_knows_no_layer_type():
     source = path.read_text()
     assert len(source.splitlines()) < 100
     checks = re.findall(r"isinstance\([^)]*\)|match \w+:", source)
-    layers = set(structure.exports(PACKAGE)["nn"])
+    layers = set(FACES["nn"])
     assert not [check for check in checks if layers & set(re.findall(r"\w+", check))], checks
 
 
@@ -171,12 +200,16 @@ def test_kinds_of_experiments_are_told_apart_in_one_module():
     assert len(users) <= 1, users
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_no_docstring_begins_with_a_question_word(path):
+def questions(path):
+    """First lines of docstrings that begin with a question word."""
     documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+    nodes = [node for node in ast.walk(tree_of(path)) if isinstance(node, documented)]
     texts = [ast.get_docstring(node) or "" for node in nodes]
-    assert not [text.splitlines()[0] for text in texts if QUESTION.match(text)]
+    return [text.splitlines()[0] for text in texts if QUESTION.match(text)]
+
+
+def test_no_docstring_begins_with_a_question_word():
+    check(questions)
 
 
 def public(tree):
@@ -190,39 +223,51 @@ def public(tree):
                         yield f"{node.name}.{inner.name}", inner
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_everything_public_says_what_it_is(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "a file opens with what it is"
-    bare = [name for name, node in public(tree) if not ast.get_docstring(node)]
-    assert not bare, f"without a docstring: {bare}"
+def undocumented(path):
+    """Public names without a docstring; the module is one of them."""
+    named = [("the module", tree_of(path)), *public(tree_of(path))]
+    return [name for name, node in named if not ast.get_docstring(node)]
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_options_are_keyword_only(path):
-    tree = ast.parse(path.read_text())
+def test_everything_public_says_what_it_is():
+    check(undocumented)
+
+
+def positional_options(path):
+    """Functions and methods with options that can be given by position."""
+    tree = tree_of(path)
     functions = [(n, f) for n, f in public(tree) if isinstance(f, ast.FunctionDef)]
     for node in tree.body:
         if isinstance(node, ast.ClassDef):
             methods = [m for m in node.body if isinstance(m, ast.FunctionDef)]
             functions += [(node.name, m) for m in methods if m.name in ("__init__", "__call__")]
-    positional = [name for name, f in functions if f.args.defaults]
-    assert not positional, f"options that can be given by position: {positional}"
+    return [name for name, f in functions if f.args.defaults]
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_files_are_small(path):
+def test_options_are_keyword_only():
+    check(positional_options)
+
+
+def excess(path):
+    """A word on a file that is too long."""
     lines = len(path.read_text().splitlines())
-    assert lines < LIMIT, f"{lines} lines: find the second idea and give it a file"
+    return f"{lines} lines: find the second idea and give it a file" if lines >= LIMIT else ""
 
 
-@pytest.mark.parametrize("path", FILES, ids=names)
-def test_heavy_packages_are_imported_where_they_are_used(path):
-    tree = ast.parse(path.read_text())
+def test_files_are_small():
+    check(excess)
+
+
+def heavy_imports(path):
+    """Heavy packages that a file imports with itself, not where it uses them."""
+    tree = tree_of(path)
     top = {id(node) for node in tree.body}
     eager = [name for node, name in imports(tree) if id(node) in top]
-    heavy = [name for name in eager if name.split(".")[0] in HEAVY]
-    assert not heavy, f"imported with the module: {heavy}"
+    return [name for name in eager if name.split(".")[0] in HEAVY]
+
+
+def test_heavy_packages_are_imported_where_they_are_used():
+    check(heavy_imports)
 
 
 def test_the_tree_of_tests_mirrors_the_package():
@@ -239,6 +284,7 @@ def test_the_tree_of_tests_mirrors_the_package():
 LIMITS = {"package files": 253, "file lines, 90th percentile": 600, "exported names": 275}
 
 
-@pytest.mark.parametrize("figure", LIMITS)
-def test_the_structure_stays_within_its_limits(figure):
-    assert structure.measure()[figure] <= LIMITS[figure]
+def test_the_structure_stays_within_its_limits():
+    measured = structure.measure()
+    over = {name: measured[name] for name in LIMITS if measured[name] > LIMITS[name]}
+    assert not over, f"limits: {LIMITS}"

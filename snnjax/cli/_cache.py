@@ -45,8 +45,9 @@ def enable(*, on: bool, warn: Callable[[str], None]) -> None:
         # As text: a path would lose a slash of `gs://`.
         folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(directory())
         jax.config.update("jax_compilation_cache_dir", folder)
-        # JAX's default, 1 s, would leave out most programs of small networks.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            # JAX's default, 1 s, would leave out most programs of small networks.
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _is_usable(warn: Callable[[str], None]) -> bool:

@@ -45,7 +45,7 @@ def test_spikes_add_at_their_rate():
     np.testing.assert_allclose(actual.once_millijoules, 4.6e-9 * 480 / 4)
 
 
-def test_what_is_not_binary_multiplies_all_products_at_every_timestep():
+def test_values_that_are_not_binary_multiply_all_products_at_every_timestep():
     actual = cost.energy(tally(dataclasses.replace(LAYER, binary=False), LAYER))
     assert (actual.macs, actual.acs) == (480, 120)
     assert actual.multiplying == ("conv0",) and actual.static == ()

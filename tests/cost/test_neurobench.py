@@ -89,7 +89,7 @@ def test_neurons_that_are_parallel_in_time():
         assert actual.dense == free.dense
 
 
-def test_what_is_not_defined_is_none():
+def test_undefined_metrics_are_none():
     net = nn.Network(nn.Grouped(nn.LIF(), 2), (4,))
     figures = cost.neurobench(net, cost.measure(net, jnp.ones((T, B, 4))))
     assert figures.membrane_updates is None and figures.connection_sparsity is None

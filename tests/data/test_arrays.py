@@ -27,7 +27,7 @@ def test_jax_arrays_come_to_the_host():
     assert isinstance(dataset.train.inputs, np.ndarray)
 
 
-def test_what_cannot_be_a_data_set_is_refused():
+def test_arrays_that_form_no_data_set_are_refused():
     with pytest.raises(TypeError, match="argmax"):
         data.from_arrays(X, np.eye(3)[Y], X, Y)
     with pytest.raises(TypeError, match="integers"):

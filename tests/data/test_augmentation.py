@@ -73,7 +73,7 @@ def test_a_flip_mirrors_columns(images, key):
     np.testing.assert_array_equal(digits, images)
 
 
-def test_what_is_no_batch_of_images_is_refused(images, key):
+def test_arrays_that_are_no_batch_of_images_are_refused(images, key):
     for wrong in (images[0], images[None]):
         with pytest.raises(ValueError, match="before the encoding"):
             data.augmentation.crop_and_flip(key, wrong)

@@ -84,7 +84,7 @@ def test_gestures_become_frames_and_people_are_not_cut_through(folder):
         data.folds(dataset)
 
 
-def test_what_is_read_can_be_sent_to_another_process(folder):
+def test_recordings_can_be_sent_to_another_process(folder):
     inputs = read_dvs128_gesture(folder).train.inputs
     copy = pickle.loads(pickle.dumps(inputs))
     np.testing.assert_array_equal(copy[3], inputs[3])

@@ -26,7 +26,7 @@ def erased(key, count=500, size=(32, 32), probability=0.25, **options):
 
 
 @pytest.mark.fast
-def test_what_is_erased_is_one_rectangle_of_the_asked_shape(key):
+def test_one_rectangle_of_the_asked_shape_is_erased(key):
     out = erased(key, 200, (40, 30), probability=1.0, aspect=(0.5, 2.0))
     for image in out:
         holes = np.argwhere(image == 0)

@@ -55,7 +55,7 @@ def test_nothing_happens_at_strength_zero():
         (ops.solarize, "solarize", (100,), 0),
     ],
 )
-def test_what_pillow_computes(ours, name, arguments, off):
+def test_operations_equal_those_of_pillow(ours, name, arguments, off):
     from PIL import ImageOps
 
     expected = getattr(ImageOps, name)(Image.fromarray(pixels()), *arguments)

@@ -139,6 +139,6 @@ def test_a_recording_is_in_order_of_time():
         ({"t": [0, 2**31, 0]}, ValueError, "one has times up to 2147483648 us"),
     ],
 )
-def test_what_is_no_recording_is_named(changed, error, match):
+def test_a_malformed_recording_is_named(changed, error, match):
     with pytest.raises(error, match=match):
         as_events(**_columns(**changed), height=3, width=3, name="one")

@@ -205,7 +205,7 @@ class Program:
     ],
 )
 @pytest.mark.parametrize("symbolic", [False, True])
-def test_what_networks_are_made_of_may_pass(function, symbolic):
+def test_operations_of_networks_may_pass(function, symbolic):
     check_program(exported(function, symbolic=symbolic), "this")
 
 

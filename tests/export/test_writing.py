@@ -51,7 +51,7 @@ def test_nothing_is_overwritten(tmp_path, source, made, copy):
     assert names(tmp_path) == ["a", "b", "copy"] and (tmp_path / "b").read_text() == "mine"
 
 
-def test_what_fails_leaves_nothing(tmp_path, source):
+def test_a_failed_export_leaves_nothing(tmp_path, source):
     def verify(path):
         assert "manifest.json" in names(path), "it is looked at when it is whole"
         assert path.parent == tmp_path and path.name != "a", "and before it has its name"

@@ -50,7 +50,7 @@ def test_the_cheapest_that_fits_is_chosen_and_of_equals_the_leanest(plan, budget
 
 @pytest.mark.fast
 @given(plans, st.integers(0, 60))
-def test_what_is_missing_is_missing_exactly(plan, budget):
+def test_missing_bytes_are_exact(plan, budget):
     missing = plan.missing(budget)
     assert (missing == 0) == (plan.choose(budget) is not None)
     assert plan.choose(budget + missing) is not None
@@ -109,7 +109,7 @@ def planned():
     return plan, reported
 
 
-def test_what_is_planned_is_what_the_step_takes(planned):
+def test_planned_memory_is_that_of_the_compiled_step(planned):
     """Nothing is estimated: the bytes are those of the step compiled by itself."""
     plan, _ = planned
     assert [c.strategy for c in plan.candidates] == STRATEGIES
@@ -119,7 +119,7 @@ def test_what_is_planned_is_what_the_step_takes(planned):
         assert candidate.operations == memory.accounting.count_operations(jitted, *shapes)
 
 
-def test_what_is_refused_carries_the_reason(planned):
+def test_a_refusal_carries_its_reason(planned):
     plan, _ = planned
     refused = plan.candidates[1]
     assert refused.measured is None and refused.refused.startswith("it cannot be reversed")
@@ -157,7 +157,7 @@ def test_no_strategy_at_all_is_an_error_with_every_reason():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("error", [TypeError("a defect"), ValueError("a shape that does not fit")])
-def test_what_fails_for_another_reason_is_not_taken_for_a_refusal(error):
+def test_a_failure_for_another_reason_is_not_taken_for_a_refusal(error):
     def fail(strategy):
         raise error
 

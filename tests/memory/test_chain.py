@@ -150,7 +150,7 @@ def joints(actual):
     [(EACH, [0, 1, 2, 3, 4, 5]), (memory.recompute(2), [0, 2, 4]), (memory.recompute(3), [0, 3]),
      (memory.recompute("sqrt"), [0, 3]), (memory.recompute(4, inner=EACH), [0, 4])],
 )  # fmt: skip
-def test_what_is_kept_are_the_joints_and_of_spikes_their_bits(scan, starts):
+def test_joints_and_the_bits_of_spikes_are_kept(scan, starts):
     """Of all segments but the last, which is differentiated before anything else happens."""
     *starts, last = starts
     before = lambda actual: [i for i in joints(actual) if i < last]  # noqa: E731

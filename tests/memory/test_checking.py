@@ -61,7 +61,7 @@ def twice(step, params, state, xs):
 
 
 @pytest.mark.fast
-def test_what_is_right_passes_on_every_count():
+def test_a_right_strategy_passes_on_every_count():
     step, *arguments = lif_arguments()
     scans = {
         "store": memory.store,

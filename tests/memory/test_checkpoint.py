@@ -55,6 +55,7 @@ def test_batches_of_gradients_and_gradients_of_batches(x64):
     weights, power, x = arguments()
     rows = x[:, None]
 
+    @functools.partial(jax.jit, static_argnums=0)
     def both(f):
         one = lambda w, x: loss(f, w, power, x)[0]  # noqa: E731
         each = jax.vmap(jax.grad(one), (None, 0))(weights, rows)

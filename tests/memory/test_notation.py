@@ -34,7 +34,7 @@ strategies = st.builds(
 
 @settings(max_examples=200, deadline=None)
 @given(strategies)
-def test_what_is_written_is_read_back(strategy):
+def test_a_written_strategy_is_read_back(strategy):
     assert parse_strategy(str(strategy)) == strategy
     assert hash(parse_strategy(str(strategy))) == hash(strategy)
 
@@ -65,7 +65,7 @@ def test_what_is_written_is_read_back(strategy):
         ),
     ],
 )
-def test_what_people_write(text, strategy):
+def test_the_notation_of_people_is_read(text, strategy):
     if strategy is None:  # a scan is a word, not a text
         with pytest.raises(ValueError, match="'reverse' is no scan"):
             parse_strategy(text)
@@ -116,7 +116,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("text", BAD.values(), ids=BAD)
-def test_what_cannot_be_read_is_quoted_beside_an_example(text):
+def test_unreadable_text_is_quoted_beside_an_example(text):
     with pytest.raises(ValueError) as refused:
         parse_strategy(text)
     said = str(refused.value)
@@ -221,7 +221,7 @@ def test_an_inverse_is_written_with_its_options():
     assert parse_strategy(str(strategy)) == strategy
 
 
-def test_what_no_other_process_can_import_is_shown_by_its_name():
+def test_a_scan_that_no_other_process_can_import_is_shown_by_its_name():
     """A local function, a notebook's, one in the file of an experiment."""
 
     def inner(step, params, state, xs):

@@ -122,7 +122,7 @@ def test_recomputing_costs_a_forward_pass_more_per_level():
         assert graded(scan) - base == pytest.approx(passes * forward, rel=0.05)
 
 
-def test_what_a_replay_does_not_need_again_is_not_counted():
+def test_operations_that_a_replay_does_not_repeat_are_not_counted():
     """The derivative of a linear step does not look at what it gives out."""
 
     def linear(weights, state, x):
@@ -151,7 +151,7 @@ def test_of_a_while_loop_one_trip_counts():
     assert count(body, shape(9, 9)) <= count(run, shape(9, 9)) <= count(body, shape(9, 9)) + 9
 
 
-def test_what_nobody_looks_at_is_not_counted():
+def test_unused_operations_are_not_counted():
     def run(a, b):
         dead = jnp.sin(a @ a) @ a
         alive = b @ b

@@ -124,7 +124,7 @@ def test_too_many_steps_are_refused_with_the_cure():
 
 
 @pytest.mark.parametrize("options", [{"decay": 1.1}, {"decay": -0.1}, {"alpha": 0.0}])
-def test_what_cannot_be_undone_is_refused(options):
+def test_a_step_without_an_inverse_is_refused(options):
     with pytest.raises(ValueError, match="alpha > 0"):
         coupled_lif_inverse(**{"decay": 0.5, "alpha": 0.5, **options})
     with pytest.raises(ValueError, match="memory.recompute"):

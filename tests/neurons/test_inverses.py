@@ -163,7 +163,7 @@ def test_the_faster_leak_decides():
 @pytest.mark.parametrize(
     "name", ["lif 0.5", "plif", "alif, membrane faster", "cuba_lif, membrane faster", None]
 )
-def test_what_forgets_has_no_inverse(name, reset):
+def test_a_neuron_that_forgets_has_no_inverse(name, reset):
     row = LEAKY.get(name, STEADY)
     with pytest.raises(ValueError, match=r"neurons\.reset\.subtract.*memory\.recompute"):
         row.make(reset=reset)
@@ -185,7 +185,7 @@ def test_a_decay_lies_above_0_and_up_to_1(make, name, decay):
         make(**{name: decay})
 
 
-def test_what_forgets_at_once_is_refused():
+def test_a_neuron_that_forgets_at_once_is_refused():
     with pytest.raises(ValueError, match="memory.recompute"):
         lif_inverse(decay=1e-6)
 

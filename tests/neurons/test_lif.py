@@ -157,10 +157,10 @@ def test_half_precision_stays_half_precision():
     params = LIFParams(jnp.asarray(0.5, dtype), jnp.asarray(1.0, dtype))
     xs = jnp.ones((T, B, N), dtype)
     for run in (lif_scan, functools.partial(memory.store, lif)):
-        state, spikes = run(params, lif_state((B, N), dtype=dtype), xs)
+        state, spikes = jax.eval_shape(run, params, lif_state((B, N), dtype=dtype), xs)
         assert state.v.dtype == spikes.dtype == dtype
         gradient = jax.grad(lambda xs, run=run: jnp.sum(run(params, LIFState(xs[0] * 0), xs)[1]))
-        assert gradient(xs).dtype == dtype
+        assert jax.eval_shape(gradient, xs).dtype == dtype
 
 
 def test_a_hard_reset_may_as_well_be_delayed(x64):

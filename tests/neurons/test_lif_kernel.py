@@ -262,7 +262,7 @@ def test_bits_and_spikes_of_one_kernel_serve_a_packed_synapse():
     def plain(weights, xs):
         return jnp.sum(jnp.sin(lif_scan(params, state, xs)[1] @ weights))
 
-    actual, expected = (jax.grad(f, (0, 1))(weights, xs) for f in (outputs, plain))
+    actual, expected = (jax.jit(jax.grad(f, (0, 1)))(weights, xs) for f in (outputs, plain))
     assert_close(actual, expected, 1e-6)
 
 
@@ -286,7 +286,7 @@ def test_devices_that_share_a_batch_run_it_by_hand(how):
         return jnp.sum(both(state.v, xs) * weights)
 
     actual = jax.jit(jax.grad(total))(xs)
-    expected = jax.grad(lambda xs: jnp.sum(lif_scan(params, state, xs)[1] * weights))(xs)
+    expected = jax.jit(jax.grad(lambda xs: jnp.sum(lif_scan(params, state, xs)[1] * weights)))(xs)
     assert_close(actual, expected, 1e-6)
 
 

@@ -90,6 +90,7 @@ def differentiate(mode, sequence, weights, params, states, xs):
 
 
 run = jax.jit(differentiate, static_argnums=(0, 1), compiler_options=AS_USERS_DO)
+quick = jax.jit(differentiate, static_argnums=(0, 1))  # for values that no bits depend on
 
 
 def assert_gradients_close(actual, expected, bound):
@@ -106,31 +107,32 @@ def assert_float32_gradients_close(actual, mode, arguments, bound=1e-6):
     batched = int(mode == "vmap(grad)")
     own = {row: LIFParams(*(jnp.broadcast_to(p, (B, N)) for p in params[row])) for row in params}
     with jax.enable_x64(True):
-        exact, terms = (
-            run(mode, False, *jax.tree.map(lambda a: a.astype(jnp.float64), made))[0]
-            for made in (arguments, (weights, own, states, xs))
-        )
+        made = jax.tree.map(lambda a: a.astype(jnp.float64), (weights, own, states, xs))
+        exact = quick(mode, False, *made)[0]
         for row in params:
             assert_close(
                 [part[row] for part in actual[1:]], [part[row] for part in exact[1:]], bound
             )
-            for got, want, each in zip(actual[0][row], exact[0][row], terms[0][row], strict=True):
+            for got, each in zip(actual[0][row], exact[0][row], strict=True):
                 total = functools.partial(sum_to, shape=got.shape[batched:])
-                scale = np.max((jax.vmap(total) if batched else total)(jnp.abs(each)))
+                total = jax.vmap(total) if batched else total
+                want, scale = total(each), np.max(total(jnp.abs(each)))
                 error = np.max(np.abs(np.asarray(got, np.float64) - want)) / scale
                 assert error <= bound, f"{row}: {error} of the terms of the sum"
 
 
-def modes(*whole):
-    """Transformations and rows: every row in the modes named, elsewhere in the slow lane only."""
-    for mode in ("jit", "vmap(grad)", "grad(vmap)"):
-        slow = () if mode in whole else pytest.mark.slow
-        yield pytest.param(mode, ROWS, id=f"{mode}, every row", marks=slow)
-        if slow:
-            yield pytest.param(mode, FEW, id=f"{mode}, few rows")
+MODES = ("jit", "vmap(grad)", "grad(vmap)")
+SLOW = pytest.mark.slow
 
 
-@pytest.mark.parametrize(("mode", "rows"), list(modes("jit")))
+@pytest.mark.parametrize(
+    ("mode", "rows"),
+    [
+        pytest.param("jit", ROWS, id="jit, every row"),
+        *(pytest.param(mode, FEW, id=f"{mode}, few rows") for mode in MODES[1:]),
+        *(pytest.param(mode, ROWS, id=f"{mode}, every row", marks=SLOW) for mode in MODES[1:]),
+    ],
+)
 def test_outputs_bit_for_bit_and_gradients_in_float64(x64, mode, rows):
     made = arguments(jnp.float64, rows=rows)
     (actual, outputs), (expected, expected_outputs) = (run(mode, w, *made) for w in (True, False))
@@ -142,7 +144,14 @@ def test_outputs_bit_for_bit_and_gradients_in_float64(x64, mode, rows):
         assert all(jnp.max(jnp.abs(leaf)) > 1e-3 for leaf in leaves), row
 
 
-@pytest.mark.parametrize(("mode", "rows"), list(modes()))
+# Under vmap in the slow lane: the test above transforms the same rule.
+@pytest.mark.parametrize(
+    ("mode", "rows"),
+    [
+        *(pytest.param(mode, ROWS, id=f"{mode}, every row", marks=SLOW) for mode in MODES),
+        pytest.param("jit", FEW, id="jit, few rows"),
+    ],
+)
 def test_one_timestep_which_is_undone_by_itself(x64, mode, rows):
     made = arguments(jnp.float64, 1, rows)
     (actual, outputs), (expected, expected_outputs) = (run(mode, w, *made) for w in (True, False))
@@ -180,7 +189,7 @@ def test_currents_of_another_dtype_are_summed_as_store_sums_them(dtype):
     with jax.numpy_dtype_promotion("standard"):
         assert_equal(lif_scan(params, rest, xs), stored(params, rest, xs))
         if jnp.issubdtype(dtype, jnp.floating):
-            gradients = [jax.grad(total(run))(xs) for run in (lif_scan, stored)]
+            gradients = [jax.jit(jax.grad(total(run)))(xs) for run in (lif_scan, stored)]
             assert gradients[0].dtype == dtype
             assert largest_error(gradients[0], gradients[1]) < 0.02
 

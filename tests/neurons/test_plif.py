@@ -80,7 +80,7 @@ def test_the_gradient_of_the_weight_is_that_of_the_decay_by_the_chain_rule(x64):
         return jnp.sum(state.v) + jnp.sum(spikes * xs)
 
     sig = 1 / (1 + jnp.exp(-w))
-    by_w = jax.grad(lambda w: total(neurons.plif_model().sequence, PLIFParams(w, 0.6)))(w)
+    by_w = jax.jit(jax.grad(lambda w: total(neurons.plif_model().sequence, PLIFParams(w, 0.6))))(w)
     scaled = bind(neurons.lif_scan, scale_input=True)
-    by_decay = jax.grad(lambda decay: total(scaled, LIFParams(decay, 0.6)))(1 - sig)
+    by_decay = jax.jit(jax.grad(lambda decay: total(scaled, LIFParams(decay, 0.6))))(1 - sig)
     assert_close(by_w, -by_decay * sig * (1 - sig), 1e-12)

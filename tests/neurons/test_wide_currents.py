@@ -19,17 +19,38 @@ def widened(tree):
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float64), tree)
 
 
-@pytest.mark.parametrize("promotion", ["standard", "strict"])
-@pytest.mark.parametrize("name", TABLE)
-def test_values_and_gradients_are_those_of_a_float64_state(x64, name, promotion):
-    row = TABLE[name]
+@functools.cache
+def gradient_of(name):
+    return jax.jit(jax.value_and_grad(functools.partial(loss, TABLE[name].scan), 1, has_aux=True))
+
+
+def arguments_of(name):
+    """Weights and inputs in float64, parameters and state in float32."""
     with jax.enable_x64(False):
-        weights, params, state, xs = side_by_side(row.neurons, 4, jnp.float32)
+        weights, params, state, xs = side_by_side(TABLE[name].neurons, 4, jnp.float32)
     weights, xs = widened((weights, xs))
-    gradient = jax.jit(jax.value_and_grad(functools.partial(loss, row.scan), 1, has_aux=True))
+    return weights, params, state, xs
+
+
+@functools.cache
+def of_a_wide_state(name):
+    weights, params, state, xs = arguments_of(name)
+    return gradient_of(name)(weights, widened(params), widened(state), xs)
+
+
+def cases():
+    """Both promotions, which the steps of neurons meet and scans do not: recomputed steps once."""
+    for name in TABLE:
+        for promotion in ("standard", "strict"):
+            slow = (name, promotion) == ("recompute(3)", "standard")
+            yield pytest.param(name, promotion, marks=pytest.mark.slow if slow else ())
+
+
+@pytest.mark.parametrize(("name", "promotion"), list(cases()))
+def test_values_and_gradients_are_those_of_a_float64_state(x64, name, promotion):
     with jax.numpy_dtype_promotion(promotion):
-        (_, outputs), found = gradient(weights, params, state, xs)
-    (_, exact), expected = gradient(weights, widened(params), widened(state), xs)
+        (_, outputs), found = gradient_of(name)(*arguments_of(name))
+    (_, exact), expected = of_a_wide_state(name)
     # Under standard promotion an expression of parameters alone, such as 1 - decay, is float32.
     assert_close(outputs, exact, 1e-12 if promotion == "strict" else 1e-6)
     assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype("float64")}
@@ -107,7 +128,7 @@ def test_parameters_outside_their_range_are_refused(maker, option):
 
 @pytest.mark.fast
 @pytest.mark.parametrize("maker", [m for m in neurons.__all__ if m.endswith("_model")])
-def test_what_is_no_spike_function_is_refused(maker):
+def test_an_object_that_is_no_spike_function_is_refused(maker):
     if maker in ("li_model", "recurrent_model"):
         return
     for spike in ("atan", 1.0, surrogate.arctan):

@@ -85,8 +85,9 @@ def dyadic(tree):
     return jax.tree.map(lambda leaf: jnp.round(leaf * 8) / 8, tree)
 
 
+@functools.partial(jax.jit, static_argnames=("training", "taps"))
 def call(layer, inputs, *, training=False, key=None, taps=()):
-    """A layer's outputs and aux from rest."""
+    """A layer's outputs and aux from rest. Compiled once for equal layers."""
     state = layer.initial_state(inputs.shape[1:])
     return layer(inputs, state, nn.Call(training=training, key=key, taps=taps))
 

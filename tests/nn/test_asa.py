@@ -32,8 +32,10 @@ def asa(timesteps=T, **options):
     return nn.ASA(timesteps, **options, rngs=rngs())
 
 
-def call(layer, x=X, **options):
-    return layer(x, nn.State(), nn.Call(training=True, **options))
+@functools.partial(jax.jit, static_argnames="taps")
+def call(layer, x=X, *, taps=()):
+    """Compiled once for equal layers."""
+    return layer(x, nn.State(), nn.Call(training=True, taps=taps))
 
 
 def with_weights(layer, mixer, important, remaining):
@@ -157,7 +159,7 @@ def test_the_groups_are_a_partition_and_the_channels_have_no_order():
 
 def test_it_is_the_named_exception_to_causality():
     """Law 7: an earlier output depends on a later input."""
-    gradient = jax.grad(lambda x: jnp.sum(call(asa(), x)[0][0] ** 2))(X)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(call(asa(), x)[0][0] ** 2)))(X)
     assert float(jnp.abs(gradient[1:]).max()) > 0
 
 
@@ -166,7 +168,7 @@ def test_it_is_the_named_exception_to_causality():
 
 def test_defect_1_the_ranking_does_not_learn():
     """Gradients exactly zero, as published; and scaling the mixer changes no rank."""
-    gradient = jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0])))(asa(reduction=2))
+    gradient = jax.jit(jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0]))))(asa(reduction=2))
     for leaf in leaves((gradient.alpha, gradient.beta, gradient.mixer)):
         np.testing.assert_array_equal(leaf, np.zeros_like(leaf))
     assert min(np.abs(leaf).min() for leaf in leaves((gradient.important, gradient.remaining))) > 0
@@ -179,7 +181,7 @@ def test_defect_1_straight_through_lets_all_of_it_learn():
     """The extension has the values of the hard mask, bit for bit."""
     soft = asa(reduction=2, gate="straight_through")
     np.testing.assert_array_equal(call(soft)[0], call(asa(reduction=2))[0])
-    gradient = jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0])))(soft)
+    gradient = jax.jit(jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0]))))(soft)
     for leaf in leaves(gradient):
         assert np.isfinite(leaf).all()
         assert np.abs(leaf).max() > 0
@@ -190,7 +192,8 @@ def test_the_soft_mask_is_centred_on_the_boundary(count):
     scores = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 4)), jnp.float32)
     soft = _soft_top(scores, count, 0)
     np.testing.assert_array_equal((soft > 0.5).sum(0), jnp.full((2, 4), count))
-    gradient = jax.grad(lambda s: jnp.sum(_soft_top(s, count, 0) * jnp.cos(scores)))(scores)
+    loss = lambda s: jnp.sum(_soft_top(s, count, 0) * jnp.cos(scores))  # noqa: E731
+    gradient = jax.jit(jax.grad(loss))(scores)
     np.testing.assert_allclose(gradient.sum(0), 0.0, atol=1e-6)  # a shift of all changes nothing
     assert float(jnp.abs(gradient).max()) > 0.01
 
@@ -223,7 +226,7 @@ def test_defect_4_rankings_that_coincide_leave_nothing_important(mode):
     outputs, aux = call(layer, x, taps=("mask",))
     assert not aux.taps[""]["mask"].any()
     assert 0 < float(outputs.max()) < 1
-    gradient = jax.grad(lambda layer: jnp.sum(call(layer, x)[0] ** 2))(layer)
+    gradient = jax.jit(jax.grad(lambda layer: jnp.sum(call(layer, x)[0] ** 2)))(layer)
     assert all(np.isfinite(leaf).all() for leaf in leaves(gradient))
     np.testing.assert_array_equal(gradient.important[...], 0.0)
     assert float(jnp.abs(gradient.remaining[...]).max()) > 0

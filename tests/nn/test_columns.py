@@ -62,6 +62,11 @@ def loss(layer, x, state):
     return sum(jnp.sum(jnp.sin(c)) for c in aux.state), aux
 
 
+@functools.partial(jax.jit, static_argnames=("training", "taps"))
+def called(layer, x, state, *, training=False, taps=()):
+    return layer(x, state, nn.Call(training=training, taps=taps))
+
+
 def state_of(layer, x):
     return layer.initial_state(x.shape[1:])
 
@@ -119,9 +124,8 @@ def test_strategies_agree_and_statistics_move_once():
         assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 5e-6)
     mean = state_of(layer, x).statistics[0][0][0][2].mean
     moved = expected.statistics[0][0][0][2].mean
-    current = layer.first[0].down.layers[1](
-        nn.Disabled()(x, nn.State(), nn.Call(training=True))[0], nn.State(), nn.Call(training=True)
-    )[0]
+    spikes, _ = called(nn.Disabled(), x, nn.State(), training=True)
+    current, _ = called(layer.first[0].down.layers[1], spikes, nn.State(), training=True)
     assert_close(moved, 0.9 * mean + 0.1 * current.mean((0, 1, 2, 3)), 1e-5)
 
 
@@ -129,21 +133,21 @@ def test_states_begin_at_zero_and_can_be_carried_on():
     layer, x = columns(2), frames()
     state = state_of(layer, x)
     assert all(not c.any() for c in state.neurons)
-    _, aux = layer(x, state, nn.Call(training=False))
-    _, again = layer(x, state._replace(neurons=aux.state), nn.Call(training=False))
+    _, aux = called(layer, x, state)
+    _, again = called(layer, x, state._replace(neurons=aux.state))
     assert jnp.abs(again.state[0] - aux.state[0]).max() > 1e-3
 
 
 def test_each_column_may_have_its_own_input_and_what_is_read_comes_in_order():
     layer = columns(3, own_inputs=True, read=lambda top: top.mean((1, 2)))
     x = frames(timesteps=3)
-    read, aux = layer(x, state_of(layer, x), nn.Call(training=False, taps=("spikes",)))
+    read, aux = called(layer, x, state_of(layer, x), taps=("spikes",))
     assert read.shape == (3, 3, C[-1])
     assert_close(read[-1], aux.state[-1].mean((1, 2)), 1e-6)
     names = [f"column{t}/level{n}/disabled0" for t in range(3) for n in range(2)]
     assert sorted(aux.taps) == sorted(names)
     np.testing.assert_array_equal(aux.taps["column2/level0/disabled0"]["spikes"][0], x[2] >= 0.5)
-    later, _ = layer(x.at[2].add(1), state_of(layer, x), nn.Call(training=False))
+    later, _ = called(layer, x.at[2].add(1), state_of(layer, x), taps=("spikes",))
     assert_equal(later[:2], read[:2])
 
 
@@ -164,7 +168,7 @@ def test_refusals_name_the_cure(options, message):
 
 def test_the_bound_is_watched_and_counts_the_columns():
     layer, x = columns(4, bits=12), frames()
-    _, aux = layer(x, state_of(layer, x), nn.Call(training=True))
+    _, aux = called(layer, x, state_of(layer, x), training=True)
     assert aux.diagnostics[""].bound == 2.0 ** (24 - 12 - 4)
     assert aux.diagnostics[""].peak >= max(jnp.abs(c).max() for c in aux.state)
     assert read_nothing(x) == ()

@@ -1,5 +1,7 @@
 """The laws of every layer: shapes, state in and out, nothing mutated, JAX's transformations."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,13 +26,18 @@ def name(request):
     return request.param
 
 
+@functools.partial(jax.jit, static_argnames="training")
+def once(layer, inputs, state, *, training):
+    return layer(inputs, state, nn.Call(training=training, key=KEY))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_state_goes_in_and_comes_out_and_the_layer_stays_as_it_was(name, training):
     make, shape = LAYERS[name]
     layer, inputs = make(), sequence(shape)
     before = leaves(layer)
     state = layer.initial_state(shape)
-    outputs, aux = layer(inputs, state, nn.Call(training=training, key=KEY))
+    outputs, aux = once(layer, inputs, state, training=training)
     assert outputs.shape[:2] == (T, B)
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert isinstance(aux, nn.Aux) and aux.taps == {}

@@ -1,5 +1,7 @@
 """Multi-dimensional attention: its equation in loops, its counts, the neurons behind it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +21,10 @@ def ma(kind, timesteps=T, channels=C, *, time_reduction=2, channel_reduction=4, 
     return nn.MA(kind, timesteps, channels, **reductions, **options, rngs=rngs())
 
 
-def call(layer, x=X, **options):
-    return layer(x, nn.State(), nn.Call(training=True, **options))
+@functools.partial(jax.jit, static_argnames="taps")
+def call(layer, x=X, *, taps=()):
+    """Compiled once for equal layers."""
+    return layer(x, nn.State(), nn.Call(training=True, taps=taps))
 
 
 def sigmoid(z):
@@ -101,16 +105,18 @@ def test_parameters_are_those_of_the_released_networks(kind):
 
 def test_an_example_does_not_see_its_batch_and_every_weight_learns():
     layer = ma("TCSA")
-    np.testing.assert_array_equal(call(layer, X[:, ::-1])[0], call(layer)[0][:, ::-1])
+    # One operation after the other: the loops of one program round at their ends otherwise.
+    backwards, forwards = (call.__wrapped__(layer, x)[0] for x in (X[:, ::-1], X))
+    np.testing.assert_array_equal(backwards, forwards[:, ::-1])
     assert_close(call(layer, X[:, :1])[0], call(layer)[0][:, :1], 1e-6)
-    gradient = jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0])))(layer)
+    gradient = jax.jit(jax.grad(lambda layer: jnp.sum(jnp.sin(call(layer)[0]))))(layer)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in leaves(gradient))
 
 
 @pytest.mark.parametrize("kind", ["TA", "CA", "SA"])
 def test_it_is_the_named_exception_to_causality(kind):
     """Law 7: an earlier output depends on a later input."""
-    gradient = jax.grad(lambda x: jnp.sum(call(ma(kind), x)[0][0] ** 2))(X)
+    gradient = jax.jit(jax.grad(lambda x: jnp.sum(call(ma(kind), x)[0][0] ** 2)))(X)
     assert float(jnp.abs(gradient[1:]).max()) > 0
 
 
@@ -210,6 +216,7 @@ TRACES = {
 }
 
 
+@functools.partial(jax.jit, static_argnames="reset_bug")
 def traced(current, **options):
     lif = nn.MALIF(**options)
     currents = jnp.full((6, 1), current)
@@ -237,11 +244,13 @@ def test_the_reset_bug_leaves_the_threshold_behind():
 def test_the_surrogate_is_a_rectangle_of_height_two_and_the_reset_is_differentiated():
     lif = nn.MALIF()
 
-    def outputs(x):
+    @jax.jit
+    @jax.jacobian
+    def jacobian(x):
         spikes, aux = lif(jnp.full((1, 1), x), lif.initial_state((1,)), nn.Call(training=False))
         return spikes[0, 0], aux.state.v[0]
 
-    spike, v = jax.jacobian(outputs)(0.35)
+    spike, v = jacobian(0.35)
     assert float(spike) == 2.0
     assert float(v) == pytest.approx(-0.35 * 2)  # (1 - s) du - u ds, at s = 1
-    assert float(jax.jacobian(outputs)(0.6)[0]) == 0.0
+    assert float(jacobian(0.6)[0]) == 0.0

@@ -15,9 +15,6 @@ from snnjax.quantization.shared_scale_lif import integer_lif
 from tests.compare import assert_close, assert_equal
 from tests.nn.layers import call, run
 
-called = jax.jit(call, static_argnames="taps")  # eagerly, the neuron's scan is compiled every time
-
-
 T, B = 5, 2
 SPIKES = (jax.random.uniform(jax.random.key(0), (T, B, 6, 6, 3)) < 0.4).astype(jnp.float32)
 
@@ -34,7 +31,7 @@ def linear(**options):
 def test_a_convolution_in_integers_gives_the_same_spikes(bits):
     """int8 kernel from its packed codes, int32 sums, shifts and comparisons: no float anywhere."""
     layer = conv(bits, threshold=0.1)
-    outputs, aux = called(layer, SPIKES)
+    outputs, aux = call(layer, SPIKES)
     packed = jax.jit(lambda layer: layer.packed_codes())(layer)
     assert packed.nbytes == -(-bits * 3 * 3 * 3 * 4 // 8)
     kernel, form = packed.codes(), layer.integer_params()
@@ -59,7 +56,7 @@ def test_a_convolution_in_integers_gives_the_same_spikes(bits):
 
 def test_currents_are_whole_numbers_and_so_are_membranes():
     layer = conv(threshold=0.3)
-    _, aux = called(layer, SPIKES, taps=("currents", "membrane", "operations"))
+    _, aux = call(layer, SPIKES, taps=("currents", "membrane", "operations"))
     (synapse,), (lif,) = (
         [seen for name, seen in aux.taps.items() if part in name] for part in ("synapse", "lif")
     )
@@ -79,7 +76,7 @@ def test_the_contract_of_a_layer():
     outputs, aux = jax.jit(lambda layer: layer(SPIKES, state, nn.Call(training=True)))(layer)
     assert outputs.shape[1:] == output_shape(layer, state, shape)
     assert jax.tree.structure(state.after(aux)) == jax.tree.structure(state)
-    first, middle = called(layer, SPIKES[:2])
+    first, middle = call(layer, SPIKES[:2])
     between = state.after(middle)
     second, _ = jax.jit(lambda layer: layer(SPIKES[2:], between, nn.Call(training=False)))(layer)
     np.testing.assert_array_equal(jnp.concatenate([first, second]), outputs)
@@ -93,7 +90,7 @@ def test_the_contract_of_a_layer():
 def test_the_sign_of_beta_does_not_matter():
     layer, other = conv(), conv()
     other.beta = nnx.Param(-layer.beta[...])
-    assert_equal(called(layer, SPIKES)[0], called(other, SPIKES)[0])
+    assert_equal(call(layer, SPIKES)[0], call(other, SPIKES)[0])
 
 
 def test_strategies():

@@ -101,21 +101,28 @@ def test_any_layer_that_fires_is_cut_behind(name, pack):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_packed_inputs_are_zeros_and_ones(name):
-    """Of every layer that packs, and of every cut: looked at while the network runs."""
+    """Of every layer that packs, and of every cut: inputs of all layers of one run."""
     network = nn.with_memory(written(name), Strategy(depth=DEPTH, pack="bfloat16"))
     layers, joints, seen = network.body.layers, network.body.joints, []
-    inputs = 1 + jax.random.normal(jax.random.key(0), (3, 2, *network.input_shape))
+    frames = 1 + jax.random.normal(jax.random.key(0), (3, 2, *network.input_shape))
     starts = dict(zip(joints.starts, joints.spikes, strict=True))
-    state = network.initial_state(2)
-    for i, layer in enumerate(layers):
+
+    @jax.jit
+    def inputs_of_layers(layers, inputs):
+        state, every = network.initial_state(2), []
+        for i, layer in enumerate(layers):
+            every.append(inputs)
+            own = nn.State(state.neurons[i], state.statistics[i])
+            inputs, _ = layer(inputs, own, nn.Call(training=False))
+        return every
+
+    for i, (layer, inputs) in enumerate(zip(layers, inputs_of_layers(layers, frames), strict=True)):
         binary = bool(np.isin(inputs, (0, 1)).all())
         if starts.get(i) or getattr(layer, "pack", None) == "spikes":
             assert binary, f"layer {i}, {layer.name}"
             seen.append(i)
         if getattr(layer, "pack", None) == "bfloat16":
             assert not binary
-        own = nn.State(state.neurons[i], state.statistics[i])
-        inputs, _ = layer(inputs, own, nn.Call(training=False))
     assert seen
 
 

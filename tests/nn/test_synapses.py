@@ -177,7 +177,7 @@ def test_padding_is_an_integer_for_every_side_or_pairs(layer):
     """PyTorch's `padding=1`: at stride 2 an even size is padded on both sides, unlike "SAME"."""
     x = jax.random.normal(jax.random.key(0), (1, 2, 6, 6, 2))
     make = lambda padding: layer(2, 3, strides=2, padding=padding, rngs=nnx.Rngs(0))  # noqa: E731
-    run = lambda padding, x=x: make(padding)(x, nn.State(), nn.Call(training=False))[0]  # noqa: E731
+    run = lambda padding, x=x: call(make(padding), x)[0]  # noqa: E731
     padded = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)))
     np.testing.assert_allclose(run(1), run("VALID", padded), rtol=1e-6, atol=1e-6)
     np.testing.assert_array_equal(run(1), run(((1, 1), (1, 1))))

@@ -86,7 +86,7 @@ def test_layers_that_do_not_spike_are_marked():
 
 
 @pytest.mark.fast
-def test_what_is_missing_is_an_error_that_names_the_cure():
+def test_a_missing_sum_is_an_error_that_names_the_cure():
     network = nn.Network(nn.Sequential(nn.LIF()), (2,))
     _, aux = network(ramp(), network.initial_state(4), training=False, taps=("spikes",))
     with pytest.raises(ValueError, match=r"\['currents', 'membrane'\].*redundancy.TAPS"):

@@ -102,7 +102,7 @@ def nested_flat(rngs):
 
 def test_a_checkpoint_whose_statistics_hold_peaks_is_read(tmp_path):
     """Form 3; `bound` and `peak` are dropped, at any depth, and all else is kept."""
-    state = training.prepare(planted.experiment(reversible)).state
+    _, state = training.initialize(planted.experiment(reversible), steps=1)
     peak = lambda *shape: schema.StreamPeak(jnp.ones(shape), jnp.full(shape, 16.0))  # noqa: E731
     flat, linear, (f, g), (branch, shortcut), last = state.statistics
     inner = lambda part: ((part[0], peak(3)), part[1])  # noqa: E731

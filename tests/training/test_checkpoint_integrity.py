@@ -127,7 +127,7 @@ def test_a_damaged_one_is_replaced_when_its_step_is_reached_again(folder, compil
     assert sorted(p.name for p in folder.iterdir()) == ["00000001", "00000002"]
 
 
-def test_what_may_not_be_read_is_not_damaged(folder, compiled, monkeypatch):
+def test_a_checkpoint_without_read_permission_is_not_damaged(folder, compiled, monkeypatch):
     def denied(*arguments, **options):
         raise PermissionError("not yours")
 

@@ -160,7 +160,7 @@ def test_devices_share_one_loss_scale():
         ({"batch": 64, "norm_groups": 2}, "data=4", "choose 1, .* or a multiple of 4"),
     ],
 )
-def test_what_cannot_be_shared_is_refused(fields, text, cure):
+def test_fields_that_devices_cannot_share_are_refused(fields, text, cure):
     with pytest.raises(training.errors.MeshError, match=cure):
         training.prepare(make(**fields), mesh=mesh(text))
 

@@ -118,7 +118,7 @@ def test_resuming_a_finished_run_only_judges_it(straight, compiled):
     assert run.records() == before
 
 
-def test_what_diverges_stops_with_the_last_good_state_saved(compiled, run, monkeypatch):
+def test_a_run_that_diverges_stops_with_the_last_good_state_saved(compiled, run, monkeypatch):
     session = fresh(compiled)
     poisoned = []
 

@@ -57,7 +57,7 @@ def test_an_overflow_is_mended_until_the_floor():
     assert not scaling.is_overflow(started(2), YES)
 
 
-def test_what_float16_would_flush_survives():
+def test_gradients_that_float16_would_flush_survive():
     """A gradient of 1e-8 is 0 in float16; under the scale it is right to its 11 bits."""
 
     def loss(w):

@@ -100,7 +100,8 @@ def test_a_strategy_is_found_for_each_share_of_the_memory(name):
     assert plan.missing(1000) == chosen[-1].measured.total_bytes - 1000
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+# A plan compiles a step per strategy: the default lane has the network with stacked blocks.
+@pytest.mark.parametrize("name", ["ms_resnet", pytest.param("vgg", marks=pytest.mark.slow)])
 def test_refused_strategies_are_reported(name):
     plan, reported = plan_of(name)
     assert len(plan.admitted) == len(TRIED[name]) - 1
@@ -109,11 +110,11 @@ def test_refused_strategies_are_reported(name):
     assert sorted(map(str, reported)) == sorted(map(str, plan.candidates))
 
 
-def test_what_is_chosen_needs_what_was_planned():
+def test_the_chosen_strategy_needs_the_planned_memory():
     """Read off the step that a session compiled for training."""
-    plan, _ = plan_of("vgg")
+    plan, _ = plan_of("ms_resnet")
     chosen = plan.choose(plan.admitted[0].measured.total_bytes / 10)
-    session = training.prepare(training.planning.with_strategy(long(vgg), chosen.strategy))
+    session = training.prepare(training.planning.with_strategy(long(ms_resnet), chosen.strategy))
     assert (
         memory.accounting.compiled_memory(session.train, session.experiment.batch)
         == chosen.measured

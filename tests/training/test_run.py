@@ -20,7 +20,7 @@ def test_a_new_run_holds_what_defines_it(tmp_path):
     assert training.Run.open(run.path).path == run.path
 
 
-def test_what_is_there_is_not_overwritten(tmp_path, run):
+def test_files_of_a_run_are_not_overwritten(tmp_path, run):
     with pytest.raises(training.errors.RunError, match="--resume"):
         training.Run.create(run.path, make(), "")
     (tmp_path / "mine").mkdir()

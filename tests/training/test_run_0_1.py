@@ -27,7 +27,10 @@ def unpacked(name, folder):
     return training.Run.open(folder)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+# The slow lane has the run in bfloat16: the same files, read by the same code.
+@pytest.mark.parametrize(
+    "name", ["run_0_1", pytest.param("run_0_1_bfloat16", marks=pytest.mark.slow)]
+)
 def test_a_run_of_0_1_is_evaluated_and_resumed(name, tmp_path):
     run = unpacked(name, tmp_path / "run")
     loss, right, losses = EXPECTED[name]

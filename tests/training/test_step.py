@@ -31,14 +31,16 @@ def test_compiling_for_a_mesh_changes_nothing(session):
 def test_statistics_move_exactly_once(session):
     state, batch = session.state, session.loader.batch(0)
     after, _ = jax.jit(functools.partial(training.train_step, session.program))(state, batch)
-    encode_key, network_key = jax.random.split(jax.random.fold_in(state.key, 0))
-    frames = session.experiment.encode(session.experiment, batch.inputs, encode_key)
-    network = session.program.network(state)
-    start = network.initial_state(len(batch.labels))
-    _, aux = network(
-        frames, nn.State(start.neurons, state.statistics), training=True, key=network_key
-    )
-    moved = jax.tree.leaves(aux.statistics)
+
+    @jax.jit
+    def once(state, batch):
+        encode_key, network_key = jax.random.split(jax.random.fold_in(state.key, 0))
+        frames = session.experiment.encode(session.experiment, batch.inputs, encode_key)
+        network = session.program.network(state)
+        start = nn.State(network.initial_state(len(batch.labels)).neurons, state.statistics)
+        return network(frames, start, training=True, key=network_key)[1].statistics
+
+    moved = jax.tree.leaves(once(state, batch))
     assert moved
     for got, want, before in zip(
         jax.tree.leaves(after.statistics), moved, jax.tree.leaves(state.statistics), strict=True
@@ -82,7 +84,7 @@ def test_padding_does_not_count(session):
 
 
 def test_evaluation_measures_rates_of_layers_that_spike(session):
-    judge = functools.partial(training.eval_step, session.program, rates=True)
+    judge = jax.jit(functools.partial(training.eval_step, session.program, rates=True))
     loader = data.Loader(session.dataset.test, batch_size=180, shuffle=False, drop_last=False)
     found = training._evaluation.evaluate(
         judge, session.state, loader, session.mesh, task=session.task

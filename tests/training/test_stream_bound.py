@@ -40,9 +40,8 @@ def test_the_run_stops_and_says_why(tmp_path):
     run = training.Run.create(tmp_path / "run", experiment, "# made by a test")
     with pytest.raises(training.errors.StreamBoundError, match="bits="):
         training.fit(session, run)
-    saved = checkpoints.load(
-        checkpoints.newest(run.checkpoints), training.prepare(experiment).state
-    )
+    _, like = training.initialize(experiment, steps=1)
+    saved = checkpoints.load(checkpoints.newest(run.checkpoints), like)
     assert int(saved.step) == 0
     same = jax.tree.map(lambda a, b: bool((a == b).all()), nnx.to_pure_dict(saved.params), start)
     assert all(jax.tree.leaves(same))

@@ -166,7 +166,17 @@ def test_a_code_of_spikes_hides_nothing():
     assert (fault.place, fault.example) == ("inputs", 2)
 
 
-@pytest.mark.parametrize("name", networks.NETWORKS)
+# Networks whose neurons stand where others have them, too: those of ms_resnet in time.
+ALIKE = ("vgg", "averaging", "vgg in time", "ms_resnet")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ())
+        for name in networks.NETWORKS
+    ],
+)
 def test_a_membrane_is_named_by_its_layer_and_example(name):
     """Inputs are finite, and a sum of the first layer overflows for one example."""
     shape = networks.NETWORKS[name]().input_shape
@@ -184,7 +194,10 @@ def test_a_membrane_is_named_by_its_layer_and_example(name):
     assert f"membranes of layer {expected}" in said if expected else "membranes of layer" in said
 
 
-@pytest.mark.parametrize("name", ["ms_resnet", "reversible", "ms_resnet in time"])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param("ms_resnet", marks=pytest.mark.slow), "reversible", "ms_resnet in time"],
+)
 def test_blocks_of_a_stack_report_for_themselves(name):
     network = networks.NETWORKS[name]()
     inputs = networks.inputs_of(network)
