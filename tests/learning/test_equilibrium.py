@@ -304,7 +304,7 @@ def test_a_feedback_net_without_a_bound_is_refused_where_it_expands(options):
 
 
 @pytest.mark.fast
-def test_what_does_not_fit_is_refused():
+def test_parts_that_do_not_fit_are_refused():
     net = layer(8)
     with pytest.raises(ValueError, match=r"3 timesteps for a simulation of 8"):
         run(net, jnp.ones((3, BATCH, 6)))
