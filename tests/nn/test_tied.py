@@ -1,5 +1,6 @@
 """A variable at several places stays one variable under every transformation of a network."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,8 +9,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from snnjax import export, memory, nn, quantization
+from snnjax import export, memory, nn, quantization, readout, training
+from snnjax.export.functions import named_weights
 from snnjax.quantization.plans import Kernels
+from tests.training import micro
 
 BFLOAT16 = nn.mixed_precision.Precision(compute="bfloat16", params="bfloat16")
 FLOAT16 = nn.mixed_precision.Precision(compute="float16")
@@ -188,3 +191,37 @@ def test_weights_of_a_run_fit_a_network_with_a_tied_layer(tmp_path):
     np.testing.assert_array_equal(first[...], network.body.layers[0].function.kernel[...])
     direct = export.save_weights(tmp_path / "network.safetensors", network)
     assert direct.read_bytes() == path.read_bytes()
+
+
+def tied(experiment, rngs):
+    linear = nn.Linear(64, 64, rngs=rngs)
+    last = nn.Linear(64, 10, rngs=rngs)
+    return nn.Network(
+        nn.Sequential(nn.Flatten(), linear, nn.LIF(), linear, nn.LIF(), last), (8, 8, 1)
+    )
+
+
+def test_a_tied_layer_stays_one_through_training_resuming_and_export(tmp_path):
+    own = dataclasses.replace(micro.config(), network=tied, epochs=1)
+    expected = 64 * 64 + 64 + 64 * 10 + 10
+    run = training.Run.create(tmp_path / "run", own, "")
+    session = training.prepare(own)
+    state = training.fit(session, run).state
+    resumed = training.fit(training.prepare(own), run).state
+    for trained in (state, resumed):
+        assert sum(leaf.size for leaf in jax.tree.leaves(trained.params)) == expected
+    for a, b in zip(*map(jax.tree.leaves, (state.params, resumed.params)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    network = session.program.network(resumed)
+    first, second = (network.body.layers[i].function.kernel for i in (1, 3))
+    assert first is second
+    source = export.Source(
+        "tied", network, resumed.statistics, lambda x: micro.encode(own, x, None), readout.rate,
+        jax.ShapeDtypeStruct((8, 8, 1), np.float32), tuple("0123456789"),
+    )  # fmt: skip
+    x = session.dataset.test.inputs[:4].astype(np.float32)
+    artifact = export.load(export.save(tmp_path / "artifact", source))
+    assert sum(x.size for x in named_weights(source).values()) == expected
+    frames = micro.encode(own, jnp.asarray(x), None)
+    outputs, _ = network(frames, network.initial_state(4), training=False)
+    np.testing.assert_allclose(artifact(x), readout.rate(outputs), rtol=1e-5, atol=1e-6)
