@@ -93,7 +93,12 @@ class Split:
         """Selects the examples at `indices` `[n]`, in that order, or those of a mask `[N]`."""
         indices = _indices(indices, len(self))
         groups = None if self.groups is None else self.groups[indices]
-        return Split(take(self.inputs, indices), self.labels[indices], groups)
+        # Past `__init__`, which would read all values once more to check them.
+        chosen = object.__new__(Split)
+        fields = {"inputs": take(self.inputs, indices), "labels": self.labels[indices]}
+        for name, value in {**fields, "groups": groups}.items():
+            object.__setattr__(chosen, name, value)
+        return chosen
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
