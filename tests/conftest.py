@@ -31,9 +31,7 @@ os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(tempfile.gettempdir()) / "snnjax-test-cache")
 )
-# Programs of one operation, too: reading one takes a third of the time of compiling it, and another
-# worker, a process that a test starts and the next run meet it again.
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import jax  # noqa: E402
 from jax._src.interpreters import mlir  # noqa: E402
