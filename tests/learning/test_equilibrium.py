@@ -130,7 +130,6 @@ def test_bytes_of_a_gradient_are_constant_in_time(name):
     assert temp_bytes(4, memory.store) < temp_bytes(256, memory.store) > 3 * few
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("name", RULES)
 def test_a_strategy_over_time_changes_the_gradient_and_no_value(name):
     """The gradients of two strategies are one."""
@@ -149,7 +148,6 @@ def agreement(actual, expected):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-@pytest.mark.fast
 def test_the_gradient_approaches_that_of_backpropagation_through_time():
     """Cosine over all weights at T = 5, 20, 100."""
     cosines = []

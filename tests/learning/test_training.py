@@ -138,7 +138,6 @@ def test_a_run_may_continue_through_time_with_its_slots():
     assert structures[0] == structures[1]
 
 
-@pytest.mark.fast
 def test_narrow_formats_train():
     _, _, found = run(experiment(precision="bfloat16"), 10)
     assert all(m.finite for m in found)
@@ -152,7 +151,6 @@ def check(own, **options):
     )
 
 
-@pytest.mark.fast
 def test_check_compares_the_gradient_with_backpropagation_through_time():
     """Other gradients are no fault, strategies that claim equality are held to it."""
     reference, implicit, recomputed = check(experiment())
@@ -187,7 +185,6 @@ def test_plan_lists_it_as_written():
     assert implicit.measured.temp_bytes < store.measured.temp_bytes
 
 
-@pytest.mark.fast
 def test_a_run_is_saved_and_evaluated(tmp_path):
     """Statistics of norms, directions and infos with rates pass through a checkpoint."""
     own = experiment(rule="normed", batch=256, timesteps=3)
