@@ -26,7 +26,7 @@ RECIPES = (
 
 SLOW = {
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "ide_mnist", "nmnist", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
+    "nmnist", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
     "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs",
     "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
