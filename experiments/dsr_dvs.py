@@ -15,8 +15,8 @@ number, not by name as text; its last maps see 49 equal weights each, see `model
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
 Expected: published: the paper's own number we could not read; a later paper (Zhou et al.,
-    "Spikformer", 2023, arXiv:2209.15425) quotes 77.3 % for its VGG-11. Ours: not run (needs a GPU,
-    and the data set)
+    "Spikformer", 2023, arXiv:2209.15425) quotes 77.3 % for this VGG-11, at 10 timesteps. Ours: not
+    run (needs a GPU, and the data set)
 Command: snnjax train experiments/dsr_dvs.py --data-dir "$SNNJAX_DATA"
     neurons without a leak: --neuron if
 """

@@ -14,8 +14,8 @@ Left out: the trained start. The released code trains the network with ReLU firs
 their fan-in, as released with their fan-out. The cosine changes every step, as released every
 epoch.
 
-Hardware: GPUs; `--batch 16 --accumulate 4` or less for a single one (every layer keeps trains of 50
-    timesteps)
+Hardware: GPUs; every layer keeps trains of 50 timesteps, `--accumulate 9` those of a ninth of the
+    batch at a time
 Time: ours: not run (needs a GPU)
 Expected: published: we could read no accuracy. Ours: not run (needs a GPU, and the data set)
 Command: snnjax train experiments/dsr_imagenet.py --data-dir "$SNNJAX_DATA"

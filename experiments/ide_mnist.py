@@ -26,7 +26,7 @@ Expected: published, 100 epochs, IF and LIF (decay .95): MNIST 99.49 +- .04 and 
 Command: snnjax train experiments/ide_mnist.py --data-dir "$SNNJAX_DATA"
     leaky neurons: --decay 0.95    events: --source nmnist
     reduced, 4 timesteps and a coarse solver: --timesteps 4 --solver-iterations 10
-        --solver-tolerance 0.05 --dropout 0 --epochs 3 --milestones 0.5 0.8
+        --solver-tolerance 0.05 --dropout 0 --batch 64 --epochs 3 --milestones 0.6 0.9
 """
 
 import dataclasses
