@@ -1,4 +1,4 @@
-"""SPIDE on MNIST: 784-200-100 with feedback, ConvNet-F, LeNet; both passes are spikes.
+"""SPIDE on MNIST: 784-200-100 with feedback, ConvNet-F, LeNet; forward and backward in spikes.
 
 Paper: Xiao, Meng, Zhang, Wang, Lin, "SPIDE: A Purely Spike-based Method for Training Feedback
 Spiking Neural Networks", 2023, arXiv:2302.00232. Its constants and its backward stage: threshold 1,

@@ -63,10 +63,12 @@ def dsr_resnet(
             backpropagation through time.
     """
     height, width, depth = input_shape
-    layers: list[Any] = [nn.Conv(depth, widths[0], rngs=rngs)]
+    layers: list[Any]
     if large:
         stem = conv_norm(depth, widths[0], 7, nn.BatchNorm, strides=2, rngs=rngs)
         layers = [*stem, neuron(), nn.AvgPool(window=3, strides=2, padding=1)]
+    else:
+        layers = [nn.Conv(depth, widths[0], rngs=rngs)]
     depth = widths[0]
     for stage, (channels, number) in enumerate(zip(widths, blocks, strict=True)):
         for i in range(number):
