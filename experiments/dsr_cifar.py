@@ -6,7 +6,7 @@ Network: `models.dsr_resnet`; T = 20, LIF with dt .05, V .3, a .3, or IF with V 
 momentum .9, weight decay 5e-4, batch 128, 200 epochs, warm-up over 400 steps, cosine; random crop
 with padding 4, mirroring.
 Left out: the released code overwrites a threshold below its bound; here the bound acts in the
-forward pass. ImageNet with its initial thresholds from a trained network.
+forward pass.
 
 Hardware: a GPU
 Time: ours: not run (needs a GPU)
@@ -23,8 +23,11 @@ import jax.numpy as jnp
 
 from snnjax import data, encoding, learning, models, readout, training
 
-MEAN = (0.4914, 0.4822, 0.4465)
-DEVIATION = (0.2023, 0.1994, 0.2010)
+# Mean and deviation of the pixels, as released.
+PIXELS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +47,8 @@ def encode(experiment, inputs, key):
     """Standardised image at every timestep, `[T, B, 32, 32, 3]`; augmented in training."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
-    images = data.rescale(inputs, 1 / 255)
-    images = (images - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
+    mean, deviation = map(jnp.asarray, PIXELS[experiment.source])
+    images = (data.rescale(inputs, 1 / 255) - mean) / deviation
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 
@@ -64,15 +67,9 @@ def network(experiment, rngs):
     )
 
 
-def weighted(outputs, *, lengths=None, decay):
-    """Mean over time with the weights of the neurons' membranes."""
-    weights = decay ** jnp.arange(len(outputs) - 1, -1, -1, dtype=outputs.dtype)
-    return readout.weighted_rate(outputs, weights, lengths=lengths)
-
-
 def task(experiment):
     """Classification of the rates of the last neurons."""
-    rates = functools.partial(weighted, decay=rate_model(experiment).decay)
+    rates = functools.partial(readout.decayed_rate, decay=rate_model(experiment).decay)
     return training.task.classification(dataclasses.replace(experiment, readout=rates))
 
 

@@ -26,6 +26,7 @@ class RateFashion(training.Experiment):
     hidden: int = 128
     dropout: float = 0.2
     neuron: str = "if"  # or "lif"
+    height: float = 6.0  # of a spike and of the largest rate at the start: V, with a leak V / dt
 
 
 def dataset(experiment):
@@ -44,9 +45,10 @@ def encode(experiment, inputs, key):
 def rate_model(experiment):
     """Neurons with the paper's constants for few timesteps (T = 5)."""
     if experiment.neuron == "if":
-        return learning.dsr_if_model(threshold=6.0, fire_at=0.5)
-    # A spike of V / dt = 6, as without a leak; the paper's V for T = 5.
-    return learning.dsr_lif_model(threshold=0.6, fire_at=0.5, minimum=1e-3, dt=0.1)
+        return learning.dsr_if_model(threshold=experiment.height, fire_at=0.5)
+    dt = 0.1
+    threshold = experiment.height * dt
+    return learning.dsr_lif_model(threshold=threshold, fire_at=0.5, minimum=1e-3, dt=dt)
 
 
 def network(experiment, rngs):

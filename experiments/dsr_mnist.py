@@ -21,8 +21,6 @@ Command: snnjax train experiments/dsr_mnist.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax.numpy as jnp
-
 from snnjax import data, encoding, learning, nn, readout, training
 
 
@@ -71,16 +69,9 @@ def network(experiment, rngs):
     return nn.Network(nn.Sequential(whole), (784,))
 
 
-def weighted(outputs, *, lengths=None, decay):
-    """Mean over time with the weights of the neurons' membranes."""
-    weights = decay ** jnp.arange(len(outputs) - 1, -1, -1, dtype=outputs.dtype)
-    return readout.weighted_rate(outputs, weights, lengths=lengths)
-
-
 def task(experiment):
     """Classification of the rates of the last neurons."""
-    decay = rate_model(experiment).decay
-    rates = functools.partial(weighted, decay=decay)
+    rates = functools.partial(readout.decayed_rate, decay=rate_model(experiment).decay)
     return training.task.classification(dataclasses.replace(experiment, readout=rates))
 
 

@@ -23,7 +23,6 @@ import dataclasses
 import functools
 
 import jax.numpy as jnp
-import optax
 
 from snnjax import data, learning, models, training
 from snnjax.models.feedback_net import ALEXNET_F, CIFARNET_F
@@ -39,8 +38,7 @@ class FeedbackCIFAR(training.Experiment):
     source: str = "cifar10"
     architecture: str = "alexnet"  # or "cifarnet"
     decay: float = 1.0
-    warmup_steps: int = 400
-    drops: tuple[float, ...] = (0.5, 0.75)  # of the run, where the learning rate falls
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of the run, where the learning rate falls
 
 
 def dataset(experiment):
@@ -72,11 +70,8 @@ def network(experiment, rngs):
 
 
 def schedule(experiment, steps):
-    """Linear warm-up, then a constant rate, times 0.1 at each share of the run in `drops`."""
-    milestones = tuple(share * experiment.epochs for share in experiment.drops)
-    steady = training.optimizer.multistep(experiment, steps, milestones=milestones)
-    warmup = optax.linear_schedule(0.0, 1.0, experiment.warmup_steps)
-    return lambda step: warmup(step) * steady(step)
+    """Warm-up, then a constant rate, times 0.1 at each milestone."""
+    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
 
 
 def config():
@@ -92,5 +87,6 @@ def config():
         batch=128,
         epochs=100,
         learning_rate=0.05,
+        warmup_epochs=400 / 390,  # 400 steps
         weight_decay=5e-4,
     )

@@ -28,7 +28,7 @@ Expected: published test accuracy (README of the released code; ParaRevSNN: its 
     Ours: not run (needs a GPU). RevSResNet109: we could read no number
 Command: snnjax train experiments/rev_resnet_cifar.py --data-dir "$SNNJAX_DATA"
     deeper: --depth 37;  counterpart: --baseline
-    100 classes: --source cifar100 --milestones 60 120 160 --seed 2023
+    100 classes: --source cifar100 --milestones 0.3 0.6 0.8 --seed 2023
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class RevSResNetCIFAR(training.Experiment):
     depth: int = 21
     baseline: bool = False
     bits: int | None = 12
-    milestones: tuple[int, ...] = (100, 150)
+    milestones: tuple[float, ...] = (0.5, 0.75)  # of the run
 
 
 def dataset(experiment):

@@ -2,13 +2,14 @@
 
     rate            mean over t of o[t]
     weighted_rate   sum over t of w[t] o[t] / sum of w
+    decayed_rate    the same with w[t] = decay^(T-1-t)
     total           sum over t of o[t]
     max_membrane    max over t of o[t]
     last            o[T-1]
 
-Outputs are spikes, or membrane potentials of neurons that never fire. Only `weighted_rate` and
-`last` depend on the order of the timesteps. Axes between batch and class are kept. With `lengths`
-every readout ignores the padding of shorter sequences.
+Outputs are spikes, or membrane potentials of neurons that never fire. Only `weighted_rate`,
+`decayed_rate` and `last` depend on the order of the timesteps. Axes between batch and class are
+kept. With `lengths` every readout ignores the padding of shorter sequences.
 """
 
 from __future__ import annotations
@@ -89,6 +90,34 @@ def weighted_rate(
     # Normalised in the dtype of the weights, so that 16-bit outputs do not round the shares twice.
     shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
     return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
+
+
+def decayed_rate(outputs: Array, *, decay: float, lengths: Array | None = None) -> Array:
+    """Mean over time with the weights that a leaky membrane gives its inputs; late ones weigh most.
+
+        y = sum_t decay^(T-1-t) o[t] / sum_t decay^(T-1-t)
+
+    It is the rate of leaky neurons in their equation of rates (`learning.rates.mean`): bind the
+    decay of the neurons, `functools.partial(readout.decayed_rate, decay=0.95)`.
+
+    Args:
+        outputs: `[T, B, K]`, floating.
+        decay: Fraction of the membrane potential kept per timestep, in (0, 1]; 1 gives `rate`.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
+
+    Returns:
+        `[B, K]`, in the unit of `outputs`.
+
+    Raises:
+        TypeError: If `outputs` are not floating point.
+        ValueError: If `outputs` have fewer than three axes, or `decay` is outside (0, 1].
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must lie in (0, 1], 1 for neurons without a leak, got {decay}")
+    outputs = _time_major(outputs)
+    # Relative to the last timestep: the largest weight is 1 at any T.
+    weights = decay ** jnp.arange(len(outputs) - 1, -1, -1, dtype=jnp.float32)
+    return weighted_rate(outputs, weights, lengths=lengths)
 
 
 def total(outputs: Array, *, lengths: Array | None = None) -> Array:

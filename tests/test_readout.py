@@ -1,5 +1,7 @@
 """Laws of the readouts: agreement, order of timesteps, gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,6 +64,23 @@ def test_weighted_rate_holds_rate_last_and_burn_in_as_special_cases(outputs):
     assert loss(jnp.zeros(6)).shape == (6,)
 
 
+def test_decayed_rate_weighs_as_a_leaky_membrane_does(outputs):
+    """Against the recursion of the membrane; padding takes no part."""
+    read = functools.partial(readout.decayed_rate, decay=0.7)
+
+    def membrane(trains):
+        v = weight = 0.0
+        for spikes in np.asarray(trains, np.float64):
+            v, weight = 0.7 * v + spikes, 0.7 * weight + 1
+        return v / weight
+
+    np.testing.assert_allclose(read(outputs), membrane(outputs), rtol=1e-5, atol=1e-6)
+    padded = read(outputs.at[4:, 1].set(jnp.nan), lengths=jnp.array([6, 4, 6]))
+    np.testing.assert_allclose(padded[1], membrane(outputs[:4])[1], rtol=1e-5, atol=1e-6)
+    plain = readout.decayed_rate(outputs, decay=1.0)
+    np.testing.assert_allclose(plain, readout.rate(outputs), rtol=1e-5, atol=1e-6)
+
+
 def test_total_is_rate_times_the_window(outputs):
     np.testing.assert_allclose(
         readout.total(outputs), 6 * readout.rate(outputs), rtol=1e-5, atol=1e-6
@@ -90,6 +109,7 @@ x = np.ones((4, 2, 3), np.float32)
         (lambda: readout.weighted_rate(x, np.ones(3, np.float32)), ValueError, "per timestep"),
         (lambda: readout.weighted_rate(x, np.ones(4, int)), TypeError, "floating"),
         (lambda: readout.weighted_rate(x, np.zeros(4, np.float32)), ValueError, "all 0"),
+        (lambda: readout.decayed_rate(x, decay=1.5), ValueError, "1 for neurons without a leak"),
         (lambda: readout.weighted_rate(x, -np.ones(4, np.float32)), ValueError, "negative"),
     ],
 )

@@ -10,7 +10,7 @@ from flax import nnx
 from snnjax import nn
 from snnjax.memory import Strategy
 
-__all__ = ["conv_norm", "event_stem", "finish"]
+__all__ = ["conv_norm", "event_stem", "finish", "halve"]
 
 
 def finish(
@@ -56,6 +56,23 @@ def conv_norm(
     # No bias: the norm has one.
     conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=kernel // 2, rngs=rngs)
     return conv, norm(outputs)
+
+
+def halve(space: tuple[int, ...], pools: int, *, cure: str) -> tuple[int, int]:
+    """Height and width behind pools of 2x2, each rounded down.
+
+    Args:
+        space: height and width in pixels.
+        pools: number of pools.
+        cure: advice of the error, such as "give fewer stages".
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    height, width = (n >> pools for n in space)
+    if min(height, width) == 0:
+        raise ValueError(f"{pools} pools halve {space[0]}x{space[1]} to nothing: {cure}")
+    return height, width
 
 
 def event_stem(

@@ -13,7 +13,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax import nn
-from snnjax.models._assembly import conv_norm
+from snnjax.models._assembly import conv_norm, halve
 
 __all__ = ["Share", "first_stage_unshared", "resnet_layers", "sharing", "vgg_layers"]
 
@@ -87,10 +87,7 @@ def vgg_layers(
         ValueError: more stages than the image can be halved.
     """
     # Pools stand between stages only: n stages halve the image n - 1 times.
-    if min(input_shape[:2]) >> (len(stages) - 1) == 0:
-        raise ValueError(
-            f"{len(stages)} stages halve {input_shape[:2]} to nothing: give fewer stages"
-        )
+    halve(input_shape[:2], len(stages) - 1, cure="give fewer stages")
     depth, layers = input_shape[2], []
     for number, widths in enumerate(stages):
         parts: list[tuple[Any, ...]] = []

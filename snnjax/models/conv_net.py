@@ -12,7 +12,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish, halve
 
 __all__ = ["conv_net"]
 
@@ -54,17 +54,13 @@ def conv_net(
     Raises:
         ValueError: more stages than the image can be halved.
     """
-    height, width, depth = input_shape
-    if min(height, width) >> len(channels) == 0:
-        raise ValueError(
-            f"{len(channels)} stages halve {height}x{width} to nothing: give fewer channels"
-        )
-    layers: list = []
+    height, width = halve(input_shape[:2], len(channels), cure="give fewer channels")
+    depth, layers = input_shape[2], []
     for size in channels:
         conv, normalize = conv_norm(depth, size, 3, norm, rngs=rngs)
         # Pooling in front of the neurons quarters their states and residuals.
         layers += [conv, pool(), normalize, neuron()]
-        height, width, depth = height // 2, width // 2, size
+        depth = size
     # A rate of 0 leaves spikes as spikes, so the next synapse can still pack them.
     layers += [nn.Flatten(), nn.Dropout(dropout)]
     features = height * width * depth

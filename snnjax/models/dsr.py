@@ -16,11 +16,10 @@ from flax import nnx
 
 from snnjax import learning, nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import finish
+from snnjax.models._assembly import conv_norm, finish, halve
+from snnjax.models.vgg import VGG11
 
 __all__ = ["dsr_resnet", "dsr_vgg"]
-
-_VGG11 = (64, "pool", 128, "pool", 256, 256, "pool", 512, 512, "pool", 512, 512)
 
 
 def dsr_neuron() -> learning.RateNeuron:
@@ -34,6 +33,7 @@ def dsr_resnet(
     blocks: Sequence[int] = (2, 2, 2, 2),
     classes: int = 10,
     input_shape: tuple[int, int, int] = (32, 32, 3),
+    large: bool = False,
     rngs: nnx.Rngs,
     neuron: Callable[[], Any] = dsr_neuron,
     memory: Strategy | None = None,
@@ -45,38 +45,49 @@ def dsr_resnet(
 
     The shortcut, the identity too, starts from the spikes h. The outputs are scaled spikes of the
     last neurons: their mean (`readout.rate`), or for LIF neurons the mean weighted by the decay
-    (`readout.weighted_rate`), is the prediction.
+    (`readout.decayed_rate`), is the prediction.
+
+    Networks for large images, as released for ImageNet, begin with `conv7x7 / 2 - norm - neuron -
+    mean over 3x3 / 2`, end with a mean over all of space, have norms behind the convolutions of
+    shortcuts, and no biases in convolutions.
 
     Args:
         widths: channels per stage; the first keeps the resolution, the others halve it.
         blocks: blocks per stage.
         classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
+        large: the form for large images.
         rngs: random streams of the parameters.
         neuron: `() -> layer` of neurons, a `learning.RateNeuron`.
         memory: memory strategy; over time it replaces the derivative of the rates by
             backpropagation through time.
     """
     height, width, depth = input_shape
-    layers: list[Any] = [nn.Conv(depth, widths[0], rngs=rngs)]
+    layers: list[Any]
+    if large:
+        stem = conv_norm(depth, widths[0], 7, nn.BatchNorm, strides=2, rngs=rngs)
+        layers = [*stem, neuron(), nn.AvgPool(window=3, strides=2, padding=1)]
+    else:
+        layers = [nn.Conv(depth, widths[0], rngs=rngs)]
     depth = widths[0]
     for stage, (channels, number) in enumerate(zip(widths, blocks, strict=True)):
         for i in range(number):
             stride = 2 if stage and not i else 1
-            layers += _block(depth, channels, stride, neuron, rngs)
+            layers += _block(depth, channels, stride, neuron, rngs, large=large)
             depth = channels
         if stage:
             height, width = (height + 1) // 2, (width + 1) // 2
-    pool = min(4, height, width)
-    features = depth * (height // pool) * (width // pool)
-    layers += [nn.BatchNorm(depth), neuron(), nn.AvgPool(window=pool), neuron()]
+    window = min(4, height, width)
+    features = depth * (1 if large else (height // window) * (width // window))
+    pool = nn.GlobalAvgPool() if large else nn.AvgPool(window=window)
+    layers += [nn.BatchNorm(depth), neuron(), pool, neuron()]
     layers += [nn.Flatten(), *_dense(features, classes, neuron, rngs)]
     return finish(layers, input_shape, "layer", memory)
 
 
 def dsr_vgg(
     *,
-    layers: Sequence[int | str] = _VGG11,
+    stages: Sequence[Sequence[int]] = VGG11,
     classes: int = 10,
     input_shape: tuple[int, int, int] = (48, 48, 2),
     dropout: float = 0.1,
@@ -86,13 +97,14 @@ def dsr_vgg(
 ) -> nn.Network:
     """VGG of DSR, VGG-11 by default, `[T, B, H, W, C]` to `[T, B, K]`.
 
-        [conv3x3 - norm - neuron - dropout], mean over 2x2 between stages - linear - norm - neuron
+        [[conv3x3 - norm - neuron - dropout] * per stage - mean over 2x2] * stages
+        - linear - norm - neuron
 
-    The released code enlarges the last 3x3 maps of 48x48 inputs to 7x7 by repetition, which adds
-    weights of one and the same input; here the linear layer sees the 3x3 maps.
+    The released code enlarges the last maps, 1x1 for 48x48 inputs, to 7x7 by repetition, which
+    gives each input 49 weights; here it has one.
 
     Args:
-        layers: channels per convolution, and `"pool"` between stages.
+        stages: channels of each convolution, by stage.
         classes: number of outputs.
         input_shape: `(H, W, C)` of one frame.
         dropout: rate, with one mask for all timesteps.
@@ -100,23 +112,24 @@ def dsr_vgg(
         neuron: `() -> layer` of neurons, a `learning.RateNeuron`.
         memory: memory strategy; over time it replaces the derivative of the rates by
             backpropagation through time.
+
+    Raises:
+        ValueError: more stages than the image can be halved.
     """
-    height, width, depth = input_shape
-    parts: list[Any] = []
-    for entry in layers:
-        if isinstance(entry, str):
-            parts.append(nn.AvgPool())
-            height, width = height // 2, width // 2
-            continue
-        parts += [nn.Conv(depth, entry, use_bias=True, rngs=rngs), nn.BatchNorm(entry), neuron()]
-        parts.append(nn.Dropout(dropout))
-        depth = entry
-    parts += [nn.Flatten(), *_dense(height * width * depth, classes, neuron, rngs)]
-    return finish(parts, input_shape, "layer", memory)
+    height, width = halve(input_shape[:2], len(stages), cure="give fewer stages")
+    depth, layers = input_shape[2], []
+    for widths in stages:
+        for size in widths:
+            layers += [nn.Conv(depth, size, use_bias=True, rngs=rngs), nn.BatchNorm(size)]
+            layers += [neuron(), nn.Dropout(dropout)]
+            depth = size
+        layers.append(nn.AvgPool())
+    layers += [nn.Flatten(), *_dense(height * width * depth, classes, neuron, rngs)]
+    return finish(layers, input_shape, "layer", memory)
 
 
-def _block(inputs, outputs, stride, neuron, rngs):
-    conv = lambda a, b, **options: nn.Conv(a, b, use_bias=True, rngs=rngs, **options)  # noqa: E731
+def _block(inputs, outputs, stride, neuron, rngs, *, large):
+    conv = lambda a, b, **o: nn.Conv(a, b, use_bias=not large, rngs=rngs, **o)  # noqa: E731
     branch = nn.Sequential(
         conv(inputs, outputs, strides=stride, padding=1),
         nn.BatchNorm(outputs),
@@ -125,6 +138,8 @@ def _block(inputs, outputs, stride, neuron, rngs):
     )
     changes = stride > 1 or inputs != outputs
     shortcut = conv(inputs, outputs, kernel=1, strides=stride) if changes else None
+    if changes and large:
+        shortcut = nn.Sequential(shortcut, nn.BatchNorm(outputs))
     return [nn.BatchNorm(inputs), neuron(), nn.Residual(branch, shortcut=shortcut)]
 
 

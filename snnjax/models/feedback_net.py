@@ -46,6 +46,7 @@ def feedback_net(
     solver: Any = None,
     at_map: bool | None = None,
     kernel_init: Callable[..., Any] = learning.unit_filters,
+    feedback_init: Callable[..., Any] | None = None,
     memory: Strategy | None = None,
 ) -> nn.Network:
     """Layers of convolutions or linear maps, with feedback from the last to the first.
@@ -74,6 +75,7 @@ def feedback_net(
         at_map: see `learning.Equilibrium`; None is True for several layers, as in the released
             code of IDE.
         kernel_init: `(key, shape, dtype) -> kernel` of all maps but the classifier.
+        feedback_init: the same of the feedback; None is `kernel_init`.
         memory: memory strategy; over time it replaces the gradient by backpropagation through time.
 
     Raises:
@@ -82,7 +84,8 @@ def feedback_net(
     if bool(stages) == bool(hidden):
         raise ValueError("give stages, a network of convolutions, or hidden, a dense one")
     model = learning.lif_rate_model() if neuron is None else neuron
-    make = _Maps(norm, dropout, bound, kernel_init, rngs)
+    inits = kernel_init, kernel_init if feedback_init is None else feedback_init
+    make = _Maps(norm, dropout, bound, *inits, rngs)
     if stages:
         depth, size, maps = input_shape[-1], input_shape[:-1], []
         for channels, kernel, stride in stages:
@@ -115,9 +118,10 @@ def feedback_net(
 class _Maps:
     """Maker of the maps of a network, each with its normalisation and dropout."""
 
-    def __init__(self, norm, dropout, bound, kernel_init, rngs):
+    def __init__(self, norm, dropout, bound, kernel_init, feedback_init, rngs):
         self.norm, self.dropout, self.bound = norm, dropout, bound
         self.options = {"kernel_init": kernel_init, "rngs": rngs}
+        self.feedback = {"kernel_init": feedback_init, "rngs": rngs}
 
     def linear(self, inputs, outputs, *, flatten):
         start = [nn.Flatten()] if flatten else []
@@ -131,13 +135,13 @@ class _Maps:
         return self._finish([conv], outputs)
 
     def linear_feedback(self, inputs, outputs):
-        return self._finish_feedback(nn.Linear(inputs, outputs, use_bias=False, **self.options))
+        return self._finish_feedback(nn.Linear(inputs, outputs, use_bias=False, **self.feedback))
 
     def conv_feedback(self, inputs, outputs, kernel, stride):
         if stride == 1:
-            return self._finish_feedback(nn.Conv(inputs, outputs, kernel=kernel, **self.options))
+            return self._finish_feedback(nn.Conv(inputs, outputs, kernel=kernel, **self.feedback))
         transposed = learning.transposed_conv(
-            inputs, outputs, kernel=kernel, strides=stride, **self.options
+            inputs, outputs, kernel=kernel, strides=stride, **self.feedback
         )
         return self._finish_feedback(transposed)
 

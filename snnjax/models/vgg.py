@@ -15,7 +15,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish, halve
 
 __all__ = ["VGG11", "VGG16", "vgg"]
 
@@ -60,10 +60,7 @@ def vgg(
         Recognition", 2015, arXiv:1409.1556.
     """
     # Pools stand between stages only: n stages halve the image n - 1 times.
-    if min(input_shape[:2]) >> (len(stages) - 1) == 0:
-        raise ValueError(
-            f"{len(stages)} stages halve {input_shape[:2]} to nothing: give fewer stages"
-        )
+    halve(input_shape[:2], len(stages) - 1, cure="give fewer stages")
     depth, layers = input_shape[2], []
     for number, widths in enumerate(stages):
         # Max pools follow neurons, so their inputs are spikes, which a strategy packs.

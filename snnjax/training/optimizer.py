@@ -9,7 +9,7 @@
             p <- p - lr(n) |p| / |u| u                      (norms of each array of parameters)
 
 Bind options of a rule or a schedule: `schedule=functools.partial(training.optimizer.multistep,
-milestones=(100, 150))`.
+milestones=(0.5, 0.75))`.
 
 References: Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014, arXiv:1412.6980;
 Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2017, arXiv:1711.05101, and "SGDR:
@@ -91,24 +91,37 @@ def warmup_cosine(
 def multistep(
     experiment: Any, steps: int, *, milestones: Sequence[float], factor: float = 0.1
 ) -> optax.Schedule:
-    """Multiplies the learning rate by a factor at each milestone.
+    """Linear warm-up over `warmup_epochs`, then a constant, times a factor at each milestone.
 
     Args:
-        experiment: Experiment with `learning_rate` and `epochs`.
+        experiment: Experiment with `learning_rate`, `warmup_epochs` and `epochs`.
         steps: Steps of the whole run.
-        milestones: Epochs after which to multiply, such as `(100, 150)`.
+        milestones: Shares of the run after which to multiply, in (0, 1), such as `(0.5, 0.75)`: a
+            run of fewer epochs keeps its form.
         factor: Factor at each milestone.
 
     Returns:
         Function from the step number to the learning rate.
+
+    Raises:
+        ValueError: A milestone is no share of the run.
     """
-    share = steps / experiment.epochs
+    if not all(0 < milestone < 1 for milestone in milestones):
+        raise ValueError(
+            f"milestones are shares of the run, in (0, 1), got {tuple(milestones)}: divide epochs "
+            f"by {experiment.epochs}, the epochs of the run"
+        )
     scales: dict[int, float] = {}
-    for epoch in milestones:
+    for milestone in milestones:
         # In a run of few steps two milestones may fall on one step.
-        step = round(epoch * share)
+        step = round(milestone * steps)
         scales[step] = scales.get(step, 1.0) * factor
-    return optax.piecewise_constant_schedule(experiment.learning_rate, scales)
+    falling = optax.piecewise_constant_schedule(experiment.learning_rate, scales)
+    warmup = round(experiment.warmup_epochs * steps / experiment.epochs)
+    if not warmup:
+        return falling
+    rising = optax.linear_schedule(0.0, 1.0, warmup)
+    return lambda step: rising(step) * falling(step)
 
 
 def adamw(experiment: Any, schedule: optax.Schedule) -> optax.GradientTransformation:

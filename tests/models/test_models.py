@@ -155,6 +155,8 @@ def test_nets_of_coupled_neurons_walk_back_through_a_hard_reset(name):
         (lambda r: models.ms_resnet(blocks=(1, 2), rngs=r), "do not fit"),
         (lambda r: models.conv_net((4, 4, 1), channels=(2, 2, 2), rngs=r), "fewer channels"),
         (lambda r: models.vgg(input_shape=(8, 8, 3), rngs=r), "fewer stages"),
+        (lambda r: models.efficient_lif_vgg(input_shape=(8, 8, 3), rngs=r), "fewer stages"),
+        (lambda r: models.dsr_vgg(input_shape=(24, 24, 2), rngs=r), "fewer stages"),
         (lambda r: models.mlp((4,), order="depth", rngs=r), "order must be"),
     ],
 )

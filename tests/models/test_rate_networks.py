@@ -44,15 +44,19 @@ def test_published_sizes(name):
     assert sum(sizes) + np.prod(shape) == neurons
 
 
-def preact_count(classes=10):
-    """Closed form of PreAct-ResNet-18 with biases in all convolutions but the stem."""
-    total, depth = 9 * 3 * 64, 64
-    neurons = 0
+def preact_count(classes=10, *, large=False):
+    """Closed form of PreAct-ResNet-18: a bias, or for large images none, in its convolutions.
+
+    The first one has none, and a norm and neurons of its own for large images, where norms also
+    follow the convolutions of shortcuts.
+    """
+    depth, neurons, bias = 64, int(large), not large
+    total = 49 * 3 * 64 + 2 * 64 if large else 9 * 3 * 64
     for stage, width in enumerate((64, 128, 256, 512)):
         for i in range(2):
-            total += 2 * depth + 9 * depth * width + width + 2 * width + 9 * width * width + width
+            total += 2 * depth + 9 * depth * width + 2 * width + 9 * width**2 + 2 * bias * width
             if stage and not i:
-                total += depth * width + width
+                total += depth * width + (1 if bias else 2) * width
             depth, neurons = width, neurons + 2
     return total + 2 * depth + depth * classes + classes + 2 * classes + neurons + 3
 
@@ -60,18 +64,41 @@ def preact_count(classes=10):
 def test_dsr_resnet_size():
     make = lambda: models.dsr_resnet(rngs=nnx.Rngs(0))  # noqa: E731
     assert count(make) == preact_count() == 11_176_945
+    make = lambda: models.dsr_resnet(  # noqa: E731
+        classes=1000, input_shape=(224, 224, 3), large=True, rngs=nnx.Rngs(0)
+    )
+    assert count(make) == preact_count(1000, large=True)
+
+
+def test_dsr_vgg_size():
+    """Convolutions with biases, norms, thresholds, and 512 inputs of the last layer."""
+    widths = (64, 128, 256, 256, 512, 512, 512, 512)
+    pairs = zip((2, *widths), widths, strict=False)
+    expected = sum(9 * a * b + 3 * b + 1 for a, b in pairs) + 512 * 10 + 10 + 20 + 1
+    assert count(lambda: models.dsr_vgg(rngs=nnx.Rngs(0))) == expected
+
+
+def often():
+    """Neurons that fire within a few timesteps of small currents, such as means over space."""
+    return learning.RateNeuron(learning.dsr_if_model(threshold=0.5), learn=("threshold",))
 
 
 DSR = {
     "resnet": lambda **o: models.dsr_resnet(
         widths=(4, 6), blocks=(1, 1), input_shape=(8, 8, 3), **o
     ),
-    "vgg": lambda **o: models.dsr_vgg(layers=(4, "pool", 6), input_shape=(8, 8, 2), **o),
+    "vgg": lambda **o: models.dsr_vgg(stages=((4,), (6,)), input_shape=(8, 8, 2), **o),
+    "resnet, large": lambda **o: models.dsr_resnet(
+        widths=(4, 6), blocks=(1, 1), input_shape=(16, 16, 3), large=True, neuron=often, **o
+    ),
 }
 
 
-# The neurons hold the derivative, and the ResNet contains every layer of the VGG but the pool.
-@pytest.mark.parametrize("name", ["resnet", pytest.param("vgg", marks=pytest.mark.slow)])
+# The neurons hold the derivative, and the ResNet contains every layer of the others but pools.
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "resnet" else pytest.param(name, marks=pytest.mark.slow) for name in DSR],
+)
 def test_dsr_networks_run_and_differ_from_backpropagation_through_time(name):
     network = jax.jit(lambda: DSR[name](classes=3, rngs=nnx.Rngs(0)))()
     assert not nn.contract.is_exact(network)
@@ -130,6 +157,21 @@ def test_feedback_nets_train_from_images_and_from_frames(rule, frames):
     # Evaluation takes the statistics that training left.
     shape = jax.eval_shape(evaluated, network, x, aux.statistics).shape
     assert shape == outputs.shape
+
+
+def test_the_feedback_starts_from_its_own_draw():
+    """Zeros in the feedback alone, of a convolution and of a transposed one."""
+    init = lambda key, shape, dtype: jnp.zeros(shape, dtype)  # noqa: E731
+    for stride in (1, 2):
+        network = jax.jit(lambda stride: models.feedback_net(
+            (8, 8, 2), stages=((4, 3, 2), (6, 3, stride)), bound=learning.Frobenius,
+            feedback_init=init, rngs=nnx.Rngs(0),
+        ), static_argnums=0)(stride)  # fmt: skip
+        leaves = jax.tree_util.tree_leaves_with_path(nn.split(network)[1])
+        kernels = {jax.tree_util.keystr(p): x for p, x in leaves if "kernel" in str(p)}
+        assert [name for name in kernels if not kernels[name].any()] == [
+            name for name in kernels if "feedback" in name
+        ] and len(kernels) == 4
 
 
 def test_one_kind_of_maps():

@@ -78,12 +78,21 @@ def test_the_learning_rate_stays_at_its_floor_while_it_cools_down():
 
 
 def test_milestones_multiply():
-    experiment = make(epochs=200, learning_rate=0.1)
-    schedule = training.optimizer.multistep(experiment, 2000, milestones=(100, 150))
+    experiment = make(epochs=200, learning_rate=0.1, warmup_epochs=0.0)
+    schedule = training.optimizer.multistep(experiment, 2000, milestones=(0.5, 0.75))
     rates = [float(schedule(n)) for n in (0, 999, 1000, 1499, 1500, 1999)]
     assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
-    short = training.optimizer.multistep(experiment, 2, milestones=(90, 110), factor=0.5)
+    short = training.optimizer.multistep(experiment, 2, milestones=(0.45, 0.55), factor=0.5)
     assert [float(short(n)) for n in (0, 1)] == pytest.approx([0.1, 0.025])
+    with pytest.raises(ValueError, match="divide epochs by 200"):
+        training.optimizer.multistep(experiment, 2000, milestones=(100, 150))
+
+
+def test_milestones_follow_a_warm_up():
+    experiment = make(epochs=10, learning_rate=0.1, warmup_epochs=0.5)
+    schedule = training.optimizer.multistep(experiment, 100, milestones=(0.2,))
+    rates = [float(jax.jit(schedule)(n)) for n in (0, 2, 5, 19, 20, 99)]
+    assert rates == pytest.approx([0.0, 0.04, 0.1, 0.1, 0.01, 0.01])
 
 
 def followed(rule, params, gradients):
