@@ -14,8 +14,7 @@ One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_sc
     compat        neurons of other libraries
 """
 
-from snnjax.neurons import compat as compat
-from snnjax.neurons import decay, psn, reset, reset_free
+from snnjax.neurons import compat, decay, psn, reset, reset_free
 from snnjax.neurons.alif import alif, alif_model
 from snnjax.neurons.coupled import coupled_lif, coupled_lif_model
 from snnjax.neurons.cuba_lif import cuba_lif, cuba_lif_model
@@ -28,6 +27,7 @@ from snnjax.neurons.plif import plif, plif_model
 from snnjax.neurons.recurrent import recurrent_model
 
 __all__ = [
+    "compat",
     "decay",
     "reset_free",
     "reset",

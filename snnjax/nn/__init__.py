@@ -34,11 +34,10 @@ from snnjax.nn.scaled_conv import ScaledStdConv
 from snnjax.nn.shared_membrane import Grouped, Shared
 from snnjax.nn.shared_scale import SharedScale
 from snnjax.nn.stack import Stacked
-from snnjax.nn.static_input import StaticInput
 from snnjax.nn.strategy import saves_memory, with_memory
 from snnjax.nn.sub_bit_conv import SubBitConv, with_stored_kernels
 from snnjax.nn.synapses import Conv, Flatten, Fold, Linear
-from snnjax.nn.wiring import Residual, Sequential
+from snnjax.nn.wiring import Residual, Sequential, StaticInput
 
 __all__ = [
     "mixed_precision",

@@ -51,8 +51,8 @@ from snnjax.nn.contract import (
 )
 from snnjax.nn.neuron import Neuron, check_neuron, membranes
 from snnjax.nn.normalization import refuse_window_statistics
-from snnjax.nn.static_input import StaticInput
 from snnjax.nn.taps import neuron_taps, reconstruction
+from snnjax.nn.wiring import StaticInput
 from snnjax.ops.arguments import check_counts
 from snnjax.ops.derivative import with_derivative
 from snnjax.ops.rounding import widen, widen_to

@@ -1,4 +1,4 @@
-"""Wiring: layers in sequence, and residual connections."""
+"""Wiring: layers in sequence, residual connections, and layers that run once for all timesteps."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
@@ -19,6 +20,7 @@ from snnjax.nn.contract import (
     MemoryRequest,
     Placed,
     State,
+    call_statistics,
     gather,
     layer_name,
     output_shape,
@@ -29,7 +31,7 @@ from snnjax.nn.contract import (
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
-__all__ = ["Joints", "Residual", "Sequential"]
+__all__ = ["Joints", "Residual", "Sequential", "StaticInput"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,3 +236,50 @@ class Residual(nnx.Module):
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
             )
         return widen(x) + widen(y), gather(parts)
+
+
+class StaticInput(nnx.Module):
+    """Applies a layer to the first timestep and repeats its outputs, `y[t] = layer(x[0])`.
+
+    The image is computed at the memory and time of one timestep; `nn.Shared` computes such a layer
+    before its loop over time.
+
+    For inputs that are equal at every timestep (`encoding.direct`), this equals the layer itself;
+    in training only if the layer's batch statistics are taken per timestep. Running statistics move
+    once per call of the network, in time order too and with `nn.BatchNorm(update="step")`. Later
+    frames of other inputs are ignored.
+
+    Args:
+        layer: a layer without neurons.
+
+    Raises:
+        ValueError: the layer has neurons, whose outputs change over time (on `initial_state`).
+
+    Reference: the first layer of the released code of Kim et al., 2023, arXiv:2305.18360.
+    """
+
+    def __init__(self, layer: Any):
+        check_layer("nn.StaticInput", layer)
+        # The name is part of tap names in saved records.
+        self.layer, self.name = layer, "once"
+
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """Statistics of the layer."""
+        state = self.layer.initial_state(shape)
+        if jax.tree.leaves(state.neurons):
+            raise ValueError(
+                "neurons change from timestep to timestep: put them behind "
+                "nn.StaticInput, not inside"
+            )
+        return state._replace(statistics=call_statistics(state.statistics))
+
+    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of the outputs of the layer."""
+        return output_shape(self.layer, state, shape)
+
+    def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
+        """Maps `[T, B, ...]` to `[T, B, ...]`, equal at every timestep."""
+        outputs, aux = self.layer(inputs[:1], state, call)
+        # One image, so one update: in time order this layer runs T times on equal frames.
+        aux = aux._replace(statistics=call_statistics(aux.statistics))
+        return jnp.broadcast_to(outputs, (len(inputs), *outputs.shape[1:])), aux

@@ -8,10 +8,9 @@ matplotlib is imported when the first picture is made. Two submodules are public
 # As modules: their functions draw results of the packages of the same names.
 from snnjax.viz import plasticity, redundancy
 from snnjax.viz.activity import firing_rates, membranes, raster
-from snnjax.viz.learning import learning_curve
+from snnjax.viz.learning import learning_curve, predictions
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
-from snnjax.viz.prediction import predictions
 
 __all__ = [
     "firing_rates",
