@@ -93,7 +93,10 @@ def stored(parallel, bits):
 def test_strategies_change_neither_values_nor_gradients(text, parallel):
     found, grads = gradient(under(drawn(parallel), text))
     expected, want = stored(parallel, 12)
-    assert_equal((found, grads), (expected, want))
+    assert_equal(found, expected)
+    # On the grid every state is rebuilt exactly. Later releases of XLA round sums of the reversed
+    # program otherwise than those of the stored one.
+    assert_close(grads, want, 0 if jax.__version__.startswith("0.10.") else 1e-6)
     assert all(float(jnp.abs(leaf).max()) > 0 for leaf in want)
 
 
