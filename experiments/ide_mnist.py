@@ -9,24 +9,27 @@ spectral norm at most 1, dropout .2 with one mask per example - linear classifie
 threshold 2. 229 thousand weights, on N-MNIST 291 thousand.
 Recipe of the paper, the defaults: 30 timesteps, SGD .05, momentum .9, decay 5e-4 of every
 parameter, batch 128, 100 epochs, rate x0.1 after 30, 60 and 90 %; images standardised, without
-augmentation.
+augmentation. The gradient is solved by Broyden's method: a convolution of bounded matrix norm may
+still expand, and the Neumann series then converges slowly or not at all.
 N-MNIST: 30 frames of equal duration over the whole recording, 1 where an event occurred. The
 released code reads frames of 0 and 1 that were prepared elsewhere, by a rule that we could not
 read. Frames take 4.2 GB for the whole set.
-Left out: the released code solves by Broyden's method on MNIST, on N-MNIST by its `iter` solver,
-whose gradient is another one (`learning.solvers.published_iter`); here by the Neumann series. Its
-script for N-MNIST pads the first convolution by 1 (269 thousand weights), its README counts 291
-thousand. On frames it normalises by the unbiased variance.
+Left out: on N-MNIST the released code solves by its `iter` solver, whose gradient is another one
+(`learning.solvers.published_iter`). Its script for N-MNIST pads the first convolution by 1 (269
+thousand weights), its README counts 291 thousand. On frames it normalises by the unbiased variance.
 
-Hardware: MEASURED_HARDWARE
-Time: MEASURED_TIME
+Hardware: a GPU; reduced: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: reduced: 12.5 minutes with one evaluation; the paper's recipe was not run
 Expected: published, 100 epochs, IF and LIF (decay .95): MNIST 99.49 +- .04 and 99.53 +- .04 %,
     N-MNIST 99.30 +- .04 and 99.42 +- .04 %.
-    MEASURED_RESULT
+    Measured, reduced, IF on MNIST, once, seed 0: 98.9 % after 3 epochs (98.92; the goal of 99.0 was
+    missed), train 98.9 %. The two terms truncate a series that need not converge: their residual
+    rises from .1 to .6, and for the last weights, on one batch, it is .36, of 30 terms 442, of
+    Broyden's method .35, of Anderson mixing .20. Fashion-MNIST and N-MNIST were not run
 Command: snnjax train experiments/ide_mnist.py --data-dir "$SNNJAX_DATA"
     leaky neurons: --decay 0.95    events: --source nmnist
-    reduced, 4 timesteps and a coarse solver: --timesteps 4 --solver-iterations 10
-        --solver-tolerance 0.05 --dropout 0 --batch 64 --epochs 3 --milestones 0.6 0.9
+    reduced, 4 timesteps and 2 terms of the Neumann series: --timesteps 4 --solver neumann
+        --solver-iterations 2 --dropout 0 --batch 64 --epochs 3 --milestones 0.6 0.9 --eval-every 3
 """
 
 import dataclasses
@@ -48,6 +51,7 @@ class FeedbackMNIST(training.Experiment):
     source: str = "mnist"  # or "fashion_mnist", "nmnist"
     channels: int = 64
     decay: float = 1.0
+    solver: str = "broyden"  # or another function of `learning.solvers`: neumann, anderson
     solver_iterations: int = 30
     solver_tolerance: float = 1e-4  # relative residual at which the solver stops earlier
     dropout: float = 0.2
@@ -80,13 +84,14 @@ def encode(experiment, inputs, key):
 
 def network(experiment, rngs):
     """64C5s (F64C5)."""
+    solver = getattr(learning.solvers, experiment.solver)
     return models.feedback_net(
         SHAPES[experiment.source],
         stages=((experiment.channels, 5, 2),),
         feedback_kernel=5,
         timesteps=experiment.timesteps,
         neuron=learning.lif_rate_model(threshold=2.0, decay=experiment.decay),
-        solver=learning.solvers.neumann(
+        solver=solver(
             iterations=experiment.solver_iterations, tolerance=experiment.solver_tolerance
         ),
         dropout=experiment.dropout,

@@ -61,6 +61,7 @@ VARIANTS = [
     ("t_revsnn_imagenet", {"size": "tiny", "batch": 512, "memory": "time=reverse", "bits": 12}),
     ("t_revsnn_dvs", {"source": "dvs128_gesture", "bits": 12, "memory": "time=reverse"}),
     ("ide_mnist", {"source": "nmnist", "decay": 0.95}),
+    ("ide_mnist", {"solver": "neumann", "solver_iterations": 2, "timesteps": 4, "batch": 64}),
     ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
     ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
     ("spide_mnist", {"architecture": "convnet"}),
