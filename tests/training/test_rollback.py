@@ -119,7 +119,8 @@ def test_a_rollback_passes_over_damaged_checkpoints(compiled, run):
             path = run.checkpoints / "00000004"
             while not path.exists():
                 time.sleep(0.01)
-            harmed.append(shutil.rmtree(path / "state"))
+            # The run may move the damaged checkpoint away meanwhile.
+            harmed.append(shutil.rmtree(path / "state", ignore_errors=True))
 
     result = training.fit(session, run, warn=said.append, report=report)
     assert_same_bits(result.state, by_hand(compiled, [0, 1, *range(6, 14)]))
