@@ -303,7 +303,9 @@ def _backward_spikes(program, state, dataset, found, screen: Screen) -> list[dic
     """Spikes of the backward neurons of a spiking solver, in the gradient of one training batch."""
     modules = [m for _, m in nnx.iter_modules(program.network(state))]
     layers = [m for m in modules if isinstance(m, learning.Equilibrium) and not m.exact]
-    timesteps = [getattr(layer.solver, "timesteps", 0) for layer in layers if layer.feedback]
+    timesteps = [
+        getattr(layer.solver, "timesteps", 0) for layer in layers if layer.feedback is not None
+    ]
     # Names of their records have no layer, so two such layers could not be told apart.
     if len(timesteps) != 1 or not timesteps[0]:
         return []
@@ -316,18 +318,12 @@ def _backward_spikes(program, state, dataset, found, screen: Screen) -> list[dic
     # By number: the tenth layer stands behind the ninth.
     rates = [float(values[name]) for name in sorted(names, key=lambda n: (len(n), n))]
     neurons = [(n, layer) for n, layer in found.neurons.items() if n.startswith("equilibrium")]
+    rows = []
     # An equation for the outputs alone has the neurons of the last layer.
-    rows = [
-        {
-            "name": name,
-            "neurons": layer.outputs // (found.examples * found.timesteps),
-            "timesteps": timesteps[0],
-            "rate": rate,
-        }
-        for (name, layer), rate in zip(neurons[-len(rates) :], rates, strict=True)
-    ]
-    for row in rows:
-        row["spikes"] = row["neurons"] * row["timesteps"] * row["rate"]
+    for (name, layer), rate in zip(neurons[-len(rates) :], rates, strict=True):
+        count = layer.outputs // (found.examples * found.timesteps)
+        own = {"name": name, "neurons": count, "timesteps": timesteps[0], "rate": rate}
+        rows.append({**own, "spikes": count * timesteps[0] * rate})
     total = sum(row["spikes"] for row in rows)
     listed = ", ".join(f"{row['name']} {row['rate']:.4f}" for row in rows)
     screen.say(

@@ -95,9 +95,9 @@ class Split:
         groups = None if self.groups is None else self.groups[indices]
         # Past `__init__`, which would read all values once more to check them.
         chosen = object.__new__(Split)
-        fields = {"inputs": take(self.inputs, indices), "labels": self.labels[indices]}
-        for name, value in {**fields, "groups": groups}.items():
-            object.__setattr__(chosen, name, value)
+        vars(chosen).update(
+            inputs=take(self.inputs, indices), labels=self.labels[indices], groups=groups
+        )
         return chosen
 
 

@@ -20,7 +20,7 @@ from flax import nnx
 from snnjax import memory, nn
 from snnjax.learning import rates
 from snnjax.learning.derivatives import implicit_rate, surrogate_vjp
-from snnjax.learning.feedback import Frobenius, Spectral, weight_norm
+from snnjax.learning.feedback import weight_norm
 from snnjax.learning.rate_neuron import Counted, Free, Linked, Mapped, Membranes, RateNeuron
 from snnjax.learning.solvers import Info
 from snnjax.nn.contract import (
@@ -526,8 +526,8 @@ def _refuse_expansion(body: Any, feedback: Any) -> None:
     neurons, synapses = _without_dropout(body), _without_dropout(feedback)
     if len(neurons) != 1 or not isinstance(neurons[0], RateNeuron) or len(synapses) != 1:
         return
-    # A synapse of another class has no kernel to measure.
-    if not isinstance(synapses[0], nn.Fold | Spectral | Frobenius):
+    # An object that is no pytree cannot be an argument, and has no kernel known here.
+    if not isinstance(synapses[0], nnx.Module):
         return
     norm, slope = _expansion(neurons[0], synapses[0])
     if norm is None:

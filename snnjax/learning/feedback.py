@@ -58,9 +58,8 @@ class Spectral(nnx.Module):
     def __init__(self, synapse: nn.Fold, *, bound: float = 1.0):
         _check_kernel(synapse, bound)
         self.synapse, self.bound, self.name = synapse, bound, "spectral"
-        matrix = as_matrix(synapse.function)
         # At the bound itself, where `clamp` has a derivative: beyond it g could never return.
-        self.gain = nnx.Param(jnp.minimum(norm_along(matrix, converge(matrix)), bound))
+        self.gain = nnx.Param(jnp.minimum(matrix_norm(synapse.function), bound))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The singular vector of the weight, converged."""
@@ -78,6 +77,10 @@ class Spectral(nnx.Module):
         u = _power_step(jax.lax.stop_gradient(matrix), direction.u)
         gain = clamp(self.gain[...], -self.bound, jnp.asarray(self.bound, kernel.dtype))
         return gain * kernel / norm_along(matrix, u), Direction(u[0])
+
+    def weight_norm(self) -> Array:
+        """Spectral norm of the bounded kernel as a matrix."""
+        return jnp.minimum(jnp.abs(self.gain[...]), self.bound)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """The synapses with the bounded kernel, on `[T, B, ...]`."""
@@ -112,6 +115,11 @@ class Frobenius(nnx.Module):
         """The synapses with the bounded kernel, on `[T, B, ...]`."""
         kernel = widen(self.synapse.function.kernel[...])
         return _with_kernel(self.synapse, self.factor(kernel) * kernel)(inputs, State(), call)
+
+    def weight_norm(self) -> Array:
+        """Spectral norm of the bounded kernel as a matrix."""
+        kernel = widen(self.synapse.function.kernel[...])
+        return self.factor(kernel) * matrix_norm(self.synapse.function)
 
     def factor(self, kernel: Array) -> Array:
         """`min(1, bound / |kernel|)`.
@@ -237,19 +245,20 @@ def norm_along(matrix: Array, vectors: Any) -> Array:
 
 
 def weight_norm(layer: Any) -> Array | None:
-    """Largest singular value of the kernel of synapses as a matrix; None without a kernel.
+    """Norm of a weight: `layer.weight_norm()`, or `matrix_norm`; None without a kernel.
 
     Of a convolution it is a lower bound of the norm of the map: inputs of a single window reach it.
     """
-    synapse = getattr(layer, "synapse", layer)
-    function = getattr(synapse, "function", None)
-    if not hasattr(function, "kernel"):
-        return None
-    if isinstance(layer, Spectral):
-        return jnp.minimum(jnp.abs(layer.gain[...]), layer.bound)
+    if hasattr(layer, "weight_norm"):
+        return layer.weight_norm()
+    function = getattr(layer, "function", None)
+    return matrix_norm(function) if hasattr(function, "kernel") else None
+
+
+def matrix_norm(function: Any) -> Array:
+    """Largest singular value of a kernel as a matrix, see `as_matrix`."""
     matrix = as_matrix(function)
-    norm = norm_along(matrix, converge(matrix))
-    return layer.factor(matrix) * norm if isinstance(layer, Frobenius) else norm
+    return norm_along(matrix, converge(matrix))
 
 
 def _with_kernel(synapse: Any, kernel: Array) -> Any:
