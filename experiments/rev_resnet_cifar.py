@@ -86,11 +86,6 @@ def network(experiment, rngs):
     )
 
 
-def schedule(experiment, steps):
-    """Divides the learning rate by ten at each milestone."""
-    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
-
-
 def optimizer(experiment, schedule):
     """SGD with momentum and decay of every parameter."""
     return training.optimizer.sgd(experiment, schedule, decays=lambda params: True)
@@ -103,7 +98,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        schedule=schedule,
+        schedule=training.optimizer.multistep,
         optimizer=optimizer,
         timesteps=4,
         batch=32,

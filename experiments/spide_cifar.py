@@ -90,11 +90,6 @@ def network(experiment, rngs):
     )
 
 
-def schedule(experiment, steps):
-    """Warm-up, then a constant rate, times 0.1 at each milestone."""
-    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
-
-
 def config():
     """The recipe for CIFAR-10 and AlexNet-F."""
     return SpikingGradientCIFAR(
@@ -102,7 +97,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        schedule=schedule,
+        schedule=training.optimizer.multistep,
         optimizer=functools.partial(training.optimizer.sgd, decays=lambda params: True),
         timesteps=30,
         batch=128,

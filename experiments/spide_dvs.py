@@ -93,11 +93,6 @@ def network(experiment, rngs):
     )
 
 
-def schedule(experiment, steps):
-    """Constant rate, times 0.1 at each milestone."""
-    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
-
-
 def config():
     """The experiment, with the released recipe."""
     return SpikingGradientDVS(
@@ -105,7 +100,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        schedule=schedule,
+        schedule=training.optimizer.multistep,
         optimizer=functools.partial(training.optimizer.sgd, decays=lambda params: True),
         timesteps=30,
         batch=128,

@@ -124,11 +124,6 @@ def no_feedback(spikes):
     return jnp.zeros((len(spikes), 28, 28, 15), spikes.dtype)
 
 
-def schedule(experiment, steps):
-    """Constant rate, times 0.1 at each milestone."""
-    return training.optimizer.multistep(experiment, steps, milestones=experiment.milestones)
-
-
 def config():
     """The experiment."""
     return SpikingGradient(
@@ -136,7 +131,7 @@ def config():
         network=network,
         dataset=dataset,
         encode=encode,
-        schedule=schedule,
+        schedule=training.optimizer.multistep,
         optimizer=training.optimizer.sgd,
         timesteps=30,
         batch=128,

@@ -89,7 +89,7 @@ def warmup_cosine(
 
 
 def multistep(
-    experiment: Any, steps: int, *, milestones: Sequence[float], factor: float = 0.1
+    experiment: Any, steps: int, *, milestones: Sequence[float] | None = None, factor: float = 0.1
 ) -> optax.Schedule:
     """Linear warm-up over `warmup_epochs`, then a constant, times a factor at each milestone.
 
@@ -97,7 +97,7 @@ def multistep(
         experiment: Experiment with `learning_rate`, `warmup_epochs` and `epochs`.
         steps: Steps of the whole run.
         milestones: Shares of the run after which to multiply, in (0, 1), such as `(0.5, 0.75)`: a
-            run of fewer epochs keeps its form.
+            run of fewer epochs keeps its form. None takes the experiment's own field `milestones`.
         factor: Factor at each milestone.
 
     Returns:
@@ -106,15 +106,16 @@ def multistep(
     Raises:
         ValueError: A milestone is no share of the run.
     """
-    if not all(0 < milestone < 1 for milestone in milestones):
+    shares = tuple(experiment.milestones if milestones is None else milestones)
+    if not all(0 < share < 1 for share in shares):
         raise ValueError(
-            f"milestones are shares of the run, in (0, 1), got {tuple(milestones)}: divide epochs "
+            f"milestones are shares of the run, in (0, 1), got {shares}: divide epochs "
             f"by {experiment.epochs}, the epochs of the run"
         )
     scales: dict[int, float] = {}
-    for milestone in milestones:
+    for share in shares:
         # In a run of few steps two milestones may fall on one step.
-        step = round(milestone * steps)
+        step = round(share * steps)
         scales[step] = scales.get(step, 1.0) * factor
     falling = optax.piecewise_constant_schedule(experiment.learning_rate, scales)
     warmup = round(experiment.warmup_epochs * steps / experiment.epochs)

@@ -1,5 +1,7 @@
 """Weight decay pulls on kernels only; learning rates rise and fall; gradients are bounded."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,6 +88,12 @@ def test_milestones_multiply():
     assert [float(short(n)) for n in (0, 1)] == pytest.approx([0.1, 0.025])
     with pytest.raises(ValueError, match="divide epochs by 200"):
         training.optimizer.multistep(experiment, 2000, milestones=(100, 150))
+
+
+def test_multistep_takes_the_milestones_of_the_experiment():
+    fields = {"learning_rate": 1.0, "warmup_epochs": 0.0, "epochs": 10, "milestones": (0.5,)}
+    schedule = training.optimizer.multistep(types.SimpleNamespace(**fields), 100)
+    assert [float(schedule(step)) for step in (49, 51)] == pytest.approx([1.0, 0.1])
 
 
 def test_milestones_follow_a_warm_up():
