@@ -9,6 +9,7 @@ from typing import Any
 __version__ = "0.2.0"
 
 _ROOMS = (
+    "conversion",
     "cost",
     "data",
     "encoding",

@@ -30,6 +30,7 @@ LAYERS = {
     "plasticity": 1,
     "nn": 2,
     "learning": 3,
+    "conversion": 3,
     "models": 4,
     "data": 4,
     "training": 5,
@@ -43,13 +44,14 @@ LAYERS = {
 }
 # Packages of one layer that may import each other, (importer, imported): STDP rules act on neurons,
 # a presentation draws its spikes by a code, the derivative of a spike is a primitive of ops, the
-# embedded experiment is a training.Experiment.
+# embedded experiment is a training.Experiment, a tandem layer has the derivative of its rate.
 NEIGHBOURS = {
     ("plasticity", "neurons"),
     ("plasticity", "encoding"),
     ("surrogate", "ops"),
     ("default_experiment", "training"),
     ("__main__", "cli"),
+    ("conversion", "learning"),
 }
 HEAVY = {
     "PIL", "aedat", "chex", "grain", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",

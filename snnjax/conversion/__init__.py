@@ -1,0 +1,3 @@
+"""Conversion of trained networks into spiking ones."""
+
+__all__: list[str] = []
