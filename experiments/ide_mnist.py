@@ -54,6 +54,7 @@ class FeedbackMNIST(training.Experiment):
     solver: str = "broyden"  # or another function of `learning.solvers`: neumann, anderson
     solver_iterations: int = 30
     solver_tolerance: float = 1e-4  # relative residual at which the solver stops earlier
+    feedback_norm: str = "matrix"  # bounded, as in the paper; "map" bounds the convolution itself
     dropout: float = 0.2
     milestones: tuple[float, ...] = (0.3, 0.6, 0.9)  # of the run, where the learning rate falls
 
@@ -94,6 +95,7 @@ def network(experiment, rngs):
         solver=solver(
             iterations=experiment.solver_iterations, tolerance=experiment.solver_tolerance
         ),
+        bound=functools.partial(learning.Spectral, norm=experiment.feedback_norm),
         dropout=experiment.dropout,
         rngs=rngs,
     )

@@ -3,8 +3,9 @@
     Spectral     w' = clip(g, -bound, bound) w / sigma(w)      sigma: largest singular value (IDE)
     Frobenius    w' = w min(1, bound / |w|)                    (SPIDE)
 
-A convolution counts as the matrix of its kernel, outputs by inputs and window, whose norm bounds
-that of the convolution only up to the size of the window.
+The papers take a convolution for the matrix of its kernel, outputs by inputs and window. As a map
+of images its norm is larger, by up to the root of the window's size, and a network so bounded may
+expand: `Spectral(..., norm="map")` bounds the map itself.
 
 Reference: Miyato, Kataoka, Koyama, Yoshida, "Spectral Normalization for Generative Adversarial
 Networks", 2018, arXiv:1802.05957; Xiao et al., 2021, arXiv:2109.14247, and 2023, arXiv:2302.00232.
@@ -21,16 +22,25 @@ from flax import nnx
 from snnjax import nn
 from snnjax.learning.rates import clamp
 from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.ops.arguments import check_choice
 from snnjax.ops.rounding import promote, widen
 from snnjax.typing import Array
 
 __all__ = ["Direction", "Frobenius", "Spectral", "transposed_conv", "unit_filters"]
+
+_NORMS = ("matrix", "map")
 
 
 class Direction(NamedTuple):
     """Running estimate of a left singular vector, `[rows]`; a statistic of `Spectral`."""
 
     u: Array
+
+
+class Pattern(NamedTuple):
+    """Running estimate of a right singular vector, one input; a statistic of `Spectral`."""
+
+    v: Array
 
 
 class Spectral(nnx.Module):
@@ -41,45 +51,59 @@ class Spectral(nnx.Module):
 
     u is a statistic: it enters with the state and leaves with `aux.statistics`. It is converged in
     `initial_state`, where the released code of IDE starts from a random vector and exceeds the
-    bound for the first hundred steps.
+    bound for the first hundred steps. With `norm="map"`, `w v` and `w^T u` are the synapses and
+    their transpose on one input, such as an image, and v is the statistic.
 
     Args:
         synapse: layer with a kernel and no bias, such as `nn.Linear(..., use_bias=False)`.
         bound: largest norm. Divided by the potential subtracted at a spike, it bounds the
             contraction of one layer.
+        norm: `"matrix"` bounds the kernel as a matrix, as the papers do; `"map"` the map of inputs
+            of the size that `initial_state` is given, which of a convolution is the larger norm.
 
     Raises:
-        ValueError: the layer has no kernel.
+        ValueError: the layer has no kernel, or an unknown `norm`.
 
     Attributes:
         gain: g, learned; it starts at the norm of the weight, at most at the bound.
     """
 
-    def __init__(self, synapse: nn.Fold, *, bound: float = 1.0):
+    def __init__(self, synapse: nn.Fold, *, bound: float = 1.0, norm: str = "matrix"):
         _check_kernel(synapse, bound)
-        self.synapse, self.bound, self.name = synapse, bound, "spectral"
+        check_choice("learning.Spectral", choices=_NORMS, norm=norm)
+        self.synapse, self.bound, self.norm, self.name = synapse, bound, norm, "spectral"
         # At the bound itself, where `clamp` has a derivative: beyond it g could never return.
         self.gain = nnx.Param(jnp.minimum(matrix_norm(synapse.function), bound))
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The singular vector of the weight, converged."""
-        del shape
-        return State((), Direction(converge(as_matrix(self.synapse.function))))
+        if self.norm == "matrix":
+            return State((), Direction(converge(as_matrix(self.synapse.function))))
+        # Not of equal entries: an image without edges may be at right angles to the one of
+        # largest gain.
+        start = _normalize(jax.random.normal(jax.random.key(0), shape[1:]))
+        step = lambda _, v: _map_step(self.synapse.function, v)[1]  # noqa: E731
+        return State((), Pattern(jax.lax.fori_loop(0, 100, step, start)))
 
-    def weight(self, direction: Direction) -> tuple[Array, Direction]:
+    def weight(self, direction: Direction | Pattern) -> tuple[Array, Direction | Pattern]:
         """Kernel of bounded norm, and the direction after one step.
 
         Args:
             direction: statistics of the layer.
         """
-        kernel = widen(self.synapse.function.kernel[...])
-        matrix = as_matrix(self.synapse.function)
-        u = _power_step(jax.lax.stop_gradient(matrix), direction.u)
+        function = self.synapse.function
+        kernel, fixed = widen(function.kernel[...]), jax.lax.stop_gradient(function)
+        if isinstance(direction, Pattern):
+            u, v = _map_step(fixed, direction.v)
+            sigma, after = (u * _apply(function, v)).sum(), Pattern(v)
+        else:
+            vectors = _power_step(as_matrix(fixed), direction.u)
+            sigma, after = norm_along(as_matrix(function), vectors), Direction(vectors[0])
         gain = clamp(self.gain[...], -self.bound, jnp.asarray(self.bound, kernel.dtype))
-        return gain * kernel / norm_along(matrix, u), Direction(u[0])
+        return gain * kernel / sigma, after
 
     def weight_norm(self) -> Array:
-        """Spectral norm of the bounded kernel as a matrix."""
+        """Spectral norm of the bounded kernel as a matrix, or as a map."""
         return jnp.minimum(jnp.abs(self.gain[...]), self.bound)
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
@@ -232,6 +256,18 @@ def converge(matrix: Array) -> Array:
     start = _normalize(1 + jnp.abs(matrix).sum(1))
     step = lambda _, u: _power_step(matrix, u)[0]  # noqa: E731
     return jax.lax.fori_loop(0, 100, step, start)
+
+
+def _map_step(function: Any, v: Array) -> tuple[Array, Array]:
+    """One step of the power iteration of a linear map: left and right singular vector."""
+    outputs, transpose = jax.vjp(lambda v: _apply(function, v), v)
+    u = _normalize(outputs)
+    return u, _normalize(transpose(u)[0])
+
+
+def _apply(function: Any, v: Array) -> Array:
+    """A map of `[N, ...]` on one input."""
+    return function(v[None])[0]
 
 
 def _normalize(x: Array) -> Array:

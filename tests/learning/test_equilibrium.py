@@ -266,6 +266,41 @@ def test_a_bounded_weight_has_its_norm_at_once():
 
 
 @pytest.mark.fast
+def test_a_bounded_map_of_images_has_its_norm_at_once():
+    """A convolution has a larger norm than its kernel as a matrix."""
+    shape, count = (6, 6, 4), 144
+    synapses = (
+        nn.Conv(4, 4, kernel=5, rngs=nnx.Rngs(0)),
+        transposed_conv(4, 3, rngs=nnx.Rngs(1)),
+        nn.Linear(count, 30, use_bias=False, rngs=nnx.Rngs(2)),
+    )
+
+    @jax.jit
+    def norms(synapses):
+        def one(synapse, norm, inputs):
+            bounded = Spectral(synapse, norm=norm)
+            state = bounded.initial_state((2, *inputs.shape[2:]))
+            gradient = jax.grad(lambda b: b.weight(state.statistics)[0].sum())(bounded)
+            outputs, aux = bounded(inputs, state, nn.Call(training=False))
+            rows = outputs.reshape(inputs.shape[1], -1)
+            return jnp.linalg.norm(rows, 2), gradient.gain[...], state, aux.statistics
+
+        images = jnp.eye(count).reshape(1, count, *shape)
+        flat = (images, images, images.reshape(1, count, count))
+        pairs = list(zip(synapses, flat, strict=True))
+        return [one(s, "map", x) for s, x in pairs], one(synapses[0], "matrix", images)
+
+    found, as_matrix = jax.device_get(norms(synapses))
+    for norm, gradient, before, after in found:
+        assert 0.98 < norm < 1.02
+        assert abs(gradient) > 0
+        np.testing.assert_allclose((before.statistics.v * after.v).sum(), 1, rtol=2e-2)
+    assert as_matrix[0] > 1.3
+    with pytest.raises(ValueError, match="norm"):
+        Spectral(synapses[0], norm="image")
+
+
+@pytest.mark.fast
 def test_the_frobenius_bound_acts_above_it_alone():
     fold = linear(9, 9, 0)
     x = jnp.ones((1, 2, 9))
