@@ -19,8 +19,6 @@ Command: snnjax train experiments/dsr_cifar.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax.numpy as jnp
-
 from snnjax import data, encoding, learning, models, readout, training
 
 # Mean and deviation of the pixels, as released.
@@ -47,8 +45,8 @@ def encode(experiment, inputs, key):
     """Standardised image at every timestep, `[T, B, 32, 32, 3]`; augmented in training."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
-    mean, deviation = map(jnp.asarray, PIXELS[experiment.source])
-    images = (data.rescale(inputs, 1 / 255) - mean) / deviation
+    mean, deviation = PIXELS[experiment.source]
+    images = data.rescale(inputs, 1 / 255, mean=mean, deviation=deviation)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

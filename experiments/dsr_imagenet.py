@@ -24,7 +24,6 @@ Command: snnjax train experiments/dsr_imagenet.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax.numpy as jnp
 import optax
 
 from snnjax import data, encoding, learning, models, training
@@ -51,7 +50,7 @@ def encode(experiment, inputs, key):
     """Standardised image at every timestep, `[T, B, 224, 224, 3]`; mirrored in training."""
     if key is not None:
         inputs = data.augmentation.random_flip(key, inputs)
-    images = (data.rescale(inputs, 1 / 255) - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

@@ -38,7 +38,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Standardised patches as a constant current, `[T, B, 14, 14, 4]`; mirrored in training."""
-    images = (data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     if key is not None:
         images = data.augmentation.random_flip(key, images)
     return encoding.direct(data.patches(images), timesteps=experiment.timesteps)

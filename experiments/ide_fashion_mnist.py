@@ -45,7 +45,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Standardised image as a constant current, `[1, B, 28, 28, 1]`, whatever the timesteps."""
-    return ((data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION)[None]
+    return data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)[None]
 
 
 def network(experiment, rngs):

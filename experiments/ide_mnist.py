@@ -66,12 +66,10 @@ def dataset(experiment):
     found = data.load(experiment.source, data_dir=experiment.data_dir)
     if experiment.source != "nmnist":
         return found
-
-    def to_frames(events):
-        size = {"height": 34, "width": 34, "dtype": np.int32}
-        counts = encoding.events.frames_by_time(events, timesteps=experiment.timesteps, **size)
-        return np.minimum(counts, 1).astype(np.uint8)
-
+    size = {"height": 34, "width": 34, "limit": 1, "dtype": np.uint8}
+    to_frames = functools.partial(
+        encoding.events.frames_by_time, timesteps=experiment.timesteps, **size
+    )
     return data.dense(found, to_frames)
 
 
@@ -80,7 +78,7 @@ def encode(experiment, inputs, key):
     del key
     if experiment.source == "nmnist":
         return encoding.frames(inputs.astype(jnp.float32))
-    return ((data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION)[None]
+    return data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)[None]
 
 
 def network(experiment, rngs):

@@ -34,8 +34,6 @@ Command: snnjax train experiments/rev_resnet_cifar.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax.numpy as jnp
-
 from snnjax import data, encoding, models, neurons, nn, training
 
 CLASSES = {"cifar10": 10, "cifar10_jpeg": 10, "cifar100": 100}
@@ -64,7 +62,7 @@ def encode(experiment, inputs, key):
     """Standardised image as a constant current, `[T, B, 32, 32, 3]`."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
-    images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     return encoding.direct(images, timesteps=experiment.timesteps)
 
 

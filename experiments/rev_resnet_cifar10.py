@@ -19,8 +19,6 @@ Command: snnjax train experiments/rev_resnet_cifar10.py --data-dir "$SNNJAX_DATA
 
 import dataclasses
 
-import jax.numpy as jnp
-
 from snnjax import data, encoding, models, training
 
 MEAN, DEVIATION = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)  # of the training pixels
@@ -42,7 +40,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Standardised 2x2 patches as a constant current, `[T, B, 16, 16, 12]`."""
-    images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     if key is not None:
         images = data.augmentation.crop_and_flip(key, images)
     return encoding.direct(data.patches(images), timesteps=experiment.timesteps)

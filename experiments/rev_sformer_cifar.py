@@ -31,7 +31,6 @@ Command: snnjax train experiments/rev_sformer_cifar.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from snnjax import data, encoding, models, training
 
@@ -64,7 +63,7 @@ def encode(experiment, inputs, key):
         flip, change, erase = jax.random.split(key, 3)
         inputs = data.augmentation.random_flip(flip, inputs)
         inputs = data.augmentation.rand_augment(change, inputs, count=1, deviation=0.4, fill=FILL)
-    images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     if key is not None:
         images = data.augmentation.random_erasing(erase, images)
     return encoding.direct(images, timesteps=experiment.timesteps)

@@ -64,12 +64,10 @@ class RevSNNEvents(training.Experiment):
 def dataset(experiment):
     """Counts `[N, T, 128, 128, 2]` of 8 bits."""
     recordings = data.load(experiment.source, data_dir=experiment.data_dir)
-
-    def to_frames(events):
-        size = {"height": SHAPE[0], "width": SHAPE[1], "dtype": np.int32}
-        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
-        return np.minimum(counts, 255).astype(np.uint8)
-
+    size = {"height": SHAPE[0], "width": SHAPE[1], "limit": 255, "dtype": np.uint8}
+    to_frames = functools.partial(
+        encoding.events.frames_by_count, timesteps=experiment.timesteps, **size
+    )
     return data.dense(recordings, to_frames)
 
 

@@ -26,8 +26,6 @@ Command: snnjax train experiments/spide_cifar.py --data-dir "$SNNJAX_DATA"
 import dataclasses
 import functools
 
-import jax.numpy as jnp
-
 from snnjax import data, learning, models, training
 from snnjax.models.feedback_net import ALEXNET_F, CIFARNET_F
 
@@ -58,9 +56,7 @@ def encode(experiment, inputs, key):
     """Standardised image as a constant current, `[1, B, 32, 32, 3]`; augmented in training."""
     if key is not None:
         inputs = data.augmentation.crop_and_flip(key, inputs)
-    images = data.rescale(inputs, 1 / 255)
-    images = (images - jnp.asarray(MEAN)) / jnp.asarray(DEVIATION)
-    return images[None]
+    return data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)[None]
 
 
 def small_filters(key, shape, dtype):

@@ -52,12 +52,10 @@ class SpikingGradientDVS(training.Experiment):
 def dataset(experiment):
     """Counts `[N, T, 128, 128, 2]` of 8 bits."""
     recordings = data.load("cifar10_dvs", data_dir=experiment.data_dir)
-
-    def to_frames(events):
-        size = {"height": 128, "width": 128, "dtype": np.int32}
-        counts = encoding.events.frames_by_count(events, timesteps=experiment.timesteps, **size)
-        return np.minimum(counts, 255).astype(np.uint8)
-
+    size = {"height": 128, "width": 128, "limit": 255, "dtype": np.uint8}
+    to_frames = functools.partial(
+        encoding.events.frames_by_count, timesteps=experiment.timesteps, **size
+    )
     return data.dense(recordings, to_frames)
 
 

@@ -43,7 +43,7 @@ def dataset(experiment):
 
 def encode(experiment, inputs, key):
     """Standardised, padded image as one frame, `[1, B, 32, 32, 1]`; mirrored in training."""
-    images = (data.rescale(inputs, 1 / 255) - MEAN) / DEVIATION
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     if key is not None:
         images = data.augmentation.random_flip(key, images)
     padded = jnp.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0)), constant_values=-MEAN / DEVIATION)

@@ -35,7 +35,6 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from snnjax import data, encoding, models, readout, training
@@ -69,7 +68,7 @@ def encode(experiment, inputs, key):
         flip, change, erase = jax.random.split(key, 3)
         inputs = data.augmentation.random_flip(flip, inputs)
         inputs = data.augmentation.rand_augment(change, inputs, count=2, deviation=0.5, fill=FILL)
-    images = (data.rescale(inputs, 1 / 255) - jnp.array(MEAN)) / jnp.array(DEVIATION)
+    images = data.rescale(inputs, 1 / 255, mean=MEAN, deviation=DEVIATION)
     if key is not None:
         images = data.augmentation.random_erasing(erase, images)
     return encoding.direct(images, timesteps=1)

@@ -88,6 +88,14 @@ def test_counts_up_to_the_limit_of_a_dtype_are_exact(dtype, count):
     assert frames.dtype == dtype and int(frames[0, 0, 0, 0]) == count
 
 
+@pytest.mark.parametrize("limit", [1, 255])
+def test_counts_are_cut_off_at_a_limit(limit):
+    crowd = np.repeat([[0, 1, 1, 0], [9, 2, 2, 1]], [300, 1], axis=0)
+    for cut in (encoding.events.frames_by_time, encoding.events.frames_by_count):
+        frames = cut(crowd, timesteps=1, limit=limit, dtype=np.uint8, **size)
+        assert frames[0, 1, 1, 0] == limit and frames[0, 2, 2, 1] == 1 and frames.sum() == limit + 1
+
+
 def test_times_may_be_negative_and_large():
     moved = cut(events - [2**52, 0, 0, 0], start=-(2**52), duration=10)
     np.testing.assert_array_equal(moved, cut(events, duration=10))
@@ -111,8 +119,9 @@ cut = functools.partial(encoding.events.frames_by_time, timesteps=2, **size)
         (lambda: cut(events - [0, 0, 2, 0]), ValueError, "y must lie"),
         (lambda: cut(events * [1, 1, 1, -1]), ValueError, "p > 0"),
         (lambda: cut(events, duration=0), ValueError, "duration=1"),
+        (lambda: cut(events, limit=0), ValueError, "limit=1"),
         (lambda: cut(np.zeros((1000, 4), int), dtype=np.uint8), ValueError, "np.float32"),
-        (lambda: cut(np.zeros((2, 4), int), dtype=bool), ValueError, "np.minimum"),
+        (lambda: cut(np.zeros((2, 4), int), dtype=bool), ValueError, "limit="),
         (lambda: cut(np.zeros((2049, 4), int), dtype=np.float16), ValueError, "exactly"),
         (lambda: cut(np.zeros((257, 4), int), dtype=jnp.bfloat16), ValueError, "exactly"),
         (lambda: cut(events, dtype="U3"), TypeError, "np.uint8"),

@@ -162,24 +162,32 @@ class Dataset:
         _check_input_shape(self.name, self.train.inputs, self.input_shape)
 
 
-def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
-    """Converts stored inputs to float32 in the unit interval.
+def rescale(
+    inputs: jax.typing.ArrayLike,
+    scale: float,
+    *,
+    mean: float | Sequence[float] = 0.0,
+    deviation: float | Sequence[float] = 1.0,
+) -> jax.Array:
+    """Converts stored inputs to float32 in the unit interval, and standardises them on request.
 
     Call it inside the jitted step: the data set then stays 8-bit on the host and in the transfer,
     a quarter of its float32 size.
 
-        rescale(x) = float32(x) * scale
+        rescale(x) = (float32(x) * scale - mean) / deviation
 
     Args:
         inputs: `[...]`, of any dtype, as stored in a `Split`.
         scale: `Dataset.scale`.
+        mean: mean of the scaled inputs, a number or one per channel.
+        deviation: their standard deviation, likewise.
 
     Returns:
         `[...]` float32.
 
     Raises:
         TypeError: If `inputs` are no real numbers.
-        ValueError: If `scale` is a number that is not positive and finite.
+        ValueError: If `scale` or a deviation is a number that is not positive and finite.
     """
     require("scale", scale, float | int | np.number | np.ndarray | jax.Array)
     # A number is checked; an array may have one factor per channel, and may be traced.
@@ -191,8 +199,13 @@ def rescale(inputs: jax.typing.ArrayLike, scale: float) -> jax.Array:
         if inputs.dtype.kind in "iu" and inputs.dtype.itemsize == 8:
             inputs = inputs.astype(np.float32)
     _check_dtype("inputs", inputs)
+    center, spread = (np.asarray(values, np.float32) for values in (mean, deviation))
+    if not (np.isfinite(center).all() and np.isfinite(spread).all() and (spread > 0).all()):
+        raise ValueError(f"mean is finite and deviation positive, got {mean} and {deviation}")
     # float32 by name: a NumPy scale of 64 bits would widen the result under `jax_enable_x64`.
-    return jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
+    scaled = jnp.asarray(inputs).astype(jnp.float32) * jnp.float32(scale)
+    # Without a mean nothing is computed: stored spikes stay 0 and 1, and programs what they were.
+    return (scaled - center) / spread if center.any() or (spread != 1).any() else scaled
 
 
 def patches(images: jax.Array, *, size: int = 2) -> jax.Array:

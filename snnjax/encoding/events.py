@@ -33,6 +33,7 @@ def frames_by_time(
     width: int,
     start: int | None = None,
     duration: int | None = None,
+    limit: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
     """Cuts a recording into `timesteps` slices of equal duration and counts the events of each.
@@ -50,6 +51,8 @@ def frames_by_time(
             first event of the recording; slices (`encoding.slices.clips`) begin at 0.
         duration: Length of the window, in microseconds; later events are dropped, and a shorter
             recording ends in empty frames. None extends the window to the last event.
+        limit: Largest count; a pixel with more events has this count. 1 is presence alone, 255
+            fits `np.uint8`. None keeps all events.
         dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
             for counts over 255; float16 does above 2048, bool above 1.
 
@@ -59,8 +62,8 @@ def frames_by_time(
     Raises:
         TypeError: If `events` are not integers, or `dtype` is none of numbers.
         ValueError: If an event lies outside the frame, a polarity is not 0 or 1, `dtype` does not
-            hold a count exactly, the window exceeds 64 bits, or `timesteps`, `height`, `width` or
-            `duration` is below 1.
+            hold a count exactly, the window exceeds 64 bits, or `timesteps`, `height`, `width`,
+            `duration` or `limit` is below 1.
 
     Example:
         >>> frames_by_time(events, timesteps=16, height=34, width=34, duration=300_000).shape
@@ -89,7 +92,7 @@ def frames_by_time(
     elapsed = t - start
     inside = (elapsed >= 0) & (elapsed < duration)
     # Integer arithmetic: a float quotient could put an event on a boundary into the wrong frame.
-    return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype)
+    return _count(events[inside], elapsed[inside] * shape[0] // duration, shape, dtype, limit)
 
 
 def frames_by_count(
@@ -98,6 +101,7 @@ def frames_by_count(
     timesteps: int,
     height: int,
     width: int,
+    limit: int | None = None,
     dtype: DTypeLike = np.float32,
 ) -> np.ndarray:
     """Cuts a recording into `timesteps` runs of equally many events.
@@ -112,6 +116,8 @@ def frames_by_count(
         timesteps: T, at least 1.
         height: H in pixels.
         width: W in pixels.
+        limit: Largest count; a pixel with more events has this count. 1 is presence alone, 255
+            fits `np.uint8`. None keeps all events.
         dtype: dtype of the counts. `np.uint8` takes a quarter of the memory and raises an error
             for counts over 255; float16 does above 2048, bool above 1.
 
@@ -121,8 +127,8 @@ def frames_by_count(
     Raises:
         TypeError: If `events` are not integers, or `dtype` is none of numbers.
         ValueError: If the events are not ordered by time, an event lies outside the frame, a
-            polarity is not 0 or 1, `dtype` does not hold a count exactly, or `timesteps`, `height`
-            or `width` is below 1.
+            polarity is not 0 or 1, `dtype` does not hold a count exactly, or `timesteps`, `height`,
+            `width` or `limit` is below 1.
     """
     shape = _shape(timesteps, height, width)
     events = _validate(events, height, width)
@@ -134,7 +140,7 @@ def frames_by_count(
         )
     # int64: k T may exceed 32 bits.
     order = np.arange(len(events), dtype=np.int64)
-    return _count(events, order * shape[0] // max(len(events), 1), shape, dtype)
+    return _count(events, order * shape[0] // max(len(events), 1), shape, dtype, limit)
 
 
 def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -170,15 +176,21 @@ def _validate(events: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _count(
-    events: np.ndarray, frame: np.ndarray, shape: tuple[int, int, int, int], dtype: DTypeLike
+    events: np.ndarray,
+    frame: np.ndarray,
+    shape: tuple[int, int, int, int],
+    dtype: DTypeLike,
+    limit: int | None,
 ) -> np.ndarray:
     # bincount is one pass over the events; np.add.at is several times slower.
     index = np.ravel_multi_index((frame, events[:, 2], events[:, 1], events[:, 3]), shape)
     counts = np.bincount(index, minlength=int(np.prod(shape))).reshape(shape)
+    if limit is not None:
+        counts = np.minimum(counts, checks.positive_integer("limit", limit))
     if counts.max() > _largest_count(dtype):
         raise ValueError(
             f"a pixel counts {counts.max()} events in one frame, more than {np.dtype(dtype)} holds "
-            f"exactly: give dtype=np.float32, more timesteps, or np.minimum(frames, 1) where "
+            f"exactly: give dtype=np.float32, more timesteps, or limit= to cut counts off, 1 where "
             "presence counts alone"
         )
     return counts.astype(dtype)

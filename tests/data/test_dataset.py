@@ -56,6 +56,17 @@ def test_taking_examples_keeps_input_label_and_group_together():
     assert len(recordings.inputs[0]) == 5
 
 
+def test_rescale_standardises_per_channel():
+    pixels = np.array([[0, 51], [255, 102]], np.uint8)
+    options = {"mean": (0.5, 0.2), "deviation": (0.25, 0.1)}
+    out = jax.jit(lambda x: data.rescale(x, 1 / 255, **options))(pixels)
+    np.testing.assert_allclose(out, [[-2, 0], [2, 2]], atol=1e-6)
+    assert out.dtype == jnp.float32
+    for wrong in ({"deviation": 0.0}, {"deviation": (1, -1)}, {"mean": np.nan}):
+        with pytest.raises(ValueError, match="positive"):
+            data.rescale(pixels, 1 / 255, **wrong)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_rescale_gives_float32_inside_jit(dtype):
     stored = np.array([[0, 16, 8]], dtype)
