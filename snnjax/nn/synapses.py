@@ -30,7 +30,16 @@ from snnjax.ops.convolution import convolution, padding_pairs
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen, widen_to
 from snnjax.typing import Array, Key, bind
 
-__all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
+__all__ = [
+    "Conv",
+    "Flatten",
+    "Fold",
+    "Kernel",
+    "Linear",
+    "fan_in_uniform",
+    "he_normal",
+    "lecun_normal",
+]
 
 
 # Level 1 draws the bits of the default level 3; level 0 contracts other products and sums.
