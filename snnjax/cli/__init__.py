@@ -9,6 +9,7 @@
     snnjax check [EXPERIMENT.py]                         equal gradients under every strategy
     snnjax cost [EXPERIMENT.py | RUN]                    operations and energy, or of every model
     snnjax fspinn search EXPERIMENT.py --grid "..."      search of STDP networks within budgets
+    snnjax convert RUN --timesteps 8,16,32               spiking network of a trained run
     snnjax export RUN [--streaming]                      artifact that runs without this code
     snnjax info                                          versions, devices, memory
 
@@ -55,6 +56,7 @@ _COMMANDS = {
     "check": ("snnjax.cli.check", "check that every memory strategy gives the same gradient"),
     "cost": ("snnjax.cli.cost", "synaptic operations and energy of a run, or of every model"),
     "fspinn": ("snnjax.cli.fspinn", "search networks that learn by STDP within budgets"),
+    "convert": ("snnjax.cli.convert", "convert a run of activations into a spiking network"),
     "export": ("snnjax.cli.export", "write a run's network as an artifact to deploy"),
     "info": ("snnjax.cli.info", "versions, devices and memory"),
 }

@@ -52,6 +52,7 @@ __all__ = [
     "command",
     "header",
     "legend",
+    "measure_examples",
     "print_report",
     "row_line",
 ]
@@ -233,7 +234,11 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         # Only the schedule depends on the number of steps, and no step is trained.
         program, state = training.initialize(experiment, steps=1)
         source = {"source": "experiment"}
-    found, batch = _measure(program, state, dataset, options.examples, screen, source["source"])
+    trained = source["source"] == "run"
+    weights = "trained weights" if trained else "fresh weights, normalisation settled on them"
+    number = min(options.examples, len(dataset.test))
+    screen.say(f"{program.experiment.name}: {number} test examples, {weights}")
+    found, batch = measure_examples(program, state, dataset, options.examples, trained=trained)
     network = program.network(state)
     fields = _fields(network, found, screen)
     return {
@@ -253,17 +258,22 @@ def _check(examples: int) -> None:
         raise Failure(f"--examples must be at least 1, got {examples}")
 
 
-def _measure(program, state, dataset, examples: int, screen: Screen, source: str):
-    """Tally of evenly spread test examples, and the batch size."""
+def measure_examples(program, state, dataset, examples: int, *, trained: bool):
+    """Tally of evenly spread test examples, and the batch size.
+
+    Args:
+        program: Program of the network.
+        state: Its state.
+        dataset: Its data.
+        examples: Number of test examples.
+        trained: False settles the normalisation statistics on the first batch.
+    """
     test, experiment = dataset.test, program.experiment
     number = min(examples, len(test))
     # Spread: test sets are often sorted by class.
     places = np.unique(np.linspace(0, len(test) - 1, number).round().astype(int))
     # A batch larger than the examples would be padding.
     size = min(_BATCH, len(places))
-    trained = source == "run"
-    weights = "trained weights" if trained else "fresh weights, normalisation settled on them"
-    screen.say(f"{experiment.name}: {len(places)} test examples, {weights}")
 
     @jax.jit
     def settle(state, inputs):

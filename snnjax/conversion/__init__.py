@@ -18,11 +18,13 @@ from snnjax.conversion.activations import (
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
 from snnjax.conversion.folding import Scale, fold_batch_norm
+from snnjax.conversion.recipe import Recipe, parse_recipe
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
     "QCFS",
     "ReLU",
+    "Recipe",
     "Scale",
     "ThresholdReLU",
     "activation_names",
@@ -30,6 +32,7 @@ __all__ = [
     "calibrate",
     "fold_batch_norm",
     "layers",
+    "parse_recipe",
     "qcfs",
     "shifted_threshold_relu",
     "spiking_thresholds",
