@@ -17,10 +17,12 @@ from snnjax.conversion.activations import (
     threshold_relu,
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
+from snnjax.conversion.diagnosis import LayerError, layer_errors
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
+    "LayerError",
     "QCFS",
     "ReLU",
     "Scale",
@@ -29,6 +31,7 @@ __all__ = [
     "activations",
     "calibrate",
     "fold_batch_norm",
+    "layer_errors",
     "layers",
     "qcfs",
     "shifted_threshold_relu",
