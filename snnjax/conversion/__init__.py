@@ -17,11 +17,13 @@ from snnjax.conversion.activations import (
     threshold_relu,
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
+from snnjax.conversion.diagnosis import LayerError, layer_errors
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.recipe import Recipe, parse_recipe
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
+    "LayerError",
     "QCFS",
     "ReLU",
     "Recipe",
@@ -31,6 +33,7 @@ __all__ = [
     "activations",
     "calibrate",
     "fold_batch_norm",
+    "layer_errors",
     "layers",
     "parse_recipe",
     "qcfs",

@@ -220,6 +220,7 @@ class Kernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
     def __call__(self, inputs: Array) -> Array:
+        """Convolves examples, in the dtype of the inputs."""
         kernel = promote(self.kernel[...], inputs.dtype)
         outputs = convolution(
             inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
