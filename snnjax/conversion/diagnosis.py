@@ -8,7 +8,7 @@ the threshold, and the rate of neurons that get the constant current z / theta,
 where `v[0]` is the initial membrane and `offset` the shift per step, the error of a layer is a sum:
 
     theta r - a  =  clip(a, 0, theta) - a           clipping: activations above the threshold
-                 +  theta R(z) - clip(a, 0, theta)  quantisation: rates are multiples of 1 / T
+                 +  theta R(z) - clip(a, 0, theta)  quantization: rates are multiples of 1 / T
                  +  theta (R(z') - R(z))            inherited: the mean current z' has the errors of
                                                     the layers before
                  +  theta (r - R(z'))               unevenness: the same spikes at other times
@@ -46,7 +46,7 @@ class LayerError(NamedTuple):
         activation: mean of |a|, to compare with.
         total: mean of |theta r - a|.
         clipping: mean of |clip(a, 0, theta) - a|.
-        quantisation: mean of |theta R(z) - clip(a, 0, theta)|.
+        quantization: mean of |theta R(z) - clip(a, 0, theta)|.
         inherited: mean of |theta (R(z') - R(z))|.
         unevenness: mean of |theta (r - R(z'))|.
     """
@@ -56,7 +56,7 @@ class LayerError(NamedTuple):
     activation: float
     total: float
     clipping: float
-    quantisation: float
+    quantization: float
     inherited: float
     unevenness: float
 

@@ -12,8 +12,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from snnjax import neurons, nn
-from snnjax.conversion.spiking import activation_names, to_spiking
+from snnjax.conversion.spiking import OUTPUTS, activation_names, to_spiking
 from snnjax.ops.arguments import check_choice
 from snnjax.typing import PyTree
 
@@ -92,10 +94,14 @@ class Recipe:
         Args:
             net: the source, trained or not.
         """
-        # The layers depend neither on thresholds nor on statistics nor on T, but the weights do.
-        names = [*activation_names(net), *(["outputs"] if self.last == "spiking" else [])]
+        # The layers depend neither on measured thresholds nor on statistics nor on T.
+        own = {name: layer.bound() for name, layer in activation_names(net).items()}
+        # Constant bounds stay: equal ones need no change of units between them.
+        names = [name for name, bound in own.items() if not isinstance(bound, int | float)]
+        names += [OUTPUTS] if self.last == "spiking" else []
+        thresholds = {name: jnp.ones(()) for name in names}
         statistics = net.initial_state(1).statistics
-        return self.convert(net, dict.fromkeys(names, 1.0), statistics=statistics, timesteps=1)
+        return self.convert(net, thresholds, statistics=statistics, timesteps=1)
 
 
 def parse_recipe(text: str) -> Recipe:
