@@ -58,7 +58,7 @@ _OPTIONS = [
     ),
     Option("out", str | None, None, "Run directory; None is RUN-METHOD, numbered if it exists."),
     Option("examples", int, 512, "Training examples of the calibration."),
-    Option("percentile", float, 100.0, "Percentile of activations or currents; 100 is the largest."),
+    Option("percentile", float, 100.0, "Percentile of activations or currents; 100 the largest."),
     Option("scale", float, 1.0, "Factor of all thresholds of the method rmp."),
     Option("reset", str, "soft", "Reset: soft keeps the charge above the threshold, or hard."),
     Option("shift", str | None, None, "Half a threshold: initial, step or none; None is initial, "
@@ -74,6 +74,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     began = time.perf_counter()
     options = parse("snnjax convert", _DESCRIPTION, _OPTIONS, arguments)
     timesteps = _numbers(options.timesteps)
+    _check(options)
     recipe = _recipe(options)
     if options.out is not None:
         check_creatable(Path(options.out).parent)
@@ -81,7 +82,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     run, session, state = restore(options, warn=screen.warn)
     if session.experiment.conversion is not None:
         raise Failure(f"{run.path} is a converted run already: convert its source")
-    source = nn.replace(session.program.network(state))
+    source = session.program.network(state)
     method = _method(options, source)
     frames = _frames(session, session.dataset.train, options.examples)
     thresholds = _thresholds(method, options, source, state.statistics, frames, max(timesteps))
@@ -135,6 +136,16 @@ def _numbers(text: str) -> list[int]:
     return numbers
 
 
+def _check(options: Any) -> None:
+    if not 0 < options.percentile <= 100:
+        raise Failure(f"--percentile lies in (0, 100], got {options.percentile:g}")
+    if not options.scale > 0:
+        raise Failure(f"--scale is positive, got {options.scale:g}")
+    for name in ("examples", "counted"):
+        if getattr(options, name) < 1:
+            raise Failure(f"--{name} must be at least 1, got {getattr(options, name)}")
+
+
 def _recipe(options: Any) -> conversion.Recipe:
     shift = options.shift or ("none" if options.method == "rmp" else "initial")
     latency = "yes" if options.latency else "no"
@@ -157,6 +168,11 @@ def _method(options: Any, source: nn.Network) -> str:
             "the method qcfs takes trained thresholds, and this network has activations without: "
             "choose --method optimal, or train with neuron=conversion.QCFS"
         )
+    # An option without an effect would be taken for one.
+    if options.scale != 1 and method != "rmp":
+        raise Failure(f"--scale belongs to --method rmp, and this is {method}: leave it out")
+    if options.percentile != 100 and method == "qcfs":
+        raise Failure("--percentile belongs to measured thresholds, and those of qcfs are trained")
     return method
 
 
@@ -175,8 +191,6 @@ def _activations(source: nn.Network) -> dict[str, Any]:
 
 def _frames(session: Any, split: Any, number: int) -> jax.Array:
     """One frame of some examples, evenly spread, `[B, ...]`; it must be constant over time."""
-    if number < 1:
-        raise Failure(f"--examples and --counted must be at least 1, got {number}")
     places = np.unique(np.linspace(0, len(split) - 1, min(number, len(split))).round().astype(int))
     experiment = session.experiment
     encode = jax.jit(lambda inputs: experiment.encode(experiment, inputs, None))

@@ -20,6 +20,7 @@ from snnjax.conversion.calibration import calibrate, spiking_thresholds
 from snnjax.conversion.diagnosis import LayerError, layer_errors
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.recipe import Recipe, parse_recipe
+from snnjax.conversion.simulation import mean_outputs
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "fold_batch_norm",
     "layer_errors",
     "layers",
+    "mean_outputs",
     "parse_recipe",
     "qcfs",
     "shifted_threshold_relu",

@@ -21,7 +21,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax import nn
@@ -68,7 +68,7 @@ _KINDS = {
     "SpikingSelfAttention": "attention", "ASA": "attention", "MA": "attention",
     "MALIF": "neurons", "Neuron": "neurons", "Recurrent": "neurons", "Disabled": "neurons",
     "PSN": "neurons", "SlidingPSN": "neurons", "ResetFreeLIF": "neurons", "RateNeuron": "neurons",
-    "Stacked": "blocks", "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",
+    "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",
     "Grouped": "blocks",
     "tanh": "smooth", "sigmoid": "smooth", "gelu": "smooth", "silu": "smooth", "elu": "smooth",
     "leaky_relu": "smooth", "softplus": "smooth",
@@ -103,12 +103,14 @@ class Plan:
         neuron: `() -> layer` of neurons of threshold 1.
         step_shift: current that is added at every timestep, as a share of the threshold.
         keep_shift: keeps the shift that an activation was trained with.
+        units: units of the currents by name, made once.
     """
 
     thresholds: Mapping[str, Any]
     neuron: Callable[[], nn.Neuron]
     step_shift: float = 0.0
     keep_shift: bool = True
+    units: dict[str, Units] = dataclasses.field(default_factory=dict)
 
     def threshold(self, name: str, layer: Activation) -> Any:
         """Threshold of the neurons in place of an activation.
@@ -123,19 +125,25 @@ class Plan:
             )
         if is_traced(found):
             return found
-        if jnp.ndim(found) or not (jnp.isfinite(found) and found > 0):
+        # NumPy: under a trace the functions of JAX would make known numbers unknown.
+        number = np.asarray(found, np.float32)
+        if number.ndim or not (np.isfinite(number) and number > 0):
             raise ValueError(
                 f"the threshold of {name} must be one positive number, got {found}: no input of "
                 "the calibration made this layer active, so calibrate on other or more inputs, at "
                 "a higher percentile"
             )
-        return jnp.asarray(found, jnp.float32)
+        # Numbers stay numbers: they are constants of the network, arrays are measured or trained.
+        return found if isinstance(found, int | float) else number
 
     def currents(self, name: str, layer: Activation) -> Units:
         """Units in which the neurons in place of an activation want their currents."""
-        theta = self.threshold(name, layer)
-        shift = layer.shift() / theta if self.keep_shift and layer.shift() else 0.0
-        return Units(theta, self.step_shift - shift)
+        # One object per layer: units of equal values, but of two layers, are not the same.
+        if name not in self.units:
+            theta = self.threshold(name, layer)
+            shift = layer.shift() / theta if self.keep_shift and layer.shift() else 0.0
+            self.units[name] = Units(theta, self.step_shift - shift)
+        return self.units[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +183,7 @@ def _rule(layer, request):
 
 @_rule.register
 def _activation(layer: Activation, request):
-    theta = request.plan.threshold(request.name, layer)
+    theta = request.plan.currents(request.name, layer).scale
     return Converted(request.plan.neuron(), Units(theta))
 
 
@@ -288,8 +296,8 @@ def _adapter(units: Units, wanted: Units) -> Scale | None:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    # Unknown values of one threshold are one object on both sides, or are adapted.
-    return a is b or (not (is_traced(a) or is_traced(b)) and bool(a == b))
+    # Only constants compare by value: a network has the same layers whatever was measured.
+    return a is b or (isinstance(a, int | float) and isinstance(b, int | float) and a == b)
 
 
 def _has_neurons(layer: Any) -> bool:

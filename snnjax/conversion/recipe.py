@@ -75,9 +75,7 @@ class Recipe:
             timesteps: T, used by `shift="step"` alone.
         """
         step = timesteps if self.shift == "step" else None
-        return to_spiking(
-            net, thresholds, statistics=statistics, timesteps=step, **self.options()
-        )
+        return to_spiking(net, thresholds, statistics=statistics, timesteps=step, **self.options())
 
     def options(self) -> dict[str, Any]:
         """The arguments of `to_spiking`."""

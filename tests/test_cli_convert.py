@@ -1,0 +1,143 @@
+"""`snnjax convert`: a run of the spiking network, its table, and refusals before the work."""
+
+import json
+import pathlib
+import shutil
+
+import pytest
+
+from snnjax import conversion, training
+from snnjax.cli import main
+from tests.training import micro, source
+
+
+def call(capsys, *arguments):
+    """Exit code, the last line of stdout as JSON, and stderr."""
+    capsys.readouterr()
+    code = main(argv=[*map(str, arguments), "--json"])
+    out, err = capsys.readouterr()
+    return code, json.loads(out.splitlines()[-1]), err
+
+
+def train(folder, *arguments):
+    command = ["train", source.__file__, "--out", str(folder), *arguments]
+    assert main(argv=command) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Runs of a source by activation, trained when one is asked for."""
+    folder, runs = tmp_path_factory.mktemp("sources"), {}
+
+    def get(activation="qcfs"):
+        if activation not in runs:
+            runs[activation] = train(folder / activation, "--activation", activation)
+        return runs[activation]
+
+    return get
+
+
+def test_a_converted_run_is_a_run(trained, capsys):
+    run = trained()
+    code, said, err = call(capsys, "convert", run, "--timesteps", "16,2,8", "--counted", 16)
+    assert code == 0 and "Traceback" not in err
+    assert said["method"] == "qcfs" and said["run"] == f"{run}-qcfs"
+    rows = said["rows"]
+    assert [row["timesteps"] for row in rows] == [2, 8, 16]
+    # Longer windows round less: the loss approaches that of the source.
+    assert rows[-1]["accuracy"] >= said["source_accuracy"] - 0.02
+    assert rows[0]["spikes"] < rows[1]["spikes"] < rows[2]["spikes"]
+    assert rows[2]["spikes"] == pytest.approx(rows[2]["rate"] * 16 * 48)
+    assert all(pathlib.Path(path).stat().st_size > 5000 for path in said["pictures"].values())
+    for row in said["layers"]:
+        parts = ("clipping", "quantization", "inherited", "unevenness")
+        assert row["total"] <= sum(row[part] for part in parts) + 1e-6
+    # Every other command takes it.
+    code, again, err = call(capsys, "eval", said["run"])
+    assert code == 0 and "trained on other data" not in err
+    assert again["test_accuracy"] == rows[-1]["accuracy"] and again["step"] == 0
+    assert again["nasfr"] == rows[-1]["rate"]
+    code, shown, _ = call(capsys, "show", said["run"])
+    assert code == 0 and len(shown["firing_rates"]) == 2
+    code, counted, _ = call(capsys, "cost", said["run"], "--examples", 16)
+    assert code == 0 and counted["energy"]["millijoules"] == rows[-1]["millijoules"]
+    code, exported, _ = call(capsys, "export", said["run"], "--platforms", "cpu")
+    assert code == 0 and exported["difference"] == 0
+
+
+def test_it_trains_on(trained, capsys, tmp_path):
+    folder = tmp_path / "spiking"
+    arguments = ("--timesteps", 2, "--counted", 16, "--out", folder)
+    code, said, _ = call(capsys, "convert", trained(), *arguments)
+    assert code == 0
+    code, tuned, _ = call(capsys, "train", "--resume", folder, "--epochs", 2)
+    assert code == 0 and tuned["steps"] == 22
+    assert tuned["test_accuracy"] >= said["rows"][0]["accuracy"] - 0.02
+
+
+@pytest.mark.parametrize(
+    ("activation", "options"),
+    [
+        ("relu", ["--method", "rmp", "--examples", "64"]),
+        ("relu", ["--last", "spiking", "--shift", "step", "--percentile", "99.9"]),
+        ("threshold_relu", ["--reset", "hard"]),
+        ("qcfs", ["--last", "spiking", "--latency"]),
+    ],
+)
+def test_every_option_of_the_recipe_reaches_the_run(trained, capsys, tmp_path, activation, options):
+    folder = tmp_path / "spiking"
+    command = ("convert", trained(activation), "--timesteps", 32, "--counted", 8, "--out", folder)
+    code, said, _ = call(capsys, *command, *options)
+    assert code == 0
+    assert said["rows"][0]["accuracy"] >= said["source_accuracy"] - 0.1
+    run = training.Run.open(folder)
+    assert run.config()["conversion"] == said["recipe"]
+    recipe = conversion.parse_recipe(said["recipe"])
+    assert (recipe.last == "spiking") == ("spiking" in options)
+    code, again, _ = call(capsys, "eval", folder)
+    assert code == 0 and again["test_accuracy"] == said["rows"][0]["accuracy"]
+
+
+def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
+    """One message each; nothing is written."""
+    run, out = trained(), tmp_path / "out"
+    lif = train(tmp_path / "lif", "--activation", "lif", "--epochs", "1")
+    noisy = train(tmp_path / "noisy", "--noise", "--timesteps", "2", "--epochs", "1")
+    fixed = train(tmp_path / "fixed", "--fixed", "--epochs", "1")
+    cases = [
+        ((lif,), "lif3"),
+        ((noisy,), "encoding.direct"),
+        ((fixed,), "timesteps=4"),
+        ((run, "--method", "other"), "qcfs, optimal, rmp"),
+        ((trained("relu"), "--method", "qcfs"), "--method optimal"),
+        ((run, "--timesteps", "0"), "from 1 up"),
+        ((run, "--timesteps", "x"), "from 1 up"),
+        ((run, "--reset", "none"), "soft"),
+        ((run, "--percentile", "0"), "percentile"),
+        ((run, "--percentile", "99"), "trained"),
+        ((run, "--scale", "-1", "--method", "rmp"), "positive"),
+        ((run, "--scale", "0.7"), "--method rmp"),
+        ((run, "--examples", "0"), "at least 1"),
+        ((run, "--counted", "0"), "at least 1"),
+        ((tmp_path / "absent",), "not there"),
+    ]
+    for arguments, words in cases:
+        code, said, err = call(capsys, "convert", *arguments, "--out", out)
+        assert code == 2, (arguments, said)
+        assert words in said["error"], said["error"]
+        assert "Traceback" not in err and not out.exists(), arguments
+    code, said, _ = call(capsys, "convert", run, "--timesteps", 1, "--counted", 8, "--out", out)
+    assert code == 0
+    code, said, _ = call(capsys, "convert", out)
+    assert code == 2 and "converted run already" in said["error"]
+    code, said, _ = call(capsys, "convert", run, "--out", out)
+    assert code == 2 and "never overwritten" in said["error"]
+
+
+def test_a_run_that_learned_by_spikes_is_refused_by_its_layer(capsys, tmp_path):
+    run = tmp_path / "run"
+    assert main(argv=["train", micro.__file__, "--out", str(run), "--epochs", "1"]) == 0
+    code, said, _ = call(capsys, "convert", run)
+    assert code == 2 and "lif3" in said["error"] and "conversion.ReLU" in said["error"]
+    shutil.rmtree(run)
