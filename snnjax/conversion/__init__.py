@@ -1,3 +1,21 @@
 """Conversion of trained networks into spiking ones."""
 
-__all__: list[str] = []
+from snnjax.conversion import activations
+from snnjax.conversion.activations import (
+    QCFS,
+    ReLU,
+    ThresholdReLU,
+    qcfs,
+    shifted_threshold_relu,
+    threshold_relu,
+)
+
+__all__ = [
+    "QCFS",
+    "ReLU",
+    "ThresholdReLU",
+    "activations",
+    "qcfs",
+    "shifted_threshold_relu",
+    "threshold_relu",
+]
