@@ -9,12 +9,15 @@ from snnjax.conversion.activations import (
     shifted_threshold_relu,
     threshold_relu,
 )
+from snnjax.conversion.flax_networks import from_flax, from_function
 
 __all__ = [
     "QCFS",
     "ReLU",
     "ThresholdReLU",
     "activations",
+    "from_flax",
+    "from_function",
     "qcfs",
     "shifted_threshold_relu",
     "threshold_relu",

@@ -31,7 +31,7 @@ from snnjax.conversion._steps import (
     join,
 )
 
-__all__ = ["Constant", "Data", "Refused", "evaluate", "input_data", "path"]
+__all__ = ["Constant", "Data", "Refused", "evaluate", "input_data", "path", "resolved"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -186,8 +186,8 @@ _CALLS = {
 
 def _compute(eqn: Any, values: list[Constant]) -> list[Value]:
     """Values of an equation of parameters alone."""
-    functions, options = eqn.primitive.get_bind_params(eqn.params)
-    results = eqn.primitive.bind(*functions, *(v.value for v in values), **options)
+    # Calls, whose parameters are no arguments of `bind`, are read into before.
+    results = eqn.primitive.bind(*(v.value for v in values), **eqn.params)
     name = next((v.name for v in values if v.name), "")
     results = results if eqn.primitive.multiple_results else [results]
     return [Constant(result, name) for result in results]
@@ -198,7 +198,7 @@ def _numbers(constant: Constant) -> np.ndarray:
     return np.asarray(constant.value).astype(np.float64)
 
 
-def _resolved(data: Data) -> Data:
+def resolved(data: Data) -> Data:
     """Data in the shape of its node, after a flattening if need be."""
     batch, *rest = data.node.shape
     if data.shape == data.node.shape:
@@ -229,12 +229,13 @@ def _per_channel(eqn: Any, data: Data, constant: Constant) -> tuple[Data, np.nda
     if eqn.outvars[0].aval.shape != data.shape:
         raise _Unknown("a broadcast of activations", "give both operands one shape")
     if (rows != rows[0]).any():
-        raise _Unknown("a factor or term per position", "use one number per channel")
+        cure = "use one number per channel, and avg_pool with count_include_pad=True"
+        raise _Unknown("a factor or term per position", cure)
     vector = rows[0]
     if (vector == vector[0]).all():
         return data, vector[:1]
     # A vector of channels stays one in other views, such as [B, 1, 1, C].
-    return data if data.shape[-1] == data.node.shape[-1] else _resolved(data), vector
+    return data if data.shape[-1] == data.node.shape[-1] else resolved(data), vector
 
 
 def _arithmetic(eqn: Any, a: Any, b: Any, *, constant: Callable[..., Any]) -> Data:
@@ -257,7 +258,7 @@ def _sum(eqn: Any, a: Any, b: Any, *, sign: int) -> Data:
     if not (isinstance(a, Data) and isinstance(b, Data)):
         shift = lambda c, first: (1, sign * c) if first else (sign, c)  # noqa: E731
         return _arithmetic(eqn, a, b, constant=shift)
-    a, b = _resolved(a), _resolved(b)
+    a, b = resolved(a), resolved(b)
     if a.shape != b.shape:
         raise _Unknown("a sum of activations of two shapes", "project the shortcut")
     if sign < 0:
@@ -317,7 +318,7 @@ def _dense(eqn: Any, data: Any, kernel: Any) -> Data:
         raise _Unknown("a product over some axes", "sum over the channels, or over all features")
     if numbers.ndim != len(rows) + 1:
         raise _Unknown("a product with several output axes", "give the layer one axis of features")
-    data, numbers = _resolved(data), numbers.reshape(-1, numbers.shape[-1])
+    data, numbers = resolved(data), numbers.reshape(-1, numbers.shape[-1])
     weights = Weights(numbers, np.zeros(numbers.shape[-1]))
     return _after(data, weights, (*data.shape[:-1], numbers.shape[-1]), kernel.name)
 
@@ -325,7 +326,7 @@ def _dense(eqn: Any, data: Any, kernel: Any) -> Data:
 def _convolution(eqn: Any, data: Any, kernel: Any) -> Data:
     if not (isinstance(data, Data) and isinstance(kernel, Constant)):
         raise _Unknown("a convolution by activations", "use a kernel of parameters")
-    params, data, array = eqn.params, _resolved(data), _numbers(kernel)
+    params, data, array = eqn.params, resolved(data), _numbers(kernel)
     last, space = array.ndim - 1, tuple(range(1, array.ndim - 1))
     inputs, weights, outputs = params["dimension_numbers"]
     if tuple(inputs) != (0, last, *space) or tuple(outputs) != tuple(inputs):
@@ -350,11 +351,12 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _window_sum(eqn: Any, data: Data) -> Data:
-    params, data = eqn.params, _resolved(data)
+    params, data = eqn.params, resolved(data)
     (batch, *window, channel), pads = params["window_dimensions"], _pairs(params["padding"])
     dilations = {*params["base_dilation"], *params["window_dilation"]}
-    if (batch, channel) != (1, 1) or dilations != {1} or any((*pads[0], *pads[-1])):
-        raise _Unknown("a sum over windows of other axes", "pool over space")
+    outside = (batch, channel) != (1, 1) or any((*pads[0], *pads[-1]))
+    if outside or dilations != {1} or not 1 <= len(window) <= 2:
+        raise _Unknown("a sum over windows", "pool over one or two axes of space")
     strides = tuple(params["window_strides"][1:-1])
     step = Pool(tuple(window), strides, pads[1:-1], data.shape[-1])
     pooled = _after(data, step, eqn.outvars[0].aval.shape)
@@ -363,7 +365,7 @@ def _window_sum(eqn: Any, data: Data) -> Data:
 
 
 def _reduced(eqn: Any, data: Data) -> Data:
-    data, axes = _resolved(data), tuple(eqn.params["axes"])
+    data, axes = resolved(data), tuple(eqn.params["axes"])
     if 0 in axes:
         raise _Unknown("a sum over the batch", "evaluate by running statistics")
     if axes != tuple(range(1, len(data.shape) - 1)) or not axes:
@@ -379,7 +381,7 @@ def _padded(eqn: Any, data: Any, value: Any) -> Data:
     outside = any((*pads[0], *pads[-1])) or any(n < 0 for pair in pads for n in pair)
     if not zero or outside or any(entry[2] for entry in config):
         raise _Unknown("padding by other than zeros around space", "pad space by zeros")
-    return _after(_resolved(data), Pad(pads[1:-1]), eqn.outvars[0].aval.shape)
+    return _after(resolved(data), Pad(pads[1:-1]), eqn.outvars[0].aval.shape)
 
 
 def _viewed(eqn: Any, data: Data) -> Data:

@@ -40,10 +40,6 @@ _NAMED = {
     "ConvTranspose": ("transposed convolution", "use convolutions without dilation"),
     "max_pool": ("max pooling", _POOL),
     "min_pool": ("min pooling", _POOL),
-    "avg_pool": (
-        "average pooling without its padding in the mean",
-        'use padding="VALID" or count_include_pad=True, and train again',
-    ),
     "log_softmax": ("log_softmax", _RETURN),
     "softmax": ("softmax", _RETURN),
     **{

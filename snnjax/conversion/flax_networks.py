@@ -17,7 +17,7 @@ import numpy as np
 from flax import linen, nnx
 
 from snnjax import nn
-from snnjax.conversion._graph import Constant, Data, Refused, evaluate, input_data, path
+from snnjax.conversion._graph import Constant, Data, Refused, evaluate, input_data, path, resolved
 from snnjax.conversion._steps import build
 from snnjax.ops.arguments import check_counts, shorten
 from snnjax.typing import Array, PyTree
@@ -134,8 +134,9 @@ def from_function(
 
 def _widest(leaves: list[Any]) -> Any:
     """Dtype of the widest floating parameters, at least float32."""
-    dtypes = {np.result_type(x) for x in leaves if jnp.issubdtype(x.dtype, jnp.floating)}
-    return max({np.dtype(np.float32), *dtypes}, key=lambda dtype: dtype.itemsize)
+    dtypes = [leaf.dtype for leaf in leaves if hasattr(leaf, "dtype")]
+    floating = [np.dtype(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jnp.floating)]
+    return max([np.dtype(np.float32), *floating], key=lambda dtype: dtype.itemsize)
 
 
 def _trace(function: Callable[..., Any], params: PyTree, inputs: jax.ShapeDtypeStruct) -> Any:
@@ -145,7 +146,9 @@ def _trace(function: Callable[..., Any], params: PyTree, inputs: jax.ShapeDtypeS
         ValueError: the function fails.
     """
     try:
-        return jax.make_jaxpr(function)(params, inputs)
+        # Flax itself divides by integers, which strict promotion refuses.
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.make_jaxpr(function)(params, inputs)
     except Exception as error:
         # Any library may raise here, each with classes of its own.
         lines = str(error).strip().splitlines() or [""]
@@ -172,12 +175,12 @@ def _output(results: list[Any]) -> Data:
         raise ValueError(result.reason)
     if isinstance(result, Constant):
         raise ValueError("the outputs do not depend on the inputs: return the logits")
-    if result.shape != result.node.shape:
+    if len(result.shape) != 2 and result.shape != result.node.shape:
         raise ValueError(
             f"the outputs are a reshape of [B, {', '.join(map(str, result.node.shape[1:]))}]: "
-            "return them as the last layer gives them"
+            "return them as the last layer gives them, or as [B, features]"
         )
-    return result
+    return resolved(result)
 
 
 def _never_updated(statistics: PyTree) -> bool:
