@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,7 @@ from snnjax.conversion._steps import (
     join,
 )
 
-__all__ = ["Constant", "Data", "Refused", "evaluate", "input_data", "path", "resolved"]
+__all__ = ["Constant", "Data", "Node", "Refused", "evaluate", "flattened", "input_data", "path"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -65,10 +66,39 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """Outputs of a node, seen in another shape."""
+    """Outputs of a node, with their axes in another order or shape.
+
+    Attributes:
+        node: the node.
+        shape: shape in the traced function.
+        index: number of the node's feature at each position but the batch, `shape` without it; None
+            if they are in order.
+        batch: axis of the batch.
+    """
 
     node: Node
     shape: tuple[int, ...]
+    index: np.ndarray | None = None
+    batch: int = 0
+
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """Axis of the node at each axis; None if no order of axes gives this shape."""
+        if self.index is None and self.shape == self.node.shape:
+            return tuple(range(len(self.shape)))
+        index = self.features()
+        for axes in itertools.permutations(range(1, len(self.node.shape))):
+            other = view(self.node, (0, *axes))
+            if other.shape == self.shape and np.array_equal(other.features(), index):
+                return (0, *axes)
+        return None
+
+    def features(self) -> np.ndarray:
+        """Number of the node's feature at each position but the batch."""
+        if self.index is not None:
+            return self.index
+        example = [n for axis, n in enumerate(self.shape) if axis != self.batch]
+        return _numbered(self.node.shape[1:]).reshape(example)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,15 +116,27 @@ class _Unknown(Exception):
         self.reason, self.cure = reason, cure
 
 
+@functools.cache
+def _numbered(shape: tuple[int, ...]) -> np.ndarray:
+    # Kept, since every layer of one shape needs it.
+    return np.arange(math.prod(shape)).reshape(shape)
+
+
+def view(node: Node, order: tuple[int, ...]) -> Data:
+    """Outputs of a node whose axis `order[i]` is seen at i; the batch is first."""
+    shape = tuple(node.shape[axis] for axis in order)
+    if order == tuple(range(len(order))):
+        return Data(node, shape)
+    return Data(node, shape, _numbered(node.shape[1:]).transpose([n - 1 for n in order[1:]]))
+
+
 def input_data(shape: tuple[int, ...]) -> Data:
     """The inputs of a network, `(B, *space, C)`."""
     return Data(Node(None, (), shape, "", None, 0), shape)
 
 
-def _after(data: Data, step: Step, shape: tuple[int, ...], behind: str = "") -> Data:
-    """The data after a step."""
-    node = data.node
-    return Data(Node(step, (node,), shape, behind or node.behind, node, node.depth + 1), shape)
+def _after(node: Node, step: Step, shape: tuple[int, ...], behind: str = "") -> Node:
+    return Node(step, (node,), shape, behind or node.behind, node, node.depth + 1)
 
 
 def path(start: Node | None, end: Node, tolerance: float) -> list[Step]:
@@ -198,44 +240,59 @@ def _numbers(constant: Constant) -> np.ndarray:
     return np.asarray(constant.value).astype(np.float64)
 
 
-def resolved(data: Data) -> Data:
-    """Data in the shape of its node, after a flattening if need be."""
-    batch, *rest = data.node.shape
-    if data.shape == data.node.shape:
-        return data
-    if data.shape == (batch, math.prod(rest)):
-        return _after(data, Flatten(math.prod(rest[:-1])), data.shape)
-    raise _Unknown(
-        f"a reshape from {_listed(data.node.shape)} to {_listed(data.shape)}",
-        "flatten all features of an example at once, and give examples their final shape",
-    )
+def flattened(data: Data) -> tuple[Node, np.ndarray]:
+    """The features of every example in one row, and the feature of the row at each position."""
+    node = data.node
+    if data.batch or len(data.shape) != 2:
+        raise _reshape(data)
+    if len(node.shape) > 2:
+        flat = (node.shape[0], math.prod(node.shape[1:]))
+        node = _after(node, Flatten(math.prod(node.shape[1:-1])), flat)
+    return node, np.arange(node.shape[-1]) if data.index is None else data.index
 
 
-def _listed(shape: tuple[int, ...]) -> str:
-    return f"[B, {', '.join(map(str, shape[1:]))}]"
+def _ordered(data: Data) -> tuple[int, ...]:
+    """Axis of the node at each axis of the data."""
+    order = None if data.batch else data.order
+    if order is None:
+        raise _reshape(data)
+    return order
+
+
+def _reshape(data: Data) -> _Unknown:
+    old, new = (f"[B, {', '.join(map(str, shape[1:]))}]" for shape in (data.node.shape, data.shape))
+    cure = "flatten all features of an example at once, and give examples their final shape"
+    return _Unknown(f"a reshape from {old} to {new}", cure)
 
 
 def _affine(data: Data, scale: Any, shift: Any, behind: str = "") -> Data:
-    """`scale x + shift`, by numbers or vectors per channel."""
-    scale, shift = (np.broadcast_to(v, data.node.shape[-1:]) for v in (scale, shift))
-    step = Affine(scale, shift, len(data.node.shape) - 2)
-    return dataclasses.replace(_after(data, step, data.node.shape, behind), shape=data.shape)
+    """`scale x + shift`, by numbers or vectors per channel of the node."""
+    node = data.node
+    scale, shift = (np.broadcast_to(v, node.shape[-1:]) for v in (scale, shift))
+    step = Affine(scale, shift, len(node.shape) - 2)
+    return dataclasses.replace(data, node=_after(node, step, node.shape, behind))
 
 
 def _per_channel(eqn: Any, data: Data, constant: Constant) -> tuple[Data, np.ndarray]:
-    """A constant as a number or a vector per channel of the node."""
+    """A constant as one number, `[1]`, or a vector per channel of the node."""
     array = _numbers(constant)
-    rows = array.reshape(-1, array.shape[-1] if array.ndim else 1)
     if eqn.outvars[0].aval.shape != data.shape:
         raise _Unknown("a broadcast of activations", "give both operands one shape")
-    if (rows != rows[0]).any():
+    if (array == array.flat[0]).all():
+        return data, array.reshape(-1)[:1]
+    node, example = data.node, data.shape[1:]
+    if data.batch or (array != array[:1]).any():
+        raise _Unknown("a factor or term per example", "use one number per channel")
+    vector = np.empty(math.prod(example))
+    features = slice(None) if data.index is None else data.index.reshape(-1)
+    vector[features] = np.broadcast_to(array[0], example).reshape(-1)
+    rows = vector.reshape(-1, node.shape[-1])
+    if (rows == rows[0]).all():
+        return data, rows[0]
+    if len(data.shape) != 2:
         cure = "use one number per channel, and avg_pool with count_include_pad=True"
         raise _Unknown("a factor or term per position", cure)
-    vector = rows[0]
-    if (vector == vector[0]).all():
-        return data, vector[:1]
-    # A vector of channels stays one in other views, such as [B, 1, 1, C].
-    return data if data.shape[-1] == data.node.shape[-1] else resolved(data), vector
+    return dataclasses.replace(data, node=flattened(data)[0]), vector
 
 
 def _arithmetic(eqn: Any, a: Any, b: Any, *, constant: Callable[..., Any]) -> Data:
@@ -258,14 +315,18 @@ def _sum(eqn: Any, a: Any, b: Any, *, sign: int) -> Data:
     if not (isinstance(a, Data) and isinstance(b, Data)):
         shift = lambda c, first: (1, sign * c) if first else (sign, c)  # noqa: E731
         return _arithmetic(eqn, a, b, constant=shift)
-    a, b = resolved(a), resolved(b)
-    if a.shape != b.shape:
+    if len(a.shape) == len(b.shape) == 2:
+        (left, first), (right, second) = flattened(a), flattened(b)
+    else:
+        left, right, first, second = a.node, b.node, _ordered(a), _ordered(b)
+    if left.shape != right.shape or not np.array_equal(first, second):
         raise _Unknown("a sum of activations of two shapes", "project the shortcut")
     if sign < 0:
-        b = _affine(b, sign, 0)
-    root = _common_root(a.node, b.node)
-    inputs, behind = (a.node, b.node), a.node.behind or b.node.behind
-    return Data(Node(None, inputs, a.shape, behind, root, root.depth + 1), a.shape)
+        right = _affine(Data(right, right.shape), sign, 0).node
+    root = _common_root(left, right)
+    behind = left.behind or right.behind
+    both = Node(None, (left, right), left.shape, behind, root, root.depth + 1)
+    return dataclasses.replace(a, node=both)
 
 
 def _common_root(a: Node, b: Node) -> Node:
@@ -291,46 +352,55 @@ def _bounded(eqn: Any, a: Any, b: Any, *, bound: Callable[[float, float], float]
     data, vector = _per_channel(eqn, data, other)
     if len(vector) > 1:
         raise _Unknown("a bound per channel", "use one bound for all channels")
-    node, step = data.node, data.node.step
-    if not isinstance(step, Clip):
-        step, before = Clip(-math.inf, math.inf), data
-    else:
-        before = Data(node.inputs[0], node.inputs[0].shape)
-    limit = float(vector[0])
-    clip = Clip(bound(step.low, limit), bound(step.high, limit))
-    return dataclasses.replace(_after(before, clip, node.shape), shape=data.shape)
+    node, limit = data.node, float(vector[0])
+    clip, before = (
+        (node.step, node.inputs[0])
+        if isinstance(node.step, Clip)
+        else (Clip(-math.inf, math.inf), node)
+    )
+    clip = Clip(bound(clip.low, limit), bound(clip.high, limit))
+    return dataclasses.replace(data, node=_after(before, clip, node.shape))
 
 
 def _clamp(eqn: Any, low: Any, data: Any, high: Any) -> Data:
     return _bounded(eqn, _bounded(eqn, data, low, bound=max), high, bound=min)
 
 
-def _dense(eqn: Any, data: Any, kernel: Any) -> Data:
-    (axes, rows), batch = eqn.params["dimension_numbers"]
-    if not (isinstance(data, Data) and isinstance(kernel, Constant)) or any(map(len, batch)):
-        both = isinstance(data, Data) and isinstance(kernel, Data)
-        cure = "use linear layers" if both else "write x @ kernel, with examples first"
-        raise _Unknown("a product of two activations" if both else "a product kernel @ x", cure)
+def _dense(eqn: Any, a: Any, b: Any) -> Data:
+    """A product with a kernel over the channels, or over all features."""
+    (left, right), batch = eqn.params["dimension_numbers"]
+    first = isinstance(a, Data)
+    data, kernel, axes, rows = (a, b, left, right) if first else (b, a, right, left)
+    if not isinstance(kernel, Constant) or any(map(len, batch)):
+        raise _Unknown("a product of two activations", "use linear layers")
     numbers = np.moveaxis(_numbers(kernel), rows, range(len(rows)))
-    if tuple(axes) == tuple(range(1, len(data.shape))):
-        data = Data(data.node, (data.shape[0], math.prod(data.shape[1:])))
-    elif tuple(axes) != (len(data.shape) - 1,):
-        raise _Unknown("a product over some axes", "sum over the channels, or over all features")
     if numbers.ndim != len(rows) + 1:
         raise _Unknown("a product with several output axes", "give the layer one axis of features")
-    data, numbers = resolved(data), numbers.reshape(-1, numbers.shape[-1])
-    weights = Weights(numbers, np.zeros(numbers.shape[-1]))
-    return _after(data, weights, (*data.shape[:-1], numbers.shape[-1]), kernel.name)
+    numbers = numbers.reshape(-1, numbers.shape[-1])
+    if len(axes) == len(data.shape) - 1 and data.batch not in axes:
+        row = data.features().transpose(_without(data.batch, axes)).reshape(-1)
+        node, index = flattened(Data(data.node, (data.shape[data.batch], len(row)), row))
+        ordered = np.empty_like(numbers)
+        ordered[index] = numbers
+        numbers = ordered
+    elif first and tuple(axes) == (len(data.shape) - 1,) and _ordered(data)[-1] == axes[0]:
+        node = data.node
+    else:
+        raise _Unknown("a product over some axes", "sum over the channels, or over all features")
+    shape = (*node.shape[:-1], numbers.shape[-1])
+    after = _after(node, Weights(numbers, np.zeros(shape[-1])), shape, kernel.name)
+    # A kernel on the left puts the examples last.
+    return Data(after, shape) if first else Data(after, shape[::-1], batch=1)
 
 
 def _convolution(eqn: Any, data: Any, kernel: Any) -> Data:
     if not (isinstance(data, Data) and isinstance(kernel, Constant)):
         raise _Unknown("a convolution by activations", "use a kernel of parameters")
-    params, data, array = eqn.params, resolved(data), _numbers(kernel)
-    last, space = array.ndim - 1, tuple(range(1, array.ndim - 1))
+    params, order, array = eqn.params, _ordered(data), _numbers(kernel)
     inputs, weights, outputs = params["dimension_numbers"]
-    if tuple(inputs) != (0, last, *space) or tuple(outputs) != tuple(inputs):
-        raise _Unknown("a convolution with channels first", "put the channels last")
+    space = tuple(range(1, array.ndim - 1))
+    if tuple(order[axis] for axis in inputs) != (0, array.ndim - 1, *space):
+        raise _Unknown("a convolution with channels first", "give inputs with channels last")
     if {*params["rhs_dilation"], *params["lhs_dilation"], params["batch_group_count"]} != {1}:
         kind = "dilated" if set(params["lhs_dilation"]) == {1} else "transposed"
         raise _Unknown(f"{kind} convolution", "use convolutions without dilation, and train again")
@@ -343,7 +413,9 @@ def _convolution(eqn: Any, data: Any, kernel: Any) -> Data:
         _pairs(params["padding"]),
         params["feature_group_count"],
     )
-    return _after(data, step, eqn.outvars[0].aval.shape, kernel.name)
+    last = (outputs[0], *outputs[2:], outputs[1])
+    shape = tuple(eqn.outvars[0].aval.shape[axis] for axis in last)
+    return view(_after(data.node, step, shape, kernel.name), tuple(np.argsort(last).tolist()))
 
 
 def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
@@ -351,52 +423,61 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _window_sum(eqn: Any, data: Data) -> Data:
-    params, data = eqn.params, resolved(data)
-    (batch, *window, channel), pads = params["window_dimensions"], _pairs(params["padding"])
+    params, order = eqn.params, _ordered(data)
+    sort = lambda entries: tuple(entries[order.index(n)] for n in range(len(order)))  # noqa: E731
+    (batch, *window, channel), pads = sort(params["window_dimensions"]), sort(params["padding"])
     dilations = {*params["base_dilation"], *params["window_dilation"]}
     outside = (batch, channel) != (1, 1) or any((*pads[0], *pads[-1]))
     if outside or dilations != {1} or not 1 <= len(window) <= 2:
         raise _Unknown("a sum over windows", "pool over one or two axes of space")
-    strides = tuple(params["window_strides"][1:-1])
-    step = Pool(tuple(window), strides, pads[1:-1], data.shape[-1])
-    pooled = _after(data, step, eqn.outvars[0].aval.shape)
+    strides, shape = sort(params["window_strides"])[1:-1], sort(eqn.outvars[0].aval.shape)
+    step = Pool(tuple(window), strides, _pairs(pads[1:-1]), shape[-1])
     # The division that makes it a mean follows as an equation of its own.
-    return _affine(pooled, math.prod(window), 0)
+    return _affine(view(_after(data.node, step, shape), order), math.prod(window), 0)
 
 
 def _reduced(eqn: Any, data: Data) -> Data:
-    data, axes = resolved(data), tuple(eqn.params["axes"])
+    order = _ordered(data)
+    axes, shape = {order[axis] for axis in eqn.params["axes"]}, data.node.shape
     if 0 in axes:
         raise _Unknown("a sum over the batch", "evaluate by running statistics")
-    if axes != tuple(range(1, len(data.shape) - 1)) or not axes:
+    if axes != set(range(1, len(shape) - 1)) or not axes:
         raise _Unknown("a sum over some axes", "take the mean over all axes of space at once")
-    count = math.prod(data.shape[1:-1])
-    return _affine(_after(data, SpaceMean(), (data.shape[0], data.shape[-1])), count, 0)
+    mean = _after(data.node, SpaceMean(), (shape[0], shape[-1]))
+    return _affine(Data(mean, mean.shape), math.prod(shape[1:-1]), 0)
 
 
 def _padded(eqn: Any, data: Any, value: Any) -> Data:
-    config = eqn.params["padding_config"]
+    order, config = _ordered(data), eqn.params["padding_config"]
+    pads = _pairs(config[order.index(n)][:2] for n in range(len(order)))
     zero = isinstance(value, Constant) and not _numbers(value).any()
-    pads = _pairs(entry[:2] for entry in config)
     outside = any((*pads[0], *pads[-1])) or any(n < 0 for pair in pads for n in pair)
     if not zero or outside or any(entry[2] for entry in config):
         raise _Unknown("padding by other than zeros around space", "pad space by zeros")
-    return _after(resolved(data), Pad(pads[1:-1]), eqn.outvars[0].aval.shape)
+    shape = tuple(n + sum(pair) for n, pair in zip(data.node.shape, pads, strict=True))
+    return view(_after(data.node, Pad(pads[1:-1]), shape), order)
 
 
 def _viewed(eqn: Any, data: Data) -> Data:
-    """A reshape that keeps the examples and the order of features."""
-    shape = eqn.outvars[0].aval.shape
-    if math.prod(shape) != math.prod(data.shape) or shape[0] != data.shape[0]:
+    """A reshape that keeps the examples."""
+    shape = tuple(eqn.outvars[0].aval.shape)
+    if math.prod(shape) != math.prod(data.shape) or shape[0] != data.shape[0] or data.batch:
         raise _Unknown("a reshape or broadcast across examples", "keep the batch the first axis")
-    return Data(data.node, shape)
+    index = None if data.index is None else data.index.reshape(shape[1:])
+    return dataclasses.replace(data, shape=shape, index=index)
 
 
 def _transposed(eqn: Any, data: Data) -> Data:
-    order = [axis for axis in eqn.params["permutation"] if data.shape[axis] != 1]
-    if order != sorted(order):
-        raise _Unknown("a transposition", "keep time and batch first and channels last")
-    return _viewed(eqn, data)
+    axes = eqn.params["permutation"]
+    rest = _without(data.batch, axes)
+    index = data.index if rest == sorted(rest) else data.features().transpose(rest)
+    shape = tuple(data.shape[axis] for axis in axes)
+    return Data(data.node, shape, index, axes.index(data.batch))
+
+
+def _without(batch: int, axes: Sequence[int]) -> list[int]:
+    """The axes but that of the batch, numbered without it."""
+    return [axis - (axis > batch) for axis in axes if axis != batch]
 
 
 def _cast(eqn: Any, data: Data) -> Data:

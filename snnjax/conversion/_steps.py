@@ -163,7 +163,9 @@ def _with_affine_inputs(affine: Affine, weights: Weights) -> Weights:
     *size, inputs, outputs = weights.kernel.shape
     # Output d reads the channels of group d // (D / G).
     group = np.arange(outputs) // (outputs // weights.groups)
-    scale, shift = (v.reshape(weights.groups, inputs)[group].T for v in (affine.scale, affine.shift))
+    scale, shift = (
+        v.reshape(weights.groups, inputs)[group].T for v in (affine.scale, affine.shift)
+    )
     moved = (weights.kernel * shift).sum(tuple(range(len(size) + 1)))
     return dataclasses.replace(weights, kernel=weights.kernel * scale, bias=weights.bias + moved)
 

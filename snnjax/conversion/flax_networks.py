@@ -17,7 +17,15 @@ import numpy as np
 from flax import linen, nnx
 
 from snnjax import nn
-from snnjax.conversion._graph import Constant, Data, Refused, evaluate, input_data, path, resolved
+from snnjax.conversion._graph import (
+    Constant,
+    Node,
+    Refused,
+    evaluate,
+    flattened,
+    input_data,
+    path,
+)
 from snnjax.conversion._steps import build
 from snnjax.ops.arguments import check_counts, shorten
 from snnjax.typing import Array, PyTree
@@ -129,7 +137,7 @@ def from_function(
     constants = [Constant(const) for const in closed.consts]
     results = evaluate(closed.jaxpr, constants, [*arguments, input_data(shape)])
     tolerance = 4 * float(jnp.finfo(dtype).eps)
-    return nn.Network(build(path(None, _output(results).node, tolerance), dtype), input_shape)
+    return nn.Network(build(path(None, _output(results), tolerance), dtype), input_shape)
 
 
 def _widest(leaves: list[Any]) -> Any:
@@ -159,8 +167,8 @@ def _trace(function: Callable[..., Any], params: PyTree, inputs: jax.ShapeDtypeS
         ) from error
 
 
-def _output(results: list[Any]) -> Data:
-    """The data that a network returns.
+def _output(results: list[Any]) -> Node:
+    """The node whose outputs a network returns.
 
     Raises:
         ValueError: it returns something else, or an operation on the way does not convert.
@@ -175,12 +183,18 @@ def _output(results: list[Any]) -> Data:
         raise ValueError(result.reason)
     if isinstance(result, Constant):
         raise ValueError("the outputs do not depend on the inputs: return the logits")
-    if len(result.shape) != 2 and result.shape != result.node.shape:
+    node, ordered = result.node, result.batch == 0
+    if ordered and len(result.shape) == 2:
+        node, index = flattened(result)
+        ordered = np.array_equal(index, np.arange(len(index)))
+    elif ordered:
+        ordered = result.order == tuple(range(len(result.shape)))
+    if not ordered:
         raise ValueError(
-            f"the outputs are a reshape of [B, {', '.join(map(str, result.node.shape[1:]))}]: "
+            f"the outputs are [B, {', '.join(map(str, node.shape[1:]))}] in another shape or order: "
             "return them as the last layer gives them, or as [B, features]"
         )
-    return resolved(result)
+    return node
 
 
 def _never_updated(statistics: PyTree) -> bool:

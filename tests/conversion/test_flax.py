@@ -210,7 +210,20 @@ def convolve(x, kernel, padding="VALID", **options):
     )
 
 
+def channels_first(p, x):
+    """A network as ported from PyTorch, or of Equinox."""
+    layout = ("NCHW", "OIHW", "NCHW")
+    y = jax.lax.conv_general_dilated(x, OIHW, (1, 1), "SAME", dimension_numbers=layout)
+    y = jax.nn.relu((y + p["v"][:, None, None]) * p["v"][:, None, None])
+    y = jax.lax.reduce_window(y, 0.0, jax.lax.add, (1, 1, 2, 3), (1, 1, 2, 3), "VALID") / 6
+    y = jnp.pad(y, ((0, 0), (0, 0), (0, 1), (0, 0)))
+    y = jax.lax.reduce_window(y, 0.0, jax.lax.add, (1, 1, 2, 2), (1, 1, 1, 1), "VALID")
+    return (y.reshape(len(x), -1) + jnp.arange(12.0)) @ p["rows"]
+
+
 IMAGE = (6, 6, 4)
+OIHW = GENERATOR.normal(size=(4, 4, 3, 3)).astype(np.float32)
+PARAMS["rows"] = GENERATOR.normal(size=(12, 3)).astype(np.float32)
 POOL = functools.partial(linen.avg_pool, window_shape=(2, 2), strides=(2, 2))
 FUNCTIONS = {
     "relu": (lambda p, x: jax.nn.relu(x), (4,), ["ReLU"]),
@@ -247,6 +260,10 @@ FUNCTIONS = {
     "mean, series": (lambda p, x: x.mean(1), (6, 4), ["function"]),
     "features": (lambda p, x: jnp.tensordot(x, p["w"].reshape(2, 2, 3), 2), (2, 2),
                  ["function", "Linear"]),
+    "channels first": (lambda p, x: channels_first(p, x.transpose(0, 3, 1, 2)), IMAGE,
+                       ["Kernel", "ReLU", "Kernel", "Bound", "function", "Linear"]),
+    "vmap": (lambda p, x: jax.vmap(lambda y: p["w"] @ jax.nn.relu(p["w"].T @ y + p["v"][1:]))(x),
+             (4,), ["Linear", "ReLU", "Linear"]),
     "jit": (lambda p, x: jax.jit(jax.checkpoint(lambda y: y @ p["w"]))(x), (4,), ["Linear"]),
     "switch": (lambda p, x: jax.lax.cond(p["v"][0] > 9, jnp.sin, jax.nn.relu, x), (4,),
                ["ReLU"]),
@@ -265,9 +282,7 @@ def test_a_function_of_parameters_converts(case):
 
 
 def test_a_converted_network_trains():
-    net = conversion.from_flax(
-        LinenCNN(), linen_variables(), input_shape=(8, 8, 2), train=False
-    )
+    net = conversion.from_flax(LinenCNN(), linen_variables(), input_shape=(8, 8, 2), train=False)
     graphdef, params, constants = nn.split(net)
 
     def loss(params):
