@@ -49,7 +49,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine:
-    """Map of every channel, `scale x + shift`, with vectors `[C]`; `space` is the number of axes."""
+    """Map of every channel, `scale x + shift` with vectors `[C]`, over `space` axes."""
 
     scale: np.ndarray
     shift: np.ndarray

@@ -17,15 +17,8 @@ import numpy as np
 from flax import linen, nnx
 
 from snnjax import nn
-from snnjax.conversion._graph import (
-    Constant,
-    Node,
-    Refused,
-    evaluate,
-    flattened,
-    input_data,
-    path,
-)
+from snnjax.conversion._graph import Constant, Node, Refused, flattened, input_data, path
+from snnjax.conversion._rules import evaluate
 from snnjax.conversion._steps import build
 from snnjax.ops.arguments import check_counts, shorten
 from snnjax.typing import Array, PyTree
@@ -190,9 +183,10 @@ def _output(results: list[Any]) -> Node:
     elif ordered:
         ordered = result.order == tuple(range(len(result.shape)))
     if not ordered:
+        shape = ", ".join(map(str, node.shape[1:]))
         raise ValueError(
-            f"the outputs are [B, {', '.join(map(str, node.shape[1:]))}] in another shape or order: "
-            "return them as the last layer gives them, or as [B, features]"
+            f"the outputs are [B, {shape}] in another shape or order: return them as the last "
+            "layer gives them, or as [B, features]"
         )
     return node
 
