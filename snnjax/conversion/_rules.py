@@ -115,8 +115,7 @@ def _affine(data: Data, scale: Any, shift: Any, behind: str = "") -> Data:
     """`scale x + shift`, by numbers or vectors per channel of the node."""
     node = data.node
     scale, shift = (np.broadcast_to(v, node.shape[-1:]) for v in (scale, shift))
-    step = Affine(scale, shift, len(node.shape) - 2)
-    return dataclasses.replace(data, node=after(node, step, node.shape, behind))
+    return dataclasses.replace(data, node=after(node, Affine(scale, shift), node.shape, behind))
 
 
 def _per_channel(eqn: Any, data: Data, constant: Constant) -> tuple[Data, np.ndarray]:

@@ -4,8 +4,8 @@
     a x + b, then x W       kernel a W, bias b W          behind padding by zeros only for b = 0
     a x + b, then a mean    the mean first                so that a x + b reaches the next kernel
 
-Kernels and biases are joined in float64 on the host. An affine map that meets no kernel becomes a
-depthwise 1x1 convolution, or a diagonal linear layer without space.
+Kernels and biases are joined in float64 on the host. An affine map that meets no kernel becomes
+a `Scale`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.conversion.activations import ReLU, ThresholdReLU
+from snnjax.conversion.folding import Scale
 
 __all__ = ["Affine", "Branches", "Clip", "Flatten", "Pad", "Pool", "SpaceMean", "Step", "Weights"]
 __all__ += ["build", "join"]
@@ -49,11 +50,10 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine:
-    """Map of every channel, `scale x + shift` with vectors `[C]`, over `space` axes."""
+    """Map of every channel, `scale x + shift`, with vectors `[C]`."""
 
     scale: np.ndarray
     shift: np.ndarray
-    space: int
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ def _append(done: list[Step], step: Step, tolerance: float) -> None:
         case _, Affine(scale, shift) if not shift.any() and np.allclose(scale, 1, 0, tolerance):
             return
         case Affine() as last, Affine(scale, shift):
-            joined = Affine(last.scale * scale, last.shift * scale + shift, step.space)
+            joined = Affine(last.scale * scale, last.shift * scale + shift)
             replacement: list[Step] = [joined]
         case Weights() as last, Affine(scale, shift):
             replacement = [
@@ -136,12 +136,12 @@ def _append(done: list[Step], step: Step, tolerance: float) -> None:
         case Affine() as last, Pool() if _commutes(last, step.padding):
             replacement = [step, last]
         case Affine() as last, SpaceMean():
-            replacement = [step, dataclasses.replace(last, space=0)]
+            replacement = [step, last]
         case Affine() as last, Flatten(positions):
             # Channels are the last axis, so their vector repeats at every position.
             scale, shift = (np.tile(vector, positions) for vector in (last.scale, last.shift))
-            replacement = [step, Affine(scale, shift, 0)]
-        case Pad() as last, Weights() | Pool():
+            replacement = [step, Affine(scale, shift)]
+        case Pad() as last, Weights() | Pool() if step.padding:
             pairs = zip(last.padding, step.padding, strict=True)
             total = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
             replacement = [dataclasses.replace(step, padding=total)]
@@ -187,11 +187,11 @@ def _layer(step: Step, dtype: Any) -> Any:
     match step:
         case Weights():
             return _synapse(step, dtype)
-        case Affine(scale, shift, 0):
-            return _synapse(Weights(np.diag(scale), shift), dtype)
-        case Affine(scale, shift, space):
-            kernel = scale.reshape(*[1] * space, 1, -1)
-            return _synapse(_depthwise(kernel, shift, (1,) * space, ((0, 0),) * space), dtype)
+        case Affine(scale, shift):
+            vectors = {"scale": scale, "bias": shift}
+            # The layer itself makes float32 ones.
+            params = {key: nnx.Param(jnp.asarray(v, dtype)) for key, v in vectors.items()}
+            return nn.replace(Scale(1.0), **params)
         case Pool():
             return _pool(step, dtype)
         case SpaceMean():
@@ -223,12 +223,8 @@ def _pool(pool: Pool, dtype: Any) -> Any:
     if sides == [side] and steps == [step] and fits:
         return nn.AvgPool(window=side, strides=step, padding=pool.padding)
     kernel = np.full((*pool.window, 1, pool.channels), 1 / math.prod(pool.window))
-    shift = np.zeros(pool.channels)
-    return _synapse(_depthwise(kernel, shift, pool.strides, pool.padding), dtype)
-
-
-def _depthwise(kernel: np.ndarray, shift: np.ndarray, strides: Any, padding: Pairs) -> Weights:
-    return Weights(kernel, shift, strides, padding, groups=kernel.shape[-1])
+    shift, groups = np.zeros(pool.channels), pool.channels
+    return _synapse(Weights(kernel, shift, pool.strides, pool.padding, groups), dtype)
 
 
 def _synapse(weights: Weights, dtype: Any) -> nn.synapses.Fold:

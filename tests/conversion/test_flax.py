@@ -154,10 +154,10 @@ def test_an_nnx_resnet_keeps_its_outputs_in_float64(x64):
     check_resnet(first=False, dtype=np.float64)
 
 
-def test_a_norm_without_a_kernel_becomes_a_depthwise_convolution():
+def test_a_norm_without_a_kernel_becomes_a_scale():
     net = check_resnet(first=True)
-    norm = net.body.layers[2].branch.layers[0].function
-    assert norm.groups == 4 and norm.kernel.shape == (1, 1, 1, 4)
+    norm = net.body.layers[2].branch.layers[0]
+    assert isinstance(norm, conversion.Scale) and norm.scale.shape == (4,)
 
 
 def test_an_nnx_sequence_of_layers_and_functions_converts():
@@ -234,7 +234,7 @@ FUNCTIONS = {
     "minimum first": (lambda p, x: jax.nn.relu(jnp.minimum(x, 0.5)), (4,), ["ThresholdReLU"]),
     "twice": (lambda p, x: jax.nn.relu(jax.nn.relu(x)), (4,), ["ReLU"]),
     "hard sigmoid": (lambda p, x: jax.nn.hard_sigmoid(x) @ p["w"], (4,),
-                     ["Linear", "ThresholdReLU", "Linear"]),
+                     ["Scale", "ThresholdReLU", "Linear"]),
     "einsum": (lambda p, x: jnp.einsum("bi,oi->bo", x, p["w"].T), (4,), ["Linear"]),
     "arithmetic": (lambda p, x: 1 - (p["v"] - x / 2) * p["v"] @ p["w"] / p["v"][0], (4,),
                    ["Linear"]),
@@ -242,7 +242,7 @@ FUNCTIONS = {
     "double": (lambda p, x: x + x, (4,), ["Residual"]),
     "shift, valid": (lambda p, x: convolve(x + p["v"], p["k"]), IMAGE, ["Kernel"]),
     "shift, same": (lambda p, x: convolve(x + p["v"], p["k"], "SAME"), IMAGE,
-                    ["Kernel", "Kernel"]),
+                    ["Scale", "Kernel"]),
     "scale, same": (lambda p, x: convolve(x * p["v"], p["k"], "SAME"), IMAGE, ["Kernel"]),
     "pad": (lambda p, x: convolve(jnp.pad(x, ((0, 0), (1, 0), (1, 2), (0, 0))), p["k"]), IMAGE,
             ["Kernel"]),
