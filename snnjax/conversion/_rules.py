@@ -56,13 +56,12 @@ def evaluate(
 
 def _equation(eqn: Any, values: list[Any], trail: tuple[Any, ...]) -> list[Value]:
     """Values of the outputs of an equation."""
-    known = all(isinstance(value, Constant) for value in values)
     if (inner := _body(eqn, values)) is not None:
         body, arguments = inner
         # A closed function brings its constants, an open one has none.
         own = [Constant(const) for const in getattr(body, "consts", ())]
         return evaluate(getattr(body, "jaxpr", body), own, arguments, trail)
-    if known:
+    if all(isinstance(value, Constant) for value in values):
         return _compute(eqn, values)
     for value in values:
         if isinstance(value, Refused):
@@ -108,7 +107,10 @@ def _compute(eqn: Any, values: list[Constant]) -> list[Value]:
 
 def _numbers(constant: Constant) -> np.ndarray:
     # In float64, so that joined maps are rounded once.
-    return np.asarray(constant.value).astype(np.float64)
+    numbers = np.asarray(constant.value).astype(np.float64)
+    if np.isnan(numbers).any():
+        raise Unknown(f"NaN in {constant.name or 'a constant'}", "train without it")
+    return numbers
 
 
 def _affine(data: Data, scale: Any, shift: Any, behind: str = "") -> Data:
@@ -198,12 +200,12 @@ def _bounded(eqn: Any, a: Any, b: Any, *, bound: Callable[[float, float], float]
     if len(vector) > 1:
         raise Unknown("a bound per channel", "use one bound for all channels")
     node, limit = data.node, float(vector[0])
-    clip, before = (
-        (node.step, node.inputs[0])
-        if isinstance(node.step, Clip)
-        else (Clip(-math.inf, math.inf), node)
-    )
-    clip = Clip(bound(clip.low, limit), bound(clip.high, limit))
+    old, before = node.step, node
+    if isinstance(old, Clip):
+        before = node.inputs[0]
+    else:
+        old = Clip(-math.inf, math.inf, node.behind)
+    clip = Clip(bound(old.low, limit), bound(old.high, limit), old.behind)
     return dataclasses.replace(data, node=after(before, clip, node.shape))
 
 
@@ -293,9 +295,11 @@ def _reduced(eqn: Any, data: Data) -> Data:
 
 
 def _padded(eqn: Any, data: Any, value: Any) -> Data:
+    if not (isinstance(data, Data) and isinstance(value, Constant)):
+        raise Unknown("padding by activations", "pad space by zeros")
     order, config = ordered(data), eqn.params["padding_config"]
     pads = _pairs(config[order.index(n)][:2] for n in range(len(order)))
-    zero = isinstance(value, Constant) and not _numbers(value).any()
+    zero = not _numbers(value).any()
     outside = any((*pads[0], *pads[-1])) or any(n < 0 for pair in pads for n in pair)
     if not zero or outside or any(entry[2] for entry in config):
         raise Unknown("padding by other than zeros around space", "pad space by zeros")

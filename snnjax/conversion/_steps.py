@@ -87,10 +87,11 @@ class Flatten:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Clip:
-    """Activation `clip(x, low, high)`; ReLU is `(0, inf)`."""
+    """Activation `clip(x, low, high)`, ReLU for `(0, inf)`, behind the parameter of a name."""
 
     low: float
     high: float
+    behind: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -204,10 +205,11 @@ def _layer(step: Step, dtype: Any) -> Any:
             # The identity needs no layers, which tells a conversion that it passes spikes.
             other = build(shortcut, dtype) if shortcut else None
             return nn.Residual(build(branch, dtype), shortcut=other)
-        case Clip(low, high):
+        case Clip(low, high, behind):
             raise ValueError(
-                f"an activation clipped to [{low:g}, {high:g}] does not convert, since rates are "
-                "not negative: use jax.nn.relu or jnp.clip(x, 0, c), and train again"
+                f"an activation clipped to [{low:g}, {high:g}] (behind {behind or 'the inputs'}) "
+                "does not convert, since rates start at 0: use jax.nn.relu or jnp.clip(x, 0, c), "
+                "and train again"
             )
         case _:
             raise ValueError(

@@ -78,11 +78,18 @@ def from_flax(
         ValueError: an operation that does not convert, named with its place and the cure; a module
             that fails on inputs of this shape, or without an option of evaluation.
     """
+    if isinstance(module, nn.Network):
+        raise TypeError("conversion.from_flax: an nn.Network is a source network already")
     if isinstance(module, linen.Module):
         if variables is None:
             raise TypeError(
                 "conversion.from_flax: a linen module keeps no parameters, give its variables too, "
                 "from_flax(module, variables, ...)"
+            )
+        if variables and "params" not in variables:
+            raise TypeError(
+                "conversion.from_flax takes all variables of a linen module, "
+                f'{{"params": ..., "batch_stats": ...}}, got {sorted(variables)}'
             )
         statistics = variables.get("batch_stats", {})
         apply = lambda own, x: module.apply(own, x, **call_options)  # noqa: E731
@@ -156,7 +163,8 @@ def _trace(function: Callable[..., Any], params: PyTree, inputs: jax.ShapeDtypeS
         raise ValueError(
             f"the network fails on inputs [B, {', '.join(map(str, inputs.shape[1:]))}] "
             f"({type(error).__name__}: {lines[0][:160]}): give the shape of one example as "
-            "input_shape, channels last, and the options of evaluation, such as train=False"
+            "input_shape, channels last, all collections of its variables, and the options of "
+            "evaluation, such as train=False"
         ) from error
 
 

@@ -210,6 +210,14 @@ def convolve(x, kernel, padding="VALID", **options):
     )
 
 
+@jax.custom_vjp
+def straight_through(x):
+    return jax.nn.relu(x)
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, g: (g,))
+
+
 def channels_first(p, x):
     """A network as ported from PyTorch, or of Equinox."""
     layout = ("NCHW", "OIHW", "NCHW")
@@ -265,6 +273,7 @@ FUNCTIONS = {
     "vmap": (lambda p, x: jax.vmap(lambda y: p["w"] @ jax.nn.relu(p["w"].T @ y + p["v"][1:]))(x),
              (4,), ["Linear", "ReLU", "Linear"]),
     "jit": (lambda p, x: jax.jit(jax.checkpoint(lambda y: y @ p["w"]))(x), (4,), ["Linear"]),
+    "own derivative": (lambda p, x: straight_through(x), (4,), ["ReLU"]),
     "switch": (lambda p, x: jax.lax.cond(p["v"][0] > 9, jnp.sin, jax.nn.relu, x), (4,),
                ["ReLU"]),
     "unused": (lambda p, x: (jnp.tanh(x), jax.nn.relu(x))[1], (4,), ["ReLU"]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 
-from snnjax import conversion
+from snnjax import conversion, nn
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +136,7 @@ FUNCTIONS = {
     "a quotient of two activations": (lambda p, x: x / (x @ MATRIX), (4,), "linear"),
     "a maximum of two activations": (lambda p, x: jnp.maximum(x, x @ MATRIX), (4,), "add"),
     "concatenation": (lambda p, x: jnp.concatenate([x, x], 1), (4,), "add the paths"),
+    "NaN in a constant": (lambda p, x: x @ (MATRIX * np.nan), (4,), "train without it"),
     "an activation clipped to [-1, 1]": (lambda p, x: jnp.clip(x, -1, 1), (4,), "jax.nn.relu"),
     "a sum over some axes": (lambda p, x: x.mean(1), IMAGE, "all axes of space"),
     "a comparison": (lambda p, x: jnp.where(x > 0, x, 0), (4,), "jax.nn.relu"),
@@ -180,6 +181,12 @@ def test_inputs_of_another_shape_and_training_are_refused():
 def test_a_module_comes_with_its_variables():
     with pytest.raises(TypeError, match="give its variables too"):
         conversion.from_flax(linen.Dense(3), input_shape=(4,))
+    with pytest.raises(TypeError, match="all variables.*got .'bias', 'kernel'"):
+        variables = linen.Dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
+        conversion.from_flax(linen.Dense(3), variables["params"], input_shape=(4,))
+    with pytest.raises(TypeError, match="a source network already"):
+        network = nn.Network(nn.Flatten(), (4,))
+        conversion.from_flax(network, input_shape=(4,))
     with pytest.raises(TypeError, match="leave out the variables"):
         conversion.from_flax(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), {}, input_shape=(4,))
     with pytest.raises(TypeError, match="from_function takes functions"):
