@@ -20,6 +20,7 @@ from snnjax.conversion.calibration import calibrate, spiking_thresholds
 from snnjax.conversion.diagnosis import LayerError, layer_errors
 from snnjax.conversion.flax_networks import from_flax, from_function
 from snnjax.conversion.folding import Scale, fold_batch_norm
+from snnjax.conversion.simulation import mean_outputs
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "from_function",
     "layer_errors",
     "layers",
+    "mean_outputs",
     "qcfs",
     "shifted_threshold_relu",
     "spiking_thresholds",

@@ -9,7 +9,7 @@ small; a percentile clips them. Activations with a bound (`ThresholdReLU`, `QCFS
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -17,12 +17,18 @@ import jax.numpy as jnp
 
 from snnjax import nn
 from snnjax.conversion.folding import network_statistics
-from snnjax.conversion.spiking import OUTPUTS, activation_names, to_spiking
+from snnjax.conversion.simulation import accumulate
+from snnjax.conversion.spiking import (
+    OUTPUTS,
+    activation_names,
+    refuse_unconvertible,
+    to_spiking,
+)
 from snnjax.nn.taps import in_order
 from snnjax.ops.arguments import as_floating, check_counts, check_numbers, shorten
 from snnjax.typing import Array, PyTree
 
-__all__ = ["accumulate", "calibrate", "spiking_thresholds"]
+__all__ = ["calibrate", "spiking_thresholds"]
 
 
 def calibrate(
@@ -50,7 +56,8 @@ def calibrate(
         `to_spiking(last="spiking")`.
 
     Raises:
-        ValueError: no batch; missing statistics; a percentile out of range.
+        ValueError: no batch; missing statistics; a percentile out of range; a layer that does not
+            convert.
 
     Reference:
         Diehl, Neil, Binas, Cook, Liu, Pfeiffer, "Fast-classifying, high-accuracy spiking deep
@@ -60,6 +67,8 @@ def calibrate(
     """
     check_numbers("conversion.calibrate", above=0, most=100, percentile=percentile)
     statistics = network_statistics(net, statistics)
+    # Before the pass over the examples, which may take long.
+    refuse_unconvertible(net, statistics)
     # Arguments, not closures: weights in a closure would become constants of the program.
     run = jax.jit(_activations, static_argnames="percentile")
     total: dict[str, Array] = {}
@@ -118,13 +127,15 @@ def spiking_thresholds(
     check_numbers(owner, above=0, scale=scale)
     statistics, names = network_statistics(net, statistics), list(activation_names(net))
     inputs = as_floating(owner, inputs)
+    if timesteps is not None:
+        check_counts(owner, timesteps=timesteps)
 
     @jax.jit
     def currents(net, statistics, inputs, thresholds):
         spiking = to_spiking(net, thresholds, statistics=statistics, **options)
         peaks = accumulate(
             spiking, inputs, timesteps, "currents",
-            lambda peak, x: jnp.maximum(peak, _percentile(x, percentile)[None]),
+            lambda peak, x: jnp.maximum(peak, _percentile(x, percentile)),
             reduced=True,
         )  # fmt: skip
         return dict(zip(names, peaks.values(), strict=True))
@@ -132,53 +143,8 @@ def spiking_thresholds(
     # At threshold 1 the currents of a layer are in units of the source.
     thresholds = dict.fromkeys(names, jnp.ones(()))
     for name in names:
-        thresholds[name] = currents(net, statistics, inputs, thresholds)[name][0]
+        thresholds[name] = currents(net, statistics, inputs, thresholds)[name]
     return {name: value * scale for name, value in thresholds.items()}
-
-
-def accumulate(
-    net: nn.Network,
-    inputs: Array,
-    timesteps: int | None,
-    tap: str,
-    combine: Callable[[Array, Array], Array],
-    *,
-    reduced: bool = False,
-) -> dict[str, Array]:
-    """Folds one kind of taps over timesteps, `total <- combine(total, x[t])`, from zeros.
-
-    Args:
-        net: spiking network.
-        inputs: frames `[T, B, ...]`, or with `timesteps` one frame `[B, ...]` for all of them.
-        timesteps: number of equal frames, or None.
-        tap: kind of array, see `nn.taps`.
-        combine: `(total, x [B, ...]) -> total`.
-        reduced: totals have the shape `[1]`, not that of x.
-
-    Returns:
-        Totals by the names of the layers, in order.
-    """
-    frame = inputs if timesteps is not None else inputs[0]
-    if timesteps is not None:
-        check_counts("conversion", timesteps=timesteps)
-
-    def run(neurons: Any, frame: Array) -> tuple[Any, dict[str, Array]]:
-        start = nn.State(neurons, empty.statistics)
-        _, aux = net(frame[None], start, training=False, taps=(tap,))
-        return aux.state, in_order({k: v[tap][0] for k, v in aux.taps.items() if tap in v})
-
-    def step(carry: Any, frame: Array | None) -> tuple[Any, None]:
-        neurons, totals = carry
-        neurons, seen = run(neurons, inputs if frame is None else frame)
-        return (neurons, jax.tree.map(combine, totals, seen)), None
-
-    empty = net.initial_state(frame.shape[0])
-    shapes = jax.eval_shape(run, empty.neurons, frame)[1]
-    zeros = {k: jnp.zeros((1,) if reduced else s.shape, s.dtype) for k, s in shapes.items()}
-    frames = None if timesteps is not None else inputs
-    (_, totals), _ = jax.lax.scan(step, (empty.neurons, zeros), frames, length=timesteps)
-    # A dictionary comes out of a scan in alphabetical order.
-    return in_order(totals)
 
 
 def _activations(net, statistics, inputs, *, percentile):

@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 
 from snnjax import nn
-from snnjax.conversion.calibration import accumulate
 from snnjax.conversion.folding import network_statistics
 from snnjax.conversion.layers import Plan
+from snnjax.conversion.simulation import accumulate
 from snnjax.conversion.spiking import activation_names, to_spiking
 from snnjax.ops.arguments import as_floating, check_counts
 from snnjax.typing import Array, PyTree
@@ -112,10 +112,11 @@ def layer_errors(
         _, aux = net(inputs[None], state, training=False, taps=("spikes", "currents"))
         counts = accumulate(spiking, inputs, timesteps, "spikes", jnp.add)
         charges = accumulate(spiking, inputs, timesteps, "currents", jnp.add)
-        pairs = zip(units.items(), counts.values(), charges.values(), strict=True)
+        # Both networks have their layers in one order, under other names.
+        rows = zip(layers, counts.values(), charges.values(), strict=True)
         return {
-            name: _parts(aux.taps[name], own, count, charge, timesteps, start)
-            for (name, own), count, charge in pairs
+            name: _parts(aux.taps[name], units[name], count, charge, timesteps, start)
+            for name, count, charge in rows
         }
 
     found = jax.device_get(errors(net, spiking, statistics, units, inputs))

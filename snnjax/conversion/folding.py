@@ -73,7 +73,7 @@ class Entry(NamedTuple):
 
 
 def flatten(layer: Any, statistics: PyTree, name: str, *, static: bool = False) -> list[Entry]:
-    """Layers in sequence, without `nn.Sequential` and `nn.StaticInput` around them.
+    """Layers in sequence, without `nn.Sequential`, `nn.Stacked` and `nn.StaticInput` around them.
 
     Args:
         layer: layer to take apart.
@@ -84,6 +84,10 @@ def flatten(layer: Any, statistics: PyTree, name: str, *, static: bool = False) 
     # Exact types: a subclass may call its layers in another way.
     if type(layer) is nn.StaticInput:
         return flatten(layer.layer, statistics, name, static=True)
+    if type(layer) is nn.Stacked:
+        pick = lambda i: jax.tree.map(lambda leaf: leaf[i], (layer.blocks, statistics))  # noqa: E731
+        blocks = [(f"{name}/block{i}".lstrip("/"), *pick(i)) for i in range(layer.depth)]
+        return [e for key, part, own in blocks for e in flatten(part, own, key, static=static)]
     if type(layer) is not nn.Sequential:
         return [Entry(name, layer, statistics, static)]
     parts = zip(layer.layers, statistics, strict=True)
@@ -110,10 +114,10 @@ def fold_batch_norm(net: nn.Network, statistics: PyTree) -> nn.Network:
 
     Each norm is multiplied into the `nn.Linear` or `nn.Conv` before it, also through an average
     pool without padding; without one it becomes a layer that scales and shifts channels. Sequences
-    in sequences become one, so layers may have other names in taps.
+    in sequences become one and stacked blocks several, so layers may have other names in taps.
 
     Args:
-        net: network of layers in `nn.Sequential`, `nn.Residual` and `nn.StaticInput`.
+        net: network of layers in `nn.Sequential`, `nn.Residual`, `nn.Stacked` and `nn.StaticInput`.
         statistics: running statistics of training, `aux.statistics` or the `nn.State` itself.
 
     Raises:

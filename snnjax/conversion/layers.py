@@ -21,7 +21,7 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from snnjax import nn
@@ -68,7 +68,7 @@ _KINDS = {
     "SpikingSelfAttention": "attention", "ASA": "attention", "MA": "attention",
     "MALIF": "neurons", "Neuron": "neurons", "Recurrent": "neurons", "Disabled": "neurons",
     "PSN": "neurons", "SlidingPSN": "neurons", "ResetFreeLIF": "neurons", "RateNeuron": "neurons",
-    "Stacked": "blocks", "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",
+    "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",
     "Grouped": "blocks",
     "tanh": "smooth", "sigmoid": "smooth", "gelu": "smooth", "silu": "smooth", "elu": "smooth",
     "leaky_relu": "smooth", "softplus": "smooth",
@@ -123,13 +123,15 @@ class Plan:
             )
         if is_traced(found):
             return found
-        if jnp.ndim(found) or not (jnp.isfinite(found) and found > 0):
+        # NumPy: under a trace the functions of JAX would make known numbers unknown.
+        number = np.asarray(found, np.float32)
+        if number.ndim or not (np.isfinite(number) and number > 0):
             raise ValueError(
                 f"the threshold of {name} must be one positive number, got {found}: no input of "
                 "the calibration made this layer active, so calibrate on other or more inputs, at "
                 "a higher percentile"
             )
-        return jnp.asarray(found, jnp.float32)
+        return number
 
     def currents(self, name: str, layer: Activation) -> Units:
         """Units in which the neurons in place of an activation want their currents."""

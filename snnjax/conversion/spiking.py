@@ -2,7 +2,7 @@
 
     thresholds = conversion.calibrate(net, batches, statistics=state.statistics)
     spiking = conversion.to_spiking(net, thresholds, statistics=state.statistics)
-    outputs, aux = spiking(encoding.direct(images, timesteps=8), spiking.initial_state(B), ...)
+    logits = conversion.mean_outputs(spiking, images, timesteps=(8, 16, 32))
 
 The rate of an integrate-and-fire neuron with reset by subtraction is its mean current, rounded to a
 multiple of 1/T and bounded by 1: a clipped ReLU. The conversion therefore keeps the weights and
@@ -15,6 +15,7 @@ changes units only (`conversion.layers`): every activation becomes neurons of th
     nn.BatchNorm                                 a part of the synapse before it, or a `Scale`
     nn.AvgPool, nn.GlobalAvgPool, nn.Flatten     the same
     nn.Residual, nn.Sequential, nn.StaticInput   the same, with converted parts
+    nn.Stacked                                   its blocks, one after the other
     nn.Dropout                                   nothing
     a layer with a method `to_spiking`           its answer
     others                                       refused, with the reason and the cure
@@ -26,6 +27,8 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+
 from snnjax import nn, surrogate
 from snnjax.conversion.activations import Activation, ReLU
 from snnjax.conversion.folding import Entry, flatten, joined, network_statistics
@@ -34,7 +37,7 @@ from snnjax.neurons import reset as resets
 from snnjax.ops.arguments import check_choice, check_counts, check_flags
 from snnjax.typing import PyTree
 
-__all__ = ["activation_names", "to_spiking"]
+__all__ = ["OUTPUTS", "activation_names", "refuse_unconvertible", "to_spiking"]
 
 OUTPUTS = "outputs"
 """Name of the threshold of the last layer, where it spikes."""
@@ -65,8 +68,8 @@ def to_spiking(
     Inputs are the frames of the source at every timestep (`encoding.direct`), or spikes with the
     same mean, `jnp.sign(x) * encoding.poisson(key, jnp.abs(x), timesteps=T)`. Outputs are
     `[T, B, K]` in units of the source, and `readout.rate` of them its logits. The result is an
-    `nn.Network` in the order of the source; `nn.replace(spiking, order="time", collect="mean")`
-    evaluates it in memory that does not depend on T.
+    `nn.Network` in the order of the source; `mean_outputs` evaluates it in memory that does not
+    depend on T.
 
     The shift makes rates round to the nearest, not down, and reduces the squared error fourfold.
     As an initial membrane of half the threshold its charge is there from the first timestep on, so
@@ -114,7 +117,10 @@ def to_spiking(
         )
     if timesteps is not None:
         check_counts("conversion.to_spiking", timesteps=timesteps)
-    entries = flatten(net.body, network_statistics(net, statistics), "")
+    statistics = network_statistics(net, statistics)
+    # First: a missing threshold is of no interest where a layer has to be trained anew.
+    refuse_unconvertible(net, statistics)
+    entries = flatten(net.body, statistics, "")
     thresholds = dict(thresholds or {})
     _check_names(thresholds, {*activation_names(net), OUTPUTS})
     if last == "spiking":
@@ -131,13 +137,33 @@ def to_spiking(
     return nn.replace(net, body=joined(layers))
 
 
+def refuse_unconvertible(net: nn.Network, statistics: PyTree) -> None:
+    """Refuses networks with a layer that does not convert, whatever their thresholds.
+
+    Args:
+        net: the source.
+        statistics: its running statistics.
+
+    Raises:
+        ValueError: a layer does not convert; the message names it and the cure.
+    """
+    plan = Plan(dict.fromkeys(activation_names(net), 1.0), nn.IF)
+
+    def converted(net: nn.Network, statistics: PyTree) -> nn.Sequential:
+        entries = flatten(net.body, statistics, "")
+        return joined(convert_sequence(entries, plan, scale=1.0, end=Units())[0])
+
+    # Abstractly: no weight is multiplied.
+    jax.eval_shape(converted, net, statistics)
+
+
 def activation_names(net: nn.Network) -> dict[str, Activation]:
     """The activations of a network by their names in taps, in order.
 
     Args:
-        net: network of layers in `nn.Sequential`, `nn.Residual` and `nn.StaticInput`.
+        net: network of layers in the table of this module.
     """
-    statistics = nn.contract.State(*net.initial_state(1)).statistics
+    statistics = net.initial_state(1).statistics
     return dict(_activations(flatten(net.body, statistics, "")))
 
 
