@@ -96,7 +96,7 @@ class Refused:
 class Unknown(Exception):
     """An equation that no step expresses: words for it, and the cure."""
 
-    def __init__(self, reason: str = "", cure: str = ""):
+    def __init__(self, reason: str, cure: str):
         super().__init__(reason)
         self.reason, self.cure = reason, cure
 
@@ -120,7 +120,7 @@ def input_data(shape: tuple[int, ...]) -> Data:
     return Data(Node(None, (), shape, "", None, 0), shape)
 
 
-def after(node: Node, step: Step, shape: tuple[int, ...], behind: str = "") -> Node:
+def after(node: Node, step: Step, shape: tuple[int, ...], *, behind: str = "") -> Node:
     """The node of a step on the outputs of another; `behind` names a parameter of the step."""
     return Node(step, (node,), shape, behind or node.behind, node, node.depth + 1)
 
@@ -159,7 +159,7 @@ def flattened(data: Data) -> tuple[Node, np.ndarray]:
     if len(node.shape) > 2:
         flat = (node.shape[0], math.prod(node.shape[1:]))
         node = after(node, Flatten(math.prod(node.shape[1:-1])), flat)
-    return node, np.arange(node.shape[-1]) if data.index is None else data.index
+    return node, data.features()
 
 
 def ordered(data: Data) -> tuple[int, ...]:

@@ -70,7 +70,7 @@ _PRIMITIVES = {
     "scan": ("a loop", _LOOP),
     "while": ("a loop", _LOOP),
 }
-_LIBRARIES = tuple(str(Path(module.__file__).parent) for module in (jax, flax))
+_LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, flax))
 _HERE = str(Path(__file__).parent)
 
 

@@ -36,7 +36,11 @@ Value = Constant | Data | Refused
 
 
 def evaluate(
-    jaxpr: Any, constants: Sequence[Value], arguments: Sequence[Value], trail: tuple[Any, ...] = ()
+    jaxpr: Any,
+    constants: Sequence[Value],
+    arguments: Sequence[Value],
+    *,
+    trail: tuple[Any, ...] = (),
 ) -> list[Value]:
     """Values of the outputs of a traced function.
 
@@ -60,7 +64,7 @@ def _equation(eqn: Any, values: list[Any], trail: tuple[Any, ...]) -> list[Value
         body, arguments = inner
         # A closed function brings its constants, an open one has none.
         own = [Constant(const) for const in getattr(body, "consts", ())]
-        return evaluate(getattr(body, "jaxpr", body), own, arguments, trail)
+        return evaluate(getattr(body, "jaxpr", body), own, arguments, trail=trail)
     if all(isinstance(value, Constant) for value in values):
         return _compute(eqn, values)
     for value in values:
@@ -69,7 +73,7 @@ def _equation(eqn: Any, values: list[Any], trail: tuple[Any, ...]) -> list[Value
     try:
         rule = _RULES.get(eqn.primitive.name)
         if rule is None:
-            raise Unknown
+            raise Unknown("", "")
         return [rule(eqn, *values)]
     except Unknown as error:
         behind = next((v.node.behind for v in values if isinstance(v, Data)), "")
@@ -117,7 +121,9 @@ def _affine(data: Data, scale: Any, shift: Any, behind: str = "") -> Data:
     """`scale x + shift`, by numbers or vectors per channel of the node."""
     node = data.node
     scale, shift = (np.broadcast_to(v, node.shape[-1:]) for v in (scale, shift))
-    return dataclasses.replace(data, node=after(node, Affine(scale, shift), node.shape, behind))
+    return dataclasses.replace(
+        data, node=after(node, Affine(scale, shift), node.shape, behind=behind)
+    )
 
 
 def _per_channel(eqn: Any, data: Data, constant: Constant) -> tuple[Data, np.ndarray]:
@@ -153,7 +159,7 @@ def _arithmetic(eqn: Any, a: Any, b: Any, *, constant: Callable[..., Any]) -> Da
     """
     data, other = (a, b) if isinstance(a, Data) else (b, a)
     if not isinstance(other, Constant):
-        raise Unknown
+        raise Unknown("", "")
     data, vector = _per_channel(eqn, data, other)
     return _affine(data, *constant(vector, isinstance(a, Data)), behind=other.name)
 
@@ -235,7 +241,7 @@ def _dense(eqn: Any, a: Any, b: Any) -> Data:
     else:
         raise Unknown("a product over some axes", "sum over the channels, or over all features")
     shape = (*node.shape[:-1], numbers.shape[-1])
-    node = after(node, Weights(numbers, np.zeros(shape[-1])), shape, kernel.name)
+    node = after(node, Weights(numbers, np.zeros(shape[-1])), shape, behind=kernel.name)
     # A kernel on the left puts the examples last.
     return Data(node, shape) if first else Data(node, shape[::-1], batch=1)
 
@@ -262,7 +268,8 @@ def _convolution(eqn: Any, data: Any, kernel: Any) -> Data:
     )
     last = (outputs[0], *outputs[2:], outputs[1])
     shape = tuple(eqn.outvars[0].aval.shape[axis] for axis in last)
-    return view(after(data.node, step, shape, kernel.name), tuple(np.argsort(last).tolist()))
+    node = after(data.node, step, shape, behind=kernel.name)
+    return view(node, tuple(np.argsort(last).tolist()))
 
 
 def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
@@ -270,17 +277,29 @@ def _pairs(padding: Any) -> tuple[tuple[int, int], ...]:
 
 
 def _window_sum(eqn: Any, data: Data) -> Data:
-    params, order = eqn.params, ordered(data)
-    sort = lambda entries: tuple(entries[order.index(n)] for n in range(len(order)))  # noqa: E731
-    (batch, *window, channel), pads = sort(params["window_dimensions"]), sort(params["padding"])
+    params, node = eqn.params, data.node
+    # Equinox pools images of one more axis, which has one element.
+    window = params["window_dimensions"]
+    units = [a for a, n in enumerate(data.shape) if a and n == window[a] == 1]
+    added = units[: max(0, len(data.shape) - len(node.shape))]
+    kept = [axis for axis in range(len(data.shape)) if axis not in added]
+    order = ordered(_reshaped(data, tuple(data.shape[axis] for axis in kept)))
+    sort = lambda entries: tuple(entries[kept[order.index(n)]] for n in range(len(order)))  # noqa: E731
+    (batch, *window, channel), pads = sort(window), sort(params["padding"])
     dilations = {*params["base_dilation"], *params["window_dilation"]}
     outside = (batch, channel) != (1, 1) or any((*pads[0], *pads[-1]))
     if outside or dilations != {1} or not 1 <= len(window) <= 2:
         raise Unknown("a sum over windows", "pool over one or two axes of space")
     strides, shape = sort(params["window_strides"])[1:-1], sort(eqn.outvars[0].aval.shape)
     step = Pool(tuple(window), strides, _pairs(pads[1:-1]), shape[-1])
+    pooled = _reshaped(view(after(node, step, shape), order), eqn.outvars[0].aval.shape)
     # The division that makes it a mean follows as an equation of its own.
-    return _affine(view(after(data.node, step, shape), order), math.prod(window), 0)
+    return _affine(pooled, math.prod(window), 0)
+
+
+def _reshaped(data: Data, shape: tuple[int, ...]) -> Data:
+    index = None if data.index is None else data.index.reshape(shape[1:])
+    return dataclasses.replace(data, shape=tuple(shape), index=index)
 
 
 def _reduced(eqn: Any, data: Data) -> Data:
@@ -312,8 +331,7 @@ def _viewed(eqn: Any, data: Data) -> Data:
     shape = tuple(eqn.outvars[0].aval.shape)
     if math.prod(shape) != math.prod(data.shape) or shape[0] != data.shape[0] or data.batch:
         raise Unknown("a reshape or broadcast across examples", "keep the batch the first axis")
-    index = None if data.index is None else data.index.reshape(shape[1:])
-    return dataclasses.replace(data, shape=shape, index=index)
+    return _reshaped(data, shape)
 
 
 def _transposed(eqn: Any, data: Data) -> Data:

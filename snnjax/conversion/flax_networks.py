@@ -8,7 +8,7 @@ the data become layers.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -35,15 +35,17 @@ _NEVER_UPDATED = (
 
 def from_flax(
     module: nnx.Module | linen.Module,
-    variables: PyTree = None,
     *,
     input_shape: tuple[int, ...],
+    variables: PyTree = None,
     **call_options: Any,
 ) -> nn.Network:
     """A trained Flax network as a source network, which `calibrate` and `to_spiking` take.
 
-        net = conversion.from_flax(module, input_shape=(28, 28, 1))                        NNX
-        net = conversion.from_flax(module, variables, input_shape=(28, 28, 1), train=False)  linen
+        net = conversion.from_flax(nnx_module, input_shape=(28, 28, 1))
+        net = conversion.from_flax(
+            linen_module, variables=variables, input_shape=(28, 28, 1), train=False
+        )
 
     The outputs `[T, B, ...]` are those of the module in evaluation, up to rounding. Parameters are
     copies in the dtype of the module's; those used twice become two.
@@ -60,14 +62,15 @@ def from_flax(
         a sum of two paths                                      nn.Residual
         dropout, checkpoint, jit                                nothing
 
-    Everything else is refused, such as max pooling, softmax, layer norm, attention, other
-    activations, dilated convolutions, channels first, and loops.
+    Other orders of axes inside, as `jax.vmap` makes them, convert too. Everything else is refused,
+    such as max pooling, softmax, layer norm, attention, other activations, dilated convolutions,
+    inputs with channels first, and loops (`lax.scan`).
 
     Args:
         module: NNX module, or linen module with its variables. Its call takes `[B, *input_shape]`
             and returns the logits. An NNX module is evaluated (`module.eval()`) on a copy.
-        variables: variables of a linen module, `{"params": ..., "batch_stats": ...}`.
         input_shape: shape of one example, such as `(28, 28, 1)`.
+        variables: variables of a linen module, `{"params": ..., "batch_stats": ...}`.
         **call_options: options of the call in evaluation, such as `train=False`.
 
     Warns:
@@ -80,44 +83,28 @@ def from_flax(
     """
     if isinstance(module, nn.Network):
         raise TypeError("conversion.from_flax: an nn.Network is a source network already")
-    if isinstance(module, linen.Module):
-        if variables is None:
-            raise TypeError(
-                "conversion.from_flax: a linen module keeps no parameters, give its variables too, "
-                "from_flax(module, variables, ...)"
-            )
-        if variables and "params" not in variables:
-            raise TypeError(
-                "conversion.from_flax takes all variables of a linen module, "
-                f'{{"params": ..., "batch_stats": ...}}, got {sorted(variables)}'
-            )
-        statistics = variables.get("batch_stats", {})
-        apply = lambda own, x: module.apply(own, x, **call_options)  # noqa: E731
-    elif isinstance(module, nnx.Module):
-        if variables is not None:
-            raise TypeError(
-                "conversion.from_flax: an NNX module has its parameters: leave out the variables"
-            )
-        copy = nnx.clone(module)
-        # On a copy, since it changes attributes of the module.
-        copy.eval()
-        graphdef, variables = nnx.split(copy)
-        statistics = nnx.state(copy, nnx.BatchStat)
-        apply = lambda own, x: nnx.merge(graphdef, own)(x, **call_options)  # noqa: E731
-    else:
+    if not isinstance(module, linen.Module | nnx.Module):
         raise TypeError(
             "conversion.from_flax takes a module of flax.nnx or flax.linen, got "
             f"{shorten(module)}: conversion.from_function takes functions"
         )
+    parts = _linen_parts if isinstance(module, linen.Module) else _nnx_parts
+    apply, params, statistics = parts(module, variables, call_options)
     if _never_updated(statistics):
         warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
-    return from_function(apply, variables, input_shape=input_shape)
+    return from_function(apply, params, input_shape=input_shape)
 
 
 def from_function(
     function: Callable[[PyTree, Array], Array], params: PyTree, *, input_shape: tuple[int, ...]
 ) -> nn.Network:
     """A function of parameters and inputs as a source network, see `from_flax`.
+
+    A module of Equinox takes one example with channels first:
+
+        arrays, static = equinox.partition(module, equinox.is_array)
+        call = lambda p, x: jax.vmap(equinox.combine(p, static))(x.transpose(0, 3, 1, 2))
+        net = conversion.from_function(call, arrays, input_shape=(28, 28, 1))
 
     Args:
         function: `(params, inputs [B, *input_shape]) -> outputs [B, ...]` in evaluation, of `jax`
@@ -128,7 +115,12 @@ def from_function(
     Raises:
         ValueError: as `from_flax`.
     """
-    check_counts("conversion.from_function", input_shape=tuple(input_shape))
+    if not isinstance(input_shape, Sequence) or isinstance(input_shape, str):
+        raise TypeError(
+            "conversion takes the shape of one example, such as (28, 28, 1), as input_shape, got "
+            f"{shorten(input_shape)}"
+        )
+    check_counts("conversion", input_shape=tuple(input_shape))
     shape = (_BATCH, *input_shape)
     leaves = jax.tree_util.tree_leaves_with_path(params)
     dtype = _widest([leaf for _, leaf in leaves])
@@ -138,6 +130,36 @@ def from_function(
     results = evaluate(closed.jaxpr, constants, [*arguments, input_data(shape)])
     tolerance = 4 * float(jnp.finfo(dtype).eps)
     return nn.Network(build(path(None, _output(results), tolerance), dtype), input_shape)
+
+
+def _linen_parts(module: linen.Module, variables: PyTree, options: dict[str, Any]) -> Any:
+    """Function, parameters and statistics of a linen module."""
+    if variables is None:
+        raise TypeError(
+            "conversion.from_flax: a linen module keeps no parameters, give its variables too, "
+            "from_flax(module, variables=variables, ...)"
+        )
+    if variables and "params" not in variables:
+        raise TypeError(
+            "conversion.from_flax takes all variables of a linen module, "
+            f'{{"params": ..., "batch_stats": ...}}, got {sorted(variables)}'
+        )
+    apply = lambda own, x: module.apply(own, x, **options)  # noqa: E731
+    return apply, variables, variables.get("batch_stats", {})
+
+
+def _nnx_parts(module: nnx.Module, variables: PyTree, options: dict[str, Any]) -> Any:
+    """Function, parameters and statistics of an NNX module in evaluation."""
+    if variables is not None:
+        raise TypeError(
+            "conversion.from_flax: an NNX module has its parameters: leave out the variables"
+        )
+    copy: Any = nnx.clone(module)
+    # On a copy, since it changes attributes of the module.
+    copy.eval()
+    graphdef, params = nnx.split(copy)
+    apply = lambda own, x: nnx.merge(graphdef, own)(x, **options)  # noqa: E731
+    return apply, params, nnx.state(copy, nnx.BatchStat)
 
 
 def _widest(leaves: list[Any]) -> Any:

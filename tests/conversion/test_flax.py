@@ -78,7 +78,7 @@ def linen_variables(dtype="float32"):
 
 def check_linen(dtype):
     module, variables = LinenCNN(dtype=dtype), linen_variables(dtype)
-    net = conversion.from_flax(module, variables, input_shape=(8, 8, 2), train=False)
+    net = conversion.from_flax(module, variables=variables, input_shape=(8, 8, 2), train=False)
     names = ["Kernel", "ReLU", "Bound", "Kernel", "ReLU", "function", "Linear", "ReLU", "Linear"]
     assert layers(net) == names
     apply = functools.partial(module.apply, variables, train=False)
@@ -258,6 +258,9 @@ FUNCTIONS = {
                          .squeeze(1) @ jnp.tile(p["w"], (9, 1)), IMAGE,
                          ["ReLU", "Bound", "function", "Linear"]),
     "pool, padded": (lambda p, x: POOL(x, padding=((1, 1), (1, 1))), IMAGE, ["Bound"]),
+    "pool, one more axis": (lambda p, x: jax.lax.reduce_window(
+        x[:, None], 0.0, jax.lax.add, (1, 1, 2, 2, 1), (1, 1, 2, 2, 1), "VALID")[:, 0] / 4,
+        IMAGE, ["Bound"]),
     "pool, overlapping": (lambda p, x: linen.avg_pool(x, (3, 3), (1, 1), "SAME"), IMAGE,
                           ["Bound"]),
     "pool, not square": (lambda p, x: linen.avg_pool(x, (2, 3), (2, 3)), IMAGE, ["Kernel"]),
@@ -291,7 +294,9 @@ def test_a_function_of_parameters_converts(case):
 
 
 def test_a_converted_network_trains():
-    net = conversion.from_flax(LinenCNN(), linen_variables(), input_shape=(8, 8, 2), train=False)
+    net = conversion.from_flax(
+        LinenCNN(), variables=linen_variables(), input_shape=(8, 8, 2), train=False
+    )
     graphdef, params, constants = nn.split(net)
 
     def loss(params):
@@ -308,7 +313,7 @@ def test_statistics_of_no_training_warn():
         conversion.from_flax(module, input_shape=(4,))
     variables = LinenCNN().init(jax.random.key(0), jnp.zeros((1, 8, 8, 2)), train=False)
     with pytest.warns(UserWarning, match="variables with its batch_stats"):
-        conversion.from_flax(LinenCNN(), variables, input_shape=(8, 8, 2), train=False)
+        conversion.from_flax(LinenCNN(), variables=variables, input_shape=(8, 8, 2), train=False)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         conversion.from_flax(trained_module(module), input_shape=(4,))

@@ -99,7 +99,7 @@ def trained_linen():
 
     params, rest = train(loss, variables["params"], variables["batch_stats"])
     variables = {"params": params, "batch_stats": rest}
-    net = conversion.from_flax(module, variables, input_shape=(8, 8, 1), train=False)
+    net = conversion.from_flax(module, variables=variables, input_shape=(8, 8, 1), train=False)
     return net, functools.partial(module.apply, variables, train=False)
 
 

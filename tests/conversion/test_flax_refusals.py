@@ -38,7 +38,7 @@ def test_max_pooling_is_named_with_its_line_and_layer():
     module = TutorialCNN()
     variables = module.init(jax.random.key(0), jnp.ones((1, 8, 8, 1)))
     with pytest.raises(ValueError) as caught:
-        conversion.from_flax(module, variables, input_shape=(8, 8, 1))
+        conversion.from_flax(module, variables=variables, input_shape=(8, 8, 1))
     message = str(caught.value)
     assert message.startswith("max pooling (test_flax_refusals.py:")
     assert "behind first.bias) does not convert" in message and "use avg_pool" in message
@@ -80,6 +80,22 @@ def test_a_module_is_refused_by_its_name(name):
     assert "behind first.bias" in message and "test_flax_refusals.py" in message
 
 
+class Compiled(nnx.Module):
+    def __init__(self, rngs):
+        self.first = nnx.Linear(4, 8, rngs=rngs)
+
+    @nnx.jit
+    def __call__(self, x):
+        return jnp.sin(self.first(x))  # the line
+
+
+def test_the_line_within_a_compiled_module_is_named():
+    with pytest.raises(ValueError) as caught:
+        conversion.from_flax(Compiled(nnx.Rngs(0)), input_shape=(4,))
+    line = int(str(caught.value).split(":")[1].split(",")[0])
+    assert "# the line" in pathlib.Path(__file__).read_text().splitlines()[line - 1]
+
+
 def test_a_module_of_linen_is_named_by_its_path():
     class Net(linen.Module):
         @linen.compact
@@ -88,7 +104,7 @@ def test_a_module_of_linen_is_named_by_its_path():
 
     variables = Net().init(jax.random.key(0), jnp.ones((1, 4)))
     with pytest.raises(ValueError, match=r"layer norm \(norm, test.*behind Dense_0.bias\)"):
-        conversion.from_flax(Net(), variables, input_shape=(4,))
+        conversion.from_flax(Net(), variables=variables, input_shape=(4,))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +191,7 @@ def test_inputs_of_another_shape_and_training_are_refused():
 
     variables = Net().init(jax.random.key(0), jnp.ones((2, 4)))
     with pytest.warns(UserWarning), pytest.raises(ValueError, match="such as train=False"):
-        conversion.from_flax(Net(), variables, input_shape=(4,))
+        conversion.from_flax(Net(), variables=variables, input_shape=(4,))
 
 
 def test_a_module_comes_with_its_variables():
@@ -183,13 +199,15 @@ def test_a_module_comes_with_its_variables():
         conversion.from_flax(linen.Dense(3), input_shape=(4,))
     with pytest.raises(TypeError, match="all variables.*got .'bias', 'kernel'"):
         variables = linen.Dense(3).init(jax.random.key(0), jnp.ones((1, 4)))
-        conversion.from_flax(linen.Dense(3), variables["params"], input_shape=(4,))
+        conversion.from_flax(linen.Dense(3), variables=variables["params"], input_shape=(4,))
     with pytest.raises(TypeError, match="a source network already"):
         network = nn.Network(nn.Flatten(), (4,))
         conversion.from_flax(network, input_shape=(4,))
     with pytest.raises(TypeError, match="leave out the variables"):
-        conversion.from_flax(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), {}, input_shape=(4,))
+        conversion.from_flax(nnx.Linear(4, 3, rngs=nnx.Rngs(0)), variables={}, input_shape=(4,))
     with pytest.raises(TypeError, match="from_function takes functions"):
         conversion.from_flax(jax.nn.relu, input_shape=(4,))
     with pytest.raises(ValueError, match="input_shape must be at least 1"):
         conversion.from_function(lambda p, x: x, {}, input_shape=(0,))
+    with pytest.raises(TypeError, match="the shape of one example"):
+        conversion.from_function(lambda p, x: x, {}, input_shape=4)
