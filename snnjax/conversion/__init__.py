@@ -18,6 +18,7 @@ from snnjax.conversion.activations import (
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
 from snnjax.conversion.diagnosis import LayerError, layer_errors
+from snnjax.conversion.flax_networks import from_flax, from_function
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.recipe import Recipe, parse_recipe
 from snnjax.conversion.simulation import mean_outputs
@@ -34,6 +35,8 @@ __all__ = [
     "activations",
     "calibrate",
     "fold_batch_norm",
+    "from_flax",
+    "from_function",
     "layer_errors",
     "layers",
     "mean_outputs",
