@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +71,9 @@ _PRIMITIVES = {
     "scan": ("a loop", _LOOP),
     "while": ("a loop", _LOOP),
 }
-_LIBRARIES = tuple(str(Path(str(module.__file__)).parent) for module in (jax, flax))
-_HERE = str(Path(__file__).parent)
+# With a separator: flaxmodels is no part of flax.
+_HERE = f"{Path(__file__).parent}{os.sep}"
+_LIBRARIES = tuple(f"{Path(str(module.__file__)).parent}{os.sep}" for module in (jax, flax))
 
 
 def describe(trail: Sequence[Any], *, behind: str, reason: str, cure: str) -> str:

@@ -88,7 +88,7 @@ def from_flax(
             "conversion.from_flax takes a module of flax.nnx or flax.linen, got "
             f"{shorten(module)}: conversion.from_function takes functions"
         )
-    parts = _linen_parts if isinstance(module, linen.Module) else _nnx_parts
+    parts: Callable[..., Any] = _linen_parts if isinstance(module, linen.Module) else _nnx_parts
     apply, params, statistics = parts(module, variables, call_options)
     if _never_updated(statistics):
         warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
