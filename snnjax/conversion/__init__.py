@@ -1,6 +1,6 @@
 """Conversion of trained networks into spiking ones."""
 
-from snnjax.conversion import activations
+from snnjax.conversion import activations, progressive, tandem
 from snnjax.conversion.activations import (
     QCFS,
     ReLU,
@@ -15,7 +15,9 @@ __all__ = [
     "ReLU",
     "ThresholdReLU",
     "activations",
+    "progressive",
     "qcfs",
     "shifted_threshold_relu",
+    "tandem",
     "threshold_relu",
 ]

@@ -33,7 +33,7 @@ from snnjax.nn.contract import Aux, Call, State, output_shape, prefix_names, rep
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, check_numbers
 from snnjax.typing import Array, bind
 
-__all__ = ["Fixed", "SpikeSum", "Tandem", "fold"]
+__all__ = ["Fixed", "SpikeSum", "Tandem", "constant", "fold", "impulse", "with_weights"]
 
 
 class Fixed(nnx.Variable):
@@ -77,8 +77,8 @@ class Tandem(nnx.Module):
         timesteps=T       trains of spikes 0 and 1,        [T, B, ...] -> [T, B, ...]
 
     with c the sum of the inputs over time. One timestep of inputs to a spiking layer is an image,
-    presented as an impulse at t = 0; T equal timesteps are the parent rule's repeated image, whose
-    currents add up likewise.
+    presented as an impulse at t = 0, as in the paper; `constant` spreads it over time instead. An
+    impulse costs one timestep of analog products, but negative biases then come too late.
 
     The derivative of the outputs is not that of backpropagation through time, and `exact` is False:
     the mean over time of their cotangent enters `relu(norm(z))` as it is, without the factor
@@ -237,6 +237,39 @@ def with_weights(synapse: nn.Fold, kernel: Array, bias: Array) -> nn.Fold:
     return replace(synapse, function=replace(synapse.function, **new), pack=None)
 
 
+def impulse(image: Array, *, timesteps: int) -> Array:
+    """An image at t = 0 and zeros after it, `[1, B, ...] -> [T, B, ...]`.
+
+    Args:
+        image: one timestep, `[1, B, ...]`.
+        timesteps: number T of timesteps.
+
+    Raises:
+        ValueError: more than one timestep.
+    """
+    _check_image(image)
+    return jnp.concatenate([image, jnp.zeros((timesteps - 1, *image.shape[1:]), image.dtype)])
+
+
+def constant(image: Array, *, timesteps: int) -> Array:
+    """A T-th of an image at every timestep, `[1, B, ...] -> [T, B, ...]`.
+
+    Args:
+        image: one timestep, `[1, B, ...]`.
+        timesteps: number T of timesteps.
+
+    Raises:
+        ValueError: more than one timestep.
+    """
+    _check_image(image)
+    return jnp.broadcast_to(image / timesteps, (timesteps, *image.shape[1:]))
+
+
+def _check_image(image: Array) -> None:
+    if len(image) != 1:
+        raise ValueError(f"an image is one timestep, got {len(image)}: encode with timesteps=1")
+
+
 def _fixed(variable: Fixed, dtype: Any) -> Array:
     return jax.lax.stop_gradient(variable[...]).astype(dtype)
 
@@ -254,9 +287,7 @@ def _simulate(params: Any, inputs: Array) -> tuple[Array, Aux]:
         statistics = moved.statistics
     folded = fold(layer, statistics)
     if len(inputs) < layer.timesteps:
-        silence = jnp.zeros((layer.timesteps - 1, *inputs.shape[1:]), inputs.dtype)
-        # Zeros, not a current of their own: taps count the operations of one timestep with inputs.
-        inputs = jnp.concatenate([inputs, silence])
+        inputs = impulse(inputs, timesteps=layer.timesteps)
     currents, synapse = folded(inputs, State(), call)
     outputs, neuron = layer.neuron(currents, State(state.neurons), call)
     taps = prefix_names("synapse", synapse.taps) | neuron.taps
