@@ -115,7 +115,7 @@ class Tandem(nnx.Module):
     def __init__(
         self,
         synapse: nn.Fold,
-        norm: nn.BatchNorm | None = None,
+        norm: nn.BatchNorm | None,
         *,
         timesteps: int | None = None,
         threshold: float = 1.0,

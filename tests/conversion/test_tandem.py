@@ -122,7 +122,7 @@ def test_the_gradient_is_that_of_the_rectified_layer_at_the_counts_bit_for_bit(t
 @functools.partial(jax.jit, static_argnums=(2,))
 def counts_of(threshold, rows, timesteps):
     synapse = nn.Fold(_Identity(), name="linear")
-    layer = tandem.Tandem(synapse, timesteps=timesteps)
+    layer = tandem.Tandem(synapse, None, timesteps=timesteps)
     layer.threshold = tandem.Fixed(threshold)
     outputs, _ = layer(rows, layer.initial_state(rows.shape[1:]), EVAL)
     return outputs.sum(0)
@@ -202,6 +202,18 @@ def test_without_timesteps_the_layer_is_the_rectified_one_at_the_weighted_counts
     assert nn.contract.is_exact(layer) and not nn.contract.is_exact(small())
 
 
+def test_the_backward_pass_keeps_counts_whatever_the_number_of_timesteps():
+    kept = []
+    for timesteps in (4, 64):
+        layer = small(timesteps=timesteps)
+        graph, params, rest = nn.split(layer)
+        trains, start = jnp.ones((timesteps, 7, 6)), layer.initial_state((7, 6))
+        run = lambda p, x: nn.merge(graph, p, rest)(x, start, TRAIN)[0]  # noqa: B023, E731
+        pullback = jax.vjp(run, params, trains)[1]
+        kept.append(sum(leaf.nbytes for leaf in jax.tree.leaves(pullback)))
+    assert kept[0] == kept[1] > 0
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [
@@ -217,6 +229,6 @@ def test_wrong_options_are_refused(options, text):
 
 def test_other_layers_are_refused():
     with pytest.raises(TypeError, match="takes nn.Linear"):
-        tandem.Tandem(nn.Flatten())
+        tandem.Tandem(nn.Flatten(), None)
     with pytest.raises(TypeError, match="folds nn.BatchNorm"):
         tandem.Tandem(nn.Linear(2, 2, rngs=nnx.Rngs(0)), nn.LayerNorm(2, rngs=nnx.Rngs(0)))
