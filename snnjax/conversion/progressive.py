@@ -180,29 +180,21 @@ def tandem_network(source: nn.Network, statistics: PyTree) -> tuple[nn.Network, 
     Raises:
         ValueError: a layer that does not take part; the message names it and the cure.
     """
-    parts = list(_flatten(source.body, statistics))
-    grouped: list[Any] = []
-    own: list[Any] = []
+    parts, made = list(_flatten(source.body, statistics)), []
     while parts:
-        layer, held = parts.pop(0)
-        if not _is_synapse(layer):
-            _check_between(layer)
-            grouped, own = [*grouped, layer], [*own, held]
-            continue
-        norm = parts.pop(0) if parts and isinstance(parts[0][0], nn.BatchNorm) else (None, ())
-        if parts and isinstance(parts[0][0], ReLU):
-            parts.pop(0)
-            grouped, own = [*grouped, Tandem(layer, norm[0])], [*own, norm[1]]
-        elif norm[0] is None and not parts and any(isinstance(x, Tandem) for x in grouped):
-            # Behind the last neurons, in front of pools: the sum has the fewest timesteps.
-            place = max(i for i, x in enumerate(grouped) if isinstance(x, Tandem)) + 1
-            grouped[place:place], own[place:place] = [SpikeSum()], [()]
-            body = nn.Sequential(*grouped, layer)
-            return nn.Network(body, source.input_shape), (*own, held)
-        else:
-            found = parts[0][0] if parts else "the end of the network"
-            raise ValueError(f"{_name(layer)} is followed by {_name(found)}: {_FORM}")
-    raise ValueError(f"the network has no output layer of synapses: {_FORM}")
+        layer, own = parts.pop(0)
+        if _is_synapse(layer):
+            layer, own = _group(layer, own, parts)
+        elif not (isinstance(layer, nn.Dropout) or _name(layer) in _LINEAR):
+            raise ValueError(f"{_name(layer)} does not take part: {_FORM}")
+        made.append((layer, own))
+    hidden = [i for i, (layer, _) in enumerate(made) if isinstance(layer, Tandem)]
+    if not hidden or not _is_synapse(made[-1][0]):
+        raise ValueError(f"the network has no hidden layer, or no output layer: {_FORM}")
+    # Behind the last neurons and in front of pools, which then run once.
+    made.insert(hidden[-1] + 1, (SpikeSum(), ()))
+    body, own = zip(*made, strict=True)
+    return nn.Network(nn.Sequential(*body), source.input_shape), own
 
 
 def layers(network: nn.Network) -> list[Tandem]:
@@ -353,6 +345,8 @@ _FORM = (
     "progressive tandem learning takes [synapse - batch norm, if any - conversion.ReLU] * n - "
     "synapse, with nn.AvgPool, nn.GlobalAvgPool, nn.Flatten or nn.Dropout between the groups"
 )
+# Names of layers that are linear per timestep, and so commute with counts.
+_LINEAR = {"flatten", "avgpool", "globalavgpool"}
 
 
 def _flatten(body: Any, statistics: PyTree) -> Iterator[tuple[Any, PyTree]]:
@@ -368,14 +362,16 @@ def _is_synapse(layer: Any) -> bool:
     return isinstance(layer, nn.Fold) and hasattr(layer.function, "kernel")
 
 
-def _check_between(layer: Any) -> None:
-    # By what a layer does with sums: those that are linear per timestep commute with counts.
-    linear = isinstance(layer, nn.Dropout) or getattr(layer, "name", "") in _LINEAR
-    if not linear:
-        raise ValueError(f"{_name(layer)} does not take part: {_FORM}")
-
-
-_LINEAR = {"flatten", "avgpool", "globalavgpool"}
+def _group(synapse: Any, statistics: PyTree, parts: list[Any]) -> tuple[Any, PyTree]:
+    """The tandem layer that a synapse begins, or the output synapse; shortens `parts`."""
+    norm, own = parts.pop(0) if parts and isinstance(parts[0][0], nn.BatchNorm) else (None, ())
+    if norm is None and not parts:
+        return synapse, statistics
+    activation = parts.pop(0)[0] if parts else None
+    if not isinstance(activation, ReLU):
+        found = "no layer" if activation is None else _name(activation)
+        raise ValueError(f"{_name(norm or synapse)} is followed by {found}: {_FORM}")
+    return Tandem(synapse, norm), own
 
 
 def _name(layer: Any) -> str:

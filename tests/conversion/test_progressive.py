@@ -162,8 +162,9 @@ def test_wrong_networks_are_refused_by_name():
         "lif does not take part|linear is followed by lif": [lin(), nn.LIF(), lin()],
         "linear is followed by thresholdrelu": [lin(), ThresholdReLU(), lin()],
         "linear is followed by avgpool": [lin(), nn.AvgPool(), ReLU(), lin()],
-        "linear is followed by the end": [lin()],
+        "no hidden layer": [lin()],
         "no output layer": [lin(), ReLU()],
+        "batchnorm is followed by no layer": [lin(), ReLU(), lin(), nn.BatchNorm(4)],
     }
     for text, parts in cases.items():
         with pytest.raises(ValueError, match=text):
