@@ -7,7 +7,7 @@
         ...train all layers that do not spike...               `training.progressive` does
     spiking = spiking_network(net, statistics)                 integrate-and-fire, no norms
 
-`primitive` converts all layers at once, without training between: the comparison.
+`primitive` converts all layers without training between: the comparison.
 
 The schedule is a pure function of the scores that the epochs reach, `progressive_step`. In stage k
 layers 0 to k spike. Stage 0 trains all layers, the first by the tandem gradient; in stage k > 0
@@ -215,7 +215,7 @@ def percentile(
     Args:
         network: network from `tandem_network`; its earlier layers may spike.
         statistics: its running statistics.
-        frames: one timestep of images, `[1, B, *input_shape]`.
+        frames: images, one timestep as an impulse or T, `[T, B, *input_shape]`.
         number: number of the layer.
         q: percentile, 0 to 100; zeros of the rectifier count.
 
@@ -288,12 +288,15 @@ def primitive(
     timesteps: int,
     q: float = 99.9,
 ) -> tuple[nn.Network, PyTree]:
-    """All layers converted at once, with thresholds of the source's activations.
+    """All layers converted without training between: progressive learning of no epochs.
+
+    Each threshold is a percentile of the layer's activations behind the layers that spike already,
+    which gives fewer errors than those of the source.
 
     Args:
         source: trained network, see `tandem_network`.
         statistics: its running statistics.
-        frames: one timestep of images, `[1, B, *input_shape]`.
+        frames: images as the spiking network gets them, `[1, B, *input_shape]` for impulses.
         timesteps: number T of timesteps.
         q: percentile of the activations.
 
@@ -301,8 +304,8 @@ def primitive(
         The network of tandem layers, for `spiking_network`, and its statistics.
     """
     network, statistics = tandem_network(source, statistics)
-    tops = [percentile(network, statistics, frames, n, q=q) for n in range(len(layers(network)))]
-    for number, top in enumerate(tops):
+    for number in range(len(layers(network))):
+        top = percentile(network, statistics, frames, number, q=q)
         network = spike(network, number, threshold=top / timesteps, timesteps=timesteps)
     return network, statistics
 

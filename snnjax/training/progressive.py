@@ -8,7 +8,7 @@ bits of an uninterrupted one:
 
     OUT/                   run of the spiking network: show, eval, cost, export; resume trains it
                            on, through time
-    OUT/progressive.json   thresholds, scores of all epochs, and metrics on the test examples
+    OUT/progressive.json   source, thresholds, scores of all epochs, metrics on the test examples
     OUT/stages/K/          run of stage K, with the held-out examples as its test split
 
 The schedule is `conversion.progressive.progressive_step`, whose state follows from the recorded
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -129,8 +130,10 @@ def _open(path: Path, experiment: Any, text: str) -> Run:
     """The directory of an earlier call, or a new one."""
     if not (path / "config.json").exists():
         return Run.create(path, experiment, text)
-    run = Run.open(path)
-    if not run.source.exists() or run.source.read_text(encoding="utf-8") != text:
+    run, values = Run.open(path), json.loads(json.dumps(config.plain_values(experiment)))
+    fields = [{**fields, "data_dir": None} for fields in (run.config(), values)]
+    # The text holds the options, and config.json the fields of the source.
+    if run.source.read_text(encoding="utf-8") != text or fields[0] != fields[1]:
         raise RunError(
             f"{path} is a run of another source or of other options: give those of before to go "
             "on with it, or another --out to start anew"
@@ -152,7 +155,8 @@ class _Training:
     def __init__(self, source, experiment, options, run, mesh, stop, report, warn):
         self.source, self.experiment, self.options = source, experiment, options
         self.run, self.mesh, self.stop, self.report, self.warn = run, mesh, stop, report, warn
-        self.record: dict[str, Any] = run.read_json(_RECORD) or {"thresholds": [], "stages": []}
+        new = {"source": str(source.path), "thresholds": [], "stages": []}
+        self.record: dict[str, Any] = run.read_json(_RECORD) or new
 
     def run_to_the_end(self, network: nn.Network, statistics: PyTree) -> Result:
         """Runs the stages from the first; stages with all their scores are only replayed."""
@@ -203,6 +207,9 @@ class _Training:
         def report(record: dict[str, Any]) -> None:
             if record["kind"] == "eval":
                 scores[record["step"]] = task.score(record)
+            elif record["kind"] == "rollback":
+                for step in [step for step in scores if step > record["step"]]:
+                    del scores[step]
             self.report({**record, "stage": stage})
 
         if not ended():
