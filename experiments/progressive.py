@@ -2,8 +2,8 @@
 
 Command: python experiments/progressive.py runs/ptl_mnist runs/ptl_mnist-spiking --timesteps 4
 The same command goes on with a conversion that was stopped. The last line of stdout is one JSON
-object: metrics of the networks `source`, `primitive` (converted at once) and `spiking` on the test
-examples, `thresholds`, `epochs` over all stages, and `seconds` of this call.
+object: metrics on the test examples of the networks `source`, `primitive` (converted without
+training) and `spiking`, `thresholds`, `epochs` over all stages, and `seconds` of this call.
 """
 
 import argparse

@@ -12,7 +12,7 @@ Expected: not measured
 Command: snnjax train experiments/ptl_fashion_mnist.py --out runs/ptl_fashion --data-dir
     "$SNNJAX_DATA"
     python experiments/progressive.py runs/ptl_fashion runs/ptl_fashion-spiking --timesteps 4
-    --epochs 3
+    --epochs 2
 """
 
 import dataclasses
@@ -44,10 +44,10 @@ def encode(experiment, inputs, key):
 
 
 def network(experiment, rngs):
-    """Convolutions with stride 2, 1 and 2, and a hidden layer."""
+    """Convolutions with stride 2, 2 and 1, and a hidden layer."""
     width = experiment.width
     return models.strided_net(
-        layers=((width, 2), (2 * width, 1), (2 * width, 2)),
+        layers=((width, 2), (2 * width, 2), (2 * width, 1)),
         hidden=(experiment.hidden,),
         input_shape=(28, 28, 1),
         dropout=experiment.dropout,
@@ -66,7 +66,7 @@ def config():
         timesteps=1,
         batch=128,
         eval_batch=500,
-        epochs=8,
+        epochs=6,
         learning_rate=2e-3,
         weight_decay=1e-4,
     )
