@@ -36,11 +36,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from snnjax import nn
 from snnjax.conversion.activations import ReLU
-from snnjax.conversion.tandem import Fixed, SpikeSum, Tandem, fold, with_weights
+from snnjax.conversion.tandem import Fixed, SpikeSum, Tandem, bias_of, fold, with_weights
 from snnjax.nn.contract import replace
 from snnjax.ops.arguments import check_counts, check_numbers
 from snnjax.typing import Array, PyTree
@@ -199,7 +198,7 @@ def tandem_network(source: nn.Network, statistics: PyTree) -> tuple[nn.Network, 
 
 def layers(network: nn.Network) -> list[Tandem]:
     """The tandem layers of a network from `tandem_network`, in order."""
-    return [network.body.layers[i] for i in _places(network)]
+    return [_body(network)[i] for i in _places(network)]
 
 
 def percentile(
@@ -257,15 +256,13 @@ def spike(
         raise ValueError(f"layer {number} spikes after the layers before it: convert them first")
     place, value = _places(network)[number], Fixed(jnp.asarray(threshold, jnp.float32))
     new = {
-        place: replace(
-            network.body.layers[place], timesteps=timesteps, threshold=value, epsilon=epsilon
-        )
+        place: replace(_body(network)[place], timesteps=timesteps, threshold=value, epsilon=epsilon)
     }
     # The next layer that adds up spikes is told what one of them stands for.
-    behind = network.body.layers[place + 1 :]
+    behind = _body(network)[place + 1 :]
     following = next(i for i, x in enumerate(behind, place + 1) if hasattr(x, "height"))
     height = Fixed(jnp.asarray(threshold, jnp.float32))
-    new[following] = replace(network.body.layers[following], height=height)
+    new[following] = replace(_body(network)[following], height=height)
     return _with_layers(network, new)
 
 
@@ -277,7 +274,7 @@ def with_frozen(network: nn.Network, number: int) -> nn.Network:
         number: number of frozen layers.
     """
     chosen = _places(network)[:number]
-    return _with_layers(network, {i: replace(network.body.layers[i], frozen=True) for i in chosen})
+    return _with_layers(network, {i: replace(_body(network)[i], frozen=True) for i in chosen})
 
 
 def primitive(
@@ -325,22 +322,18 @@ def spiking_network(network: nn.Network, statistics: PyTree) -> nn.Network:
     Raises:
         ValueError: a layer does not spike.
     """
-    made: list[Any] = []
-    timesteps, height = 1, jnp.ones(())
-    for layer, own in zip(network.body.layers, statistics, strict=True):
-        if isinstance(layer, SpikeSum):
-            height = layer.height[...]
-        elif isinstance(layer, Tandem):
-            if layer.timesteps is None:
-                raise ValueError("a layer does not spike yet: conversion.progressive.spike(...)")
-            timesteps = layer.timesteps
+    spiking, made = layers(network), []
+    if not all(layer.spiking for layer in spiking):
+        raise ValueError("a layer does not spike yet: conversion.progressive.spike(...)")
+    for layer, own in zip(_body(network), statistics, strict=True):
+        if isinstance(layer, Tandem):
             made += [fold(layer, own), layer.neuron]
-        elif not isinstance(layer, nn.Dropout):
+        elif not isinstance(layer, nn.Dropout | SpikeSum):
             made.append(layer)
-    function = made[-1].function
-    bias = function.bias[...] if function.bias is not None else jnp.zeros(function.kernel.shape[-1])
+    (total,) = (layer for layer in _body(network) if isinstance(layer, SpikeSum))
     # The readout is a mean over time, and the logits belong to the sum.
-    made[-1] = with_weights(made[-1], function.kernel[...] * (height * timesteps), bias)
+    factor, last = total.height[...] * spiking[-1].whole_window, made[-1]
+    made[-1] = with_weights(last, last.function.kernel[...] * factor, bias_of(last))
     return nn.Network(nn.Sequential(*made), network.input_shape)
 
 
@@ -381,19 +374,25 @@ def _name(layer: Any) -> str:
     return layer if isinstance(layer, str) else getattr(layer, "name", type(layer).__name__)
 
 
+def _body(network: nn.Network) -> list[Any]:
+    """Layers of a network from `tandem_network`, whose body is one sequence."""
+    body: Any = network.body
+    return body.layers
+
+
 def _places(network: nn.Network) -> list[int]:
-    return [i for i, layer in enumerate(network.body.layers) if isinstance(layer, Tandem)]
+    return [i for i, layer in enumerate(_body(network)) if isinstance(layer, Tandem)]
 
 
 def _with_layers(network: nn.Network, new: dict[int, Any]) -> nn.Network:
-    own = [new.get(i, layer) for i, layer in enumerate(network.body.layers)]
-    return replace(network, body=replace(network.body, layers=nnx.List(own)))
+    own = [new.get(i, layer) for i, layer in enumerate(_body(network))]
+    return replace(network, body=nn.Sequential(*own))
 
 
 def _activations(network: nn.Network, statistics: PyTree, frames: Array, place: int) -> Array:
     """Outputs of the layer at a place, in evaluation."""
     # A network of its own, so that its call checks the frames.
-    head = nn.Network(nn.Sequential(*network.body.layers[: place + 1]), network.input_shape)
+    head = nn.Network(nn.Sequential(*_body(network)[: place + 1]), network.input_shape)
     return _run(head, frames, tuple(statistics[: place + 1]))
 
 

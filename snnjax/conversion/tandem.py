@@ -33,7 +33,7 @@ from snnjax.nn.contract import Aux, Call, State, output_shape, prefix_names, rep
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, check_numbers
 from snnjax.typing import Array, bind
 
-__all__ = ["Fixed", "SpikeSum", "Tandem", "constant", "fold", "impulse", "with_weights"]
+__all__ = ["Fixed", "SpikeSum", "Tandem", "bias_of", "constant", "fold", "impulse", "with_weights"]
 
 
 class Fixed(nnx.Variable):
@@ -213,8 +213,7 @@ def fold(layer: Tandem, statistics: Any) -> nn.Fold:
         statistics: running mean and variance of its norm; unused without one.
     """
     function: Any = layer.synapse.function
-    kernel = function.kernel[...]
-    bias = jnp.zeros(kernel.shape[-1]) if function.bias is None else function.bias[...]
+    bias = bias_of(layer.synapse)
     factor = jnp.ones_like(bias)
     if (norm := layer.norm) is not None:
         mean, var = (s.astype(bias.dtype) for s in (statistics.mean, statistics.var))
@@ -222,14 +221,22 @@ def fold(layer: Tandem, statistics: Any) -> nn.Fold:
         factor = norm.gain * norm.scale[...] / jnp.sqrt(var + norm.epsilon * layer.epsilon)
         bias = (bias - mean) * factor + norm.bias[...]
     scale = _fixed(layer.height, bias.dtype) / _fixed(layer.threshold, bias.dtype)
-    share = layer.timesteps * _fixed(layer.threshold, bias.dtype)
-    return with_weights(layer.synapse, kernel * (factor * scale), bias / share)
+    share = layer.whole_window * _fixed(layer.threshold, bias.dtype)
+    return with_weights(layer.synapse, function.kernel[...] * (factor * scale), bias / share)
+
+
+def bias_of(synapse: nn.Fold) -> Array:
+    """The bias of a synapse; zeros without one."""
+    function: Any = synapse.function
+    if function.bias is not None:
+        return function.bias[...]
+    return jnp.zeros(function.kernel.shape[-1], function.kernel.dtype)
 
 
 def with_weights(synapse: nn.Fold, kernel: Array, bias: Array) -> nn.Fold:
     """A synapse of the same form with other weights, and with a bias."""
     # Marked as data, since an absent bias was a static attribute.
-    new = {"kernel": nnx.Param(kernel), "bias": nnx.data(nnx.Param(bias))}
+    new: dict[str, Any] = {"kernel": nnx.Param(kernel), "bias": nnx.data(nnx.Param(bias))}
     # Flax's linear layer has the presence of its bias as an option, too.
     if hasattr(synapse.function, "use_bias"):
         new["use_bias"] = True
