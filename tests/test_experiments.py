@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "spide_cifar", "spide_dvs",
+    "ptl_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "spide_cifar", "spide_dvs",
     "t_revsnn_dvs", "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
@@ -64,6 +64,7 @@ VARIANTS = [
     ("ide_mnist", {"solver": "neumann", "solver_iterations": 2, "timesteps": 4, "batch": 64}),
     ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
     ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
+    ("ptl_cifar", {"architecture": "vgg11"}),
     ("spide_mnist", {"architecture": "convnet"}),
     ("spide_mnist", {"architecture": "lenet"}),
     ("spide_cifar", {"architecture": "cifarnet", "source": "cifar100", "backward_scale": 500.0}),
@@ -251,6 +252,7 @@ def test_recipes_are_those_of_the_papers():
         "dsr_dvs": (0, 153, 300),
         "dsr_imagenet": (0, 45, 90),
         "ide_cifar": (0, 49, 51, 76),
+        "ptl_cifar": (0, 99),
         "spide_cifar": (0, 49, 51, 76),
         "spide_dvs": (0, 49, 51),
     }
@@ -272,4 +274,5 @@ def test_recipes_are_those_of_the_papers():
     assert rates["dsr_dvs"] == pytest.approx([0.0, 0.025, 0.0], abs=1e-3)
     assert rates["dsr_imagenet"] == pytest.approx([0.0, 5e-4, 0.0], abs=1e-5)
     assert rates["ide_cifar"] == rates["spide_cifar"] == close([0.0, 0.05, 0.005, 0.0005])
+    assert rates["ptl_cifar"] == close([1e-3, 1e-3])
     assert rates["spide_dvs"] == close([0.05, 0.05, 0.005])

@@ -5,9 +5,11 @@ integrate-and-fire neurons, whose thresholds `calibrate` measures. Public module
 
     activations    base class of activations of your own
     layers         rules per layer, units, and the method `to_spiking` of layers of your own
+    progressive    conversion layer by layer, with training between (progressive tandem learning)
+    tandem         layers with spike counts forward and the gradient of the source backward
 """
 
-from snnjax.conversion import activations, layers
+from snnjax.conversion import activations, layers, progressive, tandem
 from snnjax.conversion.activations import (
     QCFS,
     ReLU,
@@ -20,7 +22,7 @@ from snnjax.conversion.calibration import calibrate, spiking_thresholds
 from snnjax.conversion.diagnosis import LayerError, layer_errors
 from snnjax.conversion.flax_networks import from_flax, from_function
 from snnjax.conversion.folding import Scale, fold_batch_norm
-from snnjax.conversion.recipe import Recipe, parse_recipe
+from snnjax.conversion.recipe import Recipe
 from snnjax.conversion.simulation import mean_outputs
 from snnjax.conversion.spiking import activation_names, to_spiking
 
@@ -40,10 +42,11 @@ __all__ = [
     "layer_errors",
     "layers",
     "mean_outputs",
-    "parse_recipe",
+    "progressive",
     "qcfs",
     "shifted_threshold_relu",
     "spiking_thresholds",
+    "tandem",
     "threshold_relu",
     "to_spiking",
 ]

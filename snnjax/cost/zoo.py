@@ -130,5 +130,8 @@ ZOO = {
         partial(models.dsr_vgg, dropout=0.0), 20, 1, "VGG-11, 48x48x2, without dropout",
         inputs=event_counts,
     ),
+    "strided_net": Case(
+        partial(models.strided_net, neuron=nn.IF), 4, 1, "AlexNet of PTL, IF neurons, 32x32"
+    ),
 }  # fmt: skip
 """Configurations of the models of `snnjax.models`, by name."""

@@ -29,7 +29,7 @@ from snnjax.data.dataset import (
 )
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
-from snnjax.data.kfold import folds
+from snnjax.data.kfold import folds, hold_out
 from snnjax.data.lazy import clips, map_inputs
 from snnjax.data.loader import Batch, Loader, evaluation_batches
 from snnjax.data.registry import load
@@ -49,6 +49,7 @@ __all__ = [
     "folds",
     "from_arrays",
     "grain_loader",
+    "hold_out",
     "image_folder",
     "load",
     "map_inputs",

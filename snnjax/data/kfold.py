@@ -1,4 +1,4 @@
-"""K-fold cross-validation: every example is tested once."""
+"""Divisions of a data set: k folds, each example tested once, and held-out training examples."""
 
 from __future__ import annotations
 
@@ -53,6 +53,46 @@ def folds(dataset: Dataset, *, k: int = 5, seed: int = 0) -> Iterator[Dataset]:
         )
     # The generator is a function of its own, so that the error above is raised on the call.
     return _folds(dataset, k, seed)
+
+
+def hold_out(dataset: Dataset, *, share: float = 0.1, seed: int = 0) -> Dataset:
+    """Holds training examples out as the test split, for decisions that must not see the test.
+
+    The share of each class is that of the training split, to within one example; whole groups are
+    held out where examples are grouped. Without classes the choice is random.
+
+    Args:
+        dataset: Data set; its test split does not enter the result.
+        share: Share of the training examples, or of their groups, in (0, 1).
+        seed: Seed of the choice.
+
+    Returns:
+        The data set with fewer training examples, and the held-out ones as its test split.
+
+    Raises:
+        ValueError: If the share is outside (0, 1), or leaves one of the splits empty.
+    """
+    require("dataset", dataset, Dataset)
+    whole_number("seed", seed, least=0)
+    if not 0 < share < 1:
+        raise ValueError(f"share lies in (0, 1), got {share}: 0.1 is usual")
+    train, draw = dataset.train, np.random.default_rng(seed)
+    held = np.zeros(len(train), bool)
+    if train.groups is not None:
+        groups = np.unique(train.groups)
+        held = np.isin(train.groups, draw.permutation(groups)[: round(share * len(groups))])
+    else:
+        single = dataset.classes and train.labels.ndim == 1
+        kinds = train.labels if single else np.zeros(len(train), np.int32)
+        for kind in np.unique(kinds):
+            own = draw.permutation(np.flatnonzero(kinds == kind))
+            held[own[: round(share * len(own))]] = True
+    if held.all() or not held.any():
+        raise ValueError(
+            f"{dataset.name}: a share of {share} leaves nothing of {len(train)} training examples "
+            "in one of the parts: choose another share"
+        )
+    return dataclasses.replace(dataset, train=train.take(~held), test=train.take(held))
 
 
 def _folds(dataset: Dataset, k: int, seed: int) -> Iterator[Dataset]:

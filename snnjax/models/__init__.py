@@ -19,6 +19,7 @@ from snnjax.models.ms_resnet import ms_resnet
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
+from snnjax.models.strided_net import strided_net
 from snnjax.models.t_revsnn import t_revsnn
 from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import vgg
@@ -40,6 +41,7 @@ __all__ = [
     "rev_resnet",
     "rev_sformer",
     "spikingformer",
+    "strided_net",
     "t_revsnn",
     "tau_lif",
     "vgg",

@@ -19,6 +19,7 @@ Modules:
     multihost       several processes that train together
     optimizer       rules of optimization and learning rates
     planning        memory strategies for a budget, and their check
+    progressive     conversion of a run into a spiking one, layer by layer
     sharding        meshes, layouts and compiled steps
     task            loss and metrics: classification, regression
     unsupervised    experiments and steps of learning by plasticity
@@ -31,6 +32,7 @@ from snnjax.training import (
     multihost,
     optimizer,
     planning,
+    progressive,
     sharding,
     task,
     unsupervised,
@@ -59,6 +61,7 @@ __all__ = [
     "multihost",
     "planning",
     "prepare",
+    "progressive",
     "sharding",
     "train_step",
     "unsupervised",

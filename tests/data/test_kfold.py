@@ -53,3 +53,28 @@ def test_nmnist_folds_cover_all_recordings(shared):
     dataset = data.load("nmnist", data_dir=shared("data", "nmnist-small").parent)
     sizes = [(len(f.train), len(f.test)) for f in data.folds(dataset, k=5)]
     assert sizes == [(880, 220)] * 5
+
+
+def test_held_out_examples_are_training_examples_in_the_share_of_each_class(dataset):
+    held = data.hold_out(dataset, share=0.2, seed=1)
+    parts = [set(split.inputs[:, 0]) for split in (held.train, held.test)]
+    assert not parts[0] & parts[1] and parts[0] | parts[1] == set(range(45))
+    np.testing.assert_array_equal(np.bincount(held.test.labels), [8, 1])
+    again, other = (data.hold_out(dataset, share=0.2, seed=s).test.inputs for s in (1, 2))
+    np.testing.assert_array_equal(held.test.inputs, again)
+    assert (other != again).any()
+
+
+def test_groups_are_held_out_whole(dataset):
+    groups = np.arange(45) // 9
+    train = data.Split(dataset.train.inputs, dataset.train.labels, groups)
+    test = data.Split(dataset.test.inputs, dataset.test.labels, np.full(15, 9))
+    held = data.hold_out(dataclasses.replace(dataset, train=train, test=test), share=0.4)
+    assert len(set(held.test.groups)) == 2 and len(held.test) == 18
+    assert not set(held.test.groups) & set(held.train.groups)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.001, 0.999])
+def test_a_share_that_leaves_nothing_is_refused(dataset, share):
+    with pytest.raises(ValueError, match="share"):
+        data.hold_out(dataset, share=share)

@@ -1,6 +1,7 @@
 """The zoo: exact parameter counts, shapes, orders, strategies as arguments."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, models, nn
+from snnjax.models.strided_net import ALEXNET, STRIDED_VGG11
 from snnjax.models.vgg import VGG11, VGG16
 from tests.models.sizes import count
 
@@ -54,6 +56,21 @@ def vgg_count(stages, classes, channels=3):
 def test_vgg_parameters(stages, classes):
     make = lambda: models.vgg(stages=stages, classes=classes, rngs=nnx.Rngs(0))  # noqa: E731
     assert count(make) == vgg_count(stages, classes)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    ("layers", "hidden", "features"),
+    [(ALEXNET, (2048,), 4 * 4 * 256), (STRIDED_VGG11, (4096, 4096), 2 * 2 * 512)],
+)
+def test_strided_net_parameters(layers, hidden, features):
+    """Kernels with scales and biases of norms, and the linear layers' own."""
+    channels = [3, *(size for size, _ in layers)]
+    expected = sum(9 * a * b + 2 * b for a, b in itertools.pairwise(channels))
+    widths = [features, *hidden]
+    expected += sum(a * b + 2 * b for a, b in itertools.pairwise(widths)) + 10 * widths[-1] + 10
+    make = lambda: models.strided_net(layers=layers, hidden=hidden, rngs=nnx.Rngs(0))  # noqa: E731
+    assert count(make) == expected
 
 
 def test_vgg_with_the_widths_of_efficientlif_net():
