@@ -26,7 +26,6 @@ Fields of its JSON object:
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -80,8 +79,6 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         check_creatable(Path(options.out).parent)
         training.Run.check_free(Path(options.out))
     run, session, state = restore(options, warn=screen.warn)
-    if session.experiment.conversion is not None:
-        raise Failure(f"{run.path} is a converted run already: convert its source")
     source = session.program.network(state)
     method = _method(options, source)
     frames = _frames(session, session.dataset.train, options.examples)
@@ -106,7 +103,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         )
     ]  # fmt: skip
     _print_layers(layers, screen)
-    out = _write(options, run, method, converted)
+    out = _write(options, run, method, recipe, converted)
     table = [row for _, row in rows]
     pictures = _draw(out, table, layers, before.metrics[task.best], task)
     screen.say(f"run: {out.path}    snnjax eval {out.path}, snnjax show {out.path}")
@@ -148,10 +145,9 @@ def _check(options: Any) -> None:
 
 def _recipe(options: Any) -> conversion.Recipe:
     shift = options.shift or ("none" if options.method == "rmp" else "initial")
-    latency = "yes" if options.latency else "no"
     try:
         return conversion.Recipe(
-            reset=options.reset, shift=shift, last=options.last, latency=latency
+            reset=options.reset, shift=shift, last=options.last, latency=options.latency
         )
     except ValueError as error:
         raise Failure(str(error)) from None
@@ -236,16 +232,12 @@ def _needed(recipe: conversion.Recipe, thresholds: dict[str, Any]) -> dict[str, 
 
 def _session(experiment: Any, recipe: Any, network: nn.Network, timesteps: int):
     """Session of the spiking network, and its state."""
-    changed = dataclasses.replace(
-        experiment,
-        name=f"{experiment.name}_spiking",
-        timesteps=timesteps,
-        conversion=str(recipe),
-    )
+    changed = training.converted.spiking_experiment(experiment, recipe, timesteps=timesteps)
     session = training.prepare(changed, training=False, rates=True)
     _check_timesteps(session, timesteps)
-    _, params, constants = nn.split(network)
-    return session, _with_arrays(session.state, params, constants)
+    # Batch norms are folded: nothing has statistics.
+    state = training.converted.with_values(session.state, network, session.state.statistics)
+    return session, state
 
 
 def _check_timesteps(session: Any, timesteps: int) -> None:
@@ -257,15 +249,6 @@ def _check_timesteps(session: Any, timesteps: int) -> None:
             f"encode(experiment, inputs, key) gives {frames.shape[0]} frames for timesteps="
             f"{timesteps}: encode by encoding.direct(images, timesteps=experiment.timesteps)"
         )
-
-
-def _with_arrays(state: Any, params: Any, constants: Any) -> Any:
-    """A state with other arrays, in its own dtypes."""
-    cast = lambda old, new: new.astype(old.dtype)  # noqa: E731
-    return state._replace(
-        params=jax.tree.map(cast, state.params, params),
-        constants=jax.tree.map(cast, state.constants, constants),
-    )
 
 
 def _energy(session: Any, state: Any, examples: int) -> float:
@@ -303,11 +286,17 @@ def _print_layers(layers: Sequence[dict[str, Any]], screen: Screen) -> None:
         screen.say(f"{row['name']:<{width}}{numbers}")
 
 
-def _write(options: Any, run: training.Run, method: str, converted: Any) -> training.Run:
+def _write(
+    options: Any, run: training.Run, method: str, recipe: Any, converted: Any
+) -> training.Run:
     """Writes the run of the spiking network."""
     session, state = converted
     path = run.path.with_name(f"{run.path.name}-{method}") if options.out is None else options.out
-    text = run.source.read_text(encoding="utf-8")
+    call = (
+        "training.converted.spiking_experiment(source(), "
+        f"conversion.{recipe!r}, timesteps={session.experiment.timesteps})"
+    )
+    text = training.converted.experiment_text(run.source.read_text(encoding="utf-8"), call)
     out = training.Run.create(path, session.experiment, text, numbered=options.out is None)
     training.checkpoints.save(out.checkpoints, state)
     # Its thresholds were chosen on these training examples.

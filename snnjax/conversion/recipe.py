@@ -1,9 +1,7 @@
-"""Options of a conversion as one value, and its text form.
+"""Options of a conversion as one value, by which a run of a converted network is rebuilt.
 
-    Recipe(reset="hard")      "reset=hard, shift=initial, last=linear"
-
-A run of a converted network holds the text: the experiment builds the source, and the recipe gives
-it the layers of the spiking network, whose weights are those of the checkpoint.
+The experiment of the run builds the source, and the recipe gives it the layers of the spiking
+network, whose weights are those of the checkpoint.
 """
 
 from __future__ import annotations
@@ -16,18 +14,13 @@ import jax.numpy as jnp
 
 from snnjax import neurons, nn
 from snnjax.conversion.spiking import OUTPUTS, activation_names, to_spiking
-from snnjax.ops.arguments import check_choice
+from snnjax.ops.arguments import check_choice, check_flags
 from snnjax.typing import PyTree
 
-__all__ = ["Recipe", "parse_recipe"]
+__all__ = ["Recipe"]
 
-_CHOICES = {
-    "reset": ("soft", "hard"),
-    "shift": ("initial", "step", "none"),
-    "last": ("linear", "spiking"),
-    "latency": ("no", "yes"),
-}
 _RESETS = {"soft": neurons.reset.subtract, "hard": neurons.reset.zero}
+_SHIFTS = {"initial": "initial", "step": "step", "none": None}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +32,7 @@ class Recipe:
         shift: `"initial"` starts at half a threshold, `"step"` adds the same charge over all
             timesteps, `"none"` rounds rates down.
         last: `"linear"`, or `"spiking"` for neurons behind the last synapse.
-        latency: `"yes"` fires one timestep late, on the membrane before.
+        latency: fire one timestep late, on the membrane before.
 
     Raises:
         ValueError: another value.
@@ -48,15 +41,23 @@ class Recipe:
     reset: str = "soft"
     shift: str = "initial"
     last: str = "linear"
-    latency: str = "no"
+    latency: bool = False
 
     def __post_init__(self):
-        for name, choices in _CHOICES.items():
-            check_choice("conversion.Recipe", choices=choices, **{name: getattr(self, name)})
+        owner = "conversion.Recipe"
+        check_choice(owner, choices=tuple(_RESETS), reset=self.reset)
+        check_choice(owner, choices=tuple(_SHIFTS), shift=self.shift)
+        check_choice(owner, choices=("linear", "spiking"), last=self.last)
+        check_flags(owner, latency=self.latency)
 
-    def __str__(self) -> str:
-        """The options, such as `reset=soft, shift=initial, last=linear, latency=no`."""
-        return ", ".join(f"{name}={value}" for name, value in dataclasses.asdict(self).items())
+    def options(self) -> dict[str, Any]:
+        """The arguments of `to_spiking`."""
+        return {
+            "reset": _RESETS[self.reset],
+            "shift": _SHIFTS[self.shift],
+            "last": self.last,
+            "latency": self.latency,
+        }
 
     def convert(
         self,
@@ -64,7 +65,7 @@ class Recipe:
         thresholds: Mapping[str, Any],
         *,
         statistics: PyTree | None = None,
-        timesteps: int | None = None,
+        timesteps: int,
     ) -> nn.Network:
         """The spiking network, see `to_spiking`.
 
@@ -77,15 +78,6 @@ class Recipe:
         step = timesteps if self.shift == "step" else None
         return to_spiking(net, thresholds, statistics=statistics, timesteps=step, **self.options())
 
-    def options(self) -> dict[str, Any]:
-        """The arguments of `to_spiking`."""
-        return {
-            "reset": _RESETS[self.reset],
-            "shift": None if self.shift == "none" else self.shift,
-            "last": self.last,
-            "latency": self.latency == "yes",
-        }
-
     def structure(self, net: nn.Network) -> nn.Network:
         """The layers of the spiking network, with weights of no meaning.
 
@@ -93,29 +85,10 @@ class Recipe:
             net: the source, trained or not.
         """
         # The layers depend neither on measured thresholds nor on statistics nor on T.
-        own = {name: layer.bound() for name, layer in activation_names(net).items()}
+        bounds = {name: layer.bound() for name, layer in activation_names(net).items()}
         # Constant bounds stay: equal ones need no change of units between them.
-        names = [name for name, bound in own.items() if not isinstance(bound, int | float)]
+        names = [name for name, bound in bounds.items() if not isinstance(bound, int | float)]
         names += [OUTPUTS] if self.last == "spiking" else []
         thresholds = {name: jnp.ones(()) for name in names}
         statistics = net.initial_state(1).statistics
         return self.convert(net, thresholds, statistics=statistics, timesteps=1)
-
-
-def parse_recipe(text: str) -> Recipe:
-    """Reads the text form of a recipe; options that it leaves out have their defaults.
-
-    Args:
-        text: such as `"reset=hard, shift=step"`.
-
-    Raises:
-        ValueError: an unknown option or value, or no `name=value`.
-    """
-    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
-    values = {name.strip(): value.strip() for name, _, value in pairs}
-    unknown = sorted(set(values) - set(_CHOICES))
-    if unknown or len(values) != len(pairs):
-        raise ValueError(
-            f'{text!r} is no recipe of a conversion: write options once each, such as "{Recipe()}"'
-        )
-    return Recipe(**values)

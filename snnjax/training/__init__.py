@@ -15,6 +15,7 @@ Modules:
 
     checkpoints     saving and loading of states
     config          experiments from files, their fields and data
+    converted       experiments and states of converted networks
     errors          errors whose messages name the cure
     multihost       several processes that train together
     optimizer       rules of optimization and learning rates
@@ -28,6 +29,7 @@ Modules:
 from snnjax.training import (
     checkpoints,
     config,
+    converted,
     errors,
     multihost,
     optimizer,
@@ -53,6 +55,7 @@ __all__ = [
     "TrainState",
     "checkpoints",
     "config",
+    "converted",
     "errors",
     "eval_step",
     "fit",

@@ -21,7 +21,7 @@ from snnjax.training.errors import ExperimentError
 from snnjax.training.experiment import Experiment
 from snnjax.typing import PyTree
 
-__all__ = ["Options", "experiment_text", "spiking_experiment", "stage_experiment"]
+__all__ = ["Options", "spiking_experiment", "stage_experiment"]
 
 _IMAGES = {"impulse": tandem.impulse, "constant": tandem.constant}
 
@@ -104,25 +104,6 @@ def spiking_experiment(source: Any, options: Options) -> Any:
         network=functools.partial(_spiking_network, source=source.network, options=options),
         encode=functools.partial(_encode, source=source.encode, options=options, expand=True),
     )
-
-
-def experiment_text(source: str, call: str) -> str:
-    """Text of an experiment file that wraps the `config()` of another.
-
-    Args:
-        source: Text of the source's file.
-        call: Call of a function of `snnjax.training.progressive` with `source()`.
-    """
-    # The default argument is the function above it, which the new name would hide.
-    return f'''{source.rstrip()}
-
-
-def config(source=config):
-    """Progressive tandem learning from the experiment above."""
-    from snnjax.training import progressive
-
-    return progressive.{call}
-'''
 
 
 def _plain(source: Experiment, options: Options) -> Any:

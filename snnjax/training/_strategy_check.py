@@ -19,16 +19,10 @@ from jax.sharding import Mesh
 
 from snnjax import data, memory, nn
 from snnjax.training._objective import encode_batch, grad_with_infos, objective
-from snnjax.training.errors import ExperimentError
+from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.sharding import compiler_options, make_mesh
-from snnjax.training.state import (
-    Program,
-    TrainState,
-    initialize,
-    make_network,
-    wants_memory_scheduler,
-)
+from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 
 __all__ = ["check_strategies", "network_strategies", "with_strategy"]
 
@@ -72,7 +66,8 @@ def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experime
 def network_strategies(experiment: Experiment) -> list[memory.Strategy]:
     """Candidate strategies for an experiment's network."""
     check_learning(experiment, "gradients")
-    return nn.candidates(make_network(experiment, jax.random.key(0)))
+    with user_code("network(experiment, rngs)"):
+        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
 
 
 def check_strategies(

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from snnjax import conversion, data
+from snnjax import data
 from snnjax.memory import Strategy, parse_strategy
 from snnjax.nn.mixed_precision import parse_precision
 from snnjax.training._learners import learner
@@ -234,11 +234,10 @@ def check(experiment: BaseExperiment) -> None:
         raise ExperimentError(
             f'not_finite must be "stop", "skip" or "rollback", got {experiment.not_finite!r}'
         )
-    for name, read in (("precision", parse_precision), ("conversion", conversion.parse_recipe)):
-        try:
-            read(getattr(experiment, name, None) or "")
-        except ValueError as error:
-            raise ExperimentError(f"{name}: {error}") from None
+    try:
+        parse_precision(getattr(experiment, "precision", ""))
+    except ValueError as error:
+        raise ExperimentError(f"precision: {error}") from None
     # The name becomes the folder `runs/NAME-SEED`.
     if not experiment.name or set(experiment.name) & set("/\\\0"):
         raise ExperimentError(

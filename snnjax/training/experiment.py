@@ -121,8 +121,6 @@ class Experiment(BaseExperiment):
             (with a scaled loss), or "compute=bfloat16, params=bfloat16"; see
             `nn.mixed_precision.Precision`.
             Membranes, sums, statistics and streams stay float32.
-        conversion: Recipe by which the network of this experiment was converted into a spiking one,
-            see `conversion.Recipe`; `snnjax convert` sets it. None is the network as it is.
         memory: Memory strategy, a `memory.Strategy`; on the command line and in config.json its
             text, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
             `memory.parse_strategy`. None keeps the network as written.
@@ -154,7 +152,6 @@ class Experiment(BaseExperiment):
     mixup_epochs: int | None = None
     mixup_probability: float = 1.0
     precision: str = "float32"
-    conversion: str | None = None
     memory: Strategy | None = None
     memory_scheduler: bool | None = None
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
 from snnjax import data, memory
@@ -21,7 +22,7 @@ from snnjax.training._strategy_check import check_strategies, network_strategies
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment
 from snnjax.training.sharding import compile_step, make_mesh, state_shardings
-from snnjax.training.state import initialize, make_network, wants_memory_scheduler
+from snnjax.training.state import initialize, wants_memory_scheduler
 from snnjax.training.step import train_step
 
 __all__ = [
@@ -186,7 +187,8 @@ def _forward_operations(experiment: Experiment, dataset: data.Dataset) -> float:
     Raises:
         ExperimentError: A function of the experiment failed; the message names it.
     """
-    network = make_network(experiment, jax.random.key(0))
+    with user_code("network(experiment, rngs)"):
+        network = experiment.network(experiment, nnx.Rngs(0))
     one = data.Loader(dataset.train, batch_size=1, seed=0).batch(0)
     inputs = jax.ShapeDtypeStruct((experiment.batch, *one.inputs.shape[1:]), one.inputs.dtype)
     key = jax.random.key(0)

@@ -23,14 +23,12 @@ with Deep Spiking Neural Networks", 2020, arXiv:2007.01204.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
@@ -42,15 +40,15 @@ from snnjax.training import _fingerprint as fingerprints
 from snnjax.training import checkpoints, config
 from snnjax.training._stages import (
     Options,
-    experiment_text,
     spiking_experiment,
     stage_experiment,
 )
+from snnjax.training.converted import experiment_text, with_values
 from snnjax.training.errors import RunError, user_code
 from snnjax.training.loop import fit
 from snnjax.training.run import Run
 from snnjax.training.session import prepare
-from snnjax.training.state import TrainState, initialize, make_task
+from snnjax.training.state import initialize, make_task
 from snnjax.training.task import Task
 from snnjax.typing import Array, PyTree
 
@@ -114,7 +112,9 @@ def train(
     network, statistics = _source(source, experiment, warn)
     with user_code("progressive tandem learning"):
         network, statistics = progressive.tandem_network(network, statistics)
-    text = experiment_text(text, f"spiking_experiment(source(), {_spell(options)})")
+    text = experiment_text(
+        text, f"training.progressive.spiking_experiment(source(), {_spell(options)})"
+    )
     run = _open(Path(out), final, text)
     with run.lock(warn=warn):
         training = _Training(source, experiment, options, run, mesh, stop, report, warn)
@@ -123,7 +123,7 @@ def train(
 
 def _spell(options: Options) -> str:
     # The text of a dataclass is the call that makes it.
-    return f"progressive.{options!r}"
+    return f"training.progressive.{options!r}"
 
 
 def _open(path: Path, experiment: Any, text: str) -> Run:
@@ -215,7 +215,7 @@ class _Training:
         if not ended():
             session = prepare(experiment, mesh=self.mesh)
             if not checkpoints.steps(run.checkpoints):
-                start = _with_values(session.state, network, statistics)
+                start = with_values(session.state, network, statistics)
                 checkpoints.save(run.checkpoints, start)
             stop = lambda: ended() or self.stop()  # noqa: E731
             fit(session, run, stop=stop, report=report, warn=self.warn)
@@ -241,7 +241,8 @@ class _Training:
             return Run.open(path)
         # A process killed in the middle of its making leaves a folder that is no run.
         shutil.rmtree(path, ignore_errors=True)
-        call = f"stage_experiment(source(), {_spell(self.options)}, stage={stage}, hidden={hidden})"
+        arguments = f"source(), {_spell(self.options)}, stage={stage}, hidden={hidden}"
+        call = f"training.progressive.stage_experiment({arguments})"
         text = experiment_text(self.source.source.read_text(encoding="utf-8"), call)
         return Run.create(path, self._experiment(stage, hidden), text)
 
@@ -276,14 +277,14 @@ class _Training:
             return self.record["test"]
         net, own = _source(self.source, self.experiment, self.warn)
         session = prepare(self.experiment, mesh=self.mesh, training=False)
-        found = {"source": session.evaluate(_with_values(session.state, net, own))}
+        found = {"source": session.evaluate(with_values(session.state, net, own))}
         session = prepare(
             spiking_experiment(self.experiment, self.options), mesh=self.mesh, training=False
         )
         options = {"timesteps": self.options.timesteps, "q": self.options.percentile}
         start = progressive.primitive(net, own, self._frames(), **options)
         for name, tandems in (("primitive", start), ("spiking", (network, statistics))):
-            state = _with_values(
+            state = with_values(
                 session.state, progressive.spiking_network(*tandems), session.state.statistics
             )
             found[name] = session.evaluate(state)
@@ -308,14 +309,3 @@ def _recorded_scores(run: Run, task: Task) -> dict[int, float]:
     newest = max(checkpoints.steps(run.checkpoints), default=-1)
     records = [r for r in run.records() if r["kind"] == "eval" and r["step"] <= newest]
     return {record["step"]: task.score(record) for record in records}
-
-
-def _with_values(state: TrainState, network: nn.Network, statistics: PyTree) -> TrainState:
-    """A state with the arrays of a network of the same form, on the devices of the state."""
-    _, params, constants = nn.split(network)
-    put = functools.partial(jax.tree.map, lambda new, old: jax.device_put(new, old.sharding))
-    return state._replace(
-        params=put(params, state.params),
-        constants=put(constants, state.constants),
-        statistics=put(statistics, state.statistics),
-    )

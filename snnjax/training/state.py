@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
-from snnjax import conversion, nn
+from snnjax import nn
 from snnjax.ops.rounding import widen
 from snnjax.training._loss_scaling import initial_scale
 from snnjax.training.errors import ExperimentError, MeshError, user_code
@@ -26,14 +26,7 @@ from snnjax.training.sharding import batch_shares, shared_axes
 from snnjax.training.task import Task
 from snnjax.typing import Array, Key, PyTree
 
-__all__ = [
-    "Program",
-    "TrainState",
-    "initialize",
-    "make_network",
-    "make_task",
-    "wants_memory_scheduler",
-]
+__all__ = ["Program", "TrainState", "initialize", "make_task", "wants_memory_scheduler"]
 
 
 class TrainState(NamedTuple):
@@ -118,7 +111,13 @@ def initialize(
     # Two keys: the initial weights do not depend on the number of draws in training.
     init_key, run_key = jax.random.split(jax.random.key(experiment.seed))
     task = make_task(experiment)
-    network = make_network(experiment, init_key)
+    with user_code("network(experiment, rngs)"):
+        network = experiment.network(experiment, nnx.Rngs(init_key))
+        if not isinstance(network, nn.Network):
+            raise ExperimentError(
+                f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
+                ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
+            )
     with user_code(f"the precision {experiment.precision!r}"):
         precision = nn.mixed_precision.parse_precision(experiment.precision)
         # Precision before memory: a strategy is placed on the layers that will compute.
@@ -154,30 +153,6 @@ def initialize(
         loss_scale=initial_scale(precision),
     )
     return Program(experiment, task, graphdef, rule, schedule, steps, mesh), state
-
-
-def make_network(experiment: Experiment, key: Key) -> nn.Network:
-    """Network of an experiment with fresh weights, as written, or in its converted form.
-
-    Args:
-        experiment: Experiment.
-        key: Key of the weights.
-
-    Raises:
-        ExperimentError: `network(experiment, rngs)` failed or did not return an `nn.Network`, or
-            the network does not convert.
-    """
-    with user_code("network(experiment, rngs)"):
-        network = experiment.network(experiment, nnx.Rngs(key))
-        if not isinstance(network, nn.Network):
-            raise ExperimentError(
-                f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
-                ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
-            )
-    if experiment.conversion is None:
-        return network
-    with user_code(f"the conversion {experiment.conversion!r}"):
-        return conversion.parse_recipe(experiment.conversion).structure(network)
 
 
 def make_task(experiment: Experiment) -> Task:
