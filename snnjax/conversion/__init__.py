@@ -17,13 +17,12 @@ from snnjax.conversion.activations import (
     threshold_relu,
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
-from snnjax.conversion.diagnosis import LayerError, layer_errors
+from snnjax.conversion.diagnosis import layer_errors
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.simulation import mean_outputs
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
-    "LayerError",
     "QCFS",
     "ReLU",
     "Scale",
