@@ -19,7 +19,7 @@ Fields of its JSON object:
                     (spikes per neuron and timestep), millijoules
     layers          per layer, at the largest number of timesteps: name, threshold, activation,
                     total, clipping, quantization, inherited, unevenness, see
-                    `conversion.LayerError`
+                    `conversion.layer_errors`
     pictures        paths of the PNG files, by content
     seconds         duration of the command
 """
@@ -46,7 +46,6 @@ __all__ = ["command"]
 
 _DESCRIPTION = "Convert a trained run into a spiking network and evaluate it."
 _METHODS = ("qcfs", "optimal", "rmp")
-_NUMBERS = conversion.LayerError._fields[1:]
 _OPTIONS = [
     *OPTIONS,
     Option("timesteps", str, "4,8,16,32", "Numbers of timesteps; the run is of the largest."),
@@ -279,10 +278,11 @@ def _line(name: str, task: Any, found: Any, energy: float) -> str:
 
 def _print_layers(layers: Sequence[dict[str, Any]], screen: Screen) -> None:
     width = max(len(row["name"]) for row in layers)
-    titles = (*_NUMBERS[:2], "error", *_NUMBERS[3:])
+    _, *names = layers[0]
+    titles = ("error" if name == "total" else name for name in names)
     screen.say(f"{'layer':<{width}}" + "".join(f"  {title:>12}" for title in titles))
     for row in layers:
-        numbers = "".join(f"  {row[name]:>12.3g}" for name in _NUMBERS)
+        numbers = "".join(f"  {row[name]:>12.3g}" for name in names)
         screen.say(f"{row['name']:<{width}}{numbers}")
 
 

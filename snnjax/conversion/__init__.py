@@ -19,7 +19,7 @@ from snnjax.conversion.activations import (
     threshold_relu,
 )
 from snnjax.conversion.calibration import calibrate, spiking_thresholds
-from snnjax.conversion.diagnosis import LayerError, layer_errors
+from snnjax.conversion.diagnosis import layer_errors
 from snnjax.conversion.flax_networks import from_flax, from_function
 from snnjax.conversion.folding import Scale, fold_batch_norm
 from snnjax.conversion.recipe import Recipe
@@ -27,7 +27,6 @@ from snnjax.conversion.simulation import mean_outputs
 from snnjax.conversion.spiking import activation_names, to_spiking
 
 __all__ = [
-    "LayerError",
     "QCFS",
     "ReLU",
     "Recipe",

@@ -66,9 +66,9 @@ def calibrate(
         Networks for Image Classification", Frontiers in Neuroscience, 2017 (percentiles).
     """
     check_numbers("conversion.calibrate", above=0, most=100, percentile=percentile)
-    statistics = network_statistics(net, statistics)
     # Before the pass over the examples, which may take long.
-    refuse_unconvertible(net, statistics)
+    refuse_unconvertible(net)
+    statistics = network_statistics(net, statistics)
     # Arguments, not closures: weights in a closure would become constants of the program.
     run = jax.jit(_activations, static_argnames="percentile")
     total: dict[str, Array] = {}
@@ -132,7 +132,7 @@ def spiking_thresholds(
 
     @jax.jit
     def currents(net, statistics, inputs, thresholds):
-        spiking = to_spiking(net, thresholds, statistics=statistics, **options)
+        spiking = to_spiking(net, thresholds=thresholds, statistics=statistics, **options)
         peaks = accumulate(
             spiking, inputs, timesteps, "currents",
             lambda peak, x: jnp.maximum(peak, _percentile(x, percentile)),

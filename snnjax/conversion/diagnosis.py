@@ -64,9 +64,9 @@ class LayerError(NamedTuple):
 def layer_errors(
     net: nn.Network,
     inputs: Array,
-    thresholds: Mapping[str, Any] | None = None,
     *,
     timesteps: int,
+    thresholds: Mapping[str, Any] | None = None,
     statistics: PyTree | None = None,
     shift: str | None = "initial",
     **options: Any,
@@ -78,8 +78,8 @@ def layer_errors(
     Args:
         net: the source.
         inputs: examples `[B, *input_shape]`, constant over time.
-        thresholds: as for `to_spiking`.
         timesteps: number T of timesteps.
+        thresholds: as for `to_spiking`.
         statistics: as for `to_spiking`.
         shift: as for `to_spiking`.
         options: further options of `to_spiking`.
@@ -98,7 +98,8 @@ def layer_errors(
     check_counts("conversion.layer_errors", timesteps=timesteps)
     statistics = network_statistics(net, statistics)
     step = {"timesteps": timesteps} if shift == "step" else {}
-    spiking = to_spiking(net, thresholds, statistics=statistics, shift=shift, **step, **options)
+    shared: dict[str, Any] = {"thresholds": thresholds, "statistics": statistics, "shift": shift}
+    spiking = to_spiking(net, **shared, **step, **options)
     plan = Plan(thresholds or {}, nn.IF, step_shift=0.5 / timesteps if step else 0.0,
                 keep_shift=shift is not None)  # fmt: skip
     layers = activation_names(net)

@@ -130,6 +130,18 @@ def fold_batch_norm(net: nn.Network, statistics: PyTree) -> nn.Network:
     return nn.replace(net, body=_without_norms(net.body, statistics))
 
 
+def check_network(net: Any) -> None:
+    """Refuses anything but an `nn.Network`.
+
+    Raises:
+        TypeError: no network.
+    """
+    if not isinstance(net, nn.Network):
+        raise TypeError(
+            f"conversion takes an nn.Network, got {shorten(net)}: nn.Network(body, input_shape)"
+        )
+
+
 def network_statistics(net: nn.Network, statistics: PyTree | None) -> PyTree:
     """Running statistics of a network, from an `nn.State`, a tree or, without a norm, None.
 
@@ -137,8 +149,7 @@ def network_statistics(net: nn.Network, statistics: PyTree | None) -> PyTree:
         TypeError: no network.
         ValueError: there are batch norms and no statistics, or those of another network.
     """
-    if not isinstance(net, nn.Network):
-        raise TypeError(f"conversion takes an nn.Network, got {shorten(net)}")
+    check_network(net)
     expected = jax.eval_shape(lambda: net.initial_state(1)).statistics
     if statistics is None:
         if jax.tree.leaves(expected):

@@ -1,7 +1,7 @@
 """A trained network of activations as a network of integrate-and-fire neurons.
 
     thresholds = conversion.calibrate(net, batches, statistics=state.statistics)
-    spiking = conversion.to_spiking(net, thresholds, statistics=state.statistics)
+    spiking = conversion.to_spiking(net, thresholds=thresholds, statistics=state.statistics)
     logits = conversion.mean_outputs(spiking, images, timesteps=(8, 16, 32))
 
 The rate of an integrate-and-fire neuron with reset by subtraction is its mean current, rounded to a
@@ -31,7 +31,13 @@ import jax
 
 from snnjax import nn, surrogate
 from snnjax.conversion.activations import Activation, ReLU
-from snnjax.conversion.folding import Entry, flatten, joined, network_statistics
+from snnjax.conversion.folding import (
+    Entry,
+    check_network,
+    flatten,
+    joined,
+    network_statistics,
+)
 from snnjax.conversion.layers import Plan, Units, convert_sequence
 from snnjax.neurons import reset as resets
 from snnjax.ops.arguments import check_choice, check_counts, check_flags
@@ -48,8 +54,8 @@ _LAST = ("linear", "spiking")
 
 def to_spiking(
     net: nn.Network,
-    thresholds: Mapping[str, Any] | None = None,
     *,
+    thresholds: Mapping[str, Any] | None = None,
     statistics: PyTree | None = None,
     reset: resets.Reset = resets.subtract,
     shift: str | None = "initial",
@@ -117,9 +123,9 @@ def to_spiking(
         )
     if timesteps is not None:
         check_counts("conversion.to_spiking", timesteps=timesteps)
+    # First: missing numbers are of no interest where a layer has to be trained anew.
+    refuse_unconvertible(net)
     statistics = network_statistics(net, statistics)
-    # First: a missing threshold is of no interest where a layer has to be trained anew.
-    refuse_unconvertible(net, statistics)
     entries = flatten(net.body, statistics, "")
     thresholds = dict(thresholds or {})
     _check_names(thresholds, {*activation_names(net), OUTPUTS})
@@ -137,24 +143,25 @@ def to_spiking(
     return nn.replace(net, body=joined(layers))
 
 
-def refuse_unconvertible(net: nn.Network, statistics: PyTree) -> None:
+def refuse_unconvertible(net: nn.Network) -> None:
     """Refuses networks with a layer that does not convert, whatever their thresholds.
 
     Args:
         net: the source.
-        statistics: its running statistics.
 
     Raises:
+        TypeError: no `nn.Network`.
         ValueError: a layer does not convert; the message names it and the cure.
     """
+    check_network(net)
     plan = Plan(dict.fromkeys(activation_names(net), 1.0), nn.IF)
 
-    def converted(net: nn.Network, statistics: PyTree) -> nn.Sequential:
-        entries = flatten(net.body, statistics, "")
+    def converted(net: nn.Network) -> nn.Sequential:
+        entries = flatten(net.body, net.initial_state(1).statistics, "")
         return joined(convert_sequence(entries, plan, scale=1.0, end=Units())[0])
 
     # Abstractly: no weight is multiplied.
-    jax.eval_shape(converted, net, statistics)
+    jax.eval_shape(converted, net)
 
 
 def activation_names(net: nn.Network) -> dict[str, Activation]:

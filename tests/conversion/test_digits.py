@@ -22,7 +22,9 @@ def errors():
         net = sources.trained(name)
         thresholds = conversion.calibrate(net, [calibration]) if name == "relu" else None
         return [
-            conversion.layer_errors(net, inputs, thresholds, timesteps=t, **options)[1].total
+            conversion.layer_errors(net, inputs, thresholds=thresholds, timesteps=t, **options)[
+                1
+            ].total
             for t in timesteps
         ]
 
@@ -36,7 +38,7 @@ def test_the_source_and_its_conversion_classify_alike(name):
     calibration, _ = sources.images("train", 1437)
     thresholds = conversion.calibrate(net, [calibration])
     own = None if name == "qcfs" else thresholds
-    spiking = conversion.to_spiking(net, own)
+    spiking = conversion.to_spiking(net, thresholds=own)
     source = np.mean(sources.logits(net, inputs).argmax(-1) == labels)
     assert source >= 0.95
     for t, found in conversion.mean_outputs(spiking, inputs, timesteps=(8, 32)).items():
@@ -77,14 +79,14 @@ def test_qcfs_is_best_at_its_own_number_of_levels(errors):
 def test_the_parts_of_the_error_name_its_cause():
     net, (inputs, _) = sources.trained("relu"), sources.images("test", 50)
     thresholds = conversion.calibrate(net, [inputs])
-    first, second = conversion.layer_errors(net, inputs, thresholds, timesteps=8)
+    first, second = conversion.layer_errors(net, inputs, thresholds=thresholds, timesteps=8)
     # A first layer under its largest activation has constant currents.
     assert first.total == first.quantisation > 0
     assert first.clipping == first.inherited == first.unevenness == 0
     assert second.clipping == 0
     assert second.inherited > 0 and second.unevenness > 0
     small = {key: value / 4 for key, value in thresholds.items()}
-    clipped, after = conversion.layer_errors(net, inputs, small, timesteps=64)
+    clipped, after = conversion.layer_errors(net, inputs, thresholds=small, timesteps=64)
     assert clipped.clipping > 10 * clipped.quantisation
     assert after.inherited > after.quantisation
     assert (clipped.name, after.name) == ("relu2", "relu4")

@@ -94,7 +94,9 @@ def test_optimal_conversion(shared, name):
     for t in meta["Ts"]:
         for key, shift in (("shift", "step"), ("noshift", None)):
             options = {"timesteps": t} if shift else {}
-            spiking = conversion.to_spiking(net, thresholds, shift=shift, last="spiking", **options)
+            spiking = conversion.to_spiking(
+                net, thresholds=thresholds, shift=shift, last="spiking", **options
+            )
             outputs, counts, _ = run(spiking, steps(arrays["x"], t))
             close(readout.rate(outputs), arrays[f"out_T{t}_{key}"])
             assert_counts(counts, arrays, f"counts_T{t}_{key}_l{{}}")
@@ -124,7 +126,9 @@ def test_optimal_conversion_of_a_convolutional_network(shared):
     thresholds = conversion.calibrate(net, [jnp.asarray(channels_last(arrays["calib"]))])
     close(list(thresholds.values()), np.roll(arrays["thresholds"], 1))
     for t in meta["Ts"]:
-        spiking = conversion.to_spiking(net, thresholds, shift="step", timesteps=t, last="spiking")
+        spiking = conversion.to_spiking(
+            net, thresholds=thresholds, shift="step", timesteps=t, last="spiking"
+        )
         outputs, counts, _ = run(spiking, steps(channels_last(arrays["x"]), t))
         close(readout.rate(outputs), arrays[f"out_T{t}_shift"])
         assert_counts(counts, arrays, f"counts_T{t}_l{{}}")
@@ -213,7 +217,9 @@ def test_hybrid_thresholds_and_its_latency(shared):
     close(list(thresholds.values()), np.cumprod(arrays["thresholds"]))
     relative = arrays["thresholds"] * meta["scaling_factor"]
     scaled = dict(zip(thresholds, np.cumprod(relative), strict=True))
-    outputs, counts, membranes = run(conversion.to_spiking(net, scaled, **options), frames)
+    outputs, counts, membranes = run(
+        conversion.to_spiking(net, thresholds=scaled, **options), frames
+    )
     close(outputs.sum(0) / np.prod(relative), arrays["out_mem"])
     for i, (count, v) in enumerate(zip(counts, membranes, strict=True)):
         golden.exact(channels_first(count), arrays[f"counts{i}_ours"])
@@ -229,7 +235,7 @@ def test_residual_membrane_potential_and_hard_reset(x64, shared, name, beta):
     close([thresholds[f"relu{i}"] for i in (1, 3)], arrays["thresholds"])
     scaled = {key: value * beta for key, value in thresholds.items()}
     reset = {"soft": neurons.reset.subtract, "hard": neurons.reset.zero}[name]
-    spiking = conversion.to_spiking(net, scaled, reset=reset, shift=None)
+    spiking = conversion.to_spiking(net, thresholds=scaled, reset=reset, shift=None)
     outputs, counts, membranes = run(spiking, steps(arrays["x"], meta["T"]))
     key = f"{name}_beta{beta}"
     close(readout.rate(outputs), arrays[f"out_{key}"])

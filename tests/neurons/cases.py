@@ -51,6 +51,11 @@ def _integrate_fire(arrays):
     return Row(neurons.integrate_fire_model(threshold=arrays(0.7)))
 
 
+def _integrate_fire_late(arrays):
+    model = neurons.integrate_fire_model(threshold=arrays(0.4), initial=0.2, latency=True)
+    return Row(model)
+
+
 def _lif(arrays):
     model = neurons.lif_model(decay=arrays(0.8), threshold=arrays(0.7))
     return Row(model, 1 / (0.8 - SPREAD))
@@ -132,6 +137,7 @@ def _with_feedback(row):
 
 NEURONS = {
     "if": _integrate_fire,
+    "if_late": _integrate_fire_late,
     "lif": _lif,
     "lif_hard": _lif_hard,
     "lif_delayed": _lif_delayed,

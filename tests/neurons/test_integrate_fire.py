@@ -85,3 +85,31 @@ def test_a_delayed_reset_has_no_whole_sequence_function():
         neurons.integrate_fire_model(reset=neurons.reset.delayed(neurons.reset.subtract)).sequence
         is None
     )
+
+
+def test_an_initial_membrane_is_the_state_at_rest():
+    plain, charged = neurons.integrate_fire_model(), neurons.integrate_fire_model(initial=0.5)
+    assert charged == neurons.integrate_fire_model(initial=0.5) != plain
+    assert charged.initial_state((2, 3)).v.tolist() == [[0.5] * 3] * 2
+    assert charged.initial_state((1,), dtype=jnp.float16).v.dtype == jnp.float16
+    # Everything else is that of the plain model, so that one program serves both.
+    assert (charged.step, charged.sequence, charged.inverse) == (
+        *(plain.step, plain.sequence, plain.inverse),
+    )
+    with pytest.raises(ValueError, match="initial must be"):
+        neurons.integrate_fire_model(initial=float("nan"))
+
+
+def test_latency_fires_on_the_membrane_of_the_step_before(x64):
+    model = neurons.integrate_fire_model(threshold=1.0, latency=True)
+    xs = jnp.asarray([0.6, 0.4, 0.5, 0.0])[:, None]
+    state, spikes = memory.store(model.step, model.params, model.initial_state((1,)), xs)
+    # Membranes .6, 1.0 (at the threshold: no spike), 1.5, .5.
+    assert spikes[:, 0].tolist() == [0, 0, 0, 1]
+    assert state.v.tolist() == [0.5]
+    back = state
+    for x, s in zip(xs[::-1], spikes[::-1], strict=True):
+        back = model.require_inverse()(model.params, back, x, s)
+    assert_close(back, LIFState(jnp.zeros(1)), 1e-15)
+    with pytest.raises(ValueError, match="latency delays the reset already"):
+        neurons.integrate_fire_model(reset=neurons.reset.delayed(neurons.reset.zero), latency=True)
