@@ -65,7 +65,7 @@ _KINDS = {
     "groupnorm": "groupnorm", "layernorm": "groupnorm",
     "scaled_conv": "scaled_conv", "sub_bit_conv": "scaled_conv", "SharedScale": "scaled_conv",
     "softmax": "softmax", "log_softmax": "softmax", "relu": "relu",
-    "SpikingSelfAttention": "attention", "ASA": "attention", "MA": "attention",
+    "ASA": "attention", "MA": "attention",
     "MALIF": "neurons", "Neuron": "neurons", "Recurrent": "neurons", "Disabled": "neurons",
     "PSN": "neurons", "SlidingPSN": "neurons", "ResetFreeLIF": "neurons", "RateNeuron": "neurons",
     "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",

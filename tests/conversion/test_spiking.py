@@ -326,7 +326,6 @@ def make(name):
         "layernorm0": lambda: nn.LayerNorm(1, rngs=rngs),
         "groupnorm0": lambda: nn.GroupNorm(1, 1, rngs=rngs),
         "lif0": lambda: nn.LIF(),
-        "attention": lambda: nn.SpikingSelfAttention(1, heads=1, rngs=rngs),
         "scaled_conv0": lambda: nn.ScaledStdConv(1, 1, rngs=rngs),
         "softmax": lambda: nn.Fold(jax.nn.softmax),
         "gelu": lambda: nn.Fold(jax.nn.gelu),
@@ -342,7 +341,6 @@ def make(name):
         ("layernorm0", r"layernorm0 .*train with nn\.BatchNorm"),
         ("groupnorm0", r"groupnorm0 .*train with nn\.BatchNorm"),
         ("lif0", r"lif0 \(Neuron\) .*neuron=conversion\.ReLU"),
-        ("attention", r"product of activations"),
         ("scaled_conv0", r"scaled_conv0 .*train with nn\.Conv"),
         ("softmax", r"fold0 .*leave it out"),
         ("gelu", r"fold0 .*conversion\.QCFS"),
@@ -351,7 +349,7 @@ def make(name):
     ],
 )
 def test_layers_that_do_not_convert_are_named_with_the_cure(name, message):
-    net = refused(make(name), shape=(4, 1) if name == "attention" else SHAPE)
+    net = refused(make(name))
     with pytest.raises(ValueError, match=message):
         conversion.to_spiking(net)
     # Before a pass over the data, too.
