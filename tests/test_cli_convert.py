@@ -99,6 +99,21 @@ def test_every_option_of_the_recipe_reaches_the_run(trained, capsys, tmp_path, a
     assert code == 0 and again["test_accuracy"] == said["rows"][0]["accuracy"]
 
 
+def test_progressive_conversion_trains_between_and_goes_on(trained, capsys, tmp_path):
+    folder = tmp_path / "spiking"
+    options = ["--timesteps", 4, "--epochs", 1, "--examples", 64, "--image", "constant"]
+    command = ("convert", trained("plain"), "--progressive", *options, "--out", folder)
+    code, said, err = call(capsys, *command)
+    assert code == 0 and "Traceback" not in err and said["interrupted"] is None
+    metrics = said["metrics"]
+    assert metrics["spiking"]["accuracy"] >= metrics["primitive"]["accuracy"] - 0.05
+    assert len(said["thresholds"]) == 2 and said["epochs"] == 3
+    code, again, _ = call(capsys, *command)
+    assert code == 0 and again["metrics"] == metrics, "it is done"
+    code, found, _ = call(capsys, "eval", folder)
+    assert code == 0 and found["test_accuracy"] == metrics["spiking"]["accuracy"]
+
+
 def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
     """One message each; nothing is written."""
     run, out = trained(), tmp_path / "out"
@@ -118,6 +133,10 @@ def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
         ((run, "--percentile", "99"), "trained"),
         ((run, "--scale", "-1", "--method", "rmp"), "positive"),
         ((run, "--scale", "0.7"), "--method rmp"),
+        ((run, "--patience", "2"), "add --progressive"),
+        ((run, "--progressive", "--reset", "hard"), "leave out --progressive"),
+        ((run, "--progressive", "--timesteps", "4,8"), "one number"),
+        ((run, "--progressive"), "conversion.ReLU"),
         ((run, "--examples", "0"), "at least 1"),
         ((run, "--counted", "0"), "at least 1"),
         ((tmp_path / "absent",), "not there"),

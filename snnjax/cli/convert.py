@@ -9,6 +9,9 @@ Methods:
     optimal    largest activations of training examples, or a percentile (Deng and Gu)
     rmp        largest currents of the spiking network, layer by layer (RMP-SNN)
 
+With `--progressive` one layer after the other becomes spiking while the layers behind it train on
+(progressive tandem learning). The same command goes on with a conversion that was stopped.
+
 Fields of its JSON object:
 
     run, source     run of the spiking network, and of its source
@@ -22,10 +25,16 @@ Fields of its JSON object:
                     `conversion.layer_errors`
     pictures        paths of the PNG files, by content
     seconds         duration of the command
+
+and with `--progressive`: run, source, timesteps, metrics (of the networks `source`, `primitive`,
+converted without training, and `spiking`), thresholds, epochs (over all stages), interrupted
+("SIGINT", "SIGTERM" or "SIGHUP" if stopped, else null; metrics are then empty) and seconds.
 """
 
 from __future__ import annotations
 
+import functools
+import signal
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,6 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax import conversion, cost, nn, training, viz
+from snnjax.cli import _cache as cache
 from snnjax.cli._failures import Failure
 from snnjax.cli._options import Option, parse
 from snnjax.cli._output import Screen, check_creatable
@@ -46,9 +56,10 @@ __all__ = ["command"]
 
 _DESCRIPTION = "Convert a trained run into a spiking network and evaluate it."
 _METHODS = ("qcfs", "optimal", "rmp")
+_TIMESTEPS = "4,8,16,32"
 _OPTIONS = [
     *OPTIONS,
-    Option("timesteps", str, "4,8,16,32", "Numbers of timesteps; the run is of the largest."),
+    Option("timesteps", str, _TIMESTEPS, "Numbers of timesteps; the run is of the largest."),
     Option(
         "method", str | None, None,
         "Thresholds: qcfs (trained), optimal (largest activations), rmp (largest currents); None "
@@ -64,15 +75,26 @@ _OPTIONS = [
     Option("last", str, "linear", "Last layer: linear, or spiking."),
     Option("latency", bool, False, "Fire one timestep late, on the membrane before."),
     Option("counted", int, 64, "Test examples for energy and layer errors."),
+    Option("progressive", bool, False, "Train on, layer by layer, for one number of timesteps."),
+    Option("epochs", int, 20, "Most epochs of a stage (progressive)."),
+    Option("patience", int, 6, "Epochs without improvement that end a stage (progressive)."),
+    Option("learning_rate", float, 1e-3, "Learning rate of Adam (progressive)."),
+    Option("validation", float, 0.1, "Share of training examples held out (progressive)."),
+    Option("image", str, "impulse", "Image as an impulse, or constant over time (progressive)."),
 ]  # fmt: skip
+# Options of one kind of conversion, with the defaults that tell that they were not given.
+_OF_ALL = ("run", "timesteps", "out", "percentile", "examples", "data_dir", "no_cache")
+_PROGRESSIVE = ("epochs", "patience", "learning_rate", "validation", "image")
 
 
 def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     """Converts a run."""
     began = time.perf_counter()
     options = parse("snnjax convert", _DESCRIPTION, _OPTIONS, arguments)
-    timesteps = _numbers(options.timesteps)
     _check(options)
+    if options.progressive:
+        return _progressive(options, screen, began)
+    timesteps = _numbers(options.timesteps)
     recipe = _recipe(options)
     if options.out is not None:
         check_creatable(Path(options.out).parent)
@@ -97,7 +119,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     layers = [
         record._asdict()
         for record in conversion.layer_errors(
-            source, counted, _needed(recipe, thresholds), timesteps=timesteps[-1],
+            source, counted, thresholds=_needed(recipe, thresholds), timesteps=timesteps[-1],
             statistics=state.statistics, **recipe.options(),
         )
     ]  # fmt: skip
@@ -122,6 +144,71 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     return fields, 0
 
 
+def _progressive(options: Any, screen: Screen, began: float) -> tuple[dict[str, Any], int]:
+    """Converts layer by layer, with training between."""
+    numbers = _numbers(options.timesteps if options.timesteps != _TIMESTEPS else "4")
+    if len(numbers) != 1:
+        raise Failure("--progressive trains for one number of timesteps, such as --timesteps 4")
+    try:
+        chosen = training.progressive.Options(
+            timesteps=numbers[0],
+            epochs=options.epochs,
+            patience=options.patience,
+            learning_rate=options.learning_rate,
+            percentile=99.9 if options.percentile == 100 else options.percentile,
+            validation=options.validation,
+            calibration=options.examples,
+            image=options.image,
+        )
+    except ValueError as error:
+        raise Failure(str(error)) from None
+    source = training.Run.open(options.run)
+    out = options.out or f"{source.path}-progressive"
+    check_creatable(Path(out).parent)
+    cache.enable(on=not options.no_cache, warn=screen.warn)
+    experiment = training.config.gradient_experiment(source.experiment())
+    task = experiment.task(experiment)
+    # From here on a signal ends a stage at a checkpoint.
+    screen.listener.patient = True
+    result = training.progressive.train(
+        source,
+        out,
+        chosen,
+        stop=lambda: screen.listener.number,
+        report=functools.partial(_say_stage, screen, task),
+        warn=screen.warn,
+    )
+    name = task.best
+    for network, metrics in result.metrics.items():
+        screen.say(f"{network:<10} test {name} {task.format(name, metrics[name])}")
+    if result.interrupted:
+        screen.say(f"stopped in stage {result.progress.stage}: the same command goes on")
+    else:
+        screen.say(f"run: {out}    snnjax eval {out}, snnjax show {out}")
+    number = (screen.listener.number or signal.SIGTERM) if result.interrupted else None
+    return {
+        "run": str(out),
+        "source": str(source.path),
+        "timesteps": numbers[0],
+        "metrics": result.metrics,
+        "thresholds": list(result.progress.thresholds),
+        "epochs": result.progress.epoch,
+        "interrupted": number and signal.Signals(number).name,
+        "seconds": round(time.perf_counter() - began, 3),
+    }, 128 + number if number else 0
+
+
+def _say_stage(screen: Screen, task: Any, record: dict[str, Any]) -> None:
+    """Prints a line for a threshold or an epoch of a stage."""
+    if record["kind"] == "threshold":
+        screen.say(f"stage {record['stage']}: threshold {record['threshold']:.4g}")
+    elif record["kind"] == "eval":
+        value = task.format(task.best, record[task.best])
+        screen.say(
+            f"stage {record['stage']}  epoch {record['epoch']:g}  validation {task.best} {value}"
+        )
+
+
 def _numbers(text: str) -> list[int]:
     try:
         numbers = sorted({int(part) for part in text.split(",")})
@@ -140,6 +227,20 @@ def _check(options: Any) -> None:
     for name in ("examples", "counted"):
         if getattr(options, name) < 1:
             raise Failure(f"--{name} must be at least 1, got {getattr(options, name)}")
+    _refuse_idle(options)
+
+
+def _refuse_idle(options: Any) -> None:
+    """Refuses an option that the chosen conversion does not read."""
+    own = {option.name: option for option in _OPTIONS}
+    idle = (
+        set(own) - {*_OF_ALL, "progressive", *_PROGRESSIVE} if options.progressive else _PROGRESSIVE
+    )
+    for name in sorted(idle):
+        if getattr(options, name) != own[name].default:
+            where = "leave out --progressive" if options.progressive else "add --progressive"
+            flag = name.replace("_", "-")
+            raise Failure(f"--{flag} has no effect here: {where}, or this option")
 
 
 def _recipe(options: Any) -> conversion.Recipe:

@@ -76,7 +76,10 @@ class Recipe:
             timesteps: T, used by `shift="step"` alone.
         """
         step = timesteps if self.shift == "step" else None
-        return to_spiking(net, thresholds, statistics=statistics, timesteps=step, **self.options())
+        options = self.options()
+        return to_spiking(
+            net, thresholds=thresholds, statistics=statistics, timesteps=step, **options
+        )
 
     def structure(self, net: nn.Network) -> nn.Network:
         """The layers of the spiking network, with weights of no meaning.

@@ -111,7 +111,7 @@ def test_a_trained_network_of_flax_spikes_within_two_points(make):
     source = right(module(images[1400:]))
     with jax.numpy_dtype_promotion("strict"):
         thresholds = conversion.calibrate(net, [images[:700], images[700:1400]], percentile=99.9)
-        spiking = conversion.to_spiking(net, thresholds)
+        spiking = conversion.to_spiking(net, thresholds=thresholds)
         frames = encoding.direct(jnp.asarray(images[1400:]), timesteps=32)
         run = jax.jit(lambda n, x, s: n(x, s, training=False)[0])
         outputs = run(spiking, frames, spiking.initial_state(len(images) - 1400))

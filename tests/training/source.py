@@ -9,6 +9,7 @@ _ACTIVATIONS = {
     "qcfs": lambda: conversion.QCFS(levels=4, threshold=2.0),
     "threshold_relu": lambda: conversion.ThresholdReLU(threshold=1.0),
     "lif": nn.LIF,
+    "plain": conversion.ReLU,  # without the shortcut
 }
 
 
@@ -29,12 +30,14 @@ class Source(training.Experiment):
 
 def network(experiment, rngs):
     activation = _ACTIVATIONS[experiment.activation]
-    block = nn.Sequential(nn.Linear(24, 24, rngs=rngs), nn.BatchNorm(24))
+    block = (nn.Linear(24, 24, rngs=rngs), nn.BatchNorm(24))
+    if experiment.activation != "plain":
+        block = (nn.Residual(nn.Sequential(*block)),)
     return nn.Network(
         nn.Sequential(
             nn.Flatten(),
             *(nn.Linear(64, 24, rngs=rngs), nn.BatchNorm(24), activation(), nn.Dropout(0.1)),
-            *(nn.Residual(block), activation()),
+            *(*block, activation()),
             nn.Linear(24, 10, rngs=rngs),
         ),
         input_shape=(8, 8, 1),
