@@ -29,7 +29,7 @@ def test_there_is_a_page_for_every_peer():
     "page",
     [
         ROOT / "README.md",
-        *(ROOT / "docs" / f"{n}.md" for n in ("learning", "memory", "redundancy")),
+        *(ROOT / "docs" / f"{n}.md" for n in ("conversion", "learning", "memory", "redundancy")),
         *PAGES,
     ],
     ids=ids,
