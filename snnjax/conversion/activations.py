@@ -150,7 +150,7 @@ def _quantize(ratio, levels):
 
 
 class Activation(nnx.Module):
-    """Layer of an elementwise function, `y[t] = function(x[t])`, that converts to neurons.
+    """Layer of an elementwise function, `y[t] = function(x[t])`, that becomes neurons.
 
     An activation of your own inherits from it, has the method `function`, and by `bound` names the
     threshold of the neurons that take its place.
@@ -165,6 +165,10 @@ class Activation(nnx.Module):
     def bound(self) -> Any:
         """Upper bound of the outputs, the neurons' threshold; None without one: calibrate."""
         return None
+
+    def shift(self) -> float:
+        """Distance by which the function is moved to the right, a lost current of the neurons."""
+        return 0.0
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Takes no part of a strategy; a sequence may be cut behind it, as behind neurons."""
@@ -223,7 +227,7 @@ class ThresholdReLU(Activation):
 
     name = "thresholdrelu"
 
-    def __init__(self, threshold: float = 1.0, *, timesteps: int | None = None):
+    def __init__(self, *, threshold: float = 1.0, timesteps: int | None = None):
         check_numbers("conversion.ThresholdReLU", above=0, threshold=threshold)
         if timesteps is not None:
             check_counts("conversion.ThresholdReLU", timesteps=timesteps)
@@ -238,6 +242,10 @@ class ThresholdReLU(Activation):
     def bound(self) -> float:
         """The threshold."""
         return self.threshold
+
+    def shift(self) -> float:
+        """Half a step of the rate, `threshold / (2 timesteps)`."""
+        return 0.0 if self.timesteps is None else self.threshold / (2 * self.timesteps)
 
 
 class QCFS(Activation):
@@ -263,7 +271,7 @@ class QCFS(Activation):
 
     name = "qcfs"
 
-    def __init__(self, levels: int = 4, *, threshold: float = 8.0, gradient: str = "clipped"):
+    def __init__(self, *, levels: int = 4, threshold: float = 8.0, gradient: str = "clipped"):
         check_counts("conversion.QCFS", levels=levels)
         check_numbers("conversion.QCFS", above=0, threshold=threshold)
         check_choice("conversion.QCFS", choices=_GRADIENTS, gradient=gradient)

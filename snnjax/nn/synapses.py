@@ -30,7 +30,16 @@ from snnjax.ops.convolution import convolution, padding_pairs
 from snnjax.ops.rounding import add_bias, is_narrow, narrow, product, promote, widen, widen_to
 from snnjax.typing import Array, Key, bind
 
-__all__ = ["Conv", "Flatten", "Fold", "Linear", "fan_in_uniform", "he_normal", "lecun_normal"]
+__all__ = [
+    "Conv",
+    "Flatten",
+    "Fold",
+    "Kernel",
+    "Linear",
+    "fan_in_uniform",
+    "he_normal",
+    "lecun_normal",
+]
 
 
 # Level 1 draws the bits of the default level 3; level 0 contracts other products and sums.
@@ -211,6 +220,7 @@ class Kernel(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(shape[-1], jnp.float32)) if use_bias else None
 
     def __call__(self, inputs: Array) -> Array:
+        """Convolves examples, in the dtype of the inputs."""
         kernel = promote(self.kernel[...], inputs.dtype)
         outputs = convolution(
             inputs, kernel, strides=self.strides, padding=self.padding, groups=self.groups
