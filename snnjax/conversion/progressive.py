@@ -30,7 +30,6 @@ with Deep Spiking Neural Networks", 2020, arXiv:2007.01204.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -39,7 +38,16 @@ import numpy as np
 
 from snnjax import nn
 from snnjax.conversion.activations import ReLU
-from snnjax.conversion.tandem import Fixed, SpikeSum, Tandem, bias_of, fold, with_weights
+from snnjax.conversion.folding import (
+    Entry,
+    flatten,
+    is_average_pool,
+    is_flatten,
+    is_global_pool,
+    is_synapse,
+    rescaled,
+)
+from snnjax.conversion.tandem import Fixed, SpikeSum, Tandem, fold
 from snnjax.nn.contract import replace
 from snnjax.ops.arguments import check_counts, check_numbers
 from snnjax.typing import Array, PyTree
@@ -179,16 +187,17 @@ def tandem_network(source: nn.Network, statistics: PyTree) -> tuple[nn.Network, 
     Raises:
         ValueError: a layer that does not take part; the message names it and the cure.
     """
-    parts, made = list(_flatten(source.body, statistics)), []
+    parts, made = flatten(source.body, statistics, ""), []
     while parts:
-        layer, own = parts.pop(0)
-        if _is_synapse(layer):
-            layer, own = _group(layer, own, parts)
-        elif not (isinstance(layer, nn.Dropout) or _name(layer) in _LINEAR):
-            raise ValueError(f"{_name(layer)} does not take part: {_FORM}")
-        made.append((layer, own))
+        entry = parts.pop(0)
+        if is_synapse(entry.layer):
+            made.append(_group(entry, parts))
+        elif _commutes(entry.layer):
+            made.append((entry.layer, entry.statistics))
+        else:
+            raise ValueError(f"{entry.name} does not take part: {_FORM}")
     hidden = [i for i, (layer, _) in enumerate(made) if isinstance(layer, Tandem)]
-    if not hidden or not _is_synapse(made[-1][0]):
+    if not hidden or not is_synapse(made[-1][0]):
         raise ValueError(f"the network has no hidden layer, or no output layer: {_FORM}")
     # Behind the last neurons and in front of pools, which then run once.
     made.insert(hidden[-1] + 1, (SpikeSum(), ()))
@@ -333,7 +342,7 @@ def spiking_network(network: nn.Network, statistics: PyTree) -> nn.Network:
     (total,) = (layer for layer in _body(network) if isinstance(layer, SpikeSum))
     # The readout is a mean over time, and the logits belong to the sum.
     factor, last = total.height[...] * spiking[-1].whole_window, made[-1]
-    made[-1] = with_weights(last, last.function.kernel[...] * factor, bias_of(last))
+    made[-1] = rescaled(last, kernel=factor)
     return nn.Network(nn.Sequential(*made), network.input_shape)
 
 
@@ -341,37 +350,25 @@ _FORM = (
     "progressive tandem learning takes [synapse - batch norm, if any - conversion.ReLU] * n - "
     "synapse, with nn.AvgPool, nn.GlobalAvgPool, nn.Flatten or nn.Dropout between the groups"
 )
-# Names of layers that are linear per timestep, and so commute with counts.
-_LINEAR = {"flatten", "avgpool", "globalavgpool"}
 
 
-def _flatten(body: Any, statistics: PyTree) -> Iterator[tuple[Any, PyTree]]:
-    """Layers of nested sequences, each with its statistics."""
-    if not isinstance(body, nn.Sequential):
-        yield body, statistics
-        return
-    for layer, own in zip(body.layers, statistics, strict=True):
-        yield from _flatten(layer, own)
+def _commutes(layer: Any) -> bool:
+    """True for a layer that is linear per timestep, so that it maps counts as it maps spikes."""
+    kinds = (is_flatten, is_average_pool, is_global_pool)
+    return isinstance(layer, nn.Dropout) or any(kind(layer) for kind in kinds)
 
 
-def _is_synapse(layer: Any) -> bool:
-    return isinstance(layer, nn.Fold) and hasattr(layer.function, "kernel")
-
-
-def _group(synapse: Any, statistics: PyTree, parts: list[Any]) -> tuple[Any, PyTree]:
+def _group(synapse: Entry, parts: list[Entry]) -> tuple[Any, PyTree]:
     """The tandem layer that a synapse begins, or the output synapse; shortens `parts`."""
-    norm, own = parts.pop(0) if parts and isinstance(parts[0][0], nn.BatchNorm) else (None, ())
+    norm = parts.pop(0) if parts and isinstance(parts[0].layer, nn.BatchNorm) else None
     if norm is None and not parts:
-        return synapse, statistics
-    activation = parts.pop(0)[0] if parts else None
-    if not isinstance(activation, ReLU):
-        found = "no layer" if activation is None else _name(activation)
-        raise ValueError(f"{_name(norm or synapse)} is followed by {found}: {_FORM}")
-    return Tandem(synapse, norm), own
-
-
-def _name(layer: Any) -> str:
-    return layer if isinstance(layer, str) else getattr(layer, "name", type(layer).__name__)
+        return synapse.layer, synapse.statistics
+    activation = parts.pop(0) if parts else None
+    if activation is None or not isinstance(activation.layer, ReLU):
+        found = "no layer" if activation is None else activation.name
+        raise ValueError(f"{(norm or synapse).name} is followed by {found}: {_FORM}")
+    layer = Tandem(synapse.layer, None if norm is None else norm.layer)
+    return layer, () if norm is None else norm.statistics
 
 
 def _body(network: nn.Network) -> list[Any]:

@@ -28,12 +28,13 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import nn
+from snnjax.conversion.folding import is_synapse, rescaled
 from snnjax.learning import surrogate_vjp
 from snnjax.nn.contract import Aux, Call, State, output_shape, prefix_names, replace
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, check_numbers
 from snnjax.typing import Array, bind
 
-__all__ = ["Fixed", "SpikeSum", "Tandem", "bias_of", "constant", "fold", "impulse", "with_weights"]
+__all__ = ["Fixed", "SpikeSum", "Tandem", "constant", "fold", "impulse"]
 
 
 class Fixed(nnx.Variable):
@@ -124,7 +125,7 @@ class Tandem(nnx.Module):
         neuron: nn.Neuron | None = None,
         frozen: bool = False,
     ):
-        if not isinstance(synapse, nn.Fold) or not hasattr(synapse.function, "kernel"):
+        if not is_synapse(synapse):
             raise TypeError("conversion.Tandem takes nn.Linear(...) or nn.Conv(...) as synapse")
         if norm is not None and not isinstance(norm, nn.BatchNorm):
             raise TypeError("conversion.Tandem folds nn.BatchNorm(...) or no norm, None")
@@ -213,35 +214,21 @@ def fold(layer: Tandem, statistics: Any) -> nn.Fold:
         statistics: running mean and variance of its norm; unused without one.
     """
     function: Any = layer.synapse.function
-    bias = bias_of(layer.synapse)
-    factor = jnp.ones_like(bias)
+    cast = lambda *arrays: (a.astype(function.kernel.dtype) for a in arrays)  # noqa: E731
+    height, threshold = cast(layer.height[...], layer.threshold[...])
+    factor, offset = jnp.ones_like(height), None
     if (norm := layer.norm) is not None:
-        mean, var = (s.astype(bias.dtype) for s in (statistics.mean, statistics.var))
+        mean, var = cast(statistics.mean, statistics.var)
+        scale, beta = cast(norm.scale[...], norm.bias[...])
         # The released code divides by the root of the variance alone.
-        factor = norm.gain * norm.scale[...] / jnp.sqrt(var + norm.epsilon * layer.epsilon)
-        bias = (bias - mean) * factor + norm.bias[...]
-    scale = _fixed(layer.height, bias.dtype) / _fixed(layer.threshold, bias.dtype)
-    share = layer.whole_window * _fixed(layer.threshold, bias.dtype)
-    return with_weights(layer.synapse, function.kernel[...] * (factor * scale), bias / share)
-
-
-def bias_of(synapse: nn.Fold) -> Array:
-    """The bias of a synapse; zeros without one."""
-    function: Any = synapse.function
-    if function.bias is not None:
-        return function.bias[...]
-    return jnp.zeros(function.kernel.shape[-1], function.kernel.dtype)
-
-
-def with_weights(synapse: nn.Fold, kernel: Array, bias: Array) -> nn.Fold:
-    """A synapse of the same form with other weights, and with a bias."""
-    # Marked as data, since an absent bias was a static attribute.
-    new: dict[str, Any] = {"kernel": nnx.Param(kernel), "bias": nnx.data(nnx.Param(bias))}
-    # Flax's linear layer has the presence of its bias as an option, too.
-    if hasattr(synapse.function, "use_bias"):
-        new["use_bias"] = True
-    # Spikes pass, whatever the storage of the source's inputs was.
-    return replace(synapse, function=replace(synapse.function, **new), pack=None)
+        factor = norm.gain * scale / jnp.sqrt(var + norm.epsilon * layer.epsilon)
+        offset = (beta - factor * mean) / (threshold * layer.whole_window)
+    return rescaled(
+        layer.synapse,
+        kernel=factor * (height / threshold),
+        bias=factor / (threshold * layer.whole_window),
+        offset=offset,
+    )
 
 
 def impulse(image: Array, *, timesteps: int) -> Array:

@@ -158,13 +158,13 @@ def test_wrong_networks_are_refused_by_name():
     rngs = nnx.Rngs(0)
     lin = lambda: nn.Linear(4, 4, rngs=rngs)  # noqa: E731
     cases = {
-        "maxpool does not take part": [lin(), ReLU(), nn.MaxPool(), lin()],
-        "lif does not take part|linear is followed by lif": [lin(), nn.LIF(), lin()],
-        "linear is followed by thresholdrelu": [lin(), ThresholdReLU(), lin()],
-        "linear is followed by avgpool": [lin(), nn.AvgPool(), ReLU(), lin()],
+        "maxpool2 does not take part": [lin(), ReLU(), nn.MaxPool(), lin()],
+        "linear0 is followed by lif1": [lin(), nn.LIF(), lin()],
+        "linear0 is followed by thresholdrelu1": [lin(), ThresholdReLU(), lin()],
+        "linear0 is followed by avgpool1": [lin(), nn.AvgPool(), ReLU(), lin()],
         "no hidden layer": [lin()],
         "no output layer": [lin(), ReLU()],
-        "batchnorm is followed by no layer": [lin(), ReLU(), lin(), nn.BatchNorm(4)],
+        "batchnorm3 is followed by no layer": [lin(), ReLU(), lin(), nn.BatchNorm(4)],
     }
     for text, parts in cases.items():
         with pytest.raises(ValueError, match=text):

@@ -121,22 +121,11 @@ def test_the_gradient_is_that_of_the_rectified_layer_at_the_counts_bit_for_bit(t
 
 @functools.partial(jax.jit, static_argnums=(2,))
 def counts_of(threshold, rows, timesteps):
-    synapse = nn.Fold(_Identity(), name="linear")
-    layer = tandem.Tandem(synapse, None, timesteps=timesteps)
+    # One input and one neuron per example: its currents are the rows.
+    layer = tandem.Tandem(golden.linear(jnp.ones((1, 1))), None, timesteps=timesteps)
     layer.threshold = tandem.Fixed(threshold)
     outputs, _ = layer(rows, layer.initial_state(rows.shape[1:]), EVAL)
     return outputs.sum(0)
-
-
-class _Identity(nnx.Module):
-    """One synapse per neuron, so that a test sets the currents."""
-
-    def __init__(self):
-        self.kernel, self.bias = nnx.Param(jnp.ones(1)), None
-
-    def __call__(self, inputs):
-        outputs = inputs * self.kernel[...].astype(inputs.dtype)
-        return outputs if self.bias is None else outputs + self.bias[...].astype(inputs.dtype)
 
 
 @pytest.mark.parametrize("timesteps", [1, 3, 8, 16])
