@@ -225,7 +225,7 @@ def is_synapse(layer: Any) -> bool:
 
 def is_average_pool(layer: Any, *, padded: bool = True) -> bool:
     """True for `nn.AvgPool`; with `padded=False` only where no zeros enter the means."""
-    function = getattr(layer, "function", None)
+    function: Any = getattr(layer, "function", None)
     if getattr(function, "function", None) is not nn.AvgPool().function.function:
         return False
     padding = dict(function.options)["padding"]

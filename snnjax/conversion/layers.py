@@ -177,7 +177,7 @@ def convert(layer: Any, request: Request) -> Converted:
 
 
 @functools.singledispatch
-def _rule(layer, request):
+def _rule(layer: Any, request: Request) -> Converted:
     raise ValueError(_refusal(layer, request.name))
 
 
