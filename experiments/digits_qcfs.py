@@ -7,8 +7,9 @@ Network: that of `snnjax train` with quantised activations in place of spiking n
 pools.
 
 Hardware: two CPU cores
-Time: not measured
-Expected: not measured
+Time: 25 seconds, compilation included; conversion 40 seconds, beside other jobs
+Expected: measured once, seed 0: source 96.9 % of the 360 test digits; spiking at T=1/2/4/8/16:
+    81.7, 94.4, 96.9, 98.3, 97.8 %
 Command: snnjax train experiments/digits_qcfs.py --out runs/digits_qcfs
     snnjax convert runs/digits_qcfs --timesteps 1,2,4,8,16
 """
