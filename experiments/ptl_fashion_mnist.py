@@ -6,9 +6,11 @@ Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmark
 Algorithms", 2017, arXiv:1708.07747.
 Conversion: experiments/progressive.py, layer by layer at T = 4.
 
-Hardware: not measured yet
-Time: not measured
-Expected: not measured
+Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 7:22 minutes for the source; 14:38 minutes for the conversion with one epoch per stage
+Expected: test accuracy 91.6 % of the source; with one epoch per stage and thresholds at the
+    percentile 99.9, 39.6 % of the network converted without training and 87.9 % layer by layer,
+    measured once, seed 0
 Command: snnjax train experiments/ptl_fashion_mnist.py --out runs/ptl_fashion --data-dir
     "$SNNJAX_DATA"
     python experiments/progressive.py runs/ptl_fashion runs/ptl_fashion-spiking --timesteps 4
