@@ -12,7 +12,7 @@ Time: ours: not run (needs a GPU)
 Expected: published accuracies stand in the paper alone, which was not at hand.
     Ours: not run (needs a GPU)
 Command: snnjax train experiments/ptl_cifar.py --data-dir "$SNNJAX_DATA"
-    python experiments/progressive.py runs/ptl_cifar-0 runs/ptl_cifar-spiking --timesteps 16
+    snnjax convert runs/ptl_cifar-0 --progressive --timesteps 16
     --patience 6 --epochs 25
     VGG-11: --architecture vgg11
 """

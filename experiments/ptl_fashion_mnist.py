@@ -4,7 +4,7 @@ Paper: Wu, Xu, Han, Zhou, Zhang, Li, Tan, "Progressive Tandem Learning for Patte
 Deep Spiking Neural Networks", 2020, arXiv:2007.01204, which has no network of this size.
 Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning
 Algorithms", 2017, arXiv:1708.07747.
-Conversion: experiments/progressive.py, layer by layer at T = 4.
+Conversion: `snnjax convert --progressive`, layer by layer at T = 4.
 
 Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 7:22 minutes for the source; 15:09 minutes for the conversion
@@ -13,7 +13,7 @@ Expected: test accuracy 91.6 % of the source, 58.1 % of the network converted wi
     % and 87.9 %
 Command: snnjax train experiments/ptl_fashion_mnist.py --out runs/ptl_fashion --data-dir
     "$SNNJAX_DATA"
-    python experiments/progressive.py runs/ptl_fashion runs/ptl_fashion-spiking --timesteps 4
+    snnjax convert runs/ptl_fashion --progressive --timesteps 4
     --epochs 2 --percentile 99
 """
 

@@ -2,7 +2,7 @@
 
 Paper: Wu, Xu, Han, Zhou, Zhang, Li, Tan, "Progressive Tandem Learning for Pattern Recognition with
 Deep Spiking Neural Networks", 2020, arXiv:2007.01204, which has no network of this size.
-Conversion: experiments/progressive.py, layer by layer with two epochs per stage, T = 4.
+Conversion: `snnjax convert --progressive`, layer by layer with two epochs per stage, T = 4.
 
 Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 1:34 minutes for the source, 6 minutes for the conversion
@@ -10,7 +10,7 @@ Expected: test accuracy 97.9 % of the source, 87.3 % of the network converted wi
     98.2 % layer by layer, measured once, seed 0. Without training the percentile decides: 94.8 % at
     99, 53.1 % at 100. The authors' modules, run by us: 98.1 %, 92.9 % and 98.0 %
 Command: snnjax train experiments/ptl_mnist.py --out runs/ptl_mnist --data-dir "$SNNJAX_DATA"
-    python experiments/progressive.py runs/ptl_mnist runs/ptl_mnist-spiking --timesteps 4 --epochs 2
+    snnjax convert runs/ptl_mnist --progressive --timesteps 4 --epochs 2
 """
 
 import dataclasses

@@ -67,7 +67,10 @@ _OPTIONS = [
     ),
     Option("out", str | None, None, "Run directory; None is RUN-METHOD, numbered if it exists."),
     Option("examples", int, 512, "Training examples of the calibration."),
-    Option("percentile", float, 100.0, "Percentile of activations or currents; 100 the largest."),
+    Option(
+        "percentile", float | None, None,
+        "Percentile of activations or currents; None is 100, the largest, 99.9 if progressive.",
+    ),
     Option("scale", float, 1.0, "Factor of all thresholds of the method rmp."),
     Option("reset", str, "soft", "Reset: soft keeps the charge above the threshold, or hard."),
     Option("shift", str | None, None, "Half a threshold: initial, step or none; None is initial, "
@@ -155,7 +158,7 @@ def _progressive(options: Any, screen: Screen, began: float) -> tuple[dict[str, 
             epochs=options.epochs,
             patience=options.patience,
             learning_rate=options.learning_rate,
-            percentile=99.9 if options.percentile == 100 else options.percentile,
+            percentile=99.9 if options.percentile is None else options.percentile,
             validation=options.validation,
             calibration=options.examples,
             image=options.image,
@@ -220,7 +223,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def _check(options: Any) -> None:
-    if not 0 < options.percentile <= 100:
+    if options.percentile is not None and not 0 < options.percentile <= 100:
         raise Failure(f"--percentile lies in (0, 100], got {options.percentile:g}")
     if not options.scale > 0:
         raise Failure(f"--scale is positive, got {options.scale:g}")
@@ -267,7 +270,7 @@ def _method(options: Any, source: nn.Network) -> str:
     # An option without an effect would be taken for one.
     if options.scale != 1 and method != "rmp":
         raise Failure(f"--scale belongs to --method rmp, and this is {method}: leave it out")
-    if options.percentile != 100 and method == "qcfs":
+    if options.percentile is not None and method == "qcfs":
         raise Failure("--percentile belongs to measured thresholds, and those of qcfs are trained")
     return method
 
@@ -301,17 +304,16 @@ def _frames(session: Any, split: Any, number: int) -> jax.Array:
 
 
 def _thresholds(method, options, source, statistics, frames, timesteps: int) -> dict[str, Any]:
+    percentile = 100.0 if options.percentile is None else options.percentile
     if method == "rmp":
         return conversion.spiking_thresholds(
             source, frames, timesteps=timesteps, statistics=statistics,
-            percentile=options.percentile, scale=options.scale,
+            percentile=percentile, scale=options.scale,
         )  # fmt: skip
     if method == "qcfs" and options.last == "linear":
         return {}
     # Also for trained thresholds: the last layer has none.
-    found = conversion.calibrate(
-        source, [frames], statistics=statistics, percentile=options.percentile
-    )
+    found = conversion.calibrate(source, [frames], statistics=statistics, percentile=percentile)
     return {"outputs": found["outputs"]} if method == "qcfs" else found
 
 
