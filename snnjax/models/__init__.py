@@ -16,6 +16,7 @@ from snnjax.models.efficient_lif import (
 from snnjax.models.feedback_net import feedback_net
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
+from snnjax.models.recurrent_net import recurrent_net
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
@@ -36,6 +37,7 @@ __all__ = [
     "feedback_net",
     "mlp",
     "ms_resnet",
+    "recurrent_net",
     "released",
     "rev_resnet",
     "rev_sformer",

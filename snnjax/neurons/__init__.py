@@ -11,10 +11,12 @@ One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_sc
     decay         decay per timestep from a time constant
     psn           parallel spiking neurons
     reset_free    LIF neurons without a reset, as a parallel scan
+    sigma_delta   multi-bit spikes: coder, its range, its model
+    integrator    gated integrators behind a coder
     compat        neurons of other libraries
 """
 
-from snnjax.neurons import compat, decay, psn, reset, reset_free
+from snnjax.neurons import compat, decay, integrator, psn, reset, reset_free, sigma_delta
 from snnjax.neurons.alif import alif, alif_model
 from snnjax.neurons.coupled import coupled_lif, coupled_lif_model
 from snnjax.neurons.cuba_lif import cuba_lif, cuba_lif_model
@@ -32,6 +34,8 @@ __all__ = [
     "reset_free",
     "reset",
     "psn",
+    "sigma_delta",
+    "integrator",
     "LIFParams",
     "Model",
     "alif",

@@ -17,6 +17,7 @@ from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Call, State, replace
 from snnjax.nn.dropout import Dropout
+from snnjax.nn.integrator import Integrator, SigmaDelta
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import with_precision
 from snnjax.nn.model_check import check_model
@@ -48,6 +49,7 @@ __all__ = [
     "ALIF",
     "ASA",
     "IF",
+    "Integrator",
     "LI",
     "LIF",
     "MA",
@@ -83,6 +85,7 @@ __all__ = [
     "Sequential",
     "Shared",
     "SharedScale",
+    "SigmaDelta",
     "SlidingPSN",
     "SpikingSelfAttention",
     "Stacked",
