@@ -125,6 +125,10 @@ ZOO = {
         partial(models.feedback_net, (28, 28, 1), hidden=(400,), dropout=0.0),
         1, 8, "400 (F400), 28x28, without dropout",
     ),
+    "angular_velocity_net": Case(
+        partial(models.angular_velocity_net, (64, 64, 2)), 30, 1, "six layers, 64x64x2",
+        slim="64x64 of 180x240 pixels", inputs=event_counts,
+    ),
     "recurrent_net": Case(
         partial(models.recurrent_net, 40, classes=48), 20, 4, "v2, 40-550-550-48",
         inputs=sensor_data,

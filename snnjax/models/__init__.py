@@ -4,6 +4,7 @@
 """
 
 from snnjax.models import released
+from snnjax.models.angular_velocity_net import angular_velocity_net
 from snnjax.models.asa_snn import asa_snn, asa_snn_five
 from snnjax.models.conv_net import conv_net
 from snnjax.models.dsr import dsr_resnet, dsr_vgg
@@ -25,6 +26,7 @@ from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import vgg
 
 __all__ = [
+    "angular_velocity_net",
     "asa_snn",
     "asa_snn_five",
     "conv_net",

@@ -13,10 +13,11 @@ One neuron per module. Scan a step with any strategy of `snnjax.memory`; `lif_sc
     reset_free    LIF neurons without a reset, as a parallel scan
     sigma_delta   multi-bit spikes: coder, its range, its model
     integrator    gated integrators behind a coder
+    srm           responses of the spike response model
     compat        neurons of other libraries
 """
 
-from snnjax.neurons import compat, decay, integrator, psn, reset, reset_free, sigma_delta
+from snnjax.neurons import compat, decay, integrator, psn, reset, reset_free, sigma_delta, srm
 from snnjax.neurons.alif import alif, alif_model
 from snnjax.neurons.coupled import coupled_lif, coupled_lif_model
 from snnjax.neurons.cuba_lif import cuba_lif, cuba_lif_model
@@ -36,6 +37,7 @@ __all__ = [
     "psn",
     "sigma_delta",
     "integrator",
+    "srm",
     "LIFParams",
     "Model",
     "alif",

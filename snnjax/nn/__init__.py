@@ -23,7 +23,18 @@ from snnjax.nn.mixed_precision import with_precision
 from snnjax.nn.model_check import check_model
 from snnjax.nn.network import Network, merge, split
 from snnjax.nn.neuron import Neuron
-from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF, Disabled
+from snnjax.nn.neuron_models import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    PLIF,
+    PSP,
+    SRM,
+    CoupledLIF,
+    CubaLIF,
+    Disabled,
+)
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 from snnjax.nn.parallel_neurons import PSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
@@ -56,6 +67,8 @@ __all__ = [
     "MALIF",
     "PLIF",
     "PSN",
+    "PSP",
+    "SRM",
     "Aux",
     "AvgPool",
     "BatchNorm",
