@@ -31,9 +31,11 @@ from snnjax.nn.neuron_models import (
     PLIF,
     PSP,
     SRM,
+    AdEx,
     CoupledLIF,
     CubaLIF,
     Disabled,
+    Izhikevich,
 )
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 from snnjax.nn.parallel_neurons import PSN, with_masking
@@ -59,8 +61,10 @@ __all__ = [
     "contract",
     "ALIF",
     "ASA",
+    "AdEx",
     "IF",
     "Integrator",
+    "Izhikevich",
     "LI",
     "LIF",
     "MA",

@@ -10,6 +10,7 @@ import pytest
 
 from snnjax import memory, neurons, nn
 from snnjax.neurons.sigma_delta import Coder, Range
+from tests.compare import AS_USERS_DO
 from tests.conftest import shared_folder
 
 pytestmark = pytest.mark.fast
@@ -122,3 +123,16 @@ def test_a_constant_gate_is_a_leaky_integrator(x64):
     np.testing.assert_allclose(gated(jnp.concatenate([gates, x], -1)), leaky, rtol=1e-12)
     slope = jax.grad(lambda c: gated(jnp.concatenate([gates, c], -1))[0, 0])(x)[:, 0, 0]
     np.testing.assert_allclose(slope, (1 - tau) * tau ** np.arange(5, -1, -1), rtol=1e-12)
+
+
+def test_the_coder_and_the_integrators_keep_the_laws_of_neurons():
+    """All but an influence of the past: the derivative of the code is the identity."""
+    rng = np.random.default_rng(5)
+    make = neurons.integrator.integrator_model
+    models = [
+        (neurons.sigma_delta.sigma_delta_model(largest=2.0), 4),
+        (make(weights=jnp.asarray(rng.normal(size=(4, 8)), jnp.float32)), 8),
+    ]
+    for model, width in models:
+        x = jnp.asarray(rng.normal(size=(12, 2, width)), jnp.float32)
+        assert not nn.check_model(model, currents=x, compiler_options=AS_USERS_DO)
