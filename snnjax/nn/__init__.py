@@ -16,6 +16,7 @@ from snnjax.nn.attention import SpikingSelfAttention
 from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.delays import Delay, DelayedLinear, with_delay_width
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.integrator import Integrator, SigmaDelta
 from snnjax.nn.ma import MA, MALIF
@@ -81,6 +82,8 @@ __all__ = [
     "Conv",
     "CoupledLIF",
     "CubaLIF",
+    "Delay",
+    "DelayedLinear",
     "Disabled",
     "Dropout",
     "Flatten",
@@ -115,6 +118,7 @@ __all__ = [
     "replace",
     "saves_memory",
     "split",
+    "with_delay_width",
     "with_masking",
     "with_memory",
     "with_precision",
