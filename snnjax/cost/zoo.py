@@ -126,7 +126,7 @@ ZOO = {
         1, 8, "400 (F400), 28x28, without dropout",
     ),
     "angular_velocity_net": Case(
-        partial(models.angular_velocity_net, (64, 64, 2)), 30, 1, "six layers, 64x64x2",
+        partial(models.angular_velocity_net, input_shape=(64, 64, 2)), 30, 1, "six layers, 64x64x2",
         slim="64x64 of 180x240 pixels", inputs=event_counts,
     ),
     "recurrent_net": Case(

@@ -51,8 +51,8 @@ STAGES = (
 
 
 def angular_velocity_net(
-    input_shape: tuple[int, int, int] = (180, 240, 2),
     *,
+    input_shape: tuple[int, int, int] = (180, 240, 2),
     stages: Sequence[Stage] = STAGES,
     outputs: int = 3,
     tau: float = 8.0,

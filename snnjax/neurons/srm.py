@@ -74,7 +74,7 @@ class Response:
     tau: float
     length: int | None = None
 
-    def kernel(self, length: int | None = None) -> np.ndarray:
+    def kernel(self, *, length: int | None = None) -> np.ndarray:
         """The kernel, float64 `[length]`."""
         number = length or self.length
         if number is None:
@@ -93,7 +93,7 @@ class Response:
         """
         # Beyond tau both shapes fall monotonically, below e^-30 within 40 tau.
         number = math.ceil(self.tau * (40 + math.log1p(scale))) + 2
-        small = scale * self.kernel(number) < _CUT
+        small = scale * self.kernel(length=number) < _CUT
         length = int(np.flatnonzero((np.arange(number) > self.tau) & small)[0])
         return dataclasses.replace(self, length=min(length, longest or length))
 

@@ -3,8 +3,14 @@
     nn.Delay(size, longest=25, rngs=rngs)                       y[t, i] = x[t - d_i, i]
     nn.DelayedLinear(inputs, outputs, longest=25, rngs=rngs)    y[t, o] = W[i, o] x[t - d_io, i]
 
-A delay is a parameter, a real number of timesteps. The state holds the last `longest` inputs, so
-that a stream of single timesteps equals the whole window.
+A delay d is a parameter, a real number of timesteps. It weighs the inputs of the last D timesteps:
+
+    linear      w_n = 1 - f, w_(n+1) = f            n = floor(d), f = d - n: interpolation
+    Gaussian    w_k ~ exp(-(k - d)^2 / (2 width^2)), normalised over the D + 1 lags
+
+Its derivative is that of the line between two neighbouring timesteps, or of the Gaussian, which
+sees further while it is wide. The state holds the last D inputs, so that a stream of single
+timesteps equals the whole window.
 """
 
 from __future__ import annotations
@@ -15,6 +21,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax import lax
 
 from snnjax import metrics
 from snnjax.nn._checks import check_rngs, check_state
@@ -23,12 +30,64 @@ from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import lecun_normal
 from snnjax.nn.taps import lazy_taps
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, check_numbers
-from snnjax.ops.lags import lag_weights, sum_over_lags
 from snnjax.ops.rounding import add_bias, narrow, widen
 from snnjax.ops.variables import map_nodes
 from snnjax.typing import Array
 
-__all__ = ["Delay", "DelayedLinear", "PastInputs", "with_delay_width"]
+__all__ = [
+    "Delay",
+    "DelayedLinear",
+    "PastInputs",
+    "lag_weights",
+    "sum_over_lags",
+    "with_delay_width",
+]
+
+
+def lag_weights(delays: Array, *, longest: int, width: Array | None = None) -> Array:
+    """Weights of the lags 0 to `longest` for each delay, `[D + 1, *delays.shape]`.
+
+    The weights of a delay sum to 1. Delays outside of [0, longest] count as the nearest end, with
+    the derivative that holds there, so that training can bring them back.
+
+    Args:
+        delays: any shape, in timesteps.
+        longest: D, at least 1.
+        width: standard deviation of a Gaussian kernel in timesteps, a positive scalar; None
+            interpolates linearly, with the derivative to the right of an integer delay.
+    """
+    # The value is clipped and the derivative is not: a clipped delay would never move again.
+    d = delays + lax.stop_gradient(jnp.clip(delays, 0, longest) - delays)
+    lags = jnp.arange(longest + 1, dtype=d.dtype).reshape(-1, *(1,) * d.ndim)
+    if width is not None:
+        # The softmax normalises: no underflow leaves a narrow kernel without weights.
+        return jax.nn.softmax(-jnp.square((lags - d) / width.astype(d.dtype)) / 2, axis=0)
+    # At the last lag the left neighbour holds, since the right one is outside.
+    before = jnp.minimum(jnp.floor(lax.stop_gradient(d)), longest - 1)
+    share = d - before
+    return jnp.where(lags == before, 1 - share, 0) + jnp.where(lags == before + 1, share, 0)
+
+
+def sum_over_lags(xs: Array, weights: Array) -> Array:
+    """Causal sums over past timesteps, `y[t] = sum over k of x[t-k] w[k]`.
+
+    Args:
+        xs: the D timesteps before the first one, then T, `[D + T, N, I]`.
+        weights: `[D + 1, I, O]`, or `[D + 1, 1, I]` for channels apart.
+
+    Returns:
+        `[T, N, O]`, in the dtype of `xs`.
+    """
+    groups = xs.shape[-1] // weights.shape[1]
+    return lax.conv_general_dilated(
+        xs,
+        # A convolution in XLA is a correlation: the oldest timestep first.
+        weights[::-1].astype(xs.dtype),
+        window_strides=(1,),
+        padding="VALID",
+        dimension_numbers=("WNC", "WIO", "WNC"),
+        feature_group_count=groups,
+    )
 
 
 class PastInputs(NamedTuple):

@@ -2,7 +2,6 @@
 
     convolution     convolution with gradients that stay fast inside a loop on a CPU
     max_pool        max pooling with a residual of one byte per patch
-    lags            real-valued delays as weights of past timesteps
     rounding        rounding to narrow floats that a replay repeats; products in float32
     arguments       checks of the options of layers and losses
     derivative      derivatives by definition, at every order, and refused ones

@@ -42,7 +42,9 @@ def mini(meta, **options):
         return Stage(channels, 2, own["theta"], own["tauSr"], own["tauRef"], own["scaleRho"])
 
     stages = (stage(3, meta["layer1"]), stage(4, meta["layer2"]))
-    return models.angular_velocity_net((9, 9, 2), stages=stages, rngs=nnx.Rngs(0), **options)
+    return models.angular_velocity_net(
+        input_shape=(9, 9, 2), stages=stages, rngs=nnx.Rngs(0), **options
+    )
 
 
 def test_the_authors_numbers():
@@ -101,7 +103,7 @@ def test_orders_and_strategies_are_the_same_function(kernel):
     results = []
     for options in ({}, {"memory": replayed}, {"order": "time", "memory": replayed}):
         net = models.angular_velocity_net(
-            (8, 8, 2), stages=SMALL, kernel=kernel, rngs=nnx.Rngs(1), **options
+            input_shape=(8, 8, 2), stages=SMALL, kernel=kernel, rngs=nnx.Rngs(1), **options
         )
         results.append(graded(net, net.initial_state(B)))
     gradients, outputs = results[0]
@@ -154,7 +156,7 @@ def test_short_targets_and_padding_do_not_count():
             "one target",
         ),
         (
-            lambda: models.angular_velocity_net((20, 20, 2), rngs=nnx.Rngs(0)),
+            lambda: models.angular_velocity_net(input_shape=(20, 20, 2), rngs=nnx.Rngs(0)),
             "too small for convolution 4",
         ),
     ],

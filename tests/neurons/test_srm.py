@@ -57,7 +57,7 @@ def rolled(response, x):
 @pytest.mark.parametrize("tau", [1.0, 4.0])
 def test_the_recurrence_is_the_kernel_without_an_end(x64, shape, tau):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(T, 1, 2)))
-    kernel = Response(shape, tau).kernel(T)
+    kernel = Response(shape, tau).kernel(length=T)
     convolved = np.stack([np.convolve(x[:, 0, i], kernel)[:T] for i in range(2)], -1)[:, None]
     np.testing.assert_allclose(rolled(Response(shape, tau), x), convolved, atol=1e-12)
     truncated = rolled(Response(shape, tau, T), x)
@@ -155,7 +155,7 @@ def test_no_gradient_passes_the_refractory_response(x64):
     """A spike that prevents another one has no part in its gradient."""
     model = neurons.srm.srm_model(threshold=0.5, tau=1.0, kernel="recurrence")
     x = jnp.zeros((4, 1, 1)).at[0].set(1.0)
-    kernel = np.asarray(Response("alpha", 1.0).kernel(4))
+    kernel = np.asarray(Response("alpha", 1.0).kernel(length=4))
     step = lambda s, x: model.step(model.params, s, x)  # noqa: E731
 
     def fired(x):

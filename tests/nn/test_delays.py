@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.ops.lags import lag_weights
+from snnjax.nn.delays import lag_weights
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, rngs, run
 
