@@ -66,7 +66,8 @@ class Range(NamedTuple):
 
 def unknown_range() -> Range:
     """The range before the first update; a coder then codes within [-1, 1]."""
-    return Range(*(jnp.zeros((), jnp.float32) for _ in Range._fields))
+    # In the default float, as the statistics of a batch norm.
+    return Range(*(jnp.zeros((), jnp.result_type(float)) for _ in Range._fields))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -73,7 +73,11 @@ class _Coded(nnx.Module):
         outputs, aux = run(
             model, params, state.neurons, inputs, scan=self.scan, taps=call.taps, spiking=False
         )
-        moved = aux.state.range if call.training else state.statistics
+        if not call.training:
+            return outputs, aux._replace(statistics=state.statistics)
+        # The carry has the dtype of the currents, and the statistics keep theirs.
+        pairs = zip(aux.state.range, state.statistics, strict=True)
+        moved = neurons.sigma_delta.Range(*(new.astype(old.dtype) for new, old in pairs))
         return outputs, aux._replace(statistics=moved)
 
     def _own_coder(self) -> Coder:
