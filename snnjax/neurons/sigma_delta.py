@@ -9,10 +9,10 @@ the moving averages of its minimum and maximum, which move once per timestep in 
 
     low <- m low + (1 - m) min(u),     M = max |low, high| / (1 - m^count)
 
-over all examples and neurons. The averages are arguments and results, like the statistics of a
-batch norm. The derivative passes straight through `trunc` and the threshold h, and is 0 where u is
-clipped. Without clipping the Jacobian of all outputs by all inputs is then exactly the identity:
-y = u in first order, and nothing remains in v.
+over all examples and neurons, padded ones too. The averages are arguments and results, like the
+statistics of a batch norm. The derivative passes straight through `trunc` and the threshold h, and
+is 0 where u is clipped by more than rounding. Without clipping the Jacobian of all outputs by all
+inputs is then exactly the identity: y = u in first order, and nothing remains in v.
 
 Spikes are signed, from `{0, +-(h+1), .., +-(2^(b-1)-1)} / g`. With one bit the factor `1 - 1e-4`
 leaves `trunc` nothing but 0, in the released code as well: binary spikes need `bits=2,
@@ -48,6 +48,8 @@ __all__ = [
 
 # Keeps the largest code below 2^(b-1), where a two's complement number of b bits ends.
 _MARGIN = 1 - 1e-4
+# Values up to here count as inside of the range.
+_TIE = 1 + 1e-5
 
 
 class Range(NamedTuple):
@@ -127,13 +129,13 @@ class Coder:
             u: values to code.
             largest: `M`, a scalar; a constant for the derivative.
         """
-        edge = jax.lax.stop_gradient(largest).astype(u.dtype)
+        edge, value = (jax.lax.stop_gradient(a).astype(u.dtype) for a in (largest, u))
         gain = self.gain(edge)
-        # Written out: clip functions disagree on the derivative at a bound, here 1.
-        clipped = jnp.where(jnp.abs(u) <= edge, u, jnp.sign(jax.lax.stop_gradient(u)) * edge)
-        codes = jnp.trunc(gain * clipped)
+        codes = jnp.trunc(gain * jnp.clip(value, -edge, edge))
         codes = jnp.where(jnp.abs(codes) <= self.threshold, 0, codes)
-        return with_derivative(codes / gain, clipped)
+        # The first range ends at the largest value: without a margin the last bit, and with it the
+        # memory strategy, would decide on its derivative.
+        return with_derivative(codes / gain, jnp.where(jnp.abs(value) <= edge * _TIE, u, value))
 
 
 class CoderParams(NamedTuple):
