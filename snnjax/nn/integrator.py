@@ -246,6 +246,6 @@ def _weights(cell: str, size: int, rngs: nnx.Rngs) -> nnx.Param | None:
     if cell == "leaky":
         # The released code starts without a leak.
         return nnx.Param(jnp.ones(size, jnp.float32))
+    # Both halves at once, as the released layer of 2N rows: apart they would be sqrt(2) larger.
     draw = nnx.initializers.orthogonal(2**0.5)
-    halves = [draw(rngs.params(), (size, size), jnp.float32) for _ in range(2)]
-    return nnx.Param(jnp.concatenate(halves, axis=1))
+    return nnx.Param(draw(rngs.params(), (size, 2 * size), jnp.float32))
