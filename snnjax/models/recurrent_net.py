@@ -36,6 +36,7 @@ def recurrent_net(
     threshold: int = 3,
     dropout: float = 0.0,
     parallel: bool = False,
+    gain: float = 2**0.5,
     norm: Callable[[int], Any] = nn.BatchNorm,
     rngs: nnx.Rngs,
     order: str = "layer",
@@ -58,6 +59,7 @@ def recurrent_net(
         threshold: largest magnitude of a code that is no spike.
         dropout: rate of the mask of the integrators, equal at all timesteps.
         parallel: currents of "leaky" and "v1" by an associative scan, see `nn.Integrator`.
+        gain: initial scale of the feedback of "v2", see `nn.Integrator`.
         norm: `(channels) -> layer`, a normalisation of the inputs of gates, candidates and
             readout; `order="time"` needs `functools.partial(nn.BatchNorm, over="step")`, or one
             without batch statistics.
@@ -76,7 +78,8 @@ def recurrent_net(
     check_counts("models.recurrent_net", inputs=inputs, layers=layers, hidden=hidden)
     check_counts("models.recurrent_net", classes=classes)
     coder = neurons.sigma_delta.Coder(bits=bits, threshold=threshold)
-    options = {"cell": cell, "coder": coder, "dropout": dropout, "parallel": parallel}
+    options: dict[str, Any] = {"cell": cell, "coder": coder, "dropout": dropout}
+    options |= {"parallel": parallel, "gain": gain}
     # The raw features pass through the same coder, so that the first products are with spikes, too.
     body: list[Any] = [nn.SigmaDelta(coder=coder)]
     width, rows = inputs, hidden if cell == "leaky" else 2 * hidden

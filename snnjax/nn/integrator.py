@@ -22,7 +22,7 @@ from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.neuron import run
 from snnjax.nn.taps import lazy_taps
-from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags
+from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, check_numbers
 from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Integrator", "SigmaDelta"]
@@ -150,7 +150,9 @@ class Integrator(_Coded):
             equal to the scanned cell up to rounding. A strategy over time scans the cell instead,
             except `memory.recompute(every, inner=memory.sequence)`.
         scan: memory strategy over time; None is `memory.store`, or the parallel scan.
-        rngs: random streams of the feedback, orthogonal with gain sqrt(2).
+        gain: initial scale of the feedback, orthogonal; sqrt(2) as published. The candidate has no
+            bound, so that a large feedback may grow from step to step, and the range with it.
+        rngs: random streams of the feedback.
 
     Raises:
         ValueError: an unknown cell; a parallel "v2"; a reversing scan; inputs of another width (on
@@ -170,15 +172,17 @@ class Integrator(_Coded):
         dropout: float = 0.0,
         parallel: bool = False,
         scan: Scan | None = None,
+        gain: float = 2**0.5,
         rngs: nnx.Rngs,
     ):
         check_counts("nn.Integrator", size=size)
+        check_numbers("nn.Integrator", least=0, gain=gain)
         check_choice("nn.Integrator", choices=neurons.integrator.CELLS, cell=cell)
         check_flags("nn.Integrator", parallel=parallel)
         check_rngs("nn.Integrator", rngs)
         self.size, self.cell, self.parallel = size, cell, parallel
         self.name, self.dropout = f"{cell}_integrator", Dropout(dropout)
-        self.weights = _weights(cell, size, rngs)
+        self.weights = _weights(cell, size, gain, rngs)
         self._start(coder, scan)
 
     def _model(self, training: bool) -> neurons.Model:
@@ -240,12 +244,12 @@ class Integrator(_Coded):
         return metrics.operations.multiplications(number, rows)
 
 
-def _weights(cell: str, size: int, rngs: nnx.Rngs) -> nnx.Param | None:
+def _weights(cell: str, size: int, gain: float, rngs: nnx.Rngs) -> nnx.Param | None:
     if cell == "v1":
         return None
     if cell == "leaky":
         # The released code starts without a leak.
         return nnx.Param(jnp.ones(size, jnp.float32))
     # Both halves at once, as the released layer of 2N rows: apart they would be sqrt(2) larger.
-    draw = nnx.initializers.orthogonal(2**0.5)
+    draw = nnx.initializers.orthogonal(gain)
     return nnx.Param(draw(rngs.params(), (size, 2 * size), jnp.float32))
