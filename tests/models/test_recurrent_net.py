@@ -278,7 +278,9 @@ def recall(key):
 
 def accuracy_after_training(cell):
     timesteps, batch, symbols, steps = RECALL.values()
-    net = models.recurrent_net(symbols + 1, hidden=32, classes=symbols, cell=cell, rngs=nnx.Rngs(0))
+    net = models.recurrent_net(
+        symbols + 1, hidden=32, classes=symbols, cell=cell, gain=1.0, rngs=nnx.Rngs(0)
+    )
     graphdef, params, rest = nn.split(net)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(2e-3))
 
@@ -296,7 +298,8 @@ def accuracy_after_training(cell):
     def step(params, slots, statistics, key):
         own = jax.grad(lambda p: run(p, statistics, key, True), has_aux=True)
         gradients, (statistics, _) = own(params)
-        updates, slots = optimizer.update(gradients, slots)
+        with jax.numpy_dtype_promotion("standard"):  # Optax counts its steps in integers
+            updates, slots = optimizer.update(gradients, slots)
         return optax.apply_updates(params, updates), slots, statistics
 
     slots, statistics = optimizer.init(params), net.initial_state(batch).statistics
