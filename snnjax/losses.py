@@ -4,6 +4,7 @@
     rate_cross_entropy       of the time mean of outputs [T, B, K]
     temporal_cross_entropy   at every timestep (TET)
     rate_mse                 firing rates against target rates
+    distance                 Euclidean distance to a real target, at every timestep from one on
     spike_rate_penalty       firing rates outside a band
 
 The batch axis remains until `mean`, since the last batch of an evaluation is padded with examples
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from snnjax.ops.arguments import as_floating, check_numbers
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers
 from snnjax.typing import Array
 
 
@@ -198,6 +199,54 @@ def rate_mse(
     target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
     target = incorrect + (correct - incorrect) * target
     return _defined(rates, lambda x: jnp.mean(optax.squared_error(x, target), axis=-1))
+
+
+def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
+    """Mean Euclidean distance of the outputs from a target of each timestep.
+
+        L = 1 / (T - start) sum over t >= start of |o[t] - target[t]|
+
+    Outputs before `start` have no influence, and a gradient of exactly 0: spikes need time to reach
+    the last layer. Published as "RMSE" of an angular velocity, it is a mean and no root.
+
+    Args:
+        outputs: `[T, B, D]`, floating.
+        targets: `[B, T, D]`, floating, of the outputs' unit.
+        start: first timestep that counts, in [0, T).
+
+    Returns:
+        `[B]`, in the unit of the outputs. The gradient at a distance of 0 is 0.
+
+    Raises:
+        TypeError: If `outputs` or `targets` are not floating point.
+        ValueError: If the shapes do not fit, or `start` is outside [0, T).
+
+    Reference:
+        D. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, "Event-Based Angular Velocity
+        Regression with Spiking Networks", ICRA 2020, arXiv:2003.02790.
+    """
+    outputs = _validate("outputs", outputs, rank=3, letters="[T, B, D]")
+    targets = as_floating("losses.distance", jnp.asarray(targets))
+    if targets.shape != (outputs.shape[1], outputs.shape[0], outputs.shape[2]):
+        steps, batch, size = outputs.shape
+        raise ValueError(
+            f"targets must be [B, T, D], here {[batch, steps, size]}, got {list(targets.shape)}: "
+            "one target vector per example and timestep"
+        )
+    check_counts("losses.distance", least=0, start=start)
+    if start >= len(outputs):
+        raise ValueError(
+            f"start={start} leaves none of {len(outputs)} timesteps: give one below their number"
+        )
+    targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)[start:]
+
+    def loss(outputs: Array) -> Array:
+        squared = jnp.sum(jnp.square(outputs - targets), -1)
+        # The root has no derivative at 0; replaced before it, since infinity times 0 is NaN.
+        root = jnp.sqrt(jnp.where(squared > 0, squared, 1))
+        return jnp.mean(jnp.where(squared > 0, root, 0), 0)
+
+    return _defined(outputs[start:], loss, axis=1)
 
 
 def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0) -> Array:

@@ -32,6 +32,7 @@ from snnjax.typing import Array
 __all__ = [
     "Surrogate",
     "arctan",
+    "exponential",
     "fast_sigmoid",
     "gaussian",
     "rectangular",
@@ -161,6 +162,24 @@ def gaussian(*, sigma: float = 0.5) -> Surrogate:
     return Surrogate(_gaussian, (_positive("sigma", sigma),))
 
 
+def exponential(*, height: float = 1.0, width: float = 1.0) -> Surrogate:
+    """Slope `height * exp(-|u| / width)`, the rule of SLAYER.
+
+    Args:
+        height: Slope at the threshold; SLAYER has `rho / (tau_rho theta)`.
+        width: Distance at which the slope falls to 1/e of it, in the unit of the membrane
+            potential; SLAYER has `tau_rho theta`.
+
+    Raises:
+        ValueError: If `height` or `width` is not positive.
+
+    Reference:
+        Shrestha and Orchard, "SLAYER: Spike Layer Error Reassignment in Time", 2018,
+        arXiv:1810.08646.
+    """
+    return Surrogate(_exponential, (_positive("height", height), _positive("width", width)))
+
+
 def straight_through(*, low: float = -0.5, high: float = 0.5) -> Surrogate:
     """Slope 1 for `low <= u <= high`, else 0: the clipped straight-through estimator.
 
@@ -214,6 +233,10 @@ def _rectangular(u, width):
 
 def _gaussian(u, sigma):
     return jnp.exp(-((u / sigma) ** 2) / 2) / (sigma * math.sqrt(2 * math.pi))
+
+
+def _exponential(u, height, width):
+    return height * jnp.exp(-jnp.abs(u) / width)
 
 
 def _straight_through(u, low, high):

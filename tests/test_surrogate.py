@@ -47,6 +47,11 @@ TABLE = {
         lambda u: np.exp(-(u**2) / (2 * 0.09)) / (0.3 * math.sqrt(2 * math.pi)),
         1.0,
     ),
+    "exponential": (
+        surrogate.exponential(height=2.0, width=0.25),
+        lambda u: 2.0 * np.exp(-np.abs(u) / 0.25),
+        1.0,
+    ),
     "straight_through": (
         surrogate.straight_through(low=-0.25, high=0.75),
         lambda u: np.where((u >= -0.25) & (u <= 0.75), 1.0, 0.0),
@@ -179,6 +184,7 @@ DEFAULTS = (
     surrogate.triangle,
     surrogate.rectangular,
     surrogate.gaussian,
+    surrogate.exponential,
     surrogate.straight_through,
 )
 
@@ -186,7 +192,8 @@ DEFAULTS = (
 @pytest.mark.parametrize("make", DEFAULTS[:-1])
 @pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
 def test_parameters_that_are_not_positive_are_refused(make, value):
-    option = {surrogate.rectangular: "width", surrogate.gaussian: "sigma"}.get(make, "alpha")
+    names = {"rectangular": "width", "gaussian": "sigma", "exponential": "width"}
+    option = names.get(make.__name__, "alpha")
     with pytest.raises(ValueError, match=f"{option} must be a positive number"):
         make(**{option: value})
 

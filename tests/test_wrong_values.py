@@ -80,6 +80,18 @@ API = [
     *[(make, {}, NEURONS) for make in (neurons.lif_model, neurons.plif_model, neurons.alif_model)],
     (neurons.cuba_lif_model, {}, {**NEURONS, "synaptic_decay": "filter"}),
     (neurons.integrate_fire_model, {}, {"threshold": "positive", "spike": "spike"}),
+    (nn.SRM, {}, {"threshold": "positive", "spike": "spike"}),
+    (nn.AdEx, {}, {"spike": "spike"}),
+    (nn.Izhikevich, {}, {"spike": "spike"}),
+    (neurons.refractory_model, {"model": neurons.lif_model()}, {"period": "count"}),
+    (nn.Integrator, {"size": 3}, {"size": "count"}),
+    (nn.Delay, {"size": 3, "longest": 4, "delays": 1.0}, {"size": "count", "longest": "count"}),
+    (
+        nn.DelayedLinear,
+        {"inputs": 3, "outputs": 2, "longest": 4},
+        {"inputs": "count", "outputs": "count", "longest": "count"},
+    ),
+    (models.recurrent_net, {"inputs": 4}, {"hidden": "count", "layers": "count"}),
     (nn.Linear, {"inputs": 4, "outputs": 3}, {"inputs": "count", "outputs": "count"}),
     (nn.Conv, {"inputs": 2, "outputs": 3}, {"inputs": "count", "outputs": "count"}),
     (nn.ScaledStdConv, {"inputs": 2, "outputs": 3}, {"inputs": "count", "outputs": "count"}),
@@ -97,6 +109,7 @@ API = [
     (surrogate.sigmoid, {}, {"alpha": "positive"}),
     (surrogate.triangle, {}, {"alpha": "positive"}),
     (surrogate.gaussian, {}, {"sigma": "positive"}),
+    (surrogate.exponential, {}, {"height": "positive", "width": "positive"}),
     (surrogate.rectangular, {}, {"width": "positive"}),
     (memory.recompute, {"every": 2}, {"every": "count"}),
     (memory.reversal, {}, {"refresh": "count"}),
@@ -113,7 +126,7 @@ API = [
 ]
 WITH_RNGS = {
     nn.Linear, nn.Conv, nn.ScaledStdConv, nn.LayerNorm, nn.GroupNorm, models.mlp, models.conv_net,
-    models.vgg, models.ms_resnet,
+    models.vgg, models.ms_resnet, nn.Integrator, nn.DelayedLinear, models.recurrent_net,
 }  # fmt: skip
 
 FRAMES, LABELS = jnp.ones((4, 2, 3)), jnp.zeros(2, int)

@@ -125,6 +125,14 @@ ZOO = {
         partial(models.feedback_net, (28, 28, 1), hidden=(400,), dropout=0.0),
         1, 8, "400 (F400), 28x28, without dropout",
     ),
+    "angular_velocity_net": Case(
+        partial(models.angular_velocity_net, input_shape=(64, 64, 2)), 30, 1, "six layers, 64x64x2",
+        slim="64x64 of 180x240 pixels", inputs=event_counts,
+    ),
+    "recurrent_net": Case(
+        partial(models.recurrent_net, 40, classes=48), 20, 4, "v2, 40-550-550-48",
+        inputs=sensor_data,
+    ),
     "dsr_resnet": Case(models.dsr_resnet, 20, 1, "PreAct-ResNet-18, 32x32"),
     "dsr_vgg": Case(
         partial(models.dsr_vgg, dropout=0.0), 20, 1, "VGG-11, 48x48x2, without dropout",

@@ -4,6 +4,7 @@
     clip_accuracy          share of recordings with most clips classified correctly
     top_k_accuracy         share of examples whose label is among the k largest logits
     confusion_matrix       counts of each pair of label and answer
+    median_relative_error  error of vectors over the targets' length, at moving targets
     firing_rates           spikes per neuron and timestep of each layer, from taps
     nasfr                  spikes per neuron and timestep of the whole network
     connection_sparsity    share of weights that are zero
@@ -22,6 +23,7 @@ from snnjax.metrics.accuracy import (
     top_k_accuracy,
 )
 from snnjax.metrics.firing import activation_sparsity, connection_sparsity, firing_rates, nasfr
+from snnjax.metrics.regression import median_relative_error
 
 __all__ = [
     "accuracy",
@@ -31,6 +33,7 @@ __all__ = [
     "connection_sparsity",
     "correct",
     "firing_rates",
+    "median_relative_error",
     "nasfr",
     "operations",
     "top_k_accuracy",

@@ -4,6 +4,7 @@
 """
 
 from snnjax.models import released
+from snnjax.models.angular_velocity_net import angular_velocity_net
 from snnjax.models.asa_snn import asa_snn, asa_snn_five
 from snnjax.models.conv_net import conv_net
 from snnjax.models.dsr import dsr_resnet, dsr_vgg
@@ -16,6 +17,7 @@ from snnjax.models.efficient_lif import (
 from snnjax.models.feedback_net import feedback_net
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
+from snnjax.models.recurrent_net import recurrent_net
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
@@ -25,6 +27,7 @@ from snnjax.models.tokens import tau_lif
 from snnjax.models.vgg import vgg
 
 __all__ = [
+    "angular_velocity_net",
     "asa_snn",
     "asa_snn_five",
     "conv_net",
@@ -37,6 +40,7 @@ __all__ = [
     "feedback_net",
     "mlp",
     "ms_resnet",
+    "recurrent_net",
     "released",
     "rev_resnet",
     "rev_sformer",

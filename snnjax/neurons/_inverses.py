@@ -34,6 +34,7 @@ from snnjax.typing import PyTree
 
 __all__ = [
     "LeakInverse",
+    "center",
     "check_invertible",
     "inverse_or_refusal",
     "is_accurate",
@@ -92,6 +93,21 @@ def smallest(parameter: Parameter) -> float | None:
 def largest(parameter: Parameter) -> float | None:
     """The largest entry of a parameter; None for a tracer, whose values are unknown."""
     return _extreme(np.max, parameter)
+
+
+def center(parameter: Parameter) -> float:
+    """The mean of a parameter, for a state at rest.
+
+    Raises:
+        ValueError: the parameter is traced, and its value unknown.
+    """
+    mean = _extreme(np.mean, parameter)
+    if mean is None:
+        raise ValueError(
+            "the state at rest needs a known parameter, and this one is traced: make the model "
+            "outside of jax.jit"
+        )
+    return mean
 
 
 def _extreme(function: Callable[..., Any], parameter: Parameter) -> float | None:

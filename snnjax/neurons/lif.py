@@ -449,7 +449,7 @@ def lif_model(
 
     Currents x `[T, B, ...]` in units of the membrane potential per timestep; spikes s `[T, B,
     ...]`, 0 or 1. A learned decay is not kept inside (0, 1]: `plif_model` learns it through a
-    sigmoid.
+    sigmoid, with `scale_input=True` by default where it is False here.
 
     Args:
         decay: fraction of the membrane potential kept per timestep, in (0, 1]; a number, or an

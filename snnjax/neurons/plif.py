@@ -13,8 +13,10 @@ import math
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from snnjax.neurons._inverses import inverse_or_refusal
+from snnjax.neurons._inverses import inverse_or_refusal, smallest
 from snnjax.neurons.lif import (
     LIFFunction,
     LIFParams,
@@ -26,6 +28,7 @@ from snnjax.neurons.lif import (
 )
 from snnjax.neurons.model import Model, Parameter, Refusal, Sequence, bind_sequence, check_options
 from snnjax.neurons.reset import Reset, subtract
+from snnjax.ops.arguments import check_numbers
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array, bind
 
@@ -44,12 +47,15 @@ class PLIFParams(NamedTuple):
     threshold: Parameter
 
 
-def plif_weight(decay: float) -> float:
-    """The weight `w` of a decay per timestep: `log((1 - decay) / decay)`.
+def plif_weight(decay: Parameter) -> Parameter:
+    """The weight `w` of a decay per timestep: `log((1 - decay) / decay)`, of a number or an array.
 
     Raises:
         ValueError: `decay` is not inside (0, 1).
     """
+    if isinstance(decay, jax.Array | np.ndarray):
+        check_numbers("a learned decay starts inside (0, 1)", above=0, below=1, decay=decay)
+        return jnp.log((1 - decay) / decay)
     if not 0 < decay < 1:
         raise ValueError(f"a learned decay starts inside (0, 1), got {decay}")
     # By `math`, not `jnp`: the parameter stays a plain number until a layer makes an array of it.
@@ -97,14 +103,19 @@ def plif(
 
 def plif_model(
     *,
-    decay: float = 0.5,
+    decay: Parameter = 0.5,
     threshold: Parameter = 1.0,
     spike: Surrogate = arctan(),
     reset: Reset = subtract,
     scale_input: bool = True,
     sequence: Sequence = lif_scan,
 ) -> Model:
-    """Model of parametric LIF (PLIF) neurons, which learn one decay per layer.
+    """Model of parametric LIF (PLIF) neurons, which learn one decay per layer or per neuron.
+
+    Not a drop-in for `lif_model`: `scale_input` is True here, as published, and False there. A
+    decay near 1 then takes the current away, with `(1 - decay) * x`, and neurons fall silent that a
+    LIF of the same weights would not. To learn the decay of a `lif_model`, give
+    `scale_input=False`.
 
         decay = 1 - sigmoid(w)                  w, and with it 1 / tau = sigmoid(w), is learned
         h[t] = decay * v[t-1] + g * x[t]        g = 1 - decay, or 1 without `scale_input`
@@ -116,11 +127,13 @@ def plif_model(
 
     Args:
         decay: fraction of the membrane potential kept per timestep at the start of training, in
-            (0, 1); the parameter is `w = log((1 - decay) / decay)`.
+            (0, 1); the parameter is `w = log((1 - decay) / decay)`. A number gives one decay per
+            layer; an array that broadcasts against one timestep, such as `jnp.full(N, 0.5)`, one
+            per neuron.
         threshold: membrane potential at which a neuron fires.
         spike: spike function and its surrogate derivative.
         reset: effect of a spike on the membrane potential.
-        scale_input: charge with `(1 - decay) * x`.
+        scale_input: charge with `(1 - decay) * x`; False as in `lif_model`.
         sequence: whole-sequence function of a LIF, `neurons.lif_scan` or the Pallas kernel
             `neurons.lif_kernel`; unused with a delayed reset.
 
@@ -135,7 +148,9 @@ def plif_model(
     options: dict[str, Any] = {"spike": spike, "reset": reset, "scale_input": scale_input}
     bound = bind_sequence(sequence, **options)
     # For the decay at the start; `with_learned` withdraws it where `w` is learned.
-    inverse = inverse_or_refusal(lif_inverse, decay=decay, reset=reset, scale_input=scale_input)
+    inverse = inverse_or_refusal(
+        lif_inverse, decay=smallest(decay), reset=reset, scale_input=scale_input
+    )
     return Model(
         bind(plif, **options),
         PLIFParams(plif_weight(decay), threshold),

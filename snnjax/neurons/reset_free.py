@@ -31,7 +31,7 @@ from snnjax.neurons.lif import LIFParams, LIFState, input_gain
 from snnjax.surrogate import Surrogate, arctan
 from snnjax.typing import Array
 
-__all__ = ["linear_recurrence", "reset_free_lif_scan"]
+__all__ = ["gated_recurrence", "linear_recurrence", "reset_free_lif_scan"]
 
 
 def linear_recurrence(decay: Array, first: Array, xs: Array) -> Array:
@@ -53,6 +53,21 @@ def linear_recurrence(decay: Array, first: Array, xs: Array) -> Array:
     # The initial state enters the first element, so the prefix sum needs no extra one.
     start = decay * first + xs[0]
     return _recur(decay, jnp.concatenate([start[None], xs[1:]]), reverse=False)
+
+
+def gated_recurrence(gates: Array, first: Array, xs: Array) -> Array:
+    """`v[t] = gates[t] * v[t-1] + x[t]` at all timesteps, by `jax.lax.associative_scan`.
+
+    Args:
+        gates: fraction kept at each timestep, `[T, B, ...]`.
+        first: `v` before the first timestep, `[B, ...]`.
+        xs: `[T, B, ...]`, at least one timestep.
+
+    Returns:
+        `[T, B, ...]`.
+    """
+    start = gates[0] * first + xs[0]
+    return _recur_gated(gates, jnp.concatenate([start[None], xs[1:]]))
 
 
 def reset_free_lif_scan(
@@ -115,6 +130,11 @@ def _recur(decay: Array, xs: Array, *, reverse: bool) -> Array:
     # Broadcast over time only: a scalar decay costs T numbers, not an array of the size of `xs`.
     decays = jnp.broadcast_to(decay.reshape(shape), (len(xs), *shape))
     return lax.associative_scan(_compose, (decays, xs), reverse=reverse)[1]
+
+
+@jax.jit
+def _recur_gated(gates: Array, xs: Array) -> Array:
+    return lax.associative_scan(_compose, (gates, xs))[1]
 
 
 def _fire(spike: Surrogate, threshold: Array, hs: Array) -> Array:

@@ -16,13 +16,28 @@ from snnjax.nn.attention import SpikingSelfAttention
 from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.delays import Delay, DelayedLinear, with_delay_width
 from snnjax.nn.dropout import Dropout
+from snnjax.nn.integrator import Integrator, SigmaDelta
 from snnjax.nn.ma import MA, MALIF
 from snnjax.nn.mixed_precision import with_precision
 from snnjax.nn.model_check import check_model
 from snnjax.nn.network import Network, merge, split
 from snnjax.nn.neuron import Neuron
-from snnjax.nn.neuron_models import ALIF, IF, LI, LIF, PLIF, CoupledLIF, CubaLIF, Disabled
+from snnjax.nn.neuron_models import (
+    ALIF,
+    IF,
+    LI,
+    LIF,
+    PLIF,
+    PSP,
+    SRM,
+    AdEx,
+    CoupledLIF,
+    CubaLIF,
+    Disabled,
+    Izhikevich,
+)
 from snnjax.nn.normalization import BatchNorm, GroupNorm, LayerNorm
 from snnjax.nn.parallel_neurons import PSN, with_masking
 from snnjax.nn.parallel_streaming import ResetFreeLIF, SlidingPSN
@@ -47,13 +62,18 @@ __all__ = [
     "contract",
     "ALIF",
     "ASA",
+    "AdEx",
     "IF",
+    "Integrator",
+    "Izhikevich",
     "LI",
     "LIF",
     "MA",
     "MALIF",
     "PLIF",
     "PSN",
+    "PSP",
+    "SRM",
     "Aux",
     "AvgPool",
     "BatchNorm",
@@ -62,6 +82,8 @@ __all__ = [
     "Conv",
     "CoupledLIF",
     "CubaLIF",
+    "Delay",
+    "DelayedLinear",
     "Disabled",
     "Dropout",
     "Flatten",
@@ -83,6 +105,7 @@ __all__ = [
     "Sequential",
     "Shared",
     "SharedScale",
+    "SigmaDelta",
     "SlidingPSN",
     "SpikingSelfAttention",
     "Stacked",
@@ -95,6 +118,7 @@ __all__ = [
     "replace",
     "saves_memory",
     "split",
+    "with_delay_width",
     "with_masking",
     "with_memory",
     "with_precision",

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.memory import Strategy
+from snnjax.neurons.sigma_delta import Range
 from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
@@ -425,6 +426,7 @@ def join_steps(before: PyTree, rows: PyTree) -> PyTree:
 
         Statistics        before + mean over t of (rows[t] - before)
         StepStatistics    before + sum over t of m^(T-1-t) (rows[t] - before),   as T calls in order
+        Range             rows[T-1]: the neurons carry it from step to step
 
     Args:
         before: statistics before the first timestep.
@@ -432,6 +434,8 @@ def join_steps(before: PyTree, rows: PyTree) -> PyTree:
     """
 
     def join(old: Any, new: Any) -> Any:
+        if isinstance(old, Range):
+            return jax.tree.map(lambda leaf: leaf[-1], new)
         if not isinstance(old, StepStatistics):
             return mean_over_steps(new)
 
@@ -441,7 +445,7 @@ def join_steps(before: PyTree, rows: PyTree) -> PyTree:
 
         return jax.tree.map(discount, old, new)
 
-    own = lambda node: isinstance(node, StepStatistics)  # noqa: E731
+    own = lambda node: isinstance(node, StepStatistics | Range)  # noqa: E731
     return jax.tree.map(join, before, rows, is_leaf=own)
 
 

@@ -22,7 +22,20 @@ from snnjax.nn.taps import neuron_taps
 from snnjax.ops.arguments import as_floating, check_numbers
 from snnjax.typing import Array, Scan
 
-__all__ = ["ALIF", "CoupledLIF", "CubaLIF", "Disabled", "IF", "LI", "LIF", "PLIF"]
+__all__ = [
+    "ALIF",
+    "AdEx",
+    "CoupledLIF",
+    "CubaLIF",
+    "Disabled",
+    "IF",
+    "Izhikevich",
+    "LI",
+    "LIF",
+    "PLIF",
+    "PSP",
+    "SRM",
+]
 
 _OPTIONS = """\
 Args:
@@ -70,6 +83,10 @@ ALIF = _layer("ALIF", neurons.alif_model)
 CubaLIF = _layer("CubaLIF", neurons.cuba_lif_model)
 LI = _layer("LI", neurons.li_model)
 CoupledLIF = _layer("CoupledLIF", neurons.coupled_lif_model)
+AdEx = _layer("AdEx", neurons.adex_model)
+Izhikevich = _layer("Izhikevich", neurons.izhikevich_model)
+SRM = _layer("SRM", neurons.srm.srm_model)
+PSP = _layer("PSP", neurons.srm.psp_model)
 
 
 class Disabled(nnx.Module):

@@ -18,6 +18,7 @@ PUBLISHED = {
     "t_revsnn": 32_331_312,
     "efficient_lif_vgg": 14_910_346,
     "efficient_lif_resnet": 26_108_042,
+    "angular_velocity_net": 392_736,
     "asa_snn": 2_329_045,
     "asa_snn_five": 1_701_123,
 }

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from snnjax import neurons
+from snnjax import neurons, surrogate
 from snnjax.neurons import Model
 from snnjax.neurons._coupled_scan import coupled_lif_scan
 
@@ -125,6 +125,33 @@ def _coupled_lif(arrays):
     return Row(model, float(np.max(np.abs(np.linalg.eigvals(back)))))
 
 
+def _adex(arrays):
+    # Without units, so that the currents of all rows make it fire.
+    values = {"capacitance": 1.0, "conductance": 0.3, "leak": 0.0, "onset": 0.5, "slope": 0.4}
+    values |= {"peak": 0.8, "reset": 0.0, "tau_w": 4.0, "a": 0.3, "b": 0.2}
+    options = {name: arrays(value) for name, value in values.items()}
+    return Row(neurons.adex_model(**options, dt=1.0, spike=surrogate.arctan()))
+
+
+def _izhikevich(arrays):
+    values = {"a": 0.3, "b": 0.2, "c": -70.3, "d": 0.3, "peak": -69.5}
+    options = {name: arrays(value) for name, value in values.items()}
+    return Row(neurons.izhikevich_model(**options, rest=-70.0, spike=surrogate.arctan()))
+
+
+def _srm(kernel):
+    def made(arrays):
+        options = {"tau": 1.5, "refractory_tau": 1.0, "kernel": kernel}
+        spike = surrogate.exponential(height=2.0, width=0.5)
+        return Row(neurons.srm.srm_model(threshold=arrays(0.7), spike=spike, **options))
+
+    return made
+
+
+def _refractory(arrays):
+    return Row(neurons.refractory_model(_lif(arrays).model, period=1))
+
+
 def _with_feedback(row):
     def made(arrays):
         rng = np.random.default_rng(1)
@@ -148,6 +175,11 @@ NEURONS = {
     "cuba_lif": _cuba_lif,
     "li": _li,
     "coupled_lif": _coupled_lif,
+    "adex": _adex,
+    "izhikevich": _izhikevich,
+    "srm": _srm("recurrence"),
+    "srm_truncated": _srm("truncated"),
+    "refractory_lif": _refractory,
     "recurrent_lif": _with_feedback(_lif),
     "recurrent_alif": _with_feedback(_alif_hard),
 }

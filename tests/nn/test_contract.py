@@ -14,7 +14,10 @@ from tests.compare import assert_close, assert_equal
 from tests.nn.layers import FLAT, LAYERS, SPACE, B, T, call, leaves, run, sequence
 
 KEY = jax.random.key(7)
-SPIKING = {"if", "lif", "plif", "alif", "cubalif", "li", "coupledlif", "recurrent", "grouped"}
+SPIKING = {
+    "if", "lif", "plif", "alif", "cubalif", "li", "coupledlif", "recurrent", "grouped", "srm",
+    "sigma_delta", "integrator",
+}  # fmt: skip
 WIRED = {"shared", "sequential", "residual", "stacked"}
 FAST = {"linear", "lif", "batchnorm", "sequential"}
 

@@ -76,8 +76,9 @@ def traced(layer, inputs):
 SYNAPSES = {"linear", "conv", "sequential"}
 FOLLOWING = {"avgpool", "maxpool", "globalavgpool", "flatten", "dropout", "if", "lif", "plif",
              "alif", "cubalif", "grouped", "groupnorm", "layernorm", "batchnorm",
-             "batchnorm_step", "batchnorm_frozen", "recurrent"}  # fmt: skip
-WIDE = {"li", "coupledlif", "shared", "residual", "stacked"}
+             "batchnorm_step", "batchnorm_frozen", "recurrent", "srm", "delay",
+             "delayed_linear"}  # fmt: skip
+WIDE = {"li", "coupledlif", "shared", "residual", "stacked", "sigma_delta", "integrator"}
 
 
 def test_every_layer_is_one_of_three_kinds():
