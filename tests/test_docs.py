@@ -29,7 +29,10 @@ def test_there_is_a_page_for_every_peer():
     "page",
     [
         ROOT / "README.md",
-        *(ROOT / "docs" / f"{n}.md" for n in ("conversion", "learning", "memory", "redundancy")),
+        *(
+            ROOT / "docs" / f"{n}.md"
+            for n in ("conversion", "learning", "memory", "redundancy", "sequences")
+        ),
         *PAGES,
     ],
     ids=ids,
