@@ -54,7 +54,7 @@ NEIGHBOURS = {
     ("conversion", "learning"),
 }
 HEAVY = {
-    "PIL", "aedat", "chex", "grain", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",
+    "PIL", "aedat", "chex", "grain", "h5py", "matplotlib", "orbax", "rich", "sklearn", "tensorboardX",
     "tensorflow", "tensorflow_datasets", "tyro",
 }  # fmt: skip
 FILES = sorted(p for p in PACKAGE.rglob("*.py"))

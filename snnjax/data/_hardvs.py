@@ -1,7 +1,7 @@
 """HARDVS: 300 human activities before a DAVIS346 event camera, its compact event files.
 
-    action_001/<recording>.npz ... action_300/<recording>.npz       arrays t, x, y, p
-    train_label.txt, val_label.txt, test_label.txt                  lines "action_001/<recording> ..."
+    action_001/<recording>.npz ... action_300/<recording>.npz    arrays t, x, y, p
+    train_label.txt, val_label.txt, test_label.txt               lines "action_001/<recording> ..."
 
 Time is in microseconds, x a column of 346, y a row of 260, p is 1 for brighter. Only the first word
 of a line is read: folders number the classes, from 1. The format has no published description;

@@ -13,9 +13,9 @@ Two properties of the files that published results share:
     the last step       holds a -1 in channel 0 of every recording, an end mark; it is kept.
 
 References:
-    B. Yin, F. Corradi, S. M. Bohté, "Accurate and efficient time-domain classification with adaptive
-    spiking recurrent neural networks", Nature Machine Intelligence, 2021, arXiv:2103.12593. Files:
-    github.com/byin-cwi/Efficient-spiking-networks, folder data.
+    B. Yin, F. Corradi, S. M. Bohté, "Accurate and efficient time-domain classification with
+    adaptive spiking recurrent neural networks", Nature Machine Intelligence, 2021,
+    arXiv:2103.12593. Files: github.com/byin-cwi/Efficient-spiking-networks, folder data.
     P. Laguna, R. G. Mark, A. Goldberger, G. B. Moody, "A Database for Evaluation of Algorithms for
     Measurement of QT and Other Waveform Intervals in the ECG", Computers in Cardiology, 1997.
 """

@@ -17,8 +17,8 @@ References:
     Processing, 1980 (mel bands).
     B. R. Glasberg, B. C. J. Moore, "Derivation of Auditory Filter Shapes from Notched-Noise Data",
     Hearing Research, 1990 (width of auditory filters).
-    V. Hohmann, "Frequency Analysis and Synthesis Using a Gammatone Filterbank", Acta Acustica united
-    with Acustica, 2002 (the filters as four complex poles).
+    V. Hohmann, "Frequency Analysis and Synthesis Using a Gammatone Filterbank", Acta Acustica
+    united with Acustica, 2002 (the filters as four complex poles).
 """
 
 from __future__ import annotations
