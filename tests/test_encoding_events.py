@@ -158,3 +158,36 @@ cut = functools.partial(encoding.events.frames_by_time, timesteps=2, **size)
 def test_wrong_arguments_name_the_cure(call, error, cure):
     with pytest.raises(error, match=cure):
         call()
+
+
+@fast
+@given(events=recordings(height=1, width=12), timesteps=slices)
+def test_channels_are_binned_from_zero_and_summed_with_their_neighbors(events, timesteps):
+    events[:, 0] %= 1000
+    options = {"timesteps": timesteps, "channels": 12, "duration": 700}
+    counts = encoding.events.channels_by_time(events, neighbors=3, **options)
+    expected = np.zeros((timesteps, 4))
+    for t, x, _, _ in events:
+        if t < 700:
+            expected[t * timesteps // 700, x // 3] += 1
+    np.testing.assert_array_equal(counts, expected)
+    single = encoding.events.channels_by_time(events, **options)
+    np.testing.assert_array_equal(single.reshape(timesteps, 4, 3).sum(-1), expected)
+    present = encoding.events.channels_by_time(events, neighbors=3, limit=1, dtype=bool, **options)
+    np.testing.assert_array_equal(present, expected > 0)
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "error", "match"),
+    [
+        ([[0, 12, 0, 1]], {}, ValueError, r"x must lie in \[0, 12\)"),
+        ([[0, 1, 1, 1]], {}, ValueError, r"y must lie in \[0, 1\)"),
+        ([[0, 1, 0, 1]], {"neighbors": 5}, ValueError, "do not divide 12 channels"),
+        ([[0.5, 1, 0, 1]], {}, TypeError, r"\(1e6 \* t\)"),
+        ([[0, 1, 0, 1]], {"duration": 0}, ValueError, "duration counts from 1"),
+    ],
+)
+def test_channels_outside_and_fractional_times_are_refused(events, options, error, match):
+    usual = {"timesteps": 2, "channels": 12, "duration": 10}
+    with pytest.raises(error, match=match):
+        encoding.events.channels_by_time(np.array(events), **(usual | options))

@@ -9,14 +9,15 @@
     gestures = data.dense(gestures, to_frames)                     # [N, T, H, W, 2], for a Loader
     gestures = data.map_inputs(gestures, to_random_frames)         # or computed for every batch
 
-Three submodules are public: `augmentation` (random crops, flips, policies), `event_files` (file
-formats of event cameras) and `tfds` (sets prepared by TensorFlow Datasets).
+Four submodules are public: `augmentation` (random crops, flips, policies), `event_files` (file
+formats of event cameras), `rotation` (rendered events of a rotating camera) and `tfds` (sets
+prepared by TensorFlow Datasets).
 
-TensorFlow Datasets, Grain, Pillow, scikit-learn and the decoder of AEDAT 4 are imported by the
-functions that use them.
+TensorFlow Datasets, Grain, Pillow, scikit-learn, h5py and the decoder of AEDAT 4 are imported by
+the functions that use them.
 """
 
-from snnjax.data import augmentation, event_files, tfds
+from snnjax.data import augmentation, event_files, rotation, tfds
 from snnjax.data.arrays import from_arrays
 from snnjax.data.dataset import (
     CorruptDataError,
@@ -55,6 +56,7 @@ __all__ = [
     "map_inputs",
     "patches",
     "rescale",
+    "rotation",
     "tfds",
     "with_image_view",
 ]

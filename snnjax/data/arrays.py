@@ -18,7 +18,6 @@ from snnjax.data.dataset import CorruptDataError, Dataset, Inputs, MissingDataEr
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
 _BASE, _RATIO = 256 << 20, 100  # bytes of all arrays: base + ratio * size of the file
-_NAMES = (*_KEYS, "class_names")
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
@@ -125,16 +124,7 @@ def from_npz(path: str | Path) -> Dataset:
     if not path.is_file():
         keywords = ", ".join(f"{key}=..." for key in _KEYS)
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            present = [name.removesuffix(".npy") for name in archive.namelist()]
-            arrays = _npz_arrays(archive, path)
-    except (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
-        raise CorruptDataError(f"{path} cannot be read: {error}") from error
-    # Named all at once, with the keys that are there, to show a misspelling.
-    missing = [key for key in _KEYS if key not in arrays]
-    if missing:
-        raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(present)}")
+    arrays = read_npz(path, _KEYS, optional=("class_names",))
     names = arrays.get("class_names")
     return from_arrays(
         *(arrays[key] for key in _KEYS),
@@ -144,9 +134,39 @@ def from_npz(path: str | Path) -> Dataset:
     )
 
 
-def _npz_arrays(archive: zipfile.ZipFile, path: Path) -> dict[str, np.ndarray]:
-    """Arrays of the data set in an open file; others are not read."""
-    members = [i for i in archive.infolist() if i.filename.removesuffix(".npy") in _NAMES]
+def read_npz(
+    path: Path, required: Sequence[str], *, optional: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Reads arrays of an `.npz` file; others are not touched.
+
+    Args:
+        path: Path of the file.
+        required: Names of the arrays that it must have.
+        optional: Names of those that it may have.
+
+    Returns:
+        Name to array.
+
+    Raises:
+        CorruptDataError: As `from_npz`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            present = [name.removesuffix(".npy") for name in archive.namelist()]
+            arrays = _npz_arrays(archive, path, (*required, *optional))
+    except (ValueError, OSError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile) as error:
+        raise CorruptDataError(f"{path} cannot be read: {error}") from error
+    # Named all at once, with the keys that are there, to show a misspelling.
+    missing = [key for key in required if key not in arrays]
+    if missing:
+        raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(present)}")
+    return arrays
+
+
+def _npz_arrays(
+    archive: zipfile.ZipFile, path: Path, names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    members = [i for i in archive.infolist() if i.filename.removesuffix(".npy") in names]
     refuse_duplicates(path, ((info.filename,) for info in members))
     # Frames of events are mostly zeros, which pack better than files of other data sets.
     limit = _BASE + _RATIO * path.stat().st_size

@@ -98,24 +98,58 @@ def image_folder(
     """
     folder = Path(folder)
     view = ImageView(size, resize or round(size * 8 / 7), area, aspect)
-    paths = [_class_paths(folder, split) for split in (train, test)]
-    # The training folders define the classes, so that a class without test images keeps its number.
-    classes = sorted(paths[0])
-    if unknown := sorted(set(paths[1]) - set(classes)):
-        raise CorruptDataError(
-            f"{folder / test} has classes that {folder / train} has not: {', '.join(unknown[:5])}"
-            f"{' ...' if len(unknown) > 5 else ''}; folders of one class have one name"
-        )
-    splits = [_split(by_class, classes, view, threads) for by_class in paths]
-    return Dataset(
+    return from_paths(
+        *(class_paths(folder, split) for split in (train, test)),
+        view=view,
+        threads=threads,
         name=folder.name if name is None else name,
+        note=note or f"Images of {folder.name}, decoded on access.",
+    )
+
+
+def from_paths(
+    train: dict[str, list[str]],
+    test: dict[str, list[str]],
+    *,
+    view: ImageView,
+    name: str,
+    note: str,
+    threads: int = 4,
+) -> Dataset:
+    """Makes a data set of the paths of images by class.
+
+    Args:
+        train: Class to paths of its training images; classes are numbered in order of their names.
+        test: Class to paths of its test images, of the same classes.
+        view: Transform from a path to an image.
+        name: Name of the data set.
+        note: Origin, citation and licence.
+        threads: Threads that decode a batch.
+
+    Returns:
+        The data set; images are decoded on access.
+
+    Raises:
+        CorruptDataError: If a test class has no training images.
+    """
+    if unknown := sorted(test.keys() - train.keys()):
+        raise CorruptDataError(
+            f"{name}: test images have classes that training images have not: "
+            f"{', '.join(unknown[:5])}{' ...' if len(unknown) > 5 else ''}; folders of one class "
+            "have one name"
+        )
+    # The training folders define the classes, so that a class without test images keeps its number.
+    classes = sorted(train)
+    splits = [_split(by_class, classes, view, threads) for by_class in (train, test)]
+    return Dataset(
+        name=name,
         train=splits[0],
         test=splits[1],
         classes=len(classes),
         class_names=tuple(classes),
-        input_shape=(size, size, 3),
+        input_shape=(view.size, view.size, 3),
         scale=1 / 255,
-        note=note or f"Images of {folder.name}, decoded on access.",
+        note=note,
     )
 
 
@@ -278,21 +312,35 @@ def decode_image(path: str | Path, view: Callable[[Any], Any]) -> np.ndarray:
     return np.asarray(view(pixels))
 
 
-def _class_paths(folder: Path, split: str) -> dict[str, list[str]]:
-    """Paths of the images of each class, sorted by name."""
+def class_paths(folder: Path, split: str, *, inner: str = "") -> dict[str, list[str]]:
+    """Lists the images of each class, `<split>/<class>/<inner>/<any name>.jpg`, sorted by name.
+
+    Args:
+        folder: Folder that contains the folder of the split.
+        split: Name of the folder of the split.
+        inner: Folder of the images within that of their class; "" if there is none.
+
+    Returns:
+        Class to paths.
+
+    Raises:
+        MissingDataError: If there are no images; the message shows the layout.
+    """
     root, paths = folder / split, {}
     # Sorted twice: the order of a directory listing differs between file systems, and labels and
     # batches must not.
     for entry in sorted(root.iterdir()) if root.is_dir() else ():
-        if entry.is_dir() and not entry.name.startswith("."):
-            names = sorted(n for n in os.listdir(entry) if _is_image(n))
+        images = entry / inner
+        if images.is_dir() and not entry.name.startswith("."):
+            names = sorted(n for n in os.listdir(images) if _is_image(n))
             if names:
                 # Strings take half the memory of Path objects, which counts for a million images.
-                paths[entry.name] = [os.path.join(entry, n) for n in names]
+                paths[entry.name] = [os.path.join(images, n) for n in names]
     if not paths:
         raise MissingDataError(
             f"{root} has no images in folders of their class; the layout is\n"
-            f"  {folder.name}/{split}/<class>/<any name>.jpg (or .jpeg, .png)\n"
+            f"  {folder.name}/{split}/<class>/{inner and inner + '/'}<any name>.jpg (or .jpeg, "
+            ".png)\n"
             "with the same names of classes for training and test: sort the images into such "
             "folders, or say how yours are called: image_folder(folder, train=..., test=...)"
         )

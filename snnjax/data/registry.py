@@ -14,15 +14,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 from snnjax.data import tfds
+from snnjax.data._angular_velocity import read_angular_velocity
 from snnjax.data._cifar import read_cifar10_jpeg, read_cifar_files
 from snnjax.data._cifar10_dvs import read_cifar10_dvs
 from snnjax.data._digits import load_digits
 from snnjax.data._dvs128_gait import read_dvs128_gait
 from snnjax.data._dvs128_gesture import read_dvs128_gesture
+from snnjax.data._fsdd import read_fsdd
 from snnjax.data._hapt import read_hapt
+from snnjax.data._hardvs import read_hardvs
 from snnjax.data._idx import read_idx_files
+from snnjax.data._imagenet_parts import read_imagenet100, read_tiny_imagenet
+from snnjax.data._ncaltech101 import read_ncaltech101
 from snnjax.data._ncars import read_ncars
 from snnjax.data._nmnist import read_nmnist
+from snnjax.data._qtdb import read_qtdb
+from snnjax.data._shd import read_shd
 from snnjax.data.arrays import from_npz
 from snnjax.data.dataset import Dataset, MissingDataError, require
 from snnjax.data.image_folder import read_imagenet
@@ -45,6 +52,8 @@ _GESTURE = (
     "the unpacked folder DvsGesture (userXX_LIGHT.aedat, userXX_LIGHT_labels.csv, "
     "trials_to_train.txt, trials_to_test.txt)"
 )
+_FSDD = "the recordings <digit>_<speaker>_<index>.wav, or an archive of them,"
+_SSC = "ssc_train.h5, ssc_valid.h5 and ssc_test.h5 of zenkelab.org/datasets, unpacked,"
 _ENTRIES = {
     "mnist": _Entry(("mnist",), functools.partial(read_idx_files, name="mnist"), _IDX, True),
     "fashion_mnist": _Entry(
@@ -103,6 +112,50 @@ _ENTRIES = {
         read_imagenet,
         "train/<WordNet id>/*.JPEG and val/<WordNet id>/*.JPEG of ILSVRC 2012, or links to them,",
     ),
+    "imagenet100": _Entry(
+        ("imagenet100", "ImageNet-100", "imagenet-100"),
+        read_imagenet100,
+        "train/<WordNet id>/*.JPEG and val/... of 100 classes, or train.X1, ... and val.X,",
+    ),
+    "tiny_imagenet": _Entry(
+        ("tiny-imagenet-200", "tiny_imagenet"),
+        read_tiny_imagenet,
+        "the unpacked train and val folders of cs231n.stanford.edu/tiny-imagenet-200.zip",
+    ),
+    "ncaltech101": _Entry(
+        ("ncaltech101", "N-Caltech101", "Caltech101"),
+        read_ncaltech101,
+        "the unpacked class folders of Caltech101.zip (accordion/image_0001.bin, ...)",
+    ),
+    "hardvs": _Entry(
+        ("hardvs", "HARDVS", "MINI_HARDVS_files"),
+        read_hardvs,
+        "the unpacked folders action_001, ... of MINI_HARDVS_files with train_label.txt and "
+        "test_label.txt",
+    ),
+    "angular_velocity": _Entry(
+        ("angular-velocity", "snn_angular_velocity"),
+        read_angular_velocity,
+        "the unpacked train/*/*.h5 and test/*.h5 of rpg.ifi.uzh.ch/data/snn_angular_velocity",
+    ),
+    "shd": _Entry(
+        ("shd", "SHD"),
+        read_shd,
+        "shd_train.h5 and shd_test.h5 of zenkelab.org/datasets, unpacked,",
+    ),
+    "ssc": _Entry(("ssc", "SSC"), functools.partial(read_shd, name="ssc"), _SSC),
+    "ssc_valid": _Entry(
+        ("ssc", "SSC"), functools.partial(read_shd, name="ssc", test="valid"), _SSC
+    ),
+    "fsdd": _Entry(("fsdd", "free-spoken-digit-dataset"), read_fsdd, _FSDD),
+    "fsdd_by_index": _Entry(
+        ("fsdd", "free-spoken-digit-dataset"), functools.partial(read_fsdd, by_index=True), _FSDD
+    ),
+    "qtdb_ecg": _Entry(
+        ("qtdb-ecg", "ECG"),
+        read_qtdb,
+        "QTDB_train.mat and QTDB_test.mat of github.com/byin-cwi/Efficient-spiking-networks",
+    ),
     "hapt": _HAPT,
     "uci_har": _HAPT,
 }
@@ -118,7 +171,9 @@ def load(name: str, *, data_dir: str | Path | None = None) -> Dataset:
         name: One of `NAMES`, or the path of an `.npz` file with the arrays `train_inputs`,
             `train_labels`, `test_inputs`, `test_labels` and optionally `class_names`. `"digits"`
             needs no files; `"uci_har"` is `"hapt"`, whose raw signals contain it;
-            `"dvs128_gesture_10"` is `"dvs128_gesture"` without the class of other gestures.
+            `"dvs128_gesture_10"` is `"dvs128_gesture"` without the class of other gestures;
+            `"ssc_valid"` tests on the validation part of `"ssc"`; `"fsdd"` holds speakers out,
+            `"fsdd_by_index"` recordings.
         data_dir: Folder of data sets; by default `$SNNJAX_DATA`, else the directory of TFDS.
 
     Returns:

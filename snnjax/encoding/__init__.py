@@ -6,6 +6,7 @@
 Public modules hold the rest:
 
     spike_lists    Poisson trains as lists of indices, for event-driven simulation
+    audio          sound to mel bands or to spikes of a cochlea, on the host
     events         event recordings to frames, in NumPy on the host, one recording at a time
     slices         parts of event recordings: random slices, clips, dropped events; on the host
 
@@ -15,11 +16,12 @@ shape) static.
 """
 
 # As modules: they run on the host or return lists, unlike the encoders of arrays below.
-from snnjax.encoding import events, slices, spike_lists
+from snnjax.encoding import audio, events, slices, spike_lists
 from snnjax.encoding.signals import delta, frames, series
 from snnjax.encoding.values import direct, latency, poisson, population
 
 __all__ = [
+    "audio",
     "events",
     "spike_lists",
     "slices",

@@ -11,7 +11,8 @@ A frame counts the events of a time slice, `frame[y, x, p]`. There are two ways 
 
 Both conserve events: the frames of a recording sum to its number of events (within the duration).
 Frames of one recording are `[T, H, W, 2]`, of many `[N, T, H, W, 2]` (`data.dense`);
-`encoding.frames` turns a batch of them time-major.
+`encoding.frames` turns a batch of them time-major. Spikes of a cochlea are events of one row:
+`channels_by_time` bins them to `[T, C]`.
 """
 
 from __future__ import annotations
@@ -141,6 +142,77 @@ def frames_by_count(
     # int64: k T may exceed 32 bits.
     order = np.arange(len(events), dtype=np.int64)
     return _count(events, order * shape[0] // max(len(events), 1), shape, dtype, limit)
+
+
+def channels_by_time(
+    events: np.ndarray,
+    *,
+    timesteps: int,
+    channels: int,
+    duration: int,
+    start: int = 0,
+    neighbors: int = 1,
+    limit: int | None = None,
+    dtype: DTypeLike = np.float32,
+) -> np.ndarray:
+    """Bins spikes of channels in one row, such as those of SHD and SSC.
+
+        y[t, c] = events with  floor((time - start) T / duration) = t  and  floor(x / neighbors) = c
+
+    Usual for SHD and SSC: `channels=700`, `timesteps=100`, `duration=1_400_000`; `neighbors=5` sums
+    them to 140 channels. Time counts from `start`, not from the first spike, and polarity is not
+    read.
+
+    Args:
+        events: `[n, 4]`, integers: t in microseconds, channel, row 0, polarity 0 or 1.
+        timesteps: T, at least 1.
+        channels: Number of channels of the recording.
+        duration: Length of the window, in microseconds; later spikes are dropped.
+        start: Beginning of the window, in microseconds; earlier spikes are dropped.
+        neighbors: Neighboring channels summed into one; a divisor of `channels`.
+        limit: Largest count; None keeps all spikes, 1 is presence alone.
+        dtype: dtype of the counts, see `frames_by_time`.
+
+    Returns:
+        Counts `[T, channels / neighbors]`.
+
+    Raises:
+        TypeError: If `events` are not integers, or `dtype` is none of numbers.
+        ValueError: If an event lies outside the channels or row 0, `neighbors` does not divide
+            `channels`, or a number is outside its range.
+
+    References:
+        B. Cramer, Y. Stradmann, J. Schemmel, F. Zenke, "The Heidelberg Spiking Data Sets for the
+        Systematic Evaluation of Spiking Neural Networks", 2022, arXiv:1910.07407.
+        I. Hammouamri, I. Khalfaoui-Hassani, T. Masquelier, "Learning Delays in Spiking Neural
+        Networks using Dilated Convolutions with Learnable Spacings", 2023, arXiv:2306.17670 (140
+        channels).
+
+    Example:
+        >>> spikes = np.array([[0, 3, 0, 1], [9_000, 699, 0, 1], [20_000, 4, 0, 1]])
+        >>> channels_by_time(spikes, timesteps=2, channels=700, duration=40_000, neighbors=5).sum(1)
+        array([2., 1.], dtype=float32)
+    """
+    neighbors = checks.positive_integer("neighbors", neighbors)
+    channels = checks.positive_integer("channels", channels)
+    if channels % neighbors:
+        raise ValueError(
+            f"{neighbors} neighbors do not divide {channels} channels: give a divisor, 5 for 700"
+        )
+    # Before channels are divided: one outside could fall into the last bin.
+    events = _validate(events, 1, channels)
+    summed = np.stack([events[:, 0], events[:, 1] // neighbors, events[:, 2], events[:, 2]], axis=1)
+    counts = frames_by_time(
+        summed,
+        timesteps=timesteps,
+        height=1,
+        width=channels // neighbors,
+        start=start,
+        duration=duration,
+        limit=limit,
+        dtype=dtype,
+    )
+    return counts[:, 0, :, 0]
 
 
 def _shape(timesteps: int, height: int, width: int) -> tuple[int, int, int, int]:

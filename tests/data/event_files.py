@@ -55,3 +55,8 @@ def dat(events, *, version=2, kind=0):
 
 def _text(lines):
     return "".join(line + "\r\n" for line in lines).encode()
+
+
+def atis(events):
+    """ATIS file of 5-byte events, all before the clock of 23 bits wraps around."""
+    return b"".join(bytes([x, y]) + (p << 23 | t).to_bytes(3, "big") for t, x, y, p in events)
