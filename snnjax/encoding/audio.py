@@ -8,8 +8,8 @@ the one that made SHD and SSC (a hydrodynamic membrane, hair cells and bushy cel
 its spikes do not compare with theirs.
 
 A recording is `[S]` or `[S, 1]`, as `data.load("fsdd")` gives them. Integers are divided by the
-range of their dtype. `timesteps` cuts or pads the result to one length, for `data.dense`; padded
-steps are silent and change no earlier one.
+range of their dtype, and seconds are rounded to whole samples. `timesteps` cuts or pads the result
+to one length, for `data.dense`; padded steps are silent and change no earlier one.
 
 References:
     S. B. Davis, P. Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word
@@ -145,11 +145,11 @@ def cochlea(
 ) -> np.ndarray:
     """Turns sound into spikes of hair cells, one channel per band.
 
-        x~[n]   = x[n] / rms(x)                                      equal loudness
-        g[., c] = Re H_c x~,  H_c(z) = 2 ((1 - |a|) / (1 - a / z))^4  gammatone filter
+        x~[n]   = x[n] / rms(x)                                         equal loudness
+        g[., c] = Re H_c x~,  H_c(z) = 2 ((1 - |a|) / (1 - a / z))^4    gammatone filter
                   a = exp(2 pi (i f_c - 1.019 ERB(f_c)) / rate)
-        r[n, c] = max(g[n, c], 0)                                    hair cell: half-wave
-        e[t, c] = (mean of r[n, c] over step t)^exponent             compression
+        r[n, c] = max(g[n, c], 0)                                       half-wave rectification
+        e[t, c] = (mean of r[n, c] over step t)^exponent                compression
         v[t, c] = lam v[t-1, c] + gain e[t, c],  lam = exp(-step / tau)
         s[t, c] = 1 where v[t, c] >= 1, and there v[t, c] <- v[t, c] - 1
 
