@@ -8,8 +8,9 @@ the one that made SHD and SSC (a hydrodynamic membrane, hair cells and bushy cel
 its spikes do not compare with theirs.
 
 A recording is `[S]` or `[S, 1]`, as `data.load("fsdd")` gives them. Integers are divided by the
-range of their dtype, and seconds are rounded to whole samples. `timesteps` cuts or pads the result
-to one length, for `data.dense`; padded steps are silent and change no earlier one.
+range of their dtype, and seconds are rounded to whole samples. Both functions first divide the
+recording by its root mean square, which removes the distance of the microphone; so sound is padded
+after them: `timesteps` cuts or pads the result to one length, for `data.dense`.
 
 References:
     S. B. Davis, P. Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word
@@ -44,12 +45,13 @@ def log_mel(
     hop: float = 0.010,
     lowest: float = 20.0,
     highest: float | None = None,
-    floor: float = 1e-6,
+    floor: float = 1e-4,
     timesteps: int | None = None,
 ) -> np.ndarray:
     """Computes energies in mel bands on a logarithmic scale.
 
-        X[t, k] = DFT of  w[n] x[t hop + n],  n = 0 .. window - 1,  w the Hann window
+        x~[n]   = x[n] / rms(x)                                                 equal loudness
+        X[t, k] = DFT of  w[n] x~[t hop + n],  n = 0 .. window - 1,  w the Hann window
         y[t, c] = ln(floor + sum over k of M[c, k] |X[t, k]|^2 / window)
 
     Args:
@@ -76,10 +78,10 @@ def log_mel(
         >>> log_mel(np.zeros(800, np.int16), rate=8000).shape
         (10, 40)
     """
-    samples = _samples(waveform)
+    samples = _equally_loud(_samples(waveform))
     length, step = _in_samples("window", window, rate), _in_samples("hop", hop, rate)
     if not (math.isfinite(floor) and floor > 0):
-        raise ValueError(f"floor is an energy above 0, got {floor}: 1e-6 is usual")
+        raise ValueError(f"floor is an energy above 0, got {floor}: 1e-4 is usual")
     size = 1 << (length - 1).bit_length()
     bands = mel_bands(channels, size, rate=rate, lowest=lowest, highest=highest)
     count = -(-len(samples) // step)
@@ -184,7 +186,7 @@ def cochlea(
         >>> spikes.shape, abs(gammatone_centers(64, rate=8000)[spikes.sum(0).argmax()] - 440) < 20
         ((1000, 64), True)
     """
-    samples = _samples(waveform)
+    samples = _equally_loud(_samples(waveform))
     hop = _in_samples("step", step, rate)
     for name, value in (("tau", tau), ("gain", gain), ("exponent", exponent)):
         if not (math.isfinite(value) and value > 0):
@@ -192,11 +194,9 @@ def cochlea(
     if exponent > 1:
         raise ValueError(f"exponent compresses in (0, 1], got {exponent}: 0.5 is the default")
     centers = gammatone_centers(channels, rate=rate, lowest=lowest, highest=highest)
-    loudness = math.sqrt(float(np.mean(samples**2)))
     count = -(-len(samples) // hop)
     # Whole steps, so that a mean over a step is one over an axis.
     padded = np.concatenate([samples, np.zeros(count * hop - len(samples))])
-    padded = padded / loudness if loudness else padded
     drive = np.stack([_hair_cell(padded, center, rate, hop) for center in centers], axis=1)
     spikes = _fire(gain * drive**exponent, math.exp(-step / tau))
     return _fit(spikes, timesteps, 0.0)
@@ -270,6 +270,12 @@ def _samples(waveform: np.ndarray) -> np.ndarray:
         raise ValueError("a waveform is finite: repair the recording, or np.nan_to_num(x)")
     scale = -float(np.iinfo(samples.dtype).min) if samples.dtype.kind == "i" else 1.0
     return samples.astype(np.float64) / scale
+
+
+def _equally_loud(samples: np.ndarray) -> np.ndarray:
+    """The waveform with a root mean square of 1, or silence."""
+    loudness = math.sqrt(float(np.mean(samples**2)))
+    return samples / loudness if loudness else samples
 
 
 def _in_samples(name: str, seconds: float, rate: float) -> int:
