@@ -118,8 +118,8 @@ def mel_bands(
         checks.positive_integer(*pair) for pair in (("channels", channels), ("size", size))
     )
     lowest, highest = _range(lowest, highest, rate)
-    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (lowest, highest)), channels + 2)
-    edges = 700 * (10 ** (mel / 2595) - 1)
+    first, last = (2595 * math.log10(1 + f / 700) for f in (lowest, highest))
+    edges = 700 * (10 ** (np.linspace(first, last, channels + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(size, 1 / rate)
     low, center, high = (edges[i : i + channels, None] for i in range(3))
     weights = np.minimum((bins - low) / (center - low), (high - bins) / (high - center))
@@ -223,8 +223,8 @@ def gammatone_centers(
     """
     channels = checks.positive_integer("channels", channels)
     lowest, highest = _range(lowest, 0.45 * rate if highest is None else highest, rate)
-    numbers = np.linspace(*(np.log10(4.37e-3 * f + 1) for f in (lowest, highest)), channels)
-    return (10**numbers - 1) / 4.37e-3
+    first, last = (math.log10(4.37e-3 * f + 1) for f in (lowest, highest))
+    return (10 ** np.linspace(first, last, channels) - 1) / 4.37e-3
 
 
 def _hair_cell(samples: np.ndarray, center: float, rate: float, hop: int) -> np.ndarray:
