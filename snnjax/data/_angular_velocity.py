@@ -33,12 +33,11 @@ _TARGETS = ("ang_xyz", "ang_ts")
 _MOST = 1 << 28  # events of a recording, and 2^20 targets: published ones have 100 targets
 
 
-def read_angular_velocity(folder: Path, *, test: str = "test") -> Dataset:
+def read_angular_velocity(folder: Path) -> Dataset:
     """Lists the recordings of angular velocity; events are read on access, targets at once.
 
     Args:
-        folder: Folder of the unpacked folders `train` and `test`, or `val`.
-        test: Folder that is the test split, `"test"` or `"val"`.
+        folder: Folder of the unpacked folders `train` and `test`; `val` is not read.
 
     Returns:
         Recordings `[E, 4]` int32 with targets `[N, T, 3]` float32 in rad/s, about the axes x (to
@@ -52,7 +51,7 @@ def read_angular_velocity(folder: Path, *, test: str = "test") -> Dataset:
         CorruptDataError: If targets are not equally spaced, not finite, or differ in number or step
             between recordings. On access, if events are damaged.
     """
-    parts = {part: list_files(folder / part, _is_recording) for part in ("train", test)}
+    parts = {part: list_files(folder / part, _is_recording) for part in ("train", "test")}
     if empty := [part for part, files in parts.items() if not files]:
         raise MissingDataError(f"{folder / empty[0]} has no recordings <number>.h5")
     targets = {part: [_targets(path) for path in files] for part, files in parts.items()}
@@ -64,19 +63,19 @@ def read_angular_velocity(folder: Path, *, test: str = "test") -> Dataset:
                 f"{path} has {len(values)} targets every {spacing} us, others {count} every "
                 f"{step} us: fetch it again"
             )
-    train, held = (
+    train, test = (
         Split(Recordings(tuple(files), _read), np.stack([values for values, _ in targets[part]]))
         for part, files in parts.items()
     )
     return Dataset(
         name="angular_velocity",
         train=train,
-        test=held,
+        test=test,
         classes=0,
         class_names=(),
         input_shape=(HEIGHT, WIDTH, 2),
         scale=1.0,
-        note=f"Angular velocity, {len(train)} + {len(held)} recordings, a target every {step} us, "
+        note=f"Angular velocity, {len(train)} + {len(test)} recordings, a target every {step} us, "
         "read on access. M. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, 2020.",
     )
 

@@ -103,7 +103,8 @@ def parse_wav(content: bytes, *, rate: int, name: str) -> np.ndarray:
         with wave.open(io.BytesIO(content)) as file:
             form = (file.getnchannels(), file.getsampwidth(), file.getframerate())
             length, samples = file.getnframes(), file.readframes(file.getnframes())
-    except (wave.Error, EOFError) as error:
+    # The last for a chunk that claims to reach beyond the file.
+    except (wave.Error, EOFError, RuntimeError) as error:
         raise CorruptDataError(f"{name} is not a WAV file ({error}); fetch it again") from error
     if form != (1, 2, rate):
         raise CorruptDataError(

@@ -1,12 +1,12 @@
 """HARDVS: 300 human activities before a DAVIS346 event camera, its compact event files.
 
     action_001/<recording>.npz ... action_300/<recording>.npz    arrays t, x, y, p
-    train_label.txt, val_label.txt, test_label.txt               lines "action_001/<recording> ..."
+    train_label.txt, test_label.txt                              lines "action_001/<recording> ..."
 
 Time is in microseconds, x a column of 346, y a row of 260, p is 1 for brighter. Only the first word
-of a line is read: folders number the classes, from 1. The format has no published description;
-this one follows SpikingJelly's reader and a second public one. The reader was tested on files
-written from it, not on the data set itself.
+of a line is read: folders number the classes, from 1. The validation part, `val_label.txt`, is left
+out. The format has no published description; this one follows SpikingJelly's reader and a second
+public one. The reader was tested on files written from it, not on the data set itself.
 
 Reference:
     X. Wang, Z. Wu, B. Jiang, Z. Bao, L. Zhu, G. Li, Y. Wang, Y. Tian, "HARDVS: Revisiting Human
@@ -31,12 +31,11 @@ _LARGEST = 64 << 20  # bytes of a list: 100,000 lines of 50
 _LINE = re.compile(r"(action_(\d{3})/[\w.-]+)(\s.*)?")
 
 
-def read_hardvs(folder: Path, *, test: str = "test") -> Dataset:
+def read_hardvs(folder: Path) -> Dataset:
     """Lists the recordings of HARDVS; each is read on access.
 
     Args:
-        folder: Folder of the unpacked folders `action_001`, ... and of the three lists.
-        test: Part that is the test split, `"test"` or `"val"`.
+        folder: Folder of the unpacked folders `action_001`, ... and of the lists.
 
     Returns:
         Recordings `[E, 4]` int32 of different lengths in the order of the lists, times counted from
@@ -47,23 +46,27 @@ def read_hardvs(folder: Path, *, test: str = "test") -> Dataset:
         CorruptDataError: If a line is damaged, or a recording is listed twice. On access, if a file
             is damaged or leaves the camera.
     """
-    train, held = (_split(folder, part) for part in ("train", test))
-    both = [str(path) for split in (train, held) for path in split.inputs.sources]  # type: ignore
-    refuse_duplicates(folder, ((path,) for path in both))
+    parts = {part: _listed(folder, part) for part in ("train", "test")}
+    refuse_duplicates(folder, ((str(file),) for files, _ in parts.values() for file in files))
+    train, test = (
+        Split(Recordings(files, _read), np.array(labels, np.int32))
+        for files, labels in parts.values()
+    )
     return Dataset(
-        name="hardvs" if test == "test" else f"hardvs_{test}",
+        name="hardvs",
         train=train,
-        test=held,
+        test=test,
         classes=CLASSES,
         class_names=tuple(f"action_{number:03}" for number in range(1, CLASSES + 1)),
         input_shape=(HEIGHT, WIDTH, 2),
         scale=1.0,
-        note=f"HARDVS, {len(train)} + {len(held)} recordings, read on access. X. Wang, Z. Wu and "
+        note=f"HARDVS, {len(train)} + {len(test)} recordings, read on access. X. Wang, Z. Wu and "
         "others, 2022; see its page for its licence.",
     )
 
 
-def _split(folder: Path, part: str) -> Split:
+def _listed(folder: Path, part: str) -> tuple[tuple[Path, ...], list[int]]:
+    """Files and labels of a split, in the order of its list."""
     path = folder / f"{part}_label.txt"
     if not path.is_file():
         raise MissingDataError(f"{path} is missing, which lists the recordings of a split")
@@ -85,7 +88,7 @@ def _split(folder: Path, part: str) -> Split:
             f"{path} lists {len(files)} recordings, of which {len(missing)} are missing"
             + (f", {missing[0]} first: unpack its archive there" if missing else "")
         )
-    return Split(Recordings(tuple(files), _read), np.array(labels, np.int32))
+    return tuple(files), labels
 
 
 def _read(path: Path) -> np.ndarray:

@@ -1,4 +1,8 @@
-"""HDF5 files, opened by the package `h5py`: the extra `snnjax[h5]`."""
+"""HDF5 files, opened by the package `h5py`: the extra `snnjax[h5]`.
+
+A file that ends early is refused. One with forged bytes may keep the C library of HDF5 busy without
+end: open files of sources you trust.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
 The files are those of the adaptive spiking recurrent network (SRNN), `QTDB_train.mat` and
 `QTDB_test.mat`: 618 and 141 recordings of 1,301 steps, four channels (rising and falling crossings
-of each lead), and one of six waves per step, P, PQ, QRS, ST, T, TP. The file does not name its
-columns; the order here is the paper's, and the mean lengths of the six agree with it.
+of each lead), and one of six waves per step, P, PQ, QRS, ST, T, TP. The files do not name their
+columns; the order here is the paper's, and their cycle and mean lengths (109, 64, 60, 46, 300 and
+324 ms at 250 Hz) agree with it.
 
 Two properties of the files that published results share:
 

@@ -26,7 +26,8 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -84,7 +85,7 @@ def dataset(
 
     Raises:
         TypeError: If a number is none.
-        ValueError: If an option is outside its range.
+        ValueError: If an option is outside its range, or there is no photograph.
         ImportError: If `images` is None and Pillow is not installed.
 
     Example:
@@ -92,35 +93,26 @@ def dataset(
         >>> small.train.labels.shape                                            # doctest: +SKIP
         (2, 20, 3)
     """
-    counts = {"train": train, "test": test}
-    for name, count in counts.items():
-        whole_number(name, count, least=1)
     seed = whole_number("seed", seed, least=0)
     images = photographs() if images is None else images
-    scenes = {"train": images, "test": images if test_images is None else test_images}
+    motion = {"timesteps": timesteps, "slowest": slowest, "fastest": fastest}
+    camera = {
+        "height": height,
+        "width": width,
+        "field_of_view": field_of_view,
+        "contrast": contrast,
+        "mismatch": mismatch,
+    }
     splits = []
-    for number, (part, count) in enumerate(counts.items()):
-        recordings, targets = [], []
-        for index in range(count):
-            rng = np.random.default_rng([seed, number, index])
-            velocity = angular_velocities(
-                rng, timesteps=timesteps, slowest=slowest, fastest=fastest
-            )
-            recordings.append(
-                render(
-                    scenes[part][int(rng.integers(len(scenes[part])))],
-                    velocity,
-                    orientation=_orientation(rng),
-                    height=height,
-                    width=width,
-                    field_of_view=field_of_view,
-                    contrast=contrast,
-                    mismatch=mismatch,
-                    rng=rng,
-                )
-            )
-            targets.append(velocity)
-        splits.append(Split(tuple(recordings), np.stack(targets).astype(np.float32)))
+    for number, (name, count, scenes) in enumerate(
+        [("train", train, images), ("test", test, images if test_images is None else test_images)]
+    ):
+        if not len(scenes):
+            raise ValueError(f"no photograph for {name}: give at least one, [H, W], in a list")
+        indices = range(whole_number(name, count, least=1))
+        pairs = [_recording([seed, number, index], scenes, motion, camera) for index in indices]
+        events, targets = zip(*pairs, strict=True)
+        splits.append(Split(events, np.stack(targets).astype(np.float32)))
     return Dataset(
         name="rotation",
         train=splits[0],
@@ -131,6 +123,16 @@ def dataset(
         scale=1.0,
         note=f"Rotating camera, rendered with seed {seed}; rad/s about x, y, z every millisecond.",
     )
+
+
+def _recording(
+    seed: list[int], images: Sequence[np.ndarray], motion: dict[str, Any], camera: dict[str, Any]
+) -> tuple[Events, np.ndarray]:
+    """One recording and its angular velocity, a function of the seed."""
+    rng = np.random.default_rng(seed)
+    velocity = angular_velocities(rng, **motion)
+    image = images[int(rng.integers(len(images)))]
+    return render(image, velocity, orientation=_orientation(rng), rng=rng, **camera), velocity
 
 
 def photographs() -> tuple[np.ndarray, ...]:
@@ -333,7 +335,7 @@ def _log_intensity(image: np.ndarray, directions: np.ndarray, scale: float) -> n
     return np.log(_DARK + (1 - v) * top + v * bottom)
 
 
-def _events(views, thresholds: np.ndarray, interval: float) -> Events:
+def _events(views: Iterator[np.ndarray], thresholds: np.ndarray, interval: float) -> Events:
     """Events `[E, 4]` of log intensities `[H, W]` at poses `interval` microseconds apart."""
     reference = previous = next(views)
     columns: list[list[np.ndarray]] = [[np.empty(0, np.int64)] for _ in range(4)]

@@ -8,8 +8,9 @@ the one that made SHD and SSC (a hydrodynamic membrane, hair cells and bushy cel
 its spikes do not compare with theirs.
 
 A recording is `[S]` or `[S, 1]`, as `data.load("fsdd")` gives them. Integers are divided by the
-range of their dtype. `timesteps` cuts or pads the result to one length, for `data.dense`; padded
-steps are silent and change no earlier one.
+range of their dtype, and seconds are rounded to whole samples. Both functions first divide the
+recording by its root mean square, which removes the distance of the microphone; so sound is padded
+after them: `timesteps` cuts or pads the result to one length, for `data.dense`.
 
 References:
     S. B. Davis, P. Mermelstein, "Comparison of Parametric Representations for Monosyllabic Word
@@ -44,12 +45,13 @@ def log_mel(
     hop: float = 0.010,
     lowest: float = 20.0,
     highest: float | None = None,
-    floor: float = 1e-6,
+    floor: float = 1e-4,
     timesteps: int | None = None,
 ) -> np.ndarray:
     """Computes energies in mel bands on a logarithmic scale.
 
-        X[t, k] = DFT of  w[n] x[t hop + n],  n = 0 .. window - 1,  w the Hann window
+        x~[n]   = x[n] / rms(x)                                                 equal loudness
+        X[t, k] = DFT of  w[n] x~[t hop + n],  n = 0 .. window - 1,  w the Hann window
         y[t, c] = ln(floor + sum over k of M[c, k] |X[t, k]|^2 / window)
 
     Args:
@@ -76,10 +78,10 @@ def log_mel(
         >>> log_mel(np.zeros(800, np.int16), rate=8000).shape
         (10, 40)
     """
-    samples = _samples(waveform)
+    samples = _equally_loud(_samples(waveform))
     length, step = _in_samples("window", window, rate), _in_samples("hop", hop, rate)
     if not (math.isfinite(floor) and floor > 0):
-        raise ValueError(f"floor is an energy above 0, got {floor}: 1e-6 is usual")
+        raise ValueError(f"floor is an energy above 0, got {floor}: 1e-4 is usual")
     size = 1 << (length - 1).bit_length()
     bands = mel_bands(channels, size, rate=rate, lowest=lowest, highest=highest)
     count = -(-len(samples) // step)
@@ -116,8 +118,8 @@ def mel_bands(
         checks.positive_integer(*pair) for pair in (("channels", channels), ("size", size))
     )
     lowest, highest = _range(lowest, highest, rate)
-    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (lowest, highest)), channels + 2)
-    edges = 700 * (10 ** (mel / 2595) - 1)
+    first, last = (2595 * math.log10(1 + f / 700) for f in (lowest, highest))
+    edges = 700 * (10 ** (np.linspace(first, last, channels + 2) / 2595) - 1)
     bins = np.fft.rfftfreq(size, 1 / rate)
     low, center, high = (edges[i : i + channels, None] for i in range(3))
     weights = np.minimum((bins - low) / (center - low), (high - bins) / (high - center))
@@ -145,11 +147,11 @@ def cochlea(
 ) -> np.ndarray:
     """Turns sound into spikes of hair cells, one channel per band.
 
-        x~[n]   = x[n] / rms(x)                                      equal loudness
-        g[., c] = Re H_c x~,  H_c(z) = 2 ((1 - |a|) / (1 - a / z))^4  gammatone filter
+        x~[n]   = x[n] / rms(x)                                         equal loudness
+        g[., c] = Re H_c x~,  H_c(z) = 2 ((1 - |a|) / (1 - a / z))^4    gammatone filter
                   a = exp(2 pi (i f_c - 1.019 ERB(f_c)) / rate)
-        r[n, c] = max(g[n, c], 0)                                    hair cell: half-wave
-        e[t, c] = (mean of r[n, c] over step t)^exponent             compression
+        r[n, c] = max(g[n, c], 0)                                       half-wave rectification
+        e[t, c] = (mean of r[n, c] over step t)^exponent                compression
         v[t, c] = lam v[t-1, c] + gain e[t, c],  lam = exp(-step / tau)
         s[t, c] = 1 where v[t, c] >= 1, and there v[t, c] <- v[t, c] - 1
 
@@ -184,7 +186,7 @@ def cochlea(
         >>> spikes.shape, abs(gammatone_centers(64, rate=8000)[spikes.sum(0).argmax()] - 440) < 20
         ((1000, 64), True)
     """
-    samples = _samples(waveform)
+    samples = _equally_loud(_samples(waveform))
     hop = _in_samples("step", step, rate)
     for name, value in (("tau", tau), ("gain", gain), ("exponent", exponent)):
         if not (math.isfinite(value) and value > 0):
@@ -192,11 +194,9 @@ def cochlea(
     if exponent > 1:
         raise ValueError(f"exponent compresses in (0, 1], got {exponent}: 0.5 is the default")
     centers = gammatone_centers(channels, rate=rate, lowest=lowest, highest=highest)
-    loudness = math.sqrt(float(np.mean(samples**2)))
     count = -(-len(samples) // hop)
     # Whole steps, so that a mean over a step is one over an axis.
     padded = np.concatenate([samples, np.zeros(count * hop - len(samples))])
-    padded = padded / loudness if loudness else padded
     drive = np.stack([_hair_cell(padded, center, rate, hop) for center in centers], axis=1)
     spikes = _fire(gain * drive**exponent, math.exp(-step / tau))
     return _fit(spikes, timesteps, 0.0)
@@ -223,8 +223,8 @@ def gammatone_centers(
     """
     channels = checks.positive_integer("channels", channels)
     lowest, highest = _range(lowest, 0.45 * rate if highest is None else highest, rate)
-    numbers = np.linspace(*(np.log10(4.37e-3 * f + 1) for f in (lowest, highest)), channels)
-    return (10**numbers - 1) / 4.37e-3
+    first, last = (math.log10(4.37e-3 * f + 1) for f in (lowest, highest))
+    return (10 ** np.linspace(first, last, channels) - 1) / 4.37e-3
 
 
 def _hair_cell(samples: np.ndarray, center: float, rate: float, hop: int) -> np.ndarray:
@@ -270,6 +270,12 @@ def _samples(waveform: np.ndarray) -> np.ndarray:
         raise ValueError("a waveform is finite: repair the recording, or np.nan_to_num(x)")
     scale = -float(np.iinfo(samples.dtype).min) if samples.dtype.kind == "i" else 1.0
     return samples.astype(np.float64) / scale
+
+
+def _equally_loud(samples: np.ndarray) -> np.ndarray:
+    """The waveform with a root mean square of 1, or silence."""
+    loudness = math.sqrt(float(np.mean(samples**2)))
+    return samples / loudness if loudness else samples
 
 
 def _in_samples(name: str, seconds: float, rate: float) -> int:

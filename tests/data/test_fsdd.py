@@ -74,6 +74,8 @@ def test_features_have_one_length(tmp_path, encode, shape):
     [
         (b"", "is not a WAV file"),
         (b"RIFF" + bytes(40), "is not a WAV file"),
+        (wav([1, 2]).replace(b"data", b"dat "), "is not a WAV file"),
+        (wav([1, 2]).replace(b"fmt \x10", b"fmt \xf0"), "is not a WAV file"),
         (wav([1, 2, 3])[:-2], "2 of 3 samples: it is empty or cut short"),
         (wav([]), "0 of 0 samples"),
         (wav([1, 2], rate=16000), "1 channels of 16 bits at 16000 Hz"),

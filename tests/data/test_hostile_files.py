@@ -18,8 +18,10 @@ from snnjax.data import _archive as archive
 from snnjax.data import _cifar as cifar
 from snnjax.data import _idx as idx
 from snnjax.data import arrays
+from snnjax.data._fsdd import parse_wav
 from snnjax.data.arrays import from_npz
 from tests.data import event_files as files
+from tests.data.test_fsdd import wav
 
 MEGABYTE = 1 << 20
 EVENTS = [(i * 100, i % 5, i % 7, i % 2) for i in range(20)]
@@ -446,6 +448,11 @@ PLAIN = {
     "aedat2": _parsed(".aedat", files.aedat2(EVENTS), _parser(data.event_files.parse_aedat2)),
     "aedat3": _parsed(".aedat", files.aedat3(EVENTS), _parser(data.event_files.parse_aedat3)),
     "dat": _parsed(".dat", files.dat(EVENTS), _parser(data.event_files.parse_dat)),
+    "wav": _parsed(
+        ".wav",
+        wav(range(60)),
+        lambda path: parse_wav(path.read_bytes(), rate=8000, name=str(path)),
+    ),
     "hapt labels": lambda root: (
         _hapt(root) / "labels.txt",
         functools.partial(_load, "hapt", root),

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from snnjax import data, encoding
 from snnjax.data import rotation
@@ -46,6 +47,31 @@ def test_roll_turns_the_right_side_down():
         side = events[(events[:, 1] == x) & (events[:, 2] == 2)]
         assert len(side) > 3 and (side[:, 3] == polarity).all()
     assert not ((events[:, 1] == 2) & (events[:, 2] == 2)).any()  # the axis
+
+
+@pytest.mark.parametrize("velocity", [(0.0, 3.0, 0.0), (2.0, -1.0, 0.0), (0.5, 0.5, 6.0)])
+def test_the_true_rotation_aligns_the_events(velocity):
+    """Contrast maximization: events turned back by the true velocity fall onto edges."""
+    image = np.random.default_rng(3).uniform(0, 1, (24, 36))
+    velocity, side, angle = np.array(velocity), 24, 0.7
+    events = rotation.render(
+        image, np.tile(velocity, (60, 1)), height=side, width=side, field_of_view=angle
+    )
+    focal, middle = side / 2 / np.tan(angle / 2), (side - 1) / 2
+    x, y = (events[:, 1] - middle) / focal, (events[:, 2] - middle) / focal
+    rays = np.stack([x, y, np.ones_like(x)], axis=1)
+
+    def sharpness(guess):
+        turns = Rotation.from_rotvec(events[:, :1] * 1e-6 * guess)
+        back = turns.apply(rays)
+        places = np.round(focal * back[:, :2] / back[:, 2:] + 40).astype(int)
+        counts = np.zeros((80, 80))
+        inside = (abs(places - 40) < 40).all(axis=1) & (back[:, 2] > 0)
+        np.add.at(counts, tuple(places[inside].T), 2 * events[inside, 3] - 1)
+        return (counts**2).sum()
+
+    wrong = [0 * velocity, -velocity, 0.6 * velocity, 1.4 * velocity, velocity[::-1] + 1]
+    assert sharpness(velocity) > 1.1 * max(map(sharpness, wrong))
 
 
 def test_a_camera_at_rest_sees_nothing_and_a_faster_one_more():

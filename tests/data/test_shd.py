@@ -126,9 +126,10 @@ def test_damaged_files_are_named(tmp_path, few):
     with pytest.raises(data.CorruptDataError, match=r"shd_test\.h5 has .*published part has 4"):
         data.load("shd", data_dir=tmp_path)
     whole = (folder / "shd_train.h5").read_bytes()
-    (folder / "shd_train.h5").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(data.CorruptDataError, match=r"shd_train\.h5 cannot be read as HDF5"):
-        data.load("shd", data_dir=tmp_path)
+    for kept in (0, 100, len(whole) // 2, len(whole) - 1):
+        (folder / "shd_train.h5").write_bytes(whole[:kept])
+        with pytest.raises(data.CorruptDataError, match=r"shd_train\.h5 cannot be read as HDF5"):
+            data.load("shd", data_dir=tmp_path)
     with h5py.File(folder / "shd_train.h5", "w") as file:
         file["labels"] = np.zeros(6, int)
         file["spikes/times"] = h5py.SoftLink("/nowhere")
