@@ -16,6 +16,7 @@ from snnjax.models.efficient_lif import (
 from snnjax.models.feedback_net import feedback_net
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
+from snnjax.models.resnet import resnet
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
@@ -38,6 +39,7 @@ __all__ = [
     "mlp",
     "ms_resnet",
     "released",
+    "resnet",
     "rev_resnet",
     "rev_sformer",
     "spikingformer",
