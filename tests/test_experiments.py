@@ -19,14 +19,14 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "ptl_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "spide_cifar", "spide_dvs",
-    "t_revsnn_dvs", "t_revsnn_imagenet",
+    "optimal_cifar", "ptl_cifar", "qcfs_cifar", "rev_resnet_cifar", "rev_sformer_cifar",
+    "rev_snn_dvs", "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "nmnist", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
+    "nmnist", "qcfs_cifar", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
     "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs",
     "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
@@ -64,7 +64,11 @@ VARIANTS = [
     ("ide_mnist", {"solver": "neumann", "solver_iterations": 2, "timesteps": 4, "batch": 64}),
     ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
     ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
+    ("optimal_cifar", {"architecture": "cifarnet", "source": "cifar100"}),
+    ("optimal_cifar", {"architecture": "resnet20"}),
     ("ptl_cifar", {"architecture": "vgg11"}),
+    ("qcfs_cifar", {"architecture": "resnet18", "levels": 8}),
+    ("qcfs_cifar", {"architecture": "resnet20", "source": "cifar100"}),
     ("spide_mnist", {"architecture": "convnet"}),
     ("spide_mnist", {"architecture": "lenet"}),
     ("spide_cifar", {"architecture": "cifarnet", "source": "cifar100", "backward_scale": 500.0}),

@@ -100,7 +100,8 @@ def main() -> None:
         programs = measure(path, options)
     base = next((p for p in programs if p.name == THEIRS[0]), programs[0])
     rows = []
-    print(f"{'':26} {'accuracy':>8} {'loss':>9} {'CPU s':>7} {'wall s':>7} {'ratio':>6} {'first s':>8}")
+    titles = ("accuracy", "loss", "CPU s", "wall s", "ratio", "first s")
+    print(f"{'':26}" + "".join(f"{title:>10}" for title in titles))
     for program in programs:
         row = {
             "program": program.name,
@@ -111,8 +112,8 @@ def main() -> None:
         }
         rows.append(row)
         print(
-            f"{program.name:26} {100 * row['accuracy']:8.2f} {row['loss']:9.5f} {row['cpu']:7.2f} "
-            f"{row['wall']:7.2f} {row['wall_ratio']:6.2f} {row['first']:8.2f}"
+            f"{program.name:26}{100 * row['accuracy']:10.2f}{row['loss']:10.5f}{row['cpu']:10.2f}"
+            f"{row['wall']:10.2f}{row['wall_ratio']:10.2f}{row['first']:10.2f}"
         )
     print(json.dumps({"rows": rows, "base": base.name, "cores": options.cores}))
 

@@ -7,9 +7,9 @@ The shortcut is the identity, or conv1x1 with stride - norm where a block change
 are means, so that the network of activations converts; equal blocks of a stage are stacked and
 scanned over depth. `models.ms_resnet` has its neurons in front of the convolutions.
 
-    ResNet-18, ResNet-20 of QCFS (arXiv:2303.04347)    depth=18 or 20, neuron=conversion.QCFS
-    "ResNet20" of optimal conversion                   depth=18, stem="three", norm=None, bias=False,
-    (arXiv:2103.00476)                                 flatten=True, dropout=0.2
+    QCFS (arXiv:2303.04347)         depth=18 or 20, neuron=conversion.QCFS
+    "ResNet20" of optimal           depth=18, stem="three", norm=None, bias=False, flatten=True,
+    conversion (arXiv:2103.00476)   dropout=0.2, neuron=conversion.ThresholdReLU
 
 Reference: He, Zhang, Ren, Sun, "Deep Residual Learning for Image Recognition", 2015,
 arXiv:1512.03385.
