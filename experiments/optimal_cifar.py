@@ -14,8 +14,8 @@ Hardware: a GPU
 Time: ours: not run (needs a GPU)
 Expected: published accuracies stand in the paper alone, which was not at hand.
     Ours: not run (needs a GPU)
-Command: snnjax train experiments/optimal_cifar.py --data-dir "$SNNJAX_DATA" --out runs/optimal
-    snnjax convert runs/optimal --method optimal --shift step --last spiking --timesteps 32,64,128
+Command: snnjax train experiments/optimal_cifar.py --data-dir "$SNNJAX_DATA"
+    snnjax convert runs/optimal_cifar-0 --method optimal --shift step --last spiking --timesteps 64
     others: --architecture resnet20 or cifarnet    --source cifar100
 """
 

@@ -18,9 +18,9 @@ Expected: published, CIFAR-10, VGG-16: source 95.52 %, T = 2/4/8/16 91.18/93.96/
     64.89/70.42/74.63/77.70 %. Replications of L = 8 on CIFAR-100 by others: ResNet-18, source
     79.73 %, T = 4/8/16 69.13/76.66/78.93 %; ResNet-20, source 68.1 %, T = 8/16 53.5/65.1 %.
     Ours: not run (needs a GPU)
-Command: snnjax train experiments/qcfs_cifar.py --data-dir "$SNNJAX_DATA" --out runs/qcfs_cifar
-    snnjax convert runs/qcfs_cifar --timesteps 1,2,4,8,16,32
-    others: --architecture resnet18 or resnet20    --source cifar100 --learning_rate 0.02
+Command: snnjax train experiments/qcfs_cifar.py --data-dir "$SNNJAX_DATA"
+    snnjax convert runs/qcfs_cifar-0 --timesteps 1,2,4,8,16,32
+    others: --architecture resnet18 or resnet20    --source cifar100 --learning-rate 0.02
 """
 
 import dataclasses

@@ -238,6 +238,8 @@ def test_command_lines_name_fields_of_the_experiment(name):
     """Fields in the docstring of a recipe are fields of its experiment."""
     experiment = config_of(name)
     doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]
+    # The options of `snnjax convert` are its own.
+    doc = "\n".join(line for line in doc.splitlines() if "snnjax convert" not in line)
     for option in re.findall(r"--([a-z][a-z-]*)", doc):
         assert option.replace("-", "_") in training.config.plain_fields(experiment), option
 
@@ -256,7 +258,9 @@ def test_recipes_are_those_of_the_papers():
         "dsr_dvs": (0, 153, 300),
         "dsr_imagenet": (0, 45, 90),
         "ide_cifar": (0, 49, 51, 76),
+        "optimal_cifar": (0, 99, 101, 141),
         "ptl_cifar": (0, 99),
+        "qcfs_cifar": (0, 150, 300),
         "spide_cifar": (0, 49, 51, 76),
         "spide_dvs": (0, 49, 51),
     }
@@ -278,5 +282,7 @@ def test_recipes_are_those_of_the_papers():
     assert rates["dsr_dvs"] == pytest.approx([0.0, 0.025, 0.0], abs=1e-3)
     assert rates["dsr_imagenet"] == pytest.approx([0.0, 5e-4, 0.0], abs=1e-5)
     assert rates["ide_cifar"] == rates["spide_cifar"] == close([0.0, 0.05, 0.005, 0.0005])
+    assert rates["optimal_cifar"] == close([1e-3, 1e-3, 1e-4, 1e-5])
+    assert rates["qcfs_cifar"] == close([0.1, 0.05, 0.0])
     assert rates["ptl_cifar"] == close([1e-3, 1e-3])
     assert rates["spide_dvs"] == close([0.05, 0.05, 0.005])
