@@ -49,7 +49,7 @@ def write(path: pathlib.Path, options: argparse.Namespace) -> None:
     """Writes the network of a run, its images and the sizes for the programs."""
     run = training.Run.open(options.run)
     session = training.prepare(run.experiment(), training=False)
-    state = training.checkpoints.load_newest(run.checkpoints, session.state)
+    state = training.checkpoints.load_newest(run.checkpoints, session.state, warn=print)
     test, train = session.dataset.test, session.dataset.train
     pixels = lambda split, n: np.asarray(  # noqa: E731
         data.rescale(jnp.asarray(split.take(np.arange(n)).inputs), 1 / 255)
