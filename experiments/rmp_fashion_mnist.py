@@ -6,7 +6,7 @@ Data: Xiao, Rasul, Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmark
 Algorithms", 2017, arXiv:1708.07747.
 Network: five convolutions and a hidden layer of rectifiers, mean pools, neither bias nor norm, as
 in the paper; `snnjax train` trains it at one timestep, and this program converts it. Thresholds are
-percentiles of the currents of the spiking network on 256 training images, layer by layer; the
+percentiles of the currents of the spiking network on 100 training images, layer by layer; the
 membranes start at zero, and the pixels are constant currents. Both resets share weights and
 thresholds.
 
@@ -136,7 +136,7 @@ def main():
     source = round(100 * float(np.mean(logits[0].argmax(-1) == labels)), 2)
     print("source", source, flush=True)
     thresholds = conversion.spiking_thresholds(
-        net, pixels(session.dataset.train, np.arange(256)), timesteps=50, shift=None,
+        net, pixels(session.dataset.train, np.arange(100)), timesteps=32, shift=None,
         percentile=known.percentile,
     )  # fmt: skip
     report = {"source": source, "tested": known.tested, "percentile": known.percentile}

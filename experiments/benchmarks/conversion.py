@@ -70,6 +70,7 @@ def measure(path: pathlib.Path, options: argparse.Namespace) -> list[Program]:
     wanted = [(name, sys.executable) for name in OURS]
     if options.torch_python:
         wanted += [(name, options.torch_python) for name in THEIRS]
+    wanted = [row for row in wanted if not options.only or row[0] in options.only]
     programs = [Program(name, python, FILE, str(path), options.cores) for name, python in wanted]
     try:
         for turn in range(options.rounds):
@@ -87,6 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", help="a run of experiments/rmp_fashion_mnist.py")
     parser.add_argument("--torch-python", help="an interpreter that has spikingjelly")
+    parser.add_argument("--only", nargs="+", choices=(*OURS, *THEIRS))
     parser.add_argument("--timesteps", type=int, default=8)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--calibration", type=int, default=1000)
