@@ -19,14 +19,14 @@ FOLDER = pathlib.Path(__file__).parents[1] / "experiments"
 FILES = [p for p in sorted(FOLDER.glob("*.py")) if "def config" in p.read_text()]
 RECIPES = (
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "ptl_cifar", "rev_resnet_cifar", "rev_sformer_cifar", "rev_snn_dvs", "spide_cifar", "spide_dvs",
-    "t_revsnn_dvs", "t_revsnn_imagenet",
+    "optimal_cifar", "ptl_cifar", "qcfs_cifar", "rev_resnet_cifar", "rev_sformer_cifar",
+    "rev_snn_dvs", "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_imagenet",
 )  # fmt: skip
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "nmnist", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
+    "nmnist", "qcfs_cifar", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
     "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs",
     "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
@@ -64,7 +64,11 @@ VARIANTS = [
     ("ide_mnist", {"solver": "neumann", "solver_iterations": 2, "timesteps": 4, "batch": 64}),
     ("ide_fashion_mnist", {"memory": "time=recompute(sqrt)"}),
     ("ide_cifar", {"architecture": "cifarnet", "source": "cifar100", "decay": 0.99}),
+    ("optimal_cifar", {"architecture": "cifarnet", "source": "cifar100"}),
+    ("optimal_cifar", {"architecture": "resnet20"}),
     ("ptl_cifar", {"architecture": "vgg11"}),
+    ("qcfs_cifar", {"architecture": "resnet18", "levels": 8}),
+    ("qcfs_cifar", {"architecture": "resnet20", "source": "cifar100"}),
     ("spide_mnist", {"architecture": "convnet"}),
     ("spide_mnist", {"architecture": "lenet"}),
     ("spide_cifar", {"architecture": "cifarnet", "source": "cifar100", "backward_scale": 500.0}),
@@ -234,6 +238,8 @@ def test_command_lines_name_fields_of_the_experiment(name):
     """Fields in the docstring of a recipe are fields of its experiment."""
     experiment = config_of(name)
     doc = (FOLDER / f"{name}.py").read_text().split('"""')[1]
+    # The options of `snnjax convert` are its own.
+    doc = "\n".join(line for line in doc.splitlines() if "snnjax convert" not in line)
     for option in re.findall(r"--([a-z][a-z-]*)", doc):
         assert option.replace("-", "_") in training.config.plain_fields(experiment), option
 
@@ -252,7 +258,9 @@ def test_recipes_are_those_of_the_papers():
         "dsr_dvs": (0, 153, 300),
         "dsr_imagenet": (0, 45, 90),
         "ide_cifar": (0, 49, 51, 76),
+        "optimal_cifar": (0, 99, 101, 141),
         "ptl_cifar": (0, 99),
+        "qcfs_cifar": (0, 150, 300),
         "spide_cifar": (0, 49, 51, 76),
         "spide_dvs": (0, 49, 51),
     }
@@ -274,5 +282,7 @@ def test_recipes_are_those_of_the_papers():
     assert rates["dsr_dvs"] == pytest.approx([0.0, 0.025, 0.0], abs=1e-3)
     assert rates["dsr_imagenet"] == pytest.approx([0.0, 5e-4, 0.0], abs=1e-5)
     assert rates["ide_cifar"] == rates["spide_cifar"] == close([0.0, 0.05, 0.005, 0.0005])
+    assert rates["optimal_cifar"] == close([1e-3, 1e-3, 1e-4, 1e-5])
+    assert rates["qcfs_cifar"] == close([0.1, 0.05, 0.0])
     assert rates["ptl_cifar"] == close([1e-3, 1e-3])
     assert rates["spide_dvs"] == close([0.05, 0.05, 0.005])

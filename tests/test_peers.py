@@ -5,8 +5,12 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from flax import nnx
 
+from snnjax import conversion, models, nn
 from tests.programs import EXPERIMENTS, loaded
 
 PEERS = "benchmarks/peers"
@@ -86,3 +90,40 @@ def test_the_program_measures_in_turns(tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["rounds"] == 2 and picture.exists()
     assert [row["same"] for row in rows] == ["a"] * len(rows)
     assert all(len(row["steps"]["cpu"]) == 2 for row in rows)
+
+
+def test_a_converter_gets_the_network_of_the_run(monkeypatch, tmp_path):
+    """By its kinds and kernels in a file, in our order of features and in PyTorch's."""
+    net = models.vgg(
+        stages=((2, 3), (4,)), hidden=(6,), classes=5, input_shape=(6, 6, 1), norm=None, bias=False,
+        pool=nn.AvgPool, flatten=True, neuron=conversion.ReLU, rngs=nnx.Rngs(0),
+    )  # fmt: skip
+    images = np.random.default_rng(0).uniform(size=(8, 6, 6, 1)).astype(np.float32)
+    described = loaded("benchmarks/conversion.py", beside="benchmarks").described(net)
+    file, labels = tmp_path / "network.npz", np.arange(8) % 5
+    given = {"images": images, "calibration": images, "labels": labels, "batch": 4, "timesteps": 3}
+    np.savez(file, **given, **described)
+    programs, found = loaded(f"{PEERS}/converters.py", beside=PEERS), []
+    monkeypatch.setattr(
+        programs.workloads, "serve_steps", lambda step, about: found.append((step(), about()))
+    )
+    programs.ours(file, shift=None)
+    x = jnp.asarray(images)
+    spiking = conversion.to_spiking(net, thresholds=conversion.calibrate(net, [x]), shift=None)
+    logits = conversion.mean_outputs(spiking, x, timesteps=3)[3]
+    expected = -np.mean(np.asarray(jax.nn.log_softmax(logits))[np.arange(8), labels])
+    ((loss, about),) = found
+    assert loss == pytest.approx(float(expected), rel=1e-5)
+    assert about["accuracy"] == float(np.mean(np.asarray(logits).argmax(-1) == labels))
+    _, layers = programs._parts(file)
+    linear = [k for kind, k in programs._channels_first(layers) if kind == "linear"]
+    features = np.random.default_rng(1).normal(size=(3, 3, 4))
+    mixed = features.transpose(2, 0, 1).reshape(-1) @ linear[0]
+    np.testing.assert_allclose(mixed, features.reshape(-1) @ described["kernel3"], rtol=1e-5)
+
+
+def test_the_time_needed_is_the_least_without_a_later_loss():
+    needed = loaded("rmp_fashion_mnist.py").needed
+    assert needed({4: 88.0, 8: 91.0, 16: 89.0, 32: 90.0, 64: 91.0}, 90) == 32
+    assert needed({4: 91.0, 8: 91.0}, 90) == 4
+    assert needed({4: 91.0, 8: 89.0}, 90) is None

@@ -93,6 +93,7 @@ ZOO = {
         partial(models.conv_net, (28, 28, 1)), 4, 8, "channels 32, 64, hidden 256, 28x28"
     ),
     "vgg": Case(models.vgg, 4, 1, "VGG16, 32x32"),
+    "resnet": Case(partial(models.resnet, neuron=nn.IF), 4, 1, "depth 18, IF neurons, 32x32"),
     "ms_resnet": Case(models.ms_resnet, 4, 1, "depth 18, 32x32"),
     "rev_resnet": Case(partial(models.rev_resnet, static=True), 4, 1, "depth 21, 32x32"),
     "spikingformer": Case(models.spikingformer, 4, 1, "4-384, 32x32"),

@@ -18,6 +18,7 @@ from snnjax.models.feedback_net import feedback_net
 from snnjax.models.mlp import mlp
 from snnjax.models.ms_resnet import ms_resnet
 from snnjax.models.recurrent_net import recurrent_net
+from snnjax.models.resnet import resnet
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
 from snnjax.models.spikingformer import spikingformer
@@ -42,6 +43,7 @@ __all__ = [
     "ms_resnet",
     "recurrent_net",
     "released",
+    "resnet",
     "rev_resnet",
     "rev_sformer",
     "spikingformer",

@@ -36,26 +36,30 @@ def conv_norm(
     inputs: int,
     outputs: int,
     kernel: int,
-    norm: Callable[[int], Any],
+    norm: Callable[[int], Any] | None,
     *,
     rngs: nnx.Rngs,
     strides: int = 1,
-) -> tuple[Any, Any]:
+    bias: bool = False,
+) -> tuple[Any, ...]:
     """Convolution without bias, and its normalisation, as two layers.
 
     Args:
         inputs: number of input channels.
         outputs: number of output channels.
         kernel: side of the square kernel.
-        norm: `(channels) -> layer`, a normalisation.
+        norm: `(channels) -> layer`, a normalisation; None for the convolution alone.
         rngs: random streams of the kernel.
         strides: stride of both spatial axes.
+        bias: bias of a convolution without norm.
     """
     # Half the kernel on every side, as all released networks have it: "SAME" pads an even size at
     # its end only at stride 2, a shift by one pixel.
+    options: dict[str, Any] = {"strides": strides, "padding": kernel // 2, "rngs": rngs}
+    if norm is None:
+        return (nn.Conv(inputs, outputs, kernel=kernel, use_bias=bias, **options),)
     # No bias: the norm has one.
-    conv = nn.Conv(inputs, outputs, kernel=kernel, strides=strides, padding=kernel // 2, rngs=rngs)
-    return conv, norm(outputs)
+    return nn.Conv(inputs, outputs, kernel=kernel, **options), norm(outputs)
 
 
 def halve(space: tuple[int, ...], pools: int, *, cure: str) -> tuple[int, int]:

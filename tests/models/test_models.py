@@ -89,6 +89,9 @@ SMALL = {
     "vgg": lambda **options: models.vgg(
         stages=((4,), (6, 6)), classes=5, input_shape=(8, 8, 1), **options
     ),
+    "resnet": lambda **options: models.resnet(
+        blocks=(2, 2), widths=(4, 6), classes=5, input_shape=(8, 8, 1), dropout=0.2, **options
+    ),
     "ms_resnet": lambda **options: models.ms_resnet(
         blocks=(2, 3), widths=(4, 6), classes=5, input_shape=(8, 8, 1), **options
     ),
@@ -124,7 +127,7 @@ def variants():
     """A strategy over time acts on layers that all of these networks have."""
     for name in SMALL:
         for variant, options in VARIANTS.items():
-            if variant != "depth" or name == "ms_resnet":
+            if variant != "depth" or "resnet" in name:
                 # All layers of the VGG but its mean over space are in the convolutional network.
                 quick = name == "conv_net" and variant == "time order" or name == "mlp"
                 marks = () if quick else pytest.mark.slow
