@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+import numpy as np
 
 from snnjax.ops.arguments import is_traced
 from snnjax.typing import Array
@@ -26,17 +27,21 @@ def mask(lengths: Array, timesteps: int) -> Array:
         TypeError: If `lengths` are not integers.
         ValueError: If `lengths` are not `[B]`, or a known one is outside [1, T].
     """
-    lengths = jnp.asarray(lengths)
+    # In NumPy: under `jax.jit` the comparisons of a known array would be traced.
+    if not is_traced(lengths):
+        lengths = np.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"lengths must be integers, got {lengths.dtype}: .astype('int32')")
     if lengths.ndim != 1:
         raise ValueError(f"lengths must be [B], one per example, got {list(lengths.shape)}")
-    if not is_traced(lengths) and not bool(jnp.all((lengths >= 1) & (lengths <= timesteps))):
+    if is_traced(lengths):
+        return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
+    if ((lengths < 1) | (lengths > timesteps)).any():
         raise ValueError(
             f"lengths must lie in [1, {timesteps}], the number of timesteps, got {lengths.min()} "
             f"to {lengths.max()}"
         )
-    return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
+    return jnp.asarray(np.arange(timesteps)[:, None] < lengths)
 
 
 def match_axes(valid: Array, values: Array) -> Array:
