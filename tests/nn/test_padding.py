@@ -1,6 +1,5 @@
-"""Padded timesteps change nothing in a network: outputs, statistics, gradients, rates and counts."""
+"""Padded timesteps change nothing in a network: outputs, statistics, gradients, rates, counts."""
 
-import dataclasses
 import functools
 
 import jax
@@ -11,7 +10,7 @@ from flax import nnx
 
 from snnjax import cost, learning, losses, memory, metrics, nn, readout
 
-# Channels fill vectors: XLA:CPU multiplies odd rows of narrow matrices in another order of operations.
+# Channels fill vectors: XLA:CPU rounds odd rows of narrow matrices in another way.
 T, PADDED, B, C = 7, 11, 4, 8
 LENGTHS = jnp.array([7, 3, 5, 1], jnp.int32)
 
@@ -30,9 +29,9 @@ def stacked(rngs):
 
 
 def reversible(rngs):
-    half = lambda rngs: nn.Sequential(
-        nn.LIF(), nn.Linear(C // 2, C // 2, rngs=rngs), nn.BatchNorm(C // 2)
-    )  # noqa: E731, E501
+    def half(rngs):
+        return nn.Sequential(nn.LIF(), nn.Linear(C // 2, C // 2, rngs=rngs), nn.BatchNorm(C // 2))
+
     return nn.Sequential(
         nn.Linear(3, C, rngs=rngs),
         nn.Reversible(half, half, 2, rngs=rngs),
@@ -177,3 +176,24 @@ def test_evaluation_takes_lengths_with_statistics_of_single_steps():
     body = dense(nnx.Rngs(0), over="step")
     outputs, _ = jax.eval_shape(functools.partial(call, body, training=False))
     assert outputs.shape == (T, B, 2)
+
+
+def test_costs_count_the_valid_timesteps():
+    """Of each example the same operations as alone, cut to its length."""
+    body = nn.Sequential(
+        nn.Linear(3, C, rngs=nnx.Rngs(0)), nn.LIF(), nn.Linear(C, 2, rngs=nnx.Rngs(1))
+    )
+    net = nn.Network(body, (3,))
+    padded = cost.measure(net, frames_of(PADDED, 9.0), lengths=LENGTHS)
+    alone = [
+        cost.measure(net, frames_of(T, 0.0)[:n, i : i + 1]) for i, n in enumerate(LENGTHS.tolist())
+    ]
+    fields = ("effective_macs", "effective_acs", "dense", "padded", "active", "inputs")
+    for name, layer in padded.connections.items():
+        parts = [tally.connections[name] for tally in alone]
+        for field in fields:
+            assert getattr(layer, field) == sum(getattr(part, field) for part in parts), field
+    for name, layer in padded.neurons.items():
+        parts = [tally.neurons[name] for tally in alone]
+        for field in ("outputs", "active", "updates"):
+            assert getattr(layer, field) == sum(getattr(part, field) for part in parts), field
