@@ -201,7 +201,7 @@ def from_npz(path: str | Path) -> Dataset:
         name=path.stem,
         class_names=None if names is None else _names(names),
         note=f"Read from {path.name}.",
-        lengths=None if lengths == (None, None) else lengths,
+        lengths=None if all(own is None for own in lengths) else lengths,
     )
 
 

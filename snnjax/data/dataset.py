@@ -444,9 +444,14 @@ def _valid_lengths(lengths: Any, inputs: Any, labels: np.ndarray) -> np.ndarray:
     if isinstance(inputs, np.ndarray) and inputs.ndim < 2:
         raise ValueError(f"lengths need inputs [N, T, ...] with time behind N, not {inputs.shape}")
     # Recordings have no timesteps before they are encoded.
-    most = inputs.shape[1] if isinstance(inputs, np.ndarray) else np.iinfo(np.int32).max
-    if per_timestep(labels):
-        most = min(most, labels.shape[1])
+    windows = [inputs.shape[1]] if isinstance(inputs, np.ndarray) else []
+    windows += [labels.shape[1]] if per_timestep(labels) else []
+    if len(set(windows)) > 1:
+        raise ValueError(
+            f"inputs have {windows[0]} timesteps and targets {windows[1]}: pad both to one length, "
+            f"data.pad(targets, timesteps={windows[0]})"
+        )
+    most = windows[0] if windows else np.iinfo(np.int32).max
     wrong = (array < 1) | (array > most)
     if wrong.any():
         place = int(wrong.argmax())

@@ -103,6 +103,8 @@ class Experiment(BaseExperiment):
         timesteps: T, for `encode`.
         buckets: Number of lengths to which batches of sequences of different lengths are cut
             (`data.Loader`), each by a program of its own; 1 pads all of them to the longest.
+            Values are those of padding, but for last bits where a backend sums a matrix product
+            in an order that depends on its number of rows.
         accumulate: Number of parts of the batch that are differentiated in turn, which takes the
             memory of one part; their gradients are summed.
         norm_groups: Number of parts of the batch with batch norm statistics of their own
