@@ -1,6 +1,7 @@
 """Losses per example, `[B]`, and their mean over a batch that may be padded.
 
     cross_entropy            of logits [B, K], after a readout
+    sigmoid_cross_entropy    of logits [B, K] of labels that do not exclude each other
     rate_cross_entropy       of the time mean of outputs [T, B, K]
     temporal_cross_entropy   at every timestep (TET)
     rate_mse                 firing rates against target rates
@@ -11,7 +12,8 @@ The batch axis remains until `mean`, since the last batch of an evaluation is pa
 of weight 0. An example with a NaN among its outputs has a loss of NaN; its outputs get no gradient,
 which would be NaN times a weight of 0, and `mean` turns a NaN that counts into a gradient of NaN.
 Losses are computed in float32 or wider, whatever the dtype of the outputs. Labels and weights are
-checked if they are concrete, that is not under jit.
+checked if they are concrete, that is not under jit. With `lengths`, losses of outputs `[T, B, K]`
+ignore the padding of shorter sequences.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import jax.numpy as jnp
 import optax
 
 from snnjax.ops.arguments import as_floating, check_counts, check_numbers
+from snnjax.ops.padding import mask, match_axes, time_mean
 from snnjax.typing import Array
 
 
@@ -87,7 +90,41 @@ def cross_entropy(logits: Array, labels: Array, *, label_smoothing: float = 0.0)
     return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
 
-def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float = 0.0) -> Array:
+def sigmoid_cross_entropy(logits: Array, targets: Array) -> Array:
+    """Mean sigmoid cross entropy over K labels that do not exclude each other (multi-label).
+
+        L = -1/K sum_k (q[k] log s(x[k]) + (1 - q[k]) log(1 - s(x[k]))),   s(x) = 1 / (1 + e^-x)
+
+    Args:
+        logits: x, `[B, K]`, floating.
+        targets: q, `[B, K]`, floating, 1 where a label applies and 0 elsewhere, or its probability.
+
+    Returns:
+        `[B]`, nats.
+
+    Raises:
+        TypeError: If `logits` or `targets` are not floating point.
+        ValueError: If the shapes differ, or a concrete target is outside [0, 1].
+    """
+    logits = _validate("logits", logits, rank=2, letters="[B, K]")
+    targets = as_floating("losses.sigmoid_cross_entropy", jnp.asarray(targets))
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"targets must be {list(logits.shape)}, one number per logit, got "
+            f"{list(targets.shape)}: single classes [B] take losses.cross_entropy"
+        )
+    check_numbers("losses.sigmoid_cross_entropy", least=0, most=1, targets=targets)
+    targets = targets.astype(logits.dtype)
+    return _defined(logits, lambda x: optax.sigmoid_binary_cross_entropy(x, targets).mean(-1))
+
+
+def rate_cross_entropy(
+    outputs: Array,
+    labels: Array,
+    *,
+    label_smoothing: float = 0.0,
+    lengths: Array | None = None,
+) -> Array:
     """Cross entropy of the time mean: one answer for the whole window.
 
         L = CE(1/T sum_t o[t], label)
@@ -96,6 +133,7 @@ def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float 
         outputs: `[T, B, K]`, floating: spikes, membrane potentials or logits per timestep.
         labels: `[B]`, integers in [0, K).
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B]`, nats.
@@ -110,7 +148,7 @@ def rate_cross_entropy(outputs: Array, labels: Array, *, label_smoothing: float 
     check_numbers(
         "losses.rate_cross_entropy", least=0, below=1, usual=0.1, label_smoothing=label_smoothing
     )
-    logits = jnp.mean(outputs, axis=0)
+    logits = time_mean(outputs, lengths)
     return _defined(logits, lambda x: _cross_entropy(x, labels, label_smoothing))
 
 
@@ -121,6 +159,7 @@ def temporal_cross_entropy(
     regularization: float = 0.05,
     phi: float = 1.0,
     label_smoothing: float = 0.0,
+    lengths: Array | None = None,
 ) -> Array:
     """Temporal efficient training (TET): cross entropy at every timestep.
 
@@ -136,6 +175,7 @@ def temporal_cross_entropy(
         phi: Target of the second term, in the unit of the outputs; the paper uses the firing
             threshold.
         label_smoothing: Share of the target spread evenly over the classes, in [0, 1).
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B]`.
@@ -155,20 +195,30 @@ def temporal_cross_entropy(
     check_numbers(owner, phi=phi)
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
+    if lengths is not None:
+        # Padding may hold NaN, which would make the loss of its example undefined.
+        outputs = jnp.where(match_axes(mask(lengths, len(outputs)), outputs), outputs, 0)
 
     def loss(outputs: Array) -> Array:
         # Mapped over timesteps, because all of them share the labels.
         losses = jax.vmap(lambda logits: _cross_entropy(logits, labels, label_smoothing))(outputs)
         distance = optax.squared_error(outputs, jnp.full_like(outputs, phi))
-        return (1 - regularization) * jnp.mean(losses, axis=0) + regularization * jnp.mean(
-            distance, axis=(0, 2)
-        )
+        if lengths is None:
+            distances = jnp.mean(distance, axis=(0, 2))
+        else:
+            distances = time_mean(jnp.mean(distance, axis=-1), lengths)
+        return (1 - regularization) * time_mean(losses, lengths) + regularization * distances
 
     return _defined(outputs, loss, axis=1)
 
 
 def rate_mse(
-    outputs: Array, labels: Array, *, correct: float = 1.0, incorrect: float = 0.0
+    outputs: Array,
+    labels: Array,
+    *,
+    correct: float = 1.0,
+    incorrect: float = 0.0,
+    lengths: Array | None = None,
 ) -> Array:
     """Mean squared error of firing rates against target rates of the correct and other classes.
 
@@ -183,6 +233,7 @@ def rate_mse(
         labels: `[B]`, integers in [0, K).
         correct: Target rate of the correct class, in spikes per timestep.
         incorrect: Target rate of the other classes, in spikes per timestep.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B]`, in squared spikes per timestep.
@@ -194,7 +245,7 @@ def rate_mse(
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, K]")
     labels = _labels(labels, outputs)
     check_numbers("losses.rate_mse", correct=correct, incorrect=incorrect)
-    rates = jnp.mean(outputs, axis=0)
+    rates = time_mean(outputs, lengths)
     # In the dtype of the rates, so that the difference is not widened.
     target = jax.nn.one_hot(labels, rates.shape[-1], dtype=rates.dtype)
     target = incorrect + (correct - incorrect) * target
@@ -249,7 +300,9 @@ def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
     return _defined(outputs[start:], loss, axis=1)
 
 
-def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0) -> Array:
+def spike_rate_penalty(
+    spikes: Array, *, lower: float = 0.0, upper: float = 1.0, lengths: Array | None = None
+) -> Array:
     """Penalty for firing rates outside a band: silent neurons below, costly ones above.
 
         r[i] = 1/T sum_t s[t, i]
@@ -261,6 +314,7 @@ def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0)
         spikes: `[T, B, ...]`, floating, of N neurons.
         lower: Lowest firing rate, in spikes per timestep, in [0, upper].
         upper: Highest firing rate, in spikes per timestep.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B]`, in squared spikes per timestep.
@@ -277,7 +331,7 @@ def spike_rate_penalty(spikes: Array, *, lower: float = 0.0, upper: float = 1.0)
     if lower > upper:
         raise ValueError(f"the band must be 0 <= lower <= upper, got [{lower}, {upper}]")
     spikes = _validate("spikes", spikes, rank=None, letters="[T, B, ...]")
-    rates = jnp.mean(spikes, axis=0)
+    rates = time_mean(spikes, lengths)
 
     def penalty(rates: Array) -> Array:
         outside = jnp.maximum(lower - rates, 0) + jnp.maximum(rates - upper, 0)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from snnjax.ops.arguments import is_traced
+from snnjax.ops.padding import mask, match_axes, time_mean, valid_sum
 from snnjax.typing import Array
 
 
@@ -37,10 +37,7 @@ def rate(outputs: Array, *, lengths: Array | None = None) -> Array:
         TypeError: If `outputs` are not floating point.
         ValueError: If `outputs` have fewer than three axes, or no timestep.
     """
-    outputs = _time_major(outputs)
-    if lengths is None:
-        return jnp.mean(outputs, axis=0)
-    return _ratio(_valid_sum(outputs, lengths), lengths)
+    return time_mean(_time_major(outputs), lengths)
 
 
 def weighted_rate(
@@ -82,11 +79,7 @@ def weighted_rate(
     if not valid:
         raise ValueError(f"weights must not be negative nor all 0, got {weights}: jax.nn.softmax")
     if lengths is not None:
-        weights = weights.astype(outputs.dtype)
-        weighted = outputs * weights.reshape(-1, *[1] * (outputs.ndim - 1))
-        # Each sequence is divided by the sum of its own valid weights.
-        sums = jnp.sum(jnp.where(mask(lengths, len(outputs)), weights[:, None], 0), axis=0)
-        return _ratio(_valid_sum(weighted, lengths), sums)
+        return _weighted_mean(outputs, weights[:, None], lengths)
     # Normalised in the dtype of the weights, so that 16-bit outputs do not round the shares twice.
     shares = (weights / jnp.sum(weights)).astype(outputs.dtype)
     return jnp.sum(outputs * shares.reshape(-1, *[1] * (outputs.ndim - 1)), axis=0)
@@ -116,8 +109,13 @@ def decayed_rate(outputs: Array, *, decay: float, lengths: Array | None = None) 
         raise ValueError(f"decay must lie in (0, 1], 1 for neurons without a leak, got {decay}")
     outputs = _time_major(outputs)
     # Relative to the last timestep: the largest weight is 1 at any T.
+    if lengths is not None:
+        mask(lengths, len(outputs))  # checks the lengths
+        # To its own last timestep: behind long padding all weights would underflow to 0.
+        steps = jnp.maximum(lengths - 1 - jnp.arange(len(outputs))[:, None], 0)
+        return _weighted_mean(outputs, decay ** steps.astype(jnp.float32), lengths)
     weights = decay ** jnp.arange(len(outputs) - 1, -1, -1, dtype=jnp.float32)
-    return weighted_rate(outputs, weights, lengths=lengths)
+    return weighted_rate(outputs, weights)
 
 
 def total(outputs: Array, *, lengths: Array | None = None) -> Array:
@@ -140,7 +138,7 @@ def total(outputs: Array, *, lengths: Array | None = None) -> Array:
         ValueError: If `outputs` have fewer than three axes, or no timestep.
     """
     outputs = _time_major(outputs)
-    return jnp.sum(outputs, axis=0) if lengths is None else _valid_sum(outputs, lengths)
+    return jnp.sum(outputs, axis=0) if lengths is None else valid_sum(outputs, lengths)
 
 
 def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
@@ -168,7 +166,7 @@ def max_membrane(outputs: Array, *, lengths: Array | None = None) -> Array:
     outputs = _time_major(outputs)
     if lengths is not None:
         # -inf is never the maximum, because a sequence has at least one valid timestep.
-        outputs = jnp.where(_like(mask(lengths, len(outputs)), outputs), outputs, -jnp.inf)
+        outputs = jnp.where(match_axes(mask(lengths, len(outputs)), outputs), outputs, -jnp.inf)
     return jnp.max(outputs, axis=0)
 
 
@@ -196,50 +194,13 @@ def last(outputs: Array, *, lengths: Array | None = None) -> Array:
     return outputs[lengths - 1, jnp.arange(outputs.shape[1])]
 
 
-def mask(lengths: Array, timesteps: int) -> Array:
-    """Marks the valid timesteps of padded sequences.
-
-        mask[t, b] = t < lengths[b]
-
-    Args:
-        lengths: `[B]` integers, valid timesteps, in [1, T].
-        timesteps: T.
-
-    Returns:
-        `[T, B]`, bool.
-
-    Raises:
-        TypeError: If `lengths` are not integers.
-        ValueError: If `lengths` are not `[B]`, or a known one is outside [1, T].
-    """
-    lengths = jnp.asarray(lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"lengths must be integers, got {lengths.dtype}: .astype('int32')")
-    if lengths.ndim != 1:
-        raise ValueError(f"lengths must be [B], one per example, got {list(lengths.shape)}")
-    if not is_traced(lengths) and not bool(jnp.all((lengths >= 1) & (lengths <= timesteps))):
-        raise ValueError(
-            f"lengths must lie in [1, {timesteps}], the number of timesteps, got {lengths.min()} "
-            f"to {lengths.max()}"
-        )
-    return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
-
-
-def _valid_sum(outputs: Array, lengths: Array) -> Array:
-    """Sum over the valid timesteps; padding may hold anything, not-a-number too."""
-    valid = _like(mask(lengths, len(outputs)), outputs)
-    # `where` and not a product: NaN times 0 is NaN.
-    return jnp.sum(jnp.where(valid, outputs, 0), axis=0)
-
-
-def _ratio(sums: Array, counts: Array) -> Array:
-    """`sums` `[B, ...]` over `counts` `[B]`."""
-    return sums / counts.astype(sums.dtype).reshape(-1, *[1] * (sums.ndim - 1))
-
-
-def _like(valid: Array, outputs: Array) -> Array:
-    """A mask `[T, B]` with as many axes as the outputs."""
-    return valid.reshape(*valid.shape, *[1] * (outputs.ndim - 2))
+def _weighted_mean(outputs: Array, weights: Array, lengths: Array) -> Array:
+    """Weighted mean over the valid timesteps, by weights `[T, B]` or `[T, 1]`."""
+    weights = weights.astype(outputs.dtype)
+    # Each sequence is divided by the sum of its own valid weights.
+    sums = valid_sum(jnp.broadcast_to(weights, outputs.shape[:2]), lengths)
+    sums = sums.reshape(-1, *[1] * (outputs.ndim - 2))
+    return valid_sum(outputs * match_axes(weights, outputs), lengths) / sums
 
 
 def _time_major(outputs: Array) -> Array:

@@ -276,18 +276,20 @@ def measure_examples(program, state, dataset, examples: int, *, trained: bool):
     size = min(_BATCH, len(places))
 
     @jax.jit
-    def settle(state, inputs):
+    def settle(state, inputs, lengths):
         frames = experiment.encode(experiment, inputs, None)
         # A fixed key: the same experiment gives the same figures in every run.
         key = jax.random.key(0)
         return cost.counting.settle_statistics(
-            program.network(state), state.statistics, frames, key
+            program.network(state), state.statistics, frames, key, lengths=lengths
         )
 
     @jax.jit
-    def count(state, inputs):
+    def count(state, inputs, lengths):
         frames = experiment.encode(experiment, inputs, None)
-        return cost.counting.count_operations(program.network(state), state.statistics, frames)
+        return cost.counting.count_operations(
+            program.network(state), state.statistics, frames, lengths=lengths
+        )
 
     total = None
     # Layers and `encode` may be the user's: an error in them is bad input and no defect.
@@ -296,11 +298,12 @@ def measure_examples(program, state, dataset, examples: int, *, trained: bool):
             # The last batch is padded, so that one shape is compiled.
             chosen = np.resize(places[start : start + size], size)
             real = np.arange(size) < len(places) - start
-            inputs = test.take(chosen).inputs
+            part = test.take(chosen)
+            inputs, lengths = part.inputs, part.lengths
             if total is None and not trained:
                 # Fresh statistics, mean 0 and variance 1, would give rates of no trained network.
-                state = state._replace(statistics=settle(state, inputs))
-            counts = count(state, inputs)
+                state = state._replace(statistics=settle(state, inputs, lengths))
+            counts = count(state, inputs, lengths)
             # Weight 0 leaves the padding of the last batch out of the sums.
             part = cost.counting.tally(program.network(state), counts, weights=real)
             total = part if total is None else total + part

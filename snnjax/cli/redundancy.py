@@ -302,6 +302,11 @@ def _analyse(options, thresholds: redundancy.Thresholds, screen: Screen) -> _Ana
 def _measure(session: Any, state: training.TrainState, options, screen: Screen):
     """Sums of every layer over the test examples, and metrics on these examples."""
     test, experiment, task = session.dataset.test, session.experiment, session.task
+    if test.lengths is not None:
+        raise Failure(
+            f"{session.dataset.name} has sequences of different lengths, and redundancy compares "
+            "timesteps of equal windows: measure an experiment on windows of one length"
+        )
     # The accuracy of clips is that of whole recordings.
     unit = task.evaluation_unit
     split = test.take(_example_numbers(len(test), options.examples, unit))

@@ -1,7 +1,8 @@
 """`snnjax show RUN`: pictures of the training, and of the network's activity on a test example.
 
 A network that learned by plasticity shows receptive fields of its neurons instead of activity, a
-regression also its predictions against the targets.
+regression also its predictions against the targets, and a task per timestep its predictions over
+time.
 
 Fields of its JSON object:
 
@@ -42,9 +43,18 @@ _TEXTS = {
     "firing_rates": "Share of neurons that fire per timestep. A layer at 0 is dead; near 1 its "
     "spike times carry no information.",
     "predictions": "Prediction against target of test examples; on the diagonal they are equal.",
+    "predictions_over_time": "Prediction and target at every timestep of one example; of labels "
+    "that do not exclude each other the probability.",
+    "classes_over_time": "Class with the largest output and label at every timestep of one "
+    "example; wrong answers are marked.",
     "receptive_fields": "Weights of each neuron, laid out as its input; darker is stronger.",
     "raster": "Each row is a neuron, each mark a spike.",
     "membrane": "Membrane potential of some neurons after the reset. Triangles mark spikes.",
+}
+
+_HEADINGS = {
+    "predictions_over_time": "Predictions over time",
+    "classes_over_time": "Classes over time",
 }
 
 
@@ -85,38 +95,48 @@ def _network_sections(
     warn: Callable[[str], None],
 ):
     """Heading, text and figure of each picture of a layered network, by name; firing rates."""
-    taps, rates = _taps(session, state, example)
+    outputs, taps, rates = _taps(session, state, example)
     label, dataset = f"test example {example}", session.dataset
     if dataset.classes and dataset.test.labels.ndim == 1:
         number = dataset.test.labels[example % len(dataset.test)]
         label = f"{label}, a {dataset.class_names[int(number)]}"
     sections = _learning_section(run, session, warn)
-    if not dataset.classes:
+    if not (dataset.classes or isinstance(session.task, training.task.MultiLabel)):
         predictions, targets = _predictions(session, state)
         figure = viz.predictions(predictions, targets)
         sections["predictions"] = ("Predictions", _TEXTS["predictions"], figure)
+    if getattr(session.task, "per_timestep", False):
+        name, figure = _course(session, outputs, example)
+        sections[name] = (f"{_HEADINGS[name]}: {label}", _TEXTS[name], figure)
     return sections | _layer_sections(taps, rates, label), rates
 
 
 def _taps(session: Any, state: training.TrainState, example: int):
-    """Taps of every layer `{layer: {kind: [T, N]}}` for one example, and firing rates."""
+    """Outputs `[T, K]` and taps `{layer: {kind: [T, N]}}` of one example, and firing rates."""
     test = session.dataset.test
     # The example comes first, then its successors; numbers past the end wrap around.
     places = (np.arange(min(_EXAMPLES, len(test))) + example) % len(test)
     # Rates of one example would be noisy; the pictures show the first.
     batch = test.take(places)
 
-    def run(state, inputs):
+    def run(state, inputs, lengths):
         frames = session.experiment.encode(session.experiment, inputs, None)
         network = session.program.network(state)
         start = network.initial_state(len(places))._replace(statistics=state.statistics)
-        _, aux = network(frames, start, training=False, taps=("spikes", "membrane"))
+        outputs, aux = network(
+            frames, start, training=False, taps=("spikes", "membrane"), lengths=lengths
+        )
         one = jax.tree.map(lambda x: x[:, 0].reshape(len(x), -1), aux.taps)
-        return one, metrics.firing_rates({k: v["spikes"] for k, v in aux.taps.items()})
+        spikes = {k: v["spikes"] for k, v in aux.taps.items()}
+        return outputs[:, 0], one, metrics.firing_rates(spikes, lengths=lengths)
 
-    taps, rates = (in_order(found) for found in jax.device_get(jax.jit(run)(state, batch.inputs)))
+    outputs, taps, rates = jax.device_get(jax.jit(run)(state, batch.inputs, batch.lengths))
+    if batch.lengths is not None:
+        # Without its padding.
+        outputs, taps = jax.tree.map(lambda x: x[: batch.lengths[0]], (outputs, taps))
     # Real-valued outputs, as of a readout, have no firing rate.
-    return taps, {k: float(v) for k, v in rates.items() if not np.isnan(v)}
+    rates = {k: float(v) for k, v in in_order(rates).items() if not np.isnan(v)}
+    return outputs, in_order(taps), rates
 
 
 def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, np.ndarray]:
@@ -126,20 +146,36 @@ def _predictions(session: Any, state: training.TrainState) -> tuple[np.ndarray, 
     chosen = test.take(np.arange(min(_PREDICTIONS, len(test))))
 
     @jax.jit
-    def predict(state, inputs):
+    def predict(state, inputs, lengths):
         frames = experiment.encode(experiment, inputs, None)
         network = session.program.network(state)
         start = network.initial_state(len(inputs))._replace(statistics=state.statistics)
-        predictions = task.predict(network(frames, start, training=False)[0])
+        outputs = network(frames, start, training=False, lengths=lengths)[0]
+        predictions = task.predict(outputs, lengths=lengths)
         # A task per timestep predicts [T, B, D], and its targets are [B, T, D].
         return predictions if predictions.ndim == 2 else predictions.swapaxes(0, 1)
 
     found, size = [], session.evaluation_loader.batch_size
     for batch in data.evaluation_batches(chosen, batch_size=size):
-        found.append(np.asarray(predict(state, batch.inputs)))
+        found.append(np.asarray(predict(state, batch.inputs, batch.lengths)))
     targets = chosen.labels
     predictions = np.concatenate(found)[: len(targets)]
+    if chosen.lengths is not None and targets.ndim == 3:
+        valid = np.arange(targets.shape[1]) < chosen.lengths[:, None]
+        return predictions[valid], targets[valid]
     return predictions.reshape(-1, targets.shape[-1]), targets.reshape(-1, targets.shape[-1])
+
+
+def _course(session: Any, outputs: np.ndarray, example: int) -> tuple[str, Any]:
+    """Name and figure of the predictions at every timestep of an example, beside its targets."""
+    dataset = session.dataset
+    targets = dataset.test.labels[example % len(dataset.test)][: len(outputs)]
+    if isinstance(session.task, training.task.Classification):
+        figure = viz.classes_over_time(outputs.argmax(-1), targets, names=dataset.class_names)
+        return "classes_over_time", figure
+    if isinstance(session.task, training.task.MultiLabel):
+        outputs = 1 / (1 + np.exp(-outputs))
+    return "predictions_over_time", viz.predictions_over_time(outputs, targets)
 
 
 def _plasticity_sections(

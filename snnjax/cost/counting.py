@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from snnjax import metrics, nn
+from snnjax import metrics, nn, readout
 from snnjax.cost._tally import Connection, Neurons, Product, Tally
 from snnjax.metrics.operations import checksum
 from snnjax.nn.taps import counts as reports_operations
@@ -38,7 +38,12 @@ _TEMPORAL = ("psn", "masked_psn", "sliding_psn")
 
 
 def count_operations(
-    network: nn.Network, statistics: PyTree, frames: Array, *, training: bool = False
+    network: nn.Network,
+    statistics: PyTree,
+    frames: Array,
+    *,
+    training: bool = False,
+    lengths: Array | None = None,
 ) -> dict[str, Any]:
     """Counts the operations of each layer on a batch; pure, without sums over examples.
 
@@ -48,6 +53,7 @@ def count_operations(
         frames: Inputs `[T, B, *input_shape]`.
         training: Normalises by the statistics of this batch, for an untrained network. The network
             must have no dropout, whose scaling turns spikes into real numbers.
+        lengths: Valid timesteps of padded sequences, `[B]`; None is all.
 
     Returns:
         Small arrays by `"operations"`, `"products"`, `"neurons"` and `"frames"`, for `tally`.
@@ -56,18 +62,28 @@ def count_operations(
     start = network.initial_state(frames.shape[1])._replace(statistics=statistics)
     # Updates of a shared membrane belong to no layer, so the membrane is not tapped.
     taps = _TAPS[:3] if shares_membranes(network) else _TAPS
-    _, aux = network(frames, start, training=training, taps=taps)
+    _, aux = network(frames, start, training=training, taps=taps, lengths=lengths)
     counts: dict[str, Any] = {"operations": {}, "products": {}, "neurons": {}}
     for name, kinds in aux.taps.items():
         for kind in ("operations", "products"):
-            counts[kind] |= {name: kinds[kind]} if kind in kinds else {}
+            if kind in kinds:
+                counts[kind][name] = _without_padding(kinds[kind], lengths)
         if "spikes" in kinds:
-            counts["neurons"][name] = _count_neurons(name, kinds["spikes"], kinds.get("membrane"))
+            counts["neurons"][name] = _count_neurons(
+                name, kinds["spikes"], kinds.get("membrane"), lengths
+            )
     # Checksums of the frames tell later which connections read them directly.
     return {**counts, "frames": checksum(frames)}
 
 
-def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, key: Any) -> PyTree:
+def settle_statistics(
+    network: nn.Network,
+    statistics: PyTree,
+    frames: Array,
+    key: Any,
+    *,
+    lengths: Array | None = None,
+) -> PyTree:
     """Running statistics in the limit of many batches like this one.
 
     For an untrained network: with the initial mean 0 and variance 1, a deep network mostly does not
@@ -78,6 +94,7 @@ def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, ke
         statistics: Initial running statistics.
         frames: Inputs `[T, B, *input_shape]`.
         key: Random key of the forward pass, for dropout.
+        lengths: Valid timesteps of padded sequences, `[B]`; None is all.
 
     Raises:
         ValueError: Norms have different momenta.
@@ -102,7 +119,7 @@ def settle_statistics(network: nn.Network, statistics: PyTree, frames: Array, ke
     start = copied.initial_state(
         frames.shape[1], statistics=nn.contract.call_statistics(statistics)
     )
-    _, aux = copied(frames, start, training=True, key=key)
+    _, aux = copied(frames, start, training=True, key=key, lengths=lengths)
     fraction = 1 - next(iter(momenta), 0.0)
     extrapolate = lambda old, new: old + (new - old) / fraction  # noqa: E731
 
@@ -121,6 +138,7 @@ def measure(
     *,
     statistics: PyTree = None,
     weights: Array | None = None,
+    lengths: Array | None = None,
     training: bool = False,
 ) -> Tally:
     """Runs a network on a batch of frames and sums its operations.
@@ -130,6 +148,7 @@ def measure(
         frames: Inputs `[T, B, *input_shape]`.
         statistics: Running normalisation statistics; None takes the initial ones.
         weights: Weights of the examples, `[B]`; weight 0 is padding and left out, None is all 1.
+        lengths: Valid timesteps of padded sequences, `[B]`, which alone are counted; None is all.
         training: Normalises by the statistics of this batch, for an untrained network without
             dropout.
 
@@ -143,7 +162,8 @@ def measure(
         statistics = network.initial_state(1).statistics
     # `training` selects Python branches of the layers, so it must be static.
     run = jax.jit(count_operations, static_argnames="training")
-    return tally(network, run(network, statistics, frames, training=training), weights=weights)
+    counts = run(network, statistics, frames, training=training, lengths=lengths)
+    return tally(network, counts, weights=weights)
 
 
 def tally(network: nn.Network, counts: Mapping[str, Any], *, weights: Any = None) -> Tally:
@@ -229,6 +249,23 @@ def _sum_neurons(name: str, counts: Mapping[str, Any], real: np.ndarray, shared:
     )
 
 
+def _without_padding(counts: Any, lengths: Array | None) -> Any:
+    """Operations or products `[T, B]` with zeros and True at the padded timesteps."""
+    # A connection that runs once serves all timesteps.
+    if lengths is None or len(counts.dense) == 1:
+        return counts
+    valid = readout.mask(lengths, len(counts.dense))
+    flags = {"ternary", "binary"}
+    # Checksums stay: they tell whether the frames, padding among them, are read directly.
+    return counts._replace(
+        **{
+            name: part | ~valid if name in flags else jnp.where(valid, part, 0)
+            for name, part in counts._asdict().items()
+            if name != "checksum"
+        }
+    )
+
+
 def _states(network: nn.Network) -> PyTree:
     return nn.contract.repeat_state(network.initial_state(1).neurons)
 
@@ -237,19 +274,28 @@ def _bytes(tree: PyTree) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
-def _count_neurons(name: str, spikes: Array, membrane: Array | None) -> dict[str, Array]:
+def _count_neurons(
+    name: str, spikes: Array, membrane: Array | None, lengths: Array | None
+) -> dict[str, Array]:
     """Counts per example of a layer of neurons."""
     axes = (0, *range(2, spikes.ndim))
     number = np.prod([spikes.shape[axis] for axis in axes], dtype=np.int64)
+    outputs = jnp.full(spikes.shape[1], np.uint32(number))
+    if lengths is not None:
+        valid = readout.mask(lengths, len(spikes)).reshape(
+            *spikes.shape[:2], *[1] * (len(axes) - 1)
+        )
+        spikes = jnp.where(valid, spikes, 0)
+        outputs = np.uint32(number // len(spikes)) * lengths.astype(jnp.uint32)
     columns = [(spikes != 0).astype(jnp.uint32), ((spikes != 0) & (spikes != 1)).astype(jnp.uint32)]
     add = lambda a, b: [x + y for x, y in zip(a, b, strict=True)]  # noqa: E731
     # One reduction, as in `metrics.operations.synaptic_operations`: compilation dominates the time.
     active, analog = jax.lax.reduce(columns, [np.uint32(0)] * 2, add, axes)
     counts = {
         "active": active,
-        "outputs": jnp.full(spikes.shape[1], np.uint32(number)),
+        "outputs": outputs,
         "spiking": analog == 0,
     }
     if membrane is None or layer_kind(name) == "disabled":
         return counts
-    return counts | {"updates": metrics.operations.membrane_updates(membrane)}
+    return counts | {"updates": metrics.operations.membrane_updates(membrane, lengths=lengths)}

@@ -9,6 +9,9 @@
     gestures = data.dense(gestures, to_frames)                     # [N, T, H, W, 2], for a Loader
     gestures = data.map_inputs(gestures, to_random_frames)         # or computed for every batch
 
+    inputs, lengths = data.pad(sequences)                          # [N, T, ...], for `lengths=`
+    loader = data.Loader(split, batch_size=128, buckets=(20, 40, 60))   # batches cut to a bucket
+
 Four submodules are public: `augmentation` (random crops, flips, policies), `event_files` (file
 formats of event cameras), `rotation` (rendered events of a rotating camera) and `tfds` (sets
 prepared by TensorFlow Datasets).
@@ -18,7 +21,7 @@ the functions that use them.
 """
 
 from snnjax.data import augmentation, event_files, rotation, tfds
-from snnjax.data.arrays import from_arrays
+from snnjax.data.arrays import from_arrays, pad
 from snnjax.data.dataset import (
     CorruptDataError,
     Dataset,
@@ -32,7 +35,7 @@ from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds, hold_out
 from snnjax.data.lazy import clips, map_inputs
-from snnjax.data.loader import Batch, Loader, evaluation_batches
+from snnjax.data.loader import Batch, Loader, bucket_lengths, evaluation_batches
 from snnjax.data.registry import load
 
 __all__ = [
@@ -43,6 +46,7 @@ __all__ = [
     "MissingDataError",
     "Split",
     "augmentation",
+    "bucket_lengths",
     "clips",
     "dense",
     "evaluation_batches",
@@ -54,6 +58,7 @@ __all__ = [
     "image_folder",
     "load",
     "map_inputs",
+    "pad",
     "patches",
     "rescale",
     "rotation",

@@ -8,15 +8,23 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
 from snnjax.data._archive import refuse_duplicates
 from snnjax.data._recordings import Recordings, as_events
-from snnjax.data.dataset import CorruptDataError, Dataset, Inputs, MissingDataError, Split
+from snnjax.data.dataset import (
+    CorruptDataError,
+    Dataset,
+    Inputs,
+    MissingDataError,
+    Split,
+    whole_number,
+)
 
 _KEYS = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+_LENGTHS = ("train_lengths", "test_lengths")
 _BASE, _RATIO = 256 << 20, 100  # bytes of all arrays: base + ratio * size of the file
 _NPY_HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -36,15 +44,16 @@ def from_arrays(
     scale: float | None = None,
     input_shape: tuple[int, ...] | None = None,
     note: str = "",
+    lengths: tuple[Any, Any] | None = None,
 ) -> Dataset:
     """Makes a data set from arrays or event recordings.
 
     Args:
         train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events.
-        train_labels: `[N]` integers from 0; or real targets, `[N, D]` floating, of which
-            `[N, T, D]` holds one per timestep.
+        train_labels: `[N]` integers from 0, or `[N, T]`, a class per timestep; or real targets,
+            `[N, D]` floating, of which `[N, T, D]` holds one per timestep.
         test_inputs: `[M, ...]`, as `train_inputs`.
-        test_labels: `[M]` integers from 0, or real targets as in training.
+        test_labels: Labels or targets as in training.
         name: Name of the data set.
         class_names: Names of the classes; by default "0" up to the largest label. Real targets have
             none.
@@ -52,14 +61,19 @@ def from_arrays(
         input_shape: Shape of one input without time; by default the shape of one array. Required
             for event recordings, which have no shape of their own: `(H, W, 2)`.
         note: Origin, citation and licence.
+        lengths: Valid timesteps of the training and of the test sequences, integers `[N]` and `[M]`
+            in [1, T], for inputs `[N, T, ...]` padded behind their end, see `pad`; None if all
+            timesteps are valid. Of recordings they count the timesteps of the encoded frames.
 
     Returns:
         The data set.
 
     Raises:
-        TypeError: If labels are neither integers `[N]` nor real targets, or inputs no numbers.
+        TypeError: If labels are neither integers nor real targets, inputs no numbers, or lengths no
+            integers.
         CorruptDataError: If a value is not finite or fits no 32 bits, or a recording is damaged.
-        ValueError: If numbers of examples, shapes or dtypes disagree, or a split is empty.
+        ValueError: If numbers of examples, shapes or dtypes disagree, a length is outside [1, T],
+            or a split is empty.
 
     Example:
         >>> import numpy as np
@@ -67,7 +81,14 @@ def from_arrays(
         >>> from_arrays(x, y, x[:3], y[:3], name="mine").classes
         3
     """
-    splits = [_split(train_inputs, train_labels), _split(test_inputs, test_labels)]
+    if lengths is not None and (not isinstance(lengths, tuple | list) or len(lengths) != 2):
+        raise TypeError(
+            f"{name}: lengths are a pair, those of the training and those of the test sequences"
+        )
+    own = (None, None) if lengths is None else lengths
+    splits = [
+        _split(train_inputs, train_labels, own[0]), _split(test_inputs, test_labels, own[1])
+    ]  # fmt: skip
     # A data set without examples would fail in a loader, far from here.
     if not all(len(split) for split in splits):
         raise ValueError(f"{name}: both splits need at least one example")
@@ -104,12 +125,50 @@ def from_arrays(
     )
 
 
+def pad(sequences: Sequence[Any], *, timesteps: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Pads sequences of different lengths by zeros, for `lengths` of `from_arrays`.
+
+        train, train_lengths = data.pad(recordings)                        # [N, T, ...], [N]
+
+    Args:
+        sequences: N arrays `[T_i, ...]` of one dtype and shape but for their length: inputs, or
+            targets per timestep.
+        timesteps: T; None is the length of the longest sequence.
+
+    Returns:
+        The padded sequences `[N, T, ...]`, and their lengths `[N]` int32.
+
+    Raises:
+        ValueError: If there is no sequence, one is empty or longer than T, or shapes or dtypes
+            differ.
+    """
+    arrays = [np.asarray(sequence) for sequence in sequences]
+    if not arrays or not all(array.ndim and len(array) for array in arrays):
+        raise ValueError("data.pad needs at least one sequence, of at least one timestep each")
+    if len({array.dtype for array in arrays}) > 1 or len({a.shape[1:] for a in arrays}) > 1:
+        kinds = sorted({f"{array.dtype} {list(array.shape[1:])}" for array in arrays})
+        raise ValueError(f"sequences may differ in length only, not {' and '.join(kinds)}")
+    lengths = np.array([len(array) for array in arrays], np.int32)
+    longest = int(lengths.max())
+    timesteps = longest if timesteps is None else whole_number("timesteps", timesteps, least=1)
+    if longest > timesteps:
+        raise ValueError(
+            f"sequence {lengths.argmax()} has {longest} timesteps, more than {timesteps}: cut it, "
+            f"or give timesteps={longest}"
+        )
+    padded = np.zeros((len(arrays), timesteps, *arrays[0].shape[1:]), arrays[0].dtype)
+    for row, array in zip(padded, arrays, strict=True):
+        row[: len(array)] = array
+    return padded, lengths
+
+
 def from_npz(path: str | Path) -> Dataset:
     """Makes a data set from an `.npz` file.
 
     Args:
         path: A file written by `numpy.savez`, with the arrays `train_inputs`, `train_labels`,
-            `test_inputs`, `test_labels` and optionally `class_names`.
+            `test_inputs`, `test_labels` and optionally `class_names`, `train_lengths` and
+            `test_lengths`.
 
     Returns:
         The data set, named after the file.
@@ -124,13 +183,15 @@ def from_npz(path: str | Path) -> Dataset:
     if not path.is_file():
         keywords = ", ".join(f"{key}=..." for key in _KEYS)
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
-    arrays = read_npz(path, _KEYS, optional=("class_names",))
+    arrays = read_npz(path, _KEYS, optional=(*_LENGTHS, "class_names"))
     names = arrays.get("class_names")
+    lengths = tuple(arrays.get(key) for key in _LENGTHS)
     return from_arrays(
         *(arrays[key] for key in _KEYS),
         name=path.stem,
         class_names=None if names is None else _names(names),
         note=f"Read from {path.name}.",
+        lengths=None if all(own is None for own in lengths) else lengths,
     )
 
 
@@ -211,16 +272,19 @@ def _names(names: np.ndarray) -> list[str]:
     return [n.decode() if isinstance(n, bytes) else str(n) for n in names]
 
 
-def _split(inputs: Inputs, labels: np.ndarray) -> Split:
+def _split(inputs: Inputs, labels: np.ndarray, lengths: Any) -> Split:
     if not isinstance(inputs, (list, tuple, Recordings)):
         inputs = np.asanyarray(inputs)  # keeps a mask, which `Split` refuses
-    split = Split(inputs, labels)
+    split = Split(inputs, labels, lengths=lengths)
     labels = split.labels
     # One-hot rows are classes in disguise: a regression to them would train, and mean nothing.
-    if labels.ndim != 1 and (labels.dtype.kind != "f" or _is_one_hot(labels)):
+    whole = labels.dtype.kind != "f"
+    # An event per sequence looks alike, as one label of each of its timesteps.
+    stepwise = whole and labels.shape[1:] == getattr(split.inputs, "shape", ())[1:2]
+    if labels.ndim != 1 and ((_is_one_hot(labels) and not stepwise) or (whole and labels.ndim > 2)):
         raise TypeError(
             f"labels must be integers [N] from 0, not {labels.dtype} {labels.shape}; turn one-hot "
-            "rows into integers with labels.argmax(axis=1)"
+            "rows into integers with labels.argmax(axis=-1)"
         )
     return split
 

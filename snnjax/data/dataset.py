@@ -54,17 +54,20 @@ class Split:
             `[N, D]` and `[N, T, D]` float32, real numbers per example and per timestep.
         groups: `[N]` int32 or None: group of each example, for instance the person who wore the
             sensor. Examples of one group must not be divided between training and test.
+        lengths: `[N]` int32 or None: valid timesteps of padded sequences `[N, T, ...]`, in
+            [1, T]; None if all T are valid. Values of the padding have no effect.
 
     Raises:
         TypeError: If inputs are no numbers (objects, text, masked arrays), or labels neither
             integers nor real targets.
-        ValueError: If the numbers of inputs, labels and groups differ, a value is not finite, or a
-            value does not fit 32 bits.
+        ValueError: If the numbers of inputs, labels, groups and lengths differ, a value is not
+            finite, a value does not fit 32 bits, or a length is outside [1, T].
     """
 
     inputs: Inputs
     labels: np.ndarray
     groups: np.ndarray | None = None
+    lengths: np.ndarray | None = None
 
     # eq=False above: comparing arrays has no single truth value.
     def __post_init__(self):
@@ -81,6 +84,8 @@ class Split:
                 f"{len(self.labels)} labels"
                 + ("" if self.groups is None else f", {len(self.groups)} groups")
             )
+        if self.lengths is not None:
+            store("lengths", _valid_lengths(self.lengths, self.inputs, self.labels))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -92,12 +97,15 @@ class Split:
     def take(self, indices: np.ndarray) -> Split:
         """Selects the examples at `indices` `[n]`, in that order, or those of a mask `[N]`."""
         indices = _indices(indices, len(self))
-        groups = None if self.groups is None else self.groups[indices]
+        groups, lengths = (
+            None if own is None else own[indices] for own in (self.groups, self.lengths)
+        )
         # Past `__init__`, which would read all values once more to check them.
         chosen = object.__new__(Split)
         vars(chosen).update(
-            inputs=take(self.inputs, indices), labels=self.labels[indices], groups=groups
-        )
+            inputs=take(self.inputs, indices), labels=self.labels[indices], groups=groups,
+            lengths=lengths,
+        )  # fmt: skip
         return chosen
 
 
@@ -320,7 +328,7 @@ def _dense_split(
         # Under its name only when complete: an interrupted run would leave frames of zeros. The
         # old file stays readable to a map of it, which may be the input of this very call.
         os.replace(_partial(path), path)
-    return Split(frames, split.labels, split.groups)
+    return dataclasses.replace(split, inputs=frames)
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
@@ -423,6 +431,42 @@ def _valid_inputs(inputs: Any) -> Any:
     return inputs
 
 
+def _valid_lengths(lengths: Any, inputs: Any, labels: np.ndarray) -> np.ndarray:
+    array = _unmasked("lengths", lengths)
+    if array.dtype.kind not in "iu":
+        raise TypeError(
+            f"lengths are whole numbers of timesteps, not {array.dtype}: lengths.astype('int32')"
+        )
+    if array.shape != labels.shape[:1]:
+        raise ValueError(
+            f"lengths must be one number per example, [{len(labels)}], not {list(array.shape)}"
+        )
+    if isinstance(inputs, np.ndarray) and inputs.ndim < 2:
+        raise ValueError(f"lengths need inputs [N, T, ...] with time behind N, not {inputs.shape}")
+    # Recordings have no timesteps before they are encoded.
+    windows = [inputs.shape[1]] if isinstance(inputs, np.ndarray) else []
+    windows += [labels.shape[1]] if per_timestep(labels) else []
+    if len(set(windows)) > 1:
+        raise ValueError(
+            f"inputs have {windows[0]} timesteps and targets {windows[1]}: pad both to one length, "
+            f"data.pad(targets, timesteps={windows[0]})"
+        )
+    most = windows[0] if windows else np.iinfo(np.int32).max
+    wrong = (array < 1) | (array > most)
+    if wrong.any():
+        place = int(wrong.argmax())
+        raise ValueError(
+            f"lengths[{place}] is {array[place]}, outside [1, {most}], the timesteps of its "
+            "example: cut longer sequences, leave out empty ones, or pad all of them by data.pad"
+        )
+    return array.astype(np.int32, copy=False)
+
+
+def per_timestep(labels: np.ndarray) -> bool:
+    """True for labels `[N, T]` and real targets `[N, T, D]`, one per timestep."""
+    return labels.ndim == (3 if labels.dtype.kind == "f" else 2)
+
+
 def _unmasked(name: str, values: Any) -> np.ndarray:
     # NumPy drops a mask without a word, and the values below it become data.
     if isinstance(values, np.ma.MaskedArray):
@@ -516,6 +560,11 @@ def _check_agreement(name: str, train: Split, test: Split) -> None:
         raise ValueError(
             f"{name}: training targets are {a.dtype} {a.shape[1:]}, test "
             f"targets {b.dtype} {b.shape[1:]}"
+        )
+    if (train.lengths is None) != (test.lengths is None):
+        raise ValueError(
+            f"{name}: only one of the splits has lengths: give both, numpy.full(N, T) where all "
+            "timesteps are valid"
         )
     if train.groups is not None and test.groups is not None:
         shared = np.intersect1d(train.groups, test.groups)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -106,9 +107,14 @@ def _folds(dataset: Dataset, k: int, seed: int) -> Iterator[Dataset]:
 
 def _pool(train: Split, test: Split) -> Split:
     labels = np.concatenate([train.labels, test.labels])
+    # A data set has lengths in both splits or in none.
+    pair = [split.lengths for split in (train, test) if split.lengths is not None]
+    lengths = np.concatenate(pair) if pair else None
     if isinstance(train.inputs, np.ndarray):
-        return Split(np.concatenate([train.inputs, np.asarray(test.inputs)]), labels)
-    if isinstance(train.inputs, Recordings) and isinstance(test.inputs, Recordings):
+        inputs: Any = np.concatenate([train.inputs, np.asarray(test.inputs)])
+    elif isinstance(train.inputs, Recordings) and isinstance(test.inputs, Recordings):
         # Joined lazily: a tuple would read every recording into memory.
-        return Split(train.inputs + test.inputs, labels)
-    return Split((*train.inputs, *test.inputs), labels)
+        inputs = train.inputs + test.inputs
+    else:
+        inputs = (*train.inputs, *test.inputs)
+    return Split(inputs, labels, lengths=lengths)

@@ -170,7 +170,7 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
         from its own start.
 
     Raises:
-        ValueError: If `count` or `duration` is below 1.
+        ValueError: If `count` or `duration` is below 1, or the split has lengths.
     """
     require("split", split, Split)
     count = whole_number("count", count, least=1)
@@ -178,6 +178,8 @@ def clips(split: Split, *, count: int, duration: int) -> Split:
     # Pairs of numbers instead of events: cutting waits until a clip is read.
     sources = [(number, clip) for number in range(len(split)) for clip in range(count)]
     read = functools.partial(_clip, split.inputs, count=count, duration=duration)
+    if split.lengths is not None:
+        raise ValueError("clips of recordings with lengths would have others: leave lengths out")
     groups = None if split.groups is None else np.repeat(split.groups, count)
     return Split(Recordings(sources, read), np.repeat(split.labels, count, axis=0), groups)
 

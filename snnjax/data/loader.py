@@ -7,6 +7,16 @@ Resuming needs no iterator state, only the number of completed steps. An order i
 bits of a counter-based generator keyed by (seed, epoch), the same on every machine and under every
 version of NumPy.
 
+Sequences of different lengths are padded to one length T, or cut to `buckets`, a few fixed lengths
+L_1 < L_2 < ... < T, so that a few programs serve all batches:
+
+    timesteps(batch) = the smallest bucket that holds its longest example
+
+In training a batch takes its examples from one bucket, in the order of the epoch. Examples that
+fill no batch join the next larger bucket; so an epoch has as many batches as without buckets, and
+each bucket equally many in all epochs. The batches then follow in an order of their own, keyed by
+(seed, epoch), too.
+
 Reference:
     J. K. Salmon, M. A. Moraes, R. O. Dror, D. E. Shaw, "Parallel Random Numbers: As Easy as 1, 2,
     3", SC 2011 (Philox).
@@ -21,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from snnjax.data.dataset import Split, require, whole_number
+from snnjax.data.dataset import Split, per_timestep, require, whole_number
 from snnjax.data.lazy import LazyInputs
 
 
@@ -33,8 +43,8 @@ class Batch(NamedTuple):
         labels: `[B]` int32, or targets as the split holds them, `[B, ...]`.
         weights: `[B]` float32: 1 for an example, 0 for padding. A mean over the examples is
             `sum(weights * value) / sum(weights)`.
-        lengths: `[B]` int32, valid timesteps of padded sequences; None if all are valid, as in
-            every batch of a `Loader`.
+        lengths: `[B]` int32, valid timesteps of padded sequences `[B, T, ...]`; None if all are
+            valid.
     """
 
     inputs: Any
@@ -58,11 +68,16 @@ class Loader:
             transforms of `LazyInputs` are active only if True, that is in training.
         drop_last: Drop the examples that do not fill a batch at the end of an epoch (others in each
             epoch if shuffled). False fills the last batch with repeated examples of weight 0.
+        buckets: Ascending lengths to which batches of a split with `lengths` are cut, see
+            `bucket_lengths`; () leaves all T timesteps.
+        by_length: Without `shuffle`: order from short to long, in which buckets cut most. The order
+            does not depend on `buckets`.
 
     Raises:
         TypeError: If the inputs are event recordings of different lengths, or an option is no whole
             number.
-        ValueError: If the split does not fill one batch, or an option is out of range.
+        ValueError: If the split does not fill one batch, an option is out of range, a sequence
+            fits no bucket, or a split without lengths has buckets.
 
     Example:
         >>> loader = Loader(dataset.train, batch_size=128, seed=0)   # doctest: +SKIP
@@ -76,6 +91,8 @@ class Loader:
     seed: int = 0
     shuffle: bool = True
     drop_last: bool = True
+    buckets: tuple[int, ...] = ()
+    by_length: bool = False
 
     def __post_init__(self):
         require("split", self.split, Split)
@@ -96,6 +113,27 @@ class Loader:
             raise ValueError(
                 f"{len(self.split)} examples do not fill one batch of {self.batch_size}: choose a "
                 "smaller batch_size, or drop_last=False"
+            )
+        self._check_lengths()
+
+    def _check_lengths(self) -> None:
+        require("by_length", self.by_length, bool)
+        buckets = tuple(whole_number("buckets", length, least=1) for length in self.buckets)
+        object.__setattr__(self, "buckets", buckets)
+        if (buckets or self.by_length) and self.split.lengths is None:
+            raise ValueError(
+                "buckets and by_length are for sequences of different lengths, and this split has "
+                "none: data.from_arrays(..., lengths=(train, test)), or leave them out"
+            )
+        if self.by_length and self.shuffle:
+            raise ValueError("by_length orders the examples, and shuffle, too: set shuffle=False")
+        if list(buckets) != sorted(set(buckets)):
+            raise ValueError(f"buckets are ascending lengths, not {buckets}: sort them")
+        longest = 0 if self.split.lengths is None else int(self.split.lengths.max(initial=0))
+        if buckets and longest > buckets[-1]:
+            raise ValueError(
+                f"a sequence of {longest} timesteps fits none of the buckets {buckets}: end them "
+                f"with {longest}"
             )
 
     @property
@@ -122,12 +160,47 @@ class Loader:
         if whole_number("step", step) < 0:
             raise ValueError(f"steps are counted from zero, not {step}")
         epoch, index = self.position(step)
-        order = _order(self.seed, epoch, len(self.split)) if self.shuffle else None
+        order = self._order(epoch)
+        if self.shuffle and self.buckets:
+            order = _bucketed(order, self._bucket(self.split.lengths), self)
+            index = _order(self.seed, epoch, self.steps_per_epoch, stream=1)[index]
         positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
         weights = (positions < len(self.split)).astype(np.float32)
         # Padding repeats real examples: zeros could give batch statistics no data set ever has.
         positions %= len(self.split)
         return (positions if order is None else order[positions]), weights
+
+    def _order(self, epoch: int) -> np.ndarray | None:
+        """Order of the examples in an epoch; None is that of the split."""
+        if self.shuffle:
+            return _order(self.seed, epoch, len(self.split))
+        return np.argsort(self.split.lengths, kind="stable") if self.by_length else None
+
+    def _bucket(self, lengths: Any) -> np.ndarray:
+        """Number of the smallest bucket that holds each length."""
+        return np.searchsorted(self.buckets, lengths)
+
+    def timesteps(self, step: int) -> int | None:
+        """Timesteps to which the batch of a step is cut; None without buckets."""
+        if not self.buckets:
+            return None
+        return self._timesteps(self.indices(step)[0])
+
+    def _timesteps(self, indices: np.ndarray) -> int:
+        longest = self.split.lengths[indices].max()  # type: ignore[index]
+        return self.buckets[int(self._bucket(longest))]
+
+    def shapes(self) -> dict[int | None, int]:
+        """First step of each number of timesteps that batches have, longest first.
+
+        Every epoch has batches of the same shapes: one program for each serves a whole run.
+        """
+        if not self.buckets:
+            return {None: 0}
+        first: dict[int | None, int] = {}
+        for step in range(self.steps_per_epoch):
+            first.setdefault(self.timesteps(step), step)
+        return dict(sorted(first.items(), reverse=True))  # type: ignore[type-var]
 
     def batch(self, step: int, *, rows: np.ndarray | None = None) -> Batch:
         """Gathers the batch of a step, independent of the batches drawn before.
@@ -138,6 +211,8 @@ class Loader:
                 all of them.
         """
         indices, weights = self.indices(step)
+        # Of the whole batch, since the processes of a multi-host run must agree.
+        timesteps = self._timesteps(indices) if self.buckets else None
         # Before gathering: a process of a multi-host run reads only its own rows.
         if rows is not None:
             indices, weights = indices[rows], weights[rows]
@@ -147,7 +222,11 @@ class Loader:
             examples = inputs.batch(indices, draw=draw)
         else:
             examples = inputs[indices]  # type: ignore[call-overload]
-        return Batch(examples, self.split.labels[indices], weights)
+        labels, lengths = self.split.labels[indices], self.split.lengths
+        if timesteps is not None:
+            examples = examples[:, :timesteps]
+            labels = labels[:, :timesteps] if per_timestep(labels) else labels
+        return Batch(examples, labels, weights, None if lengths is None else lengths[indices])
 
     def batches(self, *, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
         """Yields the batches of steps `start`, `start + 1`, ... up to `stop`, or endlessly."""
@@ -175,12 +254,51 @@ def evaluation_batches(split: Split, *, batch_size: int) -> Iterator[Batch]:
     return loader.batches(stop=loader.steps_per_epoch)
 
 
-# Computed once per epoch, not per batch; four entries serve training and evaluation together.
-@functools.lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+def bucket_lengths(lengths: Any, count: int, *, longest: int | None = None) -> tuple[int, ...]:
+    """Lengths of buckets that hold equally many sequences each.
+
+        L_k = the smallest length that at least k / count of the sequences do not exceed
+
+    Args:
+        lengths: `[N]` integers.
+        count: Number of buckets; equal ones are merged.
+        longest: Last bucket; None is the longest of the sequences.
+
+    Returns:
+        At most `count` ascending lengths.
+
+    Raises:
+        ValueError: If `count` is below 1, there are no lengths, or one exceeds `longest`.
+    """
+    whole_number("count", count, least=1)
+    lengths = np.asarray(lengths)
+    if not lengths.size:
+        raise ValueError("bucket_lengths needs at least one length")
+    longest = int(lengths.max()) if longest is None else whole_number("longest", longest, least=1)
+    if lengths.max() > longest:
+        raise ValueError(f"a length is {lengths.max()}, above the longest bucket of {longest}")
+    ranks = np.ceil(np.arange(1, count) * len(lengths) / count).astype(int) - 1
+    return tuple(sorted({*map(int, np.sort(lengths)[ranks]), longest}))
+
+
+def _bucketed(order: Any, bucket: np.ndarray, loader: Loader) -> np.ndarray:
+    """The order of an epoch by buckets; a rest that fills no batch goes on to the next bucket."""
+    parts, rest = [], order[:0]
+    for number in range(len(loader.buckets)):
+        own = np.concatenate([rest, order[bucket[order] == number]])
+        whole = len(own) // loader.batch_size * loader.batch_size
+        parts.append(own[:whole])
+        rest = own[whole:]
+    return np.concatenate([*parts, rest])
+
+
+# Computed once per epoch, not per batch; entries serve training and evaluation together.
+@functools.lru_cache(maxsize=6)
+def _order(seed: int, epoch: int, count: int, *, stream: int = 0) -> np.ndarray:
     # Raw Philox bits: `Generator.permutation` may change its stream between versions of NumPy. A
     # stable sort decides ties the same way everywhere.
-    bits = np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(count)
+    key = np.array([seed, epoch], np.uint64)
+    bits = np.random.Philox(key=key, counter=[0, 0, stream, 0]).random_raw(count)
     order = np.argsort(bits, kind="stable")
     order.setflags(write=False)  # the cached array is shared by all callers
     return order

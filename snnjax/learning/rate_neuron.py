@@ -77,7 +77,8 @@ class RateNeuron(nnx.Module):
         learn: names of the parameters to learn; the others stay constant.
 
     Raises:
-        ValueError: the rate has another shape than the outputs (on differentiation).
+        ValueError: the rate has another shape than the outputs (on differentiation), or a call has
+            lengths.
 
     Reference:
         Meng, Xiao, Yan, Wang, Lin, Luo, "Training High-Performance Low-Latency Spiking Neural
@@ -116,6 +117,11 @@ class RateNeuron(nnx.Module):
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, ...]` to outputs `[T, B, ...]`."""
         own = state.neurons
+        if call.lengths is not None and not self.exact:
+            raise ValueError(
+                "the derivative of a RateNeuron takes means over all timesteps, padded ones, too: "
+                "leave lengths out, or give a memory strategy over time"
+            )
         if isinstance(own, Mapped | Linked | Free):
             return self._represent(widen(inputs), own)
         outputs, aux = self._simulate(inputs, own.neurons, call, trains=isinstance(own, Membranes))

@@ -15,13 +15,17 @@ import numpy as np
 
 from snnjax.metrics.accuracy import example_weights, weighted_mean
 from snnjax.ops.arguments import is_traced
+from snnjax.ops.padding import mask, time_mean
 from snnjax.typing import Array
 
 __all__ = ["activation_sparsity", "connection_sparsity", "firing_rates", "nasfr"]
 
 
 def firing_rates(
-    taps: Mapping[str, Array | Mapping[str, Array]], *, weights: Array | None = None
+    taps: Mapping[str, Array | Mapping[str, Array]],
+    *,
+    weights: Array | None = None,
+    lengths: Array | None = None,
 ) -> dict[str, Array]:
     """Mean firing rate of each layer, from the taps of a forward pass.
 
@@ -36,6 +40,8 @@ def firing_rates(
             `[T, B]` beside "analog"; layers without them are ignored. Empty taps give an empty
             result.
         weights: `[B]`, 1 for an example, 0 for padding; None is all 1.
+        lengths: `[B]` integers, valid timesteps of padded sequences, each in place of T; None is
+            all T.
 
     Returns:
         Layer name -> scalar, float32, in spikes per neuron and timestep; the order of `taps`.
@@ -52,10 +58,10 @@ def firing_rates(
     for name, tap in taps.items():
         kinds = tap if isinstance(tap, Mapping) else {"spikes": tap}
         if "spikes" in kinds:
-            rates[name] = _firing_rate(name, kinds["spikes"], weights)
+            rates[name] = _firing_rate(name, kinds["spikes"], weights, lengths)
         elif "rates" in kinds:
-            analog = jnp.any(kinds.get("analog", False))
-            mean = weighted_mean(jnp.mean(kinds["rates"], axis=0), weights)
+            analog = jnp.any(_without_padding(kinds.get("analog", False), lengths))
+            mean = weighted_mean(time_mean(kinds["rates"], lengths), weights)
             rates[name] = jnp.where(analog, jnp.nan, mean)
     if taps and not rates:
         raise ValueError(
@@ -101,19 +107,30 @@ def nasfr(rates: Mapping[str, Any], neurons: Mapping[str, int]) -> Any:
     return sum(rates[name] * float(neurons[name]) for name in rates) / float(sum(neurons.values()))
 
 
-def _firing_rate(name: str, spikes: Array, weights: Array | None) -> Array:
+def _firing_rate(name: str, spikes: Array, weights: Array | None, lengths: Array | None) -> Array:
     spikes = jnp.asarray(spikes)
     if spikes.ndim < 2:
         raise ValueError(f"spikes of {name!r} must be [T, B, ...], got {list(spikes.shape)}")
-    # Per example first: the mean over the batch is weighted.
-    axes = (0, *range(2, spikes.ndim))
     # In float32: a 16-bit mean over many neurons would lose single spikes.
     spikes = spikes.astype(jnp.float32)
-    rate = weighted_mean(jnp.mean(spikes, axis=axes), weights)
+    # Per example first: the mean over the batch is weighted.
+    if lengths is None:
+        axes = (0, *range(2, spikes.ndim))
+        rates = jnp.mean(spikes, axis=axes)
+        binary = jnp.all((spikes == 0) | (spikes == 1), axis=axes)
+    else:
+        axes = tuple(range(2, spikes.ndim))
+        rates = time_mean(jnp.mean(spikes, axis=axes), lengths)
+        analog = jnp.any((spikes != 0) & (spikes != 1), axis=axes)
+        binary = ~jnp.any(_without_padding(analog, lengths), axis=0)
     # Values of padding do not matter, also not here.
     weighed = example_weights(weights, spikes.shape[1:2]) != 0
-    binary = jnp.all((spikes == 0) | (spikes == 1), axis=axes) | ~weighed
-    return jnp.where(jnp.all(binary), rate, jnp.nan)
+    return jnp.where(jnp.all(binary | ~weighed), weighted_mean(rates, weights), jnp.nan)
+
+
+def _without_padding(marks: Any, lengths: Array | None) -> Any:
+    """Marks `[T, B]` of valid timesteps only."""
+    return marks if lengths is None else marks & mask(lengths, len(marks))
 
 
 def _is_nan(rate: Array) -> bool:

@@ -33,6 +33,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from snnjax.ops.padding import mask, match_axes
 from snnjax.typing import Array
 
 __all__ = [
@@ -255,19 +256,23 @@ def multiplications(number: int, shape: Sequence[int]) -> Products:
     return Products(count, count, jnp.zeros(tuple(shape), bool))
 
 
-def membrane_updates(membrane: Array) -> Array:
+def membrane_updates(membrane: Array, *, lengths: Array | None = None) -> Array:
     """Number of membrane updates: timesteps at which a membrane potential changes.
 
         N + sum over t >= 1, i of [v[t, i] != v[t-1, i]],    N neurons, all updated at t = 0
 
     Args:
         membrane: `[T, B, ...]`, after the reset.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         `[B]`, uint32.
     """
     axes = (0, *range(2, membrane.ndim))
-    moved = jnp.sum(membrane[1:] != membrane[:-1], axes, dtype=jnp.uint32)
+    changes = membrane[1:] != membrane[:-1]
+    if lengths is not None:
+        changes &= match_axes(mask(lengths, len(membrane))[1:], changes)
+    moved = jnp.sum(changes, axes, dtype=jnp.uint32)
     # np.uint32: a Python int of 2^31 or more overflows JAX's default int32.
     return moved + np.uint32(np.prod(membrane.shape[2:], dtype=np.int64))
 

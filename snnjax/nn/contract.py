@@ -54,6 +54,7 @@ __all__ = [
     "max_over_steps",
     "mean_over_steps",
     "prefix_names",
+    "refuse_padding",
     "output_shape",
     "place",
     "refuse_whole_windows",
@@ -159,11 +160,13 @@ class Aux(NamedTuple):
 
 
 @functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["key"], meta_fields=["training", "taps"]
+    jax.tree_util.register_dataclass,
+    data_fields=["key", "lengths"],
+    meta_fields=["training", "taps"],
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Call:
-    """The options of one call of a layer: a pytree whose only leaf is the key.
+    """The options of one call of a layer: a pytree whose leaves are the key and the lengths.
 
     `training` and `taps` are static, so a call passes through `jax.jit`, `jax.vmap` and every scan
     as an argument, and a layer may branch on them.
@@ -172,6 +175,8 @@ class Call:
         training: use batch statistics and dropout.
         key: key of the random numbers that layers draw in training, or None.
         taps: kinds of arrays to return in `Aux.taps`, such as `("spikes", "membrane")`.
+        lengths: valid timesteps of padded sequences, `[B]`, or None. Only layers that join
+            timesteps need them, such as batch norm over the window.
     """
 
     # Static: layers branch on it, and both branches in one program would double it.
@@ -179,6 +184,7 @@ class Call:
     # Not static: a new key per training step must not retrace.
     key: Key | None = None
     taps: tuple[str, ...] = ()
+    lengths: Array | None = None
 
     def child(self, number: int) -> Call:
         """The call for part `number` of a layer, with the key `fold_in(key, number)`."""
@@ -188,11 +194,11 @@ class Call:
         return dataclasses.replace(self, key=jax.random.fold_in(self.key, number))
 
     def children(self, number: int) -> Call:
-        """One call for a scan over `number` equal blocks: its key leaf is `[number]` keys."""
-        if self.key is None:
-            return self
-        # An array of keys, which a scan over the blocks takes as its inputs.
-        return dataclasses.replace(self, key=jax.random.split(self.key, number))
+        """One call for a scan over `number` equal blocks, with leaves `[number, ...]`."""
+        # Arrays of keys and lengths, which a scan over the blocks takes as its inputs.
+        key = None if self.key is None else jax.random.split(self.key, number)
+        lengths = None if self.lengths is None else _repeat(number, self.lengths)
+        return dataclasses.replace(self, key=key, lengths=lengths)
 
     def with_taps(self, *taps: str) -> Call:
         """A copy of the call with other taps."""
@@ -344,6 +350,22 @@ def refuse_whole_windows(body: Any) -> None:
                 f"nn.{type(module).__name__} needs its whole window of {timesteps} timesteps "
                 'at once, and order="time" runs them one by one: use order="layer"'
             )
+
+
+def refuse_padding(body: Any) -> None:
+    """Refuses layers whose valid timesteps would depend on padded ones behind them.
+
+    Args:
+        body: module to search.
+
+    Raises:
+        ValueError: a layer in `body` needs its whole window.
+    """
+    if whole_window(body) > 1:
+        raise ValueError(
+            "a layer of this network joins all timesteps of its window, padded ones, too: give "
+            "sequences of one length without lengths, or use layers that run step by step"
+        )
 
 
 M = TypeVar("M")

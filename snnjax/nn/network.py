@@ -43,13 +43,20 @@ from snnjax.nn.contract import (
     join_steps,
     max_over_steps,
     place,
+    refuse_padding,
     refuse_whole_windows,
     repeat_state,
     replace,
 )
-from snnjax.nn.normalization import never_updated, refuse_window_statistics, updates_statistics
+from snnjax.nn.normalization import (
+    never_updated,
+    refuse_step_statistics,
+    refuse_window_statistics,
+    updates_statistics,
+)
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_flags, shorten
+from snnjax.ops.padding import mask
 from snnjax.ops.rounding import widen, widen_to
 from snnjax.typing import Array, Key, PyTree, Scan
 
@@ -180,6 +187,7 @@ class Network(nnx.Module):
         training: bool,
         key: Key | None = None,
         taps: tuple[str, ...] = (),
+        lengths: Array | None = None,
     ) -> tuple[Array, Aux]:
         """Runs the network over a sequence.
 
@@ -192,6 +200,9 @@ class Network(nnx.Module):
                 `"spikes"`, `"membrane"`, `"currents"`, `"threshold"`, `"rates"` (see `nn.taps`);
                 reversing scans: `"reconstruction"`, the largest error of a rebuilt state; attention
                 on currents: `"mask"`, `"attention"`; synapses: `"operations"`, `"products"`.
+            lengths: valid timesteps of padded sequences, `[B]` integers in [1, T], or None. Batch
+                norm over the window then ignores the padding. Outputs and taps keep all T
+                timesteps: give the lengths to readout, loss and metrics as well.
 
         Returns:
             Outputs `[T, B, ...]` (`[1, B, ...]` with `collect="mean"` or `"last"`), at least
@@ -199,19 +210,24 @@ class Network(nnx.Module):
 
         Raises:
             ValueError: inputs of another shape; a state of another batch size; an unknown tap;
-                `"time"` order in training with normalisation over the window.
+                `"time"` order in training with normalisation over the window; lengths with layers
+                that need their whole window, or with `collect="mean"` or `"last"`.
         """
         inputs = as_floating("this network", inputs)
         self._check(inputs, state, taps)
         check_flags("this network", training=training)
         check_key("this network", key)
+        if lengths is not None:
+            self._check_lengths(inputs, lengths, training)
         # A forgotten `state.after(aux)` lowers accuracy without any other sign.
         if not training and never_updated(self.body, state):
             warnings.warn(_NEVER_UPDATED, UserWarning, stacklevel=2)
         if training and self.order == "time":
             refuse_window_statistics(self.body)
         try:
-            return self._run(inputs, state, Call(training=training, key=key, taps=taps))
+            return self._run(
+                inputs, state, Call(training=training, key=key, taps=taps, lengths=lengths)
+            )
         except (AssertionError, TypeError, ValueError) as error:
             # Checked only after a failure, since the check traces the network a second time.
             self._explain_state(inputs.shape[1], state, error)
@@ -258,6 +274,21 @@ class Network(nnx.Module):
             )
         if not inputs.shape[0]:
             raise ValueError("the sequence has no timesteps (T = 0)")
+
+    def _check_lengths(self, inputs: Array, lengths: Array, training: bool) -> None:
+        mask(lengths, len(inputs))  # checks the lengths
+        if lengths.shape != inputs.shape[1:2]:
+            raise ValueError(
+                f"lengths must be [{inputs.shape[1]}], one per example, got {list(lengths.shape)}"
+            )
+        if self.collect != "all":
+            raise ValueError(
+                f'collect={self.collect!r} reads the padding, too: lengths need collect="all" '
+                "and a readout that takes them"
+            )
+        refuse_padding(self.body)
+        if training:
+            refuse_step_statistics(self.body)
 
     def _explain_state(self, batch: int, state: State, error: Exception) -> None:
         # Expanded states compare by shape, whether their blocks are at rest or not.

@@ -13,6 +13,9 @@ The option `over` selects the elements of `mean` and `var`:
 batch norm: the batch is cut into groups of neighbouring examples, each normalised by its own
 statistics; running statistics move towards the mean over groups.
 
+Padded timesteps of sequences of different lengths enter no statistics of `over="window"`, and are 0
+behind the norm. `over="step"` is refused with them: late timesteps would have few examples.
+
 Running statistics move once per call of the network, under every memory strategy. Networks written
 in PyTorch may differ in three ways, each an option:
 
@@ -43,6 +46,7 @@ from snnjax.nn.contract import Aux, Call, InitialState, State, Statistics, StepS
 from snnjax.nn.synapses import Fold
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.isolate import isolate
+from snnjax.ops.padding import mask
 from snnjax.ops.rounding import accumulation_dtype, narrow, widen
 from snnjax.typing import Array
 
@@ -51,6 +55,7 @@ __all__ = [
     "GroupNorm",
     "LayerNorm",
     "never_updated",
+    "refuse_step_statistics",
     "refuse_window_statistics",
     "updates_statistics",
 ]
@@ -94,7 +99,8 @@ class BatchNorm(nnx.Module):
     Raises:
         ValueError: an unknown `over` or `update`, or a number out of range; `update="step"` without
             `over="step"`; inputs with another number of channels, a batch that `groups` does not
-            divide, or `unbiased` with one element per channel (on a call).
+            divide, `unbiased` with one element per channel, or lengths in training with
+            `over="step"` (on a call).
 
     Reference:
         Ioffe and Szegedy, "Batch Normalization", 2015, arXiv:1502.03167. tdBN: Zheng, Wu, Deng, Hu,
@@ -163,6 +169,9 @@ class BatchNorm(nnx.Module):
             # Returned unchanged, so that `state.after(aux)` is right in evaluation, too.
             return self._normalize(inputs, running.mean, running.var), Aux((), running)
         grouped, first = self._split_groups(inputs)
+        if call.lengths is not None:
+            refuse_step_statistics(self)
+        valid = _valid(grouped, first, call.lengths)
         time = () if self.over == "step" else (0,)
         # Cast, since strict promotion refuses to mix float32 parameters with float64 inputs.
         wide = accumulation_dtype(inputs.dtype)
@@ -170,10 +179,15 @@ class BatchNorm(nnx.Module):
         # Time and space, but not the groups: each has its own statistics.
         within = (*time, *range(first, grouped.ndim - 1))
         over = (within, self.axes, self.epsilon)
-        normal = _batch_norm(*over, grouped, scale, self.bias[...].astype(wide))
+        normal = _batch_norm(*over, grouped, scale, self.bias[...].astype(wide), valid)
         outputs, mean, var = normal  # type: ignore[misc]  # custom_vjp hides the type
         if self.unbiased:
-            var = var * self._correction(grouped.size // mean.size)
+            count = grouped.size // mean.size
+            var = var * (
+                self._correction(count)
+                if valid is None
+                else _unbias(_count(valid, grouped, within, self.axes))
+            )
         moved = self._move((running.mean, running.var), (mean, var))
         statistics = jax.lax.stop_gradient(self._statistics(*moved))
         return outputs.reshape(inputs.shape), Aux((), statistics)
@@ -226,8 +240,21 @@ class BatchNorm(nnx.Module):
         return narrow(outputs, inputs.dtype)
 
 
+def _valid(grouped: Array, first: int, lengths: Array | None) -> Array | None:
+    """Mask of the valid timesteps, broadcastable to the inputs in groups; None is all."""
+    if lengths is None:
+        return None
+    shape = (*grouped.shape[: first + 1], *[1] * (grouped.ndim - first - 1))
+    return mask(lengths, len(grouped)).reshape(shape)
+
+
+def _unbias(count: Array) -> Array:
+    """`N / (N - 1)` for counts of valid elements; 1 for a single one, whose variance is 0."""
+    return count / jnp.maximum(count - 1, 1)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def _batch_norm(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, Array]:
+def _batch_norm(axes, devices, epsilon, x, scale, bias, valid) -> tuple[Array, Array, Array]:
     """`(scale * n + bias, mean, var)` with `n = (x - mean) * r`, `r = 1 / sqrt(var + epsilon)`.
 
     The derivative keeps `x` and two numbers per channel. It is one expression under every memory
@@ -236,44 +263,58 @@ def _batch_norm(axes, devices, epsilon, x, scale, bias) -> tuple[Array, Array, A
         dx = scale * r * (g - mean(g) - n * mean(g * n)),   dscale = sum(g * n),   dbias = sum(g)
 
     Mean and variance are returned as statistics only, and their cotangents are ignored. Means run
-    over `devices`, too; the sums dscale and dbias are those of one device.
+    over `devices`, too; the sums dscale and dbias are those of one device. With a mask `valid` all
+    means and sums are those of valid elements, and the output of the others is 0.
 
     On a CPU the means are computed in isolation (`ops.isolate`). Otherwise XLA would write
     `x - mean` to memory, since means and output both read it, and the last bits of the means would
     depend on the residuals of the surrounding program.
     """
-    return _standardize(axes, devices, epsilon, x, scale, bias)[0]
+    return _standardize(axes, devices, epsilon, x, scale, bias, valid)[0]
 
 
-def _standardize(axes, devices, epsilon, x, scale, bias):
+def _standardize(axes, devices, epsilon, x, scale, bias, valid):
     # `isolate` carries its results and needs their shapes; one device has the same shapes.
-    rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x)
-    mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x)
+    rows = jax.eval_shape(functools.partial(_moments, axes, ()), (), x, valid)
+    mean, var = isolate(functools.partial(_moments, axes, devices), _zeros(rows), x, valid)
     rate = jax.lax.rsqrt(var + epsilon)
-    y = (widen(x) - mean) * (scale * rate) + bias
-    return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale)
+    y = _masked((widen(x) - mean) * (scale * rate) + bias, valid)
+    return (narrow(y, x.dtype), mean, var), (x, mean, rate, scale, valid)
 
 
-def _moments(axes, devices, carry, x):
+def _moments(axes, devices, carry, x, valid):
     """Mean and biased variance over `axes`, in at least float32."""
     del carry
     wide = widen(x)
-    mean = _mean(wide, axes, devices)
-    return mean, _mean(jnp.square(wide - mean), axes, devices)
+    mean = _mean(wide, axes, devices, valid)
+    return mean, _mean(jnp.square(wide - mean), axes, devices, valid)
 
 
-def _gradient_means(axes, devices, carry, x, g, mean, rate):
+def _gradient_means(axes, devices, carry, x, g, mean, rate, valid):
     """Means of `g` and of `g * n`, for the derivative."""
     del carry
     n = (widen(x) - mean) * rate
-    return _mean(g, axes, devices), _mean(g * n, axes, devices)
+    return _mean(g, axes, devices, valid), _mean(g * n, axes, devices, valid)
 
 
 def _zeros(rows):
     return jax.tree.map(lambda row: jnp.zeros(row.shape, row.dtype), rows)
 
 
-def _mean(x, axes, devices):
+def _masked(x, valid):
+    # `where` and not a product: padding may hold anything.
+    return x if valid is None else jnp.where(valid, x, 0)
+
+
+def _count(valid, x, axes, devices):
+    """Number of valid elements that a mean over `axes` takes, over all devices; at least 1."""
+    each = math.prod(x.shape[axis] for axis in axes if valid.shape[axis] == 1)
+    count = each * valid.sum(axes, keepdims=True, dtype=jnp.int32)
+    count = jax.lax.psum(count, devices) if devices else count
+    return jnp.maximum(count, 1).astype(accumulation_dtype(x.dtype))
+
+
+def _mean(x, axes, devices, valid):
     """Mean by sums over blocks of neighbouring examples, then over blocks and devices.
 
     The last bit of a sum depends on its order, and a difference in the last bit can move an output
@@ -283,7 +324,10 @@ def _mean(x, axes, devices):
     """
     batch = next(axis for axis in axes if axis)  # the first axis behind time
     shares = jax.lax.psum(1, devices) if devices else 1
-    count = shares * math.prod(x.shape[axis] for axis in axes)
+    if valid is None:
+        count = shares * math.prod(x.shape[axis] for axis in axes)
+    else:
+        count, x = _count(valid, x, axes, devices), _masked(x, valid)
     blocks = _blocks(x.shape[batch], shares)
     x = x.reshape(*x.shape[:batch], blocks, -1, *x.shape[batch + 1 :])
     within = tuple(axis + (axis >= batch) for axis in axes)
@@ -303,19 +347,25 @@ def _blocks(examples: int, devices: int) -> int:
 
 def _standardize_backward(axes, devices, epsilon, residuals, cotangents):
     del epsilon
-    x, mean, rate, scale = residuals
+    x, mean, rate, scale, valid = residuals
     # Cotangents of mean and variance are ignored: running statistics are no part of a loss.
     g = widen(cotangents[0])
     means = functools.partial(_gradient_means, axes, devices)
-    mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate)
+    mean_g, mean_gn = isolate(means, _zeros((mean, mean)), x, g, mean, rate, valid)
     n = (widen(x) - mean) * rate
-    g_x = scale * rate * (g - mean_g - n * mean_gn)
+    g_x = _masked(scale * rate * (g - mean_g - n * mean_gn), valid)
     # `mean` has one row per timestep and group, or one in all; each averages `count` elements.
     count = x.size // mean.size
+    if valid is not None:
+        # Groups differ in their counts, which join the means before the sum over groups.
+        counts = _count(valid, x, axes, devices)
+        shares = jax.lax.psum(1, devices) if devices else 1
+        count, mean_gn, mean_g = 1, counts * mean_gn / shares, counts * mean_g / shares
     g_scale, g_bias = (
         count * part.reshape(-1, part.shape[-1]).sum(0) for part in (mean_gn, mean_g)
     )
-    return narrow(g_x, x.dtype), g_scale, g_bias
+    # A mask has no gradient.
+    return narrow(g_x, x.dtype), g_scale, g_bias, None
 
 
 _batch_norm.defvjp(_standardize, _standardize_backward)
@@ -462,4 +512,21 @@ def refuse_window_statistics(body: Any) -> None:
         raise ValueError(
             'BatchNorm(over="window") needs all timesteps at once, and order="time" and nn.Shared '
             'run them one by one: use over="step" or over="frozen", or order="layer"'
+        )
+
+
+def refuse_step_statistics(body: Any) -> None:
+    """Refuses `BatchNorm(over="step")` in training on padded sequences.
+
+    Args:
+        body: module to search.
+
+    Raises:
+        ValueError: a batch norm over single timesteps, of which late ones have few examples.
+    """
+    norms = [m for _, m in nnx.iter_modules(body) if isinstance(m, BatchNorm)]
+    if any(norm.over == "step" for norm in norms):
+        raise ValueError(
+            'nn.BatchNorm(over="step") takes no lengths in training, since late timesteps have few '
+            'examples: use over="window", over="frozen" or nn.LayerNorm'
         )

@@ -6,10 +6,10 @@
           "train": {"examples", "labels", "sample", "inputs"}, "test": {...}}, ...]
 
 A run that is resumed with another split may be evaluated on examples that it was trained on. The
-fingerprint has the number of examples, the SHA-256 of all labels and groups, and that of a sample
-of inputs; and the plain fields of the experiment that its `dataset()` read, except `data_dir`: the
-same data may lie in another folder. Each entry of data.json holds from its step on; all but the
-first were allowed explicitly, or belong to a run of an earlier version.
+fingerprint has the number of examples, the SHA-256 of all labels, groups and lengths, and that of
+a sample of inputs; and the plain fields of the experiment that its `dataset()` read, except
+`data_dir`: the same data may lie in another folder. Each entry of data.json holds from its step on;
+all but the first were allowed explicitly, or belong to a run of an earlier version.
 """
 
 from __future__ import annotations
@@ -269,6 +269,8 @@ def _split_fingerprint(split: data.Split) -> dict[str, Any]:
     _add(labels, split.labels)
     if split.groups is not None:
         _add(labels, split.groups)
+    if split.lengths is not None:
+        _add(labels, split.lengths)
     with user_code("reading an input of the data set"):
         places = _sample(split)
         for place in places:

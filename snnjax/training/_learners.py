@@ -22,7 +22,14 @@ from snnjax import data
 from snnjax.training import unsupervised
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import BaseExperiment, Experiment
-from snnjax.training.sharding import batch_shares, compile_step, feed, place, state_shardings
+from snnjax.training.sharding import (
+    batch_shares,
+    compile_shapes,
+    compile_step,
+    feed,
+    place,
+    state_shardings,
+)
 from snnjax.training.state import Program, TrainState, initialize, make_task, wants_memory_scheduler
 from snnjax.training.step import eval_step, train_step
 from snnjax.training.task import Classification, Task
@@ -77,6 +84,10 @@ class Learner(Protocol):
         """
         ...
 
+    def bucket_lengths(self, experiment: Any, dataset: data.Dataset) -> tuple[int, ...]:
+        """Lengths to which batches of sequences are cut; () leaves all timesteps."""
+        ...
+
     def prepare(
         self,
         experiment: Any,
@@ -119,6 +130,20 @@ class GradientLearner:
         """Number of accumulated parts, times the devices that share the batch."""
         return experiment.accumulate * batch_shares(mesh)
 
+    def bucket_lengths(self, experiment: Experiment, dataset: data.Dataset) -> tuple[int, ...]:
+        """As many buckets as the experiment wants, which hold equally many training examples."""
+        if experiment.buckets == 1:
+            return ()
+        if dataset.train.lengths is None:
+            raise ExperimentError(
+                f"buckets={experiment.buckets} cut sequences of different lengths, and "
+                f"{dataset.name} has no lengths: data.from_arrays(..., lengths=(train, test)), or "
+                "leave buckets at 1"
+            )
+        # The last one holds all examples of both splits.
+        longest = max(int(split.lengths.max()) for split in (dataset.train, dataset.test))
+        return data.bucket_lengths(dataset.train.lengths, experiment.buckets, longest=longest)
+
     def prepare(
         self,
         experiment: Experiment,
@@ -137,7 +162,8 @@ class GradientLearner:
         layout = state_shardings(state, mesh, experiment.layout)
         state = place(state, mesh, layout=layout)
         # A wrong shape would otherwise surface as a traceback from the loss.
-        _check_outputs(program, state, loader.batch(0), dataset)
+        whole = dataclasses.replace(loader, buckets=())
+        _check_outputs(program, state, whole.batch(0), dataset)
         scheduler = wants_memory_scheduler(program, state)
         # Compiled before training starts: the time is reported, and a fault costs no epoch.
         compile_one = functools.partial(
@@ -148,11 +174,10 @@ class GradientLearner:
         with user_code(f"compiling the steps of {experiment.name}"):
             # Not donated: training goes on with the evaluated state.
             evaluate = compile_one(functools.partial(eval_step, program, rates=rates), donate=False)
-            evaluate = evaluate.lower(state, feed(evaluation, 0, mesh)).compile()
+            evaluate = compile_shapes(evaluate, state, evaluation, mesh)
             if training:
                 train = compile_one(functools.partial(train_step, program))
-                # Compiled from the first batch, which stands for all: batches have one shape.
-                train = train.lower(state, feed(loader, 0, mesh)).compile()
+                train = compile_shapes(train, state, loader, mesh)
         return Steps(program, state, train, evaluate, time.perf_counter() - start)
 
     def divergence_cure(self, experiment: Experiment) -> str:
@@ -179,6 +204,15 @@ class PlasticityLearner:
                 "several devices cannot share: leave the mesh out"
             )
         return 1
+
+    def bucket_lengths(self, experiment: Unsupervised, dataset: data.Dataset) -> tuple[int, ...]:
+        """None; sequences of different lengths are refused."""
+        if dataset.train.lengths is not None:
+            raise ExperimentError(
+                f"{experiment.name} learns by plasticity, which presents each example for one "
+                f"duration, and {dataset.name} has lengths: leave them out"
+            )
+        return ()
 
     def prepare(
         self,
@@ -261,14 +295,22 @@ def _check_outputs(
     """Checks the shape of the outputs by tracing encoding and network."""
     experiment = program.experiment
 
-    def run(state, inputs):
+    def run(state, inputs, lengths):
         with user_code("encode(experiment, inputs, key)"):
             frames = experiment.encode(experiment, inputs, state.key)
         with user_code("the network"):
             network = program.network(state)
             start = network.initial_state(experiment.batch, statistics=state.statistics)
-            return network(frames, start, training=False)[0]
+            return frames, network(frames, start, training=False, lengths=lengths)[0]
 
     # Tracing takes a second, compiling may take minutes: a wrong shape is named before.
-    outputs = jax.eval_shape(run, state, batch.inputs)
+    frames, outputs = jax.eval_shape(run, state, batch.inputs, batch.lengths)
+    timesteps = {len(frames), len(outputs), batch.inputs.shape[1]}
+    if batch.lengths is not None and len(timesteps) > 1:
+        raise ExperimentError(
+            f"sequences of {dataset.name} have {batch.inputs.shape[1]} timesteps with their "
+            f"padding, their frames {len(frames)} and the outputs {len(outputs)}, and lengths "
+            "count the timesteps of all three: encode one frame per timestep (encoding.series), or "
+            "store frames and count lengths in them"
+        )
     program.task.check_outputs(outputs, dataset)

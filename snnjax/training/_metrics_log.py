@@ -98,7 +98,8 @@ class Journal:
         steps = [metrics.means() for metrics in self.window]
         values = {name: sum(float(step[name]) for step in steps) / count for name in steps[0]}
         # Of the means: roots, as in an RMSE, are not averaged over steps.
-        values |= self._summary(values)
+        parts = self.window[-1].metrics
+        values = {k: v for k, v in values.items() if k not in parts} | self._summary(values)
         # A learning rate is that of the last step; its mean would belong to no step.
         values |= {name: float(value) for name, value in self.window[-1].latest().items()}
         # Skipped steps took as long as the others.

@@ -236,7 +236,9 @@ def objective(
     network = nn.merge(program.graphdef, params, state.constants)
     # Membranes start at rest with every batch; statistics continue from the step before.
     start = network.initial_state(len(batch.labels), statistics=state.statistics)
-    outputs, aux = network(inputs.frames, start, training=True, key=inputs.key, taps=taps)
+    outputs, aux = network(
+        inputs.frames, start, training=True, key=inputs.key, taps=taps, lengths=batch.lengths
+    )
     task, targets = program.task, batch.labels
     values = per_example(task, "loss", outputs, targets, batch.lengths)
     if inputs.partners is not None and inputs.share is not None:

@@ -58,12 +58,14 @@ _AT_LEAST = {
     "timesteps": 1, "batch": 1, "accumulate": 1, "norm_groups": 1, "eval_batch": 1, "clips": 1,
     "epochs": 1, "warmup_epochs": 0, "seed": 0, "weight_decay": 0, "mixup": 0, "mixup_epochs": 0,
     "log_every": 1, "eval_every": 1, "checkpoint_every": 1, "keep": 1, "patience": 1, "assign": 1,
+    "buckets": 1,
 }  # fmt: skip
 _ABOVE_ZERO = ("learning_rate", "clip_norm")
 _CURES = {
     "timesteps": "a network needs at least one timestep; 4 is usual",
     "batch": "128 is usual",
     "assign": "neurons get their classes from training examples",
+    "buckets": "1 pads all sequences to the longest",
     "keep": "the newest checkpoint is what a run resumes from",
 }
 

@@ -101,6 +101,10 @@ class Experiment(BaseExperiment):
         layout: `(path, shape, mesh) -> PartitionSpec`: the part of each parameter that a device of
             a mesh holds, see `training.sharding`.
         timesteps: T, for `encode`.
+        buckets: Number of lengths to which batches of sequences of different lengths are cut
+            (`data.Loader`), each by a program of its own; 1 pads all of them to the longest.
+            Values are those of padding, but for last bits where a backend sums a matrix product
+            in an order that depends on its number of rows.
         accumulate: Number of parts of the batch that are differentiated in turn, which takes the
             memory of one part; their gradients are summed.
         norm_groups: Number of parts of the batch with batch norm statistics of their own
@@ -139,6 +143,7 @@ class Experiment(BaseExperiment):
     optimizer: Callable[[Any, Any], Any] = rules.adamw
     layout: Rule = by_shape
     timesteps: int = 4
+    buckets: int = 1
     accumulate: int = 1
     norm_groups: int = 1
     clips: int = 1

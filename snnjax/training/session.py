@@ -141,8 +141,9 @@ def prepare(
     unit = kind.batch_unit(experiment, mesh)
     reader = fingerprints.Reader(experiment)
     dataset = config.load_dataset(reader.experiment)
-    loader = _training_loader(experiment, dataset, mesh, unit)
-    evaluation = _evaluation_loader(experiment, kind.task(experiment), dataset, mesh)
+    buckets = kind.bucket_lengths(experiment, dataset)
+    loader = _training_loader(experiment, dataset, mesh, unit, buckets)
+    evaluation = _evaluation_loader(experiment, kind.task(experiment), dataset, mesh, buckets)
     steps = kind.prepare(
         experiment, dataset, loader, evaluation, mesh, training=training, rates=rates
     )
@@ -153,7 +154,11 @@ def prepare(
 
 
 def _training_loader(
-    experiment: BaseExperiment, dataset: data.Dataset, mesh: Mesh, unit: int
+    experiment: BaseExperiment,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    unit: int,
+    buckets: tuple[int, ...],
 ) -> data.Loader:
     size = len(dataset.train)
     # The loader refuses it as well, but cannot name the option.
@@ -170,16 +175,25 @@ def _training_loader(
             f"choose a multiple of {unit}"
         )
     with user_code(f"batching {dataset.name}"):
-        return data.Loader(dataset.train, batch_size=experiment.batch, seed=experiment.seed)
+        return data.Loader(
+            dataset.train, batch_size=experiment.batch, seed=experiment.seed, buckets=buckets
+        )
 
 
 def _evaluation_loader(
-    experiment: BaseExperiment, task: Task, dataset: data.Dataset, mesh: Mesh
+    experiment: BaseExperiment,
+    task: Task,
+    dataset: data.Dataset,
+    mesh: Mesh,
+    buckets: tuple[int, ...],
 ) -> data.Loader:
     """Test examples in batches of whole recordings, with equally many examples on every device."""
     # Not more than there are examples, where the unit allows it: the rest would be padding.
     size = min(experiment.eval_batch or experiment.batch, len(dataset.test))
     unit = batch_shares(mesh) * task.evaluation_unit
+    # Also without buckets, whose sums then are over the same batches, in the same order.
+    by_length = dataset.test.lengths is not None and task.evaluation_unit == 1
     return data.Loader(
-        dataset.test, batch_size=max(size - size % unit, unit), shuffle=False, drop_last=False
-    )
+        dataset.test, batch_size=max(size - size % unit, unit), shuffle=False, drop_last=False,
+        buckets=buckets, by_length=by_length,
+    )  # fmt: skip

@@ -28,6 +28,7 @@ Parameter Models", 2019, arXiv:1910.02054.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,11 +45,13 @@ from snnjax.typing import PyTree
 
 __all__ = [
     "AXES",
+    "ByTimesteps",
     "Rule",
     "batch_axes",
     "batch_shares",
     "by_name",
     "by_shape",
+    "compile_shapes",
     "compile_step",
     "compiler_options",
     "device_rows",
@@ -363,6 +366,44 @@ def compile_step(
         donate_argnums=(0,) if donate else (),
         compiler_options=options,
     )
+
+
+def compile_shapes(step: Any, state: PyTree, loader: Loader, mesh: Mesh) -> Any:
+    """Compiles a step for every shape of a loader's batches.
+
+    Args:
+        step: Step from `compile_step`.
+        state: State on the mesh.
+        loader: Loader; one without buckets has batches of one shape.
+        mesh: Mesh of the step.
+
+    Returns:
+        The compiled function `(state, batch) -> ...`, with the method `memory_analysis()`.
+    """
+    programs = {
+        timesteps: step.lower(state, feed(loader, number, mesh)).compile()
+        for timesteps, number in loader.shapes().items()
+    }
+    return ByTimesteps(programs) if len(programs) > 1 else next(iter(programs.values()))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ByTimesteps:
+    """Compiled step with a program for each number of timesteps.
+
+    Attributes:
+        programs: Timesteps of the batches to program, longest first.
+    """
+
+    programs: dict[Any, Any]
+
+    def __call__(self, state: PyTree, batch: Batch) -> Any:
+        """Runs the program of the batch."""
+        return self.programs[batch.inputs.shape[1]](state, batch)
+
+    def memory_analysis(self) -> Any:
+        """Bytes of the longest batches, which need most."""
+        return next(iter(self.programs.values())).memory_analysis()
 
 
 def _replicated(mesh: Mesh) -> NamedSharding:

@@ -18,7 +18,7 @@ import optax
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from snnjax import losses, metrics, nn
+from snnjax import losses, metrics, nn, readout
 from snnjax.data import Batch
 from snnjax.ops.rounding import narrow, widen
 from snnjax.training._loss_scaling import is_overflow, next_scale
@@ -167,13 +167,14 @@ def _evaluate(
 ) -> EvalMetrics:
     network, task = program.network(state), program.task
     start = network.initial_state(len(batch.labels), statistics=state.statistics)
-    outputs, aux = network(frames, start, training=False, taps=("rates",) if rates else ())
     targets, lengths, weights = batch.labels, batch.lengths, batch.weights
+    taps = ("rates",) if rates else ()
+    outputs, aux = network(frames, start, training=False, taps=taps, lengths=lengths)
     values = per_example(task, "loss", outputs, targets, lengths)
     predictions = task.predict(outputs, lengths=lengths)
     scores = per_example(task, "evaluation_metrics", predictions, targets, lengths)
     weight = weights.sum()
-    firing = metrics.firing_rates(aux.taps, weights=weights) if rates else {}
+    firing = metrics.firing_rates(aux.taps, weights=weights, lengths=lengths) if rates else {}
     watched = watch(
         [
             *tree_place("parameters", (state.params, state.constants)),
@@ -190,7 +191,10 @@ def _evaluate(
         {name: jnp.sum(jnp.where(weights == 0, 0, v) * weights) for name, v in scores.items()},
         weight,
         {name: rate * weight for name, rate in firing.items()},
-        {name: kinds["analog"].any().astype(jnp.int32) for name, kinds in aux.taps.items()},
+        {
+            name: _analog(kinds["analog"], lengths).astype(jnp.int32)
+            for name, kinds in aux.taps.items()
+        },
         {},
     )
     if program.axes:
@@ -201,6 +205,11 @@ def _evaluate(
         analog={name: count > 0 for name, count in sums.analog.items()},
         neurons=_neurons(network, frames, start) if rates else {},
     )
+
+
+def _analog(marks: Array, lengths: Array | None) -> Array:
+    """True if a mark `[T, B]` of a valid timestep is."""
+    return marks.any() if lengths is None else (marks & readout.mask(lengths, len(marks))).any()
 
 
 def _neurons(network: nn.Network, frames: Array, start: nn.State) -> dict[str, Array]:

@@ -10,9 +10,11 @@ metrics, such as the root of a mean squared error.
 
     classification    cross entropy of class labels, or another loss; accuracy, highest is best
     regression        mean squared error of real targets; MAE and RMSE, lowest RMSE is best
+    multi_label       sigmoid cross entropy of labels that do not exclude each other; F1, highest
 
-Targets are `[B]` (classes) or `[B, D]` (real numbers); with `per_timestep=True` they have the
-timesteps as second axis, `[B, T]` or `[B, T, D]`, and the loss is the mean over the timesteps.
+Targets are `[B]` (classes), `[B, D]` (real numbers) or `[B, K]` (labels, 0 and 1); with
+`per_timestep=True` they have the timesteps as second axis, `[B, T]`, `[B, T, D]` or `[B, T, K]`,
+and the loss is the mean over the timesteps.
 `lengths` `[B]` are the numbers of valid timesteps of padded sequences, None if all are valid:
 readout, loss and metrics ignore the others.
 
@@ -42,7 +44,15 @@ from snnjax.ops.rounding import widen
 from snnjax.training.errors import ExperimentError
 from snnjax.typing import Array
 
-__all__ = ["Classification", "Regression", "Task", "classification", "regression"]
+__all__ = [
+    "Classification",
+    "MultiLabel",
+    "Regression",
+    "Task",
+    "classification",
+    "multi_label",
+    "regression",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -292,13 +302,7 @@ class Regression(Task):
 
     def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
         """Refuses a number of outputs other than that of targets."""
-        # The last axis holds the D targets, with or without timesteps in front.
-        size = dataset.train.labels.shape[-1]
-        if outputs.ndim != 3 or outputs.shape[-1] != size:
-            raise ExperimentError(
-                f"the network must give outputs [T, B, {size}], one per target of the data set, "
-                f"got {list(outputs.shape)}: its last layer has {size} outputs"
-            )
+        _check_width(outputs, dataset, "target")
         _check_timesteps(self.per_timestep, outputs, dataset)
 
     def _mean(
@@ -315,6 +319,104 @@ class Regression(Task):
             return jnp.mean(function(predictions - targets), axis=-1)
         values = jnp.mean(function(predictions - _time_major(targets)), axis=-1)
         return _time_mean(values, lengths)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MultiLabel(Task):
+    """Labels that do not exclude each other, of examples or of timesteps; see `multi_label`.
+
+    Attributes:
+        per_timestep: True if every timestep has its labels, `[B, T, K]`.
+        objective: `(outputs, targets) -> [B]`, also with `lengths=` for padded sequences; None is
+            the sigmoid cross entropy of the predictions.
+    """
+
+    best: ClassVar[str] = "f1"
+    lowest: ClassVar[bool] = False
+
+    per_timestep: bool = False
+    objective: Callable[..., Array] | None = None
+
+    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
+        """Logits: `[B, K]`, or `[T, B, K]` if every timestep has its labels."""
+        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
+
+    def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
+        """Sigmoid cross entropy, or the `objective`."""
+        if self.objective is not None:
+            return _with_lengths(self.objective, outputs, targets, lengths)
+        logits = self.predict(outputs, lengths=lengths)
+        return self._mean(losses.sigmoid_cross_entropy, logits, targets, lengths)
+
+    def metrics(
+        self, predictions: Array, targets: Array, *, lengths: Array | None = None
+    ) -> dict[str, Array]:
+        """Shares of the K labels, means over the timesteps: hits, misses and false alarms."""
+
+        def share(mark: Callable[[Array, Array], Array]) -> Array:
+            # A logit above 0 is a probability above 1/2; NaN is none, and counts as a miss.
+            rows = lambda x, y: mark(x > 0, y > 0.5).mean(-1, dtype=jnp.float32)  # noqa: E731
+            return self._mean(rows, predictions, targets, lengths)
+
+        return {
+            "hits": share(jnp.logical_and),
+            "misses": share(lambda answer, truth: ~answer & truth),
+            "false_alarms": share(lambda answer, truth: answer & ~truth),
+            "exact_match": self._mean(
+                lambda x, y: ((x > 0) == (y > 0.5)).all(-1).astype(jnp.float32),
+                predictions, targets, lengths,
+            ),
+        }  # fmt: skip
+
+    def summary(self, means: Mapping[str, float]) -> dict[str, float]:
+        """Accuracy, F1 over all examples and labels (micro), and the share of exact matches."""
+        hits, errors = means["hits"], means["misses"] + means["false_alarms"]
+        # Without any label, and without an answer, nothing is wrong.
+        f1 = 2 * hits / (2 * hits + errors) if hits or errors else 1.0
+        # Other metrics, such as those of solvers of equilibria, are passed on.
+        parts = ("hits", "misses", "false_alarms")
+        others = {name: value for name, value in means.items() if name not in parts}
+        return {"accuracy": 1 - errors, "f1": f1, **others}
+
+    def format(self, name: str, value: float) -> str:
+        """Formats shares as percentages."""
+        shares = ("accuracy", "f1", "exact_match")
+        return f"{value:.2%}" if name in shares else super().format(name, value)
+
+    def check_dataset(self, dataset: data.Dataset) -> None:
+        """Refuses classes, and targets other than 0 and 1."""
+        if dataset.classes:
+            raise ExperimentError(
+                f"{dataset.name} has {dataset.classes} classes, and multi_label needs floating "
+                "targets [N, K], 1 where a label applies and 0 elsewhere: "
+                "numpy.eye(K, dtype='float32')[labels] for single ones, or task=classification"
+            )
+        axes = 3 if self.per_timestep else 2
+        _check_targets(dataset, axes, "[N, T, K]" if self.per_timestep else "[N, K]")
+        for split in (dataset.train, dataset.test):
+            if not ((split.labels == 0) | (split.labels == 1)).all():
+                raise ExperimentError(
+                    f"{dataset.name} has targets from {split.labels.min():g} to "
+                    f"{split.labels.max():g}, and multi_label needs 0 and 1: "
+                    "(labels > limit).astype('float32'), or task=training.task.regression"
+                )
+
+    def check_outputs(self, outputs: jax.ShapeDtypeStruct, dataset: data.Dataset) -> None:
+        """Refuses a number of outputs other than that of labels."""
+        _check_width(outputs, dataset, "label")
+        _check_timesteps(self.per_timestep, outputs, dataset)
+
+    def _mean(
+        self,
+        function: Callable[[Array, Array], Array],
+        logits: Array,
+        targets: Array,
+        lengths: Array | None,
+    ) -> Array:
+        """Values `[B]` of a function of `[B, K]`, averaged over time if targets have timesteps."""
+        if not self.per_timestep:
+            return function(logits, targets)
+        return _time_mean(jax.vmap(function)(logits, _time_major(targets)), lengths)
 
 
 def classification(
@@ -364,18 +466,55 @@ def regression(
     Raises:
         ExperimentError: The experiment sets fields of classification.
     """
-    # Silently ignored fields would look as if they had an effect.
-    for name, neutral in (("label_smoothing", 0.0), ("clips", 1)):
-        if getattr(experiment, name) != neutral:
-            raise ExperimentError(
-                f"{name} belongs to classification, and {experiment.name} is a regression: leave "
-                f"{name} at {neutral}"
-            )
+    _refuse_class_fields(experiment, "a regression")
     return Regression(
         readout=experiment.readout,
         per_timestep=per_timestep,
         objective=None if loss is None else _BoundLoss(loss, experiment),
     )
+
+
+def multi_label(
+    experiment: Any,
+    *,
+    loss: Callable[..., Array] | None = None,
+    per_timestep: bool = False,
+) -> Task:
+    """Task of K labels that do not exclude each other: sigmoid cross entropy, F1 and accuracy.
+
+        L = losses.sigmoid_cross_entropy(readout(outputs), targets),     answer[k] = readout[k] > 0
+        F1 = 2 TP / (2 TP + FP + FN)          over all examples and labels (micro)
+
+    The accuracy is the share of right answers among all labels, the exact match the share of
+    examples with K right ones. The highest F1 is the best: where labels are rare, the accuracy of
+    no answer at all is high.
+
+    Args:
+        experiment: Experiment with `readout`.
+        loss: `(experiment, outputs [T, B, K], targets) -> [B]` in place of the cross entropy;
+            called with `lengths=` for padded sequences.
+        per_timestep: True if every timestep has its labels, `[B, T, K]`; the readout is then
+            unused, and metrics are means over the timesteps of each example.
+
+    Raises:
+        ExperimentError: The experiment sets fields of classification.
+    """
+    _refuse_class_fields(experiment, "a task of several labels")
+    return MultiLabel(
+        readout=experiment.readout,
+        per_timestep=per_timestep,
+        objective=None if loss is None else _BoundLoss(loss, experiment),
+    )
+
+
+def _refuse_class_fields(experiment: Any, kind: str) -> None:
+    # Silently ignored fields would look as if they had an effect.
+    for name, neutral in (("label_smoothing", 0.0), ("clips", 1)):
+        if getattr(experiment, name) != neutral:
+            raise ExperimentError(
+                f"{name} belongs to classification, and {experiment.name} is {kind}: leave "
+                f"{name} at {neutral}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,6 +557,16 @@ def _check_targets(dataset: data.Dataset, axes: int, letters: str) -> None:
         raise ExperimentError(
             f"{dataset.name} has targets of shape {list(shape)} and the task needs {letters}: "
             "per_timestep=True is for a target at every timestep"
+        )
+
+
+def _check_width(outputs: jax.ShapeDtypeStruct, dataset: data.Dataset, noun: str) -> None:
+    # The last axis holds the targets, with or without timesteps in front.
+    size = dataset.train.labels.shape[-1]
+    if outputs.ndim != 3 or outputs.shape[-1] != size:
+        raise ExperimentError(
+            f"the network must give outputs [T, B, {size}], one per {noun} of the data set, "
+            f"got {list(outputs.shape)}: its last layer has {size} outputs"
         )
 
 

@@ -8,11 +8,17 @@ matplotlib is imported when the first picture is made. Three submodules are publ
 # As modules: their functions draw results of the packages of the same names.
 from snnjax.viz import conversion, plasticity, redundancy
 from snnjax.viz.activity import firing_rates, membranes, raster
-from snnjax.viz.learning import learning_curve, predictions
+from snnjax.viz.learning import (
+    classes_over_time,
+    learning_curve,
+    predictions,
+    predictions_over_time,
+)
 from snnjax.viz.memory import memory_curve
 from snnjax.viz.page import page, save
 
 __all__ = [
+    "classes_over_time",
     "conversion",
     "firing_rates",
     "learning_curve",
@@ -21,6 +27,7 @@ __all__ = [
     "page",
     "plasticity",
     "predictions",
+    "predictions_over_time",
     "raster",
     "redundancy",
     "save",

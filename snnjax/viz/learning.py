@@ -1,9 +1,9 @@
-"""Results of training: the learning curve, and predictions of a regression against its targets."""
+"""Results of training: the learning curve, and predictions against targets, also over time."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from snnjax.viz import _style as style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["learning_curve", "predictions"]
+__all__ = ["classes_over_time", "learning_curve", "predictions", "predictions_over_time"]
 
 _PANELS = 4
 _KINDS = {"train": style.ORANGE, "eval": style.BLUE}
@@ -148,9 +148,8 @@ def predictions(
     figure, axes = style.subplots(height=3.3, columns=len(chosen))
     notes = []
     for axis, number in zip(axes[0], chosen, strict=True):
-        label = names[number] if names else f"target {number}" if count > 1 else "target"
-        error = float(np.sqrt(np.mean(np.square(values[:, number] - targets[:, number]))))
-        note = f"RMSE {error:.4g}"
+        label = _dimension(number, count, names)
+        note = f"RMSE {_rmse(values[:, number], targets[:, number]):.4g}"
         both = np.concatenate([values[:, number], targets[:, number]])
         # A diverged prediction must not take the diagonal away.
         finite = both[np.isfinite(both)]
@@ -166,3 +165,88 @@ def predictions(
     style.headline(figure, title)
     figure.set_label(". ".join(["Predictions against targets", *notes]))
     return figure
+
+
+def predictions_over_time(
+    values: Any, targets: Any, *, names: Sequence[str] | None = None, title: str = ""
+) -> Figure:
+    """Prediction and target at every timestep of one example, a panel per target dimension.
+
+    Of more than four dimensions some are drawn, evenly spread.
+
+    Args:
+        values: `[T, D]`, predictions.
+        targets: `[T, D]`.
+        names: Names of the D dimensions; None numbers them.
+        title: Title of the figure.
+
+    Raises:
+        ValueError: The arrays are not `[T, D]` of one shape, or empty.
+    """
+    targets = style.array(targets, "T D", "targets")
+    values = style.array(values, "T D", "predictions", T=targets.shape[0], D=targets.shape[1])
+    chosen = style.spread(targets.shape[1], _PANELS)
+    figure, axes = style.subplots(height=1.7 * len(chosen) + 0.6, rows=len(chosen), sharex=True)
+    notes = []
+    for axis, number in zip(axes[:, 0], chosen, strict=True):
+        label = _dimension(number, targets.shape[1], names)
+        note = f"RMSE {_rmse(values[:, number], targets[:, number]):.4g}"
+        lines = ((targets, "target", style.FAINT), (values, "prediction", style.BLUE))
+        for series, name, colour in lines:
+            axis.plot(series[:, number], color=colour, label=name, linewidth=1.6)
+        style.polish(axis)
+        style.write(axis, x="timestep" if number == chosen[-1] else "", y=label, note=note)
+        notes.append(f"{label} {note}")
+    style.whole_numbers(axes[-1, 0].xaxis)
+    axes[0, 0].legend(frameon=False, fontsize=8.5, labelcolor=style.INK)
+    style.headline(figure, title)
+    figure.set_label(". ".join(["Predictions over time", *notes]))
+    return figure
+
+
+def classes_over_time(
+    answers: Any, labels: Any, *, names: Sequence[str] | None = None, title: str = ""
+) -> Figure:
+    """Answer and label at every timestep of one example; wrong answers are marked.
+
+    Args:
+        answers: `[T]` integers, the classes with the largest outputs.
+        labels: `[T]` integers.
+        names: Names of the classes; None numbers them.
+        title: Title of the figure.
+
+    Raises:
+        ValueError: The arrays are not `[T]` of one shape, or empty.
+    """
+    labels = style.array(labels, "T", "labels")
+    answers = style.array(answers, "T", "answers", T=labels.shape[0])
+    figure, axes = style.subplots(height=2.6)
+    axis, wrong = axes[0, 0], answers != labels
+    axis.step(
+        range(len(labels)), labels, where="mid", color=style.FAINT, linewidth=4, label="label"
+    )
+    axis.step(range(len(labels)), answers, where="mid", color=style.BLUE, linewidth=1.4,
+              label="answer")  # fmt: skip
+    axis.plot(np.flatnonzero(wrong), answers[wrong], "x", color=style.VERMILION, markersize=4,
+              label="wrong")  # fmt: skip
+    note = f"{1 - wrong.mean():.2%} right"
+    style.polish(axis)
+    style.write(axis, x="timestep", y="class", note=note)
+    style.whole_numbers(axis.xaxis)
+    style.whole_numbers(axis.yaxis)
+    # Names of many classes would overlap.
+    if names and len(names) <= 12:
+        axis.set_yticks(range(len(names)), [style.wrap(name) for name in names])
+    axis.legend(frameon=False, fontsize=8.5, labelcolor=style.INK)
+    style.headline(figure, title)
+    figure.set_label(f"Classes over time. {note}")
+    return figure
+
+
+def _dimension(number: int, count: int, names: Sequence[str] | None) -> str:
+    """Label of a target dimension."""
+    return names[number] if names else f"target {number}" if count > 1 else "target"
+
+
+def _rmse(values: np.ndarray, targets: np.ndarray) -> float:
+    return float(np.sqrt(np.mean(np.square(values - targets))))

@@ -205,7 +205,7 @@ def test_a_training_step_hands_lengths_to_the_task():
         inputs = training._objective.encode_batch(program, state, batch)
         return training._objective.objective(state.params, program, state, inputs, batch)[1][1]
 
-    outputs = outputs_of(state, batch)
+    outputs = outputs_of(state, batch._replace(lengths=lengths))
     by_hand = program.task.loss(outputs, batch.labels, lengths=jnp.asarray(lengths)).mean()
     assert losses_of[0] == pytest.approx(float(by_hand), rel=1e-5)
     with pytest.raises(training.errors.ExperimentError, match="equally long"):
