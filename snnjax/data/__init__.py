@@ -27,13 +27,14 @@ from snnjax.data.dataset import (
     Dataset,
     MissingDataError,
     Split,
+    dense,
     patches,
     rescale,
 )
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds, hold_out
-from snnjax.data.lazy import clips, dense, map_inputs
+from snnjax.data.lazy import clips, map_inputs
 from snnjax.data.loader import Batch, Loader, bucket_lengths, evaluation_batches
 from snnjax.data.registry import load
 
