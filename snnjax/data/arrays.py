@@ -195,7 +195,7 @@ def from_npz(path: str | Path) -> Dataset:
     if missing:
         raise CorruptDataError(f"{path} lacks {', '.join(missing)}; it has {sorted(present)}")
     names = arrays.get("class_names")
-    lengths = tuple(arrays.get(key) for key in _LENGTHS)
+    lengths = arrays.get(_LENGTHS[0]), arrays.get(_LENGTHS[1])
     return from_arrays(
         *(arrays[key] for key in _KEYS),
         name=path.stem,

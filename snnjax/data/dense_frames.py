@@ -81,7 +81,7 @@ def _dense_split(
     frames, lengths = None, split.lengths if timesteps is None else np.zeros(len(split), np.int32)
     for i, events in enumerate(split.inputs):
         frame = np.asarray(to_frames(events))  # type: ignore[arg-type]
-        if timesteps is not None:
+        if timesteps is not None and lengths is not None:
             lengths[i] = len(frame)
             frame = _fill_window(f"{name}: recording {i}", frame, timesteps)
         # Allocated once the first frame tells shape and dtype: a list of frames would need twice
