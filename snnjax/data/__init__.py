@@ -27,10 +27,10 @@ from snnjax.data.dataset import (
     Dataset,
     MissingDataError,
     Split,
-    dense,
     patches,
     rescale,
 )
+from snnjax.data.dense_frames import dense
 from snnjax.data.grain_loader import grain_loader
 from snnjax.data.image_folder import image_folder, with_image_view
 from snnjax.data.kfold import folds, hold_out

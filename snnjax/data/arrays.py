@@ -185,7 +185,7 @@ def from_npz(path: str | Path) -> Dataset:
         raise MissingDataError(f"{path} does not exist; write it by numpy.savez(path, {keywords})")
     arrays = read_npz(path, _KEYS, optional=(*_LENGTHS, "class_names"))
     names = arrays.get("class_names")
-    lengths = tuple(arrays.get(key) for key in _LENGTHS)
+    lengths = arrays.get(_LENGTHS[0]), arrays.get(_LENGTHS[1])
     return from_arrays(
         *(arrays[key] for key in _KEYS),
         name=path.stem,

@@ -16,9 +16,7 @@ import dataclasses
 import functools
 import math
 import operator
-import os
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -206,7 +204,7 @@ def rescale(
         # NumPy's 64-bit integers would wrap to 32 bits on their way into JAX.
         if inputs.dtype.kind in "iu" and inputs.dtype.itemsize == 8:
             inputs = inputs.astype(np.float32)
-    _check_dtype("inputs", inputs)
+    check_dtype("inputs", inputs)
     center, spread = (np.asarray(values, np.float32) for values in (mean, deviation))
     if not (np.isfinite(center).all() and np.isfinite(spread).all() and (spread > 0).all()):
         raise ValueError(f"mean is finite and deviation positive, got {mean} and {deviation}")
@@ -246,100 +244,6 @@ def patches(images: jax.Array, *, size: int = 2) -> jax.Array:
     blocks = images.reshape(batch, height // size, size, width // size, size, channels)
     # Rows and columns of a patch become neighbours, then one axis with its channels.
     return blocks.swapaxes(2, 3).reshape(batch, height // size, width // size, -1)
-
-
-def dense(
-    dataset: Dataset,
-    to_frames: Callable[[Events], Any],
-    *,
-    scale: float = 1.0,
-    directory: str | Path | None = None,
-) -> Dataset:
-    """Converts every event recording to an array of one shape, so that a `Loader` can batch it.
-
-    Recordings are read and encoded one at a time. The frames of both splits take
-
-        (N_train + N_test) T H W C  bytes of the dtype that `to_frames` returns
-
-    of memory or, with a `directory`, of disk. Use `map_inputs` if they fit in neither, or if frames
-    must differ between epochs.
-
-    Args:
-        dataset: A data set of event recordings.
-        to_frames: `Events -> [T, H, W, C]` (or any fixed shape), for instance
-            `lambda events: encoding.events.frames_by_time(events, timesteps=16, height=34,
-            width=34, dtype=np.uint8)`. Frames are stored in the dtype it returns.
-        scale: Factor of `rescale` for the frames.
-        directory: Folder for the files `<name>-train.npy` and `<name>-test.npy`; existing ones are
-            replaced once all frames are written. The files are memory-mapped, so memory holds only
-            the batches in use. None keeps the frames in memory.
-
-    Returns:
-        The data set with inputs `[N, T, H, W, C]`; `input_shape` is the shape of one array without
-        its leading (time) axis.
-
-    Raises:
-        ValueError: If two recordings give arrays of different shapes or dtypes, or a split is
-            empty.
-    """
-    require("dataset", dataset, Dataset)
-    folder = None if directory is None else Path(directory)
-    if folder is not None:
-        # Before the first recording is read, so that a wrong path costs no time.
-        if Path(dataset.name).name != dataset.name:
-            raise ValueError(
-                f"the data set's name {dataset.name!r} names its files and is no path: "
-                "dataclasses.replace(dataset, name=...)"
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder and folder / f"{dataset.name}-{split}.npy" for split in ("train", "test")]
-    train = _dense_split(dataset.train, to_frames, dataset.name, paths[0])
-    test = _dense_split(dataset.test, to_frames, dataset.name, paths[1])
-    shape = train.inputs.shape  # type: ignore[union-attr]
-    return dataclasses.replace(dataset, train=train, test=test, input_shape=shape[2:], scale=scale)
-
-
-def _dense_split(
-    split: Split, to_frames: Callable[[Events], Any], name: str, path: Path | None
-) -> Split:
-    frames = None
-    for i, events in enumerate(split.inputs):
-        frame = np.asarray(to_frames(events))  # type: ignore[arg-type]
-        # Allocated once the first frame tells shape and dtype: a list of frames would need twice
-        # the memory when it is stacked.
-        if frames is None:
-            _check_dtype(f"{name}: frames", frame)
-            frames = _allocate((len(split), *frame.shape), frame.dtype, path)
-        if frame.shape != frames.shape[1:]:
-            raise ValueError(
-                f"{name}: recording {i} gave frames {frame.shape}, the ones before it "
-                f"{frames.shape[1:]}; choose an encoder with a fixed number of timesteps"
-            )
-        # The assignment below would cast: floating counts to uint8 lose their fractions.
-        if frame.dtype != frames.dtype:
-            raise ValueError(
-                f"{name}: recording {i} gave {frame.dtype} frames, the ones before it "
-                f"{frames.dtype}; let to_frames return one dtype"
-            )
-        frames[i] = frame
-    if frames is None:
-        raise ValueError(f"{name}: an empty split has no shape to give its frames")
-    if path is not None:
-        # Under its name only when complete: an interrupted run would leave frames of zeros. The
-        # old file stays readable to a map of it, which may be the input of this very call.
-        os.replace(_partial(path), path)
-    return dataclasses.replace(split, inputs=frames)
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, path: Path | None) -> np.ndarray:
-    if path is None:
-        return np.empty(shape, dtype)
-    # An ordinary .npy file, which np.load can open again.
-    return np.lib.format.open_memmap(_partial(path), mode="w+", dtype=dtype, shape=shape)
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(path.name + ".partial")
 
 
 def take(examples: Any, indices: np.ndarray) -> Any:
@@ -424,7 +328,7 @@ def _valid_inputs(inputs: Any) -> Any:
     elif isinstance(inputs, tuple | list):
         for number, example in enumerate(inputs):
             if isinstance(example, np.ndarray):
-                _check_dtype(f"inputs[{number}]", _unmasked(f"inputs[{number}]", example))
+                check_dtype(f"inputs[{number}]", _unmasked(f"inputs[{number}]", example))
                 # Integers are events, whose times in microseconds may need 64 bits until encoded.
                 if jnp.issubdtype(example.dtype, jnp.floating):
                     _check_finite(f"inputs[{number}]", example)
@@ -479,7 +383,8 @@ def _unmasked(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name} are rows of different lengths ({error}): pad them") from error
 
 
-def _check_dtype(name: str, array: np.ndarray | jax.Array) -> None:
+def check_dtype(name: str, array: np.ndarray | jax.Array) -> None:
+    """Raises a `TypeError` that names `name` unless the dtype is that of real numbers."""
     dtype = array.dtype
     real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
     if not real and dtype.kind != "b":
@@ -492,7 +397,7 @@ def _check_dtype(name: str, array: np.ndarray | jax.Array) -> None:
 
 def check_values(name: str, array: np.ndarray) -> None:
     """Raises an error that names `name` unless all values are real numbers of a batch."""
-    _check_dtype(name, array)
+    check_dtype(name, array)
     _check_finite(name, array)
 
 

@@ -127,7 +127,8 @@ def map_inputs(
         without time.
 
     Raises:
-        ValueError: If the training split is empty.
+        ValueError: If the training split is empty, or an example has more valid timesteps (its
+            `lengths`, which are kept) than the frames.
 
     Example:
         >>> def to_frames(events, rng):                                   # doctest: +SKIP
@@ -150,7 +151,14 @@ def map_inputs(
         for split in (dataset.train, dataset.test)
     )
     # One example is computed to learn the shape; all others must have it.
-    shape = train.inputs[0].shape[1:]
+    timesteps, *rest = train.inputs[0].shape
+    shape = tuple(rest)
+    for name, split in (("training", train), ("test", test)):
+        if split.lengths is not None and (longest := split.lengths.max(initial=1)) > timesteps:
+            raise ValueError(
+                f"{dataset.name}: transform gives {timesteps} timesteps, and a {name} example has "
+                f"{longest} valid ones: let it pad all examples to the longest"
+            )
     return dataclasses.replace(dataset, train=train, test=test, input_shape=shape, scale=scale)
 
 

@@ -174,7 +174,7 @@ class Loader:
         """Order of the examples in an epoch; None is that of the split."""
         if self.shuffle:
             return _order(self.seed, epoch, len(self.split))
-        return np.argsort(self.split.lengths, kind="stable") if self.by_length else None
+        return np.argsort(np.asarray(self.split.lengths), kind="stable") if self.by_length else None
 
     def _bucket(self, lengths: Any) -> np.ndarray:
         """Number of the smallest bucket that holds each length."""

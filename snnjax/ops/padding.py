@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -28,20 +30,19 @@ def mask(lengths: Array, timesteps: int) -> Array:
         ValueError: If `lengths` are not `[B]`, or a known one is outside [1, T].
     """
     # In NumPy: under `jax.jit` the comparisons of a known array would be traced.
-    if not is_traced(lengths):
-        lengths = np.asarray(lengths)
-    if not jnp.issubdtype(lengths.dtype, jnp.integer):
-        raise TypeError(f"lengths must be integers, got {lengths.dtype}: .astype('int32')")
-    if lengths.ndim != 1:
-        raise ValueError(f"lengths must be [B], one per example, got {list(lengths.shape)}")
-    if is_traced(lengths):
-        return jnp.arange(timesteps, dtype=lengths.dtype)[:, None] < lengths
-    if ((lengths < 1) | (lengths > timesteps)).any():
+    known: Any = lengths if is_traced(lengths) else np.asarray(lengths)
+    if not jnp.issubdtype(known.dtype, jnp.integer):
+        raise TypeError(f"lengths must be integers, got {known.dtype}: .astype('int32')")
+    if known.ndim != 1:
+        raise ValueError(f"lengths must be [B], one per example, got {list(known.shape)}")
+    if is_traced(known):
+        return jnp.arange(timesteps, dtype=known.dtype)[:, None] < known
+    if ((known < 1) | (known > timesteps)).any():
         raise ValueError(
-            f"lengths must lie in [1, {timesteps}], the number of timesteps, got {lengths.min()} "
-            f"to {lengths.max()}"
+            f"lengths must lie in [1, {timesteps}], the number of timesteps, got {known.min()} "
+            f"to {known.max()}"
         )
-    return jnp.asarray(np.arange(timesteps)[:, None] < lengths)
+    return jnp.asarray(np.arange(timesteps)[:, None] < known)
 
 
 def match_axes(valid: Array, values: Array) -> Array:

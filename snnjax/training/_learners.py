@@ -141,7 +141,7 @@ class GradientLearner:
                 "leave buckets at 1"
             )
         # The last one holds all examples of both splits.
-        longest = max(int(split.lengths.max()) for split in (dataset.train, dataset.test))
+        longest = max(int(np.max(split.lengths)) for split in (dataset.train, dataset.test))  # type: ignore[arg-type]
         return data.bucket_lengths(dataset.train.lengths, experiment.buckets, longest=longest)
 
     def prepare(

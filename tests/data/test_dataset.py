@@ -112,3 +112,21 @@ def test_patches_keep_every_pixel_where_it_was():
 def test_patches_must_fill_the_image(size):
     with pytest.raises(ValueError, match="do not fill images of 4x6: pad them"):
         data.patches(jnp.zeros((1, 4, 6, 1)), size=size)
+
+
+def test_frames_of_recordings_of_different_lengths_are_padded(tmp_path):
+    recordings = [np.full((n, 4), n, np.int32) for n in (2, 4, 1)]
+    split = data.Split(tuple(recordings), np.array([0, 1, 0]))
+    dataset = data.Dataset("made", split, split, 2, ("a", "b"), (4, 4, 2), 1.0, "")
+
+    def frames(events):
+        return np.full((len(events), 1, 1, 2), len(events), np.uint8)
+
+    for directory in (None, tmp_path):
+        found = data.dense(dataset, frames, timesteps=5, directory=directory).train
+        assert found.lengths.tolist() == [2, 4, 1] and found.inputs.shape == (3, 5, 1, 1, 2)
+        assert found.inputs[:, :, 0, 0, 0].tolist() == [
+            [2, 2, 0, 0, 0], [4, 4, 4, 4, 0], [1, 0, 0, 0, 0]
+        ]  # fmt: skip
+    with pytest.raises(ValueError, match="recording 1 gave frames .* 1 to 3 timesteps"):
+        data.dense(dataset, frames, timesteps=3)

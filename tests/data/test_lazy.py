@@ -100,3 +100,21 @@ def test_clips_follow_their_recording():
     cut = lambda events, rng=None: _frames(events, None)  # noqa: E731
     at_once, on_request = data.dense(dataset, cut).test, data.map_inputs(dataset, cut).test
     np.testing.assert_array_equal(at_once.inputs, on_request.inputs.batch(np.arange(12)))
+
+
+def test_lengths_of_recordings_are_kept_and_fit_the_frames():
+    split = data.Split(
+        (np.zeros((3, 4), np.int32),) * 2, np.array([0, 1]), lengths=np.array([1, 3])
+    )
+    dataset = data.Dataset("made", split, split, 2, ("a", "b"), (4, 4, 2), 1.0, "")
+
+    def frames(events, rng):
+        return np.zeros((3, 4, 4, 2), np.float32)
+
+    found = data.map_inputs(dataset, frames)
+    loader = data.Loader(found.test, batch_size=1, shuffle=False, buckets=(2, 3))
+    assert [b.inputs.shape[1] for b in loader.batches(stop=2)] == [2, 3]
+    with pytest.raises(ValueError, match="3 valid ones"):
+        data.map_inputs(dataset, lambda events, rng: frames(events, rng)[:2])
+    with pytest.raises(ValueError, match="leave lengths out"):
+        data.clips(split, count=2, duration=5)

@@ -120,3 +120,94 @@ def test_errors_name_the_cure():
         data.Loader(_split(3), batch_size=1).batch(-1)
     with pytest.raises(TypeError, match=r"data\.dense"):
         data.Loader(data.Split([np.zeros((2, 4))], np.zeros(1, np.int32)), batch_size=1)
+
+
+def _sequences(lengths) -> data.Split:
+    """Sequences `[N, 9]` whose inputs hold their number, and labels per timestep."""
+    numbers = np.arange(len(lengths), dtype=np.int32)
+    labels = numbers[:, None] * np.ones((1, 9), np.int32)
+    return data.Split(labels.astype(np.float32), labels, lengths=np.asarray(lengths))
+
+
+lengths_of = st.lists(st.integers(1, 9), min_size=1, max_size=50)
+
+
+@settings
+@hypothesis.given(lengths=lengths_of, batch_size=st.integers(1, 9), seed=seeds, drop=st.booleans())
+def test_buckets_hold_every_example_once_in_equally_many_batches(lengths, batch_size, seed, drop):
+    hypothesis.assume(not drop or batch_size <= len(lengths))
+    split, options = _sequences(lengths), {"batch_size": batch_size, "seed": seed}
+    loader = data.Loader(split, **options, drop_last=drop, buckets=(3, 6, 9))
+    assert loader.steps_per_epoch == data.Loader(split, **options, drop_last=drop).steps_per_epoch
+    shapes = []
+    for epoch in range(2):
+        batches = _epoch(loader, epoch)
+        for batch in batches:
+            timesteps = batch.inputs.shape[1]
+            assert batch.labels.shape == batch.inputs.shape
+            assert timesteps == min(b for b in (3, 6, 9) if b >= batch.lengths.max())
+            numbers = batch.labels[:, 0]
+            np.testing.assert_array_equal(batch.lengths, np.asarray(lengths)[numbers])
+        shapes.append(sorted(batch.inputs.shape[1] for batch in batches))
+        seen = np.concatenate([b.labels[b.weights == 1, 0] for b in batches])
+        assert len(seen) == len(set(seen))
+        assert len(seen) == (loader.steps_per_epoch * batch_size if drop else len(lengths))
+    # A run compiles one program per shape, before its first step.
+    assert shapes[0] == shapes[1] and set(shapes[0]) == set(loader.shapes())
+    for timesteps, step in loader.shapes().items():
+        assert loader.batch(step).inputs.shape[1] == timesteps
+
+
+def test_batches_of_buckets_do_not_depend_on_what_was_drawn_before():
+    split = _sequences(np.arange(40) % 9 + 1)
+    options = {"batch_size": 4, "seed": 3, "buckets": (3, 9)}
+    straight = list(data.Loader(split, **options).batches(stop=30))
+    loader = data.Loader(split, **options)
+    for step in (29, 4, 17, 4):
+        jax.tree.map(np.testing.assert_array_equal, loader.batch(step), straight[step])
+    rows = loader.batch(4, rows=np.array([1, 3]))
+    np.testing.assert_array_equal(rows.inputs, straight[4].inputs[[1, 3]])
+    order = [int(batch.inputs.shape[1]) for batch in straight]
+    assert sorted(order[:10]) == sorted(order[10:20]) and order[:10] != order[10:20]
+
+
+def test_evaluation_by_length_visits_every_example_from_short_to_long():
+    lengths = np.array([5, 9, 1, 3, 9, 2, 4])
+    options = {"batch_size": 3, "shuffle": False, "drop_last": False, "by_length": True}
+    whole = data.Loader(_sequences(lengths), **options)
+    cut = data.Loader(_sequences(lengths), **options, buckets=(3, 9))
+    one, two = _epoch(whole, 0), _epoch(cut, 0)
+    assert [batch.inputs.shape[1] for batch in two] == [3, 9, 9]
+    numbers = np.concatenate([b.labels[b.weights == 1, 0] for b in one])
+    assert numbers.tolist() == np.argsort(lengths, kind="stable").tolist()
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a.lengths, b.lengths)
+        np.testing.assert_array_equal(a.inputs[:, : b.inputs.shape[1]], b.inputs)
+
+
+def test_bucket_lengths_hold_equally_many():
+    lengths = np.arange(1, 13)
+    assert data.bucket_lengths(lengths, 3) == (4, 8, 12)
+    assert data.bucket_lengths(lengths, 2, longest=20) == (6, 20)
+    assert data.bucket_lengths([5, 5, 5], 3) == (5,)
+    with pytest.raises(ValueError, match="above the longest"):
+        data.bucket_lengths(lengths, 2, longest=3)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"buckets": (3, 6)}, "fits none of the buckets"),
+        ({"buckets": (9, 3)}, "ascending"),
+        ({"buckets": (0, 9)}, "at least 1"),
+        ({"by_length": True}, "shuffle=False"),
+    ],
+)
+def test_wrong_buckets_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        data.Loader(_sequences([9, 1, 2]), batch_size=1, **options)
+
+
+def test_buckets_of_a_split_without_lengths_are_refused():
+    with pytest.raises(ValueError, match="has none"):
+        data.Loader(_split(4), batch_size=2, buckets=(3,))

@@ -197,3 +197,32 @@ def test_costs_count_the_valid_timesteps():
         parts = [tally.neurons[name] for tally in alone]
         for field in ("outputs", "active", "updates"):
             assert getattr(layer, field) == sum(getattr(part, field) for part in parts), field
+
+
+def test_devices_that_share_a_batch_share_the_valid_timesteps(x64):
+    """Statistics, outputs and gradient are those of one device, with unlike lengths on the two."""
+    x = jax.random.normal(jax.random.key(0), (T, B, C))
+    weight = jax.random.normal(jax.random.key(1), x.shape)
+
+    def run(norm, x, weight, lengths):
+        graphdef, params, constants = nn.split(norm)
+
+        def loss(params, x):
+            own = nn.merge(graphdef, params, constants)
+            call = nn.Call(training=True, lengths=lengths)
+            outputs, aux = own(x, own.initial_state((B, C)), call)
+            return (weight * outputs).sum(), aux.statistics
+
+        (g_params, g_x), statistics = jax.grad(loss, argnums=(0, 1), has_aux=True)(params, x)
+        g_params = jax.lax.psum(g_params, norm.axes) if norm.axes else g_params
+        return jax.tree.leaves(g_params), g_x, statistics
+
+    one = run(nn.BatchNorm(C, unbiased=True), x, weight, LENGTHS)
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:2]), ("data",))
+    cut, whole = jax.P(None, "data"), jax.P()
+    mapped = jax.shard_map(
+        functools.partial(run, nn.BatchNorm(C, unbiased=True, axes=("data",))), mesh=mesh,
+        in_specs=(cut, cut, jax.P("data")), out_specs=(whole, cut, whole), check_vma=False,
+    )  # fmt: skip
+    two = jax.jit(mapped)(x, weight, LENGTHS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-9), one, two)

@@ -28,6 +28,8 @@ def targets_of(task):
     key = jax.random.key(1)
     if isinstance(task, tasks.Classification):
         return jax.random.randint(key, shape, 0, K)
+    if isinstance(task, tasks.MultiLabel):
+        return jax.random.bernoulli(key, 0.4, (*shape, K)).astype(jnp.float32)
     return jax.random.normal(key, (*shape, K))
 
 
@@ -35,6 +37,8 @@ TASKS = {
     "classification": tasks.Classification(),
     "smoothed classification": tasks.Classification(label_smoothing=0.1),
     "classification per timestep": tasks.Classification(per_timestep=True),
+    "labels": tasks.MultiLabel(),
+    "labels per timestep": tasks.MultiLabel(per_timestep=True),
     "regression": tasks.Regression(),
     "regression per timestep": tasks.Regression(per_timestep=True),
     "regression of totals": tasks.Regression(readout=readout.total),
@@ -126,6 +130,22 @@ def test_regression_reports_the_root_of_the_mean_over_all_examples(outputs):
     assert summary["rmse"] == pytest.approx(np.sqrt((errors**2).mean()), rel=1e-6)
 
 
+def test_labels_report_micro_f1_over_all_examples(outputs):
+    task = training.task.multi_label(make())
+    targets = np.asarray(targets_of(task)).astype(bool)
+    answers = np.asarray(readout.rate(outputs)) > 0
+    values = task.metrics(task.predict(outputs), jnp.asarray(targets, jnp.float32))
+    summary = task.summary({name: float(value.mean()) for name, value in values.items()})
+    hits, errors = (answers & targets).sum(), (answers != targets).sum()
+    assert summary["f1"] == pytest.approx(2 * hits / (2 * hits + errors), rel=1e-6)
+    assert summary["accuracy"] == pytest.approx((answers == targets).mean(), rel=1e-6)
+    assert summary["exact_match"] == pytest.approx((answers == targets).all(-1).mean(), rel=1e-6)
+    assert summary.keys() == {"f1", "accuracy", "exact_match"}
+    assert (task.best, task.lowest, task.format("f1", 0.5)) == ("f1", False, "50.00%")
+    nothing = dict.fromkeys(("hits", "misses", "false_alarms"), 0.0)
+    assert task.summary(nothing) == {"accuracy": 1.0, "f1": 1.0}
+
+
 def test_scores_are_higher_for_better_values():
     regression, classification = tasks.Regression(), tasks.Classification()
     assert regression.score({"rmse": 0.1}) > regression.score({"rmse": 0.2})
@@ -138,7 +158,8 @@ def squared(experiment, outputs, labels):
 
 
 def test_equal_options_give_equal_tasks():
-    for build in (training.task.classification, training.task.regression):
+    builders = ("classification", "regression", "multi_label")
+    for build in (getattr(training.task, name) for name in builders):
         for options in ({}, {"loss": squared}, {"per_timestep": True}):
             one, two = (build(make(), **options) for _ in range(2))
             assert one == two and hash(one) == hash(two)
