@@ -40,6 +40,8 @@ VARIANTS = [
     ("efficient_lif_cifar", {"architecture": "vgg16", "sharing": "layer"}),
     ("efficient_lif_cifar", {"compat": True, "sharing": "none", "source": "cifar100"}),
     ("efficient_lif_cifar", {"memory": "time=recompute(5)"}),
+    ("fsdd", {"cell": "v1"}),
+    ("fsdd", {"cell": "lstm"}),
     ("parallel_digits", {"neuron": "masked_psn"}),
     ("parallel_digits", {"neuron": "sliding_psn"}),
     ("parallel_digits", {"neuron": "reset_free_lif"}),
@@ -100,6 +102,12 @@ def stand_in(name, *, folder, data_dir=None):
     classes = {"cifar100": 100, "dvs128_gesture": 11, "hapt": 6}.get(name, 10)
     classes = 20 if name.startswith("dvs128_gait") else classes
     labels = np.arange(50, dtype=np.int32) % classes
+    if name == "qtdb_ecg":
+        split = data.Split(np.zeros((50, 1301, 4), "int8"), np.zeros((50, 1301), "int32"))
+        return data.Dataset(name, split, split, 6, tuple("abcdef"), (1301, 4), 1.0, "")
+    if name == "fsdd":
+        split = data.Split(tuple(np.ones((4000, 1), "int16") for _ in labels), labels)
+        return data.Dataset(name, split, split, 10, tuple("0123456789"), (1,), 2.0**-15, "")
     if name == "imagenet":
         return photographs(labels, folder / "photograph.png")
     shapes = {"mnist": (28, 28, 1), "fashion_mnist": (28, 28, 1), "hapt": (128, 6)}
