@@ -12,7 +12,7 @@ thresholds.
 
 Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 4 minutes of processor time for each of the two commands (21 and 15 on the clock)
-Expected: measured once, seed 0, first 1,000 test images: source 91.1 % (90.08 % on all 10,000). Soft
+Expected: measured once, seed 0, first 1,000 test images: source 91.1 % (90.08 % on all). Soft
     reset, T = 16/32/48/64/128/256: 75.3/89.1/90.3/90.2/90.9/91.0 %. Hard reset: 17.6/86.3/89.2/
     89.5/90.1/89.7 %. A loss of at most one point is reached at T = 48 and 128, a ratio of 2.7; with
     hard reset it does not last: 1.5 points at T = 192, 1.4 at 256
