@@ -8,11 +8,12 @@ Tiny Images", 2009.
 Network: VGG-11 without its last stage and at an eighth of its widths, mean pools, quantised
 activations of L = 4 levels and trained thresholds; one timestep. `qcfs_cifar.py` has the paper's.
 
-Hardware: not run
-Time: not measured
-Expected: not measured
+Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 12 minutes of processor time (38 on the clock of those busy cores)
+Expected: measured once, seed 0, JPEG copy, all 10,000 test images: source 75.04 %; spiking,
+    T = 1/2/4/8/16 50.26/60.71/69.80/74.61/75.87 %
 Command: snnjax train experiments/qcfs_cifar10.py --data-dir "$SNNJAX_DATA" --out runs/qcfs_cifar10
-    snnjax convert runs/qcfs_cifar10 --timesteps 1,2,4,8,16,32
+    snnjax convert runs/qcfs_cifar10 --timesteps 1,2,4,8,16
 """
 
 import dataclasses

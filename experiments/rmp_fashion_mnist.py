@@ -10,14 +10,18 @@ percentiles of the currents of the spiking network on 100 training images, layer
 membranes start at zero, and the pixels are constant currents. Both resets share weights and
 thresholds.
 
-Hardware: not run
-Time: not measured
-Expected: not measured
+Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
+Time: 4 minutes of processor time for each of the two commands (21 and 15 on the clock)
+Expected: measured once, seed 0, first 1,000 test images: source 91.1 % (90.08 % on all). Soft
+    reset, T = 16/32/48/64/128/256: 75.3/89.1/90.3/90.2/90.9/91.0 %. Hard reset: 17.6/86.3/89.2/
+    89.5/90.1/89.7 %. A loss of at most one point is reached at T = 48 and 128, a ratio of 2.7; with
+    hard reset it does not last: 1.5 points at T = 192, 1.4 at 256
 Command: snnjax train experiments/rmp_fashion_mnist.py --data-dir "$SNNJAX_DATA" --out runs/rmp
     python experiments/rmp_fashion_mnist.py runs/rmp
 The last line of stdout is one JSON object: `source`, its accuracy on the test images in use; by
-reset the accuracies over T (`soft`, `hard`), the least T from which on the loss is at most one
-point (`needed`, null for none), and the `ratio` of hard to soft.
+reset the accuracies over T (`soft`, `hard`), the least T with a loss of at most one point
+(`reached`), the least T from which on it stays so (`needed`), null for none, and the `ratio` of
+hard to soft of the former.
 """
 
 import argparse
@@ -99,6 +103,11 @@ def curve(net, images, labels, timesteps, part=500):
     return {t: round(100 * n / len(images), 2) for t, n in right.items()}
 
 
+def reached(accuracies, least):
+    """The least T whose accuracy is at least `least`; None for none."""
+    return next((t for t in sorted(accuracies) if accuracies[t] >= least), None)
+
+
 def needed(accuracies, least):
     """The least T from which on no accuracy is below `least`; None if the last one is."""
     found = None
@@ -144,9 +153,10 @@ def main():
     for name, reset in RESETS.items():
         report[name] = curve(convert(reset=reset), images, labels, tuple(known.timesteps))
         print(name, report[name], flush=True)
-    times = {name: needed(report[name], source - 1) for name in RESETS}
-    both = None not in times.values()
-    report |= {"needed": times, "ratio": times["hard"] / times["soft"] if both else None}
+    for kind in (reached, needed):
+        report[kind.__name__] = {name: kind(report[name], source - 1) for name in RESETS}
+    soft, hard = report["reached"].values()
+    report["ratio"] = hard / soft if hard and soft else None
     print(json.dumps(report))
 
 

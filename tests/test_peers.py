@@ -123,7 +123,10 @@ def test_a_converter_gets_the_network_of_the_run(monkeypatch, tmp_path):
 
 
 def test_the_time_needed_is_the_least_without_a_later_loss():
-    needed = loaded("rmp_fashion_mnist.py").needed
+    program = loaded("rmp_fashion_mnist.py")
+    needed = program.needed
+    assert program.reached({4: 88.0, 8: 91.0, 16: 89.0}, 90) == 8
+    assert program.reached({4: 88.0}, 90) is None
     assert needed({4: 88.0, 8: 91.0, 16: 89.0, 32: 90.0, 64: 91.0}, 90) == 32
     assert needed({4: 91.0, 8: 91.0}, 90) == 4
     assert needed({4: 91.0, 8: 89.0}, 90) is None

@@ -81,18 +81,18 @@ def test_the_parts_of_the_error_name_its_cause():
     thresholds = conversion.calibrate(net, [inputs])
     first, second = conversion.layer_errors(net, inputs, thresholds=thresholds, timesteps=8)
     # A first layer under its largest activation has constant currents.
-    assert first.total == first.quantisation > 0
+    assert first.total == first.quantization > 0
     assert first.clipping == first.inherited == first.unevenness == 0
     assert second.clipping == 0
     assert second.inherited > 0 and second.unevenness > 0
     small = {key: value / 4 for key, value in thresholds.items()}
     clipped, after = conversion.layer_errors(net, inputs, thresholds=small, timesteps=64)
-    assert clipped.clipping > 10 * clipped.quantisation
-    assert after.inherited > after.quantisation
+    assert clipped.clipping > 10 * clipped.quantization
+    assert after.inherited > after.quantization
     assert (clipped.name, after.name) == ("relu2", "relu4")
     assert clipped.threshold == pytest.approx(float(thresholds["relu2"]) / 4)
     for record in (first, second, clipped, after):
-        parts = record.clipping + record.quantisation + record.inherited + record.unevenness
+        parts = record.clipping + record.quantization + record.inherited + record.unevenness
         assert record.total <= parts * (1 + 1e-6)
 
 
