@@ -33,6 +33,7 @@ converted without training, and `spiking`), thresholds, epochs (over all stages)
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import signal
 import time
@@ -114,7 +115,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     rows, converted = [], None
     for number in timesteps:
         network = _convert(recipe, source, thresholds, state.statistics, number)
-        converted = _session(session.experiment, recipe, network, number)
+        converted = _session(session, recipe, network, number)
         rows.append(_row(*converted, number, options.counted))
         screen.say(_line(f"T = {number}", task, rows[-1][0], rows[-1][1]["millijoules"]))
     assert converted is not None  # at least one number of timesteps
@@ -128,6 +129,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     ]  # fmt: skip
     _print_layers(layers, screen)
     out = _write(options, run, method, recipe, converted)
+    # Its thresholds were chosen on these training examples.
+    out.write_json("data.json", [{"step": 0, "allowed": False, **session.data_fingerprint()}])
     table = [row for _, row in rows]
     pictures = _draw(out, table, layers, before.metrics[task.best], task)
     screen.say(f"run: {out.path}    snnjax eval {out.path}, snnjax show {out.path}")
@@ -332,10 +335,12 @@ def _needed(recipe: conversion.Recipe, thresholds: dict[str, Any]) -> dict[str, 
     return {k: v for k, v in own if k != "outputs" or recipe.last == "spiking"}
 
 
-def _session(experiment: Any, recipe: Any, network: nn.Network, timesteps: int):
-    """Session of the spiking network, and its state."""
-    changed = training.converted.spiking_experiment(experiment, recipe, timesteps=timesteps)
-    session = training.prepare(changed, training=False, rates=True)
+def _session(source: Any, recipe: Any, network: nn.Network, timesteps: int):
+    """Session of the spiking network on the data of the source's, and its state."""
+    spiking = training.converted.spiking_experiment(source.experiment, recipe, timesteps=timesteps)
+    # Loaded once for all numbers of timesteps: decoding a set of images may take a minute.
+    loaded = dataclasses.replace(spiking, dataset=lambda experiment: source.dataset)
+    session = training.prepare(loaded, training=False, rates=True)
     _check_timesteps(session, timesteps)
     # Batch norms are folded: nothing has statistics.
     state = training.converted.with_values(session.state, network, session.state.statistics)
@@ -402,8 +407,6 @@ def _write(
     text = training.converted.experiment_text(run.source.read_text(encoding="utf-8"), call)
     out = training.Run.create(path, session.experiment, text, numbered=options.out is None)
     training.checkpoints.save(out.checkpoints, state)
-    # Its thresholds were chosen on these training examples.
-    out.write_json("data.json", [{"step": 0, "allowed": False, **session.data_fingerprint()}])
     return out
 
 
