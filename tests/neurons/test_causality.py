@@ -11,7 +11,8 @@ from snnjax import memory
 from tests.neurons.cases import NEURONS, case
 
 T = 7
-LATE = ("if_late", "spyx_lif", "srm", "srm_truncated")  # fire one step after the current at the earliest
+# Fire one step after the current at the earliest.
+LATE = ("if_late", "spyx_lif", "srm", "srm_truncated")
 
 
 def rows():
