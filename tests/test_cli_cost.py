@@ -86,7 +86,7 @@ def test_models_of_the_zoo_in_one_table(capsys):
 REFUSALS = {
     "neither": (["nowhere"], "no run directory and no experiment"),
     "no file": (["nowhere.py"], "not there"),
-    "no model": (["--models", "resnet"], "--models takes some of mlp, conv_net"),
+    "no model": (["--models", "alexnet"], "--models takes some of mlp, conv_net"),
     "no models": (["--models", ","], "--models takes some of"),
     "no examples": ([MICRO, "--examples", "0"], "--examples must be at least 1"),
     "wrong field": ([MICRO, "--learning-rate", "-1"], "learning_rate"),

@@ -98,18 +98,25 @@ def match_dtypes(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple
     """
     if _bits(xs, max) <= _bits(state, min):
         return params, state
-    # Shapes and dtypes of one step; this trace is paid by wider inputs only.
+    # Shapes and dtypes of one step; these traces are paid by wider inputs only.
     first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x)[1:], jnp.result_type(x)), xs)
     wide = jnp.dtype(f"float{_bits(xs, max)}")
-    try:
-        after = jax.eval_shape(step, params, state, first)[0]
-    # Under strict promotion dtypes do not mix: everything takes that of the inputs. Any other error
-    # comes again from the scan.
-    except (TypeError, ValueError):
-        return widen_to((params, state), wide)
-    if jax.tree.structure(after) != jax.tree.structure(state):
-        return params, state
-    return params, jax.tree.map(lambda leaf, new: widen_to(leaf, new.dtype), state, after)
+    # A filter hands its dtype to the membrane one step later, so one step does not tell all.
+    for _ in jax.tree.leaves(state):
+        try:
+            after = jax.eval_shape(step, params, state, first)[0]
+        # Under strict promotion dtypes do not mix: everything takes that of the inputs. Any other
+        # error comes again from the scan.
+        except (TypeError, ValueError):
+            return widen_to((params, state), wide)
+        if jax.tree.structure(after) != jax.tree.structure(state):
+            return params, state
+        wider = jax.tree.map(lambda leaf, new: widen_to(leaf, new.dtype), state, after)
+        pairs = zip(jax.tree.leaves(state), jax.tree.leaves(wider), strict=True)
+        if all(jnp.result_type(old) == jnp.result_type(new) for old, new in pairs):
+            break
+        state = wider
+    return params, state
 
 
 def _bits(tree: PyTree, choose: Callable[..., int]) -> int:

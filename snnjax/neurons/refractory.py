@@ -95,8 +95,9 @@ def _refractory(
     after, spikes = step(params, state.neuron, current)
     spikes = jnp.where(resting, 0, spikes)
     held = jax.tree.map(lambda old, new: _hold(resting, old, new), state.neuron, after)
-    waited = jnp.maximum(state.left - 1, 0)
-    fired = jax.lax.stop_gradient(spikes).astype(state.left.dtype)
+    fired = jax.lax.stop_gradient(spikes)
+    # In the dtype of the currents, as the other parts of the state.
+    waited = jnp.maximum(state.left - 1, 0).astype(fired.dtype)
     return RefractoryState(held, jnp.where(fired > 0, period, waited)), spikes
 
 

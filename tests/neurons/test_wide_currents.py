@@ -129,12 +129,14 @@ def test_parameters_outside_their_range_are_refused(maker, option):
 @pytest.mark.fast
 @pytest.mark.parametrize("maker", [m for m in neurons.__all__ if m.endswith("_model")])
 def test_an_object_that_is_no_spike_function_is_refused(maker):
-    if maker in ("li_model", "recurrent_model"):
+    # Without spikes of their own.
+    if maker in ("li_model", "recurrent_model", "refractory_model"):
         return
     for spike in ("atan", 1.0, surrogate.arctan):
         with pytest.raises(TypeError, match="spike must be a spike function"):
             getattr(neurons, maker)(spike=spike)
-    if maker != "coupled_lif_model":
+    # The reset of the others is a potential, or learned.
+    if maker not in ("coupled_lif_model", "adex_model", "izhikevich_model"):
         for reset in ("zero", 0.0, neurons.reset.to):
             with pytest.raises(TypeError, match="reset must be a reset rule"):
                 getattr(neurons, maker)(reset=reset)

@@ -50,13 +50,15 @@ def test_golden_values(mode):
     """The released module, executed in double precision; per sample, an implementation in NumPy."""
     shape = (2, 4, 4, 3, 3)
     x = np.sin(1.7 * (np.arange(np.prod(shape)) + 1) ** 1.5).reshape(shape)
-    assert x.sum() == pytest.approx(2.5798688502381832, rel=1e-13)
+    # Powers of NumPy differ in the last bit between processors with and without AVX-512: their
+    # sines, of arguments up to 8,000, by 1e-12.
+    assert x.sum() == pytest.approx(2.5798688502381832, abs=1e-11)
     kernel = (0.1 * (np.arange(18) - 8.5) / 9).reshape(1, 2, 3, 3).transpose(2, 3, 1, 0)
     layer = with_weights(asa(4, mode=mode), [np.eye(4)], kernel, -kernel)
     outputs, aux = call(layer, jnp.asarray(x.transpose(1, 0, 3, 4, 2)), taps=("mask",))
     y = np.asarray(outputs).transpose(1, 0, 4, 2, 3)
     found = (y.sum(), np.abs(y).sum(), y[0, 0, 0, 0, 0], y[1, 3, 3, 2, 2])
-    np.testing.assert_allclose(found, GOLDEN[mode], rtol=1e-12)
+    np.testing.assert_allclose(found, GOLDEN[mode], rtol=1e-11, atol=1e-11)
     mask = np.asarray(aux.taps[""]["mask"])
     for example, rows in enumerate(MASKS[mode]):
         assert ["".join(str(int(m)) for m in row) for row in mask[:, example]] == list(rows)
