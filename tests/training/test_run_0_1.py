@@ -46,7 +46,11 @@ def test_a_run_of_0_1_is_evaluated_and_resumed(name, tmp_path):
     result = training.fit(session, run)
     assert result.step == 132
     records = {r["step"]: r["loss"] for r in run.records() if r["kind"] == "train"}
-    assert [records[step] for step in (89, 90, 91)] == pytest.approx(losses, rel=1e-6)
+    found = [records[step] for step in (89, 90, 91)]
+    assert found[0] == pytest.approx(losses[0], rel=1e-6)
+    # Sums of other processors differ in the last bits, which updates and spikes amplify; another
+    # batch would differ by a percent.
+    assert found == pytest.approx(losses, rel=1e-4)
 
 
 def test_a_checkpoint_without_digests_is_read_and_says_so(tmp_path):
