@@ -71,7 +71,7 @@ def test_batch_statistics_over_the_window_make_the_orders_two_functions():
 
 @pytest.mark.fast
 @pytest.mark.parametrize("order", ["layer", "time"])
-def test_one_frame_at_a_time_is_the_whole_window_bit_for_bit(order):
+def test_one_frame_at_a_time_is_the_whole_window(order):
     net = network(order)
     forward = jax.jit(lambda net, frames, state: net(frames, state, training=False))
     state = net.initial_state(B)
@@ -81,8 +81,12 @@ def test_one_frame_at_a_time_is_the_whole_window_bit_for_bit(order):
         output, aux = forward(net, frame[None], state)
         state = state.after(aux)
         outputs.append(output[0])
-    np.testing.assert_array_equal(jnp.stack(outputs), whole)
-    assert_equal(state.neurons, end.state)
+    if order == "time":
+        np.testing.assert_array_equal(jnp.stack(outputs), whole)
+        assert_equal(state.neurons, end.state)
+        return
+    # Convolutions of more rows may round otherwise, on processors without AVX-512.
+    assert_close((jnp.stack(outputs), state.neurons), (whole, end.state), 1e-6)
 
 
 def test_a_time_scan_over_the_whole_network_changes_nothing():
