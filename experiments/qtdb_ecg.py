@@ -1,8 +1,8 @@
 """ECG, a wave for every timestep: a recurrent layer of adaptive neurons over 1,301 steps.
 
 Data: QTDB as spikes (Yin, Corradi, Bohté, "Accurate and efficient time-domain classification with
-adaptive spiking recurrent neural networks", Nature Machine Intelligence, 2021, arXiv:2103.12593;
-85.9 % there): 618 and 141 recordings, four channels, one of six waves at every step. Steps without
+adaptive spiking recurrent neural networks", Nature Machine Intelligence, 2021, arXiv:2103.12593):
+618 and 141 recordings, four channels, one of six waves at every step. Steps without
 a wave, 10 % of the test, count as P, as in the authors' files.
 Network: linear - 64 ALIF neurons with all-to-all feedback - linear - leaky integrators; time
 constants fixed, 2 to 100 steps of membranes and 200 to 5 of thresholds; cross entropy of every
