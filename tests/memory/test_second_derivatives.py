@@ -27,6 +27,9 @@ TABLE = {"store": Row(memory.store, slow=("float64",)), **SCANS}
 ANTIDERIVATIVES = {
     surrogate.arctan().slope: lambda u, alpha: jnp.arctan(jnp.pi / 2 * alpha * u) / jnp.pi,
     surrogate.fast_sigmoid().slope: lambda u, alpha: u / (1 + alpha * jnp.abs(u)),
+    surrogate.exponential(height=1.0, width=1.0).slope: lambda u, height, width: (
+        jnp.sign(u) * height * width * (1 - jnp.exp(-jnp.abs(u) / width))
+    ),
 }
 
 
