@@ -12,9 +12,8 @@ of every parameter, thresholds too; images mirrored and shifted.
 
 Hardware: 2 CPU cores, busy with other work (float32, jax 0.10.2, flax 0.12.8)
 Time: 16 minutes of processor time (52 minutes beside other jobs); conversion 3 minutes
-Expected: measured once, seed 0: source 92.04 %; spiking at T=1/2/4/8/16: 68.74, 89.01, 91.60, 92.06,
-    92.13 %.
-    Energy at 45 nm: source .0214 mJ, spiking .0034 (T=4) and .0057 mJ (T=8)
+Expected: measured once, seed 0: source 92.04 %; spiking at T=1/2/4/8/16: 68.74, 89.01, 91.60,
+    92.06, 92.13 %. Energy at 45 nm: source .0214 mJ, spiking .0034 (T=4), .0057 (T=8)
 Command: snnjax train experiments/qcfs_fashion_mnist.py --data-dir "$SNNJAX_DATA" --out runs/qcfs
     snnjax convert runs/qcfs --timesteps 1,2,4,8,16
 """

@@ -81,8 +81,9 @@ def test_it_trains_on(trained, capsys, tmp_path):
     [
         ("relu", ["--method", "rmp", "--examples", "64"]),
         ("relu", ["--last", "spiking", "--shift", "step", "--percentile", "99.9"]),
-        ("threshold_relu", ["--reset", "hard"]),
-        ("qcfs", ["--last", "spiking", "--latency"]),
+        # The recipes of these alone are new, and tests/conversion runs them.
+        pytest.param("threshold_relu", ["--reset", "hard"], marks=pytest.mark.slow),
+        pytest.param("qcfs", ["--last", "spiking", "--latency"], marks=pytest.mark.slow),
     ],
 )
 def test_every_option_of_the_recipe_reaches_the_run(trained, capsys, tmp_path, activation, options):
