@@ -136,6 +136,7 @@ def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
         ((run, "--scale", "0.7"), "--method rmp"),
         ((run, "--patience", "2"), "add --progressive"),
         ((run, "--progressive", "--reset", "hard"), "leave out --progressive"),
+        ((run, "--progressive", "--data-dir", "x"), "leave out --progressive"),
         ((run, "--progressive", "--timesteps", "4,8"), "one number"),
         ((run, "--progressive"), "conversion.ReLU"),
         ((run, "--examples", "0"), "at least 1"),

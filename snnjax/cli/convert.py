@@ -86,8 +86,8 @@ _OPTIONS = [
     Option("validation", float, 0.1, "Share of training examples held out (progressive)."),
     Option("image", str, "impulse", "Image as an impulse, or constant over time (progressive)."),
 ]  # fmt: skip
-# Options of one kind of conversion, with the defaults that tell that they were not given.
-_OF_ALL = ("run", "timesteps", "out", "percentile", "examples", "data_dir", "no_cache")
+# Options that progressive learning reads: those of every conversion, and its own.
+_OF_ALL = ("run", "timesteps", "out", "percentile", "examples", "no_cache", "progressive")
 _PROGRESSIVE = ("epochs", "patience", "learning_rate", "validation", "image")
 
 
@@ -238,14 +238,12 @@ def _check(options: Any) -> None:
 
 def _refuse_idle(options: Any) -> None:
     """Refuses an option that the chosen conversion does not read."""
-    own = {option.name: option for option in _OPTIONS}
-    idle = (
-        set(own) - {*_OF_ALL, "progressive", *_PROGRESSIVE} if options.progressive else _PROGRESSIVE
-    )
-    for name in sorted(idle):
-        if getattr(options, name) != own[name].default:
+    for option in _OPTIONS:
+        own = option.name in _PROGRESSIVE
+        read = own or option.name in _OF_ALL if options.progressive else not own
+        if not read and getattr(options, option.name) != option.default:
             where = "leave out --progressive" if options.progressive else "add --progressive"
-            flag = name.replace("_", "-")
+            flag = option.name.replace("_", "-")
             raise Failure(f"--{flag} has no effect here: {where}, or this option")
 
 

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,8 +238,10 @@ class _Training:
         path = self.run.path / "stages" / str(stage)
         if (path / "config.json").exists():
             return Run.open(path)
-        # A process killed in the middle of its making leaves a folder that is no run.
-        shutil.rmtree(path, ignore_errors=True)
+        # A process killed in the middle of its making leaves files of a run that is none; others
+        # are not ours to delete, and `Run.create` refuses them.
+        for name in ("experiment.py", "versions.json", "versions.json.part", "config.json.part"):
+            (path / name).unlink(missing_ok=True)
         arguments = f"source(), {_spell(self.options)}, stage={stage}, hidden={hidden}"
         call = f"training.progressive.stage_experiment({arguments})"
         text = experiment_text(self.source.source.read_text(encoding="utf-8"), call)

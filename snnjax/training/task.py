@@ -147,7 +147,19 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Classification(Task):
+class _OfTimesteps(Task):
+    """Task whose targets may belong to timesteps, with an objective in place of its own loss."""
+
+    per_timestep: bool = False
+    objective: Callable[..., Array] | None = None
+
+    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
+        """Predictions `[B, K]` by the readout, or `[T, B, K]` if every timestep has a target."""
+        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(_OfTimesteps):
     """Classes of examples, or of timesteps; see `classification`.
 
     Attributes:
@@ -163,17 +175,11 @@ class Classification(Task):
 
     label_smoothing: float = 0.0
     clips: int = 1
-    per_timestep: bool = False
-    objective: Callable[..., Array] | None = None
 
     @property
     def evaluation_unit(self) -> int:
         """Number of clips of a recording."""
         return self.clips
-
-    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
-        """Logits: `[B, K]`, or `[T, B, K]` if every timestep has a label."""
-        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
 
     def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Cross entropy, or the `objective`."""
@@ -244,7 +250,7 @@ class Classification(Task):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Regression(Task):
+class Regression(_OfTimesteps):
     """Real targets of examples, or of timesteps; see `regression`.
 
     Attributes:
@@ -255,13 +261,6 @@ class Regression(Task):
 
     best: ClassVar[str] = "rmse"
     lowest: ClassVar[bool] = True
-
-    per_timestep: bool = False
-    objective: Callable[..., Array] | None = None
-
-    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
-        """Predictions: `[B, D]`, or `[T, B, D]` if every timestep has a target."""
-        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
 
     def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Mean squared error over the D targets, or the `objective`."""
@@ -322,7 +321,7 @@ class Regression(Task):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MultiLabel(Task):
+class MultiLabel(_OfTimesteps):
     """Labels that do not exclude each other, of examples or of timesteps; see `multi_label`.
 
     Attributes:
@@ -333,13 +332,6 @@ class MultiLabel(Task):
 
     best: ClassVar[str] = "f1"
     lowest: ClassVar[bool] = False
-
-    per_timestep: bool = False
-    objective: Callable[..., Array] | None = None
-
-    def predict(self, outputs: Array, *, lengths: Array | None = None) -> Array:
-        """Logits: `[B, K]`, or `[T, B, K]` if every timestep has its labels."""
-        return outputs if self.per_timestep else super().predict(outputs, lengths=lengths)
 
     def loss(self, outputs: Array, targets: Array, *, lengths: Array | None = None) -> Array:
         """Sigmoid cross entropy, or the `objective`."""
