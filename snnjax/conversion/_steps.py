@@ -189,10 +189,7 @@ def _layer(step: Step, dtype: Any) -> Any:
         case Weights():
             return _synapse(step, dtype)
         case Affine(scale, shift):
-            vectors = {"scale": scale, "bias": shift}
-            # The layer itself makes float32 ones.
-            params = {key: nnx.Param(jnp.asarray(v, dtype)) for key, v in vectors.items()}
-            return nn.replace(Scale(1.0), **params)
+            return Scale(jnp.asarray(scale, dtype), bias=jnp.asarray(shift, dtype))
         case Pool():
             return _pool(step, dtype)
         case SpaceMean():

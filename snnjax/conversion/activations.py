@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, no_state, same_shape
 from snnjax.nn.taps import neuron_taps
 from snnjax.ops.arguments import as_floating, check_choice, check_counts, check_numbers
 from snnjax.ops.rounding import narrow, widen
@@ -175,15 +175,7 @@ class Activation(nnx.Module):
         del request
         return Placed(self, role="neurons")
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
-
-    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the inputs."""
-        del state
-        return tuple(shape)
+    initial_state, infer_shape = no_state, same_shape
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the function; the taps of neurons give inputs and outputs."""

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import nn
-from snnjax.nn.contract import Aux, Call, State, layer_name, stateless_result
+from snnjax.nn.contract import Aux, Call, State, layer_name, no_state, same_shape, stateless_result
 from snnjax.nn.synapses import Kernel
 from snnjax.ops.arguments import as_floating, shorten
-from snnjax.ops.rounding import narrow, widen
+from snnjax.ops.rounding import narrow, wide_array, widen
 from snnjax.typing import Array, PyTree
 
 __all__ = ["Entry", "Scale", "flatten", "fold_batch_norm", "fold_norms", "is_synapse", "rescaled"]
@@ -36,18 +36,10 @@ class Scale(nnx.Module):
     """
 
     def __init__(self, scale: Array | float, *, bias: Array | float = 0.0):
-        self.scale, self.bias = (nnx.Param(jnp.asarray(a, jnp.float32)) for a in (scale, bias))
+        self.scale, self.bias = (nnx.Param(wide_array(a)) for a in (scale, bias))
         self.name = "scale"
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
-
-    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the inputs."""
-        del state
-        return tuple(shape)
+    initial_state, infer_shape = no_state, same_shape
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Scales every timestep, in the dtype of the inputs."""
@@ -259,7 +251,7 @@ def rescaled(
     before = None if old.bias is None else old.bias[...]
     after = None if before is None else _scaled(before, bias)
     if offset is not None:
-        rows = jnp.broadcast_to(jnp.asarray(offset, jnp.float32), weights.shape[-1:])
+        rows = jnp.broadcast_to(wide_array(offset), weights.shape[-1:])
         after = rows if after is None else after + rows.astype(after.dtype)
     new = jax.eval_shape(lambda: _made(old, weights.shape, use_bias=after is not None))
     # Shapes alone come from the constructor: drawing weights to replace them would take time.

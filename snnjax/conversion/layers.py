@@ -126,7 +126,8 @@ class Plan:
         if is_traced(found):
             return found
         # NumPy: under a trace the functions of JAX would make known numbers unknown.
-        number = np.asarray(found, np.float32)
+        number = np.asarray(found)
+        number = number.astype(np.promote_types(number.dtype, np.float32))
         if number.ndim or not (np.isfinite(number) and number > 0):
             raise ValueError(
                 f"the threshold of {name} must be one positive number, got {found}: no input of "

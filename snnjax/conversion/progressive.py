@@ -33,7 +33,6 @@ import math
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from snnjax import nn
@@ -50,6 +49,7 @@ from snnjax.conversion.folding import (
 from snnjax.conversion.tandem import Fixed, SpikeSum, Tandem, fold
 from snnjax.nn.contract import replace
 from snnjax.ops.arguments import check_counts, check_numbers
+from snnjax.ops.rounding import wide_array
 from snnjax.typing import Array, PyTree
 
 __all__ = [
@@ -263,14 +263,14 @@ def spike(
     check_counts("conversion.progressive.spike", timesteps=timesteps)
     if any(not layer.spiking for layer in layers(network)[:number]):
         raise ValueError(f"layer {number} spikes after the layers before it: convert them first")
-    place, value = _places(network)[number], Fixed(jnp.asarray(threshold, jnp.float32))
+    place, value = _places(network)[number], Fixed(wide_array(threshold))
     new = {
         place: replace(_body(network)[place], timesteps=timesteps, threshold=value, epsilon=epsilon)
     }
     # The next layer that adds up spikes is told what one of them stands for.
     behind = _body(network)[place + 1 :]
     following = next(i for i, x in enumerate(behind, place + 1) if hasattr(x, "height"))
-    height = Fixed(jnp.asarray(threshold, jnp.float32))
+    height = Fixed(wide_array(threshold))
     new[following] = replace(_body(network)[following], height=height)
     return _with_layers(network, new)
 

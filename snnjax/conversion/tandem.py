@@ -30,8 +30,18 @@ from flax import nnx
 from snnjax import nn
 from snnjax.conversion.folding import is_synapse, rescaled
 from snnjax.learning import surrogate_vjp
-from snnjax.nn.contract import Aux, Call, State, output_shape, prefix_names, replace
+from snnjax.nn.contract import (
+    Aux,
+    Call,
+    State,
+    no_state,
+    output_shape,
+    prefix_names,
+    replace,
+    same_shape,
+)
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, check_numbers
+from snnjax.ops.rounding import wide_array
 from snnjax.typing import Array, bind
 
 __all__ = ["Fixed", "SpikeSum", "Tandem", "constant", "fold", "impulse"]
@@ -53,17 +63,9 @@ class SpikeSum(nnx.Module):
 
     def __init__(self, *, height: float = 1.0):
         check_numbers("conversion.SpikeSum", height=height)
-        self.height, self.name = Fixed(jnp.asarray(height, jnp.float32)), "spikesum"
+        self.height, self.name = Fixed(wide_array(height)), "spikesum"
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
-
-    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the inputs."""
-        del state
-        return tuple(shape)
+    initial_state, infer_shape = no_state, same_shape
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Adds up a train `[T, B, ...]`."""
@@ -136,8 +138,8 @@ class Tandem(nnx.Module):
         self.synapse, self.norm, self.name = synapse, norm, "tandem"
         self.neuron = nn.IF() if neuron is None else neuron
         self.timesteps, self.epsilon, self.frozen = timesteps, epsilon, frozen
-        self.threshold = Fixed(jnp.asarray(threshold, jnp.float32))
-        self.height = Fixed(jnp.asarray(height, jnp.float32))
+        self.threshold = Fixed(wide_array(threshold))
+        self.height = Fixed(wide_array(height))
 
     @property
     def spiking(self) -> bool:

@@ -21,7 +21,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.learning.rates import clamp
-from snnjax.nn.contract import Aux, Call, State, replace
+from snnjax.nn.contract import Aux, Call, State, no_state, replace
 from snnjax.ops.arguments import check_choice
 from snnjax.ops.rounding import promote, widen
 from snnjax.typing import Array
@@ -130,10 +130,7 @@ class Frobenius(nnx.Module):
         _check_kernel(synapse, bound)
         self.synapse, self.bound, self.name = synapse, bound, "frobenius"
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """The synapses with the bounded kernel, on `[T, B, ...]`."""

@@ -27,7 +27,7 @@ from flax import nnx
 
 from snnjax import metrics
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, State, no_state
 from snnjax.nn.ma import check_window, place_map, place_products
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps
@@ -120,10 +120,7 @@ class ASA(nnx.Module):
         self.mixer = nnx.List([draw(shape) for shape in shapes])
         self.important, self.remaining = (draw((3, 3, 2, 1)) for _ in range(2))
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, H, W, C]` to weighted currents.

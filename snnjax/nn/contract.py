@@ -53,6 +53,7 @@ __all__ = [
     "layer_name",
     "max_over_steps",
     "mean_over_steps",
+    "no_state",
     "prefix_names",
     "refuse_padding",
     "output_shape",
@@ -60,6 +61,7 @@ __all__ = [
     "refuse_whole_windows",
     "repeat_state",
     "replace",
+    "same_shape",
     "stack_layers",
     "stateless_result",
     "stream_use",
@@ -285,6 +287,21 @@ def place(layer: Any, request: MemoryRequest) -> Placed:
 def parts_taken(parts: Iterable[Placed]) -> frozenset[str]:
     """Union of the fields of the strategy that the layers use."""
     return frozenset[str]().union(*(part.taken for part in parts))
+
+
+def no_state(layer: Any, shape: tuple[int, ...]) -> State:
+    """`initial_state` of a layer without state: `initial_state = nn.contract.no_state`."""
+    del layer, shape
+    return State()
+
+
+def same_shape(layer: Any, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """`infer_shape` of a layer whose outputs have the shape of its inputs.
+
+    It stands in the class of `__call__`: `infer_shape = nn.contract.same_shape`.
+    """
+    del layer, state
+    return tuple(shape)
 
 
 def stateless_result(outputs: Array) -> tuple[Array, Aux]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, stateless_result
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, no_state, stateless_result
 from snnjax.nn.data_parallel import local_rows
 from snnjax.ops.arguments import as_floating, check_flags, check_numbers
 from snnjax.ops.rounding import narrow, widen
@@ -52,10 +52,7 @@ class Dropout(nnx.Module):
         """Outputs are spikes only at rate 0: others are scaled by `1 / (1 - rate)`."""
         return Placed(self, request.spiking and self.rate == 0)
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Drops entries of `[T, B, ...]` in training."""

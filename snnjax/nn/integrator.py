@@ -18,7 +18,7 @@ from flax import nnx
 from snnjax import metrics, neurons
 from snnjax.memory import Reverse
 from snnjax.nn._checks import check_rngs, check_scan, check_state
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace, same_shape
 from snnjax.nn.dropout import Dropout
 from snnjax.nn.neuron import run
 from snnjax.nn.taps import lazy_taps
@@ -114,10 +114,7 @@ class SigmaDelta(_Coded):
         step = bind(neurons.sigma_delta.sigma_delta, coder=self._own_coder(), training=training)
         return dataclasses.replace(model, step=step)
 
-    def infer_shape(self, state: State, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """Shape of the inputs."""
-        del state
-        return tuple(shape)
+    infer_shape = same_shape
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Codes `[T, B, ...]`."""

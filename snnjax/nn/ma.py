@@ -27,7 +27,7 @@ from flax import nnx
 from snnjax import metrics, neurons, surrogate
 from snnjax.metrics.operations import dense_operations
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, State, no_state
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.neuron_models import LIF
 from snnjax.nn.synapses import fan_in_uniform
@@ -108,10 +108,7 @@ class MA(nnx.Module):
         place = fan_in_uniform(rngs.params(), (3, 3, 2, 1), jnp.float32) if "S" in kind else None
         self.place = None if place is None else nnx.Param(place)
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, H, W, C]` to weighted currents.

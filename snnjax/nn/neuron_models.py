@@ -16,7 +16,7 @@ from flax import nnx
 
 from snnjax import neurons, surrogate
 from snnjax.neurons import Model
-from snnjax.nn.contract import Aux, Call, State
+from snnjax.nn.contract import Aux, Call, State, no_state
 from snnjax.nn.neuron import Neuron
 from snnjax.nn.taps import neuron_taps
 from snnjax.ops.arguments import as_floating, check_numbers
@@ -122,10 +122,7 @@ class Disabled(nnx.Module):
         # By this name `snnjax.cost` recognises a layer without a membrane.
         self.threshold, self.spike, self.name = threshold, spike, "disabled"
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Spikes, 0 or 1 in the dtype of the inputs."""

@@ -23,7 +23,7 @@ from flax import nnx
 from snnjax import metrics, neurons
 from snnjax.memory import Strategy
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, no_state, replace
 from snnjax.nn.neuron import Constant
 from snnjax.nn.synapses import fan_in_uniform
 from snnjax.nn.taps import lazy_taps, neuron_taps
@@ -105,10 +105,7 @@ class PSN(nnx.Module):
             weights = neurons.psn.masked_weights(weights, order=self.order, masking=masking)
         return neurons.psn.PSNParams(weights, self.threshold[...])
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Maps currents `[T, B, ...]` to spikes `[T, B, ...]`, in the dtype of the currents.

@@ -22,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, no_state, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
@@ -132,10 +132,7 @@ class Fold(nnx.Module):
             return Placed(self, spiking, role=role)
         return Placed(replace(self, pack=storage), spiking, frozenset({"pack"}), role)
 
-    def initial_state(self, shape: tuple[int, ...]) -> State:
-        """No state."""
-        del shape
-        return State()
+    initial_state = no_state
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the function to every timestep of `[T, B, ...]`."""

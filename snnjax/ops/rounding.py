@@ -24,6 +24,7 @@ __all__ = [
     "product",
     "promote",
     "refuse_narrow",
+    "wide_array",
     "widen",
     "widen_to",
 ]
@@ -71,6 +72,12 @@ def refuse_narrow(state: Any) -> None:
 def widen(x: Array) -> Array:
     """Casts narrow floats to float32 and leaves all other arrays unchanged."""
     return x.astype(accumulation_dtype(x.dtype)) if is_narrow(x) else x
+
+
+def wide_array(value: Any) -> Array:
+    """A number as a float32 array; an array in its own dtype, at least float32."""
+    is_number = isinstance(value, int | float)
+    return jnp.asarray(value, jnp.float32) if is_number else widen(jnp.asarray(value))
 
 
 def widen_to(tree: PyTree, dtype: Any) -> PyTree:

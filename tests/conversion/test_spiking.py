@@ -11,6 +11,7 @@ from flax import nnx
 from snnjax import conversion, cost, encoding, memory, models, neurons, nn, readout
 from snnjax.conversion.layers import Converted, Units
 from snnjax.nn.contract import State, Statistics, stateless_result
+from snnjax.ops.rounding import widen_to
 from tests.compare import assert_close, assert_equal
 from tests.conversion import sources
 from tests.learning import golden
@@ -174,13 +175,13 @@ def test_calibration_takes_maxima_over_all_batches_or_mean_percentiles():
 
 
 def test_batch_norm_folds_exactly(x64):
-    net, x = conv_net(), pictures().astype(jnp.float64)
-    statistics = moved(net)
+    x = pictures().astype(jnp.float64)
+    net, statistics = widen_to((conv_net(), moved(conv_net())), x.dtype)
     folded = conversion.fold_batch_norm(net, statistics)
     assert not any(
         isinstance(m, nn.BatchNorm | conversion.Scale) for _, m in nnx.iter_modules(folded)
     )
-    assert_close(sources.logits(folded, x), sources.logits(net, x, statistics), 1e-6)
+    assert_close(sources.logits(folded, x), sources.logits(net, x, statistics), 1e-12)
 
 
 def residual(activation):
