@@ -131,19 +131,22 @@ def spiking_thresholds(
         check_counts(owner, timesteps=timesteps)
 
     @jax.jit
-    def currents(net, statistics, inputs, thresholds):
+    def currents(net, statistics, inputs, thresholds, place):
         spiking = to_spiking(net, thresholds=thresholds, statistics=statistics, **options)
-        peaks = accumulate(
-            spiking, inputs, timesteps, "currents",
-            lambda peak, x: jnp.maximum(peak, _percentile(x, percentile)),
-            reduced=True,
-        )  # fmt: skip
-        return dict(zip(names, peaks.values(), strict=True))
+
+        def largest(own, peak, x):
+            # A percentile sorts: only that of the layer in question.
+            return jax.lax.cond(
+                own == place, lambda: jnp.maximum(peak, _percentile(x, percentile)), lambda: peak
+            )
+
+        peaks = accumulate(spiking, inputs, timesteps, ("currents",), largest, reduced=True)
+        return jnp.stack([kinds["currents"] for kinds in peaks.values()])[place]
 
     # At threshold 1 the currents of a layer are in units of the source.
     thresholds = dict.fromkeys(names, jnp.ones(()))
-    for name in names:
-        thresholds[name] = currents(net, statistics, inputs, thresholds)[name]
+    for place, name in enumerate(names):
+        thresholds[name] = currents(net, statistics, inputs, thresholds, place)
     return {name: value * scale for name, value in thresholds.items()}
 
 

@@ -111,22 +111,22 @@ def layer_errors(
     def errors(net, spiking, statistics, units, inputs):
         state = net.initial_state(inputs.shape[0], statistics=statistics)
         _, aux = net(inputs[None], state, training=False, taps=("spikes", "currents"))
-        counts = accumulate(spiking, inputs, timesteps, "spikes", jnp.add)
-        charges = accumulate(spiking, inputs, timesteps, "currents", jnp.add)
+        sums = accumulate(
+            spiking, inputs, timesteps, ("spikes", "currents"), lambda _, total, x: total + x
+        )
         # Both networks have their layers in one order, under other names. Neurons of
         # `last="spiking"` come last and stand for no activation.
-        rows = zip(layers, counts.values(), charges.values(), strict=False)
         return {
-            name: _parts(aux.taps[name], units[name], count, charge, timesteps, start)
-            for name, count, charge in rows
+            name: _parts(aux.taps[name], units[name], timesteps, start, **own)
+            for name, own in zip(layers, sums.values(), strict=False)
         }
 
     found = jax.device_get(errors(net, spiking, statistics, units, inputs))
     return [LayerError(name, *map(float, found[name])) for name in layers]
 
 
-def _parts(taps, units, count, charge, timesteps, start):
-    """Numbers of a `LayerError` behind its name."""
+def _parts(taps, units, timesteps, start, *, spikes, currents):
+    """Numbers of a `LayerError` behind its name, from sums over time."""
     theta, offset = units
     a, z = taps["spikes"][0], taps["currents"][0]
     theta = jnp.asarray(theta, a.dtype)
@@ -135,7 +135,7 @@ def _parts(taps, units, count, charge, timesteps, start):
         return theta * jnp.clip(jnp.floor(charge + start), 0, timesteps) / timesteps
 
     clipped = jnp.clip(a, 0, theta)
-    ideal, given = rate(timesteps * (z / theta + offset)), rate(charge)
-    fired = theta * count / timesteps
+    ideal, given = rate(timesteps * (z / theta + offset)), rate(currents)
+    fired = theta * spikes / timesteps
     parts = (a, fired - a, clipped - a, ideal - clipped, given - ideal, fired - given)
     return (theta, *(jnp.mean(jnp.abs(part)) for part in parts))

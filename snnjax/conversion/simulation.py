@@ -80,40 +80,44 @@ def accumulate(
     net: nn.Network,
     inputs: Array,
     timesteps: int | None,
-    tap: str,
-    combine: Callable[[Array, Array], Array],
+    taps: tuple[str, ...],
+    combine: Callable[[int, Array, Array], Array],
     *,
     reduced: bool = False,
-) -> dict[str, Array]:
-    """Folds one kind of taps over timesteps, `total <- combine(total, x[t])`, from zeros.
+) -> dict[str, dict[str, Array]]:
+    """Folds taps over timesteps, `total <- combine(place, total, x[t])`, from zeros.
 
     Args:
         net: spiking network without batch norm.
         inputs: frames `[T, B, ...]`, or with `timesteps` one frame `[B, ...]` for all of them.
         timesteps: number of equal frames, or None.
-        tap: kind of array, see `nn.taps`.
-        combine: `(total, x [B, ...]) -> total`.
+        taps: kinds of arrays, see `nn.taps`.
+        combine: `(place, total, x [B, ...]) -> total`; layers have the places 0, 1, ... in order.
         reduced: totals are numbers, not arrays of the shape of x.
 
     Returns:
-        Totals by the names of the layers, in order.
+        Totals by the names of the layers, in order, and by kind.
     """
     frame = inputs if timesteps is not None else inputs[0]
     state = net.initial_state(frame.shape[0])
 
-    def run(neurons: Any, frame: Array) -> tuple[Any, dict[str, Array]]:
+    def run(neurons: Any, frame: Array) -> tuple[Any, dict[str, dict[str, Array]]]:
         given = state._replace(neurons=neurons)
-        _, aux = net(frame[None], given, training=False, taps=(tap,))
-        return aux.state, {name: kinds[tap][0] for name, kinds in aux.taps.items()}
+        _, aux = net(frame[None], given, training=False, taps=taps)
+        return aux.state, {n: {k: kinds[k][0] for k in taps} for n, kinds in aux.taps.items()}
 
     def step(carry: Any, frame: Array | None) -> tuple[Any, None]:
         neurons, totals = carry
         neurons, seen = run(neurons, inputs if frame is None else frame)
-        return (neurons, jax.tree.map(combine, totals, seen)), None
+        folded = {
+            name: {k: combine(place, totals[name][k], x) for k, x in kinds.items()}
+            for place, (name, kinds) in enumerate(in_order(seen).items())
+        }
+        return (neurons, folded), None
 
     start = widen_to(state.neurons, inputs.dtype)
     shapes = jax.eval_shape(run, start, frame)[1]
-    zeros = {k: jnp.zeros(() if reduced else s.shape, s.dtype) for k, s in shapes.items()}
+    zeros = jax.tree.map(lambda s: jnp.zeros(() if reduced else s.shape, s.dtype), shapes)
     frames = None if timesteps is not None else inputs
     (_, totals), _ = jax.lax.scan(step, (start, zeros), frames, length=timesteps)
     # A dictionary comes out of a scan in alphabetical order.
