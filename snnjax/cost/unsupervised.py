@@ -13,8 +13,9 @@ the estimate of `cost.energy`: an addition takes 0.9 pJ, a multiplication with i
 each update of a neuron or a weight counts as one of the latter. Memory traffic is reported
 separately and is not in the energy: a weight read or written moves its bits.
 
-The paper's 3.5x (training) and 1.8x (inference) are energies measured on GPUs and do not follow
-from such counts. Its 7.5x less memory for N = 4,900 does, as 7.448: 4x from 8 instead of 32 bits
+The paper's 3.5x (training) and 1.8x (inference) are energies measured on GPUs; counts give 2.0x to
+3.7x and 1.3x for 100 to 4,900 neurons (`experiments/benchmarks/fspinn_energy.py`). Its 7.5x less
+memory for N = 4,900 follows, as 7.448: 4x from 8 instead of 32 bits
 and 1.862x from one matrix less. Inhibition by sums saves another 7.25x there and is ours.
 
 Reference: R. V. W. Putra, M. Shafique, "FSpiNN: An Optimization Framework for Memory- and
