@@ -63,9 +63,7 @@ class Counts:
     def __call__(self, waveform):
         """`[S, 1]` int16 -> `[T, 64]` uint8."""
         steps = BIN * self.timesteps
-        # Cut before the filters, which take the time.
-        sound = waveform[: steps * RATE // 1000]
-        spikes = encoding.audio.cochlea(sound, rate=RATE, channels=CHANNELS, timesteps=steps)
+        spikes = encoding.audio.cochlea(waveform, rate=RATE, channels=CHANNELS, timesteps=steps)
         return spikes.reshape(self.timesteps, BIN, CHANNELS).sum(1).astype(np.uint8)
 
 
