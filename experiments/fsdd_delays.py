@@ -102,7 +102,7 @@ def config():
         encode=encode,
         timesteps=60,
         batch=64,
-        epochs=20,
+        epochs=12,
         learning_rate=3e-3,
         weight_decay=1e-4,
         clip_norm=1.0,

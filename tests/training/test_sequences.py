@@ -131,6 +131,7 @@ def test_padded_and_bucketed_evaluation_are_equal(kind, tmp_path, capsys):
         assert over_time in shown and ("predictions" in shown) == ("numbers" in kind)
 
 
+@pytest.mark.slow  # reads the archive and compiles four programs of sixty steps
 def test_spoken_digits_padded_and_bucketed_are_equal(tmp_path, capsys, shared, monkeypatch):
     """The same of real recordings, every 40th of FSDD, with log-mel frames and v1."""
     whole = data.load("fsdd", data_dir=shared("data", "fsdd").parent)
