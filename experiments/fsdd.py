@@ -18,6 +18,9 @@ points), and multiplications per recording by `snnjax cost RUN`, of nonzero numb
     lstm    86.0 %   60,564 parameters   3,351 thousand
     leaky   67.4 % (15 epochs, silence coded as -1.7)
 
+With --lengths recordings end where they end, and --buckets N cuts batches to N lengths; the
+evaluation then equals that of recordings padded to 60 frames, to the last digit of the loss.
+
 Command: snnjax train experiments/fsdd.py --data-dir "$SNNJAX_DATA" --cell v2
 """
 

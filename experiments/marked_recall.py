@@ -38,7 +38,7 @@ class Recall(training.Experiment):
 
     cell: str = "v2"
     hidden: int = 32
-    gain: float = 0.5
+    gain: float = 0.1
 
 
 def draw(rng, count, timesteps):
@@ -113,7 +113,7 @@ def config():
         readout=late,
         timesteps=1000,
         batch=64,
-        epochs=5,
-        learning_rate=5e-3,
+        epochs=3,
+        learning_rate=1e-3,
         clip_norm=1.0,
     )
