@@ -8,10 +8,16 @@ delay each of up to 200 ms (Hammouamri, Khalfaoui-Hassani, Masquelier, "Learning
 Neural Networks using Dilated Convolutions with Learnable Spacings", ICLR 2024, arXiv:2306.17670),
 a learned delay per neuron, or none.
 
-Hardware: 2 CPU cores
-Time:
-Expected:
-Command: snnjax train experiments/fsdd_delays.py --data-dir "$SNNJAX_DATA" --delays synapses
+Hardware: 2 CPU cores (AMD EPYC) shared with other jobs (float32, jax 0.10.2, flax 0.12.8)
+Time: 1 to 2 minutes of one core each, 54 s of it to encode the recordings
+Expected: test accuracy below (seed 0), at 30 epochs in brackets; more neurons (128) and slower
+    membranes (decays 0.9, 0.95) have 58.9 to 59.7 % without delays
+
+    none        61.4 %   (61.8; seeds 1 and 2: 63.1, 60.7)    9,098 parameters
+    neurons     72.4 %                                        9,226 parameters
+    synapses    70.2 %   (71.7)                               17,290 parameters
+
+Command: snnjax train experiments/fsdd_delays.py --data-dir "$SNNJAX_DATA" --delays neurons
 """
 
 import dataclasses
@@ -39,7 +45,7 @@ class Spikes(training.Experiment):
         shift: Largest shift of a training example over channels, up or down.
     """
 
-    delays: str = "synapses"
+    delays: str = "neurons"
     longest: int = 20
     width: float | None = None
     hidden: int = 64

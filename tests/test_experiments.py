@@ -44,7 +44,7 @@ VARIANTS = [
     ("fsdd", {"cell": "v1"}),
     ("fsdd", {"cell": "lstm"}),
     ("fsdd", {"lengths": True}),
-    ("fsdd_delays", {"delays": "neurons", "width": 1.0}),
+    ("fsdd_delays", {"delays": "synapses", "width": 1.0}),
     ("fsdd_delays", {"delays": "none"}),
     ("marked_recall", {"cell": "leaky"}),
     ("parallel_digits", {"neuron": "masked_psn"}),
