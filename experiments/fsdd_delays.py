@@ -10,12 +10,14 @@ a learned delay per neuron, or none.
 
 Hardware: 2 CPU cores (AMD EPYC) shared with other jobs (float32, jax 0.10.2, flax 0.12.8)
 Time: 1 to 2 minutes of one core each, 54 s of it to encode the recordings
-Expected: test accuracy below (seed 0), at 30 epochs in brackets; more neurons (128) and slower
-    membranes (decays 0.9, 0.95) have 58.9 to 59.7 % without delays
+Expected: test accuracy; without delays more neurons (128) and slower membranes (decays 0.9, 0.95)
+    have 58.9 to 59.7 % (30 epochs, seed 0)
 
-    none        61.4 %   (61.8; seeds 1 and 2: 63.1, 60.7)    9,098 parameters
-    neurons     72.4 %                                        9,226 parameters
-    synapses    70.2 %   (71.7)                               17,290 parameters
+    none        60.5 %   (seeds 0 to 2: 61.4, 59.5, 60.5; 30 epochs: 61.8, 63.1, 60.7)
+    neurons     72.4 %   (seed 0)
+    synapses    70.2 %   (seed 0; 30 epochs: 71.7)
+
+    with 9,098, 9,226 and 17,290 parameters
 
 Command: snnjax train experiments/fsdd_delays.py --data-dir "$SNNJAX_DATA" --delays neurons
 """

@@ -9,9 +9,13 @@ arXiv:2109.01905); mean of the logits of the last 500 timesteps. The gates start
 of 1 to 1,000 timesteps, biases ln(u), u uniform (Tallec, Ollivier, "Can recurrent neural networks
 warp time?", ICLR 2018, arXiv:1804.11188).
 
-Hardware: 2 CPU cores
-Time:
-Expected:
+Hardware: 2 CPU cores (AMD EPYC) shared with ten other jobs (float32, jax 0.10.2, flax 0.12.8)
+Time: 43 s of processor time, 8 minutes on these cores and 1 to compile
+Expected: test accuracy, once, seed 0; larger rates let the feedback grow to NaN
+
+    v2       100.0 %   (93.1 after the first of three epochs)   2,564 parameters
+    leaky     28.1 %   (loss 1.57, above the 1.39 of chance)     356 parameters
+
 Command: snnjax train experiments/marked_recall.py --cell v2
 """
 
