@@ -22,9 +22,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from snnjax.ops.arguments import as_floating, check_counts, check_numbers
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers, is_traced
 from snnjax.ops.padding import mask, match_axes, time_mean
 from snnjax.typing import Array
 
@@ -252,7 +253,9 @@ def rate_mse(
     return _defined(rates, lambda x: jnp.mean(optax.squared_error(x, target), axis=-1))
 
 
-def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
+def distance(
+    outputs: Array, targets: Array, *, start: int = 0, lengths: Array | None = None
+) -> Array:
     """Mean Euclidean distance of the outputs from a target of each timestep.
 
         L = 1 / (T - start) sum over t >= start of |o[t] - target[t]|
@@ -264,13 +267,17 @@ def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
         outputs: `[T, B, D]`, floating.
         targets: `[B, T, D]`, floating, of the outputs' unit.
         start: first timestep that counts, in [0, T).
+        lengths: `[B]` integers, valid timesteps of padded sequences, each in place of T; None is
+            all T.
 
     Returns:
-        `[B]`, in the unit of the outputs. The gradient at a distance of 0 is 0.
+        `[B]`, in the unit of the outputs. The gradient at a distance of 0 is 0. Under `jax.jit` the
+        loss of a sequence that ends before `start` is NaN.
 
     Raises:
         TypeError: If `outputs` or `targets` are not floating point.
-        ValueError: If the shapes do not fit, or `start` is outside [0, T).
+        ValueError: If the shapes do not fit, or `start` is outside [0, T) or not below a known
+            length.
 
     Reference:
         D. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, "Event-Based Angular Velocity
@@ -285,17 +292,25 @@ def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
             "one target vector per example and timestep"
         )
     check_counts("losses.distance", least=0, start=start)
-    if start >= len(outputs):
+    known = lengths is not None and not is_traced(lengths)
+    shortest = min(len(outputs), *np.asarray(lengths).tolist()) if known else len(outputs)
+    if start >= shortest:
         raise ValueError(
-            f"start={start} leaves none of {len(outputs)} timesteps: give one below their number"
+            f"start={start} leaves none of {shortest} timesteps: give one below their number"
         )
-    targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)[start:]
+    targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)
+    if lengths is not None:
+        valid = match_axes(mask(lengths, len(outputs)), outputs)
+        # Padding may hold NaN, which would make the loss of its example undefined.
+        outputs, targets = (jnp.where(valid, values, 0) for values in (outputs, targets))
+        lengths = jnp.maximum(jnp.asarray(lengths) - start, 0)
+    targets = targets[start:]
 
     def loss(outputs: Array) -> Array:
         squared = jnp.sum(jnp.square(outputs - targets), -1)
         # The root has no derivative at 0; replaced before it, since infinity times 0 is NaN.
         root = jnp.sqrt(jnp.where(squared > 0, squared, 1))
-        return jnp.mean(jnp.where(squared > 0, root, 0), 0)
+        return time_mean(jnp.where(squared > 0, root, 0), lengths)
 
     return _defined(outputs[start:], loss, axis=1)
 

@@ -26,9 +26,10 @@ RECIPES = (
 
 SLOW = {
     "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "nmnist", "qcfs_cifar", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
-    "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs",
-    "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
+    "fsdd_delays", "nmnist", "qcfs_cifar", "quantized_fashion_mnist", "rev_resnet_1005",
+    "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist",
+    "rev_snn_dvs", "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
+    "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 
@@ -42,6 +43,10 @@ VARIANTS = [
     ("efficient_lif_cifar", {"memory": "time=recompute(5)"}),
     ("fsdd", {"cell": "v1"}),
     ("fsdd", {"cell": "lstm"}),
+    ("fsdd", {"lengths": True}),
+    ("fsdd_delays", {"delays": "synapses", "width": 1.0}),
+    ("fsdd_delays", {"delays": "none"}),
+    ("marked_recall", {"cell": "leaky"}),
     ("parallel_digits", {"neuron": "masked_psn"}),
     ("parallel_digits", {"neuron": "sliding_psn"}),
     ("parallel_digits", {"neuron": "reset_free_lif"}),
@@ -106,7 +111,7 @@ def stand_in(name, *, folder, data_dir=None):
         split = data.Split(np.zeros((50, 1301, 4), "int8"), np.zeros((50, 1301), "int32"))
         return data.Dataset(name, split, split, 6, tuple("abcdef"), (1301, 4), 1.0, "")
     if name == "fsdd":
-        split = data.Split(tuple(np.ones((4000, 1), "int16") for _ in labels), labels)
+        split = data.Split(tuple(np.ones((400, 1), "int16") for _ in labels), labels)
         return data.Dataset(name, split, split, 10, tuple("0123456789"), (1,), 2.0**-15, "")
     if name == "imagenet":
         return photographs(labels, folder / "photograph.png")

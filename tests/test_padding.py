@@ -29,6 +29,9 @@ LOSSES = {
     "smoothed cross entropy": functools.partial(losses.rate_cross_entropy, label_smoothing=0.1),
     "temporal_cross_entropy": losses.temporal_cross_entropy,
     "rate_mse": functools.partial(losses.rate_mse, correct=0.8, incorrect=0.1),
+    "distance": lambda o, labels, lengths: losses.distance(
+        o, jnp.tile(jax.nn.one_hot(labels, K)[:, None], (1, len(o), 1)), lengths=lengths
+    ),
     "spike_rate_penalty": lambda o, labels, lengths: losses.spike_rate_penalty(
         o, lower=0.2, upper=0.4, lengths=lengths
     ),
@@ -99,6 +102,34 @@ def test_rates_and_updates_count_valid_timesteps():
     assert updates == [
         int(membrane_updates(spikes[:n, i : i + 1])[0]) for i, n in enumerate(LENGTHS)
     ]
+
+
+def test_a_distance_and_its_relative_median_leave_padding_out(outputs):
+    """With a first timestep that counts, and targets of padding that are NaN."""
+    lengths, start = np.array([7, 3, 5, 4]), 2
+    valid = np.asarray(readout.mask(lengths, T)).T[..., None]
+    targets = jnp.where(valid, outputs.swapaxes(0, 1) ** 2, jnp.nan)
+    value = lambda o: losses.distance(o, targets, start=start, lengths=lengths)  # noqa: E731
+    alone = [
+        losses.distance(outputs[:n, i : i + 1], targets[i : i + 1, :n], start=start)
+        for i, n in enumerate(lengths)
+    ]
+    np.testing.assert_allclose(value(outputs), jnp.concatenate(alone), rtol=1e-6)
+    gradient = np.asarray(jax.grad(lambda o: value(o).sum())(outputs)).swapaxes(0, 1)
+    assert not gradient[~valid[..., 0]].any() and not gradient[:, :start].any()
+    assert gradient[valid[..., 0]].any() and np.isfinite(gradient).all()
+    with pytest.raises(ValueError, match="start=3 leaves none of 3"):
+        losses.distance(outputs, targets, start=3, lengths=lengths)
+    late = jax.jit(functools.partial(losses.distance, start=4))(outputs, targets, lengths=lengths)
+    assert np.isnan(late).tolist() == [False, True, False, True]
+    found = metrics.median_relative_error(outputs, targets, lengths=lengths)
+    relative = [
+        np.linalg.norm(o - t) / np.linalg.norm(t)
+        for i, n in enumerate(lengths)
+        for o, t in zip(outputs[:n, i], targets[i, :n], strict=True)
+        if np.linalg.norm(t) >= np.radians(1)
+    ]
+    assert float(found) == pytest.approx(np.median(relative), rel=1e-5)
 
 
 def test_sigmoid_cross_entropy_is_that_of_each_label():

@@ -7,12 +7,14 @@ each read their own shard.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from snnjax.data.dataset import as_labels, whole_number
+from snnjax.data.dataset import Split, as_labels, whole_number
 from snnjax.data.loader import Batch
 
 
@@ -21,7 +23,7 @@ def grain_loader(
     *,
     batch_size: int,
     seed: int = 0,
-    transform: Callable[[Any], tuple[Any, Any]] | None = None,
+    transform: Callable[[Any], tuple[Any, ...]] | None = None,
     shard: tuple[int, int] = (0, 1),
     threads: int = 4,
 ) -> Any:
@@ -32,8 +34,10 @@ def grain_loader(
             `tfds.open_split`, a list.
         batch_size: Examples per batch in this process.
         seed: Seed of the shuffled orders.
-        transform: `example -> (input, label)`, applied to each example; required unless examples
-            are such pairs already. It must be a pure function for batches to be reproducible.
+        transform: `example -> (input, label)`, or `(input, label, length)` for a sequence padded
+            behind `length` valid timesteps; required unless examples are such tuples already. It
+            must be a pure function for batches to be reproducible. Examples of a `Split` with
+            `lengths` keep theirs if it returns a pair.
         shard: `(index, count)` of this process, `(jax.process_index(), jax.process_count())`: it
             reads every `count`-th example, so that the shards are disjoint.
         threads: Threads that read ahead; 0 reads in the calling thread.
@@ -44,7 +48,8 @@ def grain_loader(
 
     Raises:
         ImportError: If Grain is not installed.
-        ValueError: If the shard of this process does not fill one batch.
+        ValueError: If the shard of this process does not fill one batch; on reading, if a length
+            is outside [1, T].
     """
     try:
         # Grain is an extra: only this function needs it.
@@ -65,26 +70,59 @@ def grain_loader(
             f"{len(source)} examples over {count} processes do not fill one batch of {batch_size}: "
             "choose a smaller batch_size"
         )
+    read = functools.partial(_example, transform=transform)
+    if isinstance(source, Split) and source.lengths is not None:
+        source, read = _Padded(source), functools.partial(_padded_example, transform=transform)
     # Sharded before the shuffle: shards stay disjoint in every epoch, whatever the seed.
-    examples = grain.MapDataset.source(source)[index::count].seed(seed).shuffle()
-    if transform is not None:
-        examples = examples.map(transform)
-    batches = examples.map(_pair).batch(batch_size, drop_remainder=True).map(_batch).repeat()
+    examples = grain.MapDataset.source(source)[index::count].seed(seed).shuffle().map(read)
+    batches = examples.batch(batch_size, drop_remainder=True).map(_batch).repeat()
     # The buffer counts batches: Grain's default of 500, meant for single examples, fills memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * max(threads, 1))
     return batches.to_iter_dataset(options)
 
 
-def _pair(example: Any) -> tuple[np.ndarray, np.ndarray]:
-    if not isinstance(example, tuple) or len(example) != 2:
+@dataclasses.dataclass(frozen=True)
+class _Padded:
+    """Examples of a split with their lengths, `((input, label), length)`."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        return self.split[index], self.split.lengths[index]  # type: ignore[index]
+
+
+def _padded_example(
+    example: tuple[Any, Any], *, transform: Callable[[Any], Any] | None
+) -> tuple[Any, ...]:
+    found = example[0] if transform is None else transform(example[0])
+    # A transform of other padding returns the length that it made.
+    kept = isinstance(found, tuple) and len(found) == 2
+    return _example((*found, example[1]) if kept else found, transform=None)
+
+
+def _example(example: Any, *, transform: Callable[[Any], Any] | None) -> tuple[Any, ...]:
+    """Input, label and, of a padded sequence, length."""
+    example = example if transform is None else transform(example)
+    if not isinstance(example, tuple) or len(example) not in (2, 3):
         raise TypeError(
-            f"an example must be a pair (input, label), not {type(example).__name__}: give "
-            "transform=lambda e: (e['image'], e['label']) or the like"
+            "an example must be a pair (input, label), or (input, label, length), not "
+            f"{type(example).__name__}: give transform=lambda e: (e['image'], e['label']) or the "
+            "like"
         )
+    inputs = np.asarray(example[0])
     # Checked before the cast: fractions are targets, not classes, and stay what they are.
-    return np.asarray(example[0]), as_labels(np.asarray(example[1])[None])[0]
+    labels = as_labels(np.asarray(example[1])[None])[0]
+    if len(example) == 2:
+        return inputs, labels
+    length, longest = whole_number("length", example[2], least=1), len(inputs)
+    if length > longest:
+        raise ValueError(f"length is {length}, and the input has {longest} timesteps: pad it")
+    return inputs, labels, np.int32(length)
 
 
-def _batch(pair: tuple[np.ndarray, np.ndarray]) -> Batch:
-    inputs, labels = pair
-    return Batch(inputs, labels, np.ones(len(labels), np.float32))
+def _batch(parts: tuple[np.ndarray, ...]) -> Batch:
+    inputs, labels, *lengths = parts
+    return Batch(inputs, labels, np.ones(len(labels), np.float32), *lengths)

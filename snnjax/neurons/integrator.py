@@ -60,6 +60,7 @@ class IntegratorParams(NamedTuple):
         low: of the range before the sequence, see `sigma_delta.Range`.
         high: of the range before the sequence.
         count: of the range before the sequence.
+        lengths: valid timesteps, see `sigma_delta.CoderParams`.
     """
 
     weights: Parameter
@@ -67,6 +68,7 @@ class IntegratorParams(NamedTuple):
     low: Parameter = 0.0
     high: Parameter = 0.0
     count: Parameter = 0.0
+    lengths: Array | None = None
 
 
 class IntegratorState(NamedTuple):
@@ -151,7 +153,7 @@ def integrator(
 
 
 def _code(params, state, current, *, coder, training):
-    before = CoderParams(params.low, params.high, params.count)
+    before = CoderParams(params.low, params.high, params.count, params.lengths)
     return sigma_delta(
         before, CoderState(state.v, state.range), current, coder=coder, training=training
     )

@@ -9,10 +9,11 @@ the moving averages of its minimum and maximum, which move once per timestep in 
 
     low <- m low + (1 - m) min(u),     M = max |low, high| / (1 - m^count)
 
-over all examples and neurons, padded ones too. The averages are arguments and results, like the
-statistics of a batch norm. The derivative passes straight through `trunc` and the threshold h, and
-is 0 where u is clipped by more than rounding. Without clipping the Jacobian of all outputs by all
-inputs is then exactly the identity: y = u in first order, and nothing remains in v.
+over all examples and neurons, padded examples too; with `lengths`, timesteps behind the end of a
+sequence are left out. The averages are arguments and results, like the statistics of a batch norm.
+The derivative passes straight through `trunc` and the threshold h, and is 0 where u is clipped by
+more than rounding. Without clipping the Jacobian of all outputs by all inputs is then exactly the
+identity: y = u in first order, and nothing remains in v.
 
 Spikes are signed, from `{0, +-(h+1), .., +-(2^(b-1)-1)} / g`. With one bit the factor `1 - 1e-4`
 leaves `trunc` nothing but 0, in the released code as well: binary spikes need `bits=2,
@@ -98,10 +99,28 @@ class Coder:
         if self.bits > 32:
             raise ValueError(f"a coder has 1 to 32 bits per spike, got bits={self.bits}")
 
-    def move(self, known: Range, u: Array) -> Range:
-        """The range after one timestep with the inputs `u` of the quantizer."""
+    def move(self, known: Range, u: Array, *, left: Array | None = None) -> Range:
+        """The range after one timestep with the inputs `u` of the quantizer.
+
+        Args:
+            known: range before the timestep.
+            u: `[B, ...]`, inputs of the quantizer.
+            left: `[B]`, valid timesteps of each sequence from this one on; None is at least one.
+        """
         u = jax.lax.stop_gradient(u)
-        ends = (u.min(), u.max())
+        if left is not None:
+            return self._move_valid(known, u, left)
+        return self._average(known, (u.min(), u.max()))
+
+    def _move_valid(self, known: Range, u: Array, left: Array) -> Range:
+        valid = (left > 0).reshape(-1, *[1] * (u.ndim - 1))
+        ends = (jnp.where(valid, u, jnp.inf).min(), jnp.where(valid, u, -jnp.inf).max())
+        moved = self._average(known, ends)
+        longest = jax.lax.pmax(left.max(), self.axes) if self.axes else left.max()
+        # Behind the end of all sequences nothing moves, and their infinite ends are dropped.
+        return Range(*(jnp.where(longest > 0, a, b) for a, b in zip(moved, known, strict=True)))
+
+    def _average(self, known: Range, ends: tuple[Array, Array]) -> Range:
         if self.axes:
             ends = (jax.lax.pmin(ends[0], self.axes), jax.lax.pmax(ends[1], self.axes))
         low, high = (
@@ -139,11 +158,19 @@ class Coder:
 
 
 class CoderParams(NamedTuple):
-    """Parameters of `sigma_delta`: the range before the sequence, scalars as in `Range`."""
+    """Parameters of `sigma_delta`: the range before the sequence, scalars as in `Range`.
+
+    Attributes:
+        low: average of the minima.
+        high: average of the maxima.
+        count: number of updates.
+        lengths: valid timesteps of the sequences, `[B]` floating; None if all are valid.
+    """
 
     low: Array | float
     high: Array | float
     count: Array | float
+    lengths: Array | None = None
 
 
 class CoderState(NamedTuple):
@@ -187,10 +214,14 @@ def sigma_delta(
     known = Range(
         *(
             jnp.where(own.count > 0, a, jnp.asarray(b).astype(a.dtype))
-            for a, b in zip(own, params, strict=True)
+            for a, b in zip(own, params[:3], strict=True)
         )
     )
-    known = coder.move(known, u) if training else known
+    if training:
+        left = params.lengths
+        # The range moves once per timestep, so that its count tells the number of this one.
+        left = None if left is None else left - (known.count - params.count).astype(left.dtype)
+        known = coder.move(known, u, left=left)
     y = coder.quantize(u, coder.largest(known))
     return CoderState(u - y, known if training else own), y
 

@@ -15,6 +15,7 @@ timesteps equals the whole window.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -78,16 +79,26 @@ def sum_over_lags(xs: Array, weights: Array) -> Array:
     Returns:
         `[T, N, O]`, in the dtype of `xs`.
     """
-    groups = xs.shape[-1] // weights.shape[1]
-    return lax.conv_general_dilated(
-        xs,
-        # A convolution in XLA is a correlation: the oldest timestep first.
-        weights[::-1].astype(xs.dtype),
-        window_strides=(1,),
-        padding="VALID",
-        dimension_numbers=("WNC", "WIO", "WNC"),
-        feature_group_count=groups,
-    )
+    longest, weights = len(weights) - 1, weights.astype(xs.dtype)
+    if weights.shape[1] > 1:
+        return lax.conv_general_dilated(
+            xs,
+            # A convolution in XLA is a correlation: the oldest timestep first.
+            weights[::-1],
+            window_strides=(1,),
+            padding="VALID",
+            dimension_numbers=("WNC", "WIO", "WNC"),
+        )
+    steps = len(xs) - longest
+
+    # Grouped convolutions are slow on CPUs. Recomputed, since the backward pass would keep a copy
+    # of the inputs for each lag.
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def add(sums: Array, lag: Array) -> tuple[Array, None]:
+        return sums + lax.dynamic_slice_in_dim(xs, longest - lag, steps) * weights[lag], None
+
+    start = jnp.zeros((steps, xs.shape[1], weights.shape[2]), xs.dtype)
+    return lax.scan(add, start, jnp.arange(longest + 1))[0]
 
 
 class PastInputs(NamedTuple):

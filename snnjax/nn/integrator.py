@@ -69,6 +69,9 @@ class _Coded(nnx.Module):
     def _run(self, inputs: Array, state: State, call: Call, **options: Any) -> tuple[Array, Aux]:
         model = self._model(call.training)
         check_state(model.initial_state, state.neurons, inputs.shape[1:])
+        if call.training and call.lengths is not None:
+            # Floating, as all parameters of a scan.
+            options["lengths"] = call.lengths.astype(state.statistics.count.dtype)
         params = model.params._replace(**state.statistics._asdict(), **options)
         outputs, aux = run(
             model, params, state.neurons, inputs, scan=self.scan, taps=call.taps, spiking=False

@@ -63,6 +63,22 @@ def test_recordings_become_frames_one_by_one():
     np.testing.assert_array_equal(batch.inputs[:, 0, 0], batch.labels + 1)
 
 
+def test_padded_sequences_keep_their_lengths():
+    lengths = np.array([3, 1, 2, 4, 4, 2])
+    inputs = (np.arange(4)[:, None] < lengths[:, None, None]) * 1.0
+    split = data.Split(inputs, np.arange(6), lengths=lengths)
+    longer = lambda e: (np.pad(e[0], [(0, 2), (0, 0)]), e[1])  # noqa: E731
+    doubled = lambda e: (e[0].repeat(2, 0), e[1], 2 * int(e[0].sum()))  # noqa: E731
+    for transform, steps, factor in [(None, 4, 1), (longer, 6, 1), (doubled, 8, 2)]:
+        batch = next(iter(data.grain_loader(split, batch_size=6, transform=transform, threads=0)))
+        assert batch.inputs.shape == (6, steps, 1) and batch.lengths.dtype == np.int32
+        np.testing.assert_array_equal(batch.lengths, factor * lengths[batch.labels])
+        np.testing.assert_array_equal(batch.lengths, batch.inputs[:, :, 0].sum(1))
+    cut = data.grain_loader(split, batch_size=6, transform=lambda e: (e[0][:2], e[1]), threads=0)
+    with pytest.raises(ValueError, match="the input has 2 timesteps"):
+        next(iter(cut))
+
+
 def test_errors_name_the_cure(monkeypatch):
     with pytest.raises(ValueError, match="smaller batch_size"):
         data.grain_loader(_split(), batch_size=11, shard=(0, 2))

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from snnjax import memory, nn
-from snnjax.nn.delays import lag_weights
+from snnjax.nn.delays import lag_weights, sum_over_lags
 from tests.compare import assert_close
 from tests.nn.layers import call, leaves, rngs, run
 
@@ -86,6 +86,29 @@ def test_gradients_are_those_of_finite_differences(x64, name, width):
     found = jax.flatten_util.ravel_pytree(gradients)[0]
     np.testing.assert_allclose(found, differences, rtol=1e-6, atol=1e-8)
     assert all(np.abs(leaf).max() > 0 for leaf in leaves(gradients[0]) if leaf.ndim)
+
+
+@pytest.mark.fast
+def test_channels_apart_are_the_grouped_convolution_in_less_memory(x64):
+    """Values and gradients in float64, and bytes of the backward pass."""
+    keys = iter(jax.random.split(jax.random.key(1), 3))
+    xs, weights, seen = (
+        jax.random.normal(next(keys), shape, jnp.float64)
+        for shape in ((T + D, 8, 12), (D + 1, 1, 12), (T, 8, 12))
+    )
+    grouped = functools.partial(
+        jax.lax.conv_general_dilated, window_strides=(1,), padding="VALID",
+        dimension_numbers=("WNC", "WIO", "WNC"), feature_group_count=12,
+    )  # fmt: skip
+    found = []
+    for form in (sum_over_lags, lambda xs, weights: grouped(xs, weights[::-1])):
+        total = lambda xs, weights, form=form: jnp.sum(form(xs, weights) * seen)  # noqa: E731
+        program = jax.jit(lambda *args, f=form, t=total: (f(*args), jax.grad(t, (0, 1))(*args)))
+        compiled = program.lower(xs, weights).compile()
+        found.append((compiled(xs, weights), compiled.memory_analysis().temp_size_in_bytes))
+    (ours, ours_bytes), (wanted, wanted_bytes) = found
+    jax.tree.map(lambda a, b: assert_close(a, b, 1e-12), ours, wanted)
+    assert ours_bytes <= wanted_bytes
 
 
 @pytest.mark.fast

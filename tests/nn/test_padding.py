@@ -39,8 +39,16 @@ def reversible(rngs):
     )
 
 
+def coded(rngs):
+    return nn.Sequential(
+        nn.SigmaDelta(), nn.Linear(3, 2 * C, rngs=rngs), nn.Integrator(C, rngs=rngs),
+        nn.Linear(C, 2, rngs=rngs),
+    )  # fmt: skip
+
+
 BODIES = {
     "batch norm": dense,
+    "coders": coded,
     "ghost batch norm": functools.partial(dense, groups=2, unbiased=True),
     "stack": stacked,
     "reversible stack": reversible,

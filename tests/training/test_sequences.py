@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import pathlib
 import shutil
 
 import jax
@@ -100,19 +101,25 @@ def config():
 """
 
 
-@pytest.mark.parametrize("kind", [kind for kind in TASKS if kind not in ("numbers", "labels")])
-def test_padded_and_bucketed_evaluation_are_equal(kind, tmp_path, capsys):
-    """From the command line to the last digit, loss, metrics and firing rates."""
-    path, run, padded = tmp_path / "waves.py", tmp_path / "run", tmp_path / "padded"
-    path.write_text(FILE.format(kind))
-    trained = command(capsys, "train", path, "--out", run, "--buckets", 2)
+def evaluated_twice(capsys, folder, path, *options):
+    """Results of training in two buckets, and of evaluation in buckets and padded."""
+    run, padded = folder / "run", folder / "padded"
+    trained = command(capsys, "train", path, "--out", run, "--buckets", 2, *options)
     shutil.copytree(run, padded)
     text = (padded / "config.json").read_text()
     assert '"buckets": 2' in text
     (padded / "config.json").write_text(text.replace('"buckets": 2', '"buckets": 1'))
-    one, two = (command(capsys, "eval", place) for place in (run, padded))
-    ignored = {"run", "seconds"}
-    assert {k: one[k] for k in one.keys() - ignored} == {k: two[k] for k in two.keys() - ignored}
+    found = [command(capsys, "eval", place) for place in (run, padded)]
+    return trained, *({k: v for k, v in x.items() if k not in ("run", "seconds")} for x in found)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TASKS if kind not in ("numbers", "labels")])
+def test_padded_and_bucketed_evaluation_are_equal(kind, tmp_path, capsys):
+    """From the command line to the last digit, loss, metrics and firing rates."""
+    path, run = tmp_path / "waves.py", tmp_path / "run"
+    path.write_text(FILE.format(kind))
+    trained, one, two = evaluated_twice(capsys, tmp_path, path)
+    assert one == two
     assert one["test_loss"] == trained["test_loss"] and one["firing_rates"]
     names = {"classes": {"accuracy"}, "numbers": {"rmse", "mae"}}
     assert {f"test_{name}" for name in names.get(kind.split()[0], {"f1", "exact_match"})} <= set(
@@ -122,6 +129,27 @@ def test_padded_and_bucketed_evaluation_are_equal(kind, tmp_path, capsys):
         shown = command(capsys, "show", run, "--example", 2)["pictures"]
         over_time = "classes_over_time" if "classes" in kind else "predictions_over_time"
         assert over_time in shown and ("predictions" in shown) == ("numbers" in kind)
+
+
+@pytest.mark.slow  # reads the archive and compiles four programs of sixty steps
+def test_spoken_digits_padded_and_bucketed_are_equal(tmp_path, capsys, shared, monkeypatch):
+    """The same of real recordings, every 40th of FSDD, with log-mel frames and v1."""
+    whole = data.load("fsdd", data_dir=shared("data", "fsdd").parent)
+    few = dataclasses.replace(
+        whole,
+        **{
+            name: split.take(np.arange(0, len(split), 40))
+            for name, split in (("train", whole.train), ("test", whole.test))
+        },
+    )
+    monkeypatch.setattr(data, "load", lambda name, **options: few)
+    path = pathlib.Path(__file__).parents[2] / "experiments" / "fsdd.py"
+    options = {"cell": "v1", "layers": 1, "hidden": 16, "batch": 10, "epochs": 1}
+    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
+    trained, one, two = evaluated_twice(
+        capsys, tmp_path, path, *flags, "--lengths", "--eval-batch", 5
+    )
+    assert one == two and one["test_loss"] == trained["test_loss"] and one["examples"] == 25
 
 
 def test_a_batch_of_a_bucket_gives_the_step_of_the_padded_batch():
