@@ -21,9 +21,8 @@ import functools
 
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from snnjax import data, encoding, losses, nn, training
+from snnjax import data, encoding, losses, nn, surrogate, training
 
 SIDE, TIMESTEPS = 16, 60
 LARGEST = np.array([0.25, 0.25, 0.03])  # pixels, pixels and rad per step
@@ -38,12 +37,14 @@ class MovingDots(training.Experiment):
         start: First timestep that counts in the loss.
         tau: Time constant of the responses of both hidden layers, in timesteps.
         threshold: Threshold of their neurons.
+        width: Width of the surrogate derivative, in thresholds.
         sequences: Number of training sequences; the test has a fifth of it.
     """
 
     start: int = 30
     tau: float = 4.0
     threshold: float = 0.25
+    width: float = 0.3
     sequences: int = 1500
 
 
@@ -95,9 +96,12 @@ def network(experiment, rngs):
         refractory_tau=experiment.tau,
         refractory="exponential",
         kernel="recurrence",
+        spike=surrogate.exponential(
+            height=1 / experiment.threshold, width=experiment.width * experiment.threshold
+        ),
     )
     init = nn.synapses.fan_in_uniform
-    conv = functools.partial(nn.Conv, kernel_init=init, rngs=rngs)
+    conv = functools.partial(nn.Conv, padding="VALID", kernel_init=init, rngs=rngs)
     return nn.Network(
         nn.Sequential(
             *(conv(2, 16, kernel=5, strides=2), neuron()),
