@@ -2,7 +2,7 @@
 
 Data: 1,500 training and 300 test sequences from a fixed seed. About 20 of many dots lie within
 16x16 pixels; all move rigidly, at a constant velocity of up to 0.25 pixels per step along x and y
-and 0.03 rad per step about the center. A pixel fires ON when a dot enters it and OFF when it is
+and 0.06 rad per step about the center. A pixel fires ON when a dot enters it and OFF when it is
 left. The targets are the three velocities, as shares in [-1, 1] of the largest ones.
 Network: conv5x5 to 16, stride 2 - SRM - conv3x3 to 32 - SRM - mean over space - linear - potential,
 5,504 weights without biases; T = 60. Loss: mean distance from the targets over steps 30 to 60.
@@ -25,8 +25,8 @@ import numpy as np
 from snnjax import data, encoding, losses, nn, surrogate, training
 
 SIDE, TIMESTEPS = 16, 60
-LARGEST = np.array([0.25, 0.25, 0.03])  # pixels, pixels and rad per step
-DOTS, REACH = 350, 33.0  # no dot beyond this distance from the center reaches the camera
+LARGEST = np.array([0.25, 0.25, 0.06])  # pixels, pixels and rad per step
+DOTS, REACH = 390, 35.0  # no dot beyond this distance from the center reaches the camera
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,7 +128,7 @@ def config():
         encode=encode,
         task=functools.partial(training.task.regression, loss=distance, per_timestep=True),
         timesteps=TIMESTEPS,
-        batch=50,
+        batch=25,
         eval_batch=150,
         epochs=12,
         learning_rate=3e-3,

@@ -22,9 +22,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from snnjax.ops.arguments import as_floating, check_counts, check_numbers
+from snnjax.ops.arguments import as_floating, check_counts, check_numbers, is_traced
 from snnjax.ops.padding import mask, match_axes, time_mean
 from snnjax.typing import Array
 
@@ -252,10 +253,12 @@ def rate_mse(
     return _defined(rates, lambda x: jnp.mean(optax.squared_error(x, target), axis=-1))
 
 
-def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
+def distance(
+    outputs: Array, targets: Array, *, start: int = 0, lengths: Array | None = None
+) -> Array:
     """Mean Euclidean distance of the outputs from a target of each timestep.
 
-        L = 1 / (T - start) sum over t >= start of |o[t] - target[t]|
+        L = 1 / (T - start) sum over start <= t < T of |o[t] - target[t]|
 
     Outputs before `start` have no influence, and a gradient of exactly 0: spikes need time to reach
     the last layer. Published as "RMSE" of an angular velocity, it is a mean and no root.
@@ -264,13 +267,17 @@ def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
         outputs: `[T, B, D]`, floating.
         targets: `[B, T, D]`, floating, of the outputs' unit.
         start: first timestep that counts, in [0, T).
+        lengths: `[B]` integers, valid timesteps of padded sequences, each in place of T; None is
+            all T.
 
     Returns:
-        `[B]`, in the unit of the outputs. The gradient at a distance of 0 is 0.
+        `[B]`, in the unit of the outputs. The gradient at a distance of 0 is 0. Under jit a
+        sequence that ends before `start` has a loss of NaN.
 
     Raises:
         TypeError: If `outputs` or `targets` are not floating point.
-        ValueError: If the shapes do not fit, or `start` is outside [0, T).
+        ValueError: If the shapes do not fit, `start` is outside [0, T), or a known length does not
+            exceed it.
 
     Reference:
         M. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, "Event-Based Angular Velocity
@@ -289,15 +296,33 @@ def distance(outputs: Array, targets: Array, *, start: int = 0) -> Array:
         raise ValueError(
             f"start={start} leaves none of {len(outputs)} timesteps: give one below their number"
         )
-    targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)[start:]
+    targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)
+    if lengths is not None:
+        # Padding may hold NaN; at a distance of 0 it adds nothing to the sum below.
+        valid = match_axes(mask(lengths, len(outputs)), outputs)
+        outputs, targets = (jnp.where(valid, array, 0) for array in (outputs, targets))
+        _check_start(lengths, start)
+    targets = targets[start:]
 
     def loss(outputs: Array) -> Array:
         squared = jnp.sum(jnp.square(outputs - targets), -1)
         # The root has no derivative at 0; replaced before it, since infinity times 0 is NaN.
         root = jnp.sqrt(jnp.where(squared > 0, squared, 1))
-        return jnp.mean(jnp.where(squared > 0, root, 0), 0)
+        distances = jnp.where(squared > 0, root, 0)
+        if lengths is None:
+            return jnp.mean(distances, 0)
+        counted = jnp.maximum(jnp.asarray(lengths) - start, 0)
+        return jnp.sum(distances, 0) / counted.astype(distances.dtype)
 
     return _defined(outputs[start:], loss, axis=1)
+
+
+def _check_start(lengths: Array, start: int) -> None:
+    if not is_traced(lengths) and (np.asarray(lengths) <= start).any():
+        raise ValueError(
+            f"start={start} leaves nothing of a sequence of {np.asarray(lengths).min()} timesteps: "
+            "give one below all lengths, or leave such sequences out"
+        )
 
 
 def spike_rate_penalty(

@@ -7,6 +7,7 @@ import math
 import jax.numpy as jnp
 
 from snnjax.ops.arguments import as_floating, check_numbers
+from snnjax.ops.padding import mask
 from snnjax.typing import Array
 
 __all__ = ["median_relative_error"]
@@ -18,6 +19,7 @@ def median_relative_error(
     *,
     least: float = math.radians(1),
     weights: Array | None = None,
+    lengths: Array | None = None,
 ) -> Array:
     """Median over timesteps and examples of `|o - target| / |target|`.
 
@@ -29,6 +31,7 @@ def median_relative_error(
         targets: `[B, T, D]`, floating, of the outputs' unit.
         least: smallest length of a target that counts; 1 degree per second, for targets in rad/s.
         weights: `[B]`, 0 for padding; None is all 1. Other weights do not weigh a median.
+        lengths: `[B]` integers, valid timesteps of padded sequences; None is all T.
 
     Returns:
         A scalar; NaN if no target counts.
@@ -50,10 +53,12 @@ def median_relative_error(
             f"{list(targets.shape)}: one target vector per example and timestep"
         )
     wanted = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)
-    lengths = jnp.linalg.norm(wanted, axis=-1)
-    counts = lengths >= least
+    sizes = jnp.linalg.norm(wanted, axis=-1)
+    counts = sizes >= least
+    if lengths is not None:
+        counts &= mask(lengths, len(outputs))
     if weights is not None:
         counts &= jnp.asarray(weights) != 0
     # Divided by 1 where nothing counts: the NaN of the mask is the only one.
-    relative = jnp.linalg.norm(outputs - wanted, axis=-1) / jnp.where(counts, lengths, 1)
+    relative = jnp.linalg.norm(outputs - wanted, axis=-1) / jnp.where(counts, sizes, 1)
     return jnp.nanmedian(jnp.where(counts, relative, jnp.nan))
