@@ -10,8 +10,10 @@ Network: conv5x5 to 16, stride 2 - SRM - conv3x3 to 32 - SRM - mean over space -
 Paper: Gehrig, Shrestha, Mouritzen, Scaramuzza, "Event-Based Angular Velocity Regression with
 Spiking Networks", ICRA 2020, arXiv:2003.02790; its network at a small size.
 Hardware: 2 CPU cores (AMD EPYC, shared; float32, jax 0.10.2, flax 0.12.8)
-Time: -
-Expected: -
+Time: 5 minutes of two busy cores, compilation included
+Expected: mean distance 0.269 over steps 30 to 60 of the test (measured once, seed 0), the last test
+    loss; predicting the mean of the training targets gives 0.951. The authors' modules reached 0.26
+    beside 0.96 on dots of their own drawing, in a separate run.
 Command: snnjax train experiments/moving_dots.py
     prediction against target: snnjax show runs/moving_dots-0
 """
