@@ -67,6 +67,7 @@ def dataset(experiment):
         timesteps=TIMESTEPS * STEP,
         height=SIDE,
         width=SIDE,
+        knot=500,
         contrast=0.1,
     )
     frames = functools.partial(

@@ -234,6 +234,20 @@ def test_a_recipe_takes_steps(name, fields):
     assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
+@pytest.mark.slow  # two epochs, half a minute
+def test_moving_dots_are_learned():
+    """Spike response neurons beat the mean of the targets, which is 0.95 away."""
+    session = training.prepare(config_of("moving_dots", epochs=2))
+    state = session.state
+    for number in range(session.steps):
+        state, _ = session.train(state, session.loader.batch(number))
+    targets = session.dataset.test.labels[:, 0]
+    mean = session.dataset.train.labels[:, 0].mean(0)
+    baseline = np.linalg.norm(targets - mean, axis=-1).mean()
+    assert 0.9 < baseline < 1.0
+    assert session.evaluate(state).loss < 0.75 * baseline
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
