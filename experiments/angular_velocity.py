@@ -46,15 +46,18 @@ class Rotation(training.Experiment):
         start: First timestep that counts in the loss.
         channels: Channels of the convolutions.
         threshold: Threshold of the neurons.
-        tau: Time constant of their responses, in timesteps.
+        tau: Time constant of their responses, in timesteps. A response lags by twice that, and so
+            do the answers by the sum over all layers: slow ones miss a velocity that changes.
+        output_tau: That of the output.
         recordings: Number of training streams before symmetries; the test has a fifth of it.
     """
 
     kind: str = "snn"
     start: int = 25
     channels: tuple[int, ...] = (32, 64, 128)
-    threshold: float = 0.5
-    tau: float = 4.0
+    threshold: float = 0.3
+    tau: float = 2.0
+    output_tau: float = 3.0
     recordings: int = 1000
 
 
@@ -120,7 +123,11 @@ def network(experiment, rngs):
             for channels, stride in zip(experiment.channels, STRIDES, strict=True)
         ]
         return models.angular_velocity_net(
-            input_shape=(SIDE, SIDE, 2), stages=stages, kernel="recurrence", rngs=rngs
+            input_shape=(SIDE, SIDE, 2),
+            stages=stages,
+            tau=experiment.output_tau,
+            kernel="recurrence",
+            rngs=rngs,
         )
     body, depth = [], 2 * WINDOWS
     for channels, stride in zip(experiment.channels, STRIDES, strict=True):
