@@ -280,7 +280,7 @@ def distance(
             length.
 
     Reference:
-        D. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, "Event-Based Angular Velocity
+        M. Gehrig, S. B. Shrestha, D. Mouritzen, D. Scaramuzza, "Event-Based Angular Velocity
         Regression with Spiking Networks", ICRA 2020, arXiv:2003.02790.
     """
     outputs = _validate("outputs", outputs, rank=3, letters="[T, B, D]")

@@ -6,12 +6,13 @@ Nothing is computed: the step is traced by its shapes, at the sizes written in t
 import functools
 import pathlib
 import re
+import runpy
 
 import jax
 import numpy as np
 import pytest
 
-from snnjax import data, training
+from snnjax import data, encoding, training
 from snnjax.data.image_folder import ImageView
 from snnjax.data.lazy import LazyInputs
 
@@ -34,6 +35,7 @@ SLOW = {
 """Seconds of tracing each; one of a family stays in the default lane."""
 
 VARIANTS = [
+    ("angular_velocity", {"kind": "ann", "recordings": 2}),
     ("asa_snn", {"source": "fashion_mnist", "attention": "half"}),
     ("asa_snn_dvs", {"source": "dvs128_gait_day", "attention": "none"}),
     ("asa_snn_dvs", {"source": "dvs128_gait_night", "attention": "union", "epochs": 100}),
@@ -84,6 +86,9 @@ VARIANTS = [
     ("dsr_mnist", {"neuron": "lif", "timesteps": 20, "equilibrium": False}),
     ("dsr_fashion_mnist", {"neuron": "lif", "memory": "time=store"}),
 ]
+
+SMALL = {"angular_velocity": {"recordings": 2}, "moving_dots": {"sequences": 50}}
+"""Fields that shorten data drawn by the file itself."""
 
 
 def recordings(count, size):
@@ -202,7 +207,7 @@ def config_of(name, **fields):
     ids=lambda p: p.stem,
 )
 def test_an_experiment_gives_a_training_step(path):
-    assert_trains(training.config.load_experiment(path))
+    assert_trains(config_of(path.stem, **SMALL.get(path.stem, {})))
 
 
 @pytest.mark.slow
@@ -234,6 +239,20 @@ def test_a_recipe_takes_steps(name, fields):
     assert np.mean(jax.tree.leaves(moved)) > 0.9
 
 
+@pytest.mark.slow  # two epochs, half a minute
+def test_moving_dots_are_learned():
+    """Spike response neurons beat the mean of the targets, which is 0.95 away."""
+    session = training.prepare(config_of("moving_dots", epochs=2))
+    state = session.state
+    for number in range(session.steps):
+        state, _ = session.train(state, session.loader.batch(number))
+    targets = session.dataset.test.labels[:, 0]
+    mean = session.dataset.train.labels[:, 0].mean(0)
+    baseline = np.linalg.norm(targets - mean, axis=-1).mean()
+    assert 0.9 < baseline < 1.0
+    assert session.evaluate(state).loss < 0.75 * baseline
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_an_experiment_says_what_it_needs_and_what_to_expect(path):
@@ -255,6 +274,33 @@ def test_command_lines_name_fields_of_the_experiment(name):
     doc = "\n".join(line for line in doc.splitlines() if "snnjax convert" not in line)
     for option in re.findall(r"--([a-z][a-z-]*)", doc):
         assert option.replace("-", "_") in training.config.plain_fields(experiment), option
+
+
+@pytest.mark.fast
+def test_symmetries_of_a_stream_are_those_of_its_camera():
+    """A camera rolled by quarter turns, and one before a mirrored photograph."""
+    file = runpy.run_path(str(FOLDER / "angular_velocity.py"))
+    # Multiples of the renderer's blocks of 3 pixels, so that a mirror image has the same blocks.
+    image = np.random.default_rng(0).uniform(0, 1, (24, 36))
+    velocity = np.array([3.0, 1.0, 4.0])
+
+    def frames(turn, image, velocity):
+        events = data.rotation.render(
+            image, np.tile(velocity, (20, 1)), orientation=turn, height=6, width=6, contrast=0.02
+        )
+        return encoding.events.frames_by_time(
+            events, timesteps=4, height=6, width=6, start=0, duration=20_000
+        )
+
+    first = frames(np.eye(3), image, velocity)
+    assert first.sum() > 50
+    inputs, targets = file["symmetries"](first[None], np.tile(velocity, (1, 4, 1)))
+    roll = np.array([[0.0, 1, 0], [-1, 0, 0], [0, 0, 1]])
+    for number in range(8):
+        turn = np.linalg.matrix_power(roll, number // 2)
+        scene, axes = (image[:, ::-1], velocity * (1, -1, -1)) if number % 2 else (image, velocity)
+        np.testing.assert_allclose(targets[number], np.tile(axes @ turn, (4, 1)), atol=1e-12)
+        np.testing.assert_array_equal(inputs[number], frames(turn, scene, axes @ turn))
 
 
 @pytest.mark.fast

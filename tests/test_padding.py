@@ -35,6 +35,11 @@ LOSSES = {
     "spike_rate_penalty": lambda o, labels, lengths: losses.spike_rate_penalty(
         o, lower=0.2, upper=0.4, lengths=lengths
     ),
+    "distance": lambda o, labels, lengths: losses.distance(
+        o,
+        jnp.ones((o.shape[1], len(o), K)) * labels[:, None, None].astype(o.dtype),
+        lengths=lengths,
+    ),
 }
 
 

@@ -106,8 +106,8 @@ def as_events(
         )
     if bad := [column.dtype for column in columns if column.dtype.kind not in "iub"]:
         raise TypeError(
-            f"{name} has a column of {bad[0]}: events are integers, with time in microseconds; "
-            "seconds become (1e6 * t).astype(np.int64)"
+            f"{name} has a column of {bad[0]}: events are integers, with time in whole "
+            "microseconds; those become t.astype(np.int64), seconds (1e6 * t).astype(np.int64)"
         )
     # An empty column has no maximum.
     if len(t):
@@ -141,7 +141,8 @@ def _check(
     if x.max() >= width or y.max() >= height:
         raise CorruptDataError(
             f"{name} has events up to column {x.max()}, row {y.max()}, outside {height}x{width} "
-            "(rows x columns): another camera's recording, or a damaged file to fetch again"
+            "(rows x columns): another camera's recording, columns in another order than t, x, y, "
+            "polarity, or a damaged file to fetch again"
         )
     if p.min() < 0 or p.max() > 1:
         raise CorruptDataError(

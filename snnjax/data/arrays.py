@@ -49,7 +49,8 @@ def from_arrays(
     """Makes a data set from arrays or event recordings.
 
     Args:
-        train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events.
+        train_inputs: `[N, ...]`, any dtype; or a list, a tuple or `Recordings` of events. Events in
+            memory are sorted by time.
         train_labels: `[N]` integers from 0, or `[N, T]`, a class per timestep; or real targets,
             `[N, D]` floating, of which `[N, T, D]` holds one per timestep.
         test_inputs: `[M, ...]`, as `train_inputs`.
@@ -284,7 +285,8 @@ def _split(inputs: Inputs, labels: np.ndarray, lengths: Any) -> Split:
     if labels.ndim != 1 and ((_is_one_hot(labels) and not stepwise) or (whole and labels.ndim > 2)):
         raise TypeError(
             f"labels must be integers [N] from 0, not {labels.dtype} {labels.shape}; turn one-hot "
-            "rows into integers with labels.argmax(axis=-1)"
+            "rows into integers with labels.argmax(axis=-1), quantities into real targets with "
+            "labels.astype('float32')"
         )
     return split
 

@@ -51,6 +51,7 @@ def dataset(
     width: int = 32,
     slowest: float = 0.5,
     fastest: float = 8.0,
+    knot: int = 100,
     field_of_view: float = math.radians(40),
     contrast: float = 0.2,
     mismatch: float = 0.0,
@@ -72,6 +73,7 @@ def dataset(
         width: Columns of the camera.
         slowest: Least speed drawn at a knot of `angular_velocities`, in rad/s.
         fastest: Largest speed, in rad/s.
+        knot: Distance of knots, in milliseconds: the larger, the steadier a rotation is.
         field_of_view: Horizontal, in radians.
         contrast: Threshold C.
         mismatch: Standard deviation of the thresholds of pixels, relative to C.
@@ -95,7 +97,7 @@ def dataset(
     """
     seed = whole_number("seed", seed, least=0)
     images = photographs() if images is None else images
-    motion = {"timesteps": timesteps, "slowest": slowest, "fastest": fastest}
+    motion = {"timesteps": timesteps, "slowest": slowest, "fastest": fastest, "knot": knot}
     camera = {
         "height": height,
         "width": width,

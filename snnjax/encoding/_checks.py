@@ -200,7 +200,7 @@ def recording(events: np.ndarray) -> np.ndarray:
         )
     if not np.issubdtype(events.dtype, np.integer):
         raise TypeError(
-            f"events must be integers (t in microseconds), got {events.dtype}: seconds become "
-            f"(1e6 * t).astype(np.int64)"
+            f"events must be integers, t in whole microseconds, got {events.dtype}: those become "
+            "events.astype(np.int64), seconds (1e6 * t).astype(np.int64)"
         )
     return events

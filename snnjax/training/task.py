@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -529,7 +530,19 @@ def _with_lengths(
     # A function without `lengths` serves all data sets but padded ones.
     if lengths is None:
         return function(outputs, targets)
+    own = function.loss if isinstance(function, _BoundLoss) else function
+    if not {"lengths", "**"} & _keywords(own):
+        raise ExperimentError(
+            f"the data are padded sequences, and the loss {getattr(own, '__name__', own)} takes no "
+            "lengths: give it an argument lengths=None, [B], and leave out timesteps from there on"
+        )
     return function(outputs, targets, lengths=lengths)
+
+
+def _keywords(function: Callable[..., Any]) -> set[str]:
+    """Names of the parameters of a function, with "**" for any keyword."""
+    parameters = inspect.signature(function).parameters.values()
+    return {"**" if p.kind is p.VAR_KEYWORD else p.name for p in parameters}
 
 
 def _time_major(targets: Array) -> Array:
@@ -548,7 +561,8 @@ def _check_targets(dataset: data.Dataset, axes: int, letters: str) -> None:
     if len(shape) != axes:
         raise ExperimentError(
             f"{dataset.name} has targets of shape {list(shape)} and the task needs {letters}: "
-            "per_timestep=True is for a target at every timestep"
+            "per_timestep=True is for a target at every timestep; one number is D = 1, "
+            "targets[..., None]"
         )
 
 

@@ -136,6 +136,17 @@ def test_outputs_before_the_start_have_no_gradient(x64):
 
 
 @pytest.mark.fast
+def test_a_padded_sequence_counts_from_the_start_to_its_end():
+    outputs, targets = jnp.ones((6, 2, 3)).at[4:, 0].set(jnp.nan), jnp.zeros((2, 6, 3))
+    outputs = outputs.at[3, 0].set(3.0)
+    lengths = jnp.array([4, 6])
+    found = losses.distance(outputs, targets, start=2, lengths=lengths)
+    np.testing.assert_allclose(found, [2 * 3**0.5, 3**0.5], rtol=1e-6)
+    median = metrics.median_relative_error(outputs, targets + 1, lengths=lengths)
+    assert float(median) == 0.0
+
+
+@pytest.mark.fast
 def test_short_targets_and_padding_do_not_count():
     targets = jnp.asarray([[[1.0, 0.0], [0.0, 2.0], [1e-3, 0.0]], [[1.0, 0.0]] * 3])
     outputs = (
@@ -151,6 +162,12 @@ def test_short_targets_and_padding_do_not_count():
     [
         (lambda: losses.distance(jnp.ones((4, 2, 3)), jnp.ones((4, 2, 3))), r"\[B, T, D\]"),
         (lambda: losses.distance(jnp.ones((4, 2, 3)), jnp.ones((2, 4, 3)), start=4), "leaves none"),
+        (
+            lambda: losses.distance(
+                jnp.ones((4, 2, 3)), jnp.ones((2, 4, 3)), start=2, lengths=jnp.array([4, 2])
+            ),
+            "a sequence of 2 timesteps: give one below",
+        ),
         (
             lambda: metrics.median_relative_error(jnp.ones((4, 2, 3)), jnp.ones((2, 3))),
             "one target",

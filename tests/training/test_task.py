@@ -308,3 +308,10 @@ def test_the_lowest_error_is_kept_and_ends_the_run(lines, tmp_path):
     assert (result.step, result.best_step, result.best) == (16, 8, 1.0)
     assert training.checkpoints.steps(run.checkpoints) == [8, 16]
     assert training.checkpoints.best(run.checkpoints).name == "00000008"
+
+
+def test_a_loss_of_its_own_for_padded_sequences_takes_lengths():
+    outputs, targets = jnp.zeros((3, 2, 1)), jnp.zeros((2, 3, 1))
+    task = tasks.regression(make(), loss=lambda e, o, t: o, per_timestep=True)
+    with pytest.raises(training.errors.ExperimentError, match="takes no lengths: give it an"):
+        task.loss(outputs, targets, lengths=jnp.array([3, 2]))
