@@ -296,7 +296,8 @@ def distance(
     shortest = min(len(outputs), *np.asarray(lengths).tolist()) if known else len(outputs)
     if start >= shortest:
         raise ValueError(
-            f"start={start} leaves none of {shortest} timesteps: give one below their number"
+            f"start={start} leaves nothing of a sequence of {shortest} timesteps: give one below "
+            "their number"
         )
     targets = jnp.swapaxes(targets, 0, 1).astype(outputs.dtype)
     if lengths is not None:
