@@ -6,10 +6,10 @@ Fields of its JSON object:
     rows                    per strategy: strategy, ok, faults (sentences), outputs_equal,
                             statistics_equal, gradient_relative (largest), gradient_cosine
                             (smallest), worst (array of the largest), gradients (per array:
-                            relative, cosine, norm_ratio), exact (false if a layer declares
-                            another derivative, whose difference is no fault), residual (of its
-                            solver), reconstruction, bits_left, temp_bytes, total_bytes, seconds,
-                            chosen (always false)
+                            relative, cosine, norm_ratio), layers (the same per layer), exact
+                            (false if the strategy or a layer declares another derivative, whose
+                            difference is no fault), residual (of its solver), reconstruction,
+                            bits_left, temp_bytes, total_bytes, seconds, chosen (always false)
     device_peak_bytes       peak over all strategies if the device reports it, else null
     ok                      true if every row is ok
     seconds                 duration of the command
@@ -17,6 +17,7 @@ Fields of its JSON object:
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -98,7 +99,7 @@ def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
     if not finding.exact:
         solved = "" if finding.residual is None else f", solver residual {finding.residual:.1e}"
         screen.say(f"    another derivative, beside backpropagation through time{solved}:")
-        for name, gap in finding.gradients.items():
+        for name, gap in finding.layers.items():
             screen.say(f"      {name:<60} cosine {gap.cosine:6.3f}, norm x {gap.norm_ratio:.3f}")
     # Below the row: a fault is a sentence, too long for a column.
     for fault in finding.faults:
@@ -116,9 +117,9 @@ def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
         "gradient_relative": finding.relative,
         "gradient_cosine": finding.cosine,
         "worst": max(gradients, key=lambda name: gradients[name].relative, default=None),
-        "gradients": {
-            name: {"relative": d.relative, "cosine": d.cosine, "norm_ratio": d.norm_ratio}
-            for name, d in gradients.items()
+        **{
+            field: {name: dataclasses.asdict(gap) for name, gap in gaps.items()}
+            for field, gaps in (("gradients", gradients), ("layers", finding.layers))
         },
         "reconstruction": finding.reconstruction,
         "bits_left": finding.bits_left,

@@ -8,8 +8,8 @@ Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only 
 after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
 the train step stores them exactly once per step, however often a strategy recomputes.
 
-A layer whose derivative is not that of its values, backpropagation through time, says so by the
-attribute `exact = False`; `is_exact` asks all layers of a network.
+A layer or a scan whose derivative is not that of its values, backpropagation through time, says so
+by the attribute `exact = False`; `is_exact` asks all layers of a network and their scans.
 
 `replace` copies a module with other attributes. `Statistics` of timesteps are joined by
 `join_steps`, those of parts of a batch averaged (`mean_over_steps`); diagnostics are maxima
@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.memory import Strategy
+from snnjax.memory import Strategy, Traces, approximation
 from snnjax.neurons.sigma_delta import Range
 from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
@@ -47,14 +47,17 @@ __all__ = [
     "StepStatistics",
     "StreamPeak",
     "call_statistics",
+    "approximations",
     "gather",
     "is_exact",
+    "module_scans",
     "join_steps",
     "layer_name",
     "max_over_steps",
     "mean_over_steps",
     "prefix_names",
     "refuse_padding",
+    "refuse_untraced",
     "output_shape",
     "place",
     "refuse_whole_windows",
@@ -238,12 +241,15 @@ class MemoryRequest:
         order: order of the network, `"layer"` or `"time"`.
         spiking: True if the layer's inputs are spikes.
         cut: scan over the parts of a `Sequential`; None leaves the sequence in one part.
+        traces: rule of the traces of synapses and the decay of the neurons behind the layer; None
+            without such a rule.
     """
 
     strategy: Strategy
     order: str = "layer"
     spiking: bool = False
     cut: Scan | None = None
+    traces: Traces | None = None
 
     def child(self, spiking: bool) -> MemoryRequest:
         """The request for a part of the layer. An inner `Sequential` is not cut.
@@ -330,8 +336,23 @@ def whole_window(layer: Any) -> int:
 
 
 def is_exact(network: Any) -> bool:
-    """True unless a layer declares another derivative than that of its values, `exact = False`."""
-    return all(getattr(module, "exact", True) for _, module in nnx.iter_modules(network))
+    """True unless a layer or a scan declares another derivative, `exact = False`."""
+    modules = [module for _, module in nnx.iter_modules(network)]
+    return all(getattr(module, "exact", True) for module in modules) and not approximations(network)
+
+
+def approximations(network: Any) -> list[Any]:
+    """Scans of a network that declare another gradient than that of `memory.store`."""
+    modules = (module for _, module in nnx.iter_modules(network))
+    found = (approximation(scan) for module in modules for scan in module_scans(module))
+    return [scan for scan in found if scan is not None]
+
+
+def module_scans(module: Any) -> list[Any]:
+    """Memory strategies of a module itself: over time, over depth, and of its cuts."""
+    values = vars(module)
+    cuts = getattr(values.get("joints"), "scan", None)
+    return [values.get("scan"), values.get("time_scan"), cuts]
 
 
 def refuse_whole_windows(body: Any) -> None:
@@ -349,6 +370,30 @@ def refuse_whole_windows(body: Any) -> None:
             raise ValueError(
                 f"nn.{type(module).__name__} needs its whole window of {timesteps} timesteps "
                 'at once, and order="time" runs them one by one: use order="layer"'
+            )
+
+
+def refuse_untraced(network: Any, traces: Traces) -> None:
+    """Refuses weights whose layer keeps no traces, and so would silently learn by `sltt`.
+
+    Args:
+        network: network under the strategy.
+        traces: the strategy.
+
+    Raises:
+        ValueError: a layer in `network` has such weights.
+    """
+    modules = dict(nnx.iter_modules(network))
+    paths = [path for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
+    for path in paths:
+        owners = [modules[path[:n]] for n in range(len(path)) if path[:n] in modules]
+        # Normalizations and neurons learn through space only.
+        local = path[-1] in ("scale", "bias") or "learned" in path
+        if not local and all(getattr(owner, "traces", None) is None for owner in owners):
+            layer = type(owners[-1]).__name__
+            raise ValueError(
+                f"memory.{traces.rule}() needs traces of every synapse, and {layer} at "
+                f"{'.'.join(map(str, path))} keeps none: use memory.sltt() or memory.truncated(k)"
             )
 
 

@@ -10,6 +10,7 @@ the same values.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ from snnjax.ops.arguments import as_floating, shorten
 from snnjax.ops.rounding import is_narrow, widen_to
 from snnjax.typing import Array, Scan, Step, bind
 
-__all__ = ["Constant", "Neuron", "check_neuron", "membranes", "run"]
+__all__ = ["Constant", "Neuron", "behind", "check_neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
@@ -165,6 +166,57 @@ class Neuron(nnx.Module):
             self.model, self.params(), state.neurons, inputs,
             scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
+
+
+    def leak(self) -> float:
+        """Factor `dv[t] / dv[t-1]` of the membrane without the reset, a constant number.
+
+        Raises:
+            ValueError: the neurons have more state than a membrane, or their decay is learned or
+                an array.
+        """
+        names, cure = set(self.model.params._fields), "use memory.sltt() or memory.truncated(k)"
+        state = jax.eval_shape(lambda: self.model.initial_state((1,)))
+        if getattr(state, "_fields", ()) != ("v",) or names - {"decay", "threshold"}:
+            raise ValueError(
+                f"traces of synapses need leaky neurons with one membrane (nn.LIF, nn.IF, nn.LI), "
+                f"and {self.name} has other dynamics: {cure}"
+            )
+        # Without a decay the neuron integrates.
+        decay = self.model.params.decay if "decay" in names else 1.0
+        if decay is None:
+            raise ValueError(
+                f"traces of synapses need a decay that is one constant number, and that of "
+                f"{self.name} is learned or an array: {cure}"
+            )
+        return float(decay)
+
+
+def behind(request: MemoryRequest, layers: Iterable[Any]) -> MemoryRequest:
+    """The request for a layer in front of others: its traces decay as the next neurons do.
+
+    Args:
+        request: the request for the layer.
+        layers: layers behind it, in order. Without neurons among them the decay is that of the
+            request.
+
+    Raises:
+        ValueError: the next layer with neurons has several decays, or `Neuron.leak` refuses.
+    """
+    if request.traces is None:
+        return request
+    for layer in layers:
+        modules = (module for _, module in nnx.iter_modules(layer))
+        decays = {module.leak() for module in modules if isinstance(module, Neuron)}
+        if len(decays) > 1:
+            raise ValueError(
+                f"traces of a synapse have one decay, and the neurons behind it {sorted(decays)}: "
+                "use memory.sltt() or memory.truncated(k)"
+            )
+        if decays:
+            traces = dataclasses.replace(request.traces, decay=decays.pop())
+            return dataclasses.replace(request, traces=traces)
+    return request
 
 
 def check_neuron(owner: str, neuron: Any) -> None:

@@ -42,6 +42,7 @@ from snnjax.nn.contract import (
     replace,
     stack_layers,
 )
+from snnjax.nn.neuron import behind
 from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.rounding import widen
@@ -114,6 +115,7 @@ class Reversible(nnx.Module):
         # The pullback of a branch needs its activations, one part at a time.
         inner = (scan.inner or memory.recompute(1)) if isinstance(scan, memory.Reverse) else None
         within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
+        within = behind(within, [self.f, self.g])
         parts = [place(branch, within) for branch in (self.f, self.g)]
         changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
         taken = parts_taken(parts) - {"depth"}  # the branches' cuts belong to this scan

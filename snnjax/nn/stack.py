@@ -35,6 +35,7 @@ from snnjax.nn.contract import (
     replace,
     stack_layers,
 )
+from snnjax.nn.neuron import behind
 from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts
 from snnjax.ops.rounding import widen
@@ -88,6 +89,8 @@ class Stacked(nnx.Module):
 
         Inputs count as spikes only if every block maps spikes to spikes.
         """
+        # Behind a block comes the next one, with the same neurons.
+        request = behind(request, [self.blocks])
         # The stacked blocks are placed as one layer: their leaves have an extra axis `[depth]`.
         blocks = place(self.blocks, request.child(request.spiking))
         spiking = request.spiking and blocks.spiking

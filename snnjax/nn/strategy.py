@@ -19,7 +19,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax.memory import Strategy, StrategyError, sequence, store
-from snnjax.nn.contract import MemoryRequest, place
+from snnjax.nn.contract import MemoryRequest, module_scans, place
 from snnjax.nn.network import Network
 from snnjax.ops.arguments import shorten
 
@@ -83,10 +83,8 @@ def saves_memory(network: Network) -> bool:
 
 
 def _scans(module: Any) -> list[Any]:
-    values = vars(module)
-    own = [value for value in values.values() if hasattr(value, "saves_memory")]
-    cuts = getattr(values.get("joints"), "scan", None)
-    return [values.get("scan"), values.get("time_scan"), cuts, *own]
+    own = [value for value in vars(module).values() if hasattr(value, "saves_memory")]
+    return [*module_scans(module), *own]
 
 
 def _saves(scan: Any) -> bool:

@@ -28,6 +28,7 @@ from snnjax.nn.contract import (
     place,
     replace,
 )
+from snnjax.nn.neuron import behind
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 
@@ -70,8 +71,9 @@ class Sequential(nnx.Module):
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Applies the strategy to every layer, and cuts the sequence by `request.cut`."""
         parts, spiking = [], request.spiking
-        for layer in self.layers:
-            parts.append(place(layer, request.child(spiking)))
+        for number, layer in enumerate(self.layers):
+            inner = behind(request.child(spiking), list(self.layers)[number + 1 :])
+            parts.append(place(layer, inner))
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
         taken, scan = parts_taken(parts), request.cut

@@ -63,11 +63,14 @@ def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experime
     return dataclasses.replace(experiment, memory=strategy)
 
 
-def network_strategies(experiment: Experiment) -> list[memory.Strategy]:
-    """Candidate strategies for an experiment's network."""
+def network_strategies(
+    experiment: Experiment, *, approximate: bool = False
+) -> list[memory.Strategy]:
+    """Candidate strategies for an experiment's network, exact ones unless `approximate`."""
     check_learning(experiment, "gradients")
     with user_code("network(experiment, rngs)"):
-        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
+        network = experiment.network(experiment, nnx.Rngs(0))
+    return nn.candidates(network, approximate=approximate)
 
 
 def check_strategies(
@@ -253,8 +256,11 @@ def _compare(
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
     exact = nn.contract.is_exact(program.network(state))
+    layers = memory.checking.compare_layers(actual.gradients, expected.gradients)
     if not exact:
-        off = not all(math.isfinite(gap.relative) for gap in gradients.values())
+        off = False
+        scans = nn.contract.approximations(program.network(state))
+        faults += memory.checking.bound_faults(layers, scans)
         faults += _solver_faults(actual.residual)
     # A wrong inverse or wrong statistics make the gradient wrong as well: only the cause is named.
     if not faults and (off or not equal):
@@ -272,6 +278,7 @@ def _compare(
         statistics_equal=not moved if jax.tree.leaves(actual.statistics) else None,
         bits_left=-math.log2(use) if use > 0 else None,
         exact=exact,
+        layers=layers,
         residual=None if exact or actual.residual is None else float(actual.residual),
     )  # fmt: skip
 
