@@ -279,8 +279,8 @@ class Truncated(Approximate):
         # A window of one step needs no loop of its own.
         inner = _one_step if self.steps == 1 and self.inner is store else self.inner
 
-        def window(carry, start, _, size):
-            state, g_params, g_first = carry
+        def window(carry, size):
+            start, state, g_params, g_first = carry
             inputs, g_y = slice_steps((xs, g_ys), start, size)
             g_after = _cut(step, g_last, start + size == length)
             (state, _), found = value_and_pullback(
@@ -289,13 +289,19 @@ class Truncated(Approximate):
             g_step, g_before, g_x = mask.select(found)
             # The first state is an argument and no cut: its gradient is that of its window.
             g_first = _choose(start == 0, g_before, g_first)
-            return (state, add_trees(g_params, g_step), g_first), g_x, ()
+            return (start + size, state, add_trees(g_params, g_step), g_first), g_x
 
         g_params, g_first, _ = mask.select(tuple(zeros_like(partition(a)[0]) for a in arguments))
-        (_, g_params, g_first), g_xs, _ = scan_segments(
-            window, (state, g_params, g_first), length, min(self.steps, length)
-        )
-        return g_params, g_first, g_xs
+        size = min(self.steps, length)
+        full, short = divmod(length, size)
+        # The start is carried: an array of all starts would be the only one that grows with time.
+        carry = (jnp.asarray(0), state, g_params, g_first)
+        carry, g_xs = lax.scan(lambda c, _: window(c, size), carry, length=full)
+        g_xs = jax.tree.map(lambda g: g.reshape(full * size, *g.shape[2:]), g_xs)
+        if short:
+            carry, rest = window(carry, short)
+            g_xs = jax.tree.map(lambda g, end: jnp.concatenate([g, end]), g_xs, rest)
+        return *carry[2:], g_xs
 
 
 def _one_step(step: Step, params: PyTree, state: PyTree, xs: PyTree) -> tuple[PyTree, PyTree]:
@@ -426,7 +432,8 @@ class Skipped(Approximate):
             g_state, g_params = carry
             count = min(self.steps, size)
             # In order of time; of equal activities the earlier ones.
-            rows = first + jnp.sort(lax.top_k(slice_steps(activity, first, size), count)[1])
+            active = jnp.sort(lax.top_k(slice_steps(activity, first, size), count)[1])
+            rows = first + active.astype(jnp.result_type(first))
             x, g_y = jax.tree.map(lambda leaf: leaf[rows], (xs, g_ys))
             _, (g_step, g_before, g_x) = value_and_pullback(
                 functools.partial(store, step), params, before, x, cotangents=(g_state, g_y)
@@ -435,7 +442,7 @@ class Skipped(Approximate):
             g_step, _, g_x = mask.select((g_step, g_before, g_x))
             g_x = jax.tree.map(
                 lambda leaf: jnp.zeros((size, *leaf.shape[1:]), leaf.dtype)
-                .at[rows - first].set(leaf), g_x,
+                .at[active].set(leaf), g_x,
             )  # fmt: skip
             return (g_before, add_trees(g_params, g_step)), g_x, ()
 
