@@ -374,27 +374,46 @@ def refuse_whole_windows(body: Any) -> None:
 
 
 def refuse_untraced(network: Any, traces: Traces) -> None:
-    """Refuses weights whose layer keeps no traces, and so would silently learn by `sltt`.
+    """Refuses layers that keep no traces, and so would silently learn by `sltt`.
 
     Args:
         network: network under the strategy.
         traces: the strategy.
 
     Raises:
-        ValueError: a layer in `network` has such weights.
+        ValueError: a layer in `network` has weights without traces, or a state over time whose
+            traces are unknown.
     """
     modules = dict(nnx.iter_modules(network))
-    paths = [path for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param))]
-    for path in paths:
+    cure = "use memory.sltt() or memory.truncated(k)"
+    for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param)):
         owners = [modules[path[:n]] for n in range(len(path)) if path[:n] in modules]
         # Normalizations and neurons learn through space only.
         local = path[-1] in ("scale", "bias") or "learned" in path
         if not local and all(getattr(owner, "traces", None) is None for owner in owners):
-            layer = type(owners[-1]).__name__
             raise ValueError(
-                f"memory.{traces.rule}() needs traces of every synapse, and {layer} at "
-                f"{'.'.join(map(str, path))} keeps none: use memory.sltt() or memory.truncated(k)"
+                f"memory.{traces.rule}() needs traces of every synapse, and "
+                f"{type(owners[-1]).__name__} at {'.'.join(map(str, path))} keeps none: {cure}"
             )
+    layers = {path: module for path, module in modules.items() if hasattr(module, "initial_state")}
+    for path, layer in layers.items():
+        # `Network.initial_state` takes the batch alone; other layers with parts are their sum.
+        if any(other[: len(path)] == path for other in layers if other != path):
+            continue
+        known = hasattr(layer, "leak") or getattr(layer, "traces", None) is not None
+        if not known and _remembers(layer):
+            raise ValueError(
+                f"memory.{traces.rule}() knows leaky neurons, and nn.{type(layer).__name__} at "
+                f"{'.'.join(map(str, path))} has a state of its own: {cure}"
+            )
+
+
+def _remembers(layer: Any) -> bool:
+    """True if a layer has a state over time, or needs another shape to tell."""
+    try:
+        return bool(jax.tree.leaves(jax.eval_shape(lambda: layer.initial_state((1, 4)).neurons)))
+    except (TypeError, ValueError):
+        return True
 
 
 def refuse_padding(body: Any) -> None:

@@ -15,7 +15,7 @@ from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, check_neuron, run
 from snnjax.nn.taps import lazy_taps
 from snnjax.ops.arguments import as_floating, check_counts, check_numbers
-from snnjax.ops.rounding import narrow, product, promote
+from snnjax.ops.rounding import is_narrow, narrow, product, promote
 from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
@@ -103,7 +103,7 @@ class Recurrent(nnx.Module):
 
     def _model(self) -> neurons.Model:
         options: dict[str, Any] = {}
-        if self.compute != "float32" or self.weights.dtype != jnp.float32:
+        if self.compute != "float32" or is_narrow(self.weights[...]):
             # `bind` gives comparable functions, so that equal layers compile once.
             options = {"connection": bind(_narrow_dense, compute=self.compute)}
         model = neurons.recurrent_model(self.neuron.model, self.weights[...], **options)
