@@ -19,15 +19,7 @@ modules hold the parts:
 from snnjax.memory import accounting, budget, checking, columns, grid, packing, traces
 from snnjax.memory.accounting import measure
 from snnjax.memory.accumulation import accumulate
-from snnjax.memory.approximate import (
-    Skipped,
-    Truncated,
-    approximation,
-    is_exact,
-    skip,
-    sltt,
-    truncated,
-)
+from snnjax.memory.approximate import approximation, is_exact, skip, sltt, truncated
 from snnjax.memory.budget import plan
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import check
@@ -42,12 +34,10 @@ __all__ = [
     "CouplingAux",
     "Recompute",
     "Reverse",
-    "Skipped",
     "Strategy",
     "StrategyError",
     "Streams",
     "Traces",
-    "Truncated",
     "accounting",
     "accumulate",
     "approximation",

@@ -92,10 +92,13 @@ class Plan:
         return max(0, int(_bytes(self.leanest) - budget))
 
     def extra_passes(self, candidate: Candidate) -> float | None:
-        """Operations above the cheapest candidate, in forward passes; None if `forward` is None."""
+        """Operations above the cheapest eligible candidate, in forward passes.
+
+        Negative for an approximate one that computes less; None if `forward` is None.
+        """
         if self.forward is None:
             return None
-        least = min(c.operations for c in self.admitted)
+        least = min(c.operations for c in self.eligible)
         return (candidate.operations - least) / self.forward
 
 

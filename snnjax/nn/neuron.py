@@ -167,7 +167,6 @@ class Neuron(nnx.Module):
             scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
 
-
     def leak(self) -> float:
         """Factor `dv[t] / dv[t-1]` of the membrane without the reset, a constant number.
 

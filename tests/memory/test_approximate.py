@@ -175,7 +175,9 @@ def test_without_a_path_through_time_sltt_is_exact(x64):
     def loss(scan, weights):
         return jnp.sum(jnp.cumsum(scan(forget, weights, (), xs)[1]) ** 2)
 
-    own = [jax.grad(functools.partial(loss, scan))(weights) for scan in (memory.sltt(), memory.store)]
+    own = [
+        jax.grad(functools.partial(loss, scan))(weights) for scan in (memory.sltt(), memory.store)
+    ]
     assert_close(*own, 1e-12)
 
 
