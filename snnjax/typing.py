@@ -5,8 +5,8 @@
 
 A Scan has the contract of `jax.lax.scan` with explicit parameters, so that a strategy can define
 its own derivative (`jax.custom_vjp` cannot differentiate through a closure). A strategy never
-changes a value, only what the backward pass keeps, recomputes or reverses. One whose gradient is not
-that of `lax.scan` says so by the attribute `exact = False`.
+changes a value, only what the backward pass keeps, recomputes or reverses. One whose gradient is
+not that of `lax.scan` says so by the attribute `exact = False`.
 
 The same functions serve both axes. Over time, `params` are the weights, `state` the membranes and
 `xs` the frames; over depth, `params` are shared by all blocks, `state` is the activations and `xs`

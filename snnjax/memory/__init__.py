@@ -19,7 +19,7 @@ modules hold the parts:
 from snnjax.memory import accounting, budget, checking, columns, grid, packing, traces
 from snnjax.memory.accounting import measure
 from snnjax.memory.accumulation import accumulate
-from snnjax.memory.approximate import approximation, is_exact, skip, sltt, truncated
+from snnjax.memory.approximate import skip, sltt, truncated
 from snnjax.memory.budget import plan
 from snnjax.memory.chain import chain
 from snnjax.memory.checking import check
@@ -28,7 +28,7 @@ from snnjax.memory.coupling import CouplingAux, Streams, coupling
 from snnjax.memory.notation import Strategy, StrategyError, parse_strategy, register_scan
 from snnjax.memory.reverse import Reverse, reversal, reverse
 from snnjax.memory.scans import Recompute, recompute, sequence, store
-from snnjax.memory.traces import Traces, eprop, ottt
+from snnjax.memory.traces import eprop, ottt
 
 __all__ = [
     "CouplingAux",
@@ -37,10 +37,8 @@ __all__ = [
     "Strategy",
     "StrategyError",
     "Streams",
-    "Traces",
     "accounting",
     "accumulate",
-    "approximation",
     "budget",
     "chain",
     "check",
@@ -49,7 +47,6 @@ __all__ = [
     "coupling",
     "eprop",
     "grid",
-    "is_exact",
     "measure",
     "ottt",
     "packing",

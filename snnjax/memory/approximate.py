@@ -1,4 +1,4 @@
-"""Approximate scans: the values of `store`, and another gradient, whose bytes do not grow with time.
+"""Approximate scans: the values of `store`, and another gradient of bytes that are flat in time.
 
     exact = False      the gradient is not that of backpropagation through time
     least_cosine       the bound that `check` asserts: cosine of each layer's gradient to that of

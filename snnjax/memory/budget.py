@@ -3,9 +3,9 @@
     choice = argmin operations(strategy)   over   { strategy : total_bytes(strategy) <= budget }
 
 The bytes are those of the compiled step, the operations are counted in its trace; nothing runs.
-A strategy with another gradient (`exact = False`) is measured, and chosen only where it is asked
-for. Estimates would not do: shorter segments can raise the peak if parameters dominate, and the buffer
-assignment of XLA cannot be predicted.
+Estimates would not do: shorter segments can raise the peak if parameters dominate, and the buffer
+assignment of XLA cannot be predicted. A strategy with another gradient (`exact = False`) is
+measured, and chosen only where it is asked for.
 """
 
 from __future__ import annotations

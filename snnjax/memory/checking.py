@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax.memory.accounting import MemoryUse, compiled_memory
-from snnjax.memory.approximate import approximation
+from snnjax.memory.approximate import approximation, is_exact
 from snnjax.memory.reverse import Reverse
 from snnjax.memory.scans import store
 from snnjax.ops.trees import combine, partition
@@ -32,10 +32,12 @@ from snnjax.typing import PyTree, Scan, Step
 __all__ = [
     "CheckResult",
     "Difference",
+    "approximation",
     "bound_faults",
     "check",
     "compare_gradients",
     "compare_layers",
+    "is_exact",
     "time_call",
     "unequal_leaves",
 ]

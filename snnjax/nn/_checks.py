@@ -69,7 +69,7 @@ def check_scan(owner: str, scan: Any) -> None:
         TypeError: no function, such as the name of a strategy.
         ValueError: a rule for the synapses of a whole network.
     """
-    if isinstance(scan, memory.Traces):
+    if isinstance(scan, memory.traces.Traces):
         raise ValueError(
             f"{owner} scans one step, and memory.{scan.rule}() concerns all synapses of a network: "
             f"nn.with_memory(network, memory.Strategy(time=memory.{scan.rule}()))"

@@ -28,8 +28,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from snnjax.memory import Strategy, Traces, approximation
+from snnjax.memory import Strategy
+from snnjax.memory.traces import Traces
 from snnjax.neurons.sigma_delta import Range
+from snnjax.nn._approximate import approximations
 from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
@@ -50,14 +52,12 @@ __all__ = [
     "approximations",
     "gather",
     "is_exact",
-    "module_scans",
     "join_steps",
     "layer_name",
     "max_over_steps",
     "mean_over_steps",
     "prefix_names",
     "refuse_padding",
-    "refuse_untraced",
     "output_shape",
     "place",
     "refuse_whole_windows",
@@ -341,20 +341,6 @@ def is_exact(network: Any) -> bool:
     return all(getattr(module, "exact", True) for module in modules) and not approximations(network)
 
 
-def approximations(network: Any) -> list[Any]:
-    """Scans of a network that declare another gradient than that of `memory.store`."""
-    modules = (module for _, module in nnx.iter_modules(network))
-    found = (approximation(scan) for module in modules for scan in module_scans(module))
-    return [scan for scan in found if scan is not None]
-
-
-def module_scans(module: Any) -> list[Any]:
-    """Memory strategies of a module itself: over time, over depth, and of its cuts."""
-    values = vars(module)
-    cuts = getattr(values.get("joints"), "scan", None)
-    return [values.get("scan"), values.get("time_scan"), cuts]
-
-
 def refuse_whole_windows(body: Any) -> None:
     """Refuses layers that need all timesteps at once, in a network that runs step by step.
 
@@ -371,49 +357,6 @@ def refuse_whole_windows(body: Any) -> None:
                 f"nn.{type(module).__name__} needs its whole window of {timesteps} timesteps "
                 'at once, and order="time" runs them one by one: use order="layer"'
             )
-
-
-def refuse_untraced(network: Any, traces: Traces) -> None:
-    """Refuses layers that keep no traces, and so would silently learn by `sltt`.
-
-    Args:
-        network: network under the strategy.
-        traces: the strategy.
-
-    Raises:
-        ValueError: a layer in `network` has weights without traces, or a state over time whose
-            traces are unknown.
-    """
-    modules = dict(nnx.iter_modules(network))
-    cure = "use memory.sltt() or memory.truncated(k)"
-    for path, _ in nnx.to_flat_state(nnx.state(network, nnx.Param)):
-        owners = [modules[path[:n]] for n in range(len(path)) if path[:n] in modules]
-        # Normalizations and neurons learn through space only.
-        local = path[-1] in ("scale", "bias") or "learned" in path
-        if not local and all(getattr(owner, "traces", None) is None for owner in owners):
-            raise ValueError(
-                f"memory.{traces.rule}() needs traces of every synapse, and "
-                f"{type(owners[-1]).__name__} at {'.'.join(map(str, path))} keeps none: {cure}"
-            )
-    layers = {path: module for path, module in modules.items() if hasattr(module, "initial_state")}
-    for path, layer in layers.items():
-        # `Network.initial_state` takes the batch alone; other layers with parts are their sum.
-        if any(other[: len(path)] == path for other in layers if other != path):
-            continue
-        known = hasattr(layer, "leak") or getattr(layer, "traces", None) is not None
-        if not known and _remembers(layer):
-            raise ValueError(
-                f"memory.{traces.rule}() knows leaky neurons, and nn.{type(layer).__name__} at "
-                f"{'.'.join(map(str, path))} has a state of its own: {cure}"
-            )
-
-
-def _remembers(layer: Any) -> bool:
-    """True if a layer has a state over time, or needs another shape to tell."""
-    try:
-        return bool(jax.tree.leaves(jax.eval_shape(lambda: layer.initial_state((1, 4)).neurons)))
-    except (TypeError, ValueError):
-        return True
 
 
 def refuse_padding(body: Any) -> None:

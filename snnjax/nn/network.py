@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._approximate import refuse_untraced
 from snnjax.nn._checks import check_key, check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -44,7 +45,6 @@ from snnjax.nn.contract import (
     max_over_steps,
     place,
     refuse_padding,
-    refuse_untraced,
     refuse_whole_windows,
     repeat_state,
     replace,
@@ -143,7 +143,7 @@ class Network(nnx.Module):
                 strategy asks for.
         """
         strategy, traces = request.strategy, None
-        if isinstance(strategy.time, memory.Traces):
+        if isinstance(strategy.time, memory.traces.Traces):
             # The rule acts in the synapses; between timesteps no gradient flows.
             traces = strategy.time
             strategy = dataclasses.replace(strategy, time=traces.scan)

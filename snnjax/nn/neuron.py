@@ -10,7 +10,6 @@ the same values.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from snnjax.ops.arguments import as_floating, shorten
 from snnjax.ops.rounding import is_narrow, widen_to
 from snnjax.typing import Array, Scan, Step, bind
 
-__all__ = ["Constant", "Neuron", "behind", "check_neuron", "membranes", "run"]
+__all__ = ["Constant", "Neuron", "check_neuron", "membranes", "run"]
 
 
 class Constant(nnx.Variable):
@@ -189,33 +188,6 @@ class Neuron(nnx.Module):
                 f"{self.name} is learned or an array: {cure}"
             )
         return float(decay)
-
-
-def behind(request: MemoryRequest, layers: Iterable[Any]) -> MemoryRequest:
-    """The request for a layer in front of others: its traces decay as the next neurons do.
-
-    Args:
-        request: the request for the layer.
-        layers: layers behind it, in order. Without neurons among them the decay is that of the
-            request.
-
-    Raises:
-        ValueError: the next layer with neurons has several decays, or `Neuron.leak` refuses.
-    """
-    if request.traces is None:
-        return request
-    for layer in layers:
-        modules = (module for _, module in nnx.iter_modules(layer))
-        decays = {module.leak() for module in modules if isinstance(module, Neuron)}
-        if len(decays) > 1:
-            raise ValueError(
-                f"traces of a synapse have one decay, and the neurons behind it {sorted(decays)}: "
-                "use memory.sltt() or memory.truncated(k)"
-            )
-        if decays:
-            traces = dataclasses.replace(request.traces, decay=decays.pop())
-            return dataclasses.replace(request, traces=traces)
-    return request
 
 
 def check_neuron(owner: str, neuron: Any) -> None:

@@ -52,7 +52,9 @@ class Recurrent(nnx.Module):
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
         self.compute = "float32"  # dtype of spikes and weights in the feedback
-        self.traces: memory.Traces | None = None  # derivative at traces of the spikes, of a decay
+        self.traces: memory.traces.Traces | None = (
+            None  # derivative at traces of the spikes, of a decay
+        )
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Applies the strategy over time to the loop with feedback.

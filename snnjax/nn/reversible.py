@@ -23,6 +23,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -42,7 +43,6 @@ from snnjax.nn.contract import (
     replace,
     stack_layers,
 )
-from snnjax.nn.neuron import behind
 from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.rounding import widen

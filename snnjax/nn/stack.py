@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -35,7 +36,6 @@ from snnjax.nn.contract import (
     replace,
     stack_layers,
 )
-from snnjax.nn.neuron import behind
 from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts
 from snnjax.ops.rounding import widen

@@ -19,7 +19,8 @@ from typing import Any
 from flax import nnx
 
 from snnjax.memory import Strategy, StrategyError, sequence, store
-from snnjax.nn.contract import MemoryRequest, module_scans, place
+from snnjax.nn._approximate import module_scans
+from snnjax.nn.contract import MemoryRequest, place
 from snnjax.nn.network import Network
 from snnjax.ops.arguments import shorten
 

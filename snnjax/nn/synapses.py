@@ -114,7 +114,9 @@ class Fold(nnx.Module):
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # dtype of inputs and outputs; None for that of the input
-        self.traces: memory.Traces | None = None  # derivative at traces of the inputs, of a decay
+        self.traces: memory.traces.Traces | None = (
+            None  # derivative at traces of the inputs, of a decay
+        )
         if self.pack:
             memory.packing.packed(_call, storage=self.pack)  # raises on an unknown storage
 

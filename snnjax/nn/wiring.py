@@ -12,6 +12,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_layer
 from snnjax.nn.contract import (
     Aux,
@@ -28,7 +29,6 @@ from snnjax.nn.contract import (
     place,
     replace,
 )
-from snnjax.nn.neuron import behind
 from snnjax.ops.rounding import widen
 from snnjax.typing import Array, Scan, bind
 

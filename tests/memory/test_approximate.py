@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons
+from snnjax.memory.checking import is_exact
 from tests.compare import assert_close, assert_equal
 from tests.memory import test_scan_bytes
 
@@ -114,32 +115,25 @@ def test_a_draw_needs_a_key():
         gradient(memory.sltt(steps=2), *arguments(jnp.float32))
 
 
-def skipping(every, count):
-    """Skipper unrolled: forward over all timesteps, the derivative of the active ones per segment.
-
-    It computes gradients itself, segment by segment from the last to the first.
-    """
-
-    def active(step, params, state, xs):
-        starts, activity, start = [], [], state
-        for t, x in enumerate(xs):
-            starts.append(start)
-            start, y = step(params, start, x)
-            activity.append(sum(float(jnp.sum(jnp.abs(leaf))) for leaf in y))
-        chosen = []
-        for first in range(0, T, every):
-            segment = range(first, min(first + every, T))
-            ranked = sorted(segment, key=lambda t: (-activity[t], t))[:count]
-            chosen.append((starts[first], sorted(ranked)))
-        return chosen
-
-    return active
+def active_steps(every, count, params, state, xs):
+    """Per segment the state before it, and its most active timesteps in order."""
+    starts, activity = [], []
+    for x in xs:
+        starts.append(state)
+        state, y = step(params, state, x)
+        activity.append(sum(float(jnp.sum(jnp.abs(leaf))) for leaf in y))
+    chosen = []
+    for first in range(0, T, every):
+        segment = range(first, min(first + every, T))
+        ranked = sorted(segment, key=lambda t: (-activity[t], t))[:count]
+        chosen.append((starts[first], sorted(ranked)))
+    return chosen
 
 
 def test_skipped_steps_are_left_out_of_the_replay(x64):
     params, state, xs = arguments()
     found, (after, out, _) = gradient(memory.skip(3, 2), params, state, xs)
-    segments = skipping(3, 2)(step, params, state, xs)
+    segments = active_steps(3, 2, params, state, xs)
     # The most active steps are not simply the first ones.
     assert [rows for _, rows in segments] != [[0, 1], [3, 4]]
     # Cotangents of the last state and of the outputs, by the formula of `loss`.
@@ -274,8 +268,8 @@ def test_a_claim_of_exactness_that_fails_is_a_fault():
 
 
 def test_a_scan_inside_another_makes_it_approximate():
-    assert memory.is_exact(memory.recompute(8, inner=memory.sequence)) and memory.is_exact(None)
-    assert not memory.is_exact(memory.recompute(8, inner=memory.truncated(2)))
+    assert is_exact(memory.recompute(8, inner=memory.sequence)) and is_exact(None)
+    assert not is_exact(memory.recompute(8, inner=memory.truncated(2)))
     assert not memory.Strategy(time=memory.ottt()).exact
     assert memory.Strategy(time=memory.store, depth=memory.recompute(1), pack=True).exact
     np.testing.assert_equal(memory.sltt(), memory.truncated(1))
