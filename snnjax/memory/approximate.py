@@ -99,7 +99,8 @@ def sltt(*, steps: int | None = None) -> Truncated | Sampled:
         A scan; equal arguments give equal scans.
 
     Raises:
-        ValueError: `steps` is not a positive integer; (when differentiated) `params` hold no key.
+        ValueError: `steps` is not a positive integer; (when differentiated) `params` hold no key,
+            as those of a single neuron in `order="layer"`.
 
     Reference:
         Meng, Xiao, Yan, Wang, Lin, Luo, "Towards Memory- and Time-Efficient Backpropagation for
@@ -353,7 +354,8 @@ class Sampled(Approximate):
         if not keys:
             raise ValueError(
                 "sltt(steps=K) draws its timesteps by the random key of the call: give the network "
-                "one, net(..., key=key), or use memory.sltt(), which needs none"
+                'one, net(..., key=key), in order="time" (in order="layer" a neuron has none), or '
+                "use memory.sltt(), which needs none"
             )
         # Folded, so that dropout by the same key draws other bits.
         key = jax.random.fold_in(keys[0].reshape(-1)[0], 0x51)
