@@ -2,10 +2,11 @@
 
     network = nn.with_memory(network, memory.Strategy(depth=memory.recompute(1), pack=True))
 
-Parameters and values stay the same; only the residuals of a gradient change. Layers that use each
-field of the strategy:
+Parameters and values stay the same; only the residuals of a gradient change, and the gradient
+itself where a strategy says so (`exact = False`). Layers that use each field of the strategy:
 
-    time    in order="layer" each layer of neurons, in order="time" the network itself
+    time    in order="layer" each layer of neurons, in order="time" the network itself; the rules of
+            traces, `memory.ottt` and `memory.eprop`, also the synapses
     depth   nn.Stacked and nn.Reversible, as the scan of their blocks; the outermost Sequential,
             split into blocks between neurons and the next synapse (store and recompute only, since
             those blocks differ)
