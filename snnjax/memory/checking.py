@@ -27,7 +27,7 @@ from snnjax.memory.approximate import approximation, is_exact
 from snnjax.memory.reverse import Reverse
 from snnjax.memory.scans import store
 from snnjax.ops.trees import combine, partition
-from snnjax.typing import PyTree, Scan, Step
+from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = [
     "CheckResult",
@@ -35,6 +35,7 @@ __all__ = [
     "approximation",
     "bound_faults",
     "check",
+    "check_independence",
     "compare_gradients",
     "compare_layers",
     "is_exact",
@@ -187,6 +188,70 @@ def check(
             )
         )  # fmt: skip
     return results
+
+
+def check_independence(
+    function: Callable[[Array], Mapping[str, Array]],
+    frames: Array,
+    *,
+    lengths: Array | None = None,
+) -> list[str]:
+    """Checks that an example's results depend neither on its neighbours nor on its padding.
+
+    The frames of every other example, and then those of the rest, are mirrored along all axes but
+    the batch, which keeps their values; after them the frames beyond `lengths` are. The results of
+    the examples that were not changed, and those of valid timesteps, must keep every bit. A network
+    is checked in evaluation, where batch norm does not join examples.
+
+    Args:
+        function: Pure function from frames `[T, B, ...]` to arrays `[T, B, ...]` by name, in the
+            order in which they are computed; the first one that changes is named.
+        frames: Frames, `[T, B, ...]` with B of at least 2.
+        lengths: Valid timesteps of each example, `[B]`; None checks no padding.
+
+    Returns:
+        One sentence per fault; empty without one.
+
+    Raises:
+        ValueError: A batch of fewer than two examples.
+
+    Example:
+        def layers(frames):
+            state = net.initial_state(frames.shape[1])
+            outputs, aux = net(frames, state, training=False, taps=("spikes",))
+            return {name: kinds["spikes"] for name, kinds in aux.taps.items()} | {"end": outputs}
+
+        assert not memory.checking.check_independence(layers, frames)
+    """
+    steps, batch = frames.shape[:2]
+    if batch < 2:
+        raise ValueError("independence of neighbours needs a batch of at least two examples")
+    names: list[str] = []
+
+    @jax.jit
+    def run(frames):
+        # `jit` sorts a mapping; the order of computation tells which layer is the first.
+        results = function(frames)
+        names[:] = list(results)
+        return list(results.values())
+
+    expected = jax.device_get(run(frames))
+    mirrored = jnp.flip(frames, tuple(axis for axis in range(frames.ndim) if axis != 1))
+    even = np.broadcast_to(np.arange(batch) % 2 == 0, (steps, batch))
+    cases = [(even, "its neighbours in the batch"), (~even, "its neighbours in the batch")]
+    if lengths is not None:
+        cases.append((np.arange(steps)[:, None] < np.asarray(lengths), "frames of its padding"))
+    faults = []
+    for kept, cause in cases:
+        shape = (steps, batch, *[1] * (frames.ndim - 2))
+        actual = jax.device_get(run(jnp.where(kept.reshape(shape), frames, mirrored)))
+        for name, a, b in zip(names, actual, expected, strict=True):
+            if not np.array_equal(a[kept], b[kept], equal_nan=True):
+                gap = np.max(np.abs(a[kept].astype(np.float64) - b[kept]))
+                faults.append(f"{name}: an example depends on {cause}, by up to {gap:.2g}")
+                # Later layers read this one.
+                break
+    return list(dict.fromkeys(faults))
 
 
 def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]:

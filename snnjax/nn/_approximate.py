@@ -47,9 +47,9 @@ def behind(request: MemoryRequest, layers: Iterable[Any]) -> MemoryRequest:
     if request.traces is None:
         return request
     for layer in layers:
-        modules = (module for _, module in nnx.iter_modules(layer))
         # Only `nn.Neuron` has a leak; other layers with a state are refused at the end.
-        decays = {module.leak() for module in modules if hasattr(module, "leak")}
+        leaks = [getattr(module, "leak", None) for _, module in nnx.iter_modules(layer)]
+        decays = {leak() for leak in leaks if leak is not None}
         if len(decays) > 1:
             raise ValueError(
                 f"traces of a synapse have one decay, and the neurons behind it {sorted(decays)}: "
