@@ -11,7 +11,8 @@ Fields of its JSON object:
                             difference is no fault), residual (of its solver), reconstruction,
                             bits_left, temp_bytes, total_bytes, seconds, chosen (always false)
     device_peak_bytes       peak over all strategies if the device reports it, else null
-    ok                      true if every row is ok
+    independence            faults of evaluation: examples that depend on their batch or padding
+    ok                      true if every row is ok and no example depends on others
     seconds                 duration of the command
 """
 
@@ -64,6 +65,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         experiment, dataset=dataset, strategies=strategies, mesh=mesh, bound=options.bound,
         repeats=options.repeats, report=lambda finding: _print(finding, screen),
     )  # fmt: skip
+    dependent = training.planning.check_independence(experiment, dataset=dataset)
+    for fault in dependent:
+        screen.say(f"FAULT in evaluation, {fault}")
     ok = all(finding.ok for finding in findings)
     wrong = sum(not finding.ok for finding in findings)
     screen.say(
@@ -80,9 +84,10 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "rows": [_row(finding) for finding in findings],
         # Devices count their peak since the start of the process, hence over all strategies.
         "device_peak_bytes": memory.accounting.device_peak(device=next(iter(mesh.devices.flat))),
-        "ok": ok,
+        "independence": dependent,
+        "ok": ok and not dependent,
         "seconds": round(time.perf_counter() - began, 3),
-    }, 0 if ok else 1
+    }, 0 if ok and not dependent else 1
 
 
 def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:

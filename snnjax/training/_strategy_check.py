@@ -24,7 +24,7 @@ from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.sharding import compiler_options, make_mesh
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 
-__all__ = ["check_strategies", "network_strategies", "with_strategy"]
+__all__ = ["check_independence", "check_strategies", "network_strategies", "with_strategy"]
 
 _IN_TIME = (
     memory.Strategy(time=memory.recompute("sqrt")),
@@ -123,6 +123,36 @@ def check_strategies(
         if report:
             report(finding)
     return findings
+
+
+def check_independence(experiment: Experiment, *, dataset: data.Dataset) -> list[str]:
+    """Checks in evaluation that an example depends on no neighbour in its batch and no padding.
+
+    Args:
+        experiment: Experiment, whose first batch of training is evaluated.
+        dataset: Data set from `config.load_dataset(experiment)`.
+
+    Returns:
+        One sentence per fault, which names the first layer; empty without one, or for a batch of
+        one example.
+    """
+    case = _Case(experiment, dataset, make_mesh())
+    program, state = case.start(memory.Strategy())
+    lengths = case.batch.lengths
+    if len(case.batch.labels) < 2:
+        return []
+    with user_code("encode(experiment, inputs, key)"):
+        frames = experiment.encode(experiment, case.batch.inputs, None)
+
+    def results(frames):
+        network = program.network(state)
+        start = network.initial_state(frames.shape[1], statistics=state.statistics)
+        # Currents too: a threshold hides small differences of them from the outputs.
+        outputs, aux = network(frames, start, training=False, taps=("currents",), lengths=lengths)
+        layers = {n: kinds["currents"] for n, kinds in aux.taps.items() if "currents" in kinds}
+        return {**layers, "outputs": outputs}
+
+    return memory.checking.check_independence(results, frames, lengths=lengths)
 
 
 class _Case:

@@ -18,7 +18,12 @@ from jax.sharding import Mesh
 
 from snnjax import data, memory
 from snnjax.training import config
-from snnjax.training._strategy_check import check_strategies, network_strategies, with_strategy
+from snnjax.training._strategy_check import (
+    check_independence,
+    check_strategies,
+    network_strategies,
+    with_strategy,
+)
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment
 from snnjax.training.sharding import compile_step, make_mesh, state_shardings
@@ -26,6 +31,7 @@ from snnjax.training.state import initialize, wants_memory_scheduler
 from snnjax.training.step import train_step
 
 __all__ = [
+    "check_independence",
     "check_strategies",
     "integer_field",
     "largest",
