@@ -8,6 +8,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory.checking import check_independence
+from tests.nn import networks
 
 T, B = 3, 4
 
@@ -33,7 +34,7 @@ def layers(net, statistics):
     def results(frames):
         state = net.initial_state(frames.shape[1], statistics=statistics)
         outputs, aux = net(frames, state, training=False, taps=("currents",))
-        own = {name: kinds["currents"] for name, kinds in aux.taps.items()}
+        own = {n: kinds["currents"] for n, kinds in aux.taps.items() if "currents" in kinds}
         return {**own, "outputs": outputs}
 
     return results
@@ -63,3 +64,13 @@ def test_padding_that_is_read_is_found():
     assert check_independence(forward, frames, lengths=lengths) == []
     with pytest.raises(ValueError, match="at least two examples"):
         check_independence(forward, frames[:, :1])
+
+
+@pytest.mark.slow  # one compilation per network
+@pytest.mark.parametrize("name", networks.NETWORKS)
+def test_networks_of_every_kind_of_layer_are_independent(name):
+    net = networks.NETWORKS[name]()
+    frames = networks.inputs_of(net)
+    assert (
+        check_independence(layers(net, net.initial_state(frames.shape[1]).statistics), frames) == []
+    )
