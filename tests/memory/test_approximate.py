@@ -79,9 +79,13 @@ CUTS = {
     "all steps replayed are exact": (memory.skip(3, 3), loop(())),
     "all steps drawn are sltt": (memory.sltt(steps=T), loop(range(1, T))),
 }  # fmt: skip
+SLOW = ("all steps drawn are sltt",)  # an unrolled loop compiles for seconds
 
 
-@pytest.mark.parametrize(("scan", "reference"), CUTS.values(), ids=CUTS)
+@pytest.mark.parametrize(
+    ("scan", "reference"),
+    [pytest.param(*CUTS[n], id=n, marks=pytest.mark.slow if n in SLOW else ()) for n in CUTS],
+)
 def test_gradients_are_those_of_the_unrolled_rule(x64, scan, reference):
     own = arguments()
     found, values = gradient(scan, *own)

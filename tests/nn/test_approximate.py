@@ -169,10 +169,11 @@ def test_values_are_those_of_store_and_traces_are_carried():
     assert_close(plain(total), plain(whole), 1e-5)
 
 
-@pytest.mark.parametrize("collect", ["mean", "last"])
+@pytest.mark.parametrize("collect", ["mean", pytest.param("last", marks=pytest.mark.slow)])
 def test_collected_outputs_have_the_gradient_of_all_outputs(collect):
     frames = inputs(jnp.float32)
     read = {"mean": mean, "last": last}[collect]
+    # `skip` has another carry: its activity counts spikes.
     for scan in (memory.sltt(), memory.skip(3, 2)):
         expected, _ = gradient(
             nn.with_memory(network(False, order="time"), Strategy(time=scan)), frames, read=read
@@ -202,8 +203,8 @@ def test_bytes_of_traces_do_not_grow_with_time():
     assert temp_bytes(Strategy(time=memory.store), 4096) > 100 * long
 
 
-def test_devices_hold_equal_parts(x64):
-    """The batch on two devices: the gradient of one."""
+@pytest.mark.slow  # compiles for three devices, one, and a part
+def test_devices_and_parts_of_a_batch_add_up(x64):
     net, frames = nn.with_memory(network(True, order="time"), EPROP), inputs()
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:B]), ("batch",))
     layout = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(None, "batch"))
@@ -211,6 +212,9 @@ def test_devices_hold_equal_parts(x64):
     found, (outputs, _) = gradient(net, jax.device_put(frames, layout))
     assert len(outputs.sharding.device_set) == B
     assert_close(plain(found), plain(expected), 1e-12)
+    one = lambda number, part: (gradient(net, part)[0], ())  # noqa: E731
+    parts, _ = memory.accumulate(one, B, (frames,), axes=(1,))
+    assert_close(plain(parts), plain(expected), 1e-12)
 
 
 REFUSED = {
