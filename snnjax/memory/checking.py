@@ -204,9 +204,9 @@ def check_independence(
     is checked in evaluation, where batch norm does not join examples.
 
     Args:
-        function: Pure function from frames `[T, B, ...]` to arrays `[T, B, ...]` (or `[1, B, ...]`,
-            without lengths) by name, in the order in which they are computed; the first one that
-            changes is named.
+        function: Pure function from frames `[T, B, ...]` to arrays `[T, B, ...]` (without lengths
+            also of another number of timesteps) by name, in the order in which they are computed;
+            the first one that changes is named.
         frames: Frames, `[T, B, ...]` with B of at least 2.
         lengths: Valid timesteps of each example, `[B]`; None checks no padding.
 
@@ -247,8 +247,9 @@ def check_independence(
         shape = (steps, batch, *[1] * (frames.ndim - 2))
         actual = jax.device_get(run(jnp.where(kept.reshape(shape), frames, mirrored)))
         for name, a, b in zip(names, actual, expected, strict=True):
-            # A mean over time has one row.
-            own, before = a[kept[: len(a)]], b[kept[: len(b)]]
+            # A mean over time has one row, a simulation of a constant current more than its frames.
+            rows = kept[np.minimum(np.arange(len(a)), steps - 1)]
+            own, before = a[rows], b[rows]
             if not np.array_equal(own, before, equal_nan=True):
                 gap = np.max(np.abs(own.astype(np.float64) - before))
                 faults.append(f"{name}: an example depends on {cause}, by up to {gap:.2g}")
