@@ -5,7 +5,8 @@
 
 A Scan has the contract of `jax.lax.scan` with explicit parameters, so that a strategy can define
 its own derivative (`jax.custom_vjp` cannot differentiate through a closure). A strategy never
-changes a value, only what the backward pass keeps, recomputes or reverses.
+changes a value, only what the backward pass keeps, recomputes or reverses. One whose gradient is
+not that of `lax.scan` says so by the attribute `exact = False`.
 
 The same functions serve both axes. Over time, `params` are the weights, `state` the membranes and
 `xs` the frames; over depth, `params` are shared by all blocks, `state` is the activations and `xs`
@@ -38,7 +39,12 @@ class Step(Protocol):
 
 
 class Scan(Protocol):
-    """A memory strategy: `(step, params, state, xs) -> (state, ys)`, in value `lax.scan`."""
+    """A memory strategy: `(step, params, state, xs) -> (state, ys)`, in value `lax.scan`.
+
+    Optional attributes: `exact = False` if the gradient is another one, with `least_cosine`, the
+    smallest cosine of a layer's gradient to the exact one that `memory.check` accepts; `inner`, a
+    scan within this one; `saves_memory = False` if it keeps no less than `lax.scan`.
+    """
 
     def __call__(
         self, step: Step, params: PyTree, state: PyTree, xs: PyTree, /

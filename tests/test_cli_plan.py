@@ -81,6 +81,20 @@ def test_the_largest_batch_is_found_and_what_is_chosen_can_be_trained_with(capsy
     assert strategy == LEAN == said["chosen"]
 
 
+@pytest.mark.slow  # measures three more strategies
+def test_another_gradient_is_chosen_only_with_approximate(capsys):
+    asked = ["plan", MICRO, *TINY, "--strategies", "time=sltt", "--budget", "1 GB"]
+    code, said, err = call(capsys, *asked)
+    assert code == 1 and said["chosen"] is None and not said["rows"][0]["exact"]
+    assert "--approximate admits them" in err
+    code, said, _ = call(capsys, *asked, "--approximate")
+    assert code == 0 and said["chosen"] == "time=sltt"
+    code, said, err = call(capsys, "check", *asked[1:-2], "--repeats", "0")
+    row = said["rows"][1]
+    assert code == 0 and row["ok"] and row["outputs_equal"] and not row["exact"]
+    assert 0 < row["gradient_cosine"] < 1 and err.count(", norm x ") == len(row["layers"])
+
+
 # snnjax check
 
 PLANTED = """
@@ -147,6 +161,7 @@ def test_a_sound_experiment_passes_and_nothing_need_be_timed(capsys):
 # What is refused, before the data are so much as loaded.
 
 REFUSALS = {
+    "a window": (["plan", MICRO, "--strategies", "time=skip(2)"], "cannot read the strategy"),
     "a size": (["plan", MICRO, "--budget", "8 Gigs"], "'8 Gigs' is no size: write 8GiB"),
     "no size": (["plan", MICRO, "--budget", "0"], "'0' is no size"),
     "no budget": (["plan", MICRO], "--budget 8GiB"),

@@ -6,17 +6,19 @@ Fields of its JSON object:
     rows                    per strategy: strategy, ok, faults (sentences), outputs_equal,
                             statistics_equal, gradient_relative (largest), gradient_cosine
                             (smallest), worst (array of the largest), gradients (per array:
-                            relative, cosine, norm_ratio), exact (false if a layer declares
-                            another derivative, whose difference is no fault), residual (of its
-                            solver), reconstruction, bits_left, temp_bytes, total_bytes, seconds,
-                            chosen (always false)
+                            relative, cosine, norm_ratio), layers (the same per layer), exact
+                            (false if the strategy or a layer declares another derivative, whose
+                            difference is no fault), residual (of its solver), reconstruction,
+                            bits_left, temp_bytes, total_bytes, seconds, chosen (always false)
     device_peak_bytes       peak over all strategies if the device reports it, else null
-    ok                      true if every row is ok
+    independence            faults of evaluation: examples that depend on their batch or padding
+    ok                      true if every row is ok and no example depends on others
     seconds                 duration of the command
 """
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -63,6 +65,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         experiment, dataset=dataset, strategies=strategies, mesh=mesh, bound=options.bound,
         repeats=options.repeats, report=lambda finding: _print(finding, screen),
     )  # fmt: skip
+    dependent = training.planning.check_independence(experiment, dataset=dataset)
+    for fault in dependent:
+        screen.say(f"FAULT in evaluation, {fault}")
     ok = all(finding.ok for finding in findings)
     wrong = sum(not finding.ok for finding in findings)
     screen.say(
@@ -79,9 +84,10 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "rows": [_row(finding) for finding in findings],
         # Devices count their peak since the start of the process, hence over all strategies.
         "device_peak_bytes": memory.accounting.device_peak(device=next(iter(mesh.devices.flat))),
-        "ok": ok,
+        "independence": dependent,
+        "ok": ok and not dependent,
         "seconds": round(time.perf_counter() - began, 3),
-    }, 0 if ok else 1
+    }, 0 if ok and not dependent else 1
 
 
 def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
@@ -98,7 +104,7 @@ def _print(finding: memory.checking.CheckResult, screen: Screen) -> None:
     if not finding.exact:
         solved = "" if finding.residual is None else f", solver residual {finding.residual:.1e}"
         screen.say(f"    another derivative, beside backpropagation through time{solved}:")
-        for name, gap in finding.gradients.items():
+        for name, gap in finding.layers.items():
             screen.say(f"      {name:<60} cosine {gap.cosine:6.3f}, norm x {gap.norm_ratio:.3f}")
     # Below the row: a fault is a sentence, too long for a column.
     for fault in finding.faults:
@@ -116,9 +122,9 @@ def _row(finding: memory.checking.CheckResult) -> dict[str, Any]:
         "gradient_relative": finding.relative,
         "gradient_cosine": finding.cosine,
         "worst": max(gradients, key=lambda name: gradients[name].relative, default=None),
-        "gradients": {
-            name: {"relative": d.relative, "cosine": d.cosine, "norm_ratio": d.norm_ratio}
-            for name, d in gradients.items()
+        **{
+            field: {name: dataclasses.asdict(gap) for name, gap in gaps.items()}
+            for field, gaps in (("gradients", gradients), ("layers", finding.layers))
         },
         "reconstruction": finding.reconstruction,
         "bits_left": finding.bits_left,

@@ -5,8 +5,10 @@ Fields of its JSON object:
     name, device, budget    name of the experiment, kind of device, budget in bytes
     rows                    per strategy: strategy, argument_bytes, output_bytes, temp_bytes,
                             total_bytes, bytes_per_sample, operations, extra_passes (estimate, in
-                            forward passes), ok (it fits), chosen, refused (reason, or null; the
-                            numbers are null if refused)
+                            forward passes), ok (it fits), exact (false if its gradient is not
+                            that of backpropagation through time: never chosen without
+                            --approximate), chosen, refused (reason, or null; the numbers are null
+                            if refused)
     chosen                  fitting strategy with the fewest operations, or null
     missing_bytes           excess of the leanest strategy over the budget, 0 if it fits
     largest                 {"field", "value", "strategy"} with --largest, else null
@@ -35,6 +37,7 @@ _OPTIONS = [
         "strategies", str | None, None, 'Strategies, such as "depth=recompute(1); pack=True".'
     ),
     Option("largest", str | None, None, "Field whose largest fitting value to find."),
+    Option("approximate", bool, False, "May choose strategies with another gradient, time=sltt."),
     MESH,
     cache.OPTION,
 ]  # fmt: skip
@@ -65,8 +68,9 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
 
     try:
         planned = training.planning.plan(
-            experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report
-        )
+            experiment, dataset=dataset, strategies=strategies, mesh=mesh, report=report,
+            approximate=options.approximate,
+        )  # fmt: skip
     # A network that admits none of the strategies is bad input and no defect.
     except memory.StrategyError as error:
         raise Failure(str(error)) from error
@@ -117,12 +121,19 @@ def _device_budget(device: Any) -> int:
 def _line(candidate: memory.budget.Candidate) -> str:
     if candidate.measured is None:
         return f"{candidate.strategy!s:<58} refused: {candidate.refused}"
-    return f"{candidate.strategy!s:<58} {spell_size(candidate.measured.total_bytes):>10}"
+    line = f"{candidate.strategy!s:<58} {spell_size(candidate.measured.total_bytes):>10}"
+    return line if candidate.strategy.exact else f"{line}  another gradient"
 
 
 def _conclude(
     planned: memory.budget.Plan, chosen: memory.budget.Candidate | None, budget: int, screen: Screen
 ) -> None:
+    if chosen is None and not (planned.approximate or planned.leanest.strategy.exact):
+        screen.say(
+            "nothing is chosen: these strategies have another gradient than backpropagation "
+            "through time, and --approximate admits them"
+        )
+        return
     if chosen is None:
         screen.say(
             f"nothing fits: the leanest, {planned.leanest.strategy}, is over by "
@@ -154,6 +165,7 @@ def _row(
         "extra_passes": planned.extra_passes(candidate) if measured else None,
         # A refused strategy fits no budget.
         "ok": measured is not None and measured.total_bytes <= budget,
+        "exact": candidate.strategy.exact,
         "chosen": chosen,
         "refused": candidate.refused,
     }

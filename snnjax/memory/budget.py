@@ -4,7 +4,8 @@
 
 The bytes are those of the compiled step, the operations are counted in its trace; nothing runs.
 Estimates would not do: shorter segments can raise the peak if parameters dominate, and the buffer
-assignment of XLA cannot be predicted.
+assignment of XLA cannot be predicted. A strategy with another gradient (`exact = False`) is
+measured, and chosen only where it is asked for.
 """
 
 from __future__ import annotations
@@ -48,10 +49,13 @@ class Plan:
     Attributes:
         candidates: Candidates in the order of the strategies.
         forward: Floating-point operations of one forward pass, or None.
+        approximate: True if a strategy with another gradient than backpropagation through time may
+            be chosen.
     """
 
     candidates: tuple[Candidate, ...]
     forward: float | None = None
+    approximate: bool = False
 
     @property
     def admitted(self) -> list[Candidate]:
@@ -59,9 +63,18 @@ class Plan:
         return [c for c in self.candidates if c.measured is not None]
 
     @property
+    def eligible(self) -> list[Candidate]:
+        """Admitted candidates that may be chosen: without approximate ones unless asked for.
+
+        If nothing else is admitted, the approximate ones are listed, and none of them is chosen.
+        """
+        exact = [c for c in self.admitted if c.strategy.exact]
+        return self.admitted if self.approximate or not exact else exact
+
+    @property
     def leanest(self) -> Candidate:
-        """Candidate with the fewest bytes."""
-        return min(self.admitted, key=_bytes)
+        """Eligible candidate with the fewest bytes."""
+        return min(self.eligible, key=_bytes)
 
     def choose(self, budget: float) -> Candidate | None:
         """Fitting candidate with the fewest operations, then the fewest bytes; None if none fits.
@@ -69,7 +82,8 @@ class Plan:
         Args:
             budget: Budget in bytes.
         """
-        fits = [c for c in self.admitted if _bytes(c) <= budget]
+        allowed = (c for c in self.eligible if self.approximate or c.strategy.exact)
+        fits = [c for c in allowed if _bytes(c) <= budget]
         # Operations stand for time: measuring it would take a run of each candidate.
         return min(fits, key=lambda c: (c.operations, _bytes(c)), default=None)
 
@@ -78,10 +92,13 @@ class Plan:
         return max(0, int(_bytes(self.leanest) - budget))
 
     def extra_passes(self, candidate: Candidate) -> float | None:
-        """Operations above the cheapest candidate, in forward passes; None if `forward` is None."""
+        """Operations above the cheapest eligible candidate, in forward passes.
+
+        Negative for an approximate one that computes less; None if `forward` is None.
+        """
         if self.forward is None:
             return None
-        least = min(c.operations for c in self.admitted)
+        least = min(c.operations for c in self.eligible)
         return (candidate.operations - least) / self.forward
 
 
@@ -93,6 +110,7 @@ def plan(
     samples: int | None = None,
     workers: int | None = None,
     report: Callable[[Candidate], None] | None = None,
+    approximate: bool = False,
 ) -> Plan:
     """Measures strategies by compiling a step under each.
 
@@ -104,6 +122,8 @@ def plan(
         samples: Number of examples in a batch, for the bytes per sample.
         workers: Number of concurrent compilations; None is one per core.
         report: Callback for each candidate, once measured or refused.
+        approximate: May choose a strategy whose gradient is not that of backpropagation through
+            time; without it such strategies are measured only.
 
     Returns:
         The plan; `plan.choose(budget)` picks a candidate.
@@ -144,7 +164,7 @@ def plan(
         except BaseException:  # also Ctrl-C: queued compilations would go on for minutes
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    result = Plan(tuple(candidates), forward)
+    result = Plan(tuple(candidates), forward, approximate)
     if not result.admitted:
         reasons = "; ".join(sorted({str(c.refused) for c in candidates}))
         raise StrategyError(f"no strategy is admitted here: {reasons}")

@@ -3,7 +3,9 @@
     relative = max|g - g_store| / max|g_store|,    cosine = <g, g_store> / (|g| |g_store|)
 
 The check takes any scan and any step, on any device. Outputs must be bit-equal; for a strategy that
-replays a step this requires deterministic kernels.
+replays a step this requires deterministic kernels. A scan that declares `exact = False` has another
+gradient: it is compared layer by layer, and fails only if a cosine is below the scan's own bound,
+`least_cosine`.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import functools
 import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -21,16 +23,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from snnjax.memory.accounting import MemoryUse, compiled_memory
+from snnjax.memory.approximate import approximation, is_exact
 from snnjax.memory.reverse import Reverse
 from snnjax.memory.scans import store
 from snnjax.ops.trees import combine, partition
-from snnjax.typing import PyTree, Scan, Step
+from snnjax.typing import Array, PyTree, Scan, Step
 
 __all__ = [
     "CheckResult",
     "Difference",
+    "approximation",
+    "bound_faults",
     "check",
+    "check_independence",
     "compare_gradients",
+    "compare_layers",
+    "is_exact",
     "time_call",
     "unequal_leaves",
 ]
@@ -69,8 +77,9 @@ class CheckResult:
         statistics_equal: True if normalisation statistics are those of `store`; None without
             statistics.
         bits_left: Binary places between the reversible streams and the bound of their grid.
-        exact: False if a layer declares another derivative than backpropagation through time;
-            equality of gradients is then no criterion.
+        layers: Difference of each layer's gradient, all of its arrays together, by path.
+        exact: False if the scan or a layer declares another derivative than backpropagation through
+            time; equality of gradients is then no criterion.
         residual: Largest residual of the solvers of implicit derivatives, as a fraction of the
             gradient; None without one.
     """
@@ -86,6 +95,7 @@ class CheckResult:
     bits_left: float | None = None
     exact: bool = True
     residual: float | None = None
+    layers: Mapping[str, Difference] = dataclasses.field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -160,7 +170,11 @@ def check(
             faults.append(f"the last state differs from store's: {', '.join(different)}")
         # A wrong inverse makes the gradient wrong as well: only the cause is reported.
         worst = max(gradients, key=lambda n: gradients[n].relative, default="")
-        if not faults and worst and not gradients[worst].relative <= bound:
+        layers = compare_layers(actual[1][0], expected[1][0])
+        rule = approximation(scan)
+        if rule is not None:
+            faults += bound_faults(layers, [rule])
+        elif not faults and worst and not gradients[worst].relative <= bound:
             faults.append(
                 "a dropped key: the replay draws other random numbers than the forward pass"
                 if _agrees_without_keys(scan, step, arguments, bound)
@@ -168,9 +182,80 @@ def check(
             )
         equal = not unequal_leaves(actual[0], expected[0])
         results.append(
-            CheckResult(name, tuple(faults), equal, gradients, reconstruction, measured, seconds)
-        )
+            CheckResult(
+                name, tuple(faults), equal, gradients, reconstruction, measured, seconds,
+                exact=rule is None, layers=layers,
+            )
+        )  # fmt: skip
     return results
+
+
+def check_independence(
+    function: Callable[[Array], Mapping[str, Array]],
+    frames: Array,
+    *,
+    lengths: Array | None = None,
+) -> list[str]:
+    """Checks that an example's results depend neither on its neighbours nor on its padding.
+
+    The frames of every other example, and then those of the rest, are mirrored along all axes but
+    the batch, which keeps their values; after them the frames beyond `lengths` are. The results of
+    the examples that were not changed, and those of valid timesteps, must keep every bit. A network
+    is checked in evaluation, where batch norm does not join examples.
+
+    Args:
+        function: Pure function from frames `[T, B, ...]` to arrays `[T, B, ...]` (without lengths
+            also of another number of timesteps) by name, in the order in which they are computed;
+            the first one that changes is named.
+        frames: Frames, `[T, B, ...]` with B of at least 2.
+        lengths: Valid timesteps of each example, `[B]`; None checks no padding.
+
+    Returns:
+        One sentence per fault; empty without one.
+
+    Raises:
+        ValueError: A batch of fewer than two examples.
+
+    Example:
+        def layers(frames):
+            state = net.initial_state(frames.shape[1])
+            outputs, aux = net(frames, state, training=False, taps=("spikes",))
+            return {name: kinds["spikes"] for name, kinds in aux.taps.items()} | {"end": outputs}
+
+        assert not memory.checking.check_independence(layers, frames)
+    """
+    steps, batch = frames.shape[:2]
+    if batch < 2:
+        raise ValueError("independence of neighbours needs a batch of at least two examples")
+    names: list[str] = []
+
+    @jax.jit
+    def run(frames):
+        # `jit` sorts a mapping; the order of computation tells which layer is the first.
+        results = function(frames)
+        names[:] = list(results)
+        return list(results.values())
+
+    expected = jax.device_get(run(frames))
+    mirrored = jnp.flip(frames, tuple(axis for axis in range(frames.ndim) if axis != 1))
+    even = np.broadcast_to(np.arange(batch) % 2 == 0, (steps, batch))
+    cases = [(even, "its neighbours in the batch"), (~even, "its neighbours in the batch")]
+    if lengths is not None:
+        cases.append((np.arange(steps)[:, None] < np.asarray(lengths), "frames of its padding"))
+    faults = []
+    for kept, cause in cases:
+        shape = (steps, batch, *[1] * (frames.ndim - 2))
+        actual = jax.device_get(run(jnp.where(kept.reshape(shape), frames, mirrored)))
+        for name, a, b in zip(names, actual, expected, strict=True):
+            # A mean over time has one row, a simulation of a constant current more than its frames.
+            rows = kept[np.minimum(np.arange(len(a)), steps - 1)]
+            own, before = a[rows], b[rows]
+            if not np.array_equal(own, before, equal_nan=True):
+                gap = np.max(np.abs(own.astype(np.float64) - before))
+                faults.append(f"{name}: an example depends on {cause}, by up to {gap:.2g}")
+                # Later layers read this one.
+                break
+    return list(dict.fromkeys(faults))
 
 
 def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]:
@@ -188,6 +273,50 @@ def compare_gradients(actual: PyTree, expected: PyTree) -> dict[str, Difference]
     pairs = list(zip(_named(actual), _named(expected), strict=True))
     largest = max((np.abs(b).max(initial=0.0) for _, (_, b) in pairs), default=0.0)
     return {name: _difference(a, b, float(largest)) for (name, a), (_, b) in pairs}
+
+
+def compare_layers(actual: PyTree, expected: PyTree) -> dict[str, Difference]:
+    """Compares two trees of gradients layer by layer.
+
+    Args:
+        actual: Gradients of the parameters by a strategy.
+        expected: Gradients by `store`.
+
+    Returns:
+        Differences by the path of the layer, that of its arrays without their own names.
+    """
+    layers: dict[str, list[list[np.ndarray]]] = {}
+    for (name, a), (_, b) in zip(_named(actual), _named(expected), strict=True):
+        owner = name.removesuffix(".value").rpartition(".")[0] or name
+        pair = layers.setdefault(owner, [[], []])
+        pair[0].append(a.ravel())
+        pair[1].append(b.ravel())
+    # Cosines of small arrays, such as a bias, say little: a layer is one vector.
+    joined = {name: [np.concatenate(part) for part in pair] for name, pair in layers.items()}
+    largest = max((np.abs(b).max(initial=0.0) for _, b in joined.values()), default=0.0)
+    return {name: _difference(a, b, float(largest)) for name, (a, b) in joined.items()}
+
+
+def bound_faults(layers: Mapping[str, Difference], scans: Iterable[Any]) -> list[str]:
+    """Faults of approximate gradients: values that are not finite, cosines below the bound.
+
+    Args:
+        layers: Differences by layer, from `compare_layers`.
+        scans: Approximate scans; the least of their bounds holds, none without `least_cosine`.
+    """
+    wrong = [name for name, gap in layers.items() if not math.isfinite(gap.relative)]
+    if wrong:
+        return [f"the gradient of {wrong[0]} is not finite"]
+    bounds = [getattr(scan, "least_cosine", -1.0) for scan in scans]
+    worst = min(layers, key=lambda name: layers[name].cosine, default="")
+    # Equal to a bound within the rounding of a cosine is no fault.
+    if not bounds or not worst or layers[worst].cosine >= min(bounds) - 1e-9:
+        return []
+    return [
+        f"the gradient of {worst} has the cosine {layers[worst].cosine:.3f} to backpropagation "
+        f"through time, below the strategy's bound of {min(bounds):g}: use "
+        "memory.truncated(k) with a longer window, or an exact strategy"
+    ]
 
 
 def unequal_leaves(actual: PyTree, expected: PyTree, *, tolerance: float = 0.0) -> list[str]:

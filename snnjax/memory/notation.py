@@ -18,15 +18,41 @@ import sys
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from snnjax.memory.approximate import (
+    Approximate,
+    Sampled,
+    Skipped,
+    Truncated,
+    is_exact,
+    skip,
+    sltt,
+    truncated,
+)
 from snnjax.memory.packing import Storage
 from snnjax.memory.reverse import Reverse, reversal
 from snnjax.memory.scans import Recompute, recompute, sequence, store
+from snnjax.memory.traces import Traces, eprop, ottt
 from snnjax.typing import Scan
 
 __all__ = ["Strategy", "StrategyError", "parse_strategy", "register_scan"]
 
-_WORDS: dict[str, Any] = {"store": store, "sequence": sequence, "reverse": reversal()}
-_MAKERS: dict[str, Callable[..., Any]] = {"recompute": recompute, "reverse": reversal}
+_WORDS: dict[str, Any] = {
+    "store": store,
+    "sequence": sequence,
+    "reverse": reversal(),
+    "sltt": sltt(),
+    "ottt": ottt(),
+    "eprop": eprop(),
+}
+_MAKERS: dict[str, Callable[..., Any]] = {
+    "recompute": recompute,
+    "reverse": reversal,
+    "sltt": lambda steps=None: sltt(steps=steps),
+    "ottt": ottt,
+    "eprop": eprop,
+    "truncated": truncated,
+    "skip": skip,
+}
 _REGISTERED: dict[str, Any] = {}
 
 # One text gives one scan, even if a maker returns a new closure on each call: strategies are
@@ -50,14 +76,16 @@ class Strategy:
 
     Attributes:
         time: Scan over time, of each neuron in `order="layer"` and of the whole network in
-            `order="time"`; None keeps the network's own.
+            `order="time"`; None keeps the network's own. Approximate ones, such as `sltt()`, act
+            here only.
         depth: Scan over blocks and layers; None keeps the network's own.
         pack: True (or `"spikes"`) keeps spikes for the derivative at one bit each; `"bfloat16"` and
             `"int8"` also narrow the real-valued inputs of synapses, with the errors of
             `memory.packing.packed`.
 
     Raises:
-        ValueError: `time` or `depth` is not a scan, or the storage is unknown.
+        ValueError: `time` or `depth` is not a scan, `depth` is approximate, or the storage is
+            unknown.
     """
 
     time: Scan | None = None
@@ -72,9 +100,19 @@ class Strategy:
                 raise ValueError(f"{scan!r} is no scan")
         if not isinstance(self.pack, bool) and self.pack not in ("spikes", "bfloat16", "int8"):
             raise ValueError(f"pack is True, False, 'bfloat16' or 'int8', not {self.pack!r}")
+        if isinstance(self.depth, Approximate | Traces):
+            raise ValueError(
+                f"{_text(self.depth)} cuts gradients through time, and over depth it would cut "
+                f"the network: give time={_text(self.depth)}, and an exact scan for depth"
+            )
         # One spelling, so that equal strategies compare equal.
         if self.pack == "spikes":
             object.__setattr__(self, "pack", True)
+
+    @property
+    def exact(self) -> bool:
+        """True if the gradient is that of backpropagation through time, beside rounding."""
+        return is_exact(self.time) and is_exact(self.depth)
 
     def __str__(self) -> str:
         """The arguments, such as `depth=recompute(1), pack=True`; "as written" if all are None.
@@ -108,7 +146,8 @@ def register_scan(name: str, scan: Any) -> None:
     """
     if not name.isidentifier() or name in {*_WORDS, *_MAKERS}:
         raise ValueError(
-            f"{name!r} cannot name a scan: choose a word other than {', '.join(_WORDS)}, recompute"
+            f"{name!r} cannot name a scan: choose a word other than "
+            f"{', '.join(dict.fromkeys([*_WORDS, *_MAKERS]))}"
         )
     if not callable(scan):
         raise ValueError(f"{scan!r} is no scan and makes none: it cannot be called")
@@ -150,7 +189,8 @@ def parse_strategy(text: str) -> Strategy:
         raise ValueError(
             f"cannot read the strategy {text!r} ({error}): write it as "
             "'time=recompute(sqrt), depth=recompute(1), pack=True'; scans are store, sequence, "
-            f"recompute(every, inner=..., keep=(...)), reverse(refresh=..., inner=...){own}, and "
+            "recompute(every, inner=..., keep=(...)), reverse(refresh=..., inner=...), approximate "
+            f"ones sltt, sltt(steps), truncated(steps), skip(every, steps), ottt, eprop{own}, and "
             "module:name for one of your own"
         ) from None
 
@@ -172,8 +212,9 @@ def _read(node: ast.expr) -> Any:
             raise ValueError(f"{ast.unparse(node)} is no scan")
         case ast.Tuple():
             return tuple(map(_read, node.elts))
-        case ast.Name(id="recompute"):
-            raise ValueError("recompute needs its number of steps, recompute(every)")
+        case ast.Name(id="recompute" | "truncated" | "skip" as name):
+            example = {"skip": "skip(8, 4)"}.get(name, f"{name}(8)")
+            raise ValueError(f"{name} needs its number of steps, such as {example}")
         case ast.Name(id=name) if name in _REGISTERED:
             return _scan_or_class(_REGISTERED[name], name)
         case ast.Name(id=name):
@@ -250,6 +291,18 @@ def _text(value: Any) -> str:
         options = [f"refresh={value.refresh}"] if value.refresh else []
         options += [f"inner={_text(value.inner)}"] if value.inner else []
         return f"reverse({', '.join(options)})" if options else "reverse"
+    match value:
+        case Sampled(steps=steps):
+            return f"sltt({steps})"
+        case Skipped(every=every, steps=steps):
+            return f"skip({every}, {steps})"
+        case Truncated(steps=steps, inner=inner) if value != _WORDS["sltt"]:
+            more = "" if inner is store else f", inner={_text(inner)}"
+            return f"truncated({steps}{more})"
+        case Truncated():
+            return "sltt"
+        case Traces(rule=rule):
+            return rule
     if value is None or isinstance(value, bool | int | float | str):
         return repr(value)
     if isinstance(value, tuple):

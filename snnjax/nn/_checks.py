@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from snnjax import memory
 from snnjax.ops.arguments import shorten
 
 __all__ = ["check_key", "check_layer", "check_rngs", "check_scan", "check_state"]
@@ -66,7 +67,13 @@ def check_scan(owner: str, scan: Any) -> None:
 
     Raises:
         TypeError: no function, such as the name of a strategy.
+        ValueError: a rule for the synapses of a whole network.
     """
+    if isinstance(scan, memory.traces.Traces):
+        raise ValueError(
+            f"{owner} scans one step, and memory.{scan.rule}() concerns all synapses of a network: "
+            f"nn.with_memory(network, memory.Strategy(time=memory.{scan.rule}()))"
+        )
     if scan is not None and (isinstance(scan, type) or not callable(scan)):
         raise TypeError(
             f"{owner} takes a scan such as memory.store or memory.recompute(8), got {shorten(scan)}"

@@ -8,7 +8,8 @@
 Candidates pack spikes where possible, since packing costs little; the unchanged network is a
 candidate without packing, too. In `order="layer"` a strategy over time is no candidate: it acts on
 single layers of neurons, whose own derivative already keeps only one membrane per timestep.
-`nn.with_memory` accepts it nevertheless.
+`nn.with_memory` accepts it nevertheless. Approximate strategies, whose gradient is another one, are
+candidates only where they are asked for, in `order="time"`, where their bytes do not grow with T.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ from typing import Any
 
 from flax import nnx
 
-from snnjax.memory import Strategy, recompute, reversal, sequence, store
+from snnjax.memory import (
+    Strategy,
+    eprop,
+    ottt,
+    recompute,
+    reversal,
+    sequence,
+    sltt,
+    store,
+    truncated,
+)
 from snnjax.nn.network import Network
 from snnjax.nn.strategy import with_memory
 
@@ -41,11 +52,15 @@ _CHOICES = {
 }
 
 
-def candidates(network: Network) -> list[Strategy]:
+_APPROXIMATE = [Strategy(time=rule) for rule in (truncated(8), eprop(), ottt(), sltt())]
+
+
+def candidates(network: Network, *, approximate: bool = False) -> list[Strategy]:
     """Strategies that a network accepts and that change it in different ways.
 
     Args:
         network: network to try them on.
+        approximate: add strategies whose gradient is not that of backpropagation through time.
 
     Returns:
         Strategies; the first one leaves the network unchanged.
@@ -55,6 +70,8 @@ def candidates(network: Network) -> list[Strategy]:
     for choice, alternative in zip(_CHOICES[network.order], packed, strict=True):
         # A network without spikes to pack refuses `pack=True`; its candidate is the plain strategy.
         choices.append(alternative if _structure(network, alternative) else choice)
+    if approximate and network.order == "time":
+        choices += _APPROXIMATE
     distinct: dict[Any, Strategy] = {}
     for strategy in choices:
         if structure := _structure(network, strategy):

@@ -8,8 +8,8 @@ Inputs and outputs are time-major, `[T, B, ...]`. A layer holds parameters only 
 after `__init__`: membranes and normalisation statistics enter with `state` and leave with `aux`, so
 the train step stores them exactly once per step, however often a strategy recomputes.
 
-A layer whose derivative is not that of its values, backpropagation through time, says so by the
-attribute `exact = False`; `is_exact` asks all layers of a network.
+A layer or a scan whose derivative is not that of its values, backpropagation through time, says so
+by the attribute `exact = False`; `is_exact` asks all layers of a network and their scans.
 
 `replace` copies a module with other attributes. `Statistics` of timesteps are joined by
 `join_steps`, those of parts of a batch averaged (`mean_over_steps`); diagnostics are maxima
@@ -29,7 +29,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax.memory import Strategy
+from snnjax.memory.traces import Traces
 from snnjax.neurons.sigma_delta import Range
+from snnjax.nn._approximate import approximations
 from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
@@ -47,6 +49,7 @@ __all__ = [
     "StepStatistics",
     "StreamPeak",
     "call_statistics",
+    "approximations",
     "gather",
     "is_exact",
     "join_steps",
@@ -240,12 +243,15 @@ class MemoryRequest:
         order: order of the network, `"layer"` or `"time"`.
         spiking: True if the layer's inputs are spikes.
         cut: scan over the parts of a `Sequential`; None leaves the sequence in one part.
+        traces: rule of the traces of synapses and the decay of the neurons behind the layer; None
+            without such a rule.
     """
 
     strategy: Strategy
     order: str = "layer"
     spiking: bool = False
     cut: Scan | None = None
+    traces: Traces | None = None
 
     def child(self, spiking: bool) -> MemoryRequest:
         """The request for a part of the layer. An inner `Sequential` is not cut.
@@ -347,8 +353,9 @@ def whole_window(layer: Any) -> int:
 
 
 def is_exact(network: Any) -> bool:
-    """True unless a layer declares another derivative than that of its values, `exact = False`."""
-    return all(getattr(module, "exact", True) for _, module in nnx.iter_modules(network))
+    """True unless a layer or a scan declares another derivative, `exact = False`."""
+    modules = [module for _, module in nnx.iter_modules(network)]
+    return all(getattr(module, "exact", True) for module in modules) and not approximations(network)
 
 
 def refuse_whole_windows(body: Any) -> None:

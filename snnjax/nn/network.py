@@ -30,6 +30,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._approximate import refuse_untraced
 from snnjax.nn._checks import check_key, check_layer, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -138,14 +139,23 @@ class Network(nnx.Module):
         """Applies the strategy to the body; in `"time"` order the network itself scans over time.
 
         Raises:
-            ValueError: a reversal over time in `"time"` order.
+            ValueError: a reversal over time in `"time"` order; a layer without the traces that the
+                strategy asks for.
         """
-        strategy, time = request.strategy, request.strategy.time if self.order == "time" else None
+        strategy, traces = request.strategy, None
+        if isinstance(strategy.time, memory.traces.Traces):
+            # The rule acts in the synapses; between timesteps no gradient flows.
+            traces = strategy.time
+            strategy = dataclasses.replace(strategy, time=traces.scan)
+        time = strategy.time if self.order == "time" else None
         if time is not None:
             # The network scans over time itself; a layer's own scan inside would see one timestep.
             strategy = dataclasses.replace(strategy, time=None)
-        body = place(self.body, MemoryRequest(strategy, self.order, cut=strategy.depth))
+        inner = MemoryRequest(strategy, self.order, cut=strategy.depth, traces=traces)
+        body = place(self.body, inner)
         changed = replace(self, body=body.layer)
+        if traces is not None:
+            refuse_untraced(changed, traces)
         if time is None:
             return Placed(changed, taken=body.taken)
         if isinstance(time, memory.Reverse) and time.inverse is None:
@@ -328,6 +338,17 @@ class Cell:
         )
         return aux.state, (widen(outputs), *rows)
 
+    def activity(self, params: Any, neurons: Any, frame: Array) -> tuple[Any, Any, Array]:
+        """One frame, with the number of spikes of all layers, see `memory.skip`."""
+        body, statistics, call = params
+        asked = call.with_taps(*dict.fromkeys((*call.taps, "spikes")))
+        after, (outputs, updated, taps, streams) = self((body, statistics, asked), neurons, frame)
+        spikes = [kinds["spikes"] for kinds in taps.values() if "spikes" in kinds]
+        total = sum((jnp.sum(leaf, dtype=jnp.float32) for leaf in spikes), jnp.float32(0))
+        own = {n: {k: v for k, v in kinds.items() if k in call.taps} for n, kinds in taps.items()}
+        own = {name: kinds for name, kinds in own.items() if kinds}
+        return after, (outputs, updated, own, streams), total
+
 
 @dataclasses.dataclass(frozen=True)
 class Collector:
@@ -349,10 +370,28 @@ class Collector:
     def sequence(self, params: Any, state: Any, frames: Array) -> tuple[Any, Any]:
         """Frames `[T, B, ...]` through one layer after the other."""
         neurons, collected = state
-        neurons, (outputs, *rows) = self.cell.sequence(params, neurons, frames)
+        return self._collect(collected, *self.cell.sequence(params, neurons, frames))
+
+    def activity(self, params: Any, state: Any, frame: Array) -> tuple[Any, Any, Array]:
+        """One frame, with the number of spikes of all layers, see `memory.skip`."""
+        neurons, collected = state
+        neurons, ys, total = self.cell.activity(params, neurons, frame)
+        after, ys = self._collect(collected, neurons, jax.tree.map(lambda leaf: leaf[None], ys))
+        return after, _first_row(ys), total
+
+    def _collect(self, collected: Array, neurons: Any, ys: Any) -> tuple[Any, Any]:
+        outputs, *rows = ys
         if self.share is None:
             return (neurons, outputs[-1]), ((), *rows)
         return (neurons, collected + self.share * outputs.sum(0)), ((), *rows)
+
+    def cut_cotangent(self, cotangent: Any, last: Any) -> Any:
+        """Cotangent of the carry where an approximate scan cuts the gradient through neurons."""
+        neurons, collected = cotangent
+        cut = lambda leaf: jnp.where(last, leaf, jnp.zeros_like(leaf))  # noqa: E731
+        # Every timestep adds to the mean alike; the last output is that of the last one.
+        kept = cut(collected) if self.share is None else collected
+        return jax.tree.map(cut, neurons), kept
 
 
 def _first_row(rows: Any) -> Any:

@@ -166,6 +166,29 @@ class Neuron(nnx.Module):
             scan=self.scan, taps=call.taps, spiking=self.spiking,
         )  # fmt: skip
 
+    def leak(self) -> float:
+        """Factor `dv[t] / dv[t-1]` of the membrane without the reset, a constant number.
+
+        Raises:
+            ValueError: the neurons have more state than a membrane, or their decay is learned or
+                an array.
+        """
+        names, cure = set(self.model.params._fields), "use memory.sltt() or memory.truncated(k)"
+        state = jax.eval_shape(lambda: self.model.initial_state((1,)))
+        if getattr(state, "_fields", ()) != ("v",) or names - {"decay", "threshold"}:
+            raise ValueError(
+                f"traces of synapses need leaky neurons with one membrane (nn.LIF, nn.IF, nn.LI), "
+                f"and {self.name} has other dynamics: {cure}"
+            )
+        # Without a decay the neuron integrates.
+        decay = self.model.params.decay if "decay" in names else 1.0
+        if decay is None:
+            raise ValueError(
+                f"traces of synapses need a decay that is one constant number, and that of "
+                f"{self.name} is learned or an array: {cure}"
+            )
+        return float(decay)
+
 
 def check_neuron(owner: str, neuron: Any) -> None:
     """Refuses anything but a layer of neurons.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any, NamedTuple
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -12,7 +15,7 @@ from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.neuron import Neuron, check_neuron, run
 from snnjax.nn.taps import lazy_taps
 from snnjax.ops.arguments import as_floating, check_counts, check_numbers
-from snnjax.ops.rounding import narrow, product, promote
+from snnjax.ops.rounding import is_narrow, narrow, product, promote
 from snnjax.typing import Array, Scan, bind
 
 __all__ = ["Recurrent", "refuse_reversal"]
@@ -49,16 +52,29 @@ class Recurrent(nnx.Module):
         draw = nnx.initializers.orthogonal(gain)
         self.weights = nnx.Param(draw(rngs.params(), (size, size), jnp.float32))
         self.compute = "float32"  # dtype of spikes and weights in the feedback
+        self.traces: memory.traces.Traces | None = (
+            None  # derivative at traces of the spikes, of a decay
+        )
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Applies the strategy over time to the loop with feedback.
 
         Raises:
-            ValueError: a reversing strategy.
+            ValueError: a reversing strategy; `memory.ottt()`, a rule for feedforward synapses.
         """
         refuse_reversal(request.strategy.time)
         placed = self.neuron.with_memory(request)
-        return placed._replace(layer=replace(self, neuron=placed.layer))
+        changed = replace(self, neuron=placed.layer)
+        if request.traces is not None:
+            if request.traces.rule != "eprop":
+                raise ValueError(
+                    f"memory.{request.traces.rule}() has no rule for feedback: use memory.eprop(), "
+                    "or memory.sltt() or memory.truncated(k)"
+                )
+            # The fed back spikes charge the layer's own neurons.
+            own = dataclasses.replace(request.traces, decay=self.neuron.leak())
+            changed = replace(changed, traces=own)
+        return placed._replace(layer=changed)
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """Neurons at rest, and silent outputs before the first timestep."""
@@ -81,17 +97,25 @@ class Recurrent(nnx.Module):
             scan=self.neuron.scan, taps=call.taps, spiking=model.spiking,
         )  # fmt: skip
         # Synapses count the spikes they receive, those of the previous timestep.
-        fed_back = lambda: jnp.concatenate([state.neurons.outputs[None], outputs[:-1]])  # noqa: E731
+        before = state.neurons if self.traces is None else state.neurons.layer
+        fed_back = lambda: jnp.concatenate([before.outputs[None], outputs[:-1]])  # noqa: E731
         taps = lazy_taps(call.taps, operations=lambda: self.operations(fed_back()))
         kinds = aux.taps.get("", {}) | taps.get("", {})
         return outputs, aux._replace(taps={"": kinds} if kinds else {})
 
     def _model(self) -> neurons.Model:
-        if self.compute == "float32" and self.weights.dtype == jnp.float32:
-            return neurons.recurrent_model(self.neuron.model, self.weights[...])
-        # `bind` gives comparable functions, so that equal layers compile once.
-        connection = bind(_narrow_dense, compute=self.compute)
-        return neurons.recurrent_model(self.neuron.model, self.weights[...], connection=connection)
+        options: dict[str, Any] = {}
+        if self.compute != "float32" or is_narrow(self.weights[...]):
+            # `bind` gives comparable functions, so that equal layers compile once.
+            options = {"connection": bind(_narrow_dense, compute=self.compute)}
+        model = neurons.recurrent_model(self.neuron.model, self.weights[...], **options)
+        if self.traces is None:
+            return model
+        return dataclasses.replace(
+            model,
+            step=_TracedFeedback(model.step, self.traces.decay),
+            initial_state=bind(_untouched, inner=model.initial_state),
+        )
 
     def with_precision(self, precision: Precision) -> Recurrent:
         """A copy that computes the feedback, and stores its weights, in other dtypes."""
@@ -107,6 +131,35 @@ class Recurrent(nnx.Module):
             fed_back: spikes of the previous timestep, `[T, B, N]`.
         """
         return metrics.operations.synaptic_operations(fed_back, self.weights[...])
+
+
+class TracedState(NamedTuple):
+    """State of a recurrent layer, and the trace of its outputs, `[B, N]`."""
+
+    layer: Any
+    trace: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _TracedFeedback:
+    """Step of a neuron with feedback whose weights learn by traces of the outputs."""
+
+    step: Any
+    decay: float
+
+    def __call__(self, params: Any, state: TracedState, current: Array) -> tuple[TracedState, Any]:
+        (before, trace), connection = state, memory.traces.traced(self.step.connection)
+        after, traces = memory.traces.filter_inputs(self.decay, trace, before.outputs[None])
+        # The trace stands beside the outputs, where `neurons.Recurrent` gives the outputs alone.
+        inner = dataclasses.replace(
+            self.step, connection=lambda weights, outputs: connection(weights, outputs, traces[0])
+        )
+        layer, outputs = inner(params, before, current)
+        return TracedState(layer, after), outputs
+
+
+def _untouched(shape: tuple[int, ...], *, inner: Any, **options: Any) -> TracedState:
+    return TracedState(inner(shape, **options), jnp.zeros(shape, jnp.float32))
 
 
 def _narrow_dense(weights: Array, outputs: Array, *, compute: str) -> Array:

@@ -23,6 +23,7 @@ from flax import nnx
 
 from snnjax import memory
 from snnjax.memory.grid import DEFAULT_BITS
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -114,6 +115,7 @@ class Reversible(nnx.Module):
         # The pullback of a branch needs its activations, one part at a time.
         inner = (scan.inner or memory.recompute(1)) if isinstance(scan, memory.Reverse) else None
         within = dataclasses.replace(request, spiking=False, cut=inner or memory.store)
+        within = behind(within, [self.f, self.g])
         parts = [place(branch, within) for branch in (self.f, self.g)]
         changed = replace(self, f=parts[0].layer, g=parts[1].layer, scan=scan)
         taken = parts_taken(parts) - {"depth"}  # the branches' cuts belong to this scan

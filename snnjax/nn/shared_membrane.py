@@ -444,6 +444,8 @@ class Shared(nnx.Module):
         Raises:
             ValueError: a reversing strategy, and the group has no inverse.
         """
+        # A membrane that several layers charge has no trace of one synapse.
+        request = dataclasses.replace(request, traces=None)
         spiking, time = self.neuron.spiking, request.strategy.time
         spiking_inputs = [request.spiking, *([spiking] * (len(self.synapses) - 1))]
         synapses = [

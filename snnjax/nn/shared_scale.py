@@ -11,6 +11,7 @@ Energy Efficient Spiking Neural Networks", 2023, arXiv:2305.09850.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -142,6 +143,8 @@ class SharedScale(nnx.Module):
         Raises:
             ValueError: a reversing strategy over time.
         """
+        # The scale of the weights, shared with the threshold, has no trace.
+        request = dataclasses.replace(request, traces=None)
         synapse = place(self.synapse, request.child(request.spiking))
         changed, scan = replace(self, synapse=synapse.layer), request.strategy.time
         if scan is None:

@@ -18,6 +18,7 @@ import jax
 from flax import nnx
 
 from snnjax import memory
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_rngs, check_scan
 from snnjax.nn.contract import (
     Aux,
@@ -88,6 +89,8 @@ class Stacked(nnx.Module):
 
         Inputs count as spikes only if every block maps spikes to spikes.
         """
+        # Behind a block comes the next one, with the same neurons.
+        request = behind(request, [self.blocks])
         # The stacked blocks are placed as one layer: their leaves have an extra axis `[depth]`.
         blocks = place(self.blocks, request.child(request.spiking))
         spiking = request.spiking and blocks.spiking

@@ -2,10 +2,11 @@
 
     network = nn.with_memory(network, memory.Strategy(depth=memory.recompute(1), pack=True))
 
-Parameters and values stay the same; only the residuals of a gradient change. Layers that use each
-field of the strategy:
+Parameters and values stay the same; only the residuals of a gradient change, and the gradient
+itself where a strategy says so (`exact = False`). Layers that use each field of the strategy:
 
-    time    in order="layer" each layer of neurons, in order="time" the network itself
+    time    in order="layer" each layer of neurons, in order="time" the network itself; the rules of
+            traces, `memory.ottt` and `memory.eprop`, also the synapses
     depth   nn.Stacked and nn.Reversible, as the scan of their blocks; the outermost Sequential,
             split into blocks between neurons and the next synapse (store and recompute only, since
             those blocks differ)
@@ -19,6 +20,7 @@ from typing import Any
 from flax import nnx
 
 from snnjax.memory import Strategy, StrategyError, sequence, store
+from snnjax.nn._approximate import module_scans
 from snnjax.nn.contract import MemoryRequest, place
 from snnjax.nn.network import Network
 from snnjax.ops.arguments import shorten
@@ -83,10 +85,8 @@ def saves_memory(network: Network) -> bool:
 
 
 def _scans(module: Any) -> list[Any]:
-    values = vars(module)
-    own = [value for value in values.values() if hasattr(value, "saves_memory")]
-    cuts = getattr(values.get("joints"), "scan", None)
-    return [values.get("scan"), values.get("time_scan"), cuts, *own]
+    own = [value for value in vars(module).values() if hasattr(value, "saves_memory")]
+    return [*module_scans(module), *own]
 
 
 def _saves(scan: Any) -> bool:

@@ -22,7 +22,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory, metrics
 from snnjax.nn._checks import check_rngs
-from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, no_state, replace
+from snnjax.nn.contract import Aux, Call, MemoryRequest, Placed, State, replace
 from snnjax.nn.mixed_precision import Precision
 from snnjax.nn.taps import convolution_operations, operations_tap, packing_error
 from snnjax.ops.arguments import as_floating, check_counts, check_flags, shorten
@@ -114,17 +114,24 @@ class Fold(nnx.Module):
         self.function, self.name, self.keeps_spikes = function, name, keeps_spikes
         self.pack: memory.packing.Storage | None = "spikes" if pack is True else pack or None
         self.compute: str | None = None  # dtype of inputs and outputs; None for that of the input
+        self.traces: memory.traces.Traces | None = (
+            None  # derivative at traces of the inputs, of a decay
+        )
         if self.pack:
             memory.packing.packed(_call, storage=self.pack)  # raises on an unknown storage
 
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Stores spikes at one bit each, and real inputs of weights in the strategy's storage.
 
-        Inputs that no derivative needs stay unchanged.
+        Inputs that no derivative needs stay unchanged. Under a rule of traces, weights are
+        differentiated at those of their inputs, which are kept in float32.
         """
         pack, spiking = request.strategy.pack, request.spiking and self.keeps_spikes
         weighs = isinstance(self.function, Kernel | nnx.Linear)
         role = "synapse" if weighs else None
+        if request.traces is not None and jax.tree.leaves(nnx.state(self, nnx.Param)):
+            changed = replace(self, traces=request.traces, pack=None)
+            return Placed(changed, spiking, frozenset({"time"}), role)
         storage = "spikes" if request.spiking else pack if weighs and pack is not True else None
         # The derivative of a reshape needs no inputs.
         needs_inputs = weighs or (self.keeps_spikes and self.function is not flatten)
@@ -132,7 +139,9 @@ class Fold(nnx.Module):
             return Placed(self, spiking, role=role)
         return Placed(replace(self, pack=storage), spiking, frozenset({"pack"}), role)
 
-    initial_state = no_state
+    def initial_state(self, shape: tuple[int, ...]) -> State:
+        """No state, or traces of 0."""
+        return State() if self.traces is None else State(jnp.zeros(shape, jnp.float32))
 
     def __call__(self, inputs: Array, state: State, call: Call) -> tuple[Array, Aux]:
         """Applies the function to every timestep of `[T, B, ...]`."""
@@ -144,7 +153,13 @@ class Fold(nnx.Module):
         # Inputs are rounded before packing, so that the residual is narrow, too.
         if self.compute is not None:
             folded = narrow(folded, self.compute)
-        if not self.pack:
+        after = ()
+        if self.traces is not None:
+            before = widen_to(state.neurons, inputs.dtype)
+            after, traces = memory.traces.filter_inputs(self.traces.decay, before, inputs)
+            traces = traces.reshape(folded.shape).astype(folded.dtype)
+            outputs = memory.traces.traced(_call)(self.function, folded, traces)
+        elif not self.pack:
             outputs = _call(self.function, folded)
         elif isinstance(self.function, nnx.Module):
             outputs = memory.packing.packed(_call, storage=self.pack)(self.function, folded)
@@ -158,7 +173,7 @@ class Fold(nnx.Module):
         taps = operations_tap(self.function, inputs, call.taps)
         if self.pack == "spikes" and "packing" in call.taps:
             taps = {"": taps.get("", {}) | {"packing": packing_error(folded)}}
-        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(taps=taps)
+        return outputs.reshape(timesteps, batch, *outputs.shape[1:]), Aux(after, taps=taps)
 
     def with_precision(self, precision: Precision) -> Fold:
         """A copy with inputs, outputs and kernel in other dtypes."""

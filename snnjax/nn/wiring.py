@@ -12,6 +12,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from snnjax import memory
+from snnjax.nn._approximate import behind
 from snnjax.nn._checks import check_layer
 from snnjax.nn.contract import (
     Aux,
@@ -70,8 +71,9 @@ class Sequential(nnx.Module):
     def with_memory(self, request: MemoryRequest) -> Placed:
         """Applies the strategy to every layer, and cuts the sequence by `request.cut`."""
         parts, spiking = [], request.spiking
-        for layer in self.layers:
-            parts.append(place(layer, request.child(spiking)))
+        for number, layer in enumerate(self.layers):
+            inner = behind(request.child(spiking), list(self.layers)[number + 1 :])
+            parts.append(place(layer, inner))
             spiking = parts[-1].spiking
         changed = replace(self, layers=nnx.List([part.layer for part in parts]))
         taken, scan = parts_taken(parts), request.cut

@@ -24,7 +24,7 @@ from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.sharding import compiler_options, make_mesh
 from snnjax.training.state import Program, TrainState, initialize, wants_memory_scheduler
 
-__all__ = ["check_strategies", "network_strategies", "with_strategy"]
+__all__ = ["check_independence", "check_strategies", "network_strategies", "with_strategy"]
 
 _IN_TIME = (
     memory.Strategy(time=memory.recompute("sqrt")),
@@ -63,11 +63,14 @@ def with_strategy(experiment: Experiment, strategy: memory.Strategy) -> Experime
     return dataclasses.replace(experiment, memory=strategy)
 
 
-def network_strategies(experiment: Experiment) -> list[memory.Strategy]:
-    """Candidate strategies for an experiment's network."""
+def network_strategies(
+    experiment: Experiment, *, approximate: bool = False
+) -> list[memory.Strategy]:
+    """Candidate strategies for an experiment's network, exact ones unless `approximate`."""
     check_learning(experiment, "gradients")
     with user_code("network(experiment, rngs)"):
-        return nn.candidates(experiment.network(experiment, nnx.Rngs(0)))
+        network = experiment.network(experiment, nnx.Rngs(0))
+    return nn.candidates(network, approximate=approximate)
 
 
 def check_strategies(
@@ -120,6 +123,36 @@ def check_strategies(
         if report:
             report(finding)
     return findings
+
+
+def check_independence(experiment: Experiment, *, dataset: data.Dataset) -> list[str]:
+    """Checks in evaluation that an example depends on no neighbour in its batch and no padding.
+
+    Args:
+        experiment: Experiment, whose first batch of training is evaluated.
+        dataset: Data set from `config.load_dataset(experiment)`.
+
+    Returns:
+        One sentence per fault, which names the first layer; empty without one, or for a batch of
+        one example.
+    """
+    case = _Case(experiment, dataset, make_mesh())
+    program, state = case.start(memory.Strategy())
+    lengths = case.batch.lengths
+    if len(case.batch.labels) < 2:
+        return []
+    with user_code("encode(experiment, inputs, key)"):
+        frames = experiment.encode(experiment, case.batch.inputs, None)
+
+    def results(frames):
+        network = program.network(state)
+        start = network.initial_state(frames.shape[1], statistics=state.statistics)
+        # Currents too: a threshold hides small differences of them from the outputs.
+        outputs, aux = network(frames, start, training=False, taps=("currents",), lengths=lengths)
+        layers = {n: kinds["currents"] for n, kinds in aux.taps.items() if "currents" in kinds}
+        return {**layers, "outputs": outputs}
+
+    return memory.checking.check_independence(results, frames, lengths=lengths)
 
 
 class _Case:
@@ -253,8 +286,11 @@ def _compare(
     allowed = tolerance if rebuilt and any(rebuilt.values()) else bound
     off = bool(worst) and not gradients[worst].relative <= allowed
     exact = nn.contract.is_exact(program.network(state))
+    layers = memory.checking.compare_layers(actual.gradients, expected.gradients)
     if not exact:
-        off = not all(math.isfinite(gap.relative) for gap in gradients.values())
+        off = False
+        scans = nn.contract.approximations(program.network(state))
+        faults += memory.checking.bound_faults(layers, scans)
         faults += _solver_faults(actual.residual)
     # A wrong inverse or wrong statistics make the gradient wrong as well: only the cause is named.
     if not faults and (off or not equal):
@@ -272,6 +308,7 @@ def _compare(
         statistics_equal=not moved if jax.tree.leaves(actual.statistics) else None,
         bits_left=-math.log2(use) if use > 0 else None,
         exact=exact,
+        layers=layers,
         residual=None if exact or actual.residual is None else float(actual.residual),
     )  # fmt: skip
 

@@ -18,7 +18,12 @@ from jax.sharding import Mesh
 
 from snnjax import data, memory
 from snnjax.training import config
-from snnjax.training._strategy_check import check_strategies, network_strategies, with_strategy
+from snnjax.training._strategy_check import (
+    check_independence,
+    check_strategies,
+    network_strategies,
+    with_strategy,
+)
 from snnjax.training.errors import ExperimentError, user_code
 from snnjax.training.experiment import Experiment
 from snnjax.training.sharding import compile_step, make_mesh, state_shardings
@@ -26,6 +31,7 @@ from snnjax.training.state import initialize, wants_memory_scheduler
 from snnjax.training.step import train_step
 
 __all__ = [
+    "check_independence",
     "check_strategies",
     "integer_field",
     "largest",
@@ -88,6 +94,7 @@ def plan(
     strategies: Sequence[memory.Strategy] | None = None,
     mesh: Mesh | None = None,
     report: Callable[[memory.budget.Candidate], None] | None = None,
+    approximate: bool = False,
 ) -> memory.budget.Plan:
     """Measures an experiment's training step under each strategy.
 
@@ -97,16 +104,21 @@ def plan(
         strategies: Strategies to measure; None is `network_strategies(experiment)`.
         mesh: Devices; None is the first one.
         report: Callback for each candidate, once measured.
+        approximate: May choose strategies whose gradient is not that of backpropagation through
+            time.
 
     Raises:
         memory.StrategyError: The network admits none of them.
     """
+    if strategies is None:
+        strategies = network_strategies(experiment, approximate=approximate)
     return memory.plan(
         functools.partial(training_step, experiment, dataset=dataset, mesh=mesh),
-        network_strategies(experiment) if strategies is None else strategies,
+        strategies,
         forward=_forward_operations(experiment, dataset),
         samples=experiment.batch,
         report=report,
+        approximate=approximate,
     )
 
 
@@ -147,10 +159,11 @@ def largest(
 
     doubled = plan(
         config.override(experiment, {field: 2 * now}),
-        dataset=dataset, strategies=[c.strategy for c in planned.admitted], mesh=mesh,
+        dataset=dataset, strategies=[c.strategy for c in planned.eligible], mesh=mesh,
+        approximate=planned.approximate,
     )  # fmt: skip
     furthest, strategy = 0.0, planned.leanest.strategy
-    for one, two in zip(planned.admitted, doubled.admitted, strict=True):
+    for one, two in zip(planned.eligible, doubled.admitted, strict=True):
         assert one.measured is not None and two.measured is not None
         # A line through two points predicts the reach; the search below measures it.
         slope = (two.measured.total_bytes - one.measured.total_bytes) / now

@@ -226,5 +226,5 @@ def test_the_command_prints_cosines_and_finds_the_wrong_solver(
     assert not row["exact"] and row["ok"] == (code == 0)
     assert (row["residual"] > 0.2) == (code == 1)
     assert all(gap["norm_ratio"] > 0 for gap in row["gradients"].values())
-    assert err.count(", norm x ") == len(row["gradients"])
+    assert err.count(", norm x ") == len(row["layers"])
     assert ("FAULT the solver left" in err) == ("learning.Spectral" in err) == (code == 1)

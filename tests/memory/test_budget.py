@@ -1,5 +1,6 @@
 """Planning: the cheapest strategy that fits, by the bytes of the step itself; and what fits."""
 
+import dataclasses
 import functools
 import math
 
@@ -67,6 +68,19 @@ def test_extra_passes_are_counted_from_the_cheapest(plan):
     cheapest = min(c.operations for c in plan.admitted)
     assert passes == [(c.operations - cheapest) / 2 for c in plan.admitted]
     assert Plan(plan.candidates).extra_passes(plan.admitted[0]) is None
+
+
+@pytest.mark.fast
+@given(plans, st.integers(0, 60))
+def test_another_gradient_is_chosen_only_where_it_is_asked_for(plan, budget):
+    sltt = Candidate(Strategy(time=memory.sltt()), MemoryUse(0, 0, 0, 0), -1.0)
+    more = dataclasses.replace(plan, candidates=(*plan.candidates, sltt))
+    assert more.choose(budget) == plan.choose(budget) and more.leanest == plan.leanest
+    assert more.missing(budget) == plan.missing(budget)
+    asked = dataclasses.replace(more, approximate=True)
+    assert asked.choose(budget) == sltt and asked.leanest.measured.total_bytes == 0
+    alone = Plan((sltt,), 2.0)
+    assert alone.choose(budget) is None and alone.leanest == sltt
 
 
 # Measuring.

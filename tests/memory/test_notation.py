@@ -14,6 +14,13 @@ pytestmark = pytest.mark.fast
 
 counts = st.integers(1, 10**6)
 reversals = st.builds(lambda n: memory.reversal(refresh=n), st.none() | counts)
+approximate = (
+    st.sampled_from([memory.sltt(), memory.ottt(), memory.eprop()])
+    | st.builds(lambda n: memory.sltt(steps=n), counts)
+    | st.builds(lambda n, m: memory.skip(max(n, m), min(n, m)), counts, counts)
+    | st.builds(lambda n: memory.truncated(n, inner=memory.recompute(1)), counts)
+    | st.builds(memory.truncated, counts)
+)
 leaves = st.sampled_from([memory.store, memory.sequence]) | reversals
 names = st.lists(st.sampled_from(["spikes", "currents"]) | st.text(max_size=5), max_size=3)
 recomputes = st.recursive(
@@ -26,7 +33,7 @@ recomputes = st.recursive(
 )  # fmt: skip
 strategies = st.builds(
     Strategy,
-    time=st.none() | recomputes,
+    time=st.none() | recomputes | approximate,
     depth=st.none() | recomputes,
     pack=st.booleans() | st.sampled_from(["spikes", "bfloat16", "int8"]),
 )
@@ -52,6 +59,10 @@ def test_a_written_strategy_is_read_back(strategy):
         ("depth=reverse", Strategy(depth=memory.reversal())),
         ("depth=reverse(refresh=3)", Strategy(depth=memory.reversal(refresh=3))),
         ("time=recompute(sqrt)", Strategy(time=memory.recompute("sqrt"))),
+        ("time=sltt()", Strategy(time=memory.sltt())),
+        ("time=sltt(steps=2)", Strategy(time=memory.sltt(steps=2))),
+        ("time=truncated(1)", Strategy(time=memory.sltt())),
+        ("time=skip(8, steps=4)", Strategy(time=memory.skip(8, 4))),
         ("time=recompute(every=8)", Strategy(time=memory.recompute(8))),
         (
             "time=recompute(8, inner=sequence)",
@@ -81,6 +92,12 @@ BAD = {
     "another call": "depth=revert(1)",
     "a call of a word": "time=store()",
     "no number": "time=recompute",
+    "no window": "time=truncated",
+    "no steps": "time=skip(4)",
+    "more than all steps": "time=skip(4, 5)",
+    "a draw of none": "time=sltt(0)",
+    "a rule with a number": "time=ottt(2)",
+    "a cut over depth": "depth=sltt",
     "nothing to every": "time=recompute()",
     "zero": "time=recompute(0)",
     "minus": "time=recompute(-2)",

@@ -161,7 +161,10 @@ def test_short_targets_and_padding_do_not_count():
     ("call", "message"),
     [
         (lambda: losses.distance(jnp.ones((4, 2, 3)), jnp.ones((4, 2, 3))), r"\[B, T, D\]"),
-        (lambda: losses.distance(jnp.ones((4, 2, 3)), jnp.ones((2, 4, 3)), start=4), "leaves none"),
+        (
+            lambda: losses.distance(jnp.ones((4, 2, 3)), jnp.ones((2, 4, 3)), start=4),
+            "leaves nothing",
+        ),
         (
             lambda: losses.distance(
                 jnp.ones((4, 2, 3)), jnp.ones((2, 4, 3)), start=2, lengths=jnp.array([4, 2])

@@ -90,3 +90,26 @@ def test_the_last_bit_of_a_statistic_is_no_fault():
     network = lambda experiment, rngs: planted.stacked(rngs, scan)  # noqa: E731
     _, found = findings(planted.experiment(network), strategies=AS_WRITTEN)
     assert found.ok and found.statistics_equal, found.faults
+
+
+def centered(x):
+    return x - 0.1 * x.mean(0, keepdims=True)
+
+
+@pytest.mark.parametrize("planted_fault", [False, True])
+def test_an_example_that_sees_its_batch_in_evaluation_is_found(planted_fault):
+    def network(experiment, rngs):
+        faulty = [nn.Fold(centered, name="mixing")] * planted_fault
+        body = nn.Sequential(
+            *(nn.Flatten(), nn.Linear(64, 8, rngs=rngs), nn.BatchNorm(8), *faulty),
+            *(nn.LIF(threshold=0.2), nn.Linear(8, 10, rngs=rngs)),
+        )
+        return nn.Network(body, (8, 8, 1))
+
+    experiment = dataclasses.replace(micro.config(), network=network, batch=4)
+    dataset = training.config.load_dataset(experiment)
+    found = training.planning.check_independence(experiment, dataset=dataset)
+    if planted_fault:
+        assert found[0].startswith("lif4: an example depends on its neighbours in the batch")
+    else:
+        assert found == []
