@@ -49,8 +49,8 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
-    stack_layers,
 )
+from snnjax.nn.stack import stack_layers
 from snnjax.nn.taps import reconstruction
 from snnjax.ops.arguments import check_counts, check_numbers
 from snnjax.ops.rounding import widen, widen_to

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import jax
@@ -32,7 +32,6 @@ from snnjax.memory import Strategy
 from snnjax.memory.traces import Traces
 from snnjax.neurons.sigma_delta import Range
 from snnjax.nn._approximate import approximations
-from snnjax.ops.arguments import shorten
 from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
@@ -65,7 +64,6 @@ __all__ = [
     "repeat_state",
     "replace",
     "same_shape",
-    "stack_layers",
     "stateless_result",
     "stream_use",
     "parts_taken",
@@ -563,39 +561,6 @@ def repeat_state(state: PyTree) -> PyTree:
         return jax.tree.map(functools.partial(_repeat, node.depth), repeat_state(node.block))
 
     return jax.tree.map(expand, state, is_leaf=lambda node: isinstance(node, Repeated))
-
-
-def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
-    """Layers of equal structure, drawn at once, with leaves `[depth, ...]`, ready for a scan.
-
-    Args:
-        make: `(rngs) -> layer`.
-        keys: one key per layer, `[depth]`.
-
-    Raises:
-        TypeError: `make` is a layer, or does not return one.
-    """
-    if isinstance(make, nnx.Module) or not callable(make):
-        raise TypeError(
-            "a stack draws each block anew by a function, lambda rngs: nn.Sequential(...), and got "
-            f"{shorten(make)}"
-        )
-    graphdefs = []
-
-    def draw(key: Key) -> Any:
-        layer = make(nnx.Rngs(key))
-        if not isinstance(layer, nnx.Module):
-            raise TypeError(
-                f"a stack takes a function (rngs) -> layer of its blocks, got one that returns "
-                f"{shorten(layer)}"
-            )
-        # Split: as a tree, a layer that stands at two places would become two.
-        graphdef, state = nnx.split(layer)
-        graphdefs.append(graphdef)
-        return state
-
-    state = jax.vmap(draw)(keys)
-    return nnx.merge(graphdefs[0], state)
 
 
 def _repeat(depth: int, leaf: Any) -> Any:

@@ -41,8 +41,8 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
-    stack_layers,
 )
+from snnjax.nn.stack import stack_layers
 from snnjax.nn.taps import reconstruction, watch_block
 from snnjax.ops.arguments import check_counts, check_flags
 from snnjax.ops.rounding import widen

@@ -12,7 +12,7 @@ At rest all blocks have the same state. `Repeated` holds it once, since XLA woul
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -34,17 +34,20 @@ from snnjax.nn.contract import (
     prefix_names,
     repeat_state,
     replace,
-    stack_layers,
 )
 from snnjax.nn.taps import reconstruction, watch_block
-from snnjax.ops.arguments import check_counts
+from snnjax.ops.arguments import check_counts, shorten
 from snnjax.ops.rounding import widen
-from snnjax.typing import Array, PyTree, Scan
+from snnjax.typing import Array, Key, PyTree, Scan
 
 __all__ = [
     "Stacked",
     "split_repeated",
+    "stack_layers",
 ]
+
+
+M = TypeVar("M")
 
 
 def split_repeated(state: PyTree) -> tuple[PyTree, PyTree]:
@@ -153,3 +156,36 @@ def _block(resting: Any, activations: Array, x: Any) -> tuple[Array, Aux]:
     state = State(resting if neurons is None else neurons, statistics)
     outputs, aux = block(activations, state, call)
     return widen(outputs), watch_block(block, activations, aux)
+
+
+def stack_layers(make: Callable[[nnx.Rngs], M], keys: Key) -> M:
+    """Layers of equal structure, drawn at once, with leaves `[depth, ...]`, ready for a scan.
+
+    Args:
+        make: `(rngs) -> layer`.
+        keys: one key per layer, `[depth]`.
+
+    Raises:
+        TypeError: `make` is a layer, or does not return one.
+    """
+    if isinstance(make, nnx.Module) or not callable(make):
+        raise TypeError(
+            "a stack draws each block anew by a function, lambda rngs: nn.Sequential(...), and got "
+            f"{shorten(make)}"
+        )
+    graphdefs = []
+
+    def draw(key: Key) -> Any:
+        layer = make(nnx.Rngs(key))
+        if not isinstance(layer, nnx.Module):
+            raise TypeError(
+                f"a stack takes a function (rngs) -> layer of its blocks, got one that returns "
+                f"{shorten(layer)}"
+            )
+        # Split: as a tree, a layer that stands at two places would become two.
+        graphdef, state = nnx.split(layer)
+        graphdefs.append(graphdef)
+        return state
+
+    state = jax.vmap(draw)(keys)
+    return nnx.merge(graphdefs[0], state)
