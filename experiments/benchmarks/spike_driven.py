@@ -4,8 +4,8 @@ Hu et al., "High-Performance Temporal Reversible Spiking Neural Networks with O(
 and O(1) Inference Cost", 2024, arXiv:2405.16466, publish 8.6 times less memory per image than the
 Spike-driven Transformer of 74.6 % (8-512 by the accuracies of its repository): 85.7 MB.
 
-224x224x3 images, 1000 classes, T = 4, float32; gradient of the cross entropy of the mean logits with
-respect to all parameters, with the statistics. "Per image" is the slope of XLA's temporary bytes
+224x224x3 images, 1000 classes, T = 4, float32; gradient of the cross entropy of the mean logits to
+all parameters, with the statistics. "Per image" is the slope of XLA's temporary bytes
 between two batch sizes (`bytes_per_image.py`), by the scheduler with which training compiles the
 row: the memory-optimised one for strategies that trade time for memory, else the default one.
 

@@ -104,7 +104,7 @@ def cases():
             yield pytest.param(name, text, marks=marks)
 
 
-@pytest.mark.parametrize(("name", "text"), cases())
+@pytest.mark.parametrize(("name", "text"), list(cases()))
 def test_strategies_are_the_same_function(name, text):
     net = nn.with_memory(drawn(name), memory.parse_strategy(text))
     ((_, (outputs, aux)), gradients), ((_, (expected, known)), wanted) = (
@@ -118,7 +118,7 @@ def test_strategies_are_the_same_function(name, text):
 
 
 @pytest.mark.slow  # two more programs per network
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", list(NETWORKS))
 def test_orders_are_the_same_function(name):
     runs = [
         graded(
@@ -133,7 +133,7 @@ def test_orders_are_the_same_function(name):
 
 
 @pytest.mark.slow  # one more program per network
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", list(NETWORKS))
 def test_every_neuron_takes_part(name):
     assert lowest_rate(drawn(name), frames()) > 0
 
