@@ -284,8 +284,8 @@ def _masked(mask: Array, q: Array) -> Array:
 def _mask_products(inputs: Array, mask: Array) -> metrics.operations.Products:
     q, k, v = jnp.split(inputs, 3, axis=-1)
     spikes = jnp.all((inputs == 0) | (inputs == 1), (-2, -1))
-    both = jnp.sum((k * v != 0).astype(jnp.uint32), (-2, -1))
-    kept = jnp.sum((q * mask[:, :, None] != 0).astype(jnp.uint32), (-2, -1))
+    both = jnp.sum(k * v != 0, (-2, -1), dtype=jnp.uint32)
+    kept = jnp.sum(q * mask[:, :, None] != 0, (-2, -1), dtype=jnp.uint32)
     dense = jnp.full_like(both, 2 * math.prod(q.shape[-2:]))
     return metrics.operations.Products(both + kept, dense, spikes)
 
