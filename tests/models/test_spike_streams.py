@@ -94,17 +94,13 @@ def stored(name):
     return graded(drawn(name), frames())
 
 
-def cases():
-    """A strategy on the transformer with a layer of its own; the others, and time, are slow."""
-    texts = ("depth=recompute(1), pack=True", "time=recompute(2)", "pack=True")
-    for name in NETWORKS:
-        for text in texts:
-            # In a SEW-ResNet of sums only the pool and a shortcut read spikes.
-            marks = () if name == "driven" and text == texts[0] else pytest.mark.slow
-            yield pytest.param(name, text, marks=marks)
+STRATEGIES = ("depth=recompute(1), pack=True", "time=recompute(2)", "pack=True")
 
 
-@pytest.mark.parametrize(("name", "text"), list(cases()))
+# Each case is a program of ten seconds; the packed mask is compared in tests/nn/test_attention.py.
+@pytest.mark.slow
+@pytest.mark.parametrize("text", STRATEGIES)
+@pytest.mark.parametrize("name", list(NETWORKS))
 def test_strategies_are_the_same_function(name, text):
     net = nn.with_memory(drawn(name), memory.parse_strategy(text))
     ((_, (outputs, aux)), gradients), ((_, (expected, known)), wanted) = (
