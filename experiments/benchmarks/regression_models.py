@@ -97,6 +97,8 @@ NORM, IMAGE = {"norm": per_step}, {"input_shape": (8, 8, 2)}
 LOUD = {"norm": functools.partial(nn.BatchNorm, gain=4.0)}  # without it too few neurons fire
 RESNET = {"blocks": (2, 1), "input_shape": (8, 8, 3)}
 FORMER = {"depth": 2, "width": 16, "heads": 2, "pools": 1, "expansion": 2, **IMAGE}
+DRIVEN = {k: v for k, v in FORMER.items() if k != "heads"}
+SEW = {"widths": (8, 16), "blocks": (2, 1), "input_shape": (16, 16, 3)}
 STAGES = ((8, 8), (16, 16))
 COLUMNS = {"channels": (8,) * 4, "stem": ((3, 1),), "kernel": 3, **IMAGE}
 GRID = {"halves": (8, 8), "neuron": nn.LIF, **RESNET}
@@ -122,6 +124,14 @@ MODELS = {
     "rev_resnet shared": Model(_slim(models.rev_resnet, sharing="both", **GRID, **NORM), time={}),
     "spikingformer": Model(_slim(models.spikingformer, **FORMER), time=NORM, table="some"),
     "rev_sformer": Model(_slim(models.rev_sformer, **FORMER), time=NORM, table="some"),
+    "spikformer": Model(_slim(models.spikformer, **FORMER), time=NORM),
+    "spike_driven_transformer": Model(
+        _slim(models.spike_driven_transformer, **DRIVEN), time=NORM, table="some"
+    ),
+    "sew_resnet": Model(_slim(models.sew_resnet, **SEW), time=NORM, static_frames=True),
+    "sew_resnet iand": Model(
+        _slim(models.sew_resnet, join="iand", **SEW), time=NORM, table="some", static_frames=True
+    ),
     "t_revsnn": Model(_slim(models.t_revsnn, columns=4, **COLUMNS), 1, table="columns"),
     "t_revsnn grid": Model(_slim(models.t_revsnn, columns=3, bits=12, **COLUMNS), 1, table="two"),
     "t_revsnn spiking": Model(

@@ -65,7 +65,7 @@ _KINDS = {
     "groupnorm": "groupnorm", "layernorm": "groupnorm",
     "scaled_conv": "scaled_conv", "sub_bit_conv": "scaled_conv", "SharedScale": "scaled_conv",
     "softmax": "softmax", "log_softmax": "softmax", "relu": "relu",
-    "ASA": "attention", "MA": "attention",
+    "ASA": "attention", "MA": "attention", "ChannelMask": "attention",
     "MALIF": "neurons", "Neuron": "neurons", "Recurrent": "neurons", "Disabled": "neurons",
     "PSN": "neurons", "SlidingPSN": "neurons", "ResetFreeLIF": "neurons", "RateNeuron": "neurons",
     "Reversible": "blocks", "Columns": "blocks", "Shared": "blocks",
@@ -218,6 +218,9 @@ def _scale(layer: Scale, request):
 
 @_rule.register
 def _residual(layer: nn.Residual, request):
+    # A subclass joins by another function: products of rates are not rates of products.
+    if type(layer) is not nn.Residual:
+        raise ValueError(_refusal(layer, request.name))
     # A sum needs both parts in one unit; the offset of the sum is that of one of them.
     units = request.wanted or Units()
     ends = (units, Units(units.scale))

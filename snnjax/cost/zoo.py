@@ -98,6 +98,18 @@ ZOO = {
     "rev_resnet": Case(partial(models.rev_resnet, static=True), 4, 1, "depth 21, 32x32"),
     "spikingformer": Case(models.spikingformer, 4, 1, "4-384, 32x32"),
     "rev_sformer": Case(models.rev_sformer, 4, 1, "4-384, 32x32"),
+    "spikformer": Case(models.spikformer, 4, 1, "4-384, 32x32"),
+    "spike_driven_transformer": Case(
+        partial(
+            models.spike_driven_transformer,
+            depth=2, classes=10, input_shape=(32, 32, 3), pools=2,
+        ),
+        *(4, 1, "2-512, 32x32"),
+    ),
+    "sew_resnet": Case(
+        partial(models.sew_resnet, input_shape=(64, 64, 3)), 4, 1, "depth 18, added spikes",
+        slim="64x64 of 224x224",
+    ),
     "t_revsnn": Case(
         partial(models.t_revsnn, channels=(32, 32, 32, 32), input_shape=(64, 64, 3)),
         *(4, 1, "small, 1000 classes"),

@@ -21,6 +21,9 @@ from snnjax.models.recurrent_net import recurrent_net
 from snnjax.models.resnet import resnet
 from snnjax.models.rev_resnet import rev_resnet
 from snnjax.models.rev_sformer import rev_sformer
+from snnjax.models.sew_resnet import sew_resnet
+from snnjax.models.spike_driven_transformer import spike_driven_transformer
+from snnjax.models.spikformer import spikformer
 from snnjax.models.spikingformer import spikingformer
 from snnjax.models.strided_net import strided_net
 from snnjax.models.t_revsnn import t_revsnn
@@ -46,6 +49,9 @@ __all__ = [
     "resnet",
     "rev_resnet",
     "rev_sformer",
+    "sew_resnet",
+    "spike_driven_transformer",
+    "spikformer",
     "spikingformer",
     "strided_net",
     "t_revsnn",

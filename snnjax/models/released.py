@@ -47,6 +47,9 @@ __all__ = [
     "ms_resnet",
     "rev_resnet",
     "rev_sformer",
+    "sew_resnet",
+    "spike_driven_transformer",
+    "spikformer",
     "t_revsnn",
 ]
 
@@ -162,6 +165,58 @@ def rev_sformer(names: Iterable[str]) -> list[Layer]:
             block += [_linear(f"{name}_conv", bias=True), _norm(f"{name}_bn")]
         blocks.append(block)
     return [*layers, *_stack(blocks), _linear("head", bias=True)]
+
+
+def spike_driven_transformer(names: Iterable[str]) -> list[Layer]:
+    """Layers of the Spike-driven Transformer, for `models.spike_driven_transformer`.
+
+    The weights `talking_heads` of its blocks, which no forward pass uses, are left out.
+
+    Args:
+        names: names of the state dict (BICLab/Spike-Driven-Transformer).
+    """
+    return _token_layers(set(names))
+
+
+def spikformer(names: Iterable[str]) -> list[Layer]:
+    """Layers of Spikformer, of its file for CIFAR or for ImageNet, for `models.spikformer`.
+
+    The layer norms `norm1` and `norm2` of its blocks, which no forward pass uses, are left out.
+
+    Args:
+        names: names of the state dict (ZK-Zhou/spikformer); only the file for CIFAR has biases of
+            q, k and v, `models.spikformer(bias=True)`.
+    """
+    return _token_layers(set(names))
+
+
+def sew_resnet(names: Iterable[str]) -> list[Layer]:
+    """Layers of SEW-ResNet with basic blocks, for `models.sew_resnet`.
+
+    Args:
+        names: names of the state dict (fangwei123456/Spike-Element-Wise-ResNet); the joins have the
+            same.
+
+    Raises:
+        ValueError: blocks with three convolutions, those of depth 50 and more.
+    """
+    names, layers = set(names), [_conv("conv1"), _norm("bn1")]
+    if "layer1.0.conv3.0.weight" in names:
+        raise ValueError(
+            "layer1.0.conv3 is the third convolution of a block, and models.sew_resnet has basic "
+            "blocks of two: give the weights of depth 18 or 34"
+        )
+    for stage in _numbers(names, "layer{}.", 1):
+        equal = []
+        for i in _numbers(names, f"layer{stage}.{{}}.", 0):
+            block = f"layer{stage}.{i}"
+            if f"{block}.downsample.0.0.weight" in names:
+                change = f"{block}.downsample.0"
+                layers += [*_branch(block), _conv(f"{change}.0"), _norm(f"{change}.1")]
+            else:
+                equal.append(_branch(block))
+        layers += _stack(equal)
+    return [*layers, _linear("fc", bias=True)]
 
 
 def efficient_lif_vgg(names: Iterable[str]) -> list[Layer]:
@@ -450,6 +505,32 @@ def _linear(name: str, *, bias: bool = False) -> Layer:
 def _norm(name: str) -> Layer:
     params = {"scale": _one(f"{name}.weight"), "bias": _one(f"{name}.bias")}
     return Layer(params, (_one(f"{name}.running_mean"), _one(f"{name}.running_var")))
+
+
+def _token_layers(names: set[str]) -> list[Layer]:
+    """Layers of a transformer with the tokenizer and the blocks of Spikformer."""
+    layers, blocks = [], []
+    numbers = ("", *_numbers(names, "patch_embed.proj_conv{}.", 1))
+    for part, number in (*(("proj", n) for n in numbers), ("rpe", "")):
+        own = f"patch_embed.{part}"
+        layers += [_conv(f"{own}_conv{number}"), _norm(f"{own}_bn{number}")]
+    for i in _numbers(names, "block.{}.", 0):
+        attention, mlp = f"block.{i}.attn", f"block.{i}.mlp"
+        pairs = [
+            _map_and_norm(names, f"{own}.{part}")
+            for own, parts in ((attention, ("q", "k", "v", "proj")), (mlp, ("fc1", "fc2")))
+            for part in parts
+        ]
+        three = [_side_by_side(row) for row in zip(*pairs[:3], strict=True)]
+        blocks.append([*three, *itertools.chain.from_iterable(pairs[3:])])
+    return [*layers, *_stack(blocks), _linear("head", bias=True)]
+
+
+def _map_and_norm(names: set[str], name: str) -> tuple[Layer, Layer]:
+    """A linear map of tokens, by either of its names, and its norm."""
+    kind = "linear" if f"{name}_linear.weight" in names else "conv"
+    linear = _linear(f"{name}_{kind}", bias=f"{name}_{kind}.bias" in names)
+    return linear, _norm(f"{name}_bn")
 
 
 def _scaled(name: str) -> Layer:

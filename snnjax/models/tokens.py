@@ -5,7 +5,9 @@
     MLP         neuron - linear(D, 4 D) - norm - neuron - linear(4 D, D) - norm
 
 The widths of the tokenizer are D/8, D/4, D/2, D, D. Linear maps of tokens replace the 1x1
-convolutions of the papers. Outputs of the tokenizer and of all branches are currents.
+convolutions of the papers. Outputs of the tokenizer and of all branches are currents; of spikes in
+Spikformer, whose neurons stand behind the norms. A shortcut around the last convolution adds a
+position to each token.
 
 References: Zhou, Yu, Zhou, Ma, Zhang, Zhou, Tian, "Spikingformer: Spike-driven Residual Learning
 for Transformer-based Spiking Neural Network", 2023, arXiv:2304.11954; as used by Zhang and Zhang,
@@ -66,6 +68,8 @@ def tokenizer(
     neuron: Callable[..., nn.Neuron],
     norm: Callable[[int], Any],
     rngs: nnx.Rngs,
+    shortcut: str | None = None,
+    static: bool = False,
 ) -> list[Any]:
     """Layers that map images to tokens, `[T, B, H, W, C] -> [T, B, N, width]`.
 
@@ -77,6 +81,10 @@ def tokenizer(
         neuron: `() -> layer` of neurons.
         norm: `(channels) -> layer`, a normalisation.
         rngs: random streams of the kernels.
+        shortcut: stream around the last convolution, `p` the map in front of it: None for none;
+            `"spikes"`, `x = p + neuron(norm(conv(p)))` with p spikes (Spikformer); `"currents"`,
+            `x = p + norm(conv(neuron(p)))` with p pooled currents (Spike-driven Transformer).
+        static: compute the first convolution once, for frames that are equal at all timesteps.
 
     Raises:
         ValueError: `width` is not divisible by 8; more pools than convolutions to pool.
@@ -87,15 +95,25 @@ def tokenizer(
     # The first convolution reads the image, in front of which no pool stands.
     if not 0 <= pools < _STAGES:
         raise ValueError(f"a tokenizer has 0 to {_STAGES - 1} pools, not {pools}")
+    pool = nn.MaxPool(window=3, strides=2, padding=1)
     layers, channels = [], input_shape[2]
-    # Divisors of D: the widths are D/8, D/4, D/2, D, D.
-    for stage, share in enumerate((8, 4, 2, 1, 1)):
+    # Divisors of D: the widths are D/8, D/4, D/2, D, and D once more.
+    for stage, share in enumerate((8, 4, 2, 1)):
         # The first convolution gets the image itself.
         layers += [neuron()] if stage else []
-        if stage >= _STAGES - pools:
-            layers.append(nn.MaxPool(window=3, strides=2, padding=1))
-        layers += conv_norm(channels, width // share, 3, norm, rngs=rngs)
+        layers += [pool] if stage >= _STAGES - pools else []
+        part = conv_norm(channels, width // share, 3, norm, rngs=rngs)
+        layers += part if stage or not static else [nn.StaticInput(nn.Sequential(*part))]
         channels = width // share
+    last = conv_norm(width, width, 3, norm, rngs=rngs)
+    front = [pool] if pools else []
+    if shortcut == "currents":
+        # The maximum of currents: neurons follow it inside the branch only.
+        layers += [*front, nn.Residual(nn.Sequential(neuron(), *last))]
+    elif shortcut == "spikes":
+        layers += [neuron(), *front, nn.Residual(nn.Sequential(*last, neuron()))]
+    else:
+        layers += [neuron(), *front, *last]
     return [*layers, nn.Fold(as_tokens, name="tokens")]
 
 
@@ -106,6 +124,7 @@ def mlp_branch(
     neuron: Callable[..., nn.Neuron],
     norm: Callable[[int], Any],
     rngs: nnx.Rngs,
+    spikes_out: bool = False,
 ) -> nn.Sequential:
     """MLP of a block, `[T, B, N, width] -> [T, B, N, width]`.
 
@@ -117,20 +136,15 @@ def mlp_branch(
         neuron: `() -> layer` of neurons.
         norm: `(channels) -> layer`, a normalisation.
         rngs: random streams of the weights.
+        spikes_out: no neurons in front, but behind the last norm, as in Spikformer.
     """
     inside = expansion * width
-    return nn.Sequential(
-        *(
-            neuron(),
-            nn.Linear(width, inside, kernel_init=nn.synapses.he_normal, rngs=rngs),
-            norm(inside),
-        ),
-        *(
-            neuron(),
-            nn.Linear(inside, width, kernel_init=nn.synapses.he_normal, rngs=rngs),
-            norm(width),
-        ),
-    )
+    layers: list[Any] = []
+    for a, b in ((width, inside), (inside, width)):
+        linear = nn.Linear(a, b, kernel_init=nn.synapses.he_normal, rngs=rngs)
+        layers += [neuron(), linear, norm(b)]
+    # The same layers from another place of the loop over blocks.
+    return nn.Sequential(*layers[1:], neuron()) if spikes_out else nn.Sequential(*layers)
 
 
 def as_tokens(images: Array) -> Array:

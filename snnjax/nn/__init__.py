@@ -12,7 +12,7 @@ modules hold the parts of layers of your own:
 
 from snnjax.nn import contract, data_parallel, mixed_precision, synapses, taps
 from snnjax.nn.asa import ASA
-from snnjax.nn.attention import SpikingSelfAttention
+from snnjax.nn.attention import SpikeDrivenAttention, SpikingSelfAttention
 from snnjax.nn.candidates import candidates
 from snnjax.nn.columns import Columns
 from snnjax.nn.contract import Aux, Call, State, replace
@@ -107,6 +107,7 @@ __all__ = [
     "SharedScale",
     "SigmaDelta",
     "SlidingPSN",
+    "SpikeDrivenAttention",
     "SpikingSelfAttention",
     "Stacked",
     "State",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -196,6 +196,8 @@ class Residual(nnx.Module):
         ValueError: branch and shortcut have outputs of different shapes (on a call).
     """
 
+    keeps_spikes: ClassVar[bool] = False  # True in a subclass whose `join` of spikes is spikes
+
     def __init__(self, branch: Layer, *, shortcut: Layer | None = None):
         check_layer("nn.Residual", branch)
         if shortcut is not None:
@@ -209,7 +211,8 @@ class Residual(nnx.Module):
             place(part, request.child(request.spiking)) for part in (self.branch, self.shortcut)
         ]
         changed = replace(self, branch=parts[0].layer, shortcut=parts[1].layer)
-        return Placed(changed, False, parts_taken(parts), "block")
+        spiking = self.keeps_spikes and all(part.spiking for part in parts)
+        return Placed(changed, spiking, parts_taken(parts), "block")
 
     def initial_state(self, shape: tuple[int, ...]) -> State:
         """The states of branch and shortcut at rest."""
@@ -237,7 +240,11 @@ class Residual(nnx.Module):
                 f"the branch gives {list(y.shape)} and the shortcut {list(x.shape)}: give a "
                 "shortcut that changes the shape as the branch does, such as nn.Conv(..., kernel=1)"
             )
-        return widen(x) + widen(y), gather(parts)
+        return self.join(widen(x), widen(y)), gather(parts)
+
+    def join(self, shortcut: Array, branch: Array) -> Array:
+        """The sum; a subclass may join the outputs `[T, B, ...]` otherwise."""
+        return shortcut + branch
 
 
 class StaticInput(nnx.Module):

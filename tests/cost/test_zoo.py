@@ -15,6 +15,9 @@ PUBLISHED = {
     "rev_resnet": 10_967_690,
     "spikingformer": 9_320_122,
     "rev_sformer": 9_323_962,
+    "spikformer": 9_324_730,  # without the unused layer norms
+    "spike_driven_transformer": 10_233_418,  # without the unused weights of heads
+    "sew_resnet": 11_689_512,
     "t_revsnn": 32_331_312,
     "efficient_lif_vgg": 14_910_346,
     "efficient_lif_resnet": 26_108_042,

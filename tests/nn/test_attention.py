@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from snnjax import memory, neurons, nn, surrogate
-from snnjax.nn.attention import Attention, attend
+from snnjax.nn.attention import Attention, ChannelMask, attend
 from tests.compare import assert_equal
-from tests.nn.layers import rngs, run
+from tests.nn.layers import call, rngs, run
 
 T, B, N, D, HEADS, GAIN = 3, 2, 6, 8, 2, 4.0
 hard = functools.partial(
@@ -199,10 +199,47 @@ def test_counts_beyond_bfloat16_are_counted():
     np.testing.assert_array_equal(outputs.astype(jnp.float32), jnp.full((1, 1, 300, 1), 300 / 256))
 
 
+def test_the_mask_in_loops():
+    """A channel passes q where enough tokens have both k and v; ties with the threshold fire."""
+    qkv = spikes((T, B, N, 3 * D)).at[:, :, :, D : D + 2].set(0)  # two channels without keys
+    plain, bits = (ChannelMask(hard(threshold=0.5), pack=pack) for pack in (False, True))
+    found = run(plain, qkv)
+    q, k, v = np.split(np.asarray(qkv), 3, axis=-1)
+    mask, _ = lif_in_numpy((k * v).sum(2), 0.5)
+    assert mask.any() and not mask[..., :2].any()
+    np.testing.assert_array_equal(found.outputs, q * mask[:, :, None])
+    # One token with both is a potential of exactly 0.5.
+    assert mask[0][(k * v)[0].sum(1) == 1].all() and ((k * v)[0].sum(1) == 1).any()
+    packed = run(bits, qkv)
+    assert_equal((packed.outputs, packed.gradients[1]), (found.outputs, found.gradients[1]))
+    assert np.abs(found.gradients[1]).max() > 0
+    taps = jax.jit(lambda x: call(plain, x, taps=("spikes", "products"))[1].taps[""])(qkv)
+    np.testing.assert_array_equal(taps["spikes"], mask)
+    products = taps["products"]
+    expected = ((k * v).sum((2, 3)) + (q * mask[:, :, None]).sum((2, 3))).astype(int)
+    np.testing.assert_array_equal(products.effective, expected)
+    assert (products.dense == 2 * N * D).all() and products.binary.all()
+
+
+@pytest.mark.fast
+def test_the_order_of_the_layers():
+    """Neurons in front of the synapses, or behind the norms."""
+    kinds = lambda layer: [part.name for part in layer.layers]  # noqa: E731
+    front = ["lif", "linear", "batchnorm", "lif", "attention", "lif", "linear", "batchnorm"]
+    assert kinds(nn.SpikingSelfAttention(D, HEADS, rngs=rngs())) == front
+    behind = nn.SpikingSelfAttention(D, HEADS, use_bias=True, spikes_out=True, rngs=rngs())
+    assert kinds(behind) == [*front[1:], "lif"]
+    assert behind.layers[0].function.bias.shape == (3 * D,)
+    masked = nn.SpikeDrivenAttention(D, rngs=rngs())
+    assert kinds(masked) == [*front[:4], "channelmask", *front[6:]]
+    assert masked.layers[4].neuron.model.params.threshold == 0.5
+
+
 @pytest.mark.fast
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: ChannelMask(nn.LIF()).initial_state((B, N, 8)), "side by side"),
         (lambda: nn.SpikingSelfAttention(8, 3, rngs=rngs()), "choose a divisor"),
         (lambda: nn.SpikingSelfAttention(8, 0, rngs=rngs()), "heads must be at least 1"),
         (lambda: Attention(2).initial_state((B, N, 8)), "side by side"),

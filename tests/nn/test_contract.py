@@ -109,6 +109,7 @@ def _more_layers():
         "scaled conv": (nn.ScaledStdConv(2, 3, rngs=r), SPACE),
         "sub-bit conv": (nn.SubBitConv(2, 3, bits_per_kernel=4, rngs=r), SPACE),
         "attention": (nn.SpikingSelfAttention(8, 2, rngs=r), tokens),
+        "spike-driven attention": (nn.SpikeDrivenAttention(8, rngs=r), tokens),
         "static": (nn.StaticInput(nn.Conv(2, 3, rngs=r)), SPACE),
         "reversible": (nn.Reversible(branch, branch, 2, rngs=r), FLAT),
     }
