@@ -191,10 +191,9 @@ def test_a_resumed_run_stays_what_it_is(trained, capsys, options, needle):
     assert (folder / "config.json").read_text() == before
 
 
-# `show` draws its pictures a second time.
-@pytest.mark.parametrize(
-    "command", [["train", "--resume"], pytest.param(["show"], marks=pytest.mark.slow)], ids=str
-)
+# tests/training/test_run.py reads such records, without the commands.
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["train", "--resume"], ["show"]], ids=str)
 def test_damaged_records_cost_their_lines_only(trained, capsys, tmp_path, command):
     folder = tmp_path / "run"
     shutil.copytree(trained[0], folder)
@@ -253,17 +252,15 @@ def test_a_checkpoint_that_is_not_there(trained, capsys):
     assert code == 2 and "choose last, best" in said["error"]
 
 
-# The slow lane resumes as well: a program for each learning rate.
-@pytest.mark.parametrize("resume", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_loss_that_is_not_finite(capsys, tmp_path, resume):
+# A program for each learning rate; tests/training/test_loop.py has the error and what is saved.
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite(capsys, tmp_path):
     folder = tmp_path / "run"
     options = ["--out", str(folder), "--learning-rate", "1e38", "--weight-decay", "1e38"]
     code, said, err = call(capsys, "train", MICRO, *options)
     assert code == 1 and "Traceback" not in err
     assert "NaN or an infinity" in said["error"] and "--clip-norm" in said["error"]
     assert list((folder / "checkpoints").iterdir())
-    if not resume:
-        return
     before = json.loads((folder / "config.json").read_text())
     call(capsys, "train", "--resume", str(folder), "--learning-rate", "1e-3")
     after = json.loads((folder / "config.json").read_text())

@@ -7,7 +7,8 @@ import shutil
 import pytest
 
 from snnjax import conversion, training
-from snnjax.cli import main
+from snnjax.cli import convert, main
+from snnjax.cli._options import parse
 from tests.training import micro, source
 
 
@@ -87,14 +88,25 @@ def test_it_trains_on(converted, capsys, tmp_path):
     assert tuned["test_accuracy"] >= said["rows"][-1]["accuracy"] - 0.02
 
 
+def test_options_make_a_recipe():
+    given = ["run", "--last", "spiking", "--shift", "step", "--reset", "hard", "--latency"]
+    for arguments, recipe in (
+        (given, conversion.Recipe(last="spiking", shift="step", reset="hard", latency=True)),
+        (given[:1], conversion.Recipe()),
+        ([*given[:1], "--method", "rmp"], conversion.Recipe(shift="none")),
+    ):
+        assert convert._recipe(parse("snnjax convert", "", convert._OPTIONS, arguments)) == recipe
+
+
+# Only the recipes are new, and tests/conversion runs them.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "options"),
     [
+        ("relu", ["--method", "rmp", "--examples", "64"]),
         ("relu", ["--last", "spiking", "--shift", "step", "--percentile", "99.9"]),
-        # The recipes of these alone are new, and tests/conversion runs them.
-        pytest.param("relu", ["--method", "rmp", "--examples", "64"], marks=pytest.mark.slow),
-        pytest.param("threshold_relu", ["--reset", "hard"], marks=pytest.mark.slow),
-        pytest.param("qcfs", ["--last", "spiking", "--latency"], marks=pytest.mark.slow),
+        ("threshold_relu", ["--reset", "hard"]),
+        ("qcfs", ["--last", "spiking", "--latency"]),
     ],
 )
 def test_every_option_of_the_recipe_reaches_the_run(trained, capsys, tmp_path, activation, options):
@@ -145,7 +157,6 @@ def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
         ((noisy,), "encoding.direct"),
         ((fixed,), "timesteps=4"),
         ((run, "--method", "other"), "qcfs, optimal, rmp"),
-        ((trained("relu"), "--method", "qcfs"), "--method optimal"),
         ((run, "--timesteps", "0"), "from 1 up"),
         ((run, "--timesteps", "x"), "from 1 up"),
         ((run, "--reset", "none"), "soft"),
@@ -173,6 +184,12 @@ def test_refusals_come_with_a_cure_and_leave_nothing(trained, capsys, tmp_path):
     assert code == 2 and "if" in said["error"] and "spikes already" in said["error"]
     code, said, _ = call(capsys, "convert", run, "--out", out)
     assert code == 2 and "never overwritten" in said["error"]
+
+
+@pytest.mark.slow  # another source to train for one message
+def test_a_source_without_trained_thresholds_is_refused_under_qcfs(trained, capsys):
+    code, said, _ = call(capsys, "convert", trained("relu"), "--method", "qcfs")
+    assert code == 2 and "--method optimal" in said["error"]
 
 
 def test_a_run_that_learned_by_spikes_is_refused_by_its_layer(capsys, tmp_path):

@@ -62,24 +62,20 @@ def test_files_that_cannot_grow(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def evaluate(folder, *options):
-    command = [sys.executable, "-m", "snnjax", "eval", str(folder), *options]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_a_checkpoint_cut_short(capsys, tmp_path):
+def test_a_checkpoint_cut_short(capfd, tmp_path):
+    """Neither are there lines of the storage library, which writes to the descriptor."""
     folder = tmp_path / "run"
-    assert train(capsys, folder)[0] == 0
+    assert train(capfd, folder)[0] == 0
     for file in (folder / "checkpoints" / "00000010").rglob("d/*"):
         file.write_bytes(b"")
     assert main(argv=["eval", str(folder), "--checkpoint", "10"]) == 2
-    out, err = capsys.readouterr()
+    out, err = capfd.readouterr()
     assert not out and err.count("\n") == 1 and len(err) < 600
     assert "00000010 cannot be read" in err and "delete that folder" in err
-    done = evaluate(folder)
-    assert done.returncode == 0 and "step 5:" in done.stdout
-    assert done.stderr.count("\n") == 1
-    assert "00000010 cannot be read" in done.stderr and "passed over" in done.stderr
+    assert main(argv=["eval", str(folder)]) == 0
+    out, err = capfd.readouterr()
+    assert "step 5:" in out and err.count("\n") == 1
+    assert "00000010 cannot be read" in err and "passed over" in err
 
 
 def test_a_folder_that_may_not_be_written(capsys, tmp_path, monkeypatch):

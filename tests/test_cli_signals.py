@@ -21,8 +21,8 @@ from snnjax.cli._signals import Listener, listening
 from tests.training import micro
 from tests.training.conftest import assert_same_bits
 
-OPTIONS = ["--epochs", "12", "--checkpoint-every", "7", "--eval-every", "10", "--log-every", "1"]
-STEPS = 60
+OPTIONS = ["--epochs", "18", "--checkpoint-every", "7", "--eval-every", "10", "--log-every", "1"]
+STEPS = 90
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,10 @@ def resume_and_compare(folder, straight):
     assert [strip(r) for r in mine] == [strip(r) for r in theirs]
 
 
+# tests/training/test_loop.py resumes from a checkpoint older than the records, as after it.
+@pytest.mark.slow
 def test_kill_9_at_a_random_step_changes_no_bit(straight, tmp_path):
-    step = random.randrange(1, 45)
+    step = random.randrange(1, 40)
     print(f"killed at step {step}")
     folder = tmp_path / "run"
     process = start(folder)

@@ -184,8 +184,7 @@ def snnjax(capsys):
     return run
 
 
-# tests/test_cli_own_scan.py checks one.
-@pytest.mark.parametrize("command", [pytest.param("check", marks=pytest.mark.slow), "plan"])
+@pytest.mark.parametrize("command", ["check", "plan"])
 def test_the_command_line_knows_the_strategy_by_module_and_name(snnjax, command):
     text = f"time={HERE}:step_by_step"
     own = {"check": ("--repeats", 0), "plan": ("--budget", "1GB")}[command]
