@@ -55,7 +55,7 @@ def test_every_operation_does_something_and_stays_in_range():
 
 def test_images_keep_their_dtype_and_range_and_depend_on_their_place_only():
     """Five images of floats, and sixteen of bytes."""
-    key, floats = jax.random.key(5), pixels()[:5].astype(jnp.float32)
+    key, floats = jax.random.key(0), pixels()[:5].astype(jnp.float32)
     found = rand_augment(key, floats), rand_augment(key, pixels())
     assert [out.dtype for out in found] == [jnp.float32, jnp.uint8]
     assert found[0].min() >= 0 and found[0].max() <= 255

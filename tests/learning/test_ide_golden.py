@@ -248,6 +248,8 @@ def test_batch_norm_between_layers(shared, name):
     golden.close(twice, a["running_varx_after"], atol=golden.FLOAT32)
 
 
+# Two programs for an option whose default the test above holds to the authors' numbers.
+@pytest.mark.slow
 def test_the_jacobian_with_running_statistics_is_another_one(shared):
     """Off by .4 to .9 of beta, as measured on the authors' code; its examples are independent."""
     a, meta = golden.load(shared, "ide_mlbn_if_T14")
