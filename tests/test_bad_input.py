@@ -194,15 +194,19 @@ def test_runs_without_a_checkpoint_are_refused(capsys, tmp_path):
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12)
 
 
+# Each example is a command, which reads the experiment's file: tens of milliseconds.
+tried = hypothesis.settings(max_examples=15, deadline=None)
+
+
 @hypothesis.given(field=words, value=words)
-@hypothesis.settings(max_examples=60, deadline=None)
+@tried
 def test_options_that_nobody_made_up_are_refused(field, value):
     code = main(argv=["train", MICRO, f"--x{field}", value])
     assert code == 2
 
 
 @hypothesis.given(text=words)
-@hypothesis.settings(max_examples=60, deadline=None)
+@tried
 def test_values_that_are_no_numbers_are_refused(text):
     hypothesis.assume(not text.strip().lstrip("+-").replace("_", "").isdecimal())
     assert main(argv=["train", MICRO, f"--epochs={text}"]) == 2

@@ -24,14 +24,15 @@ def call(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A run of the micro experiment, and what training it printed."""
+    """A run of the micro experiment with fields of one's own, and what training it printed."""
     import contextlib
     import io
 
     folder = tmp_path_factory.mktemp("trained") / "run"
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
-        assert main(argv=["train", MICRO, "--out", str(folder), "--json"]) == 0
+        options = ["--width", "6", "--clip-norm", "1.5", "--learning_rate", "0.02"]
+        assert main(argv=["train", MICRO, "--out", str(folder), *options, "--json"]) == 0
     return folder, json.loads(out.getvalue().splitlines()[-1])
 
 
@@ -40,7 +41,7 @@ def test_train_says_what_it_measured(trained):
     assert said["command"] == "train" and said["exit_code"] == 0 and said["name"] == "micro"
     assert said["run"] == str(folder)
     assert 0 <= said["test_accuracy"] <= said["best_test_accuracy"] <= 1
-    assert said["steps"] == 10 and said["epochs"] == 2.0 and said["parameters"] == 626
+    assert said["steps"] == 10 and said["epochs"] == 2.0 and said["parameters"] == 472
     assert said["seconds"] > said["train_seconds"] > 0 and said["compile_seconds"] > 0
     assert said["interrupted"] is None
     assert list(said["firing_rates"]) == ["lif3"] and said["nasfr"] == said["firing_rates"]["lif3"]
@@ -64,7 +65,7 @@ def test_eval_measures_the_same_as_train(trained, capsys):
     assert found["test_accuracy"] == said["test_accuracy"]
     assert found["test_loss"] == pytest.approx(said["test_loss"], rel=1e-6)
     assert found["step"] == 10 and found["examples"] == 360
-    assert found["firing_rates"] == said["firing_rates"] and found["neurons"] == {"lif3": 8}
+    assert found["firing_rates"] == said["firing_rates"] and found["neurons"] == {"lif3": 6}
     assert found["nasfr"] == said["nasfr"]
     code, best, _ = call(capsys, "eval", str(folder), "--checkpoint", "best")
     assert best["test_accuracy"] == said["best_test_accuracy"]
@@ -101,22 +102,22 @@ def test_people_get_lines_with_rates_and_the_time_to_go(capsys, tmp_path):
 
 def test_results_never_overwrite_each_other(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    runs = [call(capsys, "train", MICRO, "--epochs", "1")[1]["run"] for _ in range(2)]
-    assert runs == ["runs/micro-0", "runs/micro-0-2"]
+    taken = tmp_path / "runs" / "micro-0"
+    taken.mkdir(parents=True)
+    (taken / "config.json").write_text("{}")
+    assert call(capsys, "train", MICRO, "--epochs", "1")[1]["run"] == "runs/micro-0-2"
+    assert [path.name for path in taken.iterdir()] == ["config.json"]
 
 
-def test_fields_are_overridden_and_kept(capsys, tmp_path):
-    folder = tmp_path / "run"
-    options = ["--epochs", "1", "--width", "6", "--clip-norm", "1.5", "--learning_rate", "0.02"]
-    code, said, _ = call(capsys, "train", MICRO, "--out", str(folder), *options)
-    assert code == 0
+def test_fields_are_overridden_and_kept(trained, capsys, tmp_path):
+    folder, said = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
     config = json.loads((folder / "config.json").read_text())
     assert config["width"] == 6 and config["clip_norm"] == 1.5 and config["learning_rate"] == 0.02
     assert (folder / "experiment.py").read_text() == pathlib.Path(MICRO).read_text()
     # More epochs, asked for later; the model is that of the run.
-    code, more, _ = call(capsys, "train", "--resume", str(folder), "--epochs", "2")
-    assert code == 0 and more["steps"] == 10 and more["parameters"] == said["parameters"]
-    assert json.loads((folder / "config.json").read_text())["epochs"] == 2
+    code, more, _ = call(capsys, "train", "--resume", str(folder), "--epochs", "3")
+    assert code == 0 and more["steps"] == 15 and more["parameters"] == said["parameters"]
+    assert json.loads((folder / "config.json").read_text())["epochs"] == 3
 
 
 REFUSALS = {
@@ -176,7 +177,8 @@ def test_a_run_directory_in_the_way_is_refused(trained, capsys):
 @pytest.mark.parametrize(
     ("options", "needle"),
     [
-        (["--width", "9"], "another model"),
+        # Tests of checkpoints refuse it, too, without compiling another model.
+        pytest.param(["--width", "9"], "another model", marks=pytest.mark.slow),
         (["--seed", "1"], "cannot change seed"),
         (["--out", "elsewhere"], "leave out --out"),
     ],
@@ -189,17 +191,19 @@ def test_a_resumed_run_stays_what_it_is(trained, capsys, options, needle):
     assert (folder / "config.json").read_text() == before
 
 
-def test_damaged_records_cost_their_lines_only(trained, capsys, tmp_path):
+# tests/training/test_run.py reads such records, without the commands.
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [["train", "--resume"], ["show"]], ids=str)
+def test_damaged_records_cost_their_lines_only(trained, capsys, tmp_path, command):
     folder = tmp_path / "run"
     shutil.copytree(trained[0], folder)
     file = folder / "metrics.jsonl"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(lines[0] + b"\xff\n[1]\n" + b"".join(lines[1:]))
     damaged = file.read_bytes()
-    for command in (["show", str(folder)], ["train", "--resume", str(folder)]):
-        code, _, err = call(capsys, *command)
-        assert code == 0 and err.count("lines 2, 3 cannot be read") == 1
-        assert file.read_bytes() == damaged
+    code, _, err = call(capsys, *command, str(folder))
+    assert code == 0 and err.count("lines 2, 3 cannot be read") == 1
+    assert file.read_bytes() == damaged
 
 
 FOLDS = """
@@ -226,6 +230,8 @@ def config():
 """
 
 
+# Four commands; tests/training/test_fingerprint.py has the refusal, the record and the warning.
+@pytest.mark.slow
 def test_another_fold_is_refused_or_recorded(capsys, tmp_path):
     (tmp_path / "folds.py").write_text(FOLDS)
     run = str(tmp_path / "run")
@@ -246,6 +252,8 @@ def test_a_checkpoint_that_is_not_there(trained, capsys):
     assert code == 2 and "choose last, best" in said["error"]
 
 
+# A program for each learning rate; tests/training/test_loop.py has the error and what is saved.
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(capsys, tmp_path):
     folder = tmp_path / "run"
     options = ["--out", str(folder), "--learning-rate", "1e38", "--weight-decay", "1e38"]

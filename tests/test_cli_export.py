@@ -160,7 +160,10 @@ def test_a_pickle_in_place_of_any_file_of_a_checkpoint_is_not_run(
 
 
 @forgotten_tasks
-@pytest.mark.parametrize("place", ["beside", "instead of the arrays"])
+# Files beside the arrays are not named anywhere.
+@pytest.mark.parametrize(
+    "place", [pytest.param("beside", marks=pytest.mark.slow), "instead of the arrays"]
+)
 def test_the_command_line_survives_a_planted_pickle(trained, capsys, tmp_path, planted, place):
     data, trace = planted
     run = shutil.copytree(trained, tmp_path / "run")

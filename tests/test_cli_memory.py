@@ -96,17 +96,13 @@ def test_without_an_experiment_it_measures_couplings(capsys, here):
 def test_the_numbers_are_those_of_the_library(capsys, here):
     from snnjax.cli.memory import Couplings
 
-    options = ["--depths", "2", "--strategies", "depth=reverse", *TINY]
-    _, found, _ = call(capsys, *options)
-    step, shapes = Couplings(1, 8, 4).gradient(2, 4, memory.parse_strategy("depth=reverse"))
-    assert found["rows"][0]["temp_bytes"] == memory.measure(step, *shapes).temp_bytes
-
-
-def test_the_baseline_comes_first_and_nothing_is_measured_twice(capsys, here):
     given = "depth=reverse; depth=store;; depth=reverse"
     code, found, _ = call(capsys, "--depths", "2,2", "--strategies", given, *TINY)
     assert code == 0
+    # The baseline comes first, and nothing is measured twice.
     assert [row["strategy"] for row in found["rows"]] == ["depth=store", "depth=reverse"]
+    step, shapes = Couplings(1, 8, 4).gradient(2, 4, memory.parse_strategy("depth=reverse"))
+    assert found["rows"][1]["temp_bytes"] == memory.measure(step, *shapes).temp_bytes
 
 
 @pytest.mark.slow
@@ -150,20 +146,24 @@ def test_without_a_depth_it_goes_along_time_and_refusals_are_rows_said_once(caps
 
 
 def test_the_memory_of_an_unchanged_experiment(capsys, here):
-    options = ["--strategies", "as written; pack=True", "--out", "there"]
+    options = ["--strategies", "as written", "--out", "there"]
     code, found, _ = call(capsys, "../deep.py", *options)
     assert code == 0 and found["folder"] == "there"
     assert [(r["strategy"], r["depth"], r["timesteps"]) for r in found["rows"]] == [
-        ("as written", 2, 2), ("pack=True", 2, 2),
+        ("as written", 2, 2),
     ]  # fmt: skip
     assert sorted(p.name for p in (here / "there").iterdir()) == ["memory.json", "memory.png"]
 
 
 def test_results_never_overwrite_each_other(capsys, here):
     options = ["--depths", "2", "--strategies", "depth=store", *TINY]
-    folders = [call(capsys, *options)[1]["folder"] for _ in range(3)]
-    assert folders == [f"runs/memory-couplings{n}" for n in ("", "-2", "-3")]
-    code, said, _ = call(capsys, *options, "--out", folders[0])
+    folders = [here / "runs" / f"memory-couplings{n}" for n in ("", "-2")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "memory.json").write_text("mine")
+    assert call(capsys, *options)[1]["folder"] == "runs/memory-couplings-3"
+    assert all((folder / "memory.json").read_text() == "mine" for folder in folders)
+    code, said, _ = call(capsys, *options, "--out", "runs/memory-couplings-3")
     assert code == 2 and "never overwritten" in said["error"]
 
 

@@ -66,6 +66,8 @@ def config_of(run):
         return json.load(file)
 
 
+# tests/test_extensions.py does so with one scan instead of three.
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["check", "plan"])
 def test_it_is_checked_and_planned_beside_ours(call, command):
     own = {"check": ["--repeats", "0"], "plan": ["--budget", "1GB"]}[command]

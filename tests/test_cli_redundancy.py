@@ -46,9 +46,12 @@ def test_the_numbers_are_those_of_eval_and_of_train(runs, capsys):
     assert f"NASFR {found['nasfr']:.4f}" in page
 
 
-def test_two_runs_are_compared_on_a_page_of_their_own(runs, capsys):
+def test_two_runs_are_compared_at_given_thresholds_on_a_page_of_their_own(runs, capsys):
     asa, plain = str(runs["asa"]), str(runs["plain"])
-    code, found, told = call(capsys, "redundancy", asa, "--against", plain, "--examples", "30")
+    options = ["--examples", "30", "--noise-rate", "0.011", "--noise-area", "0.1"]
+    code, found, told = call(capsys, "redundancy", asa, "--against", plain, *options)
+    rate = {"null_rate": 0.001, "noise_rate": 0.011, "noise_area": 0.1}
+    assert found["thresholds"] == rate and found["layers"]["lif3"]["features"]["normal"] == 0.0
     assert code == 0 and found["examples"] == found["against"]["examples"] == 30
     assert (found["step"], found["against"]["step"]) == (10, 5)
     before = found["against"]["nasfr"]
@@ -59,14 +62,6 @@ def test_two_runs_are_compared_on_a_page_of_their_own(runs, capsys):
     assert page.name == "redundancy-against-plain.html" and page.parent == runs["asa"] / "pictures"
     assert page.read_text().count("data:image/png;base64,") == 6
     assert not (runs["plain"] / "pictures").exists()
-
-
-def test_thresholds_are_options(runs, capsys):
-    options = ["--examples", "30", "--noise-rate", "0.011", "--noise-area", "0.1"]
-    _, found, _ = call(capsys, "redundancy", str(runs["asa"]), *options)
-    rate = {"null_rate": 0.001, "noise_rate": 0.011, "noise_area": 0.1}
-    assert found["thresholds"] == rate
-    assert found["layers"]["lif3"]["features"]["normal"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -120,6 +115,8 @@ def test_the_table_has_a_line_per_layer_and_names_what_is_left_out(maps):
     assert last == "  left out, since they do not spike: li13"
 
 
+# The commands above draw both pages, and tests/test_viz_redundancy.py draws maps.
+@pytest.mark.slow
 def test_maps_and_vectors_are_drawn_and_other_networks_compared(maps, tmp_path):
     after, before = training.Run(tmp_path / "after"), training.Run(tmp_path / "before")
     page, pictures = redundancy_command.write_page(after, maps, title="title")

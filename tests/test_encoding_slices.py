@@ -1,5 +1,7 @@
 """Slices of recordings: selected events and their clock, even clips, EventDrop."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -90,6 +92,7 @@ def test_frames_of_a_slice_keep_its_clock():
     assert encoding.events.frames_by_time(part, **cut)[0].sum() == 1
 
 
+@functools.cache
 def drops(count=400, **options):
     """Masks of the events of `dense` that EventDrop keeps, for many draws."""
     events, rng = dense(), np.random.default_rng(3)

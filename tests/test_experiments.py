@@ -26,11 +26,12 @@ RECIPES = (
 """The papers' own, which were not run: too long for two cores."""
 
 SLOW = {
-    "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_imagenet", "efficient_lif_cifar", "ide_cifar",
-    "fsdd_delays", "nmnist", "qcfs_cifar", "quantized_fashion_mnist", "rev_resnet_1005",
-    "rev_resnet_cifar", "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist",
-    "rev_snn_dvs", "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist",
-    "t_revsnn_imagenet",
+    "asa_snn_dvs", "dsr_cifar", "dsr_dvs", "dsr_fashion_mnist", "dsr_imagenet",
+    "efficient_lif_cifar", "fsdd_delays", "ide_cifar", "ide_fashion_mnist", "nmnist", "ptl_cifar",
+    "qcfs_cifar",
+    "qcfs_cifar10", "quantized_fashion_mnist", "rev_resnet_1005", "rev_resnet_cifar",
+    "rev_resnet_cifar10", "rev_sformer_cifar", "rev_sformer_fashion_mnist", "rev_snn_dvs",
+    "spide_cifar", "spide_dvs", "t_revsnn_dvs", "t_revsnn_fashion_mnist", "t_revsnn_imagenet",
 }  # fmt: skip
 """Seconds of tracing each; one of a family stays in the default lane."""
 

@@ -13,7 +13,7 @@ NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "notebooks").glob("*.ipy
 @pytest.mark.fast
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_stripped_and_imports_are_public(path):
-    """Most notebooks run in the slow lane only: a name that is gone shows here."""
+    """Notebooks run in the slow lane only: a name that is gone shows here."""
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     assert cells
     assert not any(c["outputs"] or c["execution_count"] for c in cells)
@@ -29,11 +29,8 @@ def test_outputs_are_stripped_and_imports_are_public(path):
             assert not node.attr.startswith("_") and hasattr(modules[node.value.id], node.attr)
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p if p.stem == "compose" else pytest.param(p, marks=pytest.mark.slow) for p in NOTEBOOKS],
-    ids=lambda p: p.stem,
-)
+@pytest.mark.slow  # a kernel each, which compiles and trains
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 # The Jupyter stack warns about its own event loop and transport; notebooks assert by themselves.
 @pytest.mark.filterwarnings("default")
 def test_it_runs(path):

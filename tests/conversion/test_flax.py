@@ -94,6 +94,8 @@ def test_a_linen_network_keeps_its_outputs():
     check_linen("float32")
 
 
+# A residual network of NNX does so in the default lane.
+@pytest.mark.slow
 def test_a_linen_network_keeps_its_outputs_in_float64(x64):
     check_linen("float64")
 
@@ -308,7 +310,7 @@ def test_a_converted_network_trains():
         whole = nn.merge(graphdef, params, constants)
         return whole(jnp.ones((1, 2, 8, 8, 2)), whole.initial_state(2), training=True)[0].sum()
 
-    leaves = jax.tree.leaves(jax.grad(loss)(params))
+    leaves = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
     assert len(leaves) == 8 and all(np.abs(leaf).max() > 0 for leaf in leaves)
 
 

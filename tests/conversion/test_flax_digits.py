@@ -103,7 +103,7 @@ def trained_linen():
     return net, functools.partial(module.apply, variables, train=False)
 
 
-@pytest.mark.parametrize("make", [trained_nnx, trained_linen])
+@pytest.mark.parametrize("make", [trained_nnx, pytest.param(trained_linen, marks=pytest.mark.slow)])
 def test_a_trained_network_of_flax_spikes_within_two_points(make):
     net, module = make()
     images, labels = digits()

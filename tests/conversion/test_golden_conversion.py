@@ -83,7 +83,12 @@ def test_qcfs_activation(shared, name, version, gradient):
     close(gth, arrays[f"gth_{version}"][0])
 
 
-@pytest.mark.parametrize("name", ["relu", "threlu"])
+def second(value):
+    """Another file or option of a law, for the slow lane."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["relu", second("threlu")])
 def test_optimal_conversion(shared, name):
     arrays, meta = golden.load(shared, f"optconv_mlp_{name}")
     kind = conversion.ThresholdReLU if meta["thresh_relu"] else conversion.ReLU
@@ -134,7 +139,7 @@ def test_optimal_conversion_of_a_convolutional_network(shared):
         assert_counts(counts, arrays, f"counts_T{t}_l{{}}")
 
 
-@pytest.mark.parametrize("name", ["qcfs_mlp_L4", "qcfs_mlp_L8"])
+@pytest.mark.parametrize("name", ["qcfs_mlp_L4", second("qcfs_mlp_L8")])
 def test_qcfs_network_trains_and_converts(shared, name):
     arrays, meta = golden.load(shared, name)
     units = [conversion.QCFS(levels=meta["L"], threshold=float(t)) for t in arrays["theta"]]
@@ -192,7 +197,8 @@ def test_qcfs_with_batch_norm(shared):
     assert not [m for _, m in nnx.iter_modules(folded) if isinstance(m, nn.BatchNorm)]
     for one, own in ((net, statistics), (folded, None)):
         state = one.initial_state(len(x), statistics=own)
-        close(one(jnp.asarray(x)[None], state, training=False)[0][0], arrays["ann_out"])
+        call = jax.jit(lambda net, x, state: net(x, state, training=False)[0][0])
+        close(call(one, jnp.asarray(x)[None], state), arrays["ann_out"])
     spiking = conversion.to_spiking(net, statistics=statistics)
     for t in meta["Ts"]:
         outputs, counts, _ = run(spiking, steps(x, t))
@@ -226,7 +232,7 @@ def test_hybrid_thresholds_and_its_latency(shared):
         close(channels_first(v) * relative[i], arrays[f"mem{i}"])
 
 
-@pytest.mark.parametrize("beta", [1.0, 0.8])
+@pytest.mark.parametrize("beta", [second(1.0), 0.8])
 @pytest.mark.parametrize("name", ["soft", "hard"])
 def test_residual_membrane_potential_and_hard_reset(x64, shared, name, beta):
     arrays, meta = golden.load(shared, "rmp_ours_T64")

@@ -1,5 +1,7 @@
 """The schedule against the authors' function, and networks between source and spiking network."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,7 @@ def test_a_stage_needs_its_threshold():
         Progress(2).with_threshold(1.0).with_threshold(1.0)
 
 
+@functools.cache
 def source(*, seed=0):
     """A convolution, a pool and two hidden layers, with running statistics of a batch."""
     rngs = nnx.Rngs(seed)
@@ -83,15 +86,19 @@ def source(*, seed=0):
     net = nn.Network(body, (8, 8, 1))
     images = jax.random.uniform(jax.random.key(seed), (1, 40, 8, 8, 1))
     state = net.initial_state(40)
+    call = jax.jit(lambda net, state, key: net(images, state, training=True, key=key))
     for key in range(20):
-        _, aux = net(images, state, training=True, key=jax.random.key(key))
+        _, aux = call(net, state, jax.random.key(key))
         state = state._replace(statistics=aux.statistics)
     return net, state.statistics, images
 
 
+run = jax.jit(lambda net, frames, state: net(frames, state, training=False))
+
+
 def outputs(net, statistics, frames):
     state = net.initial_state(frames.shape[1], statistics=statistics)
-    return readout.rate(net(frames, state, training=False)[0])
+    return readout.rate(run(net, frames, state)[0])
 
 
 def test_networks_from_source_to_spiking():
@@ -120,7 +127,7 @@ def test_networks_from_source_to_spiking():
     # Step by step, with the state handed on, it gives the same.
     state, steps = spiking.initial_state(40), []
     for frame in tandem.impulse(images, timesteps=8):
-        y, aux = spiking(frame[None], state, training=False)
+        y, aux = run(spiking, frame[None], state)
         state, steps = state.after(aux), [*steps, y]
     golden.close(readout.rate(jnp.concatenate(steps)), found, atol=1e-6)
     taps = spiking(images, spiking.initial_state(40), training=False, taps=("spikes",))[1].taps

@@ -208,7 +208,12 @@ def residual(activation):
     )
 
 
-def test_residual_static_and_stacked_layers_converge_to_the_source():
+# With the shift per step the network alone is another one: two more programs.
+@pytest.mark.parametrize(
+    ("shift", "options"),
+    [("initial", {}), pytest.param("step", {"timesteps": 512}, marks=pytest.mark.slow)],
+)
+def test_residual_static_and_stacked_layers_converge_to_the_source(shift, options):
     net, x = residual(conversion.ReLU), pictures()
     statistics = moved(net)
     thresholds = conversion.calibrate(net, [x], statistics=statistics)
@@ -216,14 +221,13 @@ def test_residual_static_and_stacked_layers_converge_to_the_source():
     assert sorted(thresholds) == sorted([*names, "outputs"])
     assert names[0] == "once0/relu2" and "stack4/block1/branch/relu1" in names
     expected = sources.logits(net, x, statistics)
-    for shift, options in (("initial", {}), ("step", {"timesteps": 512})):
-        spiking = conversion.to_spiking(
-            net, thresholds=thresholds, statistics=statistics, shift=shift, **options
-        )
-        errors = {t: np.abs(y - expected).mean() for t, y in
-                  conversion.mean_outputs(spiking, x, timesteps=(64, 512)).items()}  # fmt: skip
-        scale = np.abs(expected).mean()
-        assert errors[512] < 0.05 * scale and errors[512] < 0.4 * errors[64], (shift, errors)
+    spiking = conversion.to_spiking(
+        net, thresholds=thresholds, statistics=statistics, shift=shift, **options
+    )
+    errors = {t: np.abs(y - expected).mean() for t, y in
+              conversion.mean_outputs(spiking, x, timesteps=(64, 512)).items()}  # fmt: skip
+    scale = np.abs(expected).mean()
+    assert errors[512] < 0.05 * scale and errors[512] < 0.4 * errors[64], errors
     # Layers in front of the first neurons are still computed once.
     assert isinstance(spiking.body.layers[0], nn.StaticInput)
     folded = conversion.fold_batch_norm(net, statistics)
@@ -253,19 +257,17 @@ def test_a_synapse_without_a_bias_stays_one_and_an_unpadded_pool_lets_a_norm_pas
 def test_memory_does_not_depend_on_the_number_of_timesteps():
     net, x = spiking_conv_net(), pictures()
     run = lambda t: jax.jit(lambda net, x: conversion.mean_outputs(net, x, timesteps=t))  # noqa: E731
-    sizes = [
-        run(t).lower(net, x).compile().memory_analysis().temp_size_in_bytes for t in (4, 64, 512)
-    ]
-    assert sizes[0] == sizes[1] == sizes[2] > 0
+    sizes = [run(t).lower(net, x).compile().memory_analysis().temp_size_in_bytes for t in (4, 512)]
+    assert sizes[0] == sizes[1] > 0
     # The same for frames: the network itself keeps no timestep.
     timed = nn.replace(net, order="time", collect="mean")
     call = jax.jit(lambda net, frames: net(frames, net.initial_state(3), training=False)[0])
     sizes = [
         call.lower(timed, jax.ShapeDtypeStruct((t, *x.shape), x.dtype)).compile()
         .memory_analysis().temp_size_in_bytes
-        for t in (4, 64, 512)
+        for t in (4, 512)
     ]  # fmt: skip
-    assert sizes[0] == sizes[1] == sizes[2]
+    assert sizes[0] == sizes[1]
 
 
 def test_a_stream_equals_the_window_bit_for_bit():
@@ -286,9 +288,10 @@ def test_several_windows_by_one_run_equal_a_readout_of_each():
     net, x = spiking_conv_net(), pictures()
     found = conversion.mean_outputs(net, x, timesteps=(7, 2))
     assert list(found) == [2, 7]
+    call = jax.jit(lambda net, frames: net(frames, net.initial_state(3), training=False)[0])
+    outputs = call(net, encoding.direct(x, timesteps=7))
     for t, logits in found.items():
-        outputs, _ = net(encoding.direct(x, timesteps=t), net.initial_state(3), training=False)
-        assert_close(logits, readout.rate(outputs), 1e-6)
+        assert_close(logits, readout.rate(outputs[:t]), 1e-6)
 
 
 def test_the_result_is_an_ordinary_network():

@@ -36,7 +36,7 @@ def run(layer, trains, statistics, cotangent, *, training):
         outputs, aux = nn.merge(graph, params, rest)(trains, start, call)
         return jnp.sum(outputs.sum(0) * cotangent), (outputs, aux.statistics)
 
-    grads, (outputs, moved) = jax.grad(loss, (0, 1), has_aux=True)(params, trains)
+    grads, (outputs, moved) = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(params, trains)
     return outputs, moved, *grads
 
 

@@ -1,8 +1,5 @@
 """Split and Dataset: validation, rescaling, patches, dense frames."""
 
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,13 +21,6 @@ def _recordings() -> data.Dataset:
         np.array([1]),
         input_shape=(34, 34, 2),
     )
-
-
-def test_importing_loads_nothing_it_might_not_need():
-    heavy = "{'tensorflow', 'tensorflow_datasets', 'grain', 'PIL', 'sklearn', 'chex', 'aedat'}"
-    code = f"import sys, snnjax.data; print(sorted({heavy} & set(sys.modules)))"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert out.stdout.strip() == "[]"
 
 
 def test_a_split_needs_one_label_per_example():

@@ -77,7 +77,11 @@ def test_an_image_depends_on_key_and_place_only(key):
 
 def test_a_traced_colour_fills_integer_images():
     images = jnp.full((2, 8, 8, 1), 9, jnp.uint8)
-    erase = lambda fill: data.augmentation.random_erasing(  # noqa: E731
-        jax.random.key(0), images, probability=1.0, fill=fill
+    traced = jax.jit(
+        lambda fill: data.augmentation.random_erasing(
+            jax.random.key(0), images, probability=1.0, fill=fill
+        )
     )
-    np.testing.assert_array_equal(jax.jit(erase)(jnp.uint8(3)), erase(3))
+    np.testing.assert_array_equal(
+        traced(jnp.uint8(3)), erase(jax.random.key(0), images, 1.0, fill=3)
+    )

@@ -102,6 +102,8 @@ def test_missing_speakers_and_recordings_that_occur_twice(tmp_path):
         data.load("fsdd", data_dir=tmp_path / "a")
 
 
+# Three thousand files of an archive; those of the other tests have its format.
+@pytest.mark.slow
 def test_the_set_itself(shared):
     dataset = data.load("fsdd", data_dir=shared("data"))
     assert (len(dataset.train), len(dataset.test)) == (2000, 1000)

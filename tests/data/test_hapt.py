@@ -1,17 +1,38 @@
 """HAPT: windows, standardisation, split by people."""
 
 import functools
+import pathlib
+import re
+import tarfile
 
 import numpy as np
 import pytest
 
 from snnjax import data
 from snnjax.data import _hapt as hapt
+from tests.conftest import shared_folder
 
 
 @functools.cache
 def _real(root):
     return data.load("hapt", data_dir=root)
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """A folder with the real signals of two training people and one for testing, and its labels."""
+    (path,) = shared_folder("data", "hapt").glob("*.tar.xz")
+    root = tmp_path_factory.mktemp("few")
+    (root / "hapt").mkdir()
+    with tarfile.open(path) as archive:
+        for member in archive:
+            name = pathlib.PurePath(member.name).name
+            if name == "labels.txt" or re.fullmatch(r".*_user0[123]\.txt", name):
+                (root / "hapt" / name).write_bytes(archive.extractfile(member).read())
+    labels = root / "hapt" / "labels.txt"
+    rows = [row for row in labels.read_text().splitlines() if int(row.split()[1]) in (1, 2, 3)]
+    labels.write_text("\n".join(rows))
+    return root, np.array([row.split() for row in rows], int)
 
 
 def _write(root, *, length=500, rows="1 1 5 11 266\n1 1 8 267 400\n2 2 1 1 128\n"):
@@ -75,6 +96,22 @@ def test_an_empty_folder_says_what_is_looked_for(tmp_path):
         data.load("uci_har", data_dir=tmp_path)
 
 
+def test_real_windows_are_those_of_their_labels_standardised_by_training_people_only(few):
+    root, rows = few
+    dataset = data.load("hapt", data_dir=root)
+    for split, users in ((dataset.train, (1, 3)), (dataset.test, (2,))):
+        own = rows[np.isin(rows[:, 1], users) & (rows[:, 2] <= 6)]
+        windows = np.maximum((own[:, 4] - own[:, 3] + 1 - 128) // 64 + 1, 0)
+        assert split.inputs.shape == (windows.sum(), 128, 6)
+        counts = np.bincount(own[:, 2] - 1, windows, minlength=6)
+        np.testing.assert_array_equal(np.bincount(split.labels), counts)
+        assert set(split.groups) == set(users)
+    assert dataset.train.inputs.dtype == np.float32
+    assert_standardised(dataset)
+
+
+# All 122 tables of text take a quarter of a minute to parse.
+@pytest.mark.slow
 def test_real_windows_have_the_known_counts(shared):
     dataset = _real(shared("data", "hapt").parent)
     assert (len(dataset.train), len(dataset.test)) == (7415, 2996)
@@ -85,9 +122,11 @@ def test_real_windows_have_the_known_counts(shared):
     assert not set(dataset.train.groups) & set(hapt.TEST_USERS)
     assert set(dataset.train.labels) == set(dataset.test.labels) == set(range(6))
 
+    assert_standardised(dataset)
 
-def test_real_windows_are_standardised_by_training_people_only(shared):
-    dataset = _real(shared("data", "hapt").parent)
+
+def assert_standardised(dataset):
+    """Mean and deviation of the training people alone."""
     mean = dataset.train.inputs.mean(axis=(0, 1), dtype=np.float64)
     deviation = dataset.train.inputs.std(axis=(0, 1), dtype=np.float64)
     np.testing.assert_allclose(mean, 0, atol=1e-6)

@@ -25,10 +25,12 @@ def image():
     return jnp.asarray(pixels(), jnp.float32)
 
 
+resample = jax.jit(ops.resample, static_argnames=("fill", "order"))
+
+
 def test_nothing_happens_at_strength_zero():
     zero, one = jnp.zeros(()), jnp.ones(())
     middle = jnp.array([11.5, 9.5])
-    resample = jax.jit(ops.resample, static_argnames=("fill", "order"))
     for geometry in (
         ops.rotation(zero, (24, 20)),
         ops.shear(zero, zero, middle),
@@ -77,22 +79,22 @@ def test_pillows_enhancements(name, factor):
 
 def test_a_rotation_is_pillows():
     expected = Image.fromarray(pixels()).rotate(20, resample=Image.Resampling.BILINEAR)
-    found = ops.resample(image(), ops.rotation(jnp.float32(20), (24, 20)), fill=0.0)
+    found = resample(image(), ops.rotation(jnp.float32(20), (24, 20)), fill=0.0)
     inside = np.s_[6:-6, 6:-6]
     assert np.abs(np.asarray(found) - np.asarray(expected, np.float32))[inside].max() <= 1.5
 
 
 def test_a_translation_of_whole_pixels_is_a_shift_filled_with_a_colour():
     geometry = ops.translation(jnp.float32(2), jnp.float32(-3))
-    found = np.asarray(ops.resample(image(), geometry, fill=(1.0, 2.0, 3.0)))
+    found = np.asarray(resample(image(), geometry, fill=(1.0, 2.0, 3.0)))
     np.testing.assert_array_equal(found[:-2, 3:], pixels()[2:, :-3])
     assert (found[-2:] == [1, 2, 3]).all() and (found[:, :3] == [1, 2, 3]).all()
 
 
 def test_a_shear_moves_each_row_by_its_distance():
     picture = jnp.zeros((5, 9, 1)).at[:, 4].set(1.0)
-    found = ops.resample(picture, ops.shear(jnp.zeros(()), jnp.ones(()), jnp.array([2.0, 4.0])),
-                         fill=0.0)  # fmt: skip
+    shear = ops.shear(jnp.zeros(()), jnp.ones(()), jnp.array([2.0, 4.0]))
+    found = resample(picture, shear, fill=0.0)
     assert found[..., 0].argmax(1).tolist() == [6, 5, 4, 3, 2]
 
 
@@ -107,6 +109,6 @@ def test_degenerate_images_stay():
 def test_rows_and_columns_are_told_apart_under_vmap():
     down, right = ((jnp.float32(1), jnp.float32(0)), (jnp.float32(0), jnp.float32(1)))
     both = jax.tree.map(lambda *x: jnp.stack(x), ops.translation(*down), ops.translation(*right))
-    found = jax.vmap(lambda g: ops.resample(image(), g, fill=0.0))(both)
+    found = jax.vmap(lambda g: resample(image(), g, fill=0.0))(both)
     np.testing.assert_array_equal(found[0, :-1], image()[1:])
     np.testing.assert_array_equal(found[1, :, :-1], image()[:, 1:])

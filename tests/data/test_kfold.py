@@ -49,6 +49,8 @@ def test_grouped_examples_are_refused(dataset):
         data.folds(dataclasses.replace(dataset, train=train))
 
 
+# Real recordings are read once, by tests/data/test_nmnist.py; these folds are those of any set.
+@pytest.mark.slow
 def test_nmnist_folds_cover_all_recordings(shared):
     dataset = data.load("nmnist", data_dir=shared("data", "nmnist-small").parent)
     sizes = [(len(f.train), len(f.test)) for f in data.folds(dataset, k=5)]

@@ -99,6 +99,8 @@ def test_a_folder_without_recordings_says_what_is_looked_for(tmp_path):
         data.load("nmnist", data_dir=tmp_path)
 
 
+# All recordings are decoded; two tests below read real ones in the default lane.
+@pytest.mark.slow
 def test_real_recordings_have_the_known_counts_and_labels(shared):
     dataset = _real(shared("data", "nmnist-small").parent)
     assert (len(dataset.train), len(dataset.test)) == (1000, 100)
@@ -110,6 +112,7 @@ def test_real_recordings_have_the_known_counts_and_labels(shared):
         assert 250_000 < events[-1, 0] < 340_000
 
 
+@pytest.mark.slow
 def test_real_labels_are_those_of_mnist(shared):
     dataset = _real(shared("data", "nmnist-small").parent)
     mnist = data.load("mnist", data_dir=shared("data", "mnist").parent)
@@ -117,6 +120,7 @@ def test_real_labels_are_those_of_mnist(shared):
     np.testing.assert_array_equal(dataset.test.labels, mnist.test.labels[:100])
 
 
+@pytest.mark.slow
 def test_real_recordings_become_frames_for_the_loader(shared):
     dataset = _real(shared("data", "nmnist-small").parent)
     small = data.Dataset(

@@ -120,7 +120,13 @@ def raw():
     return {name: data.load(name, data_dir=root) for name in ("mnist", "fashion_mnist")}
 
 
-@pytest.mark.parametrize("name, other", [("mnist", "fashion_mnist"), ("fashion_mnist", "mnist")])
+@pytest.mark.parametrize(
+    "name, other",
+    [
+        ("mnist", "fashion_mnist"),
+        pytest.param("fashion_mnist", "mnist", marks=pytest.mark.slow),
+    ],
+)
 def test_one_set_under_the_name_of_the_other_is_refused(raw, name, other):
     own, foreign = raw[name], raw[other]
     door.verify(name, own.train, own.test)

@@ -117,7 +117,7 @@ def test_the_gradient_of_info_is_the_solvers_info(x64):
     ):
         rate = implicit_rate(clamp_map, simulate, solver=solver)
         loss = lambda info, rate=rate: jnp.sum(rate(weights, current, info=info)[0] * g)  # noqa: E731
-        info = jax.grad(loss)(Info.zeros(0))
+        info = jax.jit(jax.grad(loss))(Info.zeros(0))
         assert low < info.residual < high
         assert info.iterations == (2 if solver == solvers.neumann(iterations=2) else 30)
 
@@ -175,10 +175,8 @@ def test_surrogate_gradient_is_that_of_the_clamp_network(x64):
 
     params = (first, second)
     simulated = spikes(first, xs)[0].mean(0)
-    actual = jax.grad(lambda p, x: jnp.sum(network(p, x) * g), argnums=(0, 1))(params, xs)
-    expected = jax.grad(lambda p, x: jnp.sum(clamp_network(p, x, simulated) * g), argnums=(0, 1))(
-        params, xs
-    )
+    actual = gradient(network, g)(params, xs)
+    expected = gradient(lambda p, x: clamp_network(p, x, simulated), g)(params, xs)
     assert_close(actual, expected, 1e-14)
     np.testing.assert_array_equal(
         network(params, xs), spikes(second, spikes(first, xs)[0])[0].mean(0)
@@ -194,7 +192,7 @@ def test_bytes_do_not_depend_on_the_number_of_timesteps():
     """Those of backpropagation through time grow."""
     weights, current, g = (jnp.asarray(a, jnp.float32) for a in problem())
     constant, growing = [], []
-    for timesteps in (4, 16, 64, 256):
+    for timesteps in (4, 256):
         run = bind(simulate, timesteps=timesteps)
         rate = implicit_rate(clamp_map, run)
         constant.append(temp_bytes(lambda w, r=rate: jnp.sum(r(w, current)[0] * g), weights))

@@ -72,7 +72,7 @@ def gradient(net, x=X):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("depth", [1, pytest.param(2, marks=pytest.mark.slow), 3])  # 3 has a middle
 def test_without_feedback_the_gradient_is_that_of_the_clamp_network(depth):
     """Also with a feedback weight of zero: the equation has nothing to solve."""
     net = layer(feedback=False, depth=depth)
@@ -118,7 +118,12 @@ def rule(name, timesteps, scan=None):
     return net.with_memory(nn.contract.MemoryRequest(memory.Strategy(time=scan))).layer
 
 
-@pytest.mark.parametrize("name", RULES)
+def rules(kept):
+    """All rules, and those but one in the slow lane: seconds of compilation each."""
+    return [name if name == kept else pytest.param(name, marks=pytest.mark.slow) for name in RULES]
+
+
+@pytest.mark.parametrize("name", rules("DSR"))
 def test_bytes_of_a_gradient_are_constant_in_time(name):
     """T = 4 and 256; those of backpropagation through time grow."""
 
@@ -130,7 +135,7 @@ def test_bytes_of_a_gradient_are_constant_in_time(name):
     assert temp_bytes(4, memory.store) < temp_bytes(256, memory.store) > 3 * few
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", rules("IDE"))
 def test_a_strategy_over_time_changes_the_gradient_and_no_value(name):
     """The gradients of two strategies are one."""
     net = rule(name, 8)
@@ -148,6 +153,8 @@ def agreement(actual, expected):
     return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
+# Six programs; tests of derivatives have the gradient at spiking rates approach that of the limit.
+@pytest.mark.slow
 def test_the_gradient_approaches_that_of_backpropagation_through_time():
     """Cosine over all weights at T = 5, 20, 100."""
     cosines = []
@@ -325,7 +332,11 @@ def test_an_expanding_feedback_weight_is_refused():
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("options", [{"hidden": (40,)}, {"stages": ((40, 3, 1),)}])
+@pytest.mark.parametrize(
+    "options",
+    # One check of the builder for both.
+    [{"hidden": (40,)}, pytest.param({"stages": ((40, 3, 1),)}, marks=pytest.mark.slow)],
+)
 def test_a_feedback_net_without_a_bound_is_refused_where_it_expands(options):
     options |= {"neuron": lif_rate_model(threshold=1.0), "timesteps": 3}
     build = functools.partial(feedback_net, (4, 4, 3), **options)

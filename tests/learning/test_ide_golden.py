@@ -40,7 +40,12 @@ def repeated(mean, *, old, updates=1):
     return old
 
 
-@pytest.mark.parametrize("name", ["ide_fc_if_T5", "ide_fc_if_T30", "ide_fc_lif95_T30"])
+def second(name):
+    """Another file of a law, for the slow lane: the same test with other numbers."""
+    return pytest.param(name, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("name", ["ide_fc_if_T5", second("ide_fc_if_T30"), "ide_fc_lif95_T30"])
 def test_one_layer(x64, shared, name):
     a, meta = golden.load(shared, name)
     recorder = golden.Recorder()
@@ -77,7 +82,7 @@ def test_the_fixed_point_of_the_map(x64, shared, name):
     golden.close(point, a["a_star_ours"])
 
 
-@pytest.mark.parametrize("name", ["ide_ml_if_T20", "ide_ml_lif95_T20"])
+@pytest.mark.parametrize("name", [second("ide_ml_if_T20"), "ide_ml_lif95_T20"])
 def test_several_layers(x64, shared, name):
     """Jacobian at f(a), inner layers at f's own values."""
     a, meta = golden.load(shared, name)
@@ -113,7 +118,7 @@ def test_several_layers(x64, shared, name):
         golden.close(actual, a[expected], atol=golden.SOLVED)
 
 
-@pytest.mark.parametrize("name", ["ide_net_fc_if_T15", "ide_net_fc_lif95_T10"])
+@pytest.mark.parametrize("name", [second("ide_net_fc_if_T15"), "ide_net_fc_lif95_T10"])
 def test_whole_network(shared, name):
     """Batch norm, bounded feedback weight, dropout and classifier; then evaluation."""
     a, meta = golden.load(shared, name)
@@ -206,9 +211,7 @@ def hidden_norm(a, meta, recorder, **options):
     return layer, x, state._replace(statistics=stats)
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param("ide_mlbn_if_T14", marks=pytest.mark.slow), "ide_mlbn_lif95_T12"]
-)
+@pytest.mark.parametrize("name", [second("ide_mlbn_if_T14"), "ide_mlbn_lif95_T12"])
 def test_batch_norm_between_layers(shared, name):
     """Simulation with running statistics; map and Jacobian with those of the batch."""
     a, meta = golden.load(shared, name)
@@ -245,6 +248,8 @@ def test_batch_norm_between_layers(shared, name):
     golden.close(twice, a["running_varx_after"], atol=golden.FLOAT32)
 
 
+# Two programs for an option whose default the test above holds to the authors' numbers.
+@pytest.mark.slow
 def test_the_jacobian_with_running_statistics_is_another_one(shared):
     """Off by .4 to .9 of beta, as measured on the authors' code; its examples are independent."""
     a, meta = golden.load(shared, "ide_mlbn_if_T14")
@@ -263,6 +268,8 @@ def test_the_jacobian_with_running_statistics_is_another_one(shared):
     golden.close(first[0], both[0], atol=golden.FLOAT32)
 
 
+# Five of them take seconds to compile; SPIDE's golden vectors have the layer with convolutions.
+@pytest.mark.slow
 def test_convolutions(shared):
     """The topology of AlexNet-F: four convolutions with batch norm, a transposed one back."""
     a, meta = golden.load(shared, "ide_conv_if_T8")

@@ -55,7 +55,7 @@ def spikes_of(transpose, g, meta):
 FILES = [
     "spide_if_2l",
     pytest.param("spide_if_3l", marks=pytest.mark.slow),
-    "spide_lif99_2l",
+    pytest.param("spide_lif99_2l", marks=pytest.mark.slow),
     "spide_lif95_backIF",
 ]
 

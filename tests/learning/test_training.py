@@ -90,7 +90,8 @@ def run(own, number=1, mesh=None):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("rule", ["ide", "spide"])
+# SPIDE records what IDE does, and its backward rates.
+@pytest.mark.parametrize("rule", [pytest.param("ide", marks=pytest.mark.slow), "spide"])
 def test_a_run_learns_and_records_its_solver(rule):
     own = experiment(rule=rule, learning_rate=0.1)
     program, state, found = run(own, 40)
@@ -106,19 +107,30 @@ def test_a_run_learns_and_records_its_solver(rule):
     assert 0 < sums.rates["equilibrium0/body/lif0"] / sums.weight < 1
 
 
-@pytest.mark.fast
-def test_parts_and_devices_share_the_gradient():
-    """Two parts, and two devices: without batch norm and dropout the parameters of one."""
-    own = dataclasses.replace(experiment(), network=functools.partial(_plain))
+@functools.cache
+def plain_step():
+    """An experiment without batch norm and dropout, and its parameters and metrics after a step."""
+    own = dataclasses.replace(experiment(), network=_plain)
     _, one, found = run(own)
+    return own, one.params, found
+
+
+@pytest.mark.fast
+def test_parts_share_the_gradient():
+    own, params, found = plain_step()
     _, parts, part_metrics = run(dataclasses.replace(own, accumulate=2))
-    assert_close(parts.params, one.params, 1e-5)
+    assert_close(parts.params, params, 1e-5)
     np.testing.assert_allclose(
         part_metrics[0].metrics["solver_residual"], found[0].metrics["solver_residual"], atol=1e-4
     )
-    mesh = training.sharding.make_mesh(data=2)
-    _, shared, _ = run(own, mesh=mesh)
-    assert_close(jax.device_get(shared.params), jax.device_get(one.params), 1e-5)
+
+
+# The layer has no part in how devices share a batch, which tests/training/test_devices.py has.
+@pytest.mark.slow
+def test_devices_share_the_gradient():
+    own, params, _ = plain_step()
+    _, shared, _ = run(own, mesh=training.sharding.make_mesh(data=2))
+    assert_close(jax.device_get(shared.params), jax.device_get(params), 1e-5)
 
 
 def _plain(experiment, rngs):
@@ -138,6 +150,8 @@ def test_a_run_may_continue_through_time_with_its_slots():
     assert structures[0] == structures[1]
 
 
+# Tests of loss scaling train in the format, and the layer is one among others there.
+@pytest.mark.slow
 def test_narrow_formats_train():
     _, _, found = run(experiment(precision="bfloat16"), 10)
     assert all(m.finite for m in found)
@@ -175,6 +189,8 @@ def test_the_gradient_grows_towards_that_of_backpropagation_through_time():
     assert least[-1] > 0.95
 
 
+# tests/learning/test_equilibrium.py measures the layer's bytes under both derivatives.
+@pytest.mark.slow
 def test_plan_lists_it_as_written():
     planned = training.planning.plan(
         experiment(),
@@ -191,9 +207,8 @@ def test_a_run_is_saved_and_evaluated(tmp_path):
     session = training.prepare(own)
     saved = training.Run.create(tmp_path / "run", own, "")
     last = training.fit(session, saved).state
-    fresh = training.prepare(own)
-    # The run is complete: nothing is trained, and its state comes from the checkpoint.
-    loaded = training.fit(fresh, saved).state
+    _, empty = initialize(own, steps=session.steps)
+    loaded = training.checkpoints.load_newest(saved.checkpoints, empty, warn=pytest.fail)
     for a, b in zip(*(jax.tree.leaves(s.statistics) for s in (last, loaded)), strict=True):
         np.testing.assert_array_equal(a, b)
 

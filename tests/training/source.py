@@ -8,7 +8,6 @@ _ACTIVATIONS = {
     "relu": conversion.ReLU,
     "qcfs": lambda: conversion.QCFS(levels=4, threshold=2.0),
     "threshold_relu": lambda: conversion.ThresholdReLU(threshold=1.0),
-    "lif": nn.LIF,
     "plain": conversion.ReLU,  # without the shortcut
 }
 

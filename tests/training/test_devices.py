@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from snnjax import training
+from snnjax import data, training
 from tests.programs import loaded
 from tests.training import test_unsupervised
 from tests.training.conftest import make
@@ -117,15 +117,24 @@ def test_dropout_augmentation_and_statistics_are_those_of_one_device(micro_on_fo
 
 
 def updated(text, **fields):
-    return steps(compiled(make(batch=64, **fields), text), 1)
+    """State and metrics after a step, compiled without the evaluation beside it."""
+    experiment = make(batch=64, **fields)
+    program, state = training.initialize(experiment, steps=44, mesh=mesh(text))
+    step = training.sharding.compile_step(
+        functools.partial(training.train_step, program), mesh(text)
+    )
+    loader = data.Loader(experiment.dataset(experiment).train, batch_size=64)
+    return step(state, training.sharding.feed(loader, 0, mesh(text)))
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"norm_groups": 2},
-        {"accumulate": 2},
-        *(pytest.param(f, marks=pytest.mark.slow) for f in ({"norm_groups": 4}, {"mixup": 0.5})),
+        *(
+            pytest.param(fields, marks=pytest.mark.slow)  # fields that groups share a path with
+            for fields in ({"accumulate": 2}, {"norm_groups": 4}, {"mixup": 0.5})
+        ),
     ],
 )
 def test_groups_parts_and_mixtures_do_not_depend_on_the_devices(fields):

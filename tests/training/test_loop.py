@@ -48,7 +48,7 @@ def test_a_run_ends_after_its_last_epoch(straight, compiled):
     assert list((run.path / "tensorboard").iterdir())
 
 
-@pytest.mark.parametrize("stop", [1, 5, 7])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 5, 7])
 def test_resuming_changes_no_bit(straight, compiled, tmp_path, stop):
     run = training.Run.create(tmp_path / "run", make(), "")
     first = training.fit(fresh(compiled), run, stop=stop_after(stop))

@@ -78,6 +78,9 @@ def assert_alike(found, expected):
         assert record == pytest.approx(other, rel=1e-3, abs=3 / 360)
 
 
+# Three processes that compile; one mesh over several processes is tested in parts: what each reads
+# by test_sharding, how devices share a step by test_devices.
+@pytest.mark.slow
 def test_two_processes_are_one_with_their_batch(tmp_path):
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:

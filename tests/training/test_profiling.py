@@ -60,16 +60,6 @@ assert after > held.nbytes and 2**24 < before < 2**40, (before, after)
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_run_traces_some_steps(compiled, run):
-    training.fit(fresh(compiled), run, profile=True)
-    (trace,) = run.profile.rglob("*.xplane.pb")  # what TensorBoard opens
-    (page,) = run.profile.rglob("perfetto_trace.json.gz")
-    events = json.loads(gzip.decompress(page.read_bytes()))["traceEvents"]
-    steps = [e["args"]["step_num"] for e in events if e.get("name") == "train" and "args" in e]
-    assert sorted(map(int, steps)) == [5, 6, 7, 8, 9]
-    assert trace.stat().st_size > 1000
-
-
 @pytest.mark.slow
 def test_a_run_that_ends_inside_its_window_still_has_a_trace(compiled, run, tmp_path):
     calls = iter([False] * 6 + [True])
@@ -84,7 +74,7 @@ def test_nothing_is_traced_unasked(compiled, run):
     assert not run.profile.exists()
 
 
-def test_the_command_says_where_and_how_much(capsys, tmp_path):
+def test_the_command_traces_some_steps_and_says_where_and_how_much(capsys, tmp_path):
     folder = tmp_path / "run"
     code = main(argv=["train", micro.__file__, "--out", str(folder), "--json", "--profile"])
     out, err = capsys.readouterr()
@@ -92,3 +82,9 @@ def test_the_command_says_where_and_how_much(capsys, tmp_path):
     assert f"profile: {folder / 'profile'}" in err and "perfetto" in err
     line = [line for line in err.splitlines() if "step 10/10" in line][-1]
     assert re.search(r" steps/s  [0-9.]+ [MG]B  0:00 to go", line)
+    (trace,) = (folder / "profile").rglob("*.xplane.pb")  # what TensorBoard opens
+    (page,) = (folder / "profile").rglob("perfetto_trace.json.gz")
+    events = json.loads(gzip.decompress(page.read_bytes()))["traceEvents"]
+    steps = [e["args"]["step_num"] for e in events if e.get("name") == "train" and "args" in e]
+    assert sorted(map(int, steps)) == [5, 6, 7, 8, 9]
+    assert trace.stat().st_size > 1000

@@ -110,6 +110,8 @@ def kill(after, record):
             raise Killed
 
 
+# Four conversions; resuming a run, of which a stage is one, is tested by itself.
+@pytest.mark.slow
 def test_killed_and_stopped_it_goes_on_identically(done, source):
     whole, _ = done
     out = source.path.with_name("pieces")

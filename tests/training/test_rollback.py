@@ -73,7 +73,7 @@ def test_training_goes_on_behind_the_batch_that_failed(compiled, run):
     assert back in seen
 
 
-@pytest.mark.parametrize("stop", [6, 8])
+@pytest.mark.parametrize("stop", [6, pytest.param(8, marks=pytest.mark.slow)])
 def test_resuming_honours_the_position(compiled, run, stop):
     first = training.fit(ill(compiled, at={5}, **ROLLBACK), run, stop=stop_after(stop))
     assert first.interrupted

@@ -23,7 +23,7 @@ def test_a_batch_larger_than_the_data_set():
 
 
 def test_an_evaluation_batch_may_be_larger_than_the_test_set():
-    session = training.prepare(make(eval_batch=5000))
+    session = training.prepare(make(eval_batch=5000), training=False)
     assert session.evaluate(session.state).accuracy >= 0
 
 

@@ -34,6 +34,7 @@ def test_rows_of_all_devices_are_the_whole_batch_once(loader):
     assert rows == [0, 0, 4, 4, 8, 8, 12, 12]  # twice, as the model axis has all of the batch
 
 
+@hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(
     processes=st.sampled_from([1, 2, 4, 8]),
     axes=st.sampled_from([(8, 1), (4, 2), (2, 4), (1, 8)]),

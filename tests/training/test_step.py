@@ -12,25 +12,29 @@ from snnjax import data, encoding, nn, training
 from tests.training.conftest import assert_same_bits, bits, make
 
 
-def test_the_same_arguments_give_the_same_bits(session):
-    step = jax.jit(functools.partial(training.train_step, session.program))
+@pytest.fixture(scope="module")
+def step(compiled):
+    """A step of the session, jitted once for all tests."""
+    return jax.jit(functools.partial(training.train_step, compiled.program))
+
+
+def test_the_same_arguments_give_the_same_bits(session, step):
     batch = session.loader.batch(3)
     first, again = step(session.state, batch), step(session.state, batch)
     assert_same_bits(first, again)
     assert int(first[0].step) == int(first[0].position) == 1
 
 
-def test_compiling_for_a_mesh_changes_nothing(session):
-    step = jax.jit(functools.partial(training.train_step, session.program))
+def test_compiling_for_a_mesh_changes_nothing(session, step):
     batch = session.loader.batch(0)
     plain, _ = step(session.state, batch)
     meshed, _ = session.train(session.state, training.sharding.shard_batch(batch, session.mesh))
     assert_same_bits(plain, meshed)
 
 
-def test_statistics_move_exactly_once(session):
+def test_statistics_move_exactly_once(session, step):
     state, batch = session.state, session.loader.batch(0)
-    after, _ = jax.jit(functools.partial(training.train_step, session.program))(state, batch)
+    after, _ = step(state, batch)
 
     @jax.jit
     def once(state, batch):
@@ -49,16 +53,14 @@ def test_statistics_move_exactly_once(session):
         assert not np.allclose(got, before)
 
 
-def test_each_step_draws_other_numbers(session):
-    step = jax.jit(functools.partial(training.train_step, session.program))
+def test_each_step_draws_other_numbers(session, step):
     batch = session.loader.batch(0)
     _, first = step(session.state, batch)
     _, second = step(session.state._replace(step=session.state.step + 1), batch)
     assert float(first.loss) != float(second.loss)
 
 
-def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(session):
-    step = jax.jit(functools.partial(training.train_step, session.program))
+def test_a_step_that_is_not_finite_changes_nothing_but_the_flag(session, step):
     params = jax.tree.map(lambda p: p * jnp.float32(jnp.inf), session.state.params)
     broken = session.state._replace(params=params)
     batch = session.loader.batch(0)
@@ -156,7 +158,9 @@ def assert_close(found, expected):
         np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 24])
+# Three parts stand for any number between one and one example each.
+@pytest.mark.parametrize("parts", [pytest.param(2, marks=pytest.mark.slow), 3,
+                                   pytest.param(24, marks=pytest.mark.slow)])  # fmt: skip
 def test_accumulated_gradients_are_those_of_the_large_batch(parts):
     batch = some_batch()
     whole = updated(plain(8, normalised=False), batch)
@@ -176,6 +180,8 @@ def test_parts_are_normalised_as_groups_are():
     assert max(gaps) > 1e-3  # other statistics, another update
 
 
+# Two steps with mixup: parts are cut above, batches mixed in tests/training/test_mixup.py.
+@pytest.mark.slow
 def test_mixed_labels_follow_their_parts():
     batch = some_batch()
     whole = updated(plain(8, normalised=False, mixup=0.5), batch)
