@@ -183,6 +183,11 @@ NEURONS = {
     "recurrent_lif": _with_feedback(_lif),
     "recurrent_alif": _with_feedback(_alif_hard),
 }
+# One neuron per mechanism, for the default lane; the slow one has every neuron.
+CORE = (
+    "lif", "lif_delayed", "plif", "alif", "cuba_lif", "coupled_lif", "adex", "izhikevich", "srm",
+    "refractory_lif", "recurrent_lif",
+)  # fmt: skip
 
 
 def case(name, timesteps=7, *, batch=2, n=3, dtype=jnp.float64, seed=0) -> Case:
