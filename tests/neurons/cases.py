@@ -1,7 +1,7 @@
 """One row per neuron: its model, with one value per neuron of every parameter, and some inputs.
 
 A new neuron is one more row of `NEURONS`; `nn.check_model` and the tables over all neurons take it
-from there.
+from there in the slow lane.
 """
 
 import dataclasses

@@ -94,7 +94,8 @@ def test_a_network_in_order_of_time_takes_them(x64):
     body = nn.Sequential(nn.Linear(6, 4, rngs=rngs()), nn.LIF(), nn.Linear(4, 3, rngs=rngs()))
     inputs = sequence((2, 6)).astype(jnp.float64)
     layer, time = (nn.Network(body, (6,), order=order) for order in ("layer", "time"))
-    outputs = [net(inputs, net.initial_state(2), training=False)[0] for net in (layer, time)]
+    run = jax.jit(lambda net, x: net(x, net.initial_state(2), training=False)[0])
+    outputs = [run(net, inputs) for net in (layer, time)]
     assert outputs[0].dtype == jnp.float64
     assert_close(*outputs, 1e-12)
 
