@@ -38,7 +38,14 @@ def test_every_model_is_in_the_zoo():
     assert made == set(cost.ZOO)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# The tests of each model count it in the default lane, too.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name == "rev_resnet" else pytest.mark.slow)
+        for name in PUBLISHED
+    ],
+)
 def test_parameters_are_the_published_ones(name):
     assert cost.ZOO[name].parameters() == PUBLISHED[name]
 

@@ -92,8 +92,16 @@ def test_an_alpha_below_the_floor_is_the_same_both_ways(x64):
     assert_close(step(params, after, column, aux), state, 1e-11)
 
 
-@pytest.mark.parametrize("own_inputs", [False, True])
-@pytest.mark.parametrize("refresh", [None, 3])
+@pytest.mark.parametrize(
+    ("refresh", "own_inputs"),
+    [
+        # The two options do not meet: once with each.
+        (3, False),
+        (None, True),
+        pytest.param(None, False, marks=pytest.mark.slow),
+        pytest.param(3, True, marks=pytest.mark.slow),
+    ],
+)
 def test_the_gradient_is_that_of_store(x64, refresh, own_inputs):
     args = problem(4, jnp.float64, own_inputs=own_inputs)
     step = multilevel()
@@ -109,7 +117,9 @@ def test_the_gradient_in_float32_over_four_columns():
     assert_close(got, want, 1e-6)
 
 
-@pytest.mark.parametrize(("columns", "bits", "alpha"), [(16, 5, 0.5), (16, 12, 1.0)])
+@pytest.mark.parametrize(("columns", "bits", "alpha"), [
+    (16, 5, 0.5), pytest.param(16, 12, 1.0, marks=pytest.mark.slow),  # no bits are shifted out
+])  # fmt: skip
 def test_on_the_grid_states_come_back_without_error(columns, bits, alpha):
     """Alpha a power of two: rebuilt states are the same bits after 16 columns.
 

@@ -34,6 +34,7 @@ def branch(which, dtype):
 BRANCHES = {name: (branch(0, d), branch(1, d)) for name, d in COMPUTE.items()}
 
 
+@functools.cache
 def blocks(depth):
     """Stacked conv-BN-LIF halves with their states."""
 
@@ -64,8 +65,15 @@ def both(coupling, depth, seed=1):
     return [gradient(scan, coupling, stack, x) for scan in scans]
 
 
-@pytest.mark.parametrize("compute", COMPUTE)
-@pytest.mark.parametrize("depth", [4, pytest.param(16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("depth", "compute"),
+    [
+        (4, "float32"),
+        # A sum on the grid is one in float32, whatever its terms were computed in.
+        pytest.param(4, "bfloat16", marks=pytest.mark.slow),
+        *(pytest.param(16, compute, marks=pytest.mark.slow) for compute in COMPUTE),
+    ],
+)
 def test_on_the_grid_the_difference_is_zero(depth, compute):
     reversed_, stored = both(memory.coupling(*BRANCHES[compute]), depth)
     assert_equal(reversed_, stored)
@@ -80,7 +88,7 @@ def test_on_the_grid_the_difference_is_zero_at_depth(depth, compute):
 
 
 def test_the_parallel_form_is_exact_too():
-    reversed_, stored = both(memory.coupling(*BRANCHES["float32"], swap=True), 5)
+    reversed_, stored = both(memory.coupling(*BRANCHES["float32"], swap=True), 4)
     assert_equal(reversed_, stored)
 
 
@@ -98,7 +106,7 @@ def test_the_inverse_gives_the_input_back(swap):
 
 def test_off_the_grid_it_is_only_nearly_right():
     """So the tests above can fail: without the grid the same nets differ."""
-    reversed_, stored = both(memory.coupling(*BRANCHES["float32"], bits=None), 16)
+    reversed_, stored = both(memory.coupling(*BRANCHES["float32"], bits=None), 4)
     assert largest_error(reversed_[0], stored[0]) > 0
 
 

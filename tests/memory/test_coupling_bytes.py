@@ -48,6 +48,10 @@ SMALL, FACT_A = (8, 8, 16), (16, 16, 32)
 
 def test_reversed_bytes_do_not_grow_with_depth():
     assert streams("depth=reverse", 16, SMALL) == streams("depth=reverse", 4, SMALL)
+
+
+@pytest.mark.slow  # tests/nn/test_repeated.py compares what recomputed blocks keep
+def test_recomputed_bytes_grow_by_a_stream_per_half():
     each = "depth=recompute(1)"
     assert streams(each, 16, SMALL) == streams(each, 4, SMALL) + 2 * 12
 
@@ -58,6 +62,10 @@ def test_a_reversed_block_holds_the_working_set_of_one_branch():
     Besides, some timesteps' states, of which each is a quarter of a stream here.
     """
     assert streams("depth=reverse", 4, FACT_A) < 4 + 2 + 0.5
+
+
+@pytest.mark.slow  # a branch that is kept as it is, not computed again: more bytes, no less exact
+def test_a_stored_branch_holds_its_membranes_too():
     assert streams("depth=reverse(inner=store)", 4, FACT_A) < 4 + 3 + 0.25
 
 

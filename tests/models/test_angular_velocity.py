@@ -97,7 +97,10 @@ def graded(net, state):
     return jax.grad(total, has_aux=True)(net)
 
 
-@pytest.mark.parametrize("kernel", ["truncated", "recurrence"])
+# The kernel that is cut has a longer state; neurons/test_srm.py compares the two.
+@pytest.mark.parametrize(
+    "kernel", [pytest.param("truncated", marks=pytest.mark.slow), "recurrence"]
+)
 def test_orders_and_strategies_are_the_same_function(kernel):
     replayed = memory.Strategy(time=memory.recompute(5))
     results = []

@@ -127,7 +127,12 @@ def test_dsr_networks_run_and_differ_from_backpropagation_through_time(name):
 @pytest.mark.parametrize(
     ("rule", "frames"),
     # Frames enter the simulation alike under both rules.
-    [("IDE", 1), ("IDE", 4), ("SPIDE", 1), pytest.param("SPIDE", 4, marks=pytest.mark.slow)],
+    [
+        ("IDE", 1),
+        pytest.param("IDE", 4, marks=pytest.mark.slow),
+        ("SPIDE", 1),
+        pytest.param("SPIDE", 4, marks=pytest.mark.slow),
+    ],
 )
 def test_feedback_nets_train_from_images_and_from_frames(rule, frames):
     options = {"inner": "rates", "solver": learning.solvers.spiking_ternary(timesteps=5)}

@@ -161,7 +161,17 @@ def plain(cell):
     return graded(net, X, net.initial_state(B))
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        # Both of the first two at once.
+        pytest.param("recompute", marks=pytest.mark.slow),
+        pytest.param("time order", marks=pytest.mark.slow),
+        "time order, recompute",
+        # No blocks are stacked here; tests/models/test_models.py has an MLP under depth.
+        pytest.param("depth", marks=pytest.mark.slow),
+    ],
+)
 def test_orders_and_strategies_are_the_same_function(variant):
     """In training: ranges move from step to step, masks are drawn, and nothing depends on how."""
     gradients, (outputs, aux) = plain("v2")
@@ -177,7 +187,8 @@ def test_orders_and_strategies_are_the_same_function(variant):
         np.testing.assert_allclose(got, want, atol=1e-4 * float(jnp.abs(want).max()))
 
 
-@pytest.mark.parametrize("cell", ["leaky", "v1"])
+# A leak is a gate that is constant.
+@pytest.mark.parametrize("cell", [pytest.param("leaky", marks=pytest.mark.slow), "v1"])
 def test_the_associative_scan_equals_the_scan(x64, cell):
     """In float64, outputs, statistics and gradients; those of the parameters are float32."""
     x, nets = jnp.asarray(X, jnp.float64), (build(cell), build(cell, parallel=True))
@@ -188,14 +199,19 @@ def test_the_associative_scan_equals_the_scan(x64, cell):
     assert_close(jax.tree.leaves(to_net), jax.tree.leaves(wanted), 1e-6)
 
 
+@functools.partial(jax.jit, static_argnames="training")
+def forward(net, x, state, training):
+    return net(x, state, training=training)
+
+
 def test_a_stream_equals_the_window_in_training_and_in_evaluation():
     net = build("v2", order="time", dropout=0.0)
     for training in (True, False):
         state = net.initial_state(B, statistics=plain("v2")[1][1].statistics)
-        _, (whole, last) = graded(net, X, state, training=training)
+        whole, last = forward(net, X, state, training)
         parts = []
-        for part in (X[:3], X[3:4], X[4:]):
-            outputs, aux = net(part, state, training=training)
+        for part in (X[:3], X[3:6], X[6:]):
+            outputs, aux = forward(net, part, state, training)
             state = state.after(aux)
             parts.append(outputs)
         np.testing.assert_allclose(jnp.concatenate(parts), whole, rtol=1e-5, atol=1e-5)

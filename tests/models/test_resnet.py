@@ -100,7 +100,10 @@ SOURCES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SOURCES)
+# The smaller two have all layers but the norms, which tests/conversion/test_spiking.py folds.
+@pytest.mark.parametrize(
+    "name", [pytest.param("resnet", marks=pytest.mark.slow), "resnet, no norm", "vgg"]
+)
 def test_rates_approach_the_source(name):
     """With identical and projected shortcuts, stacked blocks, hidden layers, without norms."""
     net = SOURCES[name](input_shape=SHAPE, neuron=conversion.ReLU, rngs=nnx.Rngs(0))
@@ -135,13 +138,12 @@ def gradient(strategy):
     return outputs, found
 
 
+@pytest.mark.slow  # tests/nn/test_strategy.py has the same of a smaller network, bit for bit
 @pytest.mark.parametrize(
     "strategy",
     [
         memory.Strategy(time=memory.reversal()),
-        pytest.param(
-            memory.Strategy(depth=memory.recompute(every=1), pack=True), marks=pytest.mark.slow
-        ),
+        memory.Strategy(depth=memory.recompute(every=1), pack=True),
     ],
     ids=["reversal", "depth, packed"],
 )

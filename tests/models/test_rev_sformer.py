@@ -87,7 +87,6 @@ def stored(**options):
 
 
 def variants():
-    slow = pytest.mark.slow
     for name, text, options in (
         ("reverse", "depth=reverse, pack=True", {}),
         ("as written", "", {}),
@@ -96,9 +95,11 @@ def variants():
         ("recompute", "depth=recompute(1), pack=True", {}),
         ("parallel", "pack=True", {"parallel": True}),
     ):
-        yield pytest.param(text, options, id=name, marks=() if name == "reverse" else slow)
+        yield pytest.param(text, options, id=name)
 
 
+# tests/nn/test_strategy.py reverses a network with a stack of smaller blocks.
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "options"), list(variants()))
 def test_strategies_are_the_same_function(text, options):
     """Outputs, spikes and the stream's peak bit for bit; gradients too, where blocks are undone."""

@@ -78,13 +78,15 @@ def stored():
     return graded(drawn(), frames())
 
 
+# tests/nn/test_stack.py recomputes blocks, and test_attention.py packs what enters the attention.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
         "depth=recompute(1), pack=True",
-        pytest.param("pack=True", marks=pytest.mark.slow),
-        pytest.param("depth=recompute(1, keep=('currents',)), pack=True", marks=pytest.mark.slow),
-        pytest.param("depth=recompute(sqrt), pack=True", marks=pytest.mark.slow),
+        "pack=True",
+        "depth=recompute(1, keep=('currents',)), pack=True",
+        "depth=recompute(sqrt), pack=True",
     ],
 )
 def test_strategies_are_the_same_function(text):

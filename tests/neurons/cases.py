@@ -1,7 +1,7 @@
 """One row per neuron: its model, with one value per neuron of every parameter, and some inputs.
 
 A new neuron is one more row of `NEURONS`; `nn.check_model` and the tables over all neurons take it
-from there.
+from there in the slow lane.
 """
 
 import dataclasses
@@ -183,6 +183,11 @@ NEURONS = {
     "recurrent_lif": _with_feedback(_lif),
     "recurrent_alif": _with_feedback(_alif_hard),
 }
+# One neuron per mechanism, for the default lane; the slow one has every neuron.
+CORE = (
+    "lif", "lif_delayed", "plif", "alif", "cuba_lif", "coupled_lif", "adex", "izhikevich", "srm",
+    "refractory_lif", "recurrent_lif",
+)  # fmt: skip
 
 
 def case(name, timesteps=7, *, batch=2, n=3, dtype=jnp.float64, seed=0) -> Case:

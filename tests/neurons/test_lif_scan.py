@@ -40,9 +40,12 @@ SHAPES = {"scalar": (), "[N]": (N,), "[1, N]": (1, N)}
 # Every flavour with a parameter per neuron, and the other shapes where the reset reads them.
 ROWS = [(name, "[N]") for name in FLAVOURS]
 ROWS += [(n, s) for n in ("subtract", "zero_detached_scaled") for s in ("scalar", "[1, N]")]
-# Each reset and each shape once: enough where a transformation is tested and not the equations.
-FEW = [("subtract", "scalar"), ("zero_detached_scaled", "[1, N]")]
-FEW += [(name, "[N]") for name in ("zero", "to_detached_scaled", "none", "strict")]
+# Each pair of options and each shape once; every row takes twice as long to compile.
+PAIRS = ("subtract_detached_scaled", "zero_detached", "zero_scaled")
+PAIRS = [(name, "[N]") for name in (*PAIRS, "to_detached_scaled", "none", "strict")]
+PAIRS += [("subtract", "scalar"), ("zero_detached_scaled", "[1, N]")]
+# A reset that reads a parameter and one that does not: enough for transformations and dtypes.
+FEW = [("subtract", "scalar"), ("zero_scaled", "[N]")]
 
 
 def arguments(dtype, timesteps=T, rows=ROWS):
@@ -128,9 +131,9 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "rows"),
     [
-        pytest.param("jit", ROWS, id="jit, every row"),
+        pytest.param("jit", PAIRS, id="jit, pairs of options"),
         *(pytest.param(mode, FEW, id=f"{mode}, few rows") for mode in MODES[1:]),
-        *(pytest.param(mode, ROWS, id=f"{mode}, every row", marks=SLOW) for mode in MODES[1:]),
+        *(pytest.param(mode, ROWS, id=f"{mode}, every row", marks=SLOW) for mode in MODES),
     ],
 )
 def test_outputs_bit_for_bit_and_gradients_in_float64(x64, mode, rows):
@@ -161,8 +164,11 @@ def test_one_timestep_which_is_undone_by_itself(x64, mode, rows):
 
 
 @pytest.mark.fast
-def test_gradients_in_float32_are_those_of_float64():
-    made = arguments(jnp.float32)
+@pytest.mark.parametrize(
+    "rows", [FEW, pytest.param(ROWS, marks=SLOW)], ids=["few rows", "every row"]
+)
+def test_gradients_in_float32_are_those_of_float64(rows):
+    made = arguments(jnp.float32, rows=rows)
     actual, outputs = run("jit", True, *made)
     assert_equal(outputs, run("jit", False, *made)[1])
     assert_float32_gradients_close(actual, "jit", made)

@@ -151,12 +151,9 @@ def test_it_starts_as_a_lif_neuron_that_forgets(x64):
     assert spikes.sum() > 0
 
 
-SCANS = {
-    "store": memory.store,
-    "recompute(1)": memory.recompute(1),
-    "recompute(3)": memory.recompute(3),
-    "recompute(sqrt)": memory.recompute("sqrt"),
-}
+# Each scan is a compilation of its own.
+FEW = (memory.store, memory.recompute(3))
+ALL = (*FEW, memory.recompute(1), memory.recompute("sqrt"))
 
 
 def graded(scan, params, state, xs):
@@ -175,13 +172,19 @@ def graded(scan, params, state, xs):
 
 
 @pytest.mark.parametrize(
-    ("order", "dtype", "bound"), [(4, "float64", 1e-12), (4, "float32", 1e-6), (1, "float32", 1e-6)]
+    ("order", "dtype", "bound", "scans"),
+    [
+        pytest.param(4, "float64", 1e-12, FEW, id="4-float64"),
+        pytest.param(1, "float32", 1e-6, FEW[:1], id="1-float32"),
+        pytest.param(4, "float64", 1e-12, ALL, id="4-float64-every scan", marks=pytest.mark.slow),
+        pytest.param(4, "float32", 1e-6, ALL, id="4-float32-every scan", marks=pytest.mark.slow),
+    ],
 )
-def test_its_steps_under_every_scan_are_its_window(x64, order, dtype, bound):
+def test_its_steps_under_every_scan_are_its_window(x64, order, dtype, bound, scans):
     """Law 1: outputs equal to the bit, gradients to rounding."""
     case = sliding(order, jnp.dtype(dtype))
     outputs, gradients = graded(sliding_psn_scan, *case)
-    for scan in SCANS.values() if order > 1 else [memory.store]:
+    for scan in scans:
         stepped = functools.partial(scan, sliding_psn)
         found, found_gradients = graded(stepped, *case)
         assert_equal(found, outputs)

@@ -99,10 +99,11 @@ def test_any_length_and_decay(x64, timesteps, decay):
 
 def test_pieces_of_a_stream_and_none(x64):
     params, state, xs = case(jnp.float64)
-    after, spikes = neurons.reset_free.reset_free_lif_scan(params, state, xs)
+    run = jax.jit(neurons.reset_free.reset_free_lif_scan)
+    after, spikes = run(params, state, xs)
     for cut in (0, 1, 20):
-        middle, first = neurons.reset_free.reset_free_lif_scan(params, state, xs[:cut])
-        end, second = neurons.reset_free.reset_free_lif_scan(params, middle, xs[cut:])
+        middle, first = run(params, state, xs[:cut])
+        end, second = run(params, middle, xs[cut:])
         np.testing.assert_array_equal(jnp.concatenate([first, second]), spikes)
         assert_close(end, after, 1e-13)
     assert_equal(neurons.reset_free.reset_free_lif_scan(params, state, xs[:0]), (state, xs[:0]))
@@ -111,7 +112,7 @@ def test_pieces_of_a_stream_and_none(x64):
 def test_it_looks_only_back():
     params, state, xs = case(jnp.float32, timesteps=7)
     run = lambda xs: jnp.sum(neurons.reset_free.reset_free_lif_scan(params, state, xs)[1], (1, 2))  # noqa: E731
-    influence = np.asarray(jnp.max(jnp.abs(jax.jacrev(run)(xs)), (2, 3)))
+    influence = np.asarray(jnp.max(jnp.abs(jax.jit(jax.jacrev(run))(xs)), (2, 3)))
     assert np.all(np.triu(influence, 1) == 0)
     assert np.all(influence[np.tril_indices(7)] > 0)
 

@@ -125,6 +125,9 @@ def test_a_constant_gate_is_a_leaky_integrator(x64):
     np.testing.assert_allclose(slope, (1 - tau) * tau ** np.arange(5, -1, -1), rtol=1e-12)
 
 
+# The check compiles some thirty programs; tests/models/test_recurrent_net.py has both neurons
+# under strategies, tests/nn/test_contract.py has their causality.
+@pytest.mark.slow
 def test_the_coder_and_the_integrators_keep_the_laws_of_neurons():
     """All but an influence of the past: the derivative of the code is the identity."""
     rng = np.random.default_rng(5)

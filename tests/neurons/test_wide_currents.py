@@ -9,6 +9,7 @@ import pytest
 from snnjax import memory, neurons, nn, surrogate
 from tests.compare import assert_close
 from tests.memory.test_scans import SCANS, Row, loss, side_by_side
+from tests.neurons.cases import CORE, NEURONS
 from tests.nn.layers import LAYERS, call, rngs, sequence
 
 CHOSEN = ("recompute(3)", "reverse(refresh=4)", "whole sequence")
@@ -24,17 +25,18 @@ def gradient_of(name):
     return jax.jit(jax.value_and_grad(functools.partial(loss, TABLE[name].scan), 1, has_aux=True))
 
 
-def arguments_of(name):
+def arguments_of(name, names):
     """Weights and inputs in float64, parameters and state in float32."""
     with jax.enable_x64(False):
-        weights, params, state, xs = side_by_side(TABLE[name].neurons, 4, jnp.float32)
+        chosen = TABLE[name].among(names).neurons
+        weights, params, state, xs = side_by_side(chosen, 4, jnp.float32)
     weights, xs = widened((weights, xs))
     return weights, params, state, xs
 
 
 @functools.cache
-def of_a_wide_state(name):
-    weights, params, state, xs = arguments_of(name)
+def of_a_wide_state(name, names):
+    weights, params, state, xs = arguments_of(name, names)
     return gradient_of(name)(weights, widened(params), widened(state), xs)
 
 
@@ -42,15 +44,21 @@ def cases():
     """Both promotions, which the steps of neurons meet and scans do not: recomputed steps once."""
     for name in TABLE:
         for promotion in ("standard", "strict"):
-            slow = (name, promotion) == ("recompute(3)", "standard")
-            yield pytest.param(name, promotion, marks=pytest.mark.slow if slow else ())
+            if (name, promotion) == ("recompute(3)", "strict"):
+                yield pytest.param(name, promotion, ("lif",), id=f"{name}-{promotion}")
+            elif name != "recompute(3)":
+                yield pytest.param(name, promotion, CORE, id=f"{name}-{promotion}")
+            # 19 neurons take a minute to compile.
+            id_ = f"{name}-{promotion}-every neuron"
+            yield pytest.param(name, promotion, NEURONS, id=id_, marks=pytest.mark.slow)
 
 
-@pytest.mark.parametrize(("name", "promotion"), list(cases()))
-def test_values_and_gradients_are_those_of_a_float64_state(x64, name, promotion):
+@pytest.mark.parametrize(("name", "promotion", "names"), list(cases()))
+def test_values_and_gradients_are_those_of_a_float64_state(x64, name, promotion, names):
+    names = tuple(names)
     with jax.numpy_dtype_promotion(promotion):
-        (_, outputs), found = gradient_of(name)(*arguments_of(name))
-    (_, exact), expected = of_a_wide_state(name)
+        (_, outputs), found = gradient_of(name)(*arguments_of(name, names))
+    (_, exact), expected = of_a_wide_state(name, names)
     # Under standard promotion an expression of parameters alone, such as 1 - decay, is float32.
     assert_close(outputs, exact, 1e-12 if promotion == "strict" else 1e-6)
     assert {leaf.dtype for leaf in jax.tree.leaves(outputs)} == {jnp.dtype("float64")}
@@ -62,7 +70,12 @@ NEURON_LAYERS = ("if", "lif", "plif", "alif", "cubalif", "li", "coupledlif", "re
 SAVED = (memory.recompute(2), memory.reversal(), memory.recompute(2, inner=memory.sequence))
 
 
-@pytest.mark.parametrize("name", NEURON_LAYERS)
+# A layer widens what enters its scan, whichever neuron that is.
+QUICK = ("lif", "coupledlif", "recurrent")
+MARKED = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in NEURON_LAYERS]
+
+
+@pytest.mark.parametrize("name", MARKED)
 def test_layers_take_them_under_every_strategy(x64, name):
     make, shape = LAYERS[name]
     inputs = sequence(shape).astype(jnp.float64)
@@ -81,7 +94,8 @@ def test_a_network_in_order_of_time_takes_them(x64):
     body = nn.Sequential(nn.Linear(6, 4, rngs=rngs()), nn.LIF(), nn.Linear(4, 3, rngs=rngs()))
     inputs = sequence((2, 6)).astype(jnp.float64)
     layer, time = (nn.Network(body, (6,), order=order) for order in ("layer", "time"))
-    outputs = [net(inputs, net.initial_state(2), training=False)[0] for net in (layer, time)]
+    run = jax.jit(lambda net, x: net(x, net.initial_state(2), training=False)[0])
+    outputs = [run(net, inputs) for net in (layer, time)]
     assert outputs[0].dtype == jnp.float64
     assert_close(*outputs, 1e-12)
 

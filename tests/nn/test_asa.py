@@ -108,8 +108,11 @@ def oracle(layer, x, *, union, shares=None):
     return y, important
 
 
+# Golden values have both modes at a reduction of 1.
 @pytest.mark.parametrize("mode", GOLDEN)
-@pytest.mark.parametrize(("reduction", "share"), [(1, 0.5), (2, 0.4)])
+@pytest.mark.parametrize(
+    ("reduction", "share"), [pytest.param(1, 0.5, marks=pytest.mark.slow), (2, 0.4)]
+)
 def test_the_layer_in_loops(mode, reduction, share):
     layer = asa(reduction=reduction, share=share, mode=mode)
     outputs, aux = call(layer, taps=("mask", "attention"))
@@ -130,10 +133,8 @@ def test_currents_shrink_and_keep_their_sign(mode):
     np.testing.assert_array_equal(call(asa(mode=mode), 0 * X)[0], 0 * X)
 
 
-@pytest.mark.parametrize("mode", GOLDEN)
-def test_without_weights_every_current_is_halved(mode):
-    zeros = jnp.zeros((3, 3, 2, 1))
-    layer = asa(mode=mode)
+def test_without_weights_every_current_is_halved():
+    zeros, layer = jnp.zeros((3, 3, 2, 1)), asa()
     layer = with_weights(layer, [m[...] for m in layer.mixer], zeros, zeros)
     np.testing.assert_array_equal(call(layer)[0], X / 2)
 
@@ -297,12 +298,13 @@ def as_written():
     return graded(network(gate="straight_through"), FRAMES)
 
 
+@pytest.mark.slow  # two networks under full optimization; test_ma.py has an attention like it
 @pytest.mark.parametrize(
     "text",
     [
         "depth=recompute(1), pack=True",
-        pytest.param("depth=recompute(sqrt), pack=bfloat16", marks=pytest.mark.slow),
-        pytest.param("time=recompute(2), depth=recompute(2)", marks=pytest.mark.slow),
+        "depth=recompute(sqrt), pack=bfloat16",
+        "time=recompute(2), depth=recompute(2)",
     ],
 )
 def test_a_strategy_changes_nothing(text):

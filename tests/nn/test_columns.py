@@ -112,16 +112,27 @@ def test_the_column_mode_keeps_the_boundaries():
     assert stored[1] - stored[0] > 3 * (sizes[1] - sizes[0])
 
 
-def test_strategies_agree_and_statistics_move_once():
+graded = jax.jit(jax.grad(loss, has_aux=True))
+
+
+@pytest.mark.parametrize(
+    "scan",
+    [
+        # A program of ten seconds each; memory/test_columns.py has a refresh.
+        pytest.param(memory.recompute(1), marks=pytest.mark.slow),
+        memory.reversal(),
+        pytest.param(memory.reversal(refresh=2), marks=pytest.mark.slow),
+    ],
+    ids=["recompute", "reverse", "refresh"],
+)
+def test_strategies_agree_and_statistics_move_once(scan):
     layer = columns(bits=12)
     x = frames()
-    graded = jax.jit(jax.grad(loss, has_aux=True))
     want, expected = graded(layer.with_scan(memory.store), x, state_of(layer, x))
-    for scan in (memory.recompute(1), memory.reversal(), memory.reversal(refresh=2)):
-        got, aux = graded(layer.with_scan(scan), x, state_of(layer, x))
-        assert_equal(aux, expected)
-        # Of channels that are not in eights XLA rounds sums by program: 1.6e-6 seen.
-        assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 5e-6)
+    got, aux = graded(layer.with_scan(scan), x, state_of(layer, x))
+    assert_equal(aux, expected)
+    # Of channels that are not in eights XLA rounds sums by program: 1.6e-6 seen.
+    assert_close(jax.tree.leaves(got), jax.tree.leaves(want), 5e-6)
     mean = state_of(layer, x).statistics[0][0][0][2].mean
     moved = expected.statistics[0][0][0][2].mean
     spikes, _ = called(nn.Disabled(), x, nn.State(), training=True)

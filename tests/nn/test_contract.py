@@ -6,12 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 
 from snnjax import nn
 from snnjax.nn.contract import output_shape
 from tests.compare import assert_close, assert_equal
-from tests.nn.layers import FLAT, LAYERS, SPACE, B, T, call, leaves, run, sequence
+from tests.nn.layers import FLAT, LAYERS, SPACE, B, T, call, leaves, rngs, run, sequence
 
 KEY = jax.random.key(7)
 SPIKING = {
@@ -96,32 +95,36 @@ def test_a_layer_is_mapped_over_sequences(name):
 
 
 def _more_layers():
-    """Layers that are no row of the table, with the shape of a timestep of input."""
-    tokens, r = (B, 4, 8), nnx.Rngs(0)
+    """Makers of layers that are no row of the table, with the shape of a timestep of input."""
+    tokens = B, 4, 8
     branch = lambda r: nn.Sequential(nn.LIF(), nn.Linear(3, 3, rngs=r), nn.BatchNorm(3))  # noqa: E731
     return {
-        "asa": (nn.ASA(T, rngs=r), SPACE),
-        "ma": (nn.MA("TCSA", T, 2, time_reduction=2, channel_reduction=1, rngs=r), SPACE),
-        "psn": (nn.PSN(T, rngs=r), FLAT),
-        "sliding psn": (nn.SlidingPSN(order=2), FLAT),
-        "reset-free lif": (nn.ResetFreeLIF(), FLAT),
-        "disabled": (nn.Disabled(), FLAT),
-        "scaled conv": (nn.ScaledStdConv(2, 3, rngs=r), SPACE),
-        "sub-bit conv": (nn.SubBitConv(2, 3, bits_per_kernel=4, rngs=r), SPACE),
-        "attention": (nn.SpikingSelfAttention(8, 2, rngs=r), tokens),
-        "spike-driven attention": (nn.SpikeDrivenAttention(8, rngs=r), tokens),
-        "static": (nn.StaticInput(nn.Conv(2, 3, rngs=r)), SPACE),
-        "reversible": (nn.Reversible(branch, branch, 2, rngs=r), FLAT),
+        "asa": (lambda: nn.ASA(T, rngs=rngs()), SPACE),
+        "ma": (
+            lambda: nn.MA("TCSA", T, 2, time_reduction=2, channel_reduction=1, rngs=rngs()),
+            SPACE,
+        ),
+        "psn": (lambda: nn.PSN(T, rngs=rngs()), FLAT),
+        "sliding psn": (lambda: nn.SlidingPSN(order=2), FLAT),
+        "reset-free lif": (lambda: nn.ResetFreeLIF(), FLAT),
+        "disabled": (lambda: nn.Disabled(), FLAT),
+        "scaled conv": (lambda: nn.ScaledStdConv(2, 3, rngs=rngs()), SPACE),
+        "sub-bit conv": (lambda: nn.SubBitConv(2, 3, bits_per_kernel=4, rngs=rngs()), SPACE),
+        "attention": (lambda: nn.SpikingSelfAttention(8, 2, rngs=rngs()), tokens),
+        "spike-driven attention": (lambda: nn.SpikeDrivenAttention(8, rngs=rngs()), tokens),
+        "static": (lambda: nn.StaticInput(nn.Conv(2, 3, rngs=rngs())), SPACE),
+        "reversible": (lambda: nn.Reversible(branch, branch, 2, rngs=rngs()), FLAT),
     }
 
 
-@pytest.mark.parametrize("training", [True, False])
+# An evaluation computes a part of what training does.
+@pytest.mark.parametrize("training", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_float64_goes_in_and_comes_out(x64, training):
     """No layer computes in float32 on the way; parameters and states at rest are float32."""
-    layers = {name: (make(), shape) for name, (make, shape) in LAYERS.items()} | _more_layers()
-    for name, (layer, shape) in layers.items():
+    for name, (make, shape) in (LAYERS | _more_layers()).items():
 
-        def loss(layer, x, shape=shape):
+        def loss(x, make=make, shape=shape):
+            layer = make()  # traced, too: nothing is drawn
             options = nn.Call(training=training, key=KEY)
             outputs, aux = layer(x, layer.initial_state(shape), options)
             return outputs.sum(), (outputs, aux.statistics)
@@ -131,7 +134,7 @@ def test_float64_goes_in_and_comes_out(x64, training):
         # The norms of Flax promote float64 with float32 themselves.
         promotion = "standard" if name in ("groupnorm", "layernorm") else "strict"
         with jax.numpy_dtype_promotion(promotion):
-            both = jax.eval_shape(jax.value_and_grad(loss, 1, has_aux=True), layer, x)
+            both = jax.eval_shape(jax.value_and_grad(loss, has_aux=True), x)
         (_, (outputs, statistics)), gradient = both
         assert outputs.dtype == gradient.dtype == jnp.float64, name
         assert all(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(statistics)), name

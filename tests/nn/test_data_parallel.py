@@ -65,7 +65,7 @@ def test_norms_look_at_all_devices(over):
     shared = nn.data_parallel.with_data_axes(layer, AXES)
     out = (P(None, AXES), P(), P())
     found = spread(functools.partial(run, shared), inputs, out=out)
-    for a, b in zip(*map(jax.tree.leaves, (found, run(layer, inputs))), strict=True):
+    for a, b in zip(*map(jax.tree.leaves, (found, jax.jit(run)(layer, inputs))), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5)
 
 

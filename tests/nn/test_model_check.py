@@ -39,10 +39,12 @@ def undo(params, after, current, spikes):
 
 undo.steps = 8
 OWN = neurons.Model(resonate, Resonator(0.8, 0.3), at_rest, inverse=undo, name="resonator")
-ROWS = [pytest.param(name, marks=() if name == "lif" else pytest.mark.slow) for name in NEURONS]
 
 
-@pytest.mark.parametrize("name", ROWS)
+# Each compiles a dozen programs; the default lane has every scan of tests/memory/test_scans.py, and
+# below a model of one's own.
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEURONS)
 def test_every_neuron_keeps_the_laws(name):
     made = case(name, 12, dtype=jnp.float32)
     # The coupled node's derivative carries rounding errors, as that of a reversal does.

@@ -47,7 +47,8 @@ def run(**options):
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("swap", [False, True])
+# Of both forms of a coupling: tests/memory/test_coupling.py.
+@pytest.mark.parametrize("swap", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_reversing_equals_storing(swap):
     """Outputs, statistics and spikes bit for bit, so every replay saw the bits of the forward pass.
 

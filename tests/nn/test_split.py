@@ -31,7 +31,7 @@ OPTIMIZER = optax.adam(1e-2)
 def network(strategy):
     """Eight channels everywhere, so that the arrays can be cut over eight devices."""
     return models.ms_resnet(
-        blocks=(3, 1), widths=(8, 8), classes=8, input_shape=(8, 8, 2), rngs=nnx.Rngs(0),
+        blocks=(3,), widths=(8,), classes=8, input_shape=(8, 8, 2), rngs=nnx.Rngs(0),
         memory=strategy,
     )  # fmt: skip
 

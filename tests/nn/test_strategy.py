@@ -28,6 +28,7 @@ TIME_DEPTH = "time=recompute(sqrt), depth=recompute(1), pack=True"
 
 _LAYER = (PACK, EACH, NAMED, ROOT, LEVELS, UNPACKED, STEPS, BOTH)
 _TIME = (PACK, EACH, TIME_ROOT, TIME_LEVELS, TIME_THREE, TIME_WHOLE, TIME_DEPTH, STEPS, BOTH)
+CASES = NETWORKS | {"recurrent in time": functools.partial(NETWORKS["recurrent"], order="time")}
 TABLE = {
     "vgg": (*_LAYER, REVERSE),
     "averaging": (*_LAYER[1:], REVERSE),  # a mean of spikes is none, nothing to pack as it is
@@ -38,17 +39,17 @@ TABLE = {
     "shared": _LAYER,
     "vgg in time": _TIME,
     "ms_resnet in time": _TIME,
+    "recurrent in time": _TIME,
 }
-# Each row is a compilation: the default lane has of each network what touches it most.
+# Each row is a compilation: the default lane has what touches a network most, and of networks that
+# are touched alike the smallest. tests/nn/test_stack.py and test_shared_membrane.py have the rest.
 QUICK = {
     "vgg": (NAMED,),
     "averaging": (LEVELS, REVERSE),
-    "ms_resnet": (LEVELS,),
     "reversible": (UNDONE,),
     "recurrent": (BOTH,),
     "grouped": (REVERSE,),
-    "shared": (BOTH,),
-    "vgg in time": (TIME_DEPTH,),
+    "recurrent in time": (TIME_DEPTH,),
 }
 GROUPS, DECAY = 2, 0.5
 FAN_IN = 3 * 3 * 4  # terms of the longest sum of a product
@@ -57,7 +58,7 @@ SPIKING = {"vgg": 3, "averaging": 2, "ms_resnet": 7, "reversible": 5, "grouped":
 
 @functools.cache
 def written(name):
-    return NETWORKS[name]()
+    return CASES[name]()
 
 
 @functools.cache

@@ -151,6 +151,7 @@ def graded(net, inputs, *, training=True):
     return jax.value_and_grad(total, has_aux=True)(net)
 
 
+@pytest.mark.slow  # strategies see a convolution, as the first test of this file says
 def test_a_strategy_changes_no_value():
     strategy = memory.Strategy(time=memory.recompute(2), depth=memory.recompute(1), pack=True)
     plain = network()

@@ -74,7 +74,7 @@ def test_nothing_to_report_is_an_error():
 
 def test_recorded_spikes_give_the_rates_that_evaluation_streams():
     """Two ways to one number: streamed while evaluating, and from recorded spikes."""
-    session = training.prepare(experiment(networks.grouped), training=False, rates=True)
+    session = training.prepare(experiment(networks.recurrent), training=False, rates=True)
     streamed, test = session.evaluate(session.state), session.dataset.test
     (batch,) = data.evaluation_batches(test, batch_size=EXAMPLES)
     frames = session.experiment.encode(session.experiment, jnp.asarray(batch.inputs), None)
