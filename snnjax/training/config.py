@@ -41,8 +41,9 @@ __all__ = [
     "plain_values",
 ]
 
-FIXED = ("name", "seed", "batch")
-"""Fields that a resumed run cannot change: they determine the examples of the next steps."""
+FIXED = ("name", "seed", "batch", "init_from", "freeze", "head")
+"""Fields that a resumed run cannot change: they determine the examples of the next steps, and which
+arrays learn."""
 
 _FILE_FORM = (
     "an experiment is a Python file with a function config() that returns a training.Experiment"
@@ -231,6 +232,12 @@ def check(experiment: BaseExperiment) -> None:
         raise ExperimentError(
             f"a batch of {experiment.batch} cannot be cut into {parts} parts (accumulate) of "
             f"{groups} groups (norm_groups): choose a multiple of {parts * groups}"
+        )
+    given = [name for name in ("init_from", "freeze") if getattr(experiment, name, None)]
+    if getattr(experiment, "head", None) is not None and not given:
+        raise ExperimentError(
+            f"head {experiment.head!r} has no effect without weights to load: add init_from, a run "  # type: ignore[attr-defined]
+            "directory, or leave head out"
         )
     if experiment.not_finite not in ("stop", "skip", "rollback"):
         raise ExperimentError(
