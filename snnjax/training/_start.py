@@ -37,7 +37,7 @@ from snnjax.training.loading import Loaded, load
 from snnjax.training.state import TrainState, initialize
 from snnjax.typing import Array
 
-__all__ = ["NAME", "Start", "describe", "read_start", "with_arrays"]
+__all__ = ["NAME", "Start", "describe", "match_weights", "read_start", "with_arrays"]
 
 NAME = "initialization.json"
 
@@ -73,7 +73,7 @@ def read_start(experiment: Any, *, warn: Callable[[str], None]) -> Start | None:
         return None
     loaded = load(source, warn=warn)
     program, state = initialize(experiment, steps=experiment.epochs)
-    return _match(loaded, program.network(state), state, experiment)
+    return match_weights(loaded, program.network(state), state, experiment)
 
 
 def with_arrays(
@@ -98,7 +98,9 @@ def with_arrays(
     )
 
 
-def _match(loaded: Loaded, network: nn.Network, state: TrainState, experiment: Experiment) -> Start:
+def match_weights(
+    loaded: Loaded, network: nn.Network, state: TrainState, experiment: Experiment
+) -> Start:
     there, here = loaded.arrays, arrays(network)
     drawn = drawn_names(network, experiment.head)
     wrong = {

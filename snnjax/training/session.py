@@ -163,9 +163,10 @@ def prepare(
     steps = kind.prepare(
         experiment, dataset, loader, evaluation, mesh, training=training, rates=rates
     )
-    state = (
-        starts.with_arrays(steps.state, start.arrays, start.statistics) if start else steps.state
-    )
+    state, record = steps.state, None
+    if start is not None:
+        state = starts.with_arrays(state, start.arrays, start.statistics)
+        record = start.record
     return Session(
         experiment, dataset, loader, evaluation, mesh, steps.program, state, steps.train,
         steps.evaluate, steps.compile_seconds, steps.settle, reader.fields(), record,

@@ -71,10 +71,7 @@ def test_frozen_layers_stay_and_the_others_learn(done):
     run = training.Run.open(done[0].run.path / "stages" / "1")
     before = training.Run.open(done[0].run.path / "stages" / "0")
     best, after = training.loading.load(before, checkpoint="best"), training.loading.load(run)
-    layers = [
-        {place: [x for name, x in loaded.arrays.items() if name.startswith(f"body.layers.{place}.synapse")] for place in (1, 2, 4)}
-        for loaded in (best, after)
-    ]
+    layers = [nn.split(loaded.network)[1]["body"]["layers"] for loaded in (best, after)]
     # Flatten, two tandem layers, the sum of spikes, the output layer.
     same = {
         place: jax.tree.all(jax.tree.map(np.array_equal, layers[0][place], layers[1][place]))
