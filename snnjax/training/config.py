@@ -233,11 +233,11 @@ def check(experiment: BaseExperiment) -> None:
             f"a batch of {experiment.batch} cannot be cut into {parts} parts (accumulate) of "
             f"{groups} groups (norm_groups): choose a multiple of {parts * groups}"
         )
-    given = [name for name in ("init_from", "freeze") if getattr(experiment, name, None)]
-    if getattr(experiment, "head", None) is not None and not given:
+    head = getattr(experiment, "head", None)
+    if head and not (getattr(experiment, "init_from", None) or getattr(experiment, "freeze", ())):
         raise ExperimentError(
-            f"head {experiment.head!r} has no effect without weights to load: add init_from, a run "  # type: ignore[attr-defined]
-            "directory, or leave head out"
+            f"head {head!r} has no effect without weights to load: add init_from, a run directory, "
+            "or leave head out"
         )
     if experiment.not_finite not in ("stop", "skip", "rollback"):
         raise ExperimentError(

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import pathlib
+import re
 import shutil
 
 import jax
@@ -9,11 +11,11 @@ import numpy as np
 import pytest
 
 import snnjax
-from snnjax import data, nn, training
+from snnjax import conversion, data, nn, training
 from snnjax.cli import main
 from snnjax.training._start import describe, match_weights, with_arrays
 from snnjax.training.errors import CheckpointError, ExperimentError, RunError
-from tests.training import micro, transfer
+from tests.training import micro, rectified, transfer
 from tests.training.conftest import make
 
 HIDDEN = ["body.layers.1.function.bias", "body.layers.1.function.kernel"]
@@ -24,8 +26,7 @@ HEAD = ["body.layers.5.function.bias", "body.layers.5.function.kernel"]
 @pytest.fixture(scope="module")
 def source(compiled, tmp_path_factory):
     """A trained run of the micro experiment, and its outcome."""
-    with open(micro.__file__, encoding="utf-8") as file:
-        text = file.read()
+    text = pathlib.Path(micro.__file__).read_text()
     run = training.Run.create(tmp_path_factory.mktemp("runs") / "source", make(), text)
     state = training.sharding.place(compiled.state, compiled.mesh)
     return run, training.fit(dataclasses.replace(compiled, state=state), run)
@@ -82,6 +83,22 @@ def test_a_missing_run_or_checkpoint_is_named(source, tmp_path):
         snnjax.load(run, depth=3)
 
 
+def test_a_converted_run_is_loaded(tmp_path):
+    recipe = conversion.Recipe()
+    experiment = training.converted.spiking_experiment(
+        dataclasses.replace(rectified.config(), hidden=(6,)), recipe, timesteps=4
+    )
+    text = training.converted.experiment_text(
+        pathlib.Path(rectified.__file__).read_text(),
+        f"training.converted.spiking_experiment(source(), conversion.{recipe!r}, timesteps=4)",
+    )
+    run = training.Run.create(tmp_path / "spiking", experiment, text)
+    training.checkpoints.save(run.checkpoints, training.initialize(experiment, steps=1)[1])
+    loaded = snnjax.load(run)
+    assert loaded(np.ones((2, 8, 8, 1), np.uint8)).shape == (2, 10)
+    assert loaded.experiment.name == "rectified_spiking"
+
+
 def test_one_command_learns_a_new_head_on_frozen_layers(source, capsys, tmp_path):
     """Another number of classes, T and strategy; resumed without the source."""
     moved, out = tmp_path / "source", tmp_path / "run"
@@ -114,6 +131,19 @@ def test_one_command_learns_a_new_head_on_frozen_layers(source, capsys, tmp_path
     code, said, _ = call(capsys, "train", "--resume", str(out), "--freeze", "body.layers.2")
     assert code == 2 and "cannot change freeze" in said["error"]
     assert "--init-from RUN" in said["error"]
+
+
+def test_the_lines_of_the_guide_do_the_same(source, tmp_path, monkeypatch):
+    page = pathlib.Path(__file__).parents[2] / "docs" / "fine_tuning.md"
+    (block,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert len(block.splitlines()) <= 12
+    shutil.copytree(source[0].path, tmp_path / "runs" / "fashion_mnist-0")
+    shutil.copy(transfer.__file__, tmp_path / "other.py")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, str(page), "exec"), {"__name__": "guide"})
+    tuned = snnjax.load("runs/other")
+    assert_frozen(snnjax.load(source[0]), tuned)
+    assert tuned.experiment.init_from == "runs/fashion_mnist-0"
 
 
 def assert_frozen(before, after):
