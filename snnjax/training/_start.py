@@ -101,6 +101,17 @@ def with_arrays(
 def match_weights(
     loaded: Loaded, network: nn.Network, state: TrainState, experiment: Experiment
 ) -> Start:
+    """Pairs the arrays of two networks by name.
+
+    Args:
+        loaded: The other run.
+        network: Network of the experiment.
+        state: Its initial state.
+        experiment: The experiment, whose `head` names the arrays that are not taken over.
+
+    Raises:
+        ExperimentError: An array has no counterpart of its shape.
+    """
     there, here = loaded.arrays, arrays(network)
     drawn = drawn_names(network, experiment.head)
     wrong = {
@@ -113,7 +124,7 @@ def match_weights(
     values = {name: there[name] for name in here if name not in drawn}
     own, before = by_name(state.statistics), by_name(loaded.statistics)
     statistics = {name: before[name] for name in own if _fits(before.get(name), own[name])}
-    constants = by_name(nn.split(network)[2])
+    constants, frozen = by_name(nn.split(network)[2]), frozen_names(network, experiment)
     return Start(
         values,
         statistics,
@@ -123,7 +134,7 @@ def match_weights(
             "experiment": loaded.experiment.name,
             "step": loaded.step,
             "loaded": list(values),
-            "frozen": [name for name in here if name in frozen_names(network, experiment)],
+            "frozen": [name for name in here if name in frozen],
             "drawn": [name for name in here if name in drawn],
             "skipped": [name for name in there if name not in values],
             "replaced": [n for n in values if n in constants and not _same(values[n], here[n])],

@@ -42,8 +42,7 @@ __all__ = [
 ]
 
 FIXED = ("name", "seed", "batch", "init_from", "freeze", "head")
-"""Fields that a resumed run cannot change: they determine the examples of the next steps, and which
-arrays learn."""
+"""Fields that a resumed run cannot change: they determine the next examples and what learns."""
 
 _FILE_FORM = (
     "an experiment is a Python file with a function config() that returns a training.Experiment"
