@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from snnjax import training
 from snnjax.cli import _cache as cache
-from snnjax.cli._failures import Failure
 from snnjax.cli._options import REQUIRED, Option
 
 __all__ = ["OPTIONS", "restore"]
@@ -41,12 +39,12 @@ def restore(
         The run, the session, and the state of the checkpoint.
 
     Raises:
-        Failure: The run has no such checkpoint.
+        training.errors.RunError: The run has no such checkpoint.
         training.errors.ExperimentError: The run learned in another way.
     """
     run = training.Run.open(options.run)
     # Before the data are loaded and the network is compiled.
-    path = _checkpoint(run, options.checkpoint, warn=warn)
+    path = training.loading.choose_checkpoint(run, options.checkpoint, warn=warn)
     experiment = run.experiment()
     if gradients:
         training.config.gradient_experiment(experiment)
@@ -63,18 +61,3 @@ def restore(
     # There is at least one step, and `load_newest` raises an error if none can be read.
     assert state is not None
     return run, session, state
-
-
-def _checkpoint(run: training.Run, name: str, *, warn: Callable[[str], None]) -> Path | None:
-    """Path of a checkpoint by its name; None is the newest readable one."""
-    steps = training.checkpoints.steps(run.checkpoints)
-    if not steps:
-        raise Failure(f"{run.path} has no checkpoint yet: snnjax train --resume {run.path}")
-    if name == "last":
-        return None
-    if name == "best":
-        return training.checkpoints.best(run.checkpoints, warn=warn)
-    if not name.isdecimal() or int(name) not in steps:
-        there = ", ".join(map(str, steps))
-        raise Failure(f"{run.path} has no checkpoint {name!r}: choose last, best, {there}")
-    return training.checkpoints.step_path(run.checkpoints, int(name))

@@ -1,5 +1,9 @@
 """`snnjax train [EXPERIMENT.py] [--field value ...]`.
 
+    snnjax train other.py --init-from runs/x --freeze "body.*" --head new
+
+starts from the weights and running statistics of a run, with a new last layer, which alone learns.
+
 Fields of its JSON object:
 
     name, run               name of the experiment, and run directory
@@ -22,6 +26,8 @@ Fields of its JSON object:
     device                  kind of device
     bytes_per_device        bytes of the state and of the temporary arrays of a training step
     mesh, processes         sizes of the axes, and number of processes
+    initialization          weights taken from another run (--init-from), as in its
+                            initialization.json; null if all were drawn
     profile                 folder of the trace of --profile, else null
     other_data              steps after which training went on with other data (--other-data)
     interrupted             "SIGINT", "SIGTERM" or "SIGHUP" if stopped, else null; metrics,
@@ -90,7 +96,11 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
     # Processes with other fields would compile other programs and wait for each other.
     check_same_fields(training.config.plain_values(plan.experiment))
     mesh = parse_mesh(plan.options.mesh)
-    session = training.prepare(plan.experiment, mesh=mesh, rates=True)
+    # A run stopped before its first checkpoint reads the weights of --init-from again.
+    saved = plan.resumed is not None and bool(training.checkpoints.steps(plan.resumed.checkpoints))
+    session = training.prepare(
+        plan.experiment, mesh=mesh, rates=True, resume=saved, warn=screen.warn
+    )
     # Before `fit`, which consumes the state of the session.
     device_bytes = session.bytes_per_device()
     screen.say(
@@ -100,6 +110,8 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         f"{spell_size(sum(device_bytes.values()))} on each, "
         f"compiled in {session.compile_seconds:.1f} s"
     )
+    for line in session.describe_initialization():
+        screen.say(line)
     # From here on a signal saves the state; before there is nothing to save.
     screen.listener.patient = True
     run = plan.resumed or _create(plan)
@@ -126,6 +138,7 @@ def command(arguments: list[str], screen: Screen) -> tuple[dict[str, Any], int]:
         "bytes_per_device": device_bytes,
         "mesh": dict(mesh.shape),
         "processes": jax.process_count(),
+        "initialization": run.read_json("initialization.json"),
         "profile": str(run.profile) if plan.options.profile else None,
         "other_data": result.other_data,
         "interrupted": None,
@@ -190,7 +203,8 @@ def _plan(arguments: list[str], screen: Screen) -> _Plan:
     fixed = sorted(set(changed) & set(training.config.FIXED)) if resumed else []
     if fixed:
         raise Failure(
-            f"a resumed run cannot change {', '.join(fixed)}: train anew into another --out"
+            f"a resumed run cannot change {', '.join(fixed)}: train anew into another --out, from "
+            "its weights by --init-from RUN"
         )
     experiment = training.config.override(experiment, changed)
     training.config.check(experiment)

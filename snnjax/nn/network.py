@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -398,7 +398,7 @@ def _first_row(rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[0], rows)
 
 
-def split(module: Any) -> tuple[Any, PyTree, PyTree]:
+def split(module: Any, *, frozen: Collection[str] = ()) -> tuple[Any, PyTree, PyTree]:
     """Splits a network or layer into structure, parameters and constants.
 
     A layer at several places has its parameters once, and its gradient is the sum over the places;
@@ -413,13 +413,18 @@ def split(module: Any) -> tuple[Any, PyTree, PyTree]:
 
     Args:
         module: an `nn.Network`, or any other module.
+        frozen: names of parameters that do not learn and join the constants, such as
+            `body.layers.1.function.kernel`.
 
     Returns:
         `graphdef`, the module without its arrays, hashable (the memory strategy is a part of it);
         `params`, its `nnx.Param`s, to be differentiated; `constants`, its other arrays, such as
         decays that are not learned.
     """
-    graphdef, params, constants = nnx.split(module, nnx.Param, ...)
+    learned: Any = nnx.Param
+    if frozen:
+        learned = nnx.All(nnx.Param, lambda path, _: ".".join(map(str, path)) not in frozen)
+    graphdef, params, constants = nnx.split(module, learned, ...)
     return graphdef, params, constants
 
 

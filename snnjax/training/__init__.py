@@ -17,6 +17,7 @@ Modules:
     config          experiments from files, their fields and data
     converted       experiments and states of converted networks
     errors          errors whose messages name the cure
+    loading         trained networks of runs, `snnjax.load`
     multihost       several processes that train together
     optimizer       rules of optimization and learning rates
     planning        memory strategies for a budget, and their check
@@ -31,6 +32,7 @@ from snnjax.training import (
     config,
     converted,
     errors,
+    loading,
     multihost,
     optimizer,
     planning,
@@ -61,6 +63,7 @@ __all__ = [
     "fit",
     "initialize",
     "keep_pages",
+    "loading",
     "multihost",
     "planning",
     "prepare",

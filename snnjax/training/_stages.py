@@ -10,7 +10,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
 import optax
 
 from snnjax import data, nn, readout
@@ -18,7 +17,7 @@ from snnjax.conversion import progressive, tandem
 from snnjax.ops.arguments import check_choice, check_counts, check_numbers
 from snnjax.training import optimizer as rules
 from snnjax.training.errors import ExperimentError
-from snnjax.training.experiment import Experiment
+from snnjax.training.experiment import FROM_SCRATCH, Experiment
 from snnjax.typing import PyTree
 
 __all__ = ["Options", "spiking_experiment", "stage_experiment"]
@@ -82,7 +81,7 @@ def stage_experiment(source: Any, options: Options, *, stage: int, hidden: int) 
         # One timestep reaches the first layer as an impulse.
         encode=functools.partial(_encode, source=source.encode, options=options, expand=False),
         schedule=_constant_rate,
-        optimizer=functools.partial(_masked_adam, frozen=len(progress.frozen)),
+        optimizer=rules.adamw,
         learning_rate=options.learning_rate * progress.rate,
         epochs=options.epochs,
         seed=source.seed + stage,
@@ -120,6 +119,7 @@ def _plain(source: Experiment, options: Options) -> Any:
         accumulate=1,
         warmup_epochs=0.0,
         patience=None,
+        **FROM_SCRATCH,
     )
 
 
@@ -168,31 +168,3 @@ def _encode(experiment, inputs, key, *, source, options, expand):
 def _constant_rate(experiment, steps):
     del steps
     return optax.constant_schedule(experiment.learning_rate)
-
-
-def _masked_adam(experiment, schedule, *, frozen):
-    """Adam of the layers that learn; frozen ones get no update, not even a decay."""
-    rule = rules.adamw(experiment, schedule)
-    if not frozen:
-        return rule
-    labels = functools.partial(_labels, frozen=frozen)
-    return optax.multi_transform({"learns": rule, "frozen": optax.set_to_zero()}, labels)
-
-
-def _labels(params: PyTree, *, frozen: int) -> PyTree:
-    """`"frozen"` or `"learns"` for every array, by the place of its layer in the network."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    # Tandem layers alone have a synapse and a place in front of it.
-    places = sorted({_place(path) for path, _ in paths if "synapse" in _keys(path)})[:frozen]
-    return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: "frozen" if _place(path) in places else "learns", params
-    )
-
-
-def _keys(path: Any) -> list[Any]:
-    return [getattr(entry, "key", getattr(entry, "name", None)) for entry in path]
-
-
-def _place(path: Any) -> int:
-    # body, layers, place: the body of a tandem network is one sequence.
-    return int(_keys(path)[2])

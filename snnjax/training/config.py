@@ -41,8 +41,8 @@ __all__ = [
     "plain_values",
 ]
 
-FIXED = ("name", "seed", "batch")
-"""Fields that a resumed run cannot change: they determine the examples of the next steps."""
+FIXED = ("name", "seed", "batch", "init_from", "freeze", "head")
+"""Fields that a resumed run cannot change: they determine the next examples and what learns."""
 
 _FILE_FORM = (
     "an experiment is a Python file with a function config() that returns a training.Experiment"
@@ -231,6 +231,12 @@ def check(experiment: BaseExperiment) -> None:
         raise ExperimentError(
             f"a batch of {experiment.batch} cannot be cut into {parts} parts (accumulate) of "
             f"{groups} groups (norm_groups): choose a multiple of {parts * groups}"
+        )
+    head = getattr(experiment, "head", None)
+    if head and not (getattr(experiment, "init_from", None) or getattr(experiment, "freeze", ())):
+        raise ExperimentError(
+            f"head {head!r} has no effect without weights to load: add init_from, a run directory, "
+            "or leave head out"
         )
     if experiment.not_finite not in ("stop", "skip", "rollback"):
         raise ExperimentError(

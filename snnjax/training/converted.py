@@ -10,9 +10,10 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
-
 from snnjax import conversion, nn
+from snnjax.training._parts import arrays, by_name
+from snnjax.training._start import with_arrays
+from snnjax.training.experiment import FROM_SCRATCH
 from snnjax.training.state import TrainState
 from snnjax.typing import PyTree
 
@@ -29,7 +30,12 @@ def spiking_experiment(source: Any, recipe: conversion.Recipe, *, timesteps: int
     """
     network = functools.partial(_network, source=source.network, recipe=recipe)
     return dataclasses.replace(
-        source, name=f"{source.name}_spiking", network=network, timesteps=timesteps
+        source,
+        name=f"{source.name}_spiking",
+        network=network,
+        timesteps=timesteps,
+        # Their patterns are of another network.
+        **FROM_SCRATCH,
     )
 
 
@@ -65,12 +71,4 @@ def with_values(state: TrainState, network: nn.Network, statistics: PyTree) -> T
         network: Network with the layers of the experiment's.
         statistics: Running statistics of the network.
     """
-    _, params, constants = nn.split(network)
-    put = functools.partial(
-        jax.tree.map, lambda old, new: jax.device_put(new.astype(old.dtype), old.sharding)
-    )
-    return state._replace(
-        params=put(state.params, params),
-        constants=put(state.constants, constants),
-        statistics=put(state.statistics, statistics),
-    )
+    return with_arrays(state, arrays(network), by_name(statistics))

@@ -32,7 +32,7 @@ from snnjax.training.sharding import Rule, by_shape
 from snnjax.training.task import Task, classification
 from snnjax.typing import Array
 
-__all__ = ["BaseExperiment", "Experiment", "check_learning"]
+__all__ = ["FROM_SCRATCH", "BaseExperiment", "Experiment", "check_learning"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,13 @@ class Experiment(BaseExperiment):
         memory: Memory strategy, a `memory.Strategy`; on the command line and in config.json its
             text, "depth=recompute(1), pack=True" or "time=mymodule:keep4", see
             `memory.parse_strategy`. None keeps the network as written.
+        init_from: Run whose newest weights and running statistics are the initial ones, or the
+            folder of one of its checkpoints; a resumed run does not read it again.
+        freeze: Patterns of the parameters that do not learn, such as "body.*" or
+            "body.layers.1.*", by name as in `snnjax.load(run).arrays`. Batch norms among them keep
+            their running statistics. A newly drawn head learns in any case.
+        head: Arrays that are newly drawn and not taken from `init_from`: "new" is the last layer
+            with a kernel, and what follows it; else a pattern. None takes all.
         memory_scheduler: On a CPU, compile for least memory instead of most concurrency. Without it
             strategies that recompute or reverse save nothing there, unless they scan. None enables
             it if the network has such a strategy.
@@ -158,8 +165,14 @@ class Experiment(BaseExperiment):
     mixup_probability: float = 1.0
     precision: str = "float32"
     memory: Strategy | None = None
+    init_from: str | None = None
+    freeze: tuple[str, ...] = ()
+    head: str | None = None
     memory_scheduler: bool | None = None
 
+
+FROM_SCRATCH: dict[str, Any] = {"init_from": None, "freeze": (), "head": None}
+"""Fields of an `Experiment` whose initial weights are drawn, and all of whose parameters learn."""
 
 # Names for messages: users write these classes.
 _KINDS = {

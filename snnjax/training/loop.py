@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from snnjax.training import _fingerprint as fingerprints
+from snnjax.training import _start as starts
 from snnjax.training import checkpoints
 from snnjax.training._evaluation import Evaluation
 from snnjax.training._metrics_log import Journal
@@ -24,7 +25,7 @@ from snnjax.training._nonfinite import Guard
 from snnjax.training._profiling import Trace, window
 from snnjax.training._strategy_check import diagnose_packing
 from snnjax.training.checkpoints.background import Saver
-from snnjax.training.errors import EvaluationError, NotFiniteError, StreamBoundError
+from snnjax.training.errors import EvaluationError, NotFiniteError, RunError, StreamBoundError
 from snnjax.training.multihost import AnyProcess, is_leader
 from snnjax.training.run import Run
 from snnjax.training.session import Session
@@ -96,8 +97,8 @@ def fit(
         NotFiniteError: Loss, gradient, an input or a membrane is not finite, and the experiment's
             `not_finite` does not tolerate it; the last good state was saved.
         EvaluationError: A test example or its membranes are not finite.
-        RunError: Another process is training in this run directory, or it was trained on other
-            data.
+        RunError: Another process is training in this run directory, it was trained on other data,
+            or it lacks the checkpoint of its `init_from`.
         CheckpointError: The newest checkpoint is of another model, none can be read, or the folder
             cannot keep checkpoints.
         OSError: The disk is full; earlier checkpoints can be resumed.
@@ -111,7 +112,7 @@ def fit(
         if changed:
             _record_data(session, run, step, changed, report)
         if state is None:
-            state = session.state
+            state = _start(session, run)
         else:
             report({"kind": "start", "step": step})
             # A run that diverged may be resumed, say with a lower learning rate.
@@ -122,6 +123,23 @@ def fit(
         loop = _Loop(session, run, state, report, warn, profile)
         with loop.saver:
             return loop.run_to_the_end(stop)
+
+
+def _start(session: Session, run: Run) -> TrainState:
+    """Initial state; of another run's weights it is saved, so that no resumed run needs that run.
+
+    Raises:
+        RunError: The session was prepared without these weights.
+    """
+    if session.initialization:
+        run.write_json(starts.NAME, session.initialization)
+        checkpoints.save(run.checkpoints, session.state)
+    elif getattr(session.experiment, "init_from", None):
+        raise RunError(
+            f"{run.path} has no checkpoint, so its initial weights have to be read again from "
+            f"{session.experiment.init_from}: prepare(experiment) without resume=True"  # type: ignore[attr-defined]
+        )
+    return session.state
 
 
 def _record_data(

@@ -44,6 +44,7 @@ from snnjax.training._stages import (
 )
 from snnjax.training.converted import experiment_text, with_values
 from snnjax.training.errors import RunError, user_code
+from snnjax.training.loading import load
 from snnjax.training.loop import fit
 from snnjax.training.run import Run
 from snnjax.training.session import prepare
@@ -108,7 +109,7 @@ def train(
     final = spiking_experiment(experiment, options)
     text = source.source.read_text(encoding="utf-8")
     # Refused before anything is written: a wrong network, a source without a checkpoint.
-    network, statistics = _source(source, experiment, warn)
+    network, statistics = _source(source, warn)
     with user_code("progressive tandem learning"):
         network, statistics = progressive.tandem_network(network, statistics)
     text = experiment_text(
@@ -140,14 +141,10 @@ def _open(path: Path, experiment: Any, text: str) -> Run:
     return run
 
 
-def _source(run: Run, experiment: Any, warn: Any) -> tuple[nn.Network, PyTree]:
+def _source(run: Run, warn: Any) -> tuple[nn.Network, PyTree]:
     """Network and statistics of the newest checkpoint."""
-    # Values only: the optimizer of the source is not used, and its schedule has any length.
-    program, state = initialize(experiment, steps=experiment.epochs)
-    loaded = checkpoints.load_newest(run.checkpoints, state, warn=warn)
-    if loaded is None:
-        raise RunError(f"{run.path} has no checkpoint yet: train it first, snnjax train --resume")
-    return program.network(loaded), loaded.statistics
+    loaded = load(run, warn=warn)
+    return loaded.network, loaded.statistics
 
 
 class _Training:
@@ -276,7 +273,7 @@ class _Training:
         """Evaluates the networks on the test examples, and writes the run of the spiking one."""
         if checkpoints.steps(self.run.checkpoints) and "test" in self.record:
             return self.record["test"]
-        net, own = _source(self.source, self.experiment, self.warn)
+        net, own = _source(self.source, self.warn)
         session = prepare(self.experiment, mesh=self.mesh, training=False)
         found = {"source": session.evaluate(with_values(session.state, net, own))}
         session = prepare(

@@ -4,6 +4,7 @@ If several processes train together, process 0 writes and all of them read.
 
     experiment.py     the experiment's file
     config.json       values of its plain fields
+    initialization.json     weights taken from another run, see `training.Experiment.init_from`
     data.json         fingerprints of the data, see `Session.data_fingerprint`
     versions.json     versions of Python and the packages, and the devices
     metrics.jsonl     one record per line, see below

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from snnjax import data
 from snnjax.training import _fingerprint as fingerprints
+from snnjax.training import _start as starts
 from snnjax.training import config
 from snnjax.training._evaluation import Evaluation, evaluate
 from snnjax.training._learners import learner
@@ -44,6 +45,8 @@ class Session:
         compile_seconds: Time of compilation, s.
         settle: Prepares a state for evaluation, by assigning classes to neurons without one.
         data_fields: Plain fields that `dataset()` of the experiment read, by name.
+        initialization: Record of the weights taken from another run (`init_from`), as in
+            initialization.json; None of drawn ones.
     """
 
     experiment: BaseExperiment
@@ -58,6 +61,7 @@ class Session:
     compile_seconds: float
     settle: Callable[[TrainState], TrainState]
     data_fields: dict[str, Any]
+    initialization: dict[str, Any] | None = None
 
     @property
     def task(self) -> Task:
@@ -74,6 +78,10 @@ class Session:
         """Number of learned parameters."""
         # Sizes only: the state itself is consumed by the first step.
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+
+    def describe_initialization(self) -> list[str]:
+        """Lines about the weights taken from another run: loaded, newly drawn, not taken over."""
+        return starts.describe(self.initialization) if self.initialization else []
 
     def bytes_per_device(self) -> dict[str, int]:
         """Bytes of a training step on each device, as `state` and `temporary` arrays.
@@ -119,6 +127,8 @@ def prepare(
     mesh: Mesh | None = None,
     training: bool = True,
     rates: bool = False,
+    resume: bool = False,
+    warn: Callable[[str], None] = lambda text: None,
 ) -> Session:
     """Checks an experiment, loads its data, initialises its network and compiles its steps.
 
@@ -127,14 +137,20 @@ def prepare(
         mesh: The devices; None is the first one.
         training: Compiles the training step as well.
         rates: Measures firing rates in evaluation.
+        resume: True for a run that has a checkpoint: `init_from` is not read again.
+        warn: Called with a sentence about each skipped damaged checkpoint of `init_from`.
 
     Raises:
-        ExperimentError: The experiment has a fault, named by the message.
+        ExperimentError: The experiment has a fault, named by the message, or the weights of
+            `init_from` do not fit.
+        RunError: `init_from` is no run with a checkpoint.
         MeshError: The devices cannot share its batches.
         snnjax.data.MissingDataError: The data were not found.
     """
     # The quick checks first: data may take minutes to load, and programs to compile.
     config.check(experiment)
+    # Evaluation takes the weights of a checkpoint.
+    start = starts.read_start(experiment, warn=warn) if training and not resume else None
     mesh = make_mesh() if mesh is None else mesh
     kind = learner(experiment)
     # Before the data: a mesh that a kind of experiment cannot use needs no files to be refused.
@@ -147,9 +163,13 @@ def prepare(
     steps = kind.prepare(
         experiment, dataset, loader, evaluation, mesh, training=training, rates=rates
     )
+    state, record = steps.state, None
+    if start is not None:
+        state = starts.with_arrays(state, start.arrays, start.statistics)
+        record = start.record
     return Session(
-        experiment, dataset, loader, evaluation, mesh, steps.program, steps.state, steps.train,
-        steps.evaluate, steps.compile_seconds, steps.settle, reader.fields(),
+        experiment, dataset, loader, evaluation, mesh, steps.program, state, steps.train,
+        steps.evaluate, steps.compile_seconds, steps.settle, reader.fields(), record,
     )  # fmt: skip
 
 

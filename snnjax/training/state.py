@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from snnjax import nn
 from snnjax.ops.rounding import widen
 from snnjax.training._loss_scaling import initial_scale
+from snnjax.training._parts import frozen_names, with_frozen_norms
 from snnjax.training.errors import ExperimentError, MeshError, user_code
 from snnjax.training.experiment import Experiment, check_learning
 from snnjax.training.optimizer import with_clipping
@@ -35,8 +36,8 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32, number of updates.
         position: int32, number of batches drawn, which is the number of the next one.
-        params: Trained arrays, the network's `nnx.Param`s.
-        constants: Other arrays of the network, such as fixed decays.
+        params: Trained arrays, the network's `nnx.Param`s that are not frozen.
+        constants: Other arrays of the network, such as fixed decays and frozen parameters.
         optimizer: State of the optimizer.
         statistics: Running normalisation statistics, replaced exactly once per step.
         key: Root key of the run; step `n` uses `fold_in(key, n)`.
@@ -118,6 +119,10 @@ def initialize(
                 f"network(experiment, rngs) must return an nn.Network, got {type(network).__name__}"
                 ": wrap layers as nn.Network(nn.Sequential(...), input_shape)"
             )
+    # Frozen parameters are constants: they take no gradient, no slots and no decay.
+    frozen = frozen_names(network, experiment)
+    if frozen:
+        network = with_frozen_norms(network, frozen)
     with user_code(f"the precision {experiment.precision!r}"):
         precision = nn.mixed_precision.parse_precision(experiment.precision)
         # Precision before memory: a strategy is placed on the layers that will compute.
@@ -132,7 +137,7 @@ def initialize(
     with user_code("the network"):
         # The memory strategy is in the graphdef alone: gradients, slots and checkpoints are the
         # same under any.
-        graphdef, params, constants = nn.split(network)
+        graphdef, params, constants = nn.split(network, frozen=frozen)
         statistics = network.initial_state(1).statistics
     with user_code("schedule(experiment, steps)"):
         schedule = experiment.schedule(experiment, steps)

@@ -70,11 +70,8 @@ def test_frozen_layers_stay_and_the_others_learn(done):
     """From the weights that a stage starts with to its newest: by layer."""
     run = training.Run.open(done[0].run.path / "stages" / "1")
     before = training.Run.open(done[0].run.path / "stages" / "0")
-    _, best, _ = values(before)
-    path = checkpoints.best(before.checkpoints)
-    best = checkpoints.load(path, training.prepare(before.experiment(), training=False).state)
-    _, after, _ = values(run)
-    layers = [state.params["body"]["layers"] for state in (best, after)]
+    best, after = training.loading.load(before, checkpoint="best"), training.loading.load(run)
+    layers = [nn.split(loaded.network)[1]["body"]["layers"] for loaded in (best, after)]
     # Flatten, two tandem layers, the sum of spikes, the output layer.
     same = {
         place: jax.tree.all(jax.tree.map(np.array_equal, layers[0][place], layers[1][place]))
