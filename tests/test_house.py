@@ -283,8 +283,9 @@ def test_the_tree_of_tests_mirrors_the_package():
     assert not missing, f"packages without tests: {missing}"
 
 
-# The second house had 235 files and 250 names; a published system adds about eight of each.
-LIMITS = {"package files": 300, "file lines, 90th percentile": 600, "exported names": 330}
+# The second house had 235 files and 250 names; each of the eleven systems and networks since then
+# adds about eight of each.
+LIMITS = {"package files": 310, "file lines, 90th percentile": 600, "exported names": 340}
 
 
 def test_the_structure_stays_within_its_limits():
