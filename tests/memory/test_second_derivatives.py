@@ -16,8 +16,7 @@ from snnjax.surrogate import Surrogate
 from tests.compare import largest_error
 from tests.memory.test_scans import ALL, CASES, SCANS, Row, side_by_side, step
 
-# Without hand-written derivatives, with some, with a kernel of their own, with feedback.
-FEW = ("lif", "coupled_lif", "srm", "recurrent_lif")
+FEW = ("lif", "recurrent_lif")  # a neuron alone, and one that its own spikes come back to
 
 LENGTH = 4
 # The hand-written derivative of this neuron keeps its spikes as bits.
