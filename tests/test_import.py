@@ -31,6 +31,6 @@ def test_all_rooms_together_import_nothing_optional():
 
 def test_rooms_are_attributes():
     assert snnjax.nn.LIF and snnjax.memory.store
-    assert "neurons" in dir(snnjax)
+    assert {"neurons", "load"} <= set(dir(snnjax)) and callable(snnjax.load)
     with pytest.raises(AttributeError, match="no attribute 'neuron'"):
         snnjax.neuron  # noqa: B018
