@@ -161,7 +161,10 @@ def test_a_sound_experiment_passes_and_nothing_need_be_timed(capsys):
 # What is refused, before the data are so much as loaded.
 
 REFUSALS = {
-    "a window": (["plan", MICRO, "--strategies", "time=skip(2)"], "cannot read the strategy"),
+    "a window": (
+        ["plan", MICRO, "--budget", "1GB", "--strategies", "time=skip(2)"],
+        "cannot read the strategy",
+    ),
     "a size": (["plan", MICRO, "--budget", "8 Gigs"], "'8 Gigs' is no size: write 8GiB"),
     "no size": (["plan", MICRO, "--budget", "0"], "'0' is no size"),
     "no budget": (["plan", MICRO], "--budget 8GiB"),
