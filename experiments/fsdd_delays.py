@@ -14,8 +14,8 @@ Expected: test accuracy; without delays more neurons (128) and slower membranes 
     have 58.9 to 59.7 % (30 epochs, seed 0)
 
     none        60.5 %   (seeds 0 to 2: 61.4, 59.5, 60.5; 30 epochs: 61.8, 63.1, 60.7)
-    neurons     71.2 %   (seeds 0, 1: 72.4, 70.0)
-    synapses    70.2 %   (seed 0; 30 epochs: 71.7)
+    neurons     71.8 %   (seeds 0 to 2: 72.4, 70.0, 73.1)
+    synapses    71.3 %   (seeds 0 to 2: 70.2, 70.3, 73.3; 30 epochs, seed 0: 71.7)
 
     with 9,098, 9,226 and 17,290 parameters
 
