@@ -14,9 +14,9 @@ Expected: test accuracy below (measured once, seed 0; that of successive epochs 
 points), and multiplications per recording by `snnjax cost RUN`, of nonzero numbers:
 
     v2      88.1 %   30,868 parameters     609 thousand multiplications
-    v1      91.2 %   14,484 parameters
+    v1      91.2 %   14,484 parameters     362 thousand
     lstm    86.0 %   60,564 parameters   3,351 thousand
-    leaky   67.4 % (15 epochs, silence coded as -1.7)
+    leaky   67.4 %    7,700 parameters     290 thousand (15 epochs, silence coded as -1.7)
 
 With --lengths recordings end where they end, and --buckets N cuts batches to N lengths; the
 evaluation then equals that of recordings padded to 60 frames, to the last digit of the loss.
