@@ -15,14 +15,16 @@ Run:
     python experiments/benchmarks/long_windows.py           # three minutes
     python experiments/benchmarks/long_windows.py --json
 
-Measured on two shared cores of an Intel Xeon, float32, jax 0.10.2, 7 rounds, busy machine:
+Measured on two cores of an AMD EPYC without other work, float32, jax 0.10.2, 7 rounds:
 
     store                                                   128.04 MB    1.0x less    1.00x time
-    store, layer order                                      144.96 MB    0.9x less    0.89x time
-    recompute(64)                                             3.21 MB   39.9x less    0.77x time
-    recompute(64, inner=sequence)                             3.57 MB   35.8x less    0.86x time
-    recompute(256, inner=recompute(16))                       1.79 MB   71.3x less    0.92x time
-    recompute(256, inner=recompute(16, inner=sequence))       1.86 MB   68.7x less    0.43x time
+    store, layer order                                      144.96 MB    0.9x less    0.76x time
+    recompute(64)                                             3.21 MB   39.9x less    1.13x time
+    recompute(64, inner=sequence)                             3.57 MB   35.8x less    0.82x time
+    recompute(256, inner=recompute(16))                       1.79 MB   71.3x less    1.08x time
+    recompute(256, inner=recompute(16, inner=sequence))       1.86 MB   68.7x less    0.84x time
+
+(on two busy cores of an Intel Xeon the last two took 0.92 and 0.43 of the time)
 """
 
 from __future__ import annotations
