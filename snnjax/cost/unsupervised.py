@@ -15,8 +15,8 @@ separately and is not in the energy: a weight read or written moves its bits.
 
 The paper's 3.5x (training) and 1.8x (inference) are energies measured on GPUs; counts give 2.0x to
 3.7x and 1.3x for 100 to 4,900 neurons (`experiments/benchmarks/fspinn_energy.py`). Its 7.5x less
-memory for N = 4,900 follows, as 7.448: 4x from 8 instead of 32 bits
-and 1.862x from one matrix less. Inhibition by sums saves another 7.25x there and is ours.
+memory for N = 4,900 follows, as 7.448: 4x from 8 instead of 32 bits and 1.862x from one matrix
+less. Inhibition by sums saves another 7.25x there and is ours.
 
 Reference: R. V. W. Putra, M. Shafique, "FSpiNN: An Optimization Framework for Memory- and
 Energy-Efficient Spiking Neural Networks", 2020, arXiv:2007.08860.

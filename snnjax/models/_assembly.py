@@ -1,8 +1,8 @@
-"""Parts common to several models: convolution with norm, stem for events, final assembly."""
+"""Parts common to several models: convolution with norm, stages, stem for events, assembly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flax import nnx
@@ -10,7 +10,7 @@ from flax import nnx
 from snnjax import nn
 from snnjax.memory import Strategy
 
-__all__ = ["conv_norm", "event_stem", "finish", "halve"]
+__all__ = ["conv_norm", "event_stem", "finish", "halve", "residual_stages"]
 
 
 def finish(
@@ -60,6 +60,41 @@ def conv_norm(
         return (nn.Conv(inputs, outputs, kernel=kernel, use_bias=bias, **options),)
     # No bias: the norm has one.
     return nn.Conv(inputs, outputs, kernel=kernel, **options), norm(outputs)
+
+
+def residual_stages(
+    widths: Sequence[int],
+    blocks: Sequence[int],
+    block: Callable[[nnx.Rngs, int, int, int], Any],
+    *,
+    rngs: nnx.Rngs,
+) -> list[Any]:
+    """Stages of residual blocks; each after the first halves H and W.
+
+    Args:
+        widths: channels per stage; the first stage takes as many.
+        blocks: blocks per stage.
+        block: `(rngs, inputs, outputs, strides) -> layer`.
+        rngs: random streams of the parameters.
+
+    Raises:
+        ValueError: different numbers of blocks and widths, or a stage without blocks.
+    """
+    if len(blocks) != len(widths) or min(blocks) < 1:
+        raise ValueError(f"blocks {tuple(blocks)} do not fit {len(widths)} stages of widths")
+    layers, before = [], widths[0]
+    for stage, (width, count) in enumerate(zip(widths, blocks, strict=True)):
+        # The first block of a stage changes the shape, so it cannot be stacked with the others.
+        if stage:
+            layers.append(block(rngs, before, width, 2))
+            count -= 1
+        if count:
+            # `width` is bound as a default: a closure would read the loop's variable at the time of
+            # the call.
+            equal = lambda rngs, width=width: block(rngs, width, width, 1)  # noqa: E731
+            layers.append(nn.Stacked(equal, count, rngs=rngs))
+        before = width
+    return layers
 
 
 def halve(space: tuple[int, ...], pools: int, *, cure: str) -> tuple[int, int]:

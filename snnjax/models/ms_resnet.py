@@ -29,7 +29,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import conv_norm, event_stem, finish
+from snnjax.models._assembly import conv_norm, event_stem, finish, residual_stages
 
 __all__ = ["BLOCKS", "ms_resnet"]
 
@@ -92,30 +92,18 @@ def ms_resnet(
         raise ValueError(f"ms_resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
     counts: Sequence[int] = blocks or BLOCKS[depth]
     sizes: Sequence[int] = widths or WIDTHS.get(depth, (64, 128, 256, 512))
-    if len(counts) != len(sizes) or min(counts) < 1:
-        raise ValueError(f"blocks {tuple(counts)} do not fit {len(sizes)} stages of widths")
     small: Callable[..., Any] = functools.partial(event_stem, pool=nn.MaxPool)
     stem = small if (depth == 20 if events is None else events) else conv_norm
     first = stem(input_shape[2], sizes[0], 3, norm, rngs=rngs)
     layers: list = [nn.StaticInput(nn.Sequential(*first))] if static else [*first]
-    before = sizes[0]
-    for stage, (width, count) in enumerate(zip(sizes, counts, strict=True)):
-        # The first block of a stage changes the shape, so it cannot be stacked with the others.
-        if stage:
-            layers.append(_block(before, width, 2, neuron, norm, rngs, spiking_shortcut))
-            count -= 1
-        if count:
-            # `width` is bound as a default: a closure would read the loop's variable at the time of
-            # the call.
-            equal = lambda rngs, width=width: _block(width, width, 1, neuron, norm, rngs)  # noqa: E731
-            layers.append(nn.Stacked(equal, count, rngs=rngs))
-        before = width
+    block = functools.partial(_block, neuron=neuron, norm=norm, spiking_shortcut=spiking_shortcut)
+    layers += residual_stages(sizes, counts, block, rngs=rngs)
     # The stream is a current: the last neurons turn it into spikes before the mean.
-    layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
+    layers += [neuron(), nn.GlobalAvgPool(), nn.Linear(sizes[-1], classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)
 
 
-def _block(inputs, outputs, strides, neuron, norm, rngs, spiking_shortcut=False):
+def _block(rngs, inputs, outputs, strides, *, neuron, norm, spiking_shortcut):
     branch = nn.Sequential(
         neuron(),
         *conv_norm(inputs, outputs, 3, norm, strides=strides, rngs=rngs),

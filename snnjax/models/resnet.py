@@ -25,7 +25,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish, residual_stages
 from snnjax.ops.arguments import check_choice
 
 __all__ = ["resnet"]
@@ -91,25 +91,14 @@ def resnet(
         raise ValueError(f"resnet knows depths {sorted(BLOCKS)}, not {depth}: give blocks=")
     counts: Sequence[int] = blocks or BLOCKS[depth]
     sizes: Sequence[int] = widths or WIDTHS.get(depth, (64, 128, 256, 512))
-    if len(counts) != len(sizes) or min(counts) < 1:
-        raise ValueError(f"blocks {tuple(counts)} do not fit {len(sizes)} stages of widths")
     conv = partial(conv_norm, norm=norm, bias=bias)
     layers = _stem(stem, input_shape[2], sizes[0], conv, neuron, dropout, rngs)
     space = [{"small": n, "large": -(-n // 4), "three": n // 2}[stem] for n in input_shape[:2]]
-    before = sizes[0]
-    for stage, (width, count) in enumerate(zip(sizes, counts, strict=True)):
-        # The first block of a stage changes the shape, so it cannot be stacked with the others.
-        if stage:
-            layers.append(_block(before, width, 2, conv, neuron, dropout, rngs))
-            space = [-(-n // 2) for n in space]
-            count -= 1
-        if count:
-            # `width` is bound as a default: a closure would read the loop's variable at the time of
-            # the call.
-            equal = lambda rngs, width=width: _block(width, width, 1, conv, neuron, dropout, rngs)  # noqa: E731
-            layers.append(nn.Stacked(equal, count, rngs=rngs))
-        before = width
-    features = before * (space[0] * space[1] if flatten else 1)
+    block = partial(_block, conv=conv, neuron=neuron, dropout=dropout)
+    layers += residual_stages(sizes, counts, block, rngs=rngs)
+    # Convolutions with stride 2 round up, one in each stage after the first.
+    space = [-(-n // 2 ** (len(sizes) - 1)) for n in space]
+    features = sizes[-1] * (space[0] * space[1] if flatten else 1)
     layers.append(nn.Flatten() if flatten else nn.GlobalAvgPool())
     layers.append(nn.Linear(features, classes, use_bias=bias, rngs=rngs))
     return finish(layers, input_shape, order, memory)
@@ -127,7 +116,7 @@ def _stem(kind, inputs, width, conv, neuron, dropout, rngs) -> list[Any]:
     return layers
 
 
-def _block(inputs, outputs, strides, conv, neuron, dropout, rngs) -> nn.Sequential:
+def _block(rngs, inputs, outputs, strides, *, conv, neuron, dropout) -> nn.Sequential:
     branch = nn.Sequential(
         *conv(inputs, outputs, 3, strides=strides, rngs=rngs),
         *(neuron(), nn.Dropout(dropout)),

@@ -22,7 +22,7 @@ from flax import nnx
 
 from snnjax import nn
 from snnjax.memory import Strategy
-from snnjax.models._assembly import conv_norm, finish
+from snnjax.models._assembly import conv_norm, finish, residual_stages
 from snnjax.models.ms_resnet import BLOCKS
 from snnjax.models.rev_resnet import integrate_and_fire
 from snnjax.ops.arguments import check_choice
@@ -106,10 +106,8 @@ def sew_resnet(
     if blocks is None and depth not in (18, 34):
         raise ValueError(f"sew_resnet knows depths 18 and 34, not {depth}: give blocks=")
     counts: Sequence[int] = blocks or BLOCKS[depth]
-    if len(counts) != len(widths) or min(counts) < 1:
-        raise ValueError(f"blocks {tuple(counts)} do not fit {len(widths)} stages of widths")
 
-    def block(rngs: nnx.Rngs, inputs: int, outputs: int, strides: int = 1) -> nn.Residual:
+    def block(rngs: nnx.Rngs, inputs: int, outputs: int, strides: int) -> nn.Residual:
         first = conv_norm(inputs, outputs, 3, norm, strides=strides, rngs=rngs)
         second = conv_norm(outputs, outputs, 3, norm, rngs=rngs)
         branch = nn.Sequential(*first, neuron(), *second, neuron())
@@ -121,15 +119,6 @@ def sew_resnet(
     stem = conv_norm(input_shape[2], widths[0], 7, norm, strides=2, rngs=rngs)
     layers: list = [nn.StaticInput(nn.Sequential(*stem))] if static else [*stem]
     layers += [neuron(), nn.MaxPool(window=3, strides=2, padding=1)]
-    before = widths[0]
-    for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
-        # The first block of a stage changes the shape, so it cannot be stacked with the others.
-        if stage:
-            layers.append(block(rngs, before, width, 2))
-            count -= 1
-        if count:
-            equal = lambda rngs, width=width: block(rngs, width, width)  # noqa: E731
-            layers.append(nn.Stacked(equal, count, rngs=rngs))
-        before = width
-    layers += [nn.GlobalAvgPool(), nn.Linear(before, classes, rngs=rngs)]
+    layers += residual_stages(widths, counts, block, rngs=rngs)
+    layers += [nn.GlobalAvgPool(), nn.Linear(widths[-1], classes, rngs=rngs)]
     return finish(layers, input_shape, order, memory)

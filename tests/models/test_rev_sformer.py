@@ -11,6 +11,7 @@ from flax import nnx
 from snnjax import memory, models, nn
 from snnjax.models.rev_sformer import duplicate_tokens
 from tests.compare import assert_close, assert_equal
+from tests.models.sizes import count
 from tests.models.transformers import (
     CLASSES,
     TINY,
@@ -24,15 +25,14 @@ from tests.models.transformers import (
 )
 
 
+def parameters(**options):
+    return count(lambda: models.rev_sformer(rngs=nnx.Rngs(0), **options))
+
+
 def tiny(depth=2, **options):
     # One program draws all parameters.
     make = lambda: models.rev_sformer(depth=depth, rngs=nnx.Rngs(0), **(TINY | options))  # noqa: E731
     return jax.jit(make)()
-
-
-def count(**options):
-    net = jax.eval_shape(lambda: models.rev_sformer(rngs=nnx.Rngs(0), **options))
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.split(net, nnx.Param, ...)[1]))
 
 
 @pytest.mark.fast
@@ -47,7 +47,7 @@ def count(**options):
 )
 def test_parameters(depth, classes, heads, expected):
     """Zhang and Zhang 2024: RevSFormer-2-384 and 4-384."""
-    assert count(depth=depth, classes=classes, heads=heads) == expected
+    assert parameters(depth=depth, classes=classes, heads=heads) == expected
 
 
 @pytest.mark.fast
@@ -55,7 +55,7 @@ def test_parameters(depth, classes, heads, expected):
 def test_parameters_for_event_frames(classes, expected):
     """Zhang and Zhang 2024: RevSFormer-2-256."""
     events = {"width": 256, "heads": 16, "pools": 4, "input_shape": (128, 128, 2)}
-    assert count(depth=2, classes=classes, **events) == expected
+    assert parameters(depth=2, classes=classes, **events) == expected
 
 
 @pytest.mark.fast
